@@ -1,0 +1,36 @@
+"""StochasTok for language-model training: tokenize, expand, train, evaluate.
+
+The Python API is loaded lazily, so that importing the package imports neither torch nor datasets:
+
+>>> from stochastok_cli import StochasTok, load_vocabulary
+>>> vocabulary = load_vocabulary("gpt2")
+>>> expand = StochasTok(vocabulary, p=0.5, seed=1)
+>>> ids = vocabulary.encode("An example sentence")
+>>> vocabulary.decode(expand(ids)) == vocabulary.decode(ids)
+True
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from stochastok_cli.errors import UserError as UserError
+    from stochastok_cli.tokens.expansion import StochasTok as StochasTok
+    from stochastok_cli.tokens.vocabulary import Vocabulary as Vocabulary
+    from stochastok_cli.tokens.vocabulary import load_vocabulary as load_vocabulary
+
+_HOMES = {
+    "StochasTok": "stochastok_cli.tokens.expansion",
+    "UserError": "stochastok_cli.errors",
+    "Vocabulary": "stochastok_cli.tokens.vocabulary",
+    "load_vocabulary": "stochastok_cli.tokens.vocabulary",
+}
+__all__ = ["StochasTok", "UserError", "Vocabulary", "load_vocabulary"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

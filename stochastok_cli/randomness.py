@@ -1,0 +1,44 @@
+"""Every random number of the package comes from here.
+
+A stream is named by `(seed, purpose, *index)`. There is no generator whose state is carried along, so a result
+depends neither on the number of workers nor on where an interrupted run was resumed.
+"""
+
+import hashlib
+
+import numpy as np
+
+CORPUS_SEED = 489
+_MASK64 = 0xFFFF_FFFF_FFFF_FFFF
+
+
+def key64(seed: int, purpose: str, *index: int) -> int:
+    """A 64-bit key, different (as a hash is) for every `(seed, purpose, index)`."""
+    name = f"{seed}/{purpose}/{'/'.join(map(str, index))}".encode()
+    return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
+
+
+def stream(seed: int, purpose: str, *index: int) -> np.random.Generator:
+    """A fresh counter-based generator (Philox, Salmon et al. 2011) for `(seed, purpose, index)`."""
+    name = f"{seed}/{purpose}/{'/'.join(map(str, index))}".encode()
+    key = np.frombuffer(hashlib.blake2b(name, digest_size=16).digest(), dtype="<u8")
+    return np.random.Generator(np.random.Philox(key=key))
+
+
+def corpus_permutation(documents: int, seed: int = CORPUS_SEED) -> np.ndarray:
+    """The order in which a corpus is cut into val and train: the one that `datasets.train_test_split` uses.
+
+    Returns an int64 array of shape `(documents,)`.
+    """
+    return np.random.default_rng(seed).permutation(documents)
+
+
+def splitmix64(state: int) -> int:
+    """The output function of SplitMix64 (Steele, Lea and Flood 2014) at `state`, as an unsigned 64-bit integer.
+
+    The expansion kernels hold a compiled twin of this function.
+    """
+    z = state & _MASK64
+    z = ((z ^ (z >> 30)) * 0xBF58_476D_1CE4_E5B9) & _MASK64
+    z = ((z ^ (z >> 27)) * 0x94D0_49BB_1331_11EB) & _MASK64
+    return z ^ (z >> 31)
