@@ -1,0 +1,134 @@
+"""Text to token ids, through the library that knows the tokenizer: tiktoken or Hugging Face tokenizers.
+
+Special tokens are never recognised in text: their spelling is ordinary text, as in tiktoken's `encode_ordinary`.
+"""
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from stochastok_cli.errors import FAILED, UserError
+
+if TYPE_CHECKING:
+    import tiktoken
+    import tokenizers
+
+
+class Codec(Protocol):
+    def encode(self, text: str) -> list[int]: ...
+
+    def encode_batch(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """All ids one after the other (uint32) and how many each text has (int64)."""
+        ...
+
+    def tokenizer_json(self) -> str:
+        """The tokenizer in the Hugging Face `tokenizer.json` format."""
+        ...
+
+
+# The regular expression engine under tiktoken overflows its stack on some 1e6 white-space characters before a word.
+# Cutting such a run before its last space changes nothing: that space belongs to the word, the others stand alone.
+_LONG_SPACE = re.compile(r"\s{99999,}? (?= \S)")
+_MAY_HAVE_LONG_SPACE = 100_000
+
+
+class TiktokenCodec:
+    """Byte-level BPE by tiktoken."""
+
+    def __init__(self, encoding: "tiktoken.Encoding", merges: list[tuple[bytes, bytes]] | None = None):
+        self._encoding = encoding
+        self._merges = merges
+
+    def encode(self, text: str) -> list[int]:
+        return self._encode(text).tolist()
+
+    def encode_batch(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            parts = list(pool.map(self._encode, texts))
+        return _joined(parts)
+
+    def _encode(self, text: str) -> np.ndarray:
+        pieces = [text]
+        if len(text) > _MAY_HAVE_LONG_SPACE:
+            cuts = [match.end() for match in _LONG_SPACE.finditer(text)]
+            pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+        try:
+            parts = [self._encoding.encode_to_numpy(piece, disallowed_special=()) for piece in pieces]
+        except UnicodeEncodeError:
+            raise _lone_surrogate(text) from None
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":
+                raise
+            raise UserError(
+                f"tiktoken cannot encode a text of {len(text):,} characters that begins {text[:30]!r}",
+                fix="its white space or punctuation runs too long: cut the document",
+                exit_code=FAILED,
+            ) from None
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def tokenizer_json(self) -> str:
+        from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+
+        from stochastok_cli.tokens.merges import byte_characters, merges_from_ranks
+
+        ranks = self._encoding._mergeable_ranks
+        merges = self._merges if self._merges is not None else merges_from_ranks(ranks)
+        as_text = byte_characters()
+        spell = lambda piece: "".join(as_text[byte] for byte in piece)  # noqa: E731
+        vocabulary = {spell(piece): rank for piece, rank in ranks.items()}
+        tokenizer = Tokenizer(models.BPE(vocabulary, [(spell(a), spell(b)) for a, b in merges]))
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(self._encoding._pat_str.replace("++", "+")), "isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+        tokenizer.decoder = decoders.ByteLevel()
+        specials = sorted(self._encoding._special_tokens.items(), key=lambda item: item[1])
+        tokenizer.add_special_tokens([AddedToken(text, special=True) for text, _ in specials])
+        return tokenizer.to_str()
+
+
+class TokenizersCodec:
+    """Whatever a `tokenizer.json` describes, by Hugging Face tokenizers."""
+
+    def __init__(self, tokenizer: "tokenizers.Tokenizer"):
+        tokenizer.encode_special_tokens = True  # special spellings are ordinary text
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self._tokenizer = tokenizer
+
+    def encode(self, text: str) -> list[int]:
+        try:
+            return self._tokenizer.encode(text, add_special_tokens=False).ids
+        except (UnicodeEncodeError, TypeError):
+            raise _lone_surrogate(text) from None
+
+    def encode_batch(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        try:
+            encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        except (UnicodeEncodeError, TypeError):
+            raise next((_lone_surrogate(text) for text in texts if _has_surrogate(text)), UserError("bad text")) from None
+        return _joined([np.array(encoding.ids, dtype=np.uint32) for encoding in encodings])
+
+    def tokenizer_json(self) -> str:
+        return json.dumps(json.loads(self._tokenizer.to_str()), ensure_ascii=False)
+
+
+def _joined(parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    lengths = np.array([len(part) for part in parts], dtype=np.int64)
+    return (np.concatenate(parts) if parts else np.empty(0, np.uint32)), lengths
+
+
+def _has_surrogate(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _lone_surrogate(text: str) -> UserError:
+    place = next(i for i, character in enumerate(text) if "\ud800" <= character <= "\udfff")
+    return UserError(f"a text holds a lone surrogate ({text[place]!r} at character {place}), which is no valid Unicode")

@@ -1,0 +1,218 @@
+"""What a token is: its bytes, whether it is special, and how text becomes ids and back.
+
+`load_vocabulary` is the one door: the bundled vocabularies, any tiktoken encoding, or a Hugging Face tokenizer.json.
+"""
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stochastok_cli.errors import FAILED, UserError, nearest
+from stochastok_cli.tokens.codecs import Codec, TiktokenCodec, TokenizersCodec
+from stochastok_cli.tokens.merges import byte_characters, ranks_from_merges, read_merges
+
+BUNDLED = {"gpt2": "gpt2.bpe", "sample2k": "sample2k.bpe"}
+END_OF_TEXT = "<|endoftext|>"
+_OTHER_END_OF_TEXT = ("<|end_of_text|>", "</s>", "<|im_end|>", "<eos>", "[SEP]")
+
+
+class Vocabulary:
+    """The entries of a tokenizer.
+
+    Args:
+        name: what the user called it.
+        pieces: the bytes of each id; for a special token its spelling, for an id that is not in use `b""`.
+        special: the ids of the special tokens and of those not in use.
+        end_of_text: the id that ends a document.
+        codec: makes the encoder when it is first needed (a memmap can be expanded without one).
+    """
+
+    def __init__(
+        self, *, name: str, pieces: list[bytes], special: Iterable[int], end_of_text: int, codec: Callable[[], Codec]
+    ):
+        self.name = name
+        self.pieces = pieces
+        self.special = frozenset(special)
+        self.end_of_text = end_of_text
+        self._make_codec = codec
+
+    @functools.cached_property
+    def _codec(self) -> Codec:
+        return self._make_codec()
+
+    @property
+    def size(self) -> int:
+        """The number of ids; the largest is `size - 1`."""
+        return len(self.pieces)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The type of ids on disk: little-endian uint16 where every id fits, else uint32."""
+        return np.dtype("<u2") if self.size <= 2**16 else np.dtype("<u4")
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A hash over every id's bytes, the special ids and the end-of-text id; equal for equal vocabularies."""
+        lengths = np.array([len(piece) for piece in self.pieces], dtype="<u4")
+        special = np.array([*sorted(self.special), self.end_of_text], dtype="<u4")
+        return hashlib.sha256(b"|".join([lengths.tobytes(), special.tobytes(), *self.pieces])).hexdigest()[:32]
+
+    def describe(self) -> dict[str, Any]:
+        """Name, fingerprint and size, as a manifest holds them."""
+        return {"name": self.name, "fingerprint": self.fingerprint, "size": self.size}
+
+    def encode(self, text: str) -> list[int]:
+        """The canonical token ids of `text`; the spelling of a special token is ordinary text."""
+        return self._codec.encode(text)
+
+    def encode_batch(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """The ids of all texts one after the other (dtype `self.dtype`) and each text's number of ids (int64)."""
+        ids, lengths = self._codec.encode_batch(texts)
+        return ids.astype(self.dtype, copy=False), lengths
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids; bytes that are no valid UTF-8 become U+FFFD."""
+        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        pieces = self.pieces
+        return b"".join([pieces[i] for i in ids])
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes of one id; for a special token its spelling."""
+        return self.pieces[token]
+
+    def is_special(self, token: int) -> bool:
+        return token in self.special
+
+    def save_tokenizer(self, folder: Path) -> None:
+        """Writes `tokenizer.json` and `tokenizer_config.json`, which Hugging Face transformers opens."""
+        end = self.pieces[self.end_of_text].decode()
+        config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": end, "bos_token": end, "unk_token": end}
+        config |= {"clean_up_tokenization_spaces": False, "stochastok_vocabulary": self.name}
+        (folder / "tokenizer.json").write_text(self._codec.tokenizer_json(), encoding="utf-8")
+        (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+    def __repr__(self) -> str:
+        return f"Vocabulary({self.name!r}, size={self.size})"
+
+
+def load_vocabulary(name_or_path: str | Path) -> Vocabulary:
+    """A vocabulary by the name of a bundled one (`gpt2`, `sample2k`) or of a tiktoken encoding, or from the path of a
+    `tokenizer.json` or of a folder that holds one.
+
+    Raises UserError for a name that is unknown or can't be downloaded and for a file that is not supported.
+
+    >>> gpt2 = load_vocabulary("gpt2")
+    >>> gpt2.size, gpt2.encode("Hello world"), gpt2.token_bytes(995)
+    (50257, [15496, 995], b' world')
+    """
+    name = str(name_or_path)
+    path = Path(name_or_path)
+    if path.is_dir() or path.suffix == ".json":
+        file = path / "tokenizer.json" if path.is_dir() else path
+        if not file.is_file():
+            raise UserError(f"{file} does not exist", fix="give a tokenizer.json or a folder that holds one")
+        return _from_tokenizer_json(file, name)
+    return _from_tiktoken(name)
+
+
+@functools.cache
+def _from_tiktoken(name: str) -> Vocabulary:
+    if name in BUNDLED:
+        text = (resources.files("stochastok_cli") / "assets" / BUNDLED[name]).read_text(encoding="utf-8")
+        merges = read_merges(text)
+        ranks = ranks_from_merges(merges)
+        return _from_ranks(name, ranks, {END_OF_TEXT: len(ranks)}, lambda: _bundled_codec(name, ranks, merges))
+    import tiktoken
+
+    known = tiktoken.list_encoding_names()
+    if name not in known:
+        names = [*BUNDLED, *(n for n in known if n not in BUNDLED)]
+        raise UserError(
+            f"unknown tokenizer {name!r}{nearest(name, names)}",
+            fix=f"give {', '.join(names)}, or the path of a tokenizer.json",
+        )
+    try:
+        encoding = tiktoken.get_encoding(name)
+    except Exception as error:  # tiktoken lets through whatever its download or its cache raises
+        raise UserError(
+            f"tiktoken could not fetch {name}: {str(error).splitlines()[0][:200]}",
+            fix="it needs the network once, or TIKTOKEN_CACHE_DIR pointing at a copy",
+            exit_code=FAILED,
+        ) from None
+    ranks, special = encoding._mergeable_ranks, encoding._special_tokens
+    return _from_ranks(name, ranks, special, lambda: TiktokenCodec(encoding))
+
+
+def _bundled_codec(name: str, ranks: dict[bytes, int], merges: list[tuple[bytes, bytes]]) -> TiktokenCodec:
+    import tiktoken
+    from tiktoken_ext.openai_public import r50k_pat_str
+
+    encoding = tiktoken.Encoding(
+        name, pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens={END_OF_TEXT: len(ranks)}
+    )
+    return TiktokenCodec(encoding, merges)
+
+
+def _from_ranks(
+    name: str, ranks: dict[bytes, int], special: dict[str, int], codec: Callable[[], TiktokenCodec]
+) -> Vocabulary:
+    pieces = [b""] * (max([*ranks.values(), *special.values()]) + 1)
+    for piece, rank in ranks.items():
+        pieces[rank] = piece
+    unused = [i for i, piece in enumerate(pieces) if not piece]
+    for text, i in special.items():
+        pieces[i] = text.encode()
+    if END_OF_TEXT not in special:
+        raise UserError(f"the tokenizer {name!r} has no {END_OF_TEXT} token to end a document with")
+    return Vocabulary(name=name, pieces=pieces, special=unused, end_of_text=special[END_OF_TEXT], codec=codec)
+
+
+def _from_tokenizer_json(file: Path, name: str) -> Vocabulary:
+    import tokenizers
+
+    try:
+        tokenizer = tokenizers.Tokenizer.from_file(str(file))
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except Exception as error:  # the library raises bare Exception
+        raise UserError(f"{file} is not a tokenizer.json: {str(error).splitlines()[0][:200]}") from None
+    kind, decoder = content["model"].get("type"), json.dumps(content.get("decoder"))
+    if kind != "BPE" or '"ByteLevel"' not in decoder:
+        raise UserError(
+            f"{file} holds a {kind} tokenizer without byte-level decoding, which is not supported",
+            fix="use a byte-level BPE tokenizer (GPT-2, Llama 3, Qwen style)",
+        )
+    byte_of = {character: byte for byte, character in enumerate(byte_characters())}
+    spellings = tokenizer.get_vocab(with_added_tokens=True)
+    added = {token["id"]: token for token in content.get("added_tokens", [])}
+    pieces = [b""] * (max(spellings.values()) + 1)
+    for spelling, i in spellings.items():
+        literal = i in added or any(character not in byte_of for character in spelling)
+        pieces[i] = spelling.encode() if literal else bytes(byte_of[character] for character in spelling)
+    special = {i for i, token in added.items() if token["special"]}
+    special |= {i for i, piece in enumerate(pieces) if not piece}
+    return Vocabulary(
+        name=name,
+        pieces=pieces,
+        special=special,
+        end_of_text=_end_of_text(file, spellings),
+        codec=lambda: TokenizersCodec(tokenizer),
+    )
+
+
+def _end_of_text(file: Path, spellings: dict[str, int]) -> int:
+    """The end-of-text id: what `tokenizer_config.json` calls eos_token, else the first of the usual spellings."""
+    config = file.with_name("tokenizer_config.json")
+    named: Any = json.loads(config.read_text(encoding="utf-8")).get("eos_token") if config.is_file() else None
+    named = named.get("content") if isinstance(named, dict) else named
+    for spelling in [named, END_OF_TEXT, *_OTHER_END_OF_TEXT]:
+        if spelling in spellings:
+            return spellings[spelling]
+    raise UserError(f"{file} has no end-of-text token", fix="name it as eos_token in a tokenizer_config.json beside it")
