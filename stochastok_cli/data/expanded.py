@@ -1,0 +1,87 @@
+"""From a tokenized corpus to an expanded one: `<dataset>-tokenized-<method><p>/{train,val}.bin`.
+
+Batches of whole documents are expanded by threads (the kernel runs without the GIL) and written in order. A
+document's random numbers depend on the seed and on its place in the corpus only (train first, then val), so neither
+the batches nor the number of threads change a byte.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from stochastok_cli.data.memmap import SPLITS, Corpus, corpus_manifest, document_batches
+from stochastok_cli.storage import Made, Progress, make_folder, silent
+from stochastok_cli.tokens.expansion import StochasTok
+
+_BATCH_TOKENS = 4_000_000
+T = TypeVar("T")
+
+
+def expanded_name(name: str, method: str, p: float) -> str:
+    """The folder name of an expanded dataset: `<p>` as Python prints the float."""
+    return f"{name}-{method}{float(p)!r}"
+
+
+def make_expanded(
+    corpus: Corpus,
+    *,
+    p: float,
+    method: str = "stochastok",
+    seed: int = 0,
+    out_name: str | None = None,
+    max_splits: int | None = None,
+    threads: int = 1,
+    force: bool = False,
+    progress: Progress = silent,
+) -> Made:
+    """Expands every document of a corpus into a folder beside it.
+
+    Raises UserError for an impossible `p` or method and for ids outside the vocabulary, before anything appears.
+    """
+    expand = StochasTok(corpus.vocabulary, p=p, method=method, seed=seed, max_splits=max_splits)
+    final = corpus.path.parent / (out_name or expanded_name(corpus.name, method, p))
+    options = {"method": method, "p": float(p), "seed": seed, "max_splits": max_splits, "source": corpus.fingerprint}
+
+    def build(folder: Path) -> dict[str, Any]:
+        index = 0
+        splits = {}
+        for split in SPLITS:
+            ids = corpus.ids(split)
+            documents, tokens = 0, 0
+            with open(folder / f"{split}.bin", "wb") as out:
+                jobs = _jobs(expand, ids, corpus.end_of_text, index)
+                for (expanded, lengths), stop in _in_order(jobs, threads):
+                    expanded.tofile(out)
+                    documents += len(lengths)
+                    tokens += len(expanded)
+                    progress(f"expand {split}", stop, len(ids))
+            index += documents
+            splits[split] = {"documents": documents, "tokens": tokens}
+        made_from = {"name": corpus.name, "fingerprint": corpus.fingerprint}
+        return corpus_manifest("expanded", corpus.vocabulary, splits, made_from)
+
+    return make_folder(final, options, build, force=force)
+
+
+def _jobs(
+    expand: StochasTok, ids: np.ndarray, end_of_text: int, index: int
+) -> Iterator[Callable[[], tuple[tuple[np.ndarray, np.ndarray], int]]]:
+    for start, stop, lengths in document_batches(ids, end_of_text, _BATCH_TOKENS):
+        yield lambda a=start, b=stop, n=lengths, i=index: (expand.documents(ids[a:b], n, i), b)  # type: ignore[misc]
+        index += len(lengths)
+
+
+def _in_order(jobs: Iterable[Callable[[], T]], threads: int) -> Iterator[T]:
+    """The results of the jobs in their order, a few of them computed ahead."""
+    with ThreadPoolExecutor(threads) as pool:
+        ahead: deque[Future[T]] = deque()
+        for job in jobs:
+            ahead.append(pool.submit(job))
+            if len(ahead) > threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()

@@ -1,0 +1,145 @@
+"""Flat corpora on disk: `train.bin` and `val.bin`, raw little-endian token ids. Nothing else opens them.
+
+Every document is followed by the end-of-text id. The layout is the reference's; the manifest beside it is ours, and
+a folder without one is read as gpt2's unless another tokenizer is named.
+"""
+
+import functools
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stochastok_cli.errors import FAILED, UserError, nearest
+from stochastok_cli.storage import folder_fingerprint, read_manifest
+from stochastok_cli.tokens.vocabulary import Vocabulary, load_vocabulary
+
+SPLITS = ("train", "val")
+
+
+def memmap_root(data_dir: Path) -> Path:
+    """Where the `.bin` folders of a data directory lie."""
+    return data_dir / "data_as_memmaps"
+
+
+def dataset_root(data_dir: Path) -> Path:
+    """Where the saved `datasets.DatasetDict`s of a data directory lie."""
+    return data_dir / "data_as_datasets"
+
+
+class BinFolder:
+    """A folder of `.bin` files with or without a manifest: its vocabulary, type of ids and fingerprint.
+
+    Raises UserError (exit code 2) if there is no such folder, (exit code 1) if a file was cut short.
+    """
+
+    def __init__(self, folder: Path, tokenizer: str | None = None):
+        if not folder.is_dir():
+            siblings = [f.name for f in folder.parent.glob("*") if f.is_dir() and not f.name.startswith(".")]
+            raise UserError(
+                f"there is no dataset {folder.name!r} in {folder.parent}{nearest(folder.name, siblings)}",
+                fix="make it first (stochastok tokenize, expand, make-langgame or make-addition), or give --data-dir",
+            )
+        self.path = folder
+        self.name = folder.name
+        self.manifest = read_manifest(folder)
+        self._tokenizer = tokenizer
+        for name, entry in (self.manifest or {}).get("files", {}).items():
+            size = (folder / name).stat().st_size if (folder / name).is_file() else -1
+            if size != entry["bytes"]:
+                state = "is missing" if size < 0 else f"has {size:,} bytes, not {entry['bytes']:,}"
+                raise UserError(f"{folder / name} {state}", fix="make the folder again", exit_code=FAILED)
+
+    @functools.cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The vocabulary that the ids belong to. Raises UserError if `--tokenizer` names another than the manifest."""
+        recorded = self.manifest["tokenizer"] if self.manifest else None
+        vocabulary = load_vocabulary(self._tokenizer or (recorded["name"] if recorded else "gpt2"))
+        if recorded and vocabulary.fingerprint != recorded["fingerprint"]:
+            raise UserError(
+                f"{self.path} was made with the tokenizer {recorded['name']!r} (fingerprint {recorded['fingerprint']}), "
+                f"and {vocabulary.name!r} is another",
+                fix="name the one it was made with (--tokenizer)",
+            )
+        return vocabulary
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(self.manifest["dtype"]).newbyteorder("<") if self.manifest else self.vocabulary.dtype
+
+    @property
+    def end_of_text(self) -> int:
+        return self.manifest["end_of_text"] if self.manifest else self.vocabulary.end_of_text
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """A name for the content. Where there is no manifest, from sizes and the first and last bytes of the files."""
+        if self.manifest:
+            return folder_fingerprint(self.manifest)
+        digest = hashlib.sha256()
+        for file in sorted(self.path.glob("*.bin")):
+            content = np.memmap(file, np.uint8, "r") if file.stat().st_size else np.empty(0, np.uint8)
+            digest.update(f"{file.name}/{len(content)}/".encode())
+            digest.update(content[: 1 << 20].tobytes())
+            digest.update(content[-(1 << 20) :].tobytes())
+        return digest.hexdigest()[:32]
+
+    def _array(self, file_name: str, dtype: np.dtype) -> np.ndarray:
+        """A read-only memmap of one file (an ordinary empty array for an empty file)."""
+        file = self.path / file_name
+        if not file.is_file():
+            raise UserError(f"{file} does not exist", fix=f"{self.name!r} is no complete dataset of this kind")
+        size = file.stat().st_size
+        if size % dtype.itemsize:
+            raise UserError(f"{file} is cut short: {size:,} bytes are no whole number of {dtype} ids", exit_code=FAILED)
+        return np.memmap(file, dtype, "r") if size else np.empty(0, dtype)
+
+
+class Corpus(BinFolder):
+    """A flat corpus: `ids("train")` and `ids("val")` are one-dimensional memmaps."""
+
+    def ids(self, split: str) -> np.ndarray:
+        return self._array(f"{split}.bin", self.dtype)
+
+    @property
+    def num_tokens(self) -> dict[str, int]:
+        return {split: len(self.ids(split)) for split in SPLITS}
+
+
+def document_batches(ids: np.ndarray, end_of_text: int, batch_tokens: int) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Cuts flat ids at the ends of documents into batches of about `batch_tokens` (more where a document is longer).
+
+    Yields `(start, stop, lengths)`: the batch is `ids[start:stop]` and `lengths` (int64) its documents' lengths, the
+    end-of-text id counted. What follows the last end-of-text is a document too.
+    """
+    start = 0
+    while start < len(ids):
+        stop = start
+        ends = np.empty(0, np.int64)
+        while not len(ends) and stop < len(ids):
+            piece = ids[stop : stop + batch_tokens]
+            ends = np.flatnonzero(piece == end_of_text) + (stop + 1)
+            stop += len(piece)
+        if stop == len(ids):
+            if not len(ends) or ends[-1] != stop:
+                ends = np.append(ends, stop)
+        else:
+            stop = int(ends[-1])
+        yield start, stop, np.diff(ends, prepend=start)
+        start = stop
+
+
+def corpus_manifest(
+    kind: str, vocabulary: Vocabulary, splits: dict[str, dict[str, int]], made_from: dict[str, Any] | None
+) -> dict[str, Any]:
+    """What `storage.make_folder` wants to know of a folder of ids: the entries common to all kinds."""
+    return {
+        "kind": kind,
+        "tokenizer": vocabulary.describe(),
+        "dtype": vocabulary.dtype.name,
+        "end_of_text": vocabulary.end_of_text,
+        "splits": splits,
+        "made_from": made_from,
+    }

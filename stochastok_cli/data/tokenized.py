@@ -1,0 +1,99 @@
+"""From text to a tokenized corpus: `<dataset>-tokenized/{train,val}.bin`.
+
+Documents are encoded in the order of the source into one temporary file and gathered from there in the order of the
+corpus split, so memory stays bounded by the batch, not by the corpus (eight bytes a document are kept).
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stochastok_cli.data.memmap import corpus_manifest, memmap_root
+from stochastok_cli.data.sources import Source
+from stochastok_cli.errors import UserError
+from stochastok_cli.randomness import CORPUS_SEED, corpus_permutation
+from stochastok_cli.storage import Made, Progress, make_folder, silent
+from stochastok_cli.tokens.vocabulary import Vocabulary
+
+_GATHER_TOKENS = 8_000_000
+
+
+def tokenized_name(dataset: str) -> str:
+    """The folder name of a tokenized dataset."""
+    return dataset if dataset.endswith("-tokenized") else f"{dataset}-tokenized"
+
+
+def make_tokenized(
+    source: Source,
+    vocabulary: Vocabulary,
+    data_dir: Path,
+    *,
+    name: str | None = None,
+    val_fraction: float = 0.01,
+    seed: int = CORPUS_SEED,
+    force: bool = False,
+    progress: Progress = silent,
+) -> Made:
+    """Tokenizes a source into `<data_dir>/data_as_memmaps/<name or the source's>-tokenized`.
+
+    With `order` the permutation of the documents that `seed` gives, val is the first `ceil(val_fraction * n)` of them
+    and train the rest, both in that order (as `datasets.train_test_split`). Raises UserError if there are no
+    documents or too few to fill both splits.
+    """
+    if not 0 <= val_fraction < 1:
+        raise UserError(f"the share of validation documents is {val_fraction}", fix="it must be in [0, 1)")
+    final = memmap_root(data_dir) / tokenized_name(name or source.name)
+    options = {**source.options, "tokenizer": vocabulary.fingerprint, "val_fraction": val_fraction, "seed": seed}
+
+    def build(folder: Path) -> dict[str, Any]:
+        encoded = folder / ".encoded"
+        lengths = _encode(source, vocabulary, encoded, progress)
+        n = len(lengths)
+        val = math.ceil(val_fraction * n)
+        if n == 0 or val == n:
+            raise UserError(
+                f"{options['source']} holds {n} document(s), too few for a training and a validation split",
+                fix="in .txt files blank lines separate documents; --val-fraction sets the validation share",
+            )
+        starts = np.cumsum(lengths) - lengths
+        order = corpus_permutation(n, seed)
+        ids = np.memmap(encoded, vocabulary.dtype, "r")
+        splits = {}
+        for split, chosen in (("train", order[val:]), ("val", order[:val])):
+            _gather(ids, starts[chosen], lengths[chosen], folder / f"{split}.bin", split, progress)
+            splits[split] = {"documents": len(chosen), "tokens": int(lengths[chosen].sum())}
+        del ids
+        encoded.unlink()
+        return corpus_manifest("tokenized", vocabulary, splits, source.made_from())
+
+    return make_folder(final, options, build, force=force)
+
+
+def _encode(source: Source, vocabulary: Vocabulary, file: Path, progress: Progress) -> np.ndarray:
+    """Writes all documents, each with its end-of-text id, in the order of the source; returns their lengths (int64)."""
+    all_lengths = [np.empty(0, np.int64)]
+    with open(file, "wb") as out:
+        for documents, done in source.batches():
+            ids, lengths = vocabulary.encode_batch(documents)
+            ends = np.cumsum(lengths)
+            np.insert(ids, ends, vocabulary.end_of_text).tofile(out)
+            all_lengths.append(lengths + 1)
+            progress("tokenize", done, source.total)
+    return np.concatenate(all_lengths)
+
+
+def _gather(
+    ids: np.ndarray, starts: np.ndarray, lengths: np.ndarray, file: Path, split: str, progress: Progress
+) -> None:
+    """Writes documents in another order: document `i` of the output is `ids[starts[i] : starts[i] + lengths[i]]`."""
+    with open(file, "wb") as out:
+        ends = np.cumsum(lengths)
+        first = 0
+        while first < len(lengths):
+            limit = (ends[first - 1] if first else 0) + _GATHER_TOKENS
+            last = max(int(np.searchsorted(ends, limit, "right")), first + 1)
+            np.concatenate([ids[a : a + n] for a, n in zip(starts[first:last], lengths[first:last], strict=True)]).tofile(out)
+            progress(f"write {split}", last, len(lengths))
+            first = last
