@@ -4,12 +4,15 @@ A subcommand's file is imported when the application starts, so it imports torch
 its function: `stochastok --help` stays fast.
 """
 
+import functools
+import importlib
+import inspect
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperOption
 
 from stochastok_cli import __version__
 from stochastok_cli.cli import progress
@@ -21,32 +24,30 @@ Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2
 with a checkpoint saved (run it again to go on), 130 interrupted with nothing saved.
 """
 
+SUBCOMMANDS = ("tokenize", "expand", )
+
 app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
-debug = False
+show_traceback = False
 
 
-def _set_quiet(context: Any, parameter: Any, value: bool) -> None:
-    progress.quiet = progress.quiet or value
+def subcommand(function: Callable[..., None]) -> Callable[..., None]:
+    """Registers a function as a subcommand, with the options common to all of them: `--quiet` and `--debug`."""
 
+    @functools.wraps(function)
+    def run(*args: Any, quiet: bool, debug: bool, **kwargs: Any) -> None:
+        global show_traceback
+        progress.quiet, show_traceback = quiet, debug
+        function(*args, **kwargs)
 
-def _set_debug(context: Any, parameter: Any, value: bool) -> None:
-    global debug
-    debug = debug or value
-
-
-class Command(TyperCommand):
-    """A subcommand with the options common to all: `--quiet` and `--debug`."""
-
-    def __init__(self, *args: Any, params: list[Any] | None = None, **kwargs: Any):
-        common = [
-            _flag("--quiet", _set_quiet, "Show no notes and no progress bars."),
-            _flag("--debug", _set_debug, "Show the traceback of an error."),
-        ]
-        super().__init__(*args, params=[*(params or []), *common], **kwargs)
-
-
-def _flag(name: str, callback: Any, text: str) -> TyperOption:
-    return TyperOption(param_decls=[name], is_flag=True, expose_value=False, callback=callback, help=text)
+    common = {
+        "quiet": Annotated[bool, typer.Option("--quiet", help="Show no notes and no progress bars.")],
+        "debug": Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")],
+    }
+    flags = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind) for name, kind in common.items()]
+    signature = inspect.signature(function)
+    run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *flags])  # type: ignore[attr-defined]
+    run.__annotations__ = {**function.__annotations__, **common}
+    return app.command()(run)
 
 
 def _print_version(value: bool) -> None:
@@ -66,6 +67,8 @@ def _root(
 
 def main() -> None:
     """Runs the application and turns whatever happens into an exit code (see `stochastok_cli.errors`)."""
+    for name in SUBCOMMANDS:
+        importlib.import_module(f"stochastok_cli.cli.{name}")  # each registers itself with `app`
     try:
         code = app(standalone_mode=False)
     except UserError as error:
@@ -90,7 +93,7 @@ def main() -> None:
 
 
 def _failed(message: str, code: int, error: BaseException | None = None) -> int:
-    if debug and error is not None:
+    if show_traceback and error is not None:
         import traceback
 
         traceback.print_exception(error)

@@ -33,6 +33,7 @@ def make_tokenized(
     name: str | None = None,
     val_fraction: float = 0.01,
     seed: int = CORPUS_SEED,
+    threads: int = 1,
     force: bool = False,
     progress: Progress = silent,
 ) -> Made:
@@ -49,7 +50,7 @@ def make_tokenized(
 
     def build(folder: Path) -> dict[str, Any]:
         encoded = folder / ".encoded"
-        lengths = _encode(source, vocabulary, encoded, progress)
+        lengths = _encode(source, vocabulary, encoded, threads, progress)
         n = len(lengths)
         val = math.ceil(val_fraction * n)
         if n == 0 or val == n:
@@ -71,12 +72,12 @@ def make_tokenized(
     return make_folder(final, options, build, force=force)
 
 
-def _encode(source: Source, vocabulary: Vocabulary, file: Path, progress: Progress) -> np.ndarray:
+def _encode(source: Source, vocabulary: Vocabulary, file: Path, threads: int, progress: Progress) -> np.ndarray:
     """Writes all documents, each with its end-of-text id, in the order of the source; returns their lengths (int64)."""
     all_lengths = [np.empty(0, np.int64)]
     with open(file, "wb") as out:
         for documents, done in source.batches():
-            ids, lengths = vocabulary.encode_batch(documents)
+            ids, lengths = vocabulary.encode_batch(documents, threads)
             ends = np.cumsum(lengths)
             np.insert(ids, ends, vocabulary.end_of_text).tofile(out)
             all_lengths.append(lengths + 1)

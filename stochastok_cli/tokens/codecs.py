@@ -4,7 +4,6 @@ Special tokens are never recognised in text: their spelling is ordinary text, as
 """
 
 import json
-import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 class Codec(Protocol):
     def encode(self, text: str) -> list[int]: ...
 
-    def encode_batch(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    def encode_batch(self, texts: Sequence[str], threads: int) -> tuple[np.ndarray, np.ndarray]:
         """All ids one after the other (uint32) and how many each text has (int64)."""
         ...
 
@@ -47,8 +46,8 @@ class TiktokenCodec:
     def encode(self, text: str) -> list[int]:
         return self._encode(text).tolist()
 
-    def encode_batch(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+    def encode_batch(self, texts: Sequence[str], threads: int) -> tuple[np.ndarray, np.ndarray]:
+        with ThreadPoolExecutor(threads) as pool:
             parts = list(pool.map(self._encode, texts))
         return _joined(parts)
 
@@ -109,7 +108,7 @@ class TokenizersCodec:
         except (UnicodeEncodeError, TypeError):
             raise _lone_surrogate(text) from None
 
-    def encode_batch(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    def encode_batch(self, texts: Sequence[str], threads: int) -> tuple[np.ndarray, np.ndarray]:
         try:
             encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         except (UnicodeEncodeError, TypeError):

@@ -71,9 +71,9 @@ class Vocabulary:
         """The canonical token ids of `text`; the spelling of a special token is ordinary text."""
         return self._codec.encode(text)
 
-    def encode_batch(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    def encode_batch(self, texts: Sequence[str], threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """The ids of all texts one after the other (dtype `self.dtype`) and each text's number of ids (int64)."""
-        ids, lengths = self._codec.encode_batch(texts)
+        ids, lengths = self._codec.encode_batch(texts, threads)
         return ids.astype(self.dtype, copy=False), lengths
 
     def decode(self, ids: Iterable[int]) -> str:

@@ -1,0 +1,57 @@
+"""Options that several subcommands share, and the one way in which they hand over a finished folder."""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stochastok_cli.storage import Made
+
+DataDir = Annotated[Path, typer.Option("--data-dir", help="Folder under which all data lie.")]
+Tokenizer = Annotated[
+    str,
+    typer.Option("--tokenizer", help="gpt2, sample2k, a tiktoken encoding, or the path of a tokenizer.json."),
+]
+Seed = Annotated[int, typer.Option("--seed", help="Names the random numbers: the same seed gives the same bytes.")]
+Force = Annotated[bool, typer.Option("--force", help="Make it again if it exists.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout instead of the path.")]
+NumProc = Annotated[int, typer.Option("--num-proc", min=1, help="Threads. [dim]Never changes the result.[/dim]")]
+
+Pull = Annotated[bool, typer.Option("--pull", help="Fetch the finished dataset from the Hugging Face Hub instead.")]
+Repo = Annotated[
+    str | None,
+    typer.Option("--repo", metavar="REPO[@REVISION]", help="Dataset repository on the Hub to pull from or push to."),
+]
+Push = Annotated[bool, typer.Option("--push", help="Upload the result to the Hugging Face Hub.")]
+HubUser = Annotated[
+    str | None, typer.Option("--hf-username", help="User or organisation on the Hub; the logged-in user where absent.")
+]
+Private = Annotated[bool, typer.Option("--private", help="Make the repository on the Hub private when it is created.")]
+
+
+def available_cpus() -> int:
+    """The number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def print_result(made: Made, as_json: bool, **more: Any) -> None:
+    """A maker's whole stdout: the path of the finished folder, or one JSON object."""
+    if as_json:
+        keys = ("kind", "splits", "tokenizer", "options")
+        entries = {key: made.manifest[key] for key in keys if key in made.manifest}
+        print(json.dumps({"path": str(made.path), "made": made.fresh, **entries, **more}))
+    else:
+        print(made.path)
+
+
+def summary(made: Made) -> str:
+    """One line for people: what was made, or that it was there already."""
+    counts = ", ".join(
+        f"{split} {entry['documents']:,} documents, {entry['tokens']:,} tokens"
+        for split, entry in made.manifest.get("splits", {}).items()
+        if "tokens" in entry
+    )
+    state = "made" if made.fresh else "already there, made with the same options; left alone:"
+    return f"{state} {made.path.name}: {counts}" if counts else f"{state} {made.path}"

@@ -1,0 +1,71 @@
+"""`stochastok tokenize`: from text to a memmap folder of token ids."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stochastok_cli.cli import options, progress
+from stochastok_cli.cli.app import subcommand
+from stochastok_cli.errors import UserError
+
+
+@subcommand
+def tokenize(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A file or folder (.txt, .jsonl, .parquet; .gz, .bz2, .xz too), a dataset id on the Hub, or `sample`.",
+        ),
+    ],
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name of the dataset. [dim][default: from SOURCE][/dim]")
+    ] = None,
+    text_column: Annotated[str, typer.Option("--text-column", help="Column or JSON key that holds the text.")] = "text",
+    subset: Annotated[str | None, typer.Option("--subset", help="Configuration of a dataset on the Hub.")] = None,
+    split: Annotated[str, typer.Option("--split", help="Split of a dataset on the Hub.")] = "train",
+    tokenizer: options.Tokenizer = "gpt2",
+    val_fraction: Annotated[
+        float, typer.Option("--val-fraction", help="Share of the documents that validate, in [0, 1).")
+    ] = 0.01,
+    errors: Annotated[
+        str, typer.Option("--errors", help="What to do with bytes or characters that are no Unicode: strict or replace.")
+    ] = "strict",
+    data_dir: options.DataDir = Path("data"),
+    num_proc: options.NumProc = options.available_cpus(),
+    seed: options.Seed = 489,
+    force: options.Force = False,
+    pull: options.Pull = False,
+    repo: options.Repo = None,
+    push: options.Push = False,
+    hf_username: options.HubUser = None,
+    private: options.Private = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Turn text into token ids: <data-dir>/data_as_memmaps/<dataset>-tokenized.
+
+    Prints the path of the finished folder. One that exists already, made with the same options, is left alone.
+    """
+    from stochastok_cli.data.sources import open_source
+    from stochastok_cli.data.tokenized import make_tokenized
+    from stochastok_cli.tokens.vocabulary import load_vocabulary
+
+    if errors not in ("strict", "replace"):
+        raise UserError(f"--errors {errors!r} is not known", fix="give strict or replace")
+    vocabulary = load_vocabulary(tokenizer)
+    text = open_source(source, text_column, errors=errors, subset=subset, split=split)
+    with progress.progress_bar() as report:
+        made = make_tokenized(
+            text,
+            vocabulary,
+            data_dir,
+            name=name,
+            val_fraction=val_fraction,
+            seed=seed,
+            threads=num_proc,
+            force=force,
+            progress=report,
+        )
+    progress.note(options.summary(made))
+    options.print_result(made, as_json)
