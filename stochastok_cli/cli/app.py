@@ -24,7 +24,10 @@ Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2
 with a checkpoint saved (run it again to go on), 130 interrupted with nothing saved.
 """
 
-SUBCOMMANDS = ("tokenize", "expand", )
+SUBCOMMANDS = (
+    "tokenize",
+    "expand",
+)
 
 app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
 show_traceback = False
@@ -43,7 +46,10 @@ def subcommand(function: Callable[..., None]) -> Callable[..., None]:
         "quiet": Annotated[bool, typer.Option("--quiet", help="Show no notes and no progress bars.")],
         "debug": Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")],
     }
-    flags = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind) for name, kind in common.items()]
+    flags = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
+        for name, kind in common.items()
+    ]
     signature = inspect.signature(function)
     run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *flags])  # type: ignore[attr-defined]
     run.__annotations__ = {**function.__annotations__, **common}

@@ -20,18 +20,22 @@ def expand(
     ] = 0.1,
     method: Annotated[str, typer.Option("--method", help="How tokens are split.")] = "stochastok",
     text: Annotated[
-        str | None, typer.Option("--text", help="Show alternative tokenizations of this text instead of making a dataset.")
+        str | None,
+        typer.Option("--text", help="Show alternative tokenizations of this text instead of making a dataset."),
     ] = None,
     samples: Annotated[int, typer.Option("--samples", min=1, help="With --text: how many to show.")] = 6,
     max_splits: Annotated[
-        int | None, typer.Option("--max-splits", min=0, help="Most splits in one document. [dim][default: no limit][/dim]")
+        int | None,
+        typer.Option("--max-splits", min=0, help="Most splits in one document. [dim][default: no limit][/dim]"),
     ] = None,
     out_name: Annotated[
         str | None, typer.Option("--out-name", help="Name of the result. [dim][default: NAME-<method><p>][/dim]")
     ] = None,
     tokenizer: Annotated[
         str | None,
-        typer.Option("--tokenizer", help="Tokenizer of --text or of a dataset without a manifest. [dim][default: gpt2][/dim]"),
+        typer.Option(
+            "--tokenizer", help="Tokenizer of --text or of a dataset without a manifest. [dim][default: gpt2][/dim]"
+        ),
     ] = None,
     data_dir: options.DataDir = Path("data"),
     num_proc: options.NumProc = options.available_cpus(),

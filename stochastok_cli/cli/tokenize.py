@@ -30,7 +30,8 @@ def tokenize(
         float, typer.Option("--val-fraction", help="Share of the documents that validate, in [0, 1).")
     ] = 0.01,
     errors: Annotated[
-        str, typer.Option("--errors", help="What to do with bytes or characters that are no Unicode: strict or replace.")
+        str,
+        typer.Option("--errors", help="What to do with bytes or characters that are no Unicode: strict or replace."),
     ] = "strict",
     data_dir: options.DataDir = Path("data"),
     num_proc: options.NumProc = options.available_cpus(),

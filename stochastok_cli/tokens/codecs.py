@@ -25,8 +25,8 @@ class Codec(Protocol):
         """All ids one after the other (uint32) and how many each text has (int64)."""
         ...
 
-    def tokenizer_json(self) -> str:
-        """The tokenizer in the Hugging Face `tokenizer.json` format."""
+    def tokenizer_json(self, special: list[str]) -> str:
+        """The tokenizer in the Hugging Face `tokenizer.json` format; `special` are its last ids."""
         ...
 
 
@@ -70,7 +70,7 @@ class TiktokenCodec:
             ) from None
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def tokenizer_json(self) -> str:
+    def tokenizer_json(self, special: list[str]) -> str:
         from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
         from stochastok_cli.tokens.merges import byte_characters, merges_from_ranks
@@ -83,14 +83,19 @@ class TiktokenCodec:
         tokenizer = Tokenizer(models.BPE(vocabulary, [(spell(a), spell(b)) for a, b in merges]))
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
             [
-                pre_tokenizers.Split(Regex(self._encoding._pat_str.replace("++", "+")), "isolated"),
+                pre_tokenizers.Split(Regex(_as_oniguruma(self._encoding._pat_str)), "isolated"),
                 pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
             ]
         )
         tokenizer.decoder = decoders.ByteLevel()
-        specials = sorted(self._encoding._special_tokens.items(), key=lambda item: item[1])
-        tokenizer.add_special_tokens([AddedToken(text, special=True) for text, _ in specials])
+        tokenizer.add_special_tokens([AddedToken(text, special=True) for text in special])
         return tokenizer.to_str()
+
+
+def _as_oniguruma(pattern: str) -> str:
+    """A pretokenization pattern in the dialect of Hugging Face tokenizers, where `$` would end at any line and a
+    possessive quantifier is spelled otherwise (these patterns match the same text without it)."""
+    return re.sub(r"([+*?]|\{\d+(?:,\d*)?\})\+", r"\1", pattern).replace("$", r"\z")
 
 
 class TokenizersCodec:
@@ -112,10 +117,12 @@ class TokenizersCodec:
         try:
             encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         except (UnicodeEncodeError, TypeError):
-            raise next((_lone_surrogate(text) for text in texts if _has_surrogate(text)), UserError("bad text")) from None
+            raise next(
+                (_lone_surrogate(text) for text in texts if _has_surrogate(text)), UserError("bad text")
+            ) from None
         return _joined([np.array(encoding.ids, dtype=np.uint32) for encoding in encodings])
 
-    def tokenizer_json(self) -> str:
+    def tokenizer_json(self, special: list[str]) -> str:
         return json.dumps(json.loads(self._tokenizer.to_str()), ensure_ascii=False)
 
 

@@ -82,6 +82,14 @@ class StochasTok:
         out_lengths = np.empty_like(lengths)
         with np.errstate(over="ignore"):  # only the interpreted kernel could warn: its integers wrap on purpose
             written = expand_documents(
-                ids, lengths, attempts, self.max_splits, self._key, np.uint64(first_index), *self.splits, out, out_lengths
+                ids,
+                lengths,
+                attempts,
+                self.max_splits,
+                self._key,
+                np.uint64(first_index),
+                *self.splits,
+                out,
+                out_lengths,
             )
         return out[:written], out_lengths

@@ -11,7 +11,7 @@ import numpy as np
 try:
     import numba
 except ImportError:  # pragma: no cover - a machine without a compiler for its platform
-    numba = None
+    numba = None  # type: ignore[assignment]
 
 _GOLDEN = np.uint64(0x9E37_79B9_7F4A_7C15)
 _MIX_1 = np.uint64(0xBF58_476D_1CE4_E5B9)

@@ -3,6 +3,8 @@
 The printable spelling of bytes is GPT-2's (Radford et al. 2019): every byte is shown as one visible character.
 """
 
+from itertools import pairwise
+
 
 def byte_characters() -> list[str]:
     """The character that stands for each byte in byte-level BPE files: a list of 256 one-character strings."""
@@ -44,7 +46,7 @@ def merges_from_ranks(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
     for token in sorted((token for token in ranks if len(token) > 1), key=ranks.__getitem__):
         parts = [token[i : i + 1] for i in range(len(token))]
         while len(parts) > 2:
-            joined = [(ranks.get(a + b, len(ranks) * 2), i) for i, (a, b) in enumerate(zip(parts, parts[1:], strict=False))]
+            joined = [(ranks.get(a + b, len(ranks) * 2), i) for i, (a, b) in enumerate(pairwise(parts))]
             rank, i = min(joined)
             if rank >= ranks[token]:
                 break

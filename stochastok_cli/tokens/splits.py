@@ -1,5 +1,6 @@
 """The splits of a vocabulary: for each token, all pairs of entries that concatenate to its bytes (paper, Section 3)."""
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ class SplitTable(NamedTuple):
         return list(zip(self.left[rows].tolist(), self.right[rows].tolist(), strict=True))
 
 
+@functools.lru_cache(maxsize=4)
 def split_table(vocabulary: Vocabulary) -> SplitTable:
     """Builds the table by looking both parts of every cut of every token up in a dictionary.
 

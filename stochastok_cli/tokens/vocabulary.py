@@ -27,8 +27,8 @@ class Vocabulary:
 
     Args:
         name: what the user called it.
-        pieces: the bytes of each id; for a special token its spelling, for an id that is not in use `b""`.
-        special: the ids of the special tokens and of those not in use.
+        pieces: the bytes of each id; for a special token its spelling.
+        special: the ids of the special tokens and of those not in use, which no text becomes.
         end_of_text: the id that ends a document.
         codec: makes the encoder when it is first needed (a memmap can be expanded without one).
     """
@@ -93,10 +93,16 @@ class Vocabulary:
 
     def save_tokenizer(self, folder: Path) -> None:
         """Writes `tokenizer.json` and `tokenizer_config.json`, which Hugging Face transformers opens."""
+        special = [self.pieces[i].decode() for i in sorted(self.special)]
         end = self.pieces[self.end_of_text].decode()
-        config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": end, "bos_token": end, "unk_token": end}
+        config: dict[str, Any] = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "eos_token": end,
+            "bos_token": end,
+            "unk_token": end,
+        }
         config |= {"clean_up_tokenization_spaces": False, "stochastok_vocabulary": self.name}
-        (folder / "tokenizer.json").write_text(self._codec.tokenizer_json(), encoding="utf-8")
+        (folder / "tokenizer.json").write_text(self._codec.tokenizer_json(special), encoding="utf-8")
         (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
     def __repr__(self) -> str:
@@ -167,12 +173,13 @@ def _from_ranks(
     pieces = [b""] * (max([*ranks.values(), *special.values()]) + 1)
     for piece, rank in ranks.items():
         pieces[rank] = piece
-    unused = [i for i, piece in enumerate(pieces) if not piece]
-    for text, i in special.items():
-        pieces[i] = text.encode()
+    not_ordinary = [i for i, piece in enumerate(pieces) if not piece]
+    spellings = {i: text for text, i in special.items()}
+    for i in not_ordinary:
+        pieces[i] = spellings.get(i, f"<|unused_{i}|>").encode()
     if END_OF_TEXT not in special:
         raise UserError(f"the tokenizer {name!r} has no {END_OF_TEXT} token to end a document with")
-    return Vocabulary(name=name, pieces=pieces, special=unused, end_of_text=special[END_OF_TEXT], codec=codec)
+    return Vocabulary(name=name, pieces=pieces, special=not_ordinary, end_of_text=special[END_OF_TEXT], codec=codec)
 
 
 def _from_tokenizer_json(file: Path, name: str) -> Vocabulary:
@@ -197,7 +204,9 @@ def _from_tokenizer_json(file: Path, name: str) -> Vocabulary:
         literal = i in added or any(character not in byte_of for character in spelling)
         pieces[i] = spelling.encode() if literal else bytes(byte_of[character] for character in spelling)
     special = {i for i, token in added.items() if token["special"]}
-    special |= {i for i, piece in enumerate(pieces) if not piece}
+    for i in [i for i, piece in enumerate(pieces) if not piece]:
+        special.add(i)
+        pieces[i] = f"<|unused_{i}|>".encode()
     return Vocabulary(
         name=name,
         pieces=pieces,

@@ -1,0 +1,46 @@
+"""`stochastok make-addition`: multi-digit addition in several tokenizations, to train and to evaluate on."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stochastok_cli.cli import options, progress
+from stochastok_cli.cli.app import subcommand
+
+
+@subcommand
+def make_addition(
+    num_digits: Annotated[
+        int,
+        typer.Option("--num-digits", help="Digits of the numbers, 1 to 4; 3 make 900,000 pairs, 4 make 90,000,000."),
+    ] = 3,
+    val_fraction: Annotated[
+        float, typer.Option("--val-fraction", help="Share of the pairs that validate, between 0 and 1.")
+    ] = 0.1,
+    tokenizer: options.Tokenizer = "gpt2",
+    data_dir: options.DataDir = Path("data"),
+    seed: options.Seed = 0,
+    force: options.Force = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Make all sums of two numbers, tokenized in several ways: <data-dir>/data_as_datasets/multi_digit_addition.
+
+    Prints that path; for training, each tokenization is in <data-dir>/data_as_memmaps/multi_digit_addition_<form>.
+    What exists already, made with the same options, is left alone.
+    """
+    from stochastok_cli.data import addition
+    from stochastok_cli.tokens.vocabulary import load_vocabulary
+
+    vocabulary = load_vocabulary(tokenizer)
+    with progress.progress_bar() as report:
+        made = addition.make_addition(
+            vocabulary,
+            data_dir,
+            num_digits=num_digits,
+            val_fraction=val_fraction,
+            seed=seed,
+            force=force,
+            progress=report,
+        )
+    ...

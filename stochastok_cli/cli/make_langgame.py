@@ -1,0 +1,75 @@
+"""`stochastok make-langgame`: multiple-choice questions about the letters of words, to train and to evaluate on."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stochastok_cli.cli import options, progress
+from stochastok_cli.cli.app import subcommand
+
+
+@subcommand
+def make_langgame(
+    train_size: Annotated[int, typer.Option("--train-size", help="Questions to train on.")] = 1_000_000,
+    val_size: Annotated[
+        int, typer.Option("--val-size", help="Questions to validate on; as many of the others evaluate, too.")
+    ] = 1_000,
+    num_options: Annotated[
+        int, typer.Option("--num-options", help="Options of each question, 2 or more, one of them right.")
+    ] = 4,
+    words: Annotated[
+        Path | None,
+        typer.Option("--words", metavar="FILE", help="One word a line. [dim][default: 1,000 common words][/dim]"),
+    ] = None,
+    min_substring: Annotated[
+        int, typer.Option("--min-substring", help="Shortest part of a word that is asked about, in letters.")
+    ] = 1,
+    max_substring: Annotated[
+        int,
+        typer.Option("--max-substring", help="Longest part, in letters; never more than the whole word."),
+    ] = 3,
+    holdout: Annotated[
+        str,
+        typer.Option(
+            "--holdout",
+            metavar="none|short|long",
+            help="Keep such parts of words for validation alone: short, up to half of the word, or long, above.",
+        ),
+    ] = "none",
+    tokenizer: options.Tokenizer = "gpt2",
+    data_dir: options.DataDir = Path("data"),
+    seed: options.Seed = 0,
+    force: options.Force = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Make LangGame, questions about the letters of words: <data-dir>/data_as_memmaps/langgame.
+
+    Prints that path; the questions as text are in <data-dir>/data_as_datasets/langgame. What exists already, made with
+    the same options, is left alone.
+    """
+    from stochastok_cli.data import langgame
+    from stochastok_cli.data.instruction_rows import InstructionRows
+    from stochastok_cli.tokens.vocabulary import load_vocabulary
+
+    vocabulary = load_vocabulary(tokenizer)
+    with progress.progress_bar() as report:
+        made = langgame.make_langgame(
+            vocabulary,
+            data_dir,
+            train_size=train_size,
+            val_size=val_size,
+            num_options=num_options,
+            words=words,
+            min_substring=min_substring,
+            max_substring=max_substring,
+            holdout=holdout,
+            seed=seed,
+            force=force,
+            progress=report,
+        )
+    rows = InstructionRows(made.path)
+    example, width = rows.rows("train")[0], rows.rows("train").shape[1]
+    progress.note(f"{options.summary(made)}, the longest row {width} ids")
+    progress.note(f"for example: {vocabulary.decode(example[: rows.offsets('train')[0, 2]].tolist())}")
+    options.print_result(made, as_json)
