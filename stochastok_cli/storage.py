@@ -30,7 +30,7 @@ def silent(what: str, done: int, total: int) -> None:
 
 
 class Made(NamedTuple):
-    """A finished folder, its manifest, and whether this call made it (or found it there, made with the same options)."""
+    """A finished folder, its manifest, and whether this call made it (or found it, made with the same options)."""
 
     path: Path
     manifest: dict[str, Any]

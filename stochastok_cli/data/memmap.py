@@ -59,7 +59,7 @@ class BinFolder:
         vocabulary = load_vocabulary(self._tokenizer or (recorded["name"] if recorded else "gpt2"))
         if recorded and vocabulary.fingerprint != recorded["fingerprint"]:
             raise UserError(
-                f"{self.path} was made with the tokenizer {recorded['name']!r}, and {vocabulary.name!r} is another vocabulary",
+                f"{self.path} was made with the tokenizer {recorded['name']!r}; {vocabulary.name!r} is another one",
                 fix="name the one it was made with (--tokenizer)",
             )
         return vocabulary

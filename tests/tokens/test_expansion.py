@@ -161,7 +161,8 @@ def test_seed_and_index_name_the_result():
 def test_the_interpreted_kernel_gives_the_same_bytes():
     """Without a compiler the result is the same."""
     code = (
-        "import json, numpy as np; from stochastok_cli import StochasTok, load_vocabulary; v = load_vocabulary('sample2k');"
+        "import json, numpy as np; from stochastok_cli import StochasTok, load_vocabulary;"
+        "v = load_vocabulary('sample2k');"
         "ids = np.arange(2000) % v.size; e = StochasTok(v, p=0.5, seed=9);"
         "out, lengths = e.documents(ids, np.full(20, 100), 3); print(json.dumps([out.tolist(), lengths.tolist()]))"
     )
