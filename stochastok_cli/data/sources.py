@@ -175,7 +175,9 @@ def _json_documents(stream: io.BufferedReader, file: Path, text_column: str, err
             row = json.loads(line)
         except ValueError as error:
             raise UserError(
-                f"{file}, line {number}: not a JSON object ({error})", fix="expected one object a line", exit_code=FAILED
+                f"{file}, line {number}: not a JSON object ({error})",
+                fix="expected one object a line",
+                exit_code=FAILED,
             ) from None
         if not isinstance(row, dict):
             raise UserError(f"{file}, line {number}: {line.strip()[:40]!r} is not a JSON object", exit_code=FAILED)

@@ -95,6 +95,8 @@ def _gather(
         while first < len(lengths):
             limit = (ends[first - 1] if first else 0) + _GATHER_TOKENS
             last = max(int(np.searchsorted(ends, limit, "right")), first + 1)
-            np.concatenate([ids[a : a + n] for a, n in zip(starts[first:last], lengths[first:last], strict=True)]).tofile(out)
+            np.concatenate(
+                [ids[a : a + n] for a, n in zip(starts[first:last], lengths[first:last], strict=True)]
+            ).tofile(out)
             progress(f"write {split}", last, len(lengths))
             first = last
