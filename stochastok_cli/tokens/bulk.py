@@ -1,0 +1,90 @@
+"""Encoding many documents at once with gigatoken, which gives tiktoken's ids at many times its speed.
+
+Two known differences are kept away from it. After a contraction such as `'s` it cuts differently before code points
+that Unicode leaves unassigned, so such documents go to tiktoken. And its cache of pretokens never shrinks, so the
+tokenizer is made anew (some 40 ms) when the process has grown.
+"""
+
+import base64
+import functools
+import os
+import re
+import sys
+import tempfile
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+_MOST_GROWTH = 512 * 2**20  # bytes of resident memory
+_TEXT_BETWEEN_RENEWALS = 64 * 2**20  # characters; where the resident memory can't be read
+
+
+class BulkEncoder:
+    """Encodes batches of documents by the mergeable ranks of a byte-level BPE.
+
+    Args:
+        ranks: token bytes → id.
+        scheme: gigatoken's name of the pretokenization (`gpt2`, `cl100k`, `o200k`).
+
+    Raises ImportError where gigatoken is not installed.
+    """
+
+    def __init__(self, ranks: dict[bytes, int], scheme: str):
+        import gigatoken
+
+        self._make = functools.partial(_make_tokenizer, gigatoken.Tokenizer, ranks, scheme)
+        self._renew()
+
+    def _renew(self) -> None:
+        self._tokenizer = self._make()
+        self._encoded = 0
+        self._resident = resident_memory()
+
+    def encode_batch(self, texts: Sequence[str], threads: int) -> tuple[np.ndarray, np.ndarray]:
+        """All ids one after the other (uint32) and how many each text has (int64)."""
+        grown = resident_memory() - self._resident if self._resident else 0
+        if grown > _MOST_GROWTH or (not self._resident and self._encoded > _TEXT_BETWEEN_RENEWALS):
+            self._renew()
+        self._encoded += sum(map(len, texts))
+        layout = self._tokenizer.encode_batch(texts, parallel=threads > 1).layout
+        return layout.content.data, np.diff(layout.offsets.data)
+
+
+def needs_tiktoken(text: str) -> bool:
+    """Whether gigatoken might cut a text otherwise than tiktoken, or refuse it (a lone surrogate)."""
+    return not text.isascii() and unassigned_after_apostrophe().search(text) is not None
+
+
+@functools.cache
+def unassigned_after_apostrophe() -> re.Pattern[str]:
+    """Matches an apostrophe, one or two characters and a code point that is unassigned; or a lone surrogate.
+
+    Built from this Python's Unicode tables: an older table has more unassigned code points, never fewer.
+    """
+    runs: list[list[int]] = []
+    for point in range(sys.maxunicode + 1):
+        if unicodedata.category(chr(point)) == "Cn":
+            if runs and runs[-1][1] == point - 1:
+                runs[-1][1] = point
+            else:
+                runs.append([point, point])
+    unassigned = "".join(f"{chr(a)}-{chr(b)}" for a, b in runs)
+    return re.compile(f"'.{{1,2}}[{unassigned}]|[\ud800-\udfff]", re.DOTALL)
+
+
+def resident_memory() -> int:
+    """The bytes of memory that this process holds; 0 where the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def _make_tokenizer(tokenizer, ranks: dict[bytes, int], scheme: str):
+    lines = [base64.b64encode(piece) + b" %d\n" % rank for piece, rank in ranks.items()]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "ranks.tiktoken"
+        file.write_bytes(b"".join(lines))
+        return tokenizer.from_tiktoken(str(file), pretokenizer=scheme, special_tokens=None)
