@@ -1,0 +1,81 @@
+"""log P(continuation | context) of many pairs, in batches."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.model.head_loss import token_log_likelihoods
+from stochastok_cli.model.transformer import Transformer
+from stochastok_cli.storage import Progress, silent
+
+BATCH_TOKENS = 16384
+"""Tokens, padding included, that go through the model at once: about 2 GB for the shipped configuration on a GPU."""
+
+Pair = tuple[Sequence[int] | np.ndarray, Sequence[int] | np.ndarray]
+"""The ids of a context and of its continuation, neither empty."""
+
+
+def log_likelihoods(
+    model: Transformer,
+    pairs: Sequence[Pair],
+    batch_tokens: int = BATCH_TOKENS,
+    *,
+    what: str = "scoring",
+    progress: Progress = silent,
+) -> np.ndarray:
+    """log P(continuation | context) for each pair, in nats, float64 `[len(pairs)]`.
+
+    A pair must fit the window: `len(context) + len(continuation) - 1 <= context_window`. Pairs are sorted by length
+    and padded on the right, where causal attention never looks, so the batch that a pair falls into does not change
+    its score. Only the continuation's positions go through the head. Dropout is off, and the model is returned to
+    the mode in which it came. Raises UserError if the model gives something that is not a number.
+    """
+    sizes = np.array([len(context) + len(continuation) - 1 for context, continuation in pairs], dtype=np.int64)
+    scores = np.empty(len(pairs), dtype=np.float64)
+    was_training = model.training
+    model.eval()
+    done = 0
+    try:
+        for batch in _batches(sizes, batch_tokens):
+            scores[batch] = _score(model, [pairs[i] for i in batch])
+            done += len(batch)
+            progress(what, done, len(pairs))
+    finally:
+        model.train(was_training)
+    if not np.isfinite(scores).all():
+        bad = len(scores) - np.isfinite(scores).sum()
+        raise UserError(
+            f"the model gave no number for {bad} of {len(scores)} sequences ({what})",
+            fix="its weights or its activations have overflowed; use an earlier checkpoint",
+            exit_code=FAILED,
+        )
+    return scores
+
+
+def _batches(sizes: np.ndarray, batch_tokens: int) -> Iterator[np.ndarray]:
+    """Indices in batches, the longest first, of at most `batch_tokens` tokens with padding (one pair at least)."""
+    order = np.argsort(-sizes, kind="stable")
+    start = 0
+    while start < len(order):
+        rows = max(1, batch_tokens // int(sizes[order[start]]))
+        yield order[start : start + rows]
+        start += rows
+
+
+@torch.no_grad()  # not inference_mode: training goes on with the same model
+def _score(model: Transformer, pairs: Sequence[Pair]) -> np.ndarray:
+    """One batch through the model: log-likelihoods, float64 `[len(pairs)]`."""
+    device = model.head_weight.device
+    sequences = [np.concatenate([context, continuation]).astype(np.int64) for context, continuation in pairs]
+    inputs = np.zeros((len(pairs), max(map(len, sequences)) - 1), dtype=np.int64)
+    scored = np.zeros(inputs.shape, dtype=bool)  # position t is scored on what follows it
+    for row, (sequence, (context, _)) in enumerate(zip(sequences, pairs, strict=True)):
+        inputs[row, : len(sequence) - 1] = sequence[:-1]
+        scored[row, len(context) - 1 : len(sequence) - 1] = True
+    targets = np.concatenate([continuation for _, continuation in pairs]).astype(np.int64)
+    hidden = model(torch.from_numpy(inputs).to(device))[torch.from_numpy(scored).to(device)]
+    nats = token_log_likelihoods(hidden, model.head_weight, torch.from_numpy(targets).to(device))
+    ends = np.cumsum([0, *(len(continuation) for _, continuation in pairs)])[:-1]
+    return np.add.reduceat(nats.cpu().numpy().astype(np.float64), ends)

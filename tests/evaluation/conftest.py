@@ -1,0 +1,37 @@
+"""What the tests of this room share: the bundled small vocabulary and a small real model."""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from stochastok_cli.model.transformer import Transformer
+from stochastok_cli.tokens.vocabulary import Vocabulary, load_vocabulary
+from tests.model.small_models import sharp_model, small_config
+
+
+@pytest.fixture(scope="session")
+def vocabulary() -> Vocabulary:
+    return load_vocabulary("sample2k")
+
+
+@pytest.fixture(scope="session")
+def model() -> Transformer:
+    """Random weights, a context window of 48 tokens."""
+    torch.set_num_threads(2)
+    return sharp_model(small_config())
+
+
+@pytest.fixture
+def jsonl(tmp_path: Path) -> Callable[..., Path]:
+    """Writes rows to a file of one JSON object a line."""
+
+    def write(rows: Iterable[dict[str, Any]], name: str = "rows.jsonl") -> Path:
+        file = tmp_path / name
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return file
+
+    return write

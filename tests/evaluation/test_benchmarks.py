@@ -1,0 +1,249 @@
+"""Rows of every benchmark, from every place they may come from, and what is wrong with them."""
+
+import json
+from pathlib import Path
+
+import datasets
+import pytest
+
+from stochastok_cli.errors import FAILED, USAGE, UserError
+from stochastok_cli.evaluation.benchmarks import BENCHMARKS, Question, load_benchmark
+
+ROWS = {
+    "hellaswag": {"ctx": "A man sits down. He", "endings": ["flies away.", "eats.", "melts."], "label": "1"},
+    "arc": {
+        "question": "What is hot?",
+        "choices": {"text": ["ice", "snow", "fire"], "label": ["A", "B", "C"]},
+        "answerKey": "C",
+    },
+    "mmlu": {"question": "What is 1 + 1?", "subject": "algebra", "choices": ["0", "1", "2", "3"], "answer": 2},
+    "winograd": {
+        "sentence": "The cup does not fit in the bag because the _ is too big.",
+        "option1": "bag",
+        "option2": "cup",
+        "answer": "2",
+    },
+    "blimp": {"sentence_good": "The cat sleeps.", "sentence_bad": "The cat sleep."},
+    "langgame-val": {"question": "Which word has 'u'? Answer:", "options": [" cup", " cap", " cop"]},
+}
+QUESTIONS = {
+    "hellaswag": Question("A man sits down. He", ["eats.", "flies away.", "melts."], 1),
+    "arc": Question("What is hot?", ["fire", "ice", "snow"], 1),
+    "mmlu": Question("What is 1 + 1? Options: 0;1;2;3\n Answer:", ["2", "0", "1", "3"], 1),
+    "winograd": Question(
+        "",
+        [
+            "The cup does not fit in the bag because the cup is too big.",
+            "The cup does not fit in the bag because the bag is too big.",
+        ],
+        1,
+    ),
+    "blimp": Question("", ["The cat sleeps.", "The cat sleep."], 1),
+    "langgame-val": Question("Which word has 'u'? Answer:", [" cup", " cap", " cop"], 1),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_row_of_each_benchmark_from_a_local_file(name, jsonl, tmp_path):
+    benchmark = load_benchmark(f"{name}={jsonl([ROWS[name]])}", tmp_path)
+    assert (benchmark.name, benchmark.questions) == (name, [QUESTIONS[name]])
+
+
+def test_mmlu_does_not_list_the_right_answer_among_the_wrong_ones(jsonl, tmp_path):
+    rows = [{"question": "Which?", "choices": ["a", "b", "c", "d"], "answer": answer} for answer in range(4)] + [
+        {"question": "Which?", "choices": ["b", "b", "c", "d"], "answer": 0}
+    ]  # the same text twice, as it happens
+    for question in load_benchmark(f"mmlu={jsonl(rows)}", tmp_path).questions:
+        right, *wrong = question.options
+        assert right not in wrong
+        assert len(wrong) == (3 if question.row < 5 else 2)
+
+
+def test_arc_keys_may_be_digits(jsonl, tmp_path):
+    row = {"question": "?", "choices": {"text": ["ice", "fire"], "label": ["1", "2"]}, "answerKey": "2"}
+    assert load_benchmark(f"arc={jsonl([row])}", tmp_path).questions[0].options == ["fire", "ice"]
+
+
+@pytest.mark.parametrize("kind", ["json", "csv", "parquet", "saved", "saved splits", "folder of files"])
+def test_kinds_of_local_files(kind, tmp_path):
+    rows = datasets.Dataset.from_list([{**ROWS["winograd"], "option1": option} for option in ("bag", "None")])
+    path = tmp_path / f"rows.{kind}"
+    if kind == "json":
+        path.write_text(json.dumps(rows.to_list()))
+    elif kind == "csv":
+        rows.to_csv(path)
+    elif kind == "parquet":
+        rows.to_parquet(path)
+    elif kind == "saved":
+        rows.save_to_disk(path)
+    elif kind == "saved splits":
+        datasets.DatasetDict(train=rows.select([0, 0, 0]), validation=rows).save_to_disk(path)
+    else:
+        path.mkdir()
+        rows.to_parquet(path / "validation.parquet")
+    benchmark = load_benchmark(f"winograd={path}", tmp_path)
+    assert [question.options[1].split()[10] for question in benchmark.questions] == ["bag", "None"]
+
+
+def test_a_folder_stands_for_the_hub_dataset_and_a_file_is_asked_whole(jsonl, tmp_path):
+    """Of BLiMP the rows from 10% to 60% are asked."""
+    rows = [{"sentence_good": f"{i}.", "sentence_bad": "no."} for i in range(20)]
+    folder = tmp_path / "data_as_datasets" / "blimp"
+    datasets.DatasetDict(train=datasets.Dataset.from_list(rows)).save_to_disk(folder)
+    for name in ("blimp", f"blimp={folder}"):
+        asked = load_benchmark(name, tmp_path).questions
+        assert [question.row for question in asked] == list(range(3, 13))
+        assert [question.options[0] for question in asked] == [f"{i}." for i in range(2, 12)]
+    assert len(load_benchmark(f"blimp={jsonl(rows)}", tmp_path).questions) == 20
+
+
+def test_langgame_is_read_from_the_given_data_directory(tmp_path, monkeypatch):
+    for data_dir, word in (("data", "wrong"), ("elsewhere", "right")):
+        splits = {
+            split: datasets.Dataset.from_list([{"question": split, "options": [f" {word}", " other"]}])
+            for split in ("train", "val")
+        }
+        datasets.DatasetDict(splits).save_to_disk(tmp_path / data_dir / "data_as_datasets" / "langgame")
+    monkeypatch.chdir(tmp_path)
+    for split in ("train", "val"):
+        asked = load_benchmark(f"langgame-{split}", Path("elsewhere")).questions
+        assert asked == [Question(split, [" right", " other"], 1)]
+
+
+def test_the_sample_is_the_same_each_time_and_grows(jsonl, tmp_path):
+    file = jsonl({"question": str(i), "options": ["a", "b"]} for i in range(100))
+
+    def rows(num_samples):
+        return [question.row for question in load_benchmark(f"langgame-val={file}", tmp_path, num_samples).questions]
+
+    assert rows(10) == rows(10) == sorted(rows(10))
+    assert len(set(rows(10))) == 10
+    assert set(rows(10)) < set(rows(30))
+    assert rows(10) != list(range(1, 11))
+    assert rows(None) == rows(1000) == list(range(1, 101))
+
+
+# ------------------------------------------------------------------------------------------------ the Hub
+
+
+HUB = {
+    "hellaswag": ("Rowan/hellaswag", "default", "validation"),
+    "arc": ("allenai/ai2_arc", "ARC-Easy", "test"),
+    "mmlu": ("cais/mmlu", "all", "test"),
+    "winograd": ("allenai/winogrande", "winogrande_xs", "validation"),
+    "blimp": ("WillHeld/blimp", "default", "train"),
+}
+
+
+@pytest.mark.parametrize("name", HUB)
+def test_benchmarks_on_the_hub(name, hub_server, tmp_path):
+    """Each dataset id, configuration and split, through the real `datasets.load_dataset`."""
+    repo, config, split = HUB[name]
+    card = f"""---
+configs:
+- config_name: another
+  data_files:
+  - {{split: {split}, path: other.jsonl}}
+- config_name: {config}
+  data_files:
+  - {{split: other, path: other.jsonl}}
+  - {{split: {split}, path: rows.jsonl}}
+---
+"""
+    rows = "".join(json.dumps(ROWS[name]) + "\n" for _ in range(10))
+    other = json.dumps({key: "no text" if isinstance(value, str) else value for key, value in ROWS[name].items()})
+    files = {"README.md": card.encode(), "rows.jsonl": rows.encode(), "other.jsonl": other.encode()}
+    hub_server.add_dataset(repo, files)
+    first, expected = (2, 5) if name == "blimp" else (1, 10)
+    questions = load_benchmark(name, tmp_path).questions
+    assert questions[0] == QUESTIONS[name]._replace(row=first)
+    assert len(questions) == expected
+
+
+def test_a_benchmark_that_cannot_be_reached_names_the_ways_out(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path))
+    with pytest.raises(UserError) as caught:
+        load_benchmark("hellaswag", tmp_path)
+    message = str(caught.value)
+    assert message.startswith("benchmark hellaswag can't be loaded: Rowan/hellaswag")
+    assert "hellaswag=PATH" in message
+    assert "trainer.eval=[]" in message
+    assert "\n" not in message
+    assert caught.value.exit_code == FAILED
+
+
+# ------------------------------------------------------------------------------------------------ bad input
+
+
+def test_an_unknown_name(tmp_path):
+    with pytest.raises(UserError, match=r"unknown benchmark 'langame-val'; did you mean 'langgame-val'\?"):
+        load_benchmark("langame-val", tmp_path)
+
+
+def test_langgame_that_was_never_made(tmp_path):
+    with pytest.raises(UserError, match="benchmark langgame-val: there is no .*langgame; run stochastok make-langgame"):
+        load_benchmark("langgame-val", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("hellaswag", {"label": 3}, "the answer is option 3 .from 0., but there are 3 options"),
+        ("hellaswag", {"label": -1}, "the answer is option -1"),
+        ("hellaswag", {"label": ""}, "the answer '' is not the number of an option"),
+        ("hellaswag", {"endings": ["flies.", " ", "melts."]}, "an option is empty"),
+        ("hellaswag", {"endings": "flies."}, "the options must be a list of texts, not 'flies.'"),
+        ("hellaswag", {"endings": ["same", "same", "same"]}, "nothing to choose between"),
+        ("hellaswag", {"ctx": None}, "the question is no text: None"),
+        ("arc", {"answerKey": "D"}, r"answerKey 'D' is none of \['A', 'B', 'C'\]"),
+        ("arc", {"answerKey": "1"}, "answerKey '1' is none of"),
+        ("arc", {"choices": ["ice", "fire"]}, "values of the wrong kind"),
+        ("winograd", {"answer": "3"}, "the answer is option 2 .from 0., but there are 2 options"),
+        ("winograd", {"sentence": "No gap."}, "one '_' to be filled"),
+        ("blimp", {"sentence_bad": ""}, "an option is empty"),
+        ("langgame-val", {"options": []}, "the answer is option 0 .from 0., but there are 0 options"),
+    ],
+)
+def test_a_bad_row_is_named(name, change, message, jsonl, tmp_path):
+    file = jsonl([ROWS[name], {**ROWS[name], **change}])
+    with pytest.raises(UserError, match=f"benchmark {name}, row 2: .*{message}") as caught:
+        load_benchmark(f"{name}={file}", tmp_path)
+    assert caught.value.exit_code == USAGE
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_a_missing_column_is_named(name, jsonl, tmp_path):
+    for column in BENCHMARKS[name].columns:
+        full = ROWS[name.replace("-train", "-val")]
+        file = jsonl([{key: value for key, value in full.items() if key != column}], f"without-{column}.jsonl")
+        with pytest.raises(UserError, match=f"benchmark {name}: there is no column '{column}'.*there are"):
+            load_benchmark(f"{name}={file}", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("empty.jsonl", "", "can't be read: it is empty"),
+        ("empty.json", "[]", "can't be read|there is no column|has no rows"),
+        ("cut.jsonl", '{"question": "a", "opt', "can't be read: "),
+        ("rows.docx", "x", "is of an unknown kind; give .jsonl"),
+        (None, None, "does not exist"),
+    ],
+)
+def test_files_that_hold_no_rows(file, content, message, tmp_path):
+    path = tmp_path / (file or "absent.jsonl")
+    if file:
+        path.write_text(content)
+    with pytest.raises(UserError, match=f"^benchmark langgame-val.*({message})"):
+        load_benchmark(f"langgame-val={path}", tmp_path)
+
+
+def test_a_folder_without_the_split(tmp_path):
+    rows = datasets.Dataset.from_list([ROWS["langgame-val"]])
+    datasets.DatasetDict(one=rows, two=rows).save_to_disk(tmp_path / "rows")
+    with pytest.raises(UserError, match=r"has no split 'val' \(there are: one, two\)"):
+        load_benchmark(f"langgame-val={tmp_path / 'rows'}", tmp_path)
