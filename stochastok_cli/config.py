@@ -84,6 +84,7 @@ class TrainingConfig:
     log_interval: int = 10  # iterations
     eval_iters: int = 500  # batches of batch_size windows in one validation
     checkpoint_interval: int = 1000  # iterations
+    keep_checkpoints: int | None = 3  # the latest so many and the best by validation loss are kept; null keeps all
     run_profiler: bool = False
 
 
@@ -168,6 +169,14 @@ class Config:
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, with keys like `trainer.optimizer.lr`."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
 
 
 # ------------------------------------------------------------------------------------------------ reading
@@ -369,6 +378,8 @@ def _impossible(config: Config, origin: Any) -> list[str]:
         *((f"trainer.training.{name}", getattr(training, name)) for name in _POSITIVE_TRAINING_KEYS),
     ]:
         require(value >= 1, key, value, "must be at least 1")
+    keep = training.keep_checkpoints
+    require(keep is None or keep >= 1, "trainer.training.keep_checkpoints", keep, "must be at least 1, or null for all")
     require(training.warmup_iters >= 0, "trainer.training.warmup_iters", training.warmup_iters, "must not be negative")
     require(attn.is_causal, "model.core_model.attn.is_causal", False, "is not supported: the model is causal")
     for key, biased in [
@@ -380,7 +391,8 @@ def _impossible(config: Config, origin: Any) -> list[str]:
     if not found:
         heads, width = attn.num_heads, model.hidden_dim
         require(width % heads == 0, "model.hidden_dim", width, f"must be a multiple of num_heads ({heads})")
-        require(model.head_dim % 2 == 0, "model.hidden_dim", width, "must give each head an even width (for RoPE)")
+        even = width % heads != 0 or model.head_dim % 2 == 0  # where it does not even divide, one line is enough
+        require(even, "model.hidden_dim", width, "must give each head an even width (for RoPE)")
         require(
             heads % attn.group_size == 0,
             "model.core_model.attn.group_size",

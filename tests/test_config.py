@@ -1,0 +1,135 @@
+"""The configuration: what ships, what users override, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from stochastok_cli.config import Config, config_from_dict, find_config, load_config
+from stochastok_cli.errors import UserError
+
+SHIPPED = sorted(Path("configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda f: f.stem)
+def test_every_shipped_configuration_is_valid(file):
+    config = load_config(str(file))
+    assert config_from_dict(yaml.safe_load(config.to_yaml()), "again") == config
+
+
+def test_the_shipped_values_are_the_published_ones():
+    pretraining, tuning = load_config("pretraining"), load_config("instruction_tuning")
+    assert pretraining == Config(trainer=pretraining.trainer)
+    assert pretraining.trainer.optimizer.lr == 6e-4
+    assert pretraining.trainer.training.eval_iters == 500
+    assert pretraining.trainer.eval[0].benchmarks == ("winograd", "hellaswag", "arc", "mmlu", "blimp")
+    training, optimizer = tuning.trainer.training, tuning.trainer.optimizer
+    assert (training.max_iters, training.lr_decay_iters, training.warmup_iters) == (3000, 3000, 500)
+    assert (training.eval_interval, training.log_interval, training.eval_iters) == (50, 5, 50)
+    assert (optimizer.lr, optimizer.min_lr, optimizer.weight_decay) == (1e-4, 1e-5, 0.05)
+    assert tuning.trainer.dataset.is_instruction
+    assert tuning.trainer.eval[0].benchmarks == ("langgame-train", "langgame-val")
+
+
+def test_published_command_lines_work_verbatim():
+    config = load_config(
+        "pretraining",
+        [
+            "trainer.dataset.name=multi_digit_addition_base",
+            'trainer.eval=[{evaluator:"math_generation",num_samples:100}]',
+        ],
+    )
+    assert config.trainer.dataset.name == "multi_digit_addition_base"
+    assert config.trainer.eval[0].evaluator == "math_generation"
+    assert config.trainer.eval[0].num_samples == 100
+    for key in ("trainer", "model"):
+        assert load_config("instruction_tuning", [f"{key}.checkpoint_name=run-1"]).checkpoint_name == "run-1"
+    assert load_config("pretraining", ["trainer.eval=[]"]).trainer.eval == ()
+    assert load_config("pretraining", ["trainer.optimizer.lr=1e-3"]).trainer.optimizer.lr == 1e-3
+    nested = load_config("pretraining", ["trainer.eval=[{evaluator: mcq, benchmarks:[arc,'mmlu']}]"])
+    assert nested.trainer.eval[0].benchmarks == ("arc", "mmlu")
+
+
+def test_the_references_own_file_loads(tmp_path):
+    """Whole floats for integers, a key we do not use, `device: cuda`, and a trailing space."""
+    tree = load_config("pretraining").to_dict()
+    tree["trainer"]["training"]["checkpoint_interval"] = 1000000000.0
+    tree["general"]["paths"]["output_dir"] = "outputs"
+    tree["general"]["device"] = "cuda"
+    file = tmp_path / "theirs.yaml"
+    file.write_text(yaml.safe_dump(tree).replace("device: cuda", "device: cuda  "))
+    config = load_config(str(file))
+    assert config.trainer.training.checkpoint_interval == 1_000_000_000
+    assert config.general.paths.output_dir == "outputs"
+
+
+def test_all_problems_are_told_at_once_with_key_origin_and_nearest():
+    with pytest.raises(UserError) as caught:
+        load_config(
+            "pretraining",
+            [
+                "trainer.trainng.batch_size=3",
+                "model.hidden_dim=abc",
+                "model.vocab_size=12.5",
+                "model.core_model.attn.attn_type=flash",
+                "trainer.dataset.is_instruction=1",
+                "no_equals_sign",
+            ],
+        )
+    message = str(caught.value)
+    assert caught.value.exit_code == 2
+    assert "'trainer.trainng' (override 'trainer.trainng.batch_size=3'); did you mean 'trainer.training'" in message
+    assert "model.hidden_dim must be a whole number, not 'abc' (override 'model.hidden_dim=abc')" in message
+    assert "model.vocab_size must be a whole number, not 12.5" in message
+    assert "attn_type = 'flash' is not supported, only 'generic'" in message
+    assert "trainer.dataset.is_instruction must be true or false, not 1" in message
+    assert "'no_equals_sign' is not an override" in message
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.hidden_dim=500", "multiple of num_heads"),
+        ("model.core_model.attn.group_size=3", "must divide num_heads"),
+        ("model.core_model.attn.is_causal=false", "is not supported"),
+        ("model.core_model.ffn.bias=true", "have no bias"),
+        ("model.core_model.ffn.ffn_type=gelu", "only 'swiglu'"),
+        ("model.positional_encoding_type=learned", "only 'rope'"),
+        ("trainer.training.batch_size=0", "at least 1"),
+        ("trainer.dropout_scheduler.dropout=1", r"\[0, 1\)"),
+        ("trainer.optimizer.lr=-1", "trainer.optimizer.lr"),
+        ("trainer.optimizer.lr=.nan", "trainer.optimizer.lr"),
+        ("trainer.dataset.expand_prop=-0.1", "not negative"),
+        ("trainer.eval=[{evaluator: mcq}]", "benchmarks"),
+        ("trainer.eval=[{evaluator: mcqs}]", "only 'mcq' or"),
+        ("trainer.eval=nothing", "must be a list"),
+        ("trainer.eval=[", "override 'trainer.eval=\\['"),
+        ("general.device=tpu", "only 'auto' or 'cpu' or 'cuda'"),
+        ("batch_size=3", "did you mean 'trainer.training.batch_size'"),
+        ("model.hidden_dim.x=3", "is a value, not a section"),
+    ],
+)
+def test_what_can_not_be_is_refused_by_name(override, message):
+    with pytest.raises(UserError, match=message) as caught:
+        load_config("pretraining", [override])
+    assert "\n" not in str(caught.value)
+
+
+def test_two_checkpoints_that_differ_are_refused():
+    with pytest.raises(UserError, match="differ"):
+        load_config("pretraining", ["trainer.checkpoint_name=a", "model.checkpoint_name=b"])
+
+
+def test_files_that_are_no_configuration(tmp_path):
+    with pytest.raises(UserError, match="did you mean 'pretraining'"):
+        find_config("pretrainin")
+    file = tmp_path / "bad.yaml"
+    for text, message in [
+        ("model: [1, 2", "line 1"),
+        ("just text", "holds no sections"),
+        ("model:\n  hidden_dim: 3\n  hidden_dim: 4\n", "line .*stands twice"),
+        ("modle:\n  hidden_dim: 3\n", "did you mean 'model'"),
+    ]:
+        file.write_text(text)
+        with pytest.raises(UserError, match=message):
+            load_config(str(file))
