@@ -13,14 +13,15 @@ from stochastok_cli.cli.app import subcommand
 def make_langgame(
     train_size: Annotated[int, typer.Option("--train-size", help="Questions to train on.")] = 1_000_000,
     val_size: Annotated[
-        int, typer.Option("--val-size", help="Questions to validate on; as many of the others evaluate, too.")
+        int,
+        typer.Option("--val-size", help="Questions to validate on; as many of those to train on are evaluated, too."),
     ] = 1_000,
     num_options: Annotated[
         int, typer.Option("--num-options", help="Options of each question, 2 or more, one of them right.")
     ] = 4,
     words: Annotated[
         Path | None,
-        typer.Option("--words", metavar="FILE", help="One word a line. [dim][default: 1,000 common words][/dim]"),
+        typer.Option("--words", metavar="FILE", help="One word a line; 1,000 common English words where absent."),
     ] = None,
     min_substring: Annotated[
         int, typer.Option("--min-substring", help="Shortest part of a word that is asked about, in letters.")

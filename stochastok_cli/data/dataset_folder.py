@@ -1,0 +1,31 @@
+"""Evaluation questions on disk: a saved `datasets.DatasetDict`, built from columns without a Python object a row."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pyarrow
+
+
+def write_dataset(folder: Path, splits: "dict[str, pyarrow.Table]") -> dict[str, dict[str, int]]:
+    """Saves one table a split so that `datasets.load_from_disk` opens them; returns the counts for the manifest."""
+    import datasets
+
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        datasets.DatasetDict({split: datasets.Dataset(table) for split, table in splits.items()}).save_to_disk(folder)
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+    return {split: {"documents": table.num_rows} for split, table in splits.items()}
+
+
+def list_column(values: np.ndarray, lengths: np.ndarray) -> "pyarrow.ListArray":
+    """A column of lists that lie one after the other in `values`; `lengths` (int64) has one entry a row."""
+    import pyarrow
+
+    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return pyarrow.ListArray.from_arrays(pyarrow.array(starts), pyarrow.array(values))

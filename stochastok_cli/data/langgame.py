@@ -1,0 +1,161 @@
+"""LangGame (paper, Section 4.2): multiple-choice questions about the letters of words, made and written.
+
+Questions are drawn in blocks, each from its own random stream, so a shorter set is the beginning of a longer one.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from stochastok_cli.data.dataset_folder import write_dataset
+from stochastok_cli.data.instruction_rows import Examples, write_rows
+from stochastok_cli.data.langgame_cases import CaseTable, case_table, substring_lengths
+from stochastok_cli.data.langgame_wording import WORDINGS
+from stochastok_cli.data.memmap import corpus_manifest, dataset_root, memmap_root
+from stochastok_cli.data.word_list import read_words
+from stochastok_cli.errors import UserError
+from stochastok_cli.randomness import stream
+from stochastok_cli.storage import Made, Progress, make_folder, silent
+from stochastok_cli.tokens.vocabulary import Vocabulary
+
+NAME = "langgame"
+HOLDOUTS = {"none": (None, None), "short": ("long", "short"), "long": ("short", "long")}
+"""Which substrings train and val ask about, by which are held out from training."""
+_BLOCK = 2**14  # questions
+
+
+class Questions(NamedTuple):
+    """Texts up to `Answer:`, and the options: int64 `(questions, options)`, indices of words, the right one first."""
+
+    texts: list[str]
+    options: np.ndarray
+
+
+@dataclass(frozen=True)
+class Game:
+    """An endless list of questions for each split."""
+
+    tables: dict[str, CaseTable]
+    seed: int
+
+    def blocks(self, split: str, count: int) -> Iterator[Questions]:
+        """The first `count` questions of a split."""
+        for index in range(0, count, _BLOCK):
+            questions = self._block(split, index // _BLOCK)
+            yield Questions(questions.texts[: count - index], questions.options[: count - index])
+
+    def _block(self, split: str, index: int) -> Questions:
+        table = self.tables[split]
+        random = stream(self.seed, f"langgame/{split}", index)
+        case, options = table.draw(random, _BLOCK)
+        wording = random.integers(0, len(WORDINGS), _BLOCK)
+        rotation = random.integers(0, table.num_options, _BLOCK)
+        rotated = np.take_along_axis(options, (np.arange(table.num_options) + rotation[:, None]) % table.num_options, 1)
+        texts = [
+            WORDINGS[w].question(table.predicates[a], [table.words[i] for i in shown])
+            for w, a, shown in zip(wording.tolist(), table.ask[case].tolist(), rotated.tolist(), strict=True)
+        ]
+        return Questions(texts, options)
+
+
+def make_langgame(
+    vocabulary: Vocabulary,
+    data_dir: Path,
+    *,
+    train_size: int = 1_000_000,
+    val_size: int = 1_000,
+    num_options: int = 4,
+    words: Path | None = None,
+    min_substring: int = 1,
+    max_substring: int = 3,
+    holdout: str = "none",
+    seed: int = 0,
+    force: bool = False,
+    progress: Progress = silent,
+) -> Made:
+    """Makes `data_as_datasets/langgame` for evaluation and then `data_as_memmaps/langgame`, which it returns.
+
+    `words` is a file with one word a line (the bundled list where None); `holdout` is a key of HOLDOUTS. Raises
+    UserError for impossible settings and words before anything is written.
+    """
+    _check(train_size, val_size, num_options, min_substring, max_substring, holdout)
+    word_list = read_words(words)
+    tables = {
+        split: case_table(word_list.words, num_options, substring_lengths(min_substring, max_substring, side))
+        for split, side in zip(("train", "val"), HOLDOUTS[holdout], strict=True)
+    }
+    game = Game(tables, seed)
+    made_from = {"name": word_list.name, "fingerprint": word_list.fingerprint}
+    options = {
+        "train_size": train_size,
+        "val_size": val_size,
+        "num_options": num_options,
+        "words": word_list.fingerprint,
+        "min_substring": min_substring,
+        "max_substring": max_substring,
+        "holdout": holdout,
+        "seed": seed,
+    }
+
+    def build_dataset(folder: Path) -> dict[str, Any]:
+        sizes = {"train": min(val_size, train_size), "val": val_size}
+        splits = write_dataset(folder, {split: _columns(game, split, size) for split, size in sizes.items()})
+        return {"kind": "dataset", "splits": splits, "made_from": made_from}
+
+    def build_rows(folder: Path) -> dict[str, Any]:
+        sizes = {"train": train_size, "val": val_size}
+        encoded = {split: _encode(game, split, size, vocabulary, progress) for split, size in sizes.items()}
+        splits = write_rows(folder, encoded, vocabulary, progress)
+        return corpus_manifest("langgame", vocabulary, splits, made_from)
+
+    make_folder(dataset_root(data_dir) / NAME, options, build_dataset, force=force)
+    options = {**options, "tokenizer": vocabulary.fingerprint}
+    return make_folder(memmap_root(data_dir) / NAME, options, build_rows, force=force)
+
+
+def _check(
+    train_size: int, val_size: int, num_options: int, min_substring: int, max_substring: int, holdout: str
+) -> None:
+    for name, value, least in (
+        ("--train-size", train_size, 1),
+        ("--val-size", val_size, 1),
+        ("--num-options", num_options, 2),
+        ("--min-substring", min_substring, 1),
+    ):
+        if value < least:
+            raise UserError(f"{name} is {value}", fix=f"it must be at least {least}")
+    if max_substring < min_substring:
+        raise UserError(f"--max-substring {max_substring} is less than --min-substring {min_substring}")
+    if holdout not in HOLDOUTS:
+        raise UserError(f"--holdout {holdout!r} is not possible", fix=f"give {', '.join(HOLDOUTS)}")
+
+
+def _columns(game: Game, split: str, count: int) -> Any:
+    """The first questions of a split as an Arrow table: the text, and the options with their leading space."""
+    import pyarrow
+
+    words = game.tables[split].words
+    blocks = list(game.blocks(split, count))
+    questions = [text for block in blocks for text in block.texts]
+    options = [[f" {words[i]}" for i in row] for block in blocks for row in block.options.tolist()]
+    return pyarrow.table({"question": questions, "options": options})
+
+
+def _encode(game: Game, split: str, count: int, vocabulary: Vocabulary, progress: Progress) -> list[Examples]:
+    """All questions of a split as ids. An answer is one of the words, so each word is encoded once."""
+    word_ids, word_lengths = vocabulary.encode_batch([f" {word}" for word in game.tables[split].words])
+    present = np.arange(word_lengths.max()) < word_lengths[:, None]
+    table = np.zeros(present.shape, word_ids.dtype)
+    table[present] = word_ids
+    examples = []
+    done = 0
+    for block in game.blocks(split, count):
+        answers = block.options[:, 0]
+        ids, lengths = vocabulary.encode_batch(block.texts)
+        examples.append(Examples(ids, lengths, table[answers][present[answers]], word_lengths[answers]))
+        done += len(answers)
+        progress(f"make {split}", done, count)
+    return examples
