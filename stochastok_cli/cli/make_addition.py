@@ -13,7 +13,9 @@ from stochastok_cli.cli.app import subcommand
 def make_addition(
     num_digits: Annotated[
         int,
-        typer.Option("--num-digits", help="Digits of the numbers, 1 to 4; 3 make 900,000 pairs, 4 make 90,000,000."),
+        typer.Option(
+            "--num-digits", help="Digits of the numbers, 1 to 4; 3 make 900,000 pairs, 4 make 90,000,000 (8 GB)."
+        ),
     ] = 3,
     val_fraction: Annotated[
         float, typer.Option("--val-fraction", help="Share of the pairs that validate, between 0 and 1.")
@@ -30,6 +32,7 @@ def make_addition(
     What exists already, made with the same options, is left alone.
     """
     from stochastok_cli.data import addition
+    from stochastok_cli.data.memmap import Corpus, memmap_root
     from stochastok_cli.tokens.vocabulary import load_vocabulary
 
     vocabulary = load_vocabulary(tokenizer)
@@ -43,4 +46,10 @@ def make_addition(
             force=force,
             progress=report,
         )
-    ...
+    progress.note(options.summary(made))
+    for form in made.manifest["options"]["forms"]:
+        corpus = Corpus(memmap_root(data_dir) / f"{addition.NAME}_{form}")
+        example = vocabulary.decode(corpus.ids("train")[:30].tolist()).split("$")[1]  # the first pair, of fewer ids
+        splits = ", ".join(f"{split} {tokens:,} tokens" for split, tokens in corpus.num_tokens.items())
+        progress.note(f"{corpus.name}: {splits}, for example ${example}")
+    options.print_result(made, as_json)
