@@ -10,7 +10,7 @@ from stochastok_cli.evaluation.likelihood import log_likelihoods
 from stochastok_cli.evaluation.rows import read_path, require_columns
 from stochastok_cli.model.generation import greedy
 from stochastok_cli.model.transformer import Transformer
-from stochastok_cli.storage import Progress, silent
+from stochastok_cli.storage import Progress, read_manifest, silent
 from stochastok_cli.tokens.vocabulary import Vocabulary
 
 NAME = "multi_digit_addition"
@@ -18,6 +18,7 @@ SPLITS = ("train", "val")
 FORMS = ("base", "stochastok", "character", "bpe_dropout")
 SHUFFLE_SEED = 42  # the reference's, so that it asks the same rows
 STOP = "$"  # the beginning of the next question
+_MAKE_AGAIN = "make the data again with the model's: stochastok make-addition --tokenizer CHECKPOINT"
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,14 @@ class AdditionQuestions:
 def load_addition(data_dir: Path, vocabulary: Vocabulary, num_samples: int | None = None) -> list[AdditionQuestions]:
     """The first `num_samples` rows (all where None) of each shuffled split, in each form that the data have.
 
-    Raises UserError if there are no such data, or if their ids don't spell the questions in this vocabulary.
+    Raises UserError if there are no such data, or if they are of another vocabulary.
     """
     folder = dataset_root(data_dir) / NAME
     if not folder.is_dir():
         raise UserError(f"there is no {folder}", fix="run stochastok make-addition first, or give --data-dir")
+    manifest = read_manifest(folder)
+    if manifest and manifest["options"]["tokenizer"] != vocabulary.fingerprint:
+        raise UserError(f"{folder} was made with another tokenizer than the model's", fix=_MAKE_AGAIN)
     found = []
     for split in SPLITS:
         what = f"addition ({split})"
@@ -58,7 +62,8 @@ def load_addition(data_dir: Path, vocabulary: Vocabulary, num_samples: int | Non
             if f"t_question_{form}" not in rows.column_names:
                 continue
             prompts = rows[f"t_question_{form}"][:]
-            _require_spelling(what, form, prompts, questions, vocabulary)
+            if not manifest:
+                _require_spelling(what, form, prompts, questions, vocabulary)
             found.append(AdditionQuestions(split, form, prompts, answers, 2 * digits + 4))
     return found
 
@@ -66,20 +71,17 @@ def load_addition(data_dir: Path, vocabulary: Vocabulary, num_samples: int | Non
 def _require_spelling(
     what: str, form: str, prompts: list[list[int]], questions: list[str], vocabulary: Vocabulary
 ) -> None:
+    """Data without a manifest don't say what they were made with; at least they must spell what they should."""
     for prompt, question in zip(prompts, questions, strict=True):
         if max(prompt) >= vocabulary.size or vocabulary.decode(prompt) != question:
             raise UserError(
-                f"{what}: in this model's vocabulary the ids of t_question_{form} do not spell {question!r}",
-                fix="the data were made with another tokenizer; make them again with --tokenizer",
+                f"{what}: in the model's vocabulary the ids of t_question_{form} do not spell {question!r}",
+                fix=_MAKE_AGAIN,
             )
 
 
 def math_generation(
-    model: Transformer,
-    vocabulary: Vocabulary,
-    questions: list[AdditionQuestions],
-    *,
-    progress: Progress = silent,
+    model: Transformer, vocabulary: Vocabulary, asked: AdditionQuestions, *, progress: Progress = silent
 ) -> dict[str, float]:
     """`math_generation/<split>/<form>/exact_match` and `…/answer_found`, shares of the questions.
 
@@ -87,17 +89,16 @@ def math_generation(
     the prompt is no part of it. It matches exactly if it equals the right one, which is found if it contains it.
     """
     # Greedy decoding would read an answer out of anything; scoring an id refuses a model that gives no numbers.
-    log_likelihoods(model, [([vocabulary.end_of_text], questions[0].prompts[0][:1])], what="addition")
-    metrics = {}
-    for done, asked in enumerate(questions, 1):
-        said = greedy(model, asked.prompts, asked.max_new_tokens, lambda ids: ended(ids, vocabulary))
-        texts = [answer_text(ids, vocabulary) for ids in said]
-        pairs = list(zip(texts, asked.answers, strict=True))
-        name = f"math_generation/{asked.split}/{asked.form}"
-        metrics[f"{name}/exact_match"] = sum(text == answer for text, answer in pairs) / len(pairs)
-        metrics[f"{name}/answer_found"] = sum(answer in text for text, answer in pairs) / len(pairs)
-        progress("addition", done, len(questions))
-    return metrics
+    log_likelihoods(model, [(asked.prompts[0], asked.prompts[0][:1])], what="addition")
+    said = greedy(model, asked.prompts, asked.max_new_tokens, lambda ids: ended(ids, vocabulary))
+    texts = [answer_text(ids, vocabulary) for ids in said]
+    progress(f"addition, {asked.split}, {asked.form}", len(texts), len(texts))
+    pairs = list(zip(texts, asked.answers, strict=True))
+    name = f"math_generation/{asked.split}/{asked.form}"
+    return {
+        f"{name}/exact_match": sum(text == answer for text, answer in pairs) / len(pairs),
+        f"{name}/answer_found": sum(answer in text for text, answer in pairs) / len(pairs),
+    }
 
 
 def ended(ids: list[int], vocabulary: Vocabulary) -> bool:

@@ -79,9 +79,13 @@ def _load_mcq(
 
 
 def _load_math_generation(config: EvaluatorConfig, data_dir: Path, vocabulary: Vocabulary) -> list[Evaluator]:
-    questions = load_addition(data_dir, vocabulary, config.num_samples)
-    n = {f"math_generation/{asked.split}/{asked.form}": len(asked.prompts) for asked in questions}
-    return [Evaluator(partial(math_generation, vocabulary=vocabulary, questions=questions), n)]
+    return [
+        Evaluator(
+            partial(math_generation, vocabulary=vocabulary, asked=asked),
+            {f"math_generation/{asked.split}/{asked.form}": len(asked.prompts)},
+        )
+        for asked in load_addition(data_dir, vocabulary, config.num_samples)
+    ]
 
 
 def _load_bits_per_byte(

@@ -22,14 +22,14 @@ READERS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def read_hub(what: str, repo: str, config: str | None, split: str) -> "datasets.Dataset":
-    """A split of a dataset on the Hub, or of the copy in the cache. Raises UserError with the ways out."""
+    """A split of a dataset on the Hub, or of the copy in the cache. Raises UserError with the way out."""
     try:
         with _without_bars():
             return hub.load_rows(repo, subset=config, split=split)
     except UserError as error:
         raise UserError(
             f"{what} can't be loaded: {error}",
-            fix=f"give a local copy ({what.split()[-1]}=PATH), or train without it (trainer.eval=[])",
+            fix=f"a local copy can stand in for it: {what.split()[-1]}=PATH",
             exit_code=error.exit_code,
         ) from None
 

@@ -160,7 +160,7 @@ configs:
     assert len(questions) == expected
 
 
-def test_a_benchmark_that_cannot_be_reached_names_the_ways_out(tmp_path, monkeypatch):
+def test_a_benchmark_that_cannot_be_reached_names_the_way_out(tmp_path, monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -171,7 +171,6 @@ def test_a_benchmark_that_cannot_be_reached_names_the_ways_out(tmp_path, monkeyp
     message = str(caught.value)
     assert message.startswith("benchmark hellaswag can't be loaded: Rowan/hellaswag")
     assert "hellaswag=PATH" in message
-    assert "trainer.eval=[]" in message
     assert "\n" not in message
     assert caught.value.exit_code == FAILED
 
