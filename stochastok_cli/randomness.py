@@ -42,3 +42,21 @@ def splitmix64(state: int) -> int:
     z = ((z ^ (z >> 30)) * 0xBF58_476D_1CE4_E5B9) & _MASK64
     z = ((z ^ (z >> 27)) * 0x94D0_49BB_1331_11EB) & _MASK64
     return z ^ (z >> 31)
+
+
+def uniform_integers(seed: int, purpose: str, *index: int, counters: np.ndarray, bound: int) -> np.ndarray:
+    """For each counter an integer uniform over `range(bound)`, int64 of the shape of `counters` (integers >= 0).
+
+    A pure function of `(seed, purpose, index, counter)`: many streams read at once, one number of each. A bound is
+    far below 2^64 here, so that taking the remainder favours no integer by more than one part in 2^64 / bound.
+    """
+    key = np.array([key64(seed, purpose, *index)], dtype=np.uint64)  # integers of an array wrap without a warning
+    bits = _mix(key + _mix(np.asarray(counters).astype(np.uint64)))
+    return (bits % np.uint64(bound)).astype(np.int64)
+
+
+def _mix(z: np.ndarray) -> np.ndarray:
+    """`splitmix64` on an array of uint64."""
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58_476D_1CE4_E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D0_49BB_1331_11EB)
+    return z ^ (z >> np.uint64(31))

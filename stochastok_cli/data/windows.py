@@ -1,0 +1,83 @@
+"""Training windows of a flat corpus: where each begins is a pure function of `(seed, iteration, index)`.
+
+Nothing here has a state, so a batch is the same whichever rank draws it, and in whatever order; a resumed run needs
+no data loader to be wound forward.
+"""
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from stochastok_cli.errors import UserError
+from stochastok_cli.randomness import uniform_integers
+from stochastok_cli.tokens.expansion import StochasTok
+
+
+class Batch(NamedTuple):
+    """B windows of T + 1 ids: the model reads the first T of each and predicts the last T.
+
+    ids: int64 `[B, T + 1]`.
+    first_visible: int32 `[B, T]`, the first position that each position may attend to, or None for all before it.
+    token_weights: float32 `[B, T]`; those of a window sum to 1, or to 0 where none of its tokens counts.
+    counted: the number of weights that are not 0.
+    """
+
+    ids: np.ndarray
+    first_visible: np.ndarray | None
+    token_weights: np.ndarray
+    counted: int
+
+
+class Windows(Protocol):
+    """Whatever draws windows for training or validation."""
+
+    def batch(self, iteration: int, first_index: int, rows: int) -> Batch:
+        """The windows `first_index` to `first_index + rows - 1` of an iteration's batch."""
+        ...
+
+
+class CorpusWindows:
+    """Windows that begin at uniform positions of a corpus, blind to the documents' ends.
+
+    Args:
+        ids: the corpus, one-dimensional.
+        context_window: T.
+        seed, purpose: name the random stream ("train" and "validation" draw independently).
+        expand: expands each window as it is drawn, with its own random numbers; it is cut to T + 1 ids afterwards.
+
+    Raises UserError if the corpus is shorter than one window.
+    """
+
+    def __init__(
+        self, ids: np.ndarray, context_window: int, *, seed: int, purpose: str, expand: StochasTok | None = None
+    ):
+        self.length = context_window + 1
+        if len(ids) < self.length:
+            raise UserError(
+                f"the {purpose} split has {len(ids):,} tokens, and one window takes {self.length:,}",
+                fix="lower model.context_window or make a larger dataset",
+            )
+        self.ids = ids
+        self.seed, self.purpose = seed, purpose
+        self.expand = expand
+
+    def batch(self, iteration: int, first_index: int, rows: int) -> Batch:
+        index = np.arange(first_index, first_index + rows)
+        places = len(self.ids) - self.length + 1
+        start = uniform_integers(self.seed, f"{self.purpose}/start", iteration, counters=index, bound=places)
+        ids = self.ids[start[:, None] + np.arange(self.length)]
+        if self.expand is not None:
+            ids = self._expanded(ids, window_key(iteration, first_index))
+        weights = np.full((rows, self.length - 1), 1 / (self.length - 1), dtype=np.float32)
+        return Batch(ids.astype(np.int64), None, weights, weights.size)
+
+    def _expanded(self, ids: np.ndarray, first_key: int) -> np.ndarray:
+        assert self.expand is not None
+        flat, lengths = self.expand.documents(ids.ravel(), np.full(len(ids), self.length), first_key)
+        start = np.cumsum(lengths) - lengths  # expansion never shortens, so every window is still long enough
+        return flat[start[:, None] + np.arange(self.length)]
+
+
+def window_key(iteration: int, index: int) -> int:
+    """One number below 2^64 for each window of a run: its place in the stream of random expansions."""
+    return (iteration << 32) + index
