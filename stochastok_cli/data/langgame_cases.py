@@ -60,8 +60,9 @@ def _most_of_a_letter(words: list[str], lengths: Lengths) -> Iterator[Case]:
 
 
 def _about_parts(phrase: str, parts: Callable[[str, int], list[str]]) -> Callable[[list[str], Lengths], Iterator[Case]]:
-    """A kind about a part of the word: the answer is uniform over the words, the part's length over the possible ones
-    and the part over `parts(word, length)`, one for each place. A word with that part is no wrong option."""
+    """A kind about a part of the word: the answer is uniform over the words (that have a possible length), the part's
+    length over the possible ones and the part over `parts(word, length)`, one for each place where the kind looks.
+    A word with the same part in such a place is no wrong option."""
 
     def cases(words: list[str], lengths: Lengths) -> Iterator[Case]:
         used = {n for word in words for n in lengths(len(word))}
