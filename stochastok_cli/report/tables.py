@@ -4,7 +4,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 TITLES = {
     "mcq": "Multiple choice",
@@ -23,8 +25,8 @@ class Row(NamedTuple):
     n: Mapping[str, int]
 
 
-def metric_tables(rows: Sequence[Row]) -> list[Table]:
-    """One table for each group of metrics: a benchmark, a split of addition, or all corpora in bits per byte.
+def metric_tables(rows: Sequence[Row]) -> list[Group]:
+    """A titled table for each group of metrics: a benchmark, a split of addition, or all corpora in bits per byte.
 
     Checkpoints are its rows and metrics its columns; the number of questions goes into the title.
     """
@@ -38,13 +40,13 @@ def _group(name: str) -> str:
     return name.rpartition("/")[0] if name.count("/") < 3 else name.rsplit("/", 2)[0]
 
 
-def _table(group: str, names: Sequence[str], rows: Sequence[Row]) -> Table:
+def _table(group: str, names: Sequence[str], rows: Sequence[Row]) -> Group:
     evaluator, _, about = group.partition("/")
     title = TITLES.get(evaluator, evaluator) + (f": {about}" if about else "")
     asked = {count for row in rows for name, count in row.n.items() if about and f"{name}/".startswith(f"{group}/")}
     if asked:
         title += f" ({', '.join(f'{count:,}' for count in sorted(asked))} questions)"
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table()
     table.add_column("checkpoint", no_wrap=True)
     table.add_column("iteration", justify="right")
     for name in names:
@@ -52,7 +54,7 @@ def _table(group: str, names: Sequence[str], rows: Sequence[Row]) -> Table:
     for row in rows:
         values = [_value(name, row.metrics[name]) if name in row.metrics else "–" for name in names]
         table.add_row(row.label, "" if row.iteration is None else f"{row.iteration:,}", *values)
-    return table
+    return Group(Text(title, style="bold"), table)  # a table's own title is broken at the table's width
 
 
 def column_label(name: str) -> str:

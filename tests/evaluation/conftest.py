@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from stochastok_cli.model.transformer import Transformer
 from stochastok_cli.tokens.vocabulary import Vocabulary, load_vocabulary
@@ -21,7 +20,6 @@ def vocabulary() -> Vocabulary:
 @pytest.fixture(scope="session")
 def model() -> Transformer:
     """Random weights, a context window of 48 tokens."""
-    torch.set_num_threads(2)
     return sharp_model(small_config())
 
 

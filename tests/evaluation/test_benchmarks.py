@@ -117,7 +117,7 @@ def test_the_sample_is_the_same_each_time_and_grows(jsonl, tmp_path):
         return [question.row for question in load_benchmark(f"langgame-val={file}", tmp_path, num_samples).questions]
 
     assert rows(10) == rows(10) == sorted(rows(10))
-    assert len(set(rows(10))) == 10
+    assert len(rows(10)) == len(set(rows(10))) == 10
     assert set(rows(10)) < set(rows(30))
     assert rows(10) != list(range(1, 11))
     assert rows(None) == rows(1000) == list(range(1, 101))

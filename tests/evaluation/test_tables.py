@@ -1,15 +1,17 @@
 """Tables for people: which there are, and what stands in them."""
 
+import io
+
 from rich.console import Console
 
 from stochastok_cli.report.tables import Row, metric_tables
 
 
 def rendered(rows: list[Row]) -> list[str]:
-    console = Console(width=160, record=True, quiet=True)
+    console = Console(width=160, file=io.StringIO())
     for table in metric_tables(rows):
         console.print(table)
-    return console.export_text().splitlines()
+    return console.file.getvalue().splitlines()
 
 
 def cells(line: str) -> list[str]:

@@ -1,0 +1,170 @@
+"""`stochastok eval` on real checkpoints: what it prints where, and how it ends."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import stochastok_cli.cli.eval  # noqa: F401 (registers the subcommand)
+from stochastok_cli.cli.app import main
+from stochastok_cli.data.addition import make_addition
+from stochastok_cli.data.langgame import make_langgame
+from stochastok_cli.errors import FAILED, USAGE
+from stochastok_cli.model.weights import save_model
+from stochastok_cli.tokens.vocabulary import load_vocabulary
+from stochastok_cli.training.checkpoints import TrainingState, save_checkpoint
+from tests.evaluation.test_bits_per_byte import flat_ids, save
+from tests.model.small_models import sharp_model, small_config
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A data directory and a checkpoint directory: a run with two checkpoints, and a model with a longer window."""
+    place = tmp_path_factory.mktemp("place")
+    vocabulary = load_vocabulary("sample2k")
+    save(flat_ids(vocabulary), vocabulary, place / "data")
+    make_langgame(vocabulary, place / "data", train_size=40, val_size=20)
+    make_addition(vocabulary, place / "data", num_digits=1)
+    run = place / "checkpoints" / "pretraining-text"
+    run.mkdir(parents=True)
+    model = sharp_model(small_config())
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.tensor([[1, 2]])).sum().backward()
+    for iteration in (100, 2000):
+        optimizer.step()
+        save_checkpoint(run, TrainingState(iteration, False, None, {}, {}), model, optimizer, vocabulary, keep=None)
+    other = place / "checkpoints" / "other"
+    other.mkdir()
+    save_model(sharp_model(small_config(context_window=200)), other, vocabulary)
+    return place
+
+
+@pytest.fixture
+def run_eval(place, monkeypatch, capsys):
+    """Runs the command in `place`; returns its exit code, stdout and stderr."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.chdir(place)
+        monkeypatch.setattr(sys, "argv", ["stochastok", "eval", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return ended.value.code, out, err
+
+    return run
+
+
+LANGGAME = ("--evaluator", "mcq", "--benchmarks", "langgame-train,langgame-val", "--num-samples", "7")
+
+
+def test_json_of_one_checkpoint(run_eval):
+    code, out, err = run_eval("pretraining-text", *LANGGAME, "--json", "--quiet")
+    assert (code, err) == (0, "")
+    [line] = out.splitlines()
+    result = json.loads(line)
+    assert list(result) == ["schema", "checkpoint", "iteration", "metrics", "n"]
+    assert result["schema"] == 1
+    assert Path(result["checkpoint"]) == Path("checkpoints/pretraining-text/step_2000")
+    assert result["iteration"] == 2000
+    assert result["n"] == {"mcq/langgame-train": 7, "mcq/langgame-val": 7}
+    names = "accuracy path_confidence ground_confidence num_options normalized_accuracy normalized_path_confidence"
+    expected = {f"mcq/{asked}/{name}" for asked in ("langgame-train", "langgame-val") for name in names.split()}
+    assert set(result["metrics"]) - {"mcq/langgame-train/truncated", "mcq/langgame-val/truncated"} == expected
+    assert all(math.isfinite(value) for value in result["metrics"].values())
+
+
+def test_json_of_several_checkpoints_is_one_object_a_line(run_eval):
+    checkpoints = ["pretraining-text/step_100", "checkpoints/pretraining-text", "other"]
+    code, out, _ = run_eval(*checkpoints, *LANGGAME, "--json")
+    results = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert [result["iteration"] for result in results] == [100, 2000, None]
+    assert "mcq/langgame-val/truncated" not in results[2]["metrics"]  # tokenized anew for its longer window
+
+
+def test_the_same_command_gives_the_same_numbers(run_eval):
+    assert run_eval("other", *LANGGAME, "--json") == run_eval("other", *LANGGAME, "--json")
+
+
+def test_truncated_questions_are_noted_on_stderr_and_counted(run_eval, place, tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"question": "the garden " * 100, "options": ["a", "b"]}) + "\n")
+    arguments = ("other", "--evaluator", "mcq", "--benchmarks", f"langgame-val={file}", "--json")
+    _, out, err = run_eval(*arguments)
+    assert json.loads(out)["metrics"]["mcq/langgame-val/truncated"] == 1
+    assert "langgame-val: 1 questions did not fit the context window" in err
+    assert run_eval(*arguments, "--quiet")[2] == ""
+
+
+def test_addition(run_eval):
+    code, out, _ = run_eval("other", "--evaluator", "math_generation", "--num-samples", "5", "--json")
+    result = json.loads(out)
+    assert code == 0
+    assert set(result["n"].values()) == {5}
+    assert {
+        f"math_generation/{split}/base/{m}" for split in ("train", "val") for m in ("exact_match", "answer_found")
+    } <= set(result["metrics"])
+
+
+def test_bits_per_byte_as_a_table(run_eval):
+    arguments = ("--evaluator", "bits_per_byte", "--benchmarks", "text-tokenized")
+    code, out, err = run_eval("pretraining-text", "other", *arguments)
+    assert (code, err) == (0, "")
+    assert out.startswith("Bits per byte of the validation text (lower is better)")
+    lines = [line for line in out.splitlines() if "│" in line]
+    assert [line.replace(" ", "")[:-6] for line in lines] == ["│pretraining-text│2,000│", "│other││"]
+
+
+def test_as_a_program(place):
+    """In a process of its own: the exit code, and nothing but results on stdout."""
+    code = "import stochastok_cli.cli.eval; from stochastok_cli.cli.app import main; main()"
+    arguments = ["eval", "other", "--evaluator", "bits_per_byte", "--benchmarks", "text-tokenized", "--json"]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=place, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["n"] == {"bits_per_byte/text-tokenized": len(flat_ids(load_vocabulary("sample2k")))}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("absent", *LANGGAME), "no checkpoint 'absent'"),
+        (("other", "--evaluator", "mcq"), "--evaluator mcq needs --benchmarks; there are: hellaswag, arc"),
+        (("other", "--evaluator", "bits_per_byte"), "needs --benchmarks; name folders under data_as_memmaps"),
+        (("other", "--evaluator", "math_generation", "--benchmarks", "arc"), "drop it"),
+        (("other", "--evaluator", "mcq", "--benchmarks", "langame"), "did you mean 'langgame-val'?"),
+        (("other", "--evaluator", "mcq", "--benchmarks", "arc=absent.csv"), "benchmark arc: absent.csv does not exist"),
+        (("other", "--evaluator", "bits_per_byte", "--benchmarks", "texts"), "there is no dataset 'texts'"),
+        (("other", "--evaluator", "guess"), "'guess' is not one of"),
+        (("other", *LANGGAME, "--num-samples", "0"), "Invalid value for '--num-samples'"),
+        (("--evaluator", "mcq"), "Missing argument"),
+    ],
+)
+def test_wrong_use_is_one_line_and_exit_code_2(run_eval, arguments, message):
+    code, out, err = run_eval(*arguments)
+    assert (code, out) == (USAGE, "")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_cuda_where_there_is_none(run_eval):
+    code, _, err = run_eval("other", *LANGGAME, "--device", "cuda")
+    assert code == USAGE
+    assert "no GPU is available" in err
+
+
+def test_a_model_that_gives_no_numbers(run_eval, place):
+    model = sharp_model(small_config())
+    with torch.no_grad():
+        model.norm.weight.fill_(np.nan)
+    folder = place / "checkpoints" / "overflowed"
+    folder.mkdir()
+    save_model(model, folder, load_vocabulary("sample2k"))
+    code, out, err = run_eval("overflowed", *LANGGAME)
+    assert (code, out) == (FAILED, "")
+    assert "the model gave no number for" in err
