@@ -24,7 +24,7 @@ Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2
 with a checkpoint saved (run it again to go on), 130 interrupted with nothing saved.
 """
 
-SUBCOMMANDS = (
+SUBCOMMANDS = ("tokenize", "expand", "make_langgame", "make_addition", "train", "eval")
     "tokenize",
     "expand",
 )

@@ -8,16 +8,18 @@ import numpy as np
 
 from stochastok_cli.errors import UserError, nearest
 from stochastok_cli.randomness import key64
+from stochastok_cli.tokens.segmentations import Lattice, segmentation_lattice
 from stochastok_cli.tokens.splits import SplitTable, split_table
 from stochastok_cli.tokens.vocabulary import Vocabulary
 
-METHODS = ("stochastok",)
-
-
-def check_method(method: str) -> None:
-    """Raises UserError for a method that does not exist."""
-    if method not in METHODS:
-        raise UserError(f"unknown method {method!r}{nearest(method, METHODS)}", fix=f"give {' or '.join(METHODS)}")
+METHODS = {
+    "stochastok": "floor(n p) random pair splits (StochasTok, Algorithm 2)",
+    "stochastok-uni": "as many splits of each token as stochastok makes, its segmentation drawn uniformly",
+    "uniform-k": "exactly floor(n p) splits in a document, uniform over all its refinements",
+    "uniform": "each token with probability p replaced by one of all its segmentations, uniformly",
+    "bpe-dropout": "byte-pair encoding again from single bytes, each merge dropped with probability p",
+}
+_P_IS_A_PROBABILITY = ("uniform", "bpe-dropout")
 
 
 class StochasTok:
@@ -25,12 +27,14 @@ class StochasTok:
 
     Args:
         vocabulary: the vocabulary of the ids.
-        p: attempts per token (paper, Section 3); 0 is the identity, more than 1 is allowed.
-        method: `"stochastok"`, Algorithm 2 of the paper.
+        p: the expansion proportion: attempted splits per token (`stochastok`, `stochastok-uni`; the paper, Section
+            3), splits per token (`uniform-k`), or a probability (`uniform`, `bpe-dropout`). 0 is the identity.
+        method: one of `METHODS`. `stochastok` is of the paper (arXiv 2506.01687); `stochastok-uni`, `uniform-k` and
+            `uniform` of the follow-up (arXiv 2604.16037); `bpe-dropout` is Provilkov et al. 2020.
         seed: names the random stream.
         max_splits: the most successful splits in one document; no limit where None.
 
-    Raises UserError for a `p` that is negative or no number and for an unknown method.
+    Raises UserError for an impossible `p`, an unknown method, and a method that the vocabulary does not allow.
 
     >>> from stochastok_cli import load_vocabulary
     >>> gpt2 = load_vocabulary("gpt2")
@@ -49,17 +53,31 @@ class StochasTok:
         *,
         max_splits: int | None = None,
     ):
-        check_method(method)
+        if method not in METHODS:
+            raise UserError(f"unknown method {method!r}{nearest(method, [*METHODS])}", fix=f"give {', '.join(METHODS)}")
         if not (math.isfinite(p) and p >= 0):
             raise UserError(f"p = {p} is not possible", fix="give a number that is not negative, such as 0.1")
+        if method in _P_IS_A_PROBABILITY and p > 1:
+            raise UserError(f"p = {p} is not possible: for {method} it is a probability")
+        if max_splits is not None and method in _P_IS_A_PROBABILITY:
+            raise UserError(f"{method} makes no counted splits to limit", fix="drop --max-splits")
+        if method == "bpe-dropout":
+            from stochastok_cli.tokens.bpe_dropout import require_merges
+
+            require_merges(vocabulary)
         self.vocabulary = vocabulary
         self.p = p
-        self.max_splits = -1 if max_splits is None else max_splits
+        self.method = method
+        self.max_splits = max_splits
         self._key = np.uint64(key64(seed, f"expand/{method}"))
 
     @functools.cached_property
     def splits(self) -> SplitTable:
         return split_table(self.vocabulary)
+
+    @functools.cached_property
+    def lattice(self) -> Lattice:
+        return segmentation_lattice(self.vocabulary)
 
     def __call__(self, ids: Sequence[int] | np.ndarray, index: int = 0) -> np.ndarray:
         """The expanded ids of one document; `index` is its place in the corpus and picks its random numbers."""
@@ -71,25 +89,44 @@ class StochasTok:
 
         Returns their expanded ids (the vocabulary's dtype) and lengths (int64). Runs without the GIL.
         """
-        from stochastok_cli.tokens.kernels import expand_documents
-
+        if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < self.vocabulary.size:
+            raise UserError(f"the id {int(ids.max())} is not in the vocabulary {self.vocabulary.name!r}")
         ids = np.ascontiguousarray(ids, dtype=self.vocabulary.dtype)
         lengths = np.ascontiguousarray(lengths, dtype=np.int64)
-        if len(ids) and int(ids.max()) >= self.vocabulary.size:
-            raise UserError(f"the id {int(ids.max())} is not in the vocabulary {self.vocabulary.name!r}")
-        attempts = (lengths * self.p).astype(np.int64)  # floor in doubles, as Python's int(n * p)
-        out = np.empty(len(ids) + int(attempts.sum()), dtype=self.vocabulary.dtype)
-        out_lengths = np.empty_like(lengths)
-        with np.errstate(over="ignore"):  # only the interpreted kernel could warn: its integers wrap on purpose
-            written = expand_documents(
-                ids,
-                lengths,
-                attempts,
-                self.max_splits,
-                self._key,
-                np.uint64(first_index),
-                *self.splits,
-                out,
-                out_lengths,
+        if self.p == 0 and self.method != "bpe-dropout":
+            return ids.copy(), lengths
+        with np.errstate(over="ignore"):  # only an interpreted kernel could warn: its integers wrap on purpose
+            return self._expand(ids, lengths, np.uint64(first_index))
+
+    def _expand(self, ids: np.ndarray, lengths: np.ndarray, index: np.uint64) -> tuple[np.ndarray, np.ndarray]:
+        from stochastok_cli.tokens import bpe_dropout, kernels, segmentation_kernels, uniform_k_kernel
+
+        if self.method == "bpe-dropout":
+            return bpe_dropout.drop_out(self.vocabulary, ids, lengths, self.p, self._key, index)
+        budget = (lengths * self.p).astype(np.int64)  # floor in doubles, as Python's int(n * p)
+        most = -1 if self.max_splits is None else self.max_splits
+        new_lengths = np.empty_like(lengths)
+        if self.method == "uniform":
+            out = self._room(int(self.lattice.length[ids].sum()))
+            written = segmentation_kernels.uniform_documents(
+                ids, lengths, self.p, self._key, index, self.lattice, out, new_lengths
             )
-        return out[:written], out_lengths
+            return out[:written], new_lengths
+        out = self._room(len(ids) + int(budget.sum()))
+        if self.method == "stochastok":
+            written = kernels.expand_documents(
+                ids, lengths, budget, most, self._key, index, *self.splits, out, new_lengths
+            )
+        elif self.method == "stochastok-uni":
+            written = segmentation_kernels.stochastok_uni_documents(
+                ids, lengths, budget, most, self._key, index, *self.splits, self.lattice, out, new_lengths
+            )
+        else:
+            splits = budget if self.max_splits is None else np.minimum(budget, self.max_splits)
+            written = uniform_k_kernel.uniform_k_documents(
+                ids, lengths, splits, self._key, index, self.lattice, out, new_lengths
+            )
+        return out[:written], new_lengths
+
+    def _room(self, size: int) -> np.ndarray:
+        return np.empty(size, dtype=self.vocabulary.dtype)

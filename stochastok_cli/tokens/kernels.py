@@ -40,24 +40,69 @@ def mix(z):
 
 
 @compiled
+def scratch(lengths, attempts, out):
+    """Working arrays for the longest document: its tokens, and for each the one that follows it in its place."""
+    longest = np.int64(0)
+    for d in range(len(lengths)):
+        longest = max(longest, lengths[d] + attempts[d])
+    return np.empty(longest, dtype=out.dtype), np.empty(longest, dtype=np.int32)
+
+
+@compiled
+def split_document(n, attempts, max_splits, state, first, left, right, token, after):
+    """StochasTok on one document (paper, Algorithm 2): `attempts` attempts on the `n` ids at the start of `token`.
+
+    Afterwards `token` holds the `size` parts in the order of their making; the parts of original token `i` are `i`,
+    `after[i]`, `after[after[i]]`, … until 0. Returns `(size, state)`. Time grows with the attempts alone.
+
+    Why this has the law of the algorithm: an attempt draws uniformly from the current tokens, and a uniform draw does
+    not depend on their order. So the second part of each split is appended (the first replaces the token), and only
+    `after` remembers the order of the text. Draws are exactly uniform, by multiplication with rejection (Lemire 2019).
+    """
+    size = n
+    for _ in range(attempts):
+        if size - n == max_splits:
+            break
+        state = state + _GOLDEN
+        bits = mix(state)
+        product = (bits >> _S32) * np.uint64(size)
+        if (product & _LOW) < np.uint64(size):
+            threshold = (_TWO_32 - np.uint64(size)) % np.uint64(size)
+            while (product & _LOW) < threshold:
+                state = state + _GOLDEN
+                bits = mix(state)
+                product = (bits >> _S32) * np.uint64(size)
+        position = np.int64(product >> _S32)
+        row = first[token[position]]
+        choices = np.int64(first[np.int64(token[position]) + 1] - row)
+        if choices == 0:
+            continue
+        if choices > 1:
+            product = (bits & _LOW) * np.uint64(choices)
+            if (product & _LOW) < np.uint64(choices):
+                threshold = (_TWO_32 - np.uint64(choices)) % np.uint64(choices)
+                while (product & _LOW) < threshold:
+                    state = state + _GOLDEN
+                    product = (mix(state) & _LOW) * np.uint64(choices)
+            row += np.int64(product >> _S32)
+        token[position] = left[row]
+        token[size] = right[row]
+        after[size] = after[position]
+        after[position] = size
+        size += 1
+    return size, state
+
+
+@compiled
 def expand_documents(ids, lengths, attempts, max_splits, key, first_index, first, left, right, out, out_lengths):
-    """StochasTok on many documents (paper, Algorithm 2), in time proportional to tokens plus attempts.
+    """StochasTok on many documents, in time proportional to tokens plus attempts.
 
     ids: uint16 or uint32 `(tokens,)`, the documents one after the other; lengths, attempts: int64 `(documents,)`;
     max_splits: most successful splits in one document; key, first_index: uint64; first, left, right: the split
     table; out: `(at least sum of lengths + attempts,)` of the ids' type; out_lengths: int64 `(documents,)`.
     Returns the number of ids written to `out`.
-
-    Why this has the law of the algorithm: an attempt draws uniformly from the current tokens, and a uniform draw does
-    not depend on their order. So tokens lie in an array to which the second part of each split is appended (the first
-    part replaces the token), and only `after` remembers the text's order: the parts that follow each original token.
-    Draws are exactly uniform, by multiplication with rejection (Lemire 2019).
     """
-    longest = np.int64(0)
-    for d in range(len(lengths)):
-        longest = max(longest, lengths[d] + attempts[d])
-    token = np.empty(longest, dtype=out.dtype)
-    after = np.empty(longest, dtype=np.int32)
+    token, after = scratch(lengths, attempts, out)
     start = np.int64(0)
     written = np.int64(0)
     for d in range(len(lengths)):
@@ -65,38 +110,8 @@ def expand_documents(ids, lengths, attempts, max_splits, key, first_index, first
         token[:n] = ids[start : start + n]
         after[:n] = 0
         start += n
-        size = n
         state = mix(key + mix(first_index + np.uint64(d)))
-        for _ in range(attempts[d]):
-            if size - n == max_splits:
-                break
-            state = state + _GOLDEN
-            bits = mix(state)
-            product = (bits >> _S32) * np.uint64(size)
-            if (product & _LOW) < np.uint64(size):
-                threshold = (_TWO_32 - np.uint64(size)) % np.uint64(size)
-                while (product & _LOW) < threshold:
-                    state = state + _GOLDEN
-                    bits = mix(state)
-                    product = (bits >> _S32) * np.uint64(size)
-            position = np.int64(product >> _S32)
-            row = first[token[position]]
-            choices = np.int64(first[np.int64(token[position]) + 1] - row)
-            if choices == 0:
-                continue
-            if choices > 1:
-                product = (bits & _LOW) * np.uint64(choices)
-                if (product & _LOW) < np.uint64(choices):
-                    threshold = (_TWO_32 - np.uint64(choices)) % np.uint64(choices)
-                    while (product & _LOW) < threshold:
-                        state = state + _GOLDEN
-                        product = (mix(state) & _LOW) * np.uint64(choices)
-                row += np.int64(product >> _S32)
-            token[position] = left[row]
-            token[size] = right[row]
-            after[size] = after[position]
-            after[position] = size
-            size += 1
+        split_document(n, attempts[d], max_splits, state, first, left, right, token, after)
         begin = written
         for i in range(n):
             out[written] = token[i]
