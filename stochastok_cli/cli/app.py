@@ -25,9 +25,6 @@ with a checkpoint saved (run it again to go on), 130 interrupted with nothing sa
 """
 
 SUBCOMMANDS = ("tokenize", "expand", "make_langgame", "make_addition", "train", "eval")
-    "tokenize",
-    "expand",
-)
 
 app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
 show_traceback = False
