@@ -1,0 +1,164 @@
+"""`stochastok train`: train a model as a configuration says, or go on where the same command stopped."""
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stochastok_cli.cli import progress
+from stochastok_cli.cli.app import subcommand
+
+if TYPE_CHECKING:
+    from stochastok_cli.training.events import Event, Logged
+
+
+@subcommand
+def train(
+    config: Annotated[
+        str,
+        typer.Option(
+            "--config",
+            "--config-name",
+            metavar="NAME_OR_PATH",
+            help="A YAML file, or its name in ./configs or among those that come with the program.",
+        ),
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY.PATH=VALUE]…",
+            help="Values that replace the file's, as in `trainer.dataset.name=openwebtext-tokenized`.",
+        ),
+    ] = None,
+    run_name: Annotated[
+        str | None,
+        typer.Option(
+            "--run-name",
+            help="Folder of the run under general.paths.checkpoint_dir. "
+            r"[dim]\[default: <prefix>-<dataset>, and -from-<parent> if it starts from a checkpoint][/dim]",
+        ),
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option("--data-dir", help="Folder under which all data lie; the same as general.paths.data_dir."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Begin anew; an existing run of that name is kept under another.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object on stdout instead of the run's folder.")
+    ] = False,
+) -> None:
+    """Train a model, or go on where the same command stopped.
+
+    Prints the run's folder: config.yaml, metrics.jsonl, train.log and step_<N>/ checkpoints, which Hugging Face
+    transformers opens. A run that is complete is left alone. Uses every visible GPU, or the CPU. SIGINT (Ctrl-C),
+    SIGTERM and SIGUSR1 make it finish the iteration, save and exit with code 75: run the same command again to go on.
+    """
+    # Read when torch is loaded: threads that wait by spinning make a busy CPU many times slower than sleeping ones do.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from stochastok_cli.config import load_config
+    from stochastok_cli.training import launch
+    from stochastok_cli.training.distributed import leads
+
+    configuration = load_config(config, overrides or [])
+    if data_dir is not None:
+        paths = dataclasses.replace(configuration.general.paths, data_dir=str(data_dir))
+        general = dataclasses.replace(configuration.general, paths=paths)
+        configuration = dataclasses.replace(configuration, general=general)
+    processes = launch.processes_to_start(configuration.general.device)
+    if processes > 1:
+        raise typer.Exit(launch.launch(sys.argv[1:], processes))
+
+    from stochastok_cli.training.train import train
+
+    progress.quiet = progress.quiet or not leads()
+    with launch.exit_code_left(), console() as show:
+        trained = train(configuration, run_name=run_name, force=force, listeners=[show])
+    if not trained.fresh:
+        progress.note(f"{trained.folder} is complete; left alone")
+    if leads():
+        print(_as_json(trained) if as_json else trained.folder, flush=True)
+
+
+def _as_json(trained: Any) -> str:
+    return json.dumps(
+        {
+            "path": str(trained.folder),
+            "checkpoint": str(trained.checkpoint),
+            "iteration": trained.iteration,
+            "made": trained.fresh,
+            "metrics": trained.metrics,
+        }
+    )
+
+
+@contextmanager
+def console() -> Iterator[Callable[["Event"], None]]:
+    """A listener for people, on stderr: a live line in a terminal, lines now and then elsewhere, nothing if quiet."""
+    if progress.quiet:
+        yield lambda event: None
+    elif not sys.stderr.isatty():
+        yield _Lines()
+    else:
+        from rich.console import Console
+        from rich.status import Status
+
+        with Status("starting", console=Console(stderr=True)) as status:
+            yield _LiveLine(status)
+
+
+class _Lines:
+    """Every event as a line, but of the logged iterations only one in so many seconds, the first and the last."""
+
+    SECONDS = 10.0
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def __call__(self, event: "Event") -> None:
+        import time
+
+        from stochastok_cli.training.events import Logged, Stopped, describe
+
+        if isinstance(event, Logged):
+            if time.monotonic() < self._next and event.iteration < event.max_iters:
+                return
+            self._next = time.monotonic() + self.SECONDS
+        if not isinstance(event, Stopped) and (text := describe(event)):  # how it ended is said at the end
+            progress.note(text)
+
+
+class _LiveLine:
+    """The figures of the last logged iteration in one line that changes; other events scroll by above it."""
+
+    def __init__(self, status: Any) -> None:
+        self._status = status
+        self._figures = "training"
+
+    def __call__(self, event: "Event") -> None:
+        from stochastok_cli.training.events import Evaluated, Evaluating, Logged, Stopped, describe
+
+        if isinstance(event, Logged):
+            self._figures = _figures(event)
+        elif not isinstance(event, Stopped) and (text := describe(event)):
+            self._status.console.print(text, highlight=False, markup=False)
+        if isinstance(event, Evaluating):
+            self._status.update(f"{self._figures}  evaluating")
+        elif isinstance(event, Logged | Evaluated):
+            self._status.update(self._figures)
+
+
+def _figures(event: "Logged") -> str:
+    from stochastok_cli.training.events import duration
+
+    return (
+        f"{event.iteration:,}/{event.max_iters:,}  loss {event.loss:.4f}  lr {event.learning_rate:.2e}  "
+        f"{event.tokens_per_second:,.0f} tokens/s  {duration(event.seconds_left)} left"
+    )

@@ -1,0 +1,150 @@
+"""Everything that a run needs, opened and checked before anything is written."""
+
+import dataclasses
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stochastok_cli.config import Config, ModelConfig, flatten
+from stochastok_cli.data.instruction_rows import SHAPES, InstructionRows
+from stochastok_cli.data.memmap import BinFolder, Corpus, memmap_root
+from stochastok_cli.data.packing import PackedWindows
+from stochastok_cli.data.windows import CorpusWindows, Windows
+from stochastok_cli.errors import UserError
+from stochastok_cli.evaluation import Evaluator, load_evaluators
+from stochastok_cli.model.weights import read_model_config
+from stochastok_cli.randomness import key64
+from stochastok_cli.tokens.expansion import StochasTok
+from stochastok_cli.tokens.vocabulary import Vocabulary, load_vocabulary
+from stochastok_cli.training.checkpoints import resolve_checkpoint
+from stochastok_cli.training.distributed import World
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is trained and validated on."""
+
+    train: Windows
+    val: Windows
+    vocabulary: Vocabulary
+    identity: dict[str, Any]  # name and fingerprint of the dataset
+
+
+def starting_point(config: Config) -> tuple[Config, Path | None, list[str]]:
+    """The configuration with the model section of the checkpoint that training starts from, if it names one.
+
+    Returns it with that checkpoint's folder and notes on what differed. Raises UserError if a `model.*` override on
+    the command line says otherwise than the checkpoint, or if there is no such checkpoint.
+    """
+    if config.checkpoint_name is None:
+        return config, None, []
+    folder = resolve_checkpoint(config.checkpoint_name, Path(config.general.paths.checkpoint_dir))
+    model = dataclasses.replace(read_model_config(folder), checkpoint_name=config.model.checkpoint_name)
+    asked, given = _flat_model(config.model), _flat_model(model)
+    differing = [key for key in asked if asked[key] != given[key]]
+    overridden = [key for key in differing if _is_overridden(key, config.overridden)]
+    if overridden:
+        raise UserError(
+            f"the checkpoint {folder} has "
+            + ", ".join(f"{key} = {given[key]!r}, not {asked[key]!r}" for key in overridden),
+            fix="its weights fit no other model: drop the override",
+        )
+    notes = [f"{key} = {given[key]!r} as in {folder}, not {asked[key]!r} as in the configuration" for key in differing]
+    return dataclasses.replace(config, model=model), folder, notes
+
+
+def _flat_model(model: ModelConfig) -> dict[str, Any]:
+    return flatten(dataclasses.asdict(model), "model.")
+
+
+def _is_overridden(key: str, overridden: frozenset[str]) -> bool:
+    return any(f"{key}.".startswith(f"{name}.") for name in overridden)
+
+
+def open_data(config: Config) -> Data:
+    """Opens the dataset and checks that it suits the model.
+
+    Raises UserError if it is missing, damaged, of another kind or vocabulary, or too short for the context window.
+    """
+    dataset, data_dir = config.trainer.dataset, Path(config.general.paths.data_dir)
+    folder = memmap_root(data_dir) / dataset.name
+    kind: type[BinFolder] = InstructionRows if dataset.is_instruction else Corpus
+    source = kind(folder)
+    if dataset.is_instruction != (folder / SHAPES).is_file():
+        holds = "plain text, no questions" if dataset.is_instruction else "questions with answers"
+        right = str(not dataset.is_instruction).lower()
+        raise UserError(f"{folder} holds {holds}", fix=f"set trainer.dataset.is_instruction={right}")
+    vocabulary = source.vocabulary
+    if vocabulary.size != config.model.vocab_size:
+        raise UserError(
+            f"{folder} was made with the tokenizer {vocabulary.name!r} of {vocabulary.size:,} entries, and the model "
+            f"has model.vocab_size = {config.model.vocab_size:,}",
+            fix=f"set model.vocab_size={vocabulary.size}, or make the data with the model's tokenizer",
+        )
+    return Data(
+        train=_windows(source, "train", config),
+        val=_windows(source, "val", config),
+        vocabulary=vocabulary,
+        identity={"name": source.name, "fingerprint": source.fingerprint},
+    )
+
+
+def _windows(source: BinFolder, split: str, config: Config) -> Windows:
+    """The windows of a split. Validation draws, and expands, from random streams of its own."""
+    dataset, length = config.trainer.dataset, config.model.context_window
+    seed = config.general.seed
+    expand = None
+    if dataset.expand_prop > 0:
+        expand = StochasTok(
+            source.vocabulary, dataset.expand_prop, dataset.expand_method, key64(seed, f"{split}/expansion")
+        )
+    if isinstance(source, InstructionRows):
+        rows, offsets = source.rows(split), source.offsets(split)
+        return PackedWindows(rows, offsets, length, seed=seed, purpose=split, expand=expand)
+    assert isinstance(source, Corpus)
+    return CorpusWindows(source.ids(split), length, seed=seed, purpose=split, expand=expand)
+
+
+def require_same_vocabulary(checkpoint: Path, vocabulary: Vocabulary) -> None:
+    """Raises UserError if a checkpoint that brings its tokenizer was trained on another vocabulary of the same size."""
+    if (checkpoint / "tokenizer.json").is_file():
+        theirs = load_vocabulary(checkpoint)
+        if theirs.fingerprint != vocabulary.fingerprint:
+            raise UserError(
+                f"the data was made with the tokenizer {vocabulary.name!r}, which is not that of {checkpoint}",
+                fix=f"make the data with --tokenizer {checkpoint}",
+            )
+
+
+def load_all_evaluators(config: Config, vocabulary: Vocabulary) -> list[Evaluator]:
+    """The benchmarks of `trainer.eval`; the error for one that can't be had says how to go without."""
+    data_dir = Path(config.general.paths.data_dir)
+    try:
+        return load_evaluators(config.trainer.eval, data_dir, vocabulary, config.model.context_window)
+    except UserError as error:
+        raise UserError(str(error), fix="or train without it: trainer.eval=[]", exit_code=error.exit_code) from None
+
+
+def require_divisible(config: Config, world: World) -> None:
+    steps = config.trainer.training.gradient_accumulation_steps
+    if steps % world.size:
+        raise UserError(
+            f"trainer.training.gradient_accumulation_steps = {steps} can't be divided over {world.size} processes",
+            fix="set it to a multiple of their number, or give fewer GPUs (CUDA_VISIBLE_DEVICES)",
+        )
+
+
+def require_wandb(config: Config) -> None:
+    """Raises UserError if Weights & Biases is asked for and not installed."""
+    if config.general.logging.wandb_log and importlib.util.find_spec("wandb") is None:
+        raise UserError(
+            "general.logging.wandb_log is true, and wandb is not installed",
+            fix="pip install 'stochastok[wandb]', or set it to false",
+        )
+
+
+def unused_keys(config: Config) -> list[str]:
+    """Notes on keys of the reference that are accepted and have no effect."""
+    output_dir = config.general.paths.output_dir
+    return [] if output_dir is None else [f"general.paths.output_dir ({output_dir}) has no effect: nothing goes there"]

@@ -1,0 +1,156 @@
+"""A run's folder: its name, whether the command at hand may go on in it, and what is made of what it holds.
+
+    <checkpoint_dir>/<run name>/
+      config.yaml  metrics.jsonl  train.log  step_<N>/
+    <checkpoint_dir>/.<run name>.lock
+
+Only rank 0 calls these functions.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from stochastok_cli.config import Config, config_from_dict, flatten, read_yaml
+from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.storage import write_durably
+from stochastok_cli.training.checkpoints import (
+    TrainingState,
+    latest_checkpoint,
+    read_state,
+    remove_leftovers,
+    run_of,
+)
+
+CONFIG, METRICS, LOG = "config.yaml", "metrics.jsonl", "train.log"
+
+# What may change while a run goes on: nothing here decides what is computed from which numbers.
+_FREE = (
+    "trainer.training.eval_interval",
+    "trainer.training.log_interval",
+    "trainer.training.checkpoint_interval",
+    "trainer.training.keep_checkpoints",
+    "trainer.training.eval_iters",
+    "trainer.training.run_profiler",
+    "trainer.eval",
+    "general.logging.",
+    "general.paths.",
+    "general.device",
+    "general.kernels",
+)
+_LENGTH = "trainer.training.max_iters"  # may grow
+
+
+@dataclass(frozen=True)
+class Found:
+    """How far a run has come: its latest complete checkpoint, if there is one."""
+
+    checkpoint: Path | None = None
+    state: TrainingState | None = None
+
+    def is_complete(self, config: Config) -> bool:
+        """Whether nothing is left to do."""
+        state = self.state
+        done = state is not None and state.iteration >= config.trainer.training.max_iters
+        return done and state is not None and not state.evaluation_pending
+
+
+def run_name(config: Config, parent: Path | None) -> str:
+    """The name of a run that was given none: `<prefix>-<dataset>[-from-<run of the checkpoint it starts from>]`."""
+    name = f"{config.general.logging.run_name_prefix}-{config.trainer.dataset.name}"
+    return f"{name}-from-{run_of(parent)}" if parent else name
+
+
+def inspect(folder: Path, config: Config) -> Found:
+    """Looks at a run's folder without touching it.
+
+    Raises UserError if it is another run's: one of another configuration, or no run at all.
+    """
+    if not folder.exists() or not any(folder.iterdir()):
+        return Found()
+    file = folder / CONFIG
+    if not file.is_file():
+        raise UserError(f"{folder} exists and is no run", fix="give another --run-name, or --force to set it aside")
+    before = config_from_dict(read_yaml(file), str(file))
+    differing = _differing(before.to_dict(), config.to_dict())
+    if differing:
+        raise UserError(
+            f"{folder} is a run of another configuration: {', '.join(differing)}",
+            fix="give another --run-name, or --force to set the old run aside",
+        )
+    checkpoint = latest_checkpoint(folder)
+    return Found(checkpoint, read_state(checkpoint)) if checkpoint else Found()
+
+
+def _differing(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    old, new = flatten(before), flatten(now)
+    return [
+        f"{key} (there {old.get(key)!r}, now {new.get(key)!r})"
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key) and not key.startswith(_FREE) and not (key == _LENGTH and new[key] > old[key])
+    ]
+
+
+def require_same_data(found: Found, data: dict[str, Any]) -> None:
+    """Raises UserError if a run has been trained on other bytes than the dataset now has."""
+    if found.state and found.state.data != data:
+        raise UserError(
+            f"{found.checkpoint} was trained on other data: {data['name']} had the fingerprint "
+            f"{found.state.data['fingerprint']}, now {data['fingerprint']}",
+            fix="make the dataset as it was, or give another --run-name",
+        )
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps other processes out of a run's folder. Raises UserError (exit code 1) if one is in it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder.parent / f".{folder.name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise UserError(
+            f"another process is training in {folder}", fix="wait for it, or give another --run-name", exit_code=FAILED
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def set_aside(folder: Path) -> Path | None:
+    """Renames a folder to `<name>-old-<k>`, the first free k; returns where it is now, or None if there was none."""
+    if not folder.exists():
+        return None
+    k = 1
+    while (aside := folder.with_name(f"{folder.name}-old-{k}")).exists():
+        k += 1
+    return folder.rename(aside)
+
+
+def begin(folder: Path, config: Config, found: Found) -> None:
+    """Makes the folder ready to go on from `found`: what a killed run did after its last checkpoint is taken back."""
+    folder.mkdir(exist_ok=True)
+    remove_leftovers(folder)
+    write_durably(folder / CONFIG, config.to_yaml().encode())
+    metrics = folder / METRICS
+    if metrics.is_file():
+        kept = [line for line in metrics.read_text(encoding="utf-8").splitlines(keepends=True) if _kept(line, found)]
+        write_durably(metrics, "".join(kept).encode())
+
+
+def _kept(line: str, found: Found) -> bool:
+    """Whether a line of `metrics.jsonl` was written before the checkpoint (and not torn in the writing)."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return False
+    if found.state is None or record["iteration"] > found.state.iteration:
+        return False
+    # An evaluation that is still to be made may have been made before, by a run that was killed after it.
+    return record["iteration"] < found.state.iteration or not found.state.evaluation_pending or "train/loss" in record

@@ -1,0 +1,53 @@
+"""The loss on windows of the validation split: the same windows each time, whatever the ranks."""
+
+import math
+
+import numpy as np
+import torch
+
+from stochastok_cli.config import TrainingConfig
+from stochastok_cli.data.windows import Windows
+from stochastok_cli.model.transformer import Transformer
+from stochastok_cli.tokens.vocabulary import Vocabulary
+from stochastok_cli.training.distributed import World
+from stochastok_cli.training.feed import feed
+from stochastok_cli.training.step import Forward, sum_of_window_losses
+
+
+class Validation:
+    """`eval_iters` batches of `batch_size` windows, divided over the ranks.
+
+    `vocabulary` is given where the loss is to be told as bits per byte as well, which needs windows whose tokens all
+    count: the bytes are those that the predicted ids spell, special tokens spelling none.
+    """
+
+    def __init__(self, windows: Windows, training: TrainingConfig, world: World, vocabulary: Vocabulary | None):
+        self.windows, self.training, self.world = windows, training, world
+        self.byte_lengths = None if vocabulary is None else torch.from_numpy(_byte_lengths(vocabulary)).to(world.device)
+
+    @torch.no_grad()
+    def __call__(self, model: Transformer, forward: Forward) -> dict[str, float]:
+        """Loss (nats, the mean over windows), perplexity and, where they can be told, bits per byte."""
+        batch_size = self.training.batch_size
+        keys = ((0, batch * batch_size) for batch in self.world.share(self.training.eval_iters))
+        totals = torch.zeros(2, dtype=torch.float64, device=self.world.device)  # nats, bytes
+        tokens = 0
+        model.eval()
+        for batch in feed(self.windows, keys, batch_size, self.world.device):
+            totals[0] += sum_of_window_losses(forward, model.head_weight, batch)
+            if self.byte_lengths is not None:
+                totals[1] += self.byte_lengths[batch.ids[:, 1:]].sum()
+            tokens = batch.ids.shape[1] - 1
+        model.train()
+        self.world.sum_(totals)
+        nats, num_bytes = totals.tolist()
+        loss = nats / (self.training.eval_iters * batch_size)
+        metrics = {"validation/loss": loss, "validation/perplexity": math.exp(loss) if loss < 700 else math.inf}
+        if num_bytes:
+            metrics["validation/bits_per_byte"] = nats * tokens / math.log(2) / num_bytes
+        return metrics
+
+
+def _byte_lengths(vocabulary: Vocabulary) -> np.ndarray:
+    pieces = enumerate(vocabulary.pieces)
+    return np.array([0 if vocabulary.is_special(i) else len(piece) for i, piece in pieces], dtype=np.int64)

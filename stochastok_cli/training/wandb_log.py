@@ -1,0 +1,47 @@
+"""Weights & Biases, where `general.logging.wandb_log` asks for it: a listener that sends the metrics."""
+
+import netrc
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlparse
+
+from stochastok_cli.config import Config
+from stochastok_cli.training.events import Evaluated, Event, Listener, Logged, Note, metrics_of
+
+
+@contextmanager
+def wandb_run(config: Config, folder: Path, tell: Listener) -> Iterator[Listener]:
+    """A run of the folder's name, which a resumed run goes on with; without a login it stays offline, in the folder."""
+    import wandb
+
+    mode = os.environ.get("WANDB_MODE") or ("online" if _is_logged_in() else "offline")
+    if mode == "offline":
+        tell(Note(f"Weights & Biases is offline (not logged in): wandb sync sends what is in {folder / 'wandb'}"))
+    with wandb.init(
+        project=config.general.logging.wandb_project,
+        name=folder.name,
+        id=folder.name,
+        resume="allow",
+        dir=str(folder),
+        mode=mode,
+        config=config.to_dict(),
+        settings=wandb.Settings(silent=True),
+    ) as run:
+
+        def send(event: Event) -> None:
+            if isinstance(event, Logged | Evaluated):
+                run.log({"iteration": event.iteration, **metrics_of(event)})
+
+        yield send
+
+
+def _is_logged_in() -> bool:
+    """Whether wandb would find a key in its two places; asking wandb itself may prompt or use the network."""
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    try:
+        known = netrc.netrc().hosts
+    except (OSError, netrc.NetrcParseError):
+        known = {}
+    return bool(os.environ.get("WANDB_API_KEY")) or host in known
