@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -12,6 +13,13 @@ TITLES = {
     "mcq": "Multiple choice",
     "math_generation": "Addition",
     "bits_per_byte": "Bits per byte of the validation text (lower is better)",
+}
+HEADINGS = {
+    "path_confidence": "path\nconf.",
+    "ground_confidence": "ground\nconf.",
+    "num_options": "options",
+    "normalized_accuracy": "norm.\naccuracy",
+    "normalized_path_confidence": "norm.\npath\nconf.",
 }
 
 
@@ -46,23 +54,25 @@ def _table(group: str, names: Sequence[str], rows: Sequence[Row]) -> Group:
     asked = {count for row in rows for name, count in row.n.items() if about and f"{name}/".startswith(f"{group}/")}
     if asked:
         title += f" ({', '.join(f'{count:,}' for count in sorted(asked))} questions)"
-    table = Table()
-    table.add_column("checkpoint", no_wrap=True)
-    table.add_column("iteration", justify="right")
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)  # six metrics must fit 80 columns
+    table.add_column("checkpoint", overflow="fold")
+    table.add_column("iteration", justify="right", no_wrap=True)
     for name in names:
-        table.add_column(column_label(name.removeprefix(f"{group}/")), justify="right")
+        table.add_column(column_label(name.removeprefix(f"{group}/")), justify="right", no_wrap=True)
     for row in rows:
         values = [_value(name, row.metrics[name]) if name in row.metrics else "–" for name in names]
         table.add_row(row.label, "" if row.iteration is None else f"{row.iteration:,}", *values)
-    return Group(Text(title, style="bold"), table)  # a table's own title is broken at the table's width
+    return Group(Text(title, style="bold"), table, "")  # a table's own title is broken at the table's width
 
 
 def column_label(name: str) -> str:
-    """A short heading, on two lines where it has two parts.
+    """A short heading of a few lines.
 
     >>> column_label("base/exact_match"), column_label("web-tokenized"), column_label("web-tokenized-stochastok1.0")
     ('base\\nexact match', 'web\\ncanonical', 'web\\nstochastok 1.0')
     """
+    if name in HEADINGS:
+        return HEADINGS[name]
     corpus = re.fullmatch(r"(.+)-tokenized(?:-(.+?)(\d[\d.e-]*))?", name)
     if corpus:
         dataset, method, p = corpus.groups()

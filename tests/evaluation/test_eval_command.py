@@ -115,9 +115,9 @@ def test_bits_per_byte_as_a_table(run_eval):
     arguments = ("--evaluator", "bits_per_byte", "--benchmarks", "text-tokenized")
     code, out, err = run_eval("pretraining-text", "other", *arguments)
     assert (code, err) == (0, "")
+    lines = [line.split() for line in out.splitlines()]
     assert out.startswith("Bits per byte of the validation text (lower is better)")
-    lines = [line for line in out.splitlines() if "│" in line]
-    assert [line.replace(" ", "")[:-6] for line in lines] == ["│pretraining-text│2,000│", "│other││"]
+    assert [line[:-1] for line in lines if len(line) > 1][-2:] == [["pretraining-text", "2,000"], ["other"]]
 
 
 def test_as_a_program(place):
