@@ -1,0 +1,27 @@
+"""The only client of the Hugging Face Hub: pull, push, and text to tokenize.
+
+It speaks of arrays and paths, and imports `huggingface_hub` and `datasets` only when it talks to the Hub. Every
+failure on the way is one `UserError`. The token is found by `huggingface_hub` in its usual places and never passes
+through here.
+"""
+
+from stochastok_cli.hub.conversation import require_token, username
+from stochastok_cli.hub.names import looks_like_repo, split_revision
+from stochastok_cli.hub.pull import HubDataset, TextRows, licence_of, load_rows, load_text_dataset, stream_ids
+from stochastok_cli.hub.push import Pushed, push_corpus, push_folder
+
+__all__ = [
+    "HubDataset",
+    "Pushed",
+    "TextRows",
+    "licence_of",
+    "load_rows",
+    "load_text_dataset",
+    "looks_like_repo",
+    "push_corpus",
+    "push_folder",
+    "require_token",
+    "split_revision",
+    "stream_ids",
+    "username",
+]

@@ -1,0 +1,156 @@
+"""The cards (README.md) of what is pushed to the Hub: what it is, what it was made from, and how to load it.
+
+Pure functions from a manifest to text. The front matter tells `datasets.load_dataset` which files are which split.
+"""
+
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+NAME = "README.md"
+_SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
+
+
+def corpus_card(repo: str, manifest: dict[str, Any], licence: str | None = None) -> str:
+    """The card of a tokenized or expanded corpus with the columns `ids` and `len`.
+
+    `licence` is the source's, as an identifier of the Hub (`cc0-1.0`); None where it is not known.
+    """
+    options, tokenizer = manifest.get("options", {}), manifest["tokenizer"]["name"]
+    source = (manifest.get("made_from") or {}).get("name", "a text")
+    if "method" in options:
+        about = (
+            f"The documents of `{source}` as token ids of the `{tokenizer}` vocabulary, expanded with "
+            f"`{options['method']}`, p = {options.get('p')}, seed {options.get('seed')}: some tokens are replaced by "
+            "others that spell the same text (StochasTok, [arXiv 2506.01687](https://arxiv.org/abs/2506.01687))."
+        )
+        ours = [
+            "stochastok",
+            "expand",
+            str(source),
+            "-p",
+            str(options.get("p")),
+            "--method",
+            str(options["method"]),
+            "--pull",
+            "--repo",
+            repo,
+        ]
+    else:
+        about = f"The documents of `{source}`, tokenized with the `{tokenizer}` vocabulary."
+        ours = ["stochastok", "tokenize", repo, "--pull"]
+    use = f"""\
+A row is a document: `ids` are its token ids, with the end-of-text id {manifest["end_of_text"]} at the end, and `len` is
+their number.
+
+```python
+from datasets import load_dataset
+from stochastok_cli import load_vocabulary
+
+row = load_dataset({repo!r})["val"][0]
+print(load_vocabulary({tokenizer!r}).decode(row["ids"]))
+```
+
+For training with `stochastok`, as flat files of ids:
+
+```
+{shlex.join(ours)}
+```"""
+    data_files = {split: f"data/{split}-*" for split, n in manifest["splits"].items() if n["documents"]}
+    return dataset_card(repo, manifest, about=about, use=use, data_files=data_files, licence=licence)
+
+
+def dataset_card(
+    repo: str,
+    manifest: dict[str, Any],
+    *,
+    about: str,
+    use: str,
+    data_files: Mapping[str, str],
+    licence: str | None = None,
+) -> str:
+    """The card of any dataset with a manifest: `about` says what it is, `use` how to load it.
+
+    `data_files` maps a split to the pattern of its files, for `datasets.load_dataset`.
+    """
+    splits = manifest.get("splits", {})
+    rows = sum(entry.get("documents", 0) for entry in splits.values())
+    front = {
+        "license": licence,
+        "tags": ["stochastok", manifest.get("kind")],
+        "size_categories": [next((name for size, name in _SIZES if rows < size), "n>10M")],
+        "configs": [
+            {
+                "config_name": "default",
+                "data_files": [{"split": split, "path": path} for split, path in data_files.items()],
+            }
+        ],
+    }
+    tokenizer, source = manifest.get("tokenizer"), manifest.get("made_from")
+    facts = {
+        "source": source and f"{source['name']} ({source['fingerprint']})",
+        "licence of the source": licence or "not known here: see the source",
+        "tokenizer": tokenizer and f"{tokenizer['name']} ({tokenizer['size']:,} ids, {tokenizer['fingerprint']})",
+        **{key: value for key, value in manifest.get("options", {}).items() if not isinstance(value, dict | list)},
+        **{split: ", ".join(f"{n:,} {unit}" for unit, n in entry.items()) for split, entry in splits.items()},
+        **_made_by(manifest),
+    }
+    return _card(repo, front, [about, _table(facts), f"## Use\n\n{use}"])
+
+
+def model_card(
+    repo: str,
+    *,
+    config_yaml: str,
+    metrics: Mapping[str, float],
+    command: str,
+    made_from: str | None = None,
+    licence: str | None = None,
+) -> str:
+    """The card of a trained model: what it was trained on (`made_from`), its metrics, configuration and command."""
+    front = {
+        "license": licence,
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["stochastok"],
+    }
+    use = f"""\
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained({repo!r})
+tokenizer = AutoTokenizer.from_pretrained({repo!r})
+```"""
+    sections = [
+        f"A Llama-family language model trained with `stochastok`{f' on `{made_from}`' if made_from else ''}.",
+        f"## Use\n\n{use}",
+        f"## Metrics\n\n{_table({name: f'{value:.6g}' for name, value in metrics.items()})}" if metrics else "",
+        f"## How it was made\n\n```\n{command}\n```\n\n```yaml\n{config_yaml.strip()}\n```",
+    ]
+    return _card(repo, front, sections)
+
+
+def _made_by(manifest: dict[str, Any]) -> dict[str, str]:
+    made_by = manifest.get("made_by")
+    return {"made by": f"`{made_by['command']}` (version {made_by['version']})"} if made_by else {}
+
+
+def _table(facts: Mapping[str, Any]) -> str:
+    rows = [f"| {name} | {_cell(value)} |" for name, value in facts.items() if value is not None]
+    return "\n".join(["| | |", "|---|---|", *rows])
+
+
+def _cell(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return " ".join(text.replace("|", "\\|").split())
+
+
+def _card(repo: str, front: dict[str, Any], sections: list[str]) -> str:
+    known = {key: value for key, value in front.items() if value is not None}
+    title = f"# {repo.rpartition('/')[2]}"
+    return (
+        f"---\n{yaml.safe_dump(known, sort_keys=False)}---\n\n" + "\n\n".join([title, *filter(None, sections)]) + "\n"
+    )

@@ -1,0 +1,143 @@
+"""Talking to the Hub: one place where the libraries are kept quiet, requests repeated and failures explained."""
+
+import json
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from stochastok_cli.errors import FAILED, UserError
+
+WAITS = (1, 2, 4, 8, 8)  # seconds between attempts, as `huggingface_hub` waits
+PASSING = (408, 429, 500, 502, 503, 504)  # statuses that `huggingface_hub` takes to pass
+TRANSPORTS = ("httpx", "httpx2", "httpcore", "requests", "urllib3", "aiohttp")  # the clients' versions differ in these
+_LOG_IN = "set HF_TOKEN or run `hf auth login`"
+Result = TypeVar("Result")
+
+
+@contextmanager
+def conversation(repo: str, revision: str | None = None, *, again: str = "", or_cache: bool = False) -> Iterator[None]:
+    """One conversation with the Hub about a repository: the libraries are quiet and their errors explained.
+
+    With `or_cache`, offline mode is not an error in itself.
+    """
+    from huggingface_hub import constants, errors
+    from huggingface_hub.utils import disable_progress_bars
+
+    disable_progress_bars()  # the terminal shows our own
+    for library in ("huggingface_hub", "datasets"):  # they tell each attempt that failed, addresses of uploads included
+        logging.getLogger(library).setLevel(logging.CRITICAL)
+    try:
+        if constants.HF_HUB_OFFLINE and not or_cache:
+            raise errors.OfflineModeIsEnabled
+        yield
+    except Exception as error:
+        explained = error if isinstance(error, UserError) else _explained(error, repo, revision)
+        if explained is None:
+            raise
+        if again and explained.exit_code == FAILED:
+            explained = UserError(f"the push failed: {explained}", fix=f"to try again: {again}", exit_code=FAILED)
+        if explained is error:
+            raise
+        raise explained from error
+
+
+def patiently(call: Callable[[], Result]) -> Result:
+    """`call()`, repeated while the Hub is overloaded: for the requests that `huggingface_hub` makes only once."""
+    for wait in WAITS:
+        try:
+            return call()
+        except Exception as error:
+            asked = _passing(error)
+            if asked is None:
+                raise
+            time.sleep(max(wait, asked))
+    return call()
+
+
+def _passing(error: Exception) -> float | None:
+    """For an error that may pass, the seconds that the Hub asks to wait (0 if it doesn't say); else None."""
+    chain = _chain(error)
+    response = next((link.response for link in chain if getattr(link, "response", None) is not None), None)
+    if response is None:
+        # A gateway's page of HTML where the client expects JSON, or a connection that broke. A server that can't be
+        # connected to at all is no reason to let a person wait.
+        broken = any(_is_transport(link) and "Connect" not in type(link).__name__ for link in chain)
+        return 0 if broken or isinstance(error, json.JSONDecodeError) else None
+    if response.status_code not in PASSING:
+        return None
+    seconds = re.search(r"\bt=(\d+)", response.headers.get("ratelimit", "")) if response.status_code == 429 else None
+    after = seconds[1] if seconds else response.headers.get("retry-after", "")
+    return float(after) if after.isdigit() else 0
+
+
+def _chain(error: BaseException) -> list[Any]:
+    """The error and what it came from, outermost first."""
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(cause)
+    return chain
+
+
+def _is_transport(error: BaseException) -> bool:
+    return type(error).__module__.split(".")[0] in TRANSPORTS
+
+
+def _explained(error: Exception, repo: str, revision: str | None) -> UserError | None:
+    """What a failure of the libraries means to the user, in one line; None if it is not about the Hub."""
+    from huggingface_hub import constants, errors, get_token
+
+    chain = _chain(error)
+
+    def caught(*kinds: type[BaseException]) -> Any:
+        return next((link for link in chain if isinstance(link, kinds)), None)
+
+    def failed(what: str, fix: str = "") -> UserError:
+        return UserError(what, fix=fix, exit_code=FAILED)
+
+    if caught(errors.HFValidationError):
+        return UserError(f"{repo!r} is not a name of a repository on the Hub", fix="expected OWNER/NAME")
+    if caught(errors.LocalTokenNotFoundError):
+        return failed("no Hub token is set", _LOG_IN)
+    if caught(errors.GatedRepoError):
+        return failed(f"access to {repo} must be asked for", f"see {constants.ENDPOINT}/datasets/{repo}")
+    if caught(errors.RepositoryNotFoundError):
+        why = "this token does not open it" if get_token() else "no token is set"
+        return UserError(f"no repository {repo} is found on the Hub: it does not exist, or it is private and {why}")
+    if caught(errors.RevisionNotFoundError):
+        return UserError(f"{repo} on the Hub has no revision {revision!r}")
+    if http := caught(errors.HfHubHTTPError):
+        status, said = http.response.status_code, (http.server_message or "").splitlines()
+        if status == 401:
+            return failed("the Hub refuses the token", f"{_LOG_IN} with a valid one")
+        if status == 403:
+            return failed(f"the token gives no right to do this with {repo}", "use one that may write there")
+        if status in PASSING:
+            return failed(f"the Hub keeps answering {status} about {repo}: it is overloaded or limits requests")
+        return failed(f"the Hub answered {status} about {repo}{f': {said[0]}' if said else ''}")
+    if caught(errors.OfflineModeIsEnabled) or (constants.HF_HUB_OFFLINE and caught(ConnectionError)):
+        return failed(f"{repo} is on the Hub, and offline mode is on", "unset HF_HUB_OFFLINE")
+    if caught(ConnectionError, TimeoutError, errors.LocalEntryNotFoundError) or any(map(_is_transport, chain)):
+        return failed(f"the Hub can't be reached about {repo}", "check the network connection")
+    if library := next((link for link in chain if type(link).__module__.startswith(("datasets.", "pyarrow."))), None):
+        return failed(f"{repo} on the Hub can't be read: {(str(library) or type(library).__name__).splitlines()[0]}")
+    return None
+
+
+def require_token() -> None:
+    """Raises UserError if no token is found in the usual places (it may still turn out to be refused)."""
+    from huggingface_hub import get_token
+
+    if get_token() is None:
+        raise UserError("no Hub token is set", fix=_LOG_IN, exit_code=FAILED)
+
+
+def username() -> str:
+    """The account that the token belongs to."""
+    from huggingface_hub import HfApi
+
+    with conversation("the account of the token"):
+        require_token()
+        return patiently(HfApi().whoami)["name"]
