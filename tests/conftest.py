@@ -1,0 +1,28 @@
+"""For all tests: no test reaches the network, the Hub is a server of our own.
+
+`huggingface_hub` and `datasets` read the environment when they are imported, so it is set here, before any test is;
+subprocesses inherit it.
+"""
+
+import os
+import tempfile
+
+import pytest
+from hub_server import TOKEN, HubServer
+
+_home = tempfile.TemporaryDirectory(prefix="hf-home-")
+_server = HubServer()
+os.environ.update(
+    HF_ENDPOINT=_server.url,
+    HF_TOKEN=TOKEN,
+    HF_HOME=_home.name,
+    HF_HUB_DISABLE_XET="1",  # or a push asks for a storage that the server is not
+    HF_UPDATE_DOWNLOAD_COUNTS="0",
+)
+
+
+@pytest.fixture
+def hub_server() -> HubServer:
+    """The Hub of this test, empty. Repositories of different tests need different names: the clients keep caches."""
+    _server.reset()
+    return _server
