@@ -64,7 +64,7 @@ def _batches(sizes: np.ndarray, batch_tokens: int) -> Iterator[np.ndarray]:
         start += rows
 
 
-@torch.no_grad()  # not inference_mode: training goes on with the same model
+@torch.inference_mode()
 def _score(model: Transformer, pairs: Sequence[Pair]) -> np.ndarray:
     """One batch through the model: log-likelihoods, float64 `[len(pairs)]`."""
     device = model.head_weight.device

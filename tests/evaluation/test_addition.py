@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from stochastok_cli.data.addition import make_addition
 from stochastok_cli.errors import FAILED, UserError
-from stochastok_cli.evaluation.addition import AdditionQuestions, load_addition, math_generation
+from stochastok_cli.evaluation.addition import AdditionQuestions, answer_text, load_addition, math_generation
 from stochastok_cli.model.attention import KeyValueCache
 from stochastok_cli.tokens.vocabulary import Vocabulary, load_vocabulary
 from tests.model.small_models import sharp_model, small_config
@@ -94,6 +94,12 @@ def test_a_model_that_knows_the_answer_is_right_in_every_form_of_both_splits(dat
 def test_what_counts_as_right(speech, expected, vocabulary):
     asked = asked_of(["$71+52=", "$61+93="], vocabulary)
     assert results(speech, asked, vocabulary) == expected
+
+
+def test_the_text_of_an_answer_ends_before_what_ended_it(vocabulary):
+    for said in ("12$34", "12$", "12"):
+        ids = vocabulary.encode(said)
+        assert answer_text(ids, vocabulary) == answer_text([*ids, vocabulary.end_of_text], vocabulary) == "12"
 
 
 def test_the_answer_is_not_looked_for_in_the_question(vocabulary):
