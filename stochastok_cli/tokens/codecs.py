@@ -14,6 +14,7 @@ import numpy as np
 
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.tokens.bulk import BulkEncoder, needs_tiktoken
+from stochastok_cli.tokens.merges import byte_characters, merges_from_ranks
 
 if TYPE_CHECKING:
     import tiktoken
@@ -25,6 +26,14 @@ class Codec(Protocol):
 
     def encode_batch(self, texts: Sequence[str], threads: int) -> tuple[np.ndarray, np.ndarray]:
         """All ids one after the other (uint32) and how many each text has (int64)."""
+        ...
+
+    def pretokens(self, text: str) -> list[str]:
+        """The pieces of a text that byte-pair encoding never merges across."""
+        ...
+
+    def merges(self) -> list[tuple[bytes, bytes]] | None:
+        """The merge list of a byte-level BPE, best rank first."""
         ...
 
     def tokenizer_json(self, special: list[str]) -> str:
@@ -100,17 +109,24 @@ class TiktokenCodec:
             ) from None
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
+    def pretokens(self, text: str) -> list[str]:
+        import regex
+
+        return regex.findall(self._encoding._pat_str, text)
+
+    def merges(self) -> list[tuple[bytes, bytes]]:
+        if self._merges is None:
+            self._merges = merges_from_ranks(self._encoding._mergeable_ranks)
+        return self._merges
+
     def tokenizer_json(self, special: list[str]) -> str:
         from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
-        from stochastok_cli.tokens.merges import byte_characters, merges_from_ranks
-
         ranks = self._encoding._mergeable_ranks
-        merges = self._merges if self._merges is not None else merges_from_ranks(ranks)
         as_text = byte_characters()
         spell = lambda piece: "".join(as_text[byte] for byte in piece)  # noqa: E731
         vocabulary = {spell(piece): rank for piece, rank in ranks.items()}
-        tokenizer = Tokenizer(models.BPE(vocabulary, [(spell(a), spell(b)) for a, b in merges]))
+        tokenizer = Tokenizer(models.BPE(vocabulary, [(spell(a), spell(b)) for a, b in self.merges()]))
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
             [
                 pre_tokenizers.Split(Regex(_as_oniguruma(self._encoding._pat_str)), "isolated"),
@@ -151,6 +167,17 @@ class TokenizersCodec:
                 (_lone_surrogate(text) for text in texts if _has_surrogate(text)), UserError("bad text")
             ) from None
         return _joined([np.array(encoding.ids, dtype=np.uint32) for encoding in encodings])
+
+    def pretokens(self, text: str) -> list[str]:
+        return [text[a:b] for _, (a, b) in self._tokenizer.pre_tokenizer.pre_tokenize_str(text)]
+
+    def merges(self) -> list[tuple[bytes, bytes]] | None:
+        model = json.loads(self._tokenizer.to_str())["model"]
+        if model["type"] != "BPE" or self._tokenizer.normalizer is not None or self._tokenizer.pre_tokenizer is None:
+            return None
+        pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
+        byte_of = {character: byte for byte, character in enumerate(byte_characters())}
+        return [(bytes(byte_of[c] for c in a), bytes(byte_of[c] for c in b)) for a, b in pairs]
 
     def tokenizer_json(self, special: list[str]) -> str:
         return json.dumps(json.loads(self._tokenizer.to_str()), ensure_ascii=False)

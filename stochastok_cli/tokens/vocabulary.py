@@ -91,6 +91,20 @@ class Vocabulary:
     def is_special(self, token: int) -> bool:
         return token in self.special
 
+    @functools.cached_property
+    def merges(self) -> list[tuple[bytes, bytes]] | None:
+        """The merge list of a byte-level BPE, best rank first; None for another kind of tokenizer."""
+        return self._codec.merges()
+
+    def pretokens(self, text: str) -> list[str]:
+        """The pieces of `text` that byte-pair encoding never merges across; they concatenate to it."""
+        return self._codec.pretokens(text)
+
+    @property
+    def cuts_like_gpt2(self) -> bool:
+        """Whether `pretokens` follows GPT-2's pattern, for which there is compiled code."""
+        return self.name in BUNDLED
+
     def save_tokenizer(self, folder: Path) -> None:
         """Writes `tokenizer.json` and `tokenizer_config.json`, which Hugging Face transformers opens."""
         special = [self.pieces[i].decode() for i in sorted(self.special)]
