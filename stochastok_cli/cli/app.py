@@ -18,11 +18,11 @@ from stochastok_cli import __version__
 from stochastok_cli.cli import progress
 from stochastok_cli.errors import FAILED, INTERRUPTED, STOPPED_WITH_CHECKPOINT, USAGE, StoppedBySignal, UserError
 
-HELP = """Train language models with StochasTok: tokenize, expand, pretrain, finetune and evaluate.
-
-Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong use, 75 stopped by a signal
-with a checkpoint saved (run it again to go on), 130 interrupted with nothing saved.
-"""
+HELP = (
+    "Train language models with StochasTok: tokenize, expand, pretrain, finetune and evaluate.\n\n"
+    "Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong use, 75 stopped by a "
+    "signal with a checkpoint saved (run it again to go on), 130 interrupted with nothing saved."
+)
 
 SUBCOMMANDS = ("tokenize", "expand", "make_langgame", "make_addition", "train", "eval")
 
