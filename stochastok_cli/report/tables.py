@@ -66,10 +66,10 @@ def _table(group: str, names: Sequence[str], rows: Sequence[Row]) -> Group:
 
 
 def column_label(name: str) -> str:
-    """A short heading of a few lines.
+    """A narrow heading of a few lines.
 
     >>> column_label("base/exact_match"), column_label("web-tokenized"), column_label("web-tokenized-stochastok1.0")
-    ('base\\nexact match', 'web\\ncanonical', 'web\\nstochastok 1.0')
+    ('base\\nexact\\nmatch', 'web\\ncanonical', 'web\\nstochastok 1.0')
     """
     if name in HEADINGS:
         return HEADINGS[name]
@@ -77,7 +77,7 @@ def column_label(name: str) -> str:
     if corpus:
         dataset, method, p = corpus.groups()
         return f"{dataset}\n{f'{method} {p}' if method else 'canonical'}"
-    return name.replace("_", " ").replace("/", "\n")
+    return re.sub("[_/]", "\n", name)
 
 
 def _value(name: str, value: float) -> str:
