@@ -1,0 +1,306 @@
+"""Forward pass, loss and gradients of a `Transformer`, chained from the kernels of this room.
+
+Names: B windows of T tokens, N = B T rows, D the width of the residual stream, F that of the feed-forward, H query
+heads and G key/value heads of width h. Activations and their gradients are bfloat16, as is the residual stream; sums,
+statistics of norms, losses and the weights' gradients are float32. There is no autograd: each layer leaves what its
+gradient needs in buffers that are allocated once, 135 KB for each token at the shipped sizes.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from stochastok_cli.config import ModelConfig
+from stochastok_cli.model.fused.attention_backward import attention_backward
+from stochastok_cli.model.fused.attention_forward import attention
+from stochastok_cli.model.fused.dropout import attention_words, output_stream
+from stochastok_cli.model.fused.embedding import embed, embed_backward
+from stochastok_cli.model.fused.head import FusedHead
+from stochastok_cli.model.fused.norm import PARTIAL_SUMS, residual_norm, residual_norm_backward
+from stochastok_cli.model.fused.products import add_product
+from stochastok_cli.model.fused.rotary import rotate_
+from stochastok_cli.model.fused.swiglu import gate_up_swiglu, swiglu_backward
+from stochastok_cli.model.transformer import Block, Transformer
+
+HEAD_CHUNK = 61_440  # rows whose logits are held at once: 6.2 GB at the shipped sizes
+
+
+@dataclass
+class _Layer:
+    """What a layer's forward pass leaves for its gradient."""
+
+    x: Tensor  # [N, D] the residual stream before the layer
+    normed: Tensor  # [N, D]
+    rstd: Tensor  # [N] float32
+    qkv: Tensor  # [N, (H + 2 G) h], turned
+    rows: Tensor  # [B, H, T] int32, words of the dropout masks
+    columns: Tensor  # [B, G, T] int32
+    lse: Tensor  # [B, H, T] float32
+    attended: Tensor  # [N, D]
+    ffn_x: Tensor  # [N, D] the residual stream between attention and feed-forward
+    ffn_normed: Tensor  # [N, D]
+    ffn_rstd: Tensor  # [N] float32
+    gate_up: Tensor  # [N, 2 F]
+    act: Tensor  # [N, F]
+
+
+@dataclass
+class _Buffers:
+    """All activations of one micro-batch, and the gradients on their way through it."""
+
+    layers: list[_Layer]
+    x: Tensor  # [N, D] after the last layer
+    normed: Tensor  # [N, D]
+    rstd: Tensor  # [N] float32
+    y: Tensor  # [N, D] what a part adds to the residual stream, and in the backward pass its gradient
+    grad: Tensor  # [N, D] of the residual stream, after a layer
+    ffn_grad: Tensor  # [N, D] of the residual stream, between attention and feed-forward
+    normed_grad: Tensor  # [N, D]
+    attended_grad: Tensor  # [N, D]
+    qkv_grad: Tensor  # [N, (H + 2 G) h]
+    delta: Tensor  # [B, H, T] float32
+    act_grad: Tensor  # [N, F]
+    gate_up_grad: Tensor  # [N, 2 F]
+
+
+def _allocate(config: ModelConfig, windows: int, length: int, dtype: torch.dtype, device: torch.device) -> _Buffers:
+    width, ffn, heads, groups = (
+        config.hidden_dim, config.core_model.ffn.ffn_dim, config.core_model.attn.num_heads, config.kv_heads,
+    )  # fmt: skip
+    rows, qkv = windows * length, (heads + 2 * groups) * config.head_dim
+
+    def matrix(columns: int) -> Tensor:
+        return torch.empty(rows, columns, dtype=dtype, device=device)
+
+    def single(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.empty(*shape, dtype=dtype, device=device)
+
+    def layer() -> _Layer:
+        return _Layer(
+            x=matrix(width), normed=matrix(width), rstd=single(rows), qkv=matrix(qkv),
+            rows=single(windows, heads, length, dtype=torch.int32),
+            columns=single(windows, groups, length, dtype=torch.int32), lse=single(windows, heads, length),
+            attended=matrix(width), ffn_x=matrix(width), ffn_normed=matrix(width), ffn_rstd=single(rows),
+            gate_up=matrix(2 * ffn), act=matrix(ffn),
+        )  # fmt: skip
+
+    return _Buffers(
+        layers=[layer() for _ in range(config.core_model.num_layers)], x=matrix(width), normed=matrix(width),
+        rstd=single(rows), y=matrix(width), grad=matrix(width), ffn_grad=matrix(width), normed_grad=matrix(width),
+        attended_grad=matrix(width), qkv_grad=matrix(qkv), delta=single(windows, heads, length), act_grad=matrix(ffn),
+        gate_up_grad=matrix(2 * ffn),
+    )  # fmt: skip
+
+
+def activation_bytes(config: ModelConfig, windows: int, length: int) -> int:
+    """What a micro-batch of so many windows holds on the device, besides weights, gradients and the head's chunk."""
+    buffers = _allocate(config, windows, length, torch.bfloat16, torch.device("meta"))
+    tensors = [t for part in (buffers, *buffers.layers) for t in vars(part).values() if isinstance(t, Tensor)]
+    return sum(t.nbytes for t in tensors)
+
+
+class FusedStep:
+    """Loss and gradients of `model`, whose parameters it reads and whose `.grad` it adds to, float32 both.
+
+    `dropout` acts where the reference model's does, with masks that `fused.dropout` makes from keys of windows, so the
+    results are those of any other division of the windows into calls and micro-batches, up to the order of float32
+    sums. `micro_batch` is the largest number of windows whose activations are held at once (`activation_bytes`);
+    where it's None, all of a call are. `dtype` is another for tests alone.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        dropout: float,
+        *,
+        micro_batch: int | None = None,
+        head_chunk: int = HEAD_CHUNK,
+        dtype: torch.dtype = torch.bfloat16,
+    ) -> None:
+        assert 0 <= dropout < 1
+        self.model, self.config, self.dropout = model, model.config, dropout
+        self.micro_batch, self.head_chunk, self.dtype = micro_batch, head_chunk, dtype
+        self.parameters = list(model.parameters())
+        self.device = self.parameters[0].device
+        self.weights_current = False  # whoever keeps `weights` up to date by itself sets this: `FusedAdamW`
+        self._head: FusedHead | None = None
+        self._buffers: dict[tuple[int, int], _Buffers] = {}
+        padding = -self.config.vocab_size % 256
+        self.weights: dict[Tensor, Tensor] = {}  # of each matrix, its copy in the type in which products run
+        for parameter in self.parameters:
+            if parameter.dim() > 1:
+                rows = parameter.shape[0] + (padding if parameter is model.head.weight else 0)
+                self.weights[parameter] = torch.zeros(rows, parameter.shape[1], dtype=dtype, device=self.device)
+        matrices = list(self.weights)
+        self._copies = [self.weights[p][: len(p)] for p in matrices], matrices
+        self._partial = torch.empty(
+            PARTIAL_SUMS if self.device.type == "cuda" else 2, self.config.hidden_dim, device=self.device
+        )
+
+    @torch.no_grad()
+    def loss_and_gradients(
+        self,
+        ids: Tensor,
+        token_weights: Tensor,
+        first_visible: Tensor | None,
+        window_keys: Tensor,
+        *,
+        accumulate: bool,
+        counted: int | None = None,
+    ) -> Tensor:
+        """`sum(token_weights * nll)`, a float32 scalar on the device, whose gradients are added to the parameters'.
+
+        `ids` `[B, T + 1]`, `token_weights` float32 `[B, T]`, `first_visible` `[B, T]` as `Transformer` takes it,
+        `window_keys` int64 or uint64 `[B]`: each window's key of dropout. Without `accumulate` the gradients are
+        zeroed first. `counted` is the number of token weights that are not 0, or more: knowing it, the head computes
+        those tokens only, which for instruction data is a small part. Nothing here waits for the device.
+        """
+        windows, length = token_weights.shape
+        assert ids.shape == (windows, length + 1) and length % 64 == 0 and length <= self.config.context_window
+        self._prepare_gradients(accumulate)
+        if not self.weights_current:
+            self.copy_weights()
+        keys = window_keys.view(torch.int64)
+        visible = None if first_visible is None else first_visible.to(torch.int32).contiguous()
+        inputs, targets = ids[:, :-1].to(torch.int32).contiguous(), ids[:, 1:].to(torch.int32).contiguous()
+        step = self.micro_batch or windows
+        losses = []
+        for first in range(0, windows, step):
+            part = slice(first, first + step)
+            seen = None if visible is None else visible[part]
+            buffers = self._buffers_for(len(keys[part]), length)
+            self._forward(buffers, inputs[part].view(-1), seen, keys[part])
+            losses.append(self._loss(buffers, targets[part].view(-1), token_weights[part].reshape(-1).float(), counted))
+            self._backward(buffers, inputs[part].view(-1), seen, keys[part])
+        return torch.stack(losses).sum()
+
+    def copy_weights(self) -> None:
+        """Rounds the parameters to the copies that the products read. Called by each `loss_and_gradients`."""
+        torch._foreach_copy_(*self._copies)
+
+    def _prepare_gradients(self, accumulate: bool) -> None:
+        if any(parameter.grad is None for parameter in self.parameters):
+            flat = torch.zeros(sum(p.numel() for p in self.parameters), device=self.device)
+            pieces = flat.split([p.numel() for p in self.parameters])
+            for parameter, piece in zip(self.parameters, pieces, strict=True):
+                if parameter.grad is not None and accumulate:
+                    piece.copy_(parameter.grad.view(-1))
+                parameter.grad = piece.view_as(parameter)
+        elif not accumulate:
+            torch._foreach_zero_([gradient_of(parameter) for parameter in self.parameters])
+
+    def _buffers_for(self, windows: int, length: int) -> _Buffers:
+        if (windows, length) not in self._buffers:
+            # What was allocated for another shape is let go first; a call's shorter last micro-batch is a view.
+            largest = next((b for (w, t), b in self._buffers.items() if t == length and w > windows), None)
+            if largest is None:
+                self._buffers.clear()
+                self._buffers[windows, length] = _allocate(self.config, windows, length, self.dtype, self.device)
+            else:
+                self._buffers[windows, length] = _first_windows(largest, windows, length)
+        return self._buffers[windows, length]
+
+    def _forward(self, buffers: _Buffers, ids: Tensor, first_visible: Tensor | None, keys: Tensor) -> None:
+        """From `ids` int32 `[N]` to the last norm's output, `buffers.normed`."""
+        model, weights, dropout, length = self.model, self.weights, self.dropout, len(ids) // len(keys)
+        heads, groups = self.config.core_model.attn.num_heads, self.config.kv_heads
+        blocks: list[Block] = list(model.layers)  # type: ignore[arg-type]
+        start, y = buffers.layers[0], buffers.y
+        embed(
+            ids, weights[model.embedding.weight], blocks[0].attention_norm.weight, keys, dropout, length, start.x,
+            start.normed, start.rstd,
+        )  # fmt: skip
+        for i, (block, layer) in enumerate(zip(blocks, buffers.layers, strict=True)):
+            torch.mm(layer.normed, weights[block.attention.qkv.weight].T, out=layer.qkv)
+            rotate_(layer.qkv, model.rotation, heads, groups, length)
+            if dropout > 0:
+                attention_words(keys, i, layer.rows, layer.columns)
+            attention(layer.qkv, first_visible, layer.rows, layer.columns, dropout, layer.attended, layer.lse)
+            torch.mm(layer.attended, weights[block.attention.output.weight].T, out=y)
+            residual_norm(
+                layer.x, y, block.ffn_norm.weight, keys, output_stream(i), dropout, length, layer.ffn_x,
+                layer.ffn_normed, layer.ffn_rstd,
+            )  # fmt: skip
+            gate_up_swiglu(layer.ffn_normed, weights[block.ffn.gate_up.weight], layer.gate_up, layer.act)
+            torch.mm(layer.act, weights[block.ffn.down.weight].T, out=y)
+            last = i + 1 == len(blocks)
+            after = buffers if last else buffers.layers[i + 1]
+            gain = model.norm.weight if last else blocks[i + 1].attention_norm.weight
+            residual_norm(layer.ffn_x, y, gain, keys, 0, 0.0, length, after.x, after.normed, after.rstd)
+
+    def _loss(self, buffers: _Buffers, targets: Tensor, token_weights: Tensor, counted: int | None) -> Tensor:
+        """The loss of a micro-batch; writes `buffers.normed_grad` and adds to the gradient of the head's weight."""
+        weight = self.model.head.weight
+        if self._head is None:
+            chunk = min(self.head_chunk, max(len(b.x) for b in self._buffers.values()))
+            self._head = FusedHead(len(weight), weight.shape[1], chunk, self.dtype, self.device)
+        operands = self.weights[weight], gradient_of(weight)
+        if counted is None or counted >= len(targets):
+            return self._head(
+                buffers.normed, operands[0], targets, token_weights, buffers.normed_grad, operands[1]
+            ).sum()
+        # Places beyond the last counted token are filled with token 0 at weight 0, which adds nothing.
+        rows = torch.nonzero_static(token_weights, size=counted, fill_value=-1).squeeze(1)
+        weights = token_weights[rows.clamp(min=0)] * (rows >= 0)
+        rows = rows.clamp(min=0)
+        grad = torch.empty(counted, weight.shape[1], dtype=self.dtype, device=self.device)
+        losses = self._head(buffers.normed[rows], operands[0], targets[rows], weights, grad, operands[1])
+        buffers.normed_grad.zero_().index_add_(0, rows, grad)
+        return losses.sum()
+
+    def _backward(self, buffers: _Buffers, ids: Tensor, first_visible: Tensor | None, keys: Tensor) -> None:
+        """From `buffers.normed_grad` back to the embedding, adding to every other gradient."""
+        model, weights, dropout, length = self.model, self.weights, self.dropout, len(ids) // len(keys)
+        b, partial = buffers, self._partial
+        residual_norm_backward(
+            b.normed_grad, b.x, b.rstd, model.norm.weight, None, b.grad, gradient_of(model.norm.weight), partial
+        )
+        for i in reversed(range(len(b.layers))):
+            layer, block = b.layers[i], model.layers[i]
+            assert isinstance(block, Block)
+            down, gate_up = block.ffn.down.weight, block.ffn.gate_up.weight
+            output, qkv = block.attention.output.weight, block.attention.qkv.weight
+
+            add_product(gradient_of(down), b.grad.T, layer.act)
+            torch.mm(b.grad, weights[down], out=b.act_grad)
+            swiglu_backward(layer.gate_up, b.act_grad, b.gate_up_grad)
+            add_product(gradient_of(gate_up), b.gate_up_grad.T, layer.ffn_normed)
+            torch.mm(b.gate_up_grad, weights[gate_up], out=b.normed_grad)
+            residual_norm_backward(
+                b.normed_grad, layer.ffn_x, layer.ffn_rstd, block.ffn_norm.weight, b.grad, b.ffn_grad,
+                gradient_of(block.ffn_norm.weight), partial, dy=b.y, keys=keys, stream=output_stream(i),
+                dropout=dropout, length=length,
+            )  # fmt: skip
+
+            add_product(gradient_of(output), b.y.T, layer.attended)
+            torch.mm(b.y, weights[output], out=b.attended_grad)
+            attention_backward(
+                layer.qkv, layer.attended, b.attended_grad, layer.lse, first_visible, layer.rows, layer.columns,
+                model.rotation, dropout, b.delta, b.qkv_grad,
+            )  # fmt: skip
+            add_product(gradient_of(qkv), b.qkv_grad.T, layer.normed)
+            torch.mm(b.qkv_grad, weights[qkv], out=b.normed_grad)
+            residual_norm_backward(
+                b.normed_grad, layer.x, layer.rstd, block.attention_norm.weight, b.ffn_grad, b.grad,
+                gradient_of(block.attention_norm.weight), partial,
+            )  # fmt: skip
+        embed_backward(ids, b.grad, keys, dropout, length, gradient_of(model.embedding.weight))
+
+
+def gradient_of(parameter: Tensor) -> Tensor:
+    """The `.grad` of a parameter that has one."""
+    assert parameter.grad is not None
+    return parameter.grad
+
+
+def _first_windows(buffers: _Buffers, windows: int, length: int) -> _Buffers:
+    """The same buffers, cut to their first windows: views."""
+
+    def cut(tensor: Tensor) -> Tensor:
+        return tensor[:windows] if tensor.dim() == 3 else tensor[: windows * length]
+
+    def parts(of: _Layer | _Buffers) -> dict[str, Tensor]:
+        return {name: cut(value) for name, value in vars(of).items() if isinstance(value, Tensor)}
+
+    return _Buffers(layers=[_Layer(**parts(layer)) for layer in buffers.layers], **parts(buffers))

@@ -1,0 +1,44 @@
+"""Whether the fused kernels can train a model on a device. Imports nothing of them, so it can always be asked."""
+
+import importlib.util
+
+import torch
+
+from stochastok_cli.config import ModelConfig
+
+HEAD_DIMS = (32, 64)
+LENGTH_MULTIPLE = 64  # an attention tile; a window is made of whole ones
+WIDTH_MULTIPLE = 64  # the depth of a tile of the products
+LARGEST_WIDTH = 4096  # a program holds whole rows of the residual stream
+
+
+def supported(config: ModelConfig, device: torch.device) -> str | None:
+    """None if the fused kernels can train this model there, else why not, in words that complete "because"."""
+    return unsupported_shape(config) or unsupported_device(device)
+
+
+def unsupported_device(device: torch.device) -> str | None:
+    if device.type != "cuda":
+        return f"they are for NVIDIA GPUs, and the device is {device.type!r}"
+    major, minor = torch.cuda.get_device_capability(device)
+    if major != 9:
+        return f"their tiles are made for compute capability 9 (H100, H200), and this GPU has {major}.{minor}"
+    if importlib.util.find_spec("triton") is None:
+        return "the package `triton` is not installed"
+    return None
+
+
+def unsupported_shape(config: ModelConfig) -> str | None:
+    ffn_dim = config.core_model.ffn.ffn_dim
+    if config.head_dim not in HEAD_DIMS:
+        return f"they take heads of width {' or '.join(map(str, HEAD_DIMS))}, and these have {config.head_dim}"
+    if config.context_window % LENGTH_MULTIPLE:
+        return f"they take context windows of a multiple of {LENGTH_MULTIPLE}, and this is {config.context_window}"
+    if config.hidden_dim % WIDTH_MULTIPLE or config.hidden_dim > LARGEST_WIDTH:
+        return (
+            f"they take a hidden_dim of a multiple of {WIDTH_MULTIPLE} up to {LARGEST_WIDTH}, and this is "
+            f"{config.hidden_dim}"
+        )
+    if ffn_dim % 8:
+        return f"they take an ffn_dim of a multiple of 8 (rows of 16 bytes), and this is {ffn_dim}"
+    return None

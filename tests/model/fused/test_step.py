@@ -1,0 +1,150 @@
+"""The whole step against the reference model and its head loss."""
+
+import pytest
+import torch
+
+from stochastok_cli.model.head_loss import head_loss
+from stochastok_cli.model.transformer import Transformer
+from tests.model.fused.twins import fused_config, hidden_states, packed_rows, random_keys, relative_error
+from tests.model.small_models import random_ids, sharp_model
+
+WINDOWS = 2
+
+
+def _model(config, device):
+    """Weights that bfloat16 holds exactly, so that only activations are rounded."""
+    model = sharp_model(config).to(device).train()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.bfloat16())
+    return model
+
+
+def _batch(config, device, packed=False):
+    length = config.context_window
+    ids = random_ids(WINDOWS, length + 1, vocab_size=config.vocab_size).to(device)
+    if packed:
+        first_visible, token_weights = packed_rows(WINDOWS, length, device)
+    else:
+        first_visible, token_weights = None, torch.rand(WINDOWS, length, device=device) / length
+    return ids, token_weights, first_visible, random_keys(WINDOWS, device)
+
+
+def _reference(model, ids, token_weights, first_visible, keys, dropout):
+    if dropout:
+        hidden = hidden_states(model, ids[:, :-1], first_visible, keys, dropout)
+    else:
+        hidden = model(ids[:, :-1], first_visible)
+    loss = head_loss(hidden.flatten(0, 1), model.head_weight, ids[:, 1:].flatten(), token_weights.flatten())
+    model.zero_grad()
+    loss.backward()
+    return loss.detach(), _gradients(model)
+
+
+def _gradients(model):
+    return {name: p.grad.clone() for name, p in model.named_parameters()}
+
+
+def _step(model, dropout, dtype, **options):
+    from stochastok_cli.model.fused.step import FusedStep
+
+    return FusedStep(model, dropout, dtype=dtype, **options)
+
+
+def _assert_close(found, expected, tolerance):
+    assert relative_error(found[0], expected[0]) < tolerance / 10
+    for name, gradient in expected[1].items():
+        assert relative_error(found[1][name], gradient) < tolerance, name
+
+
+def test_twin_is_the_reference_model_where_nothing_is_dropped():
+    model = sharp_model(fused_config())
+    ids, _, first_visible, keys = _batch(model.config, torch.device("cpu"), packed=True)
+    torch.testing.assert_close(
+        hidden_states(model, ids[:, :-1], first_visible, keys, 0.0), model(ids[:, :-1], first_visible)
+    )
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["causal", "packed"])
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize(("head_dim", "tied"), [(32, True), (64, False)])
+def test_loss_and_gradients_are_the_references(packed, dropout, head_dim, tied, device, dtype, tolerance):
+    model = _model(fused_config(head_dim=head_dim, tied=tied), device)
+    batch = _batch(model.config, device, packed)
+    expected = _reference(model, *batch, dropout)
+    model.zero_grad()
+    loss = _step(model, dropout, dtype).loss_and_gradients(*batch, accumulate=False)
+    _assert_close((loss, _gradients(model)), expected, tolerance)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["causal", "packed"])
+def test_windows_may_be_split_and_merged(packed, device, dtype, tolerance):
+    model = _model(fused_config(layers=1), device)
+    ids, token_weights, first_visible, keys = _batch(model.config, device, packed)
+    merged = _step(model, 0.1, dtype).loss_and_gradients(ids, token_weights, first_visible, keys, accumulate=False)
+    expected = merged, _gradients(model)
+
+    split = _step(model, 0.1, dtype, micro_batch=1, head_chunk=100)
+    loss = split.loss_and_gradients(ids, token_weights, first_visible, keys, accumulate=False)
+    _assert_close((loss, _gradients(model)), expected, tolerance / 2)
+
+    losses = []
+    for i in range(WINDOWS):
+        part = slice(i, i + 1)
+        seen = None if first_visible is None else first_visible[part]
+        losses.append(split.loss_and_gradients(ids[part], token_weights[part], seen, keys[part], accumulate=i > 0))
+    _assert_close((sum(losses), _gradients(model)), expected, tolerance / 2)
+
+
+def test_rows_that_do_not_count_are_left_to_nobody(device, dtype, tolerance):
+    model = _model(fused_config(layers=1), device)
+    batch = _batch(model.config, device, packed=True)
+    step = _step(model, 0.1, dtype)
+    expected = step.loss_and_gradients(*batch, accumulate=False), _gradients(model)
+    counted = int((batch[1] != 0).sum())
+    for bound in (counted, counted + 7):
+        loss = step.loss_and_gradients(*batch, accumulate=False, counted=bound)
+        _assert_close((loss, _gradients(model)), expected, tolerance / 2)
+
+
+def test_gradients_add_up_where_the_trainer_keeps_them(device, dtype, tolerance):
+    model = _model(fused_config(layers=1), device)
+    batch = _batch(model.config, device)
+    flat = torch.zeros(model.num_parameters(), device=device)
+    start = 0
+    for parameter in model.parameters():
+        parameter.grad = flat[start : start + parameter.numel()].view_as(parameter)
+        start += parameter.numel()
+    step = _step(model, 0.1, dtype)
+    step.loss_and_gradients(*batch, accumulate=True)
+    once = flat.clone()
+    step.loss_and_gradients(*batch, accumulate=True)
+    assert relative_error(flat, 2 * once) < tolerance
+
+
+def test_keys_may_be_unsigned(device, dtype):
+    model = _model(fused_config(layers=1), device)
+    ids, token_weights, first_visible, keys = _batch(model.config, device)
+    step = _step(model, 0.1, dtype)
+    losses = [
+        step.loss_and_gradients(ids, token_weights, first_visible, k, accumulate=False)
+        for k in (keys, keys.view(torch.uint64))
+    ]
+    torch.testing.assert_close(losses[0], losses[1])
+
+
+def test_shipped_model_is_supported_but_for_the_device():
+    from stochastok_cli.config import ModelConfig
+    from stochastok_cli.model.fused.support import supported, unsupported_shape
+
+    assert unsupported_shape(ModelConfig()) is None
+    assert "NVIDIA" in supported(ModelConfig(), torch.device("cpu"))
+
+
+def test_shapes_that_do_not_fit_are_named():
+    from stochastok_cli.model.fused.support import unsupported_shape
+
+    assert "context windows of a multiple of 64" in unsupported_shape(fused_config(context_window=100))
+    assert "heads of width 32 or 64, and these have 16" in unsupported_shape(fused_config(head_dim=16))
+    with torch.device("meta"):
+        assert Transformer(fused_config()).num_parameters() > 0
