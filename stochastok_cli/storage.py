@@ -66,7 +66,7 @@ def make_folder(
             "format": 1,
             **entries,
             "options": options,
-            "made_by": {"version": __version__, "command": _command_line()},
+            "made_by": {"version": __version__, "command": command_line()},
             "files": {name: checksum(temporary / name) for name in _files_below(temporary)},
         }
         write_json(temporary / MANIFEST, manifest)
@@ -173,7 +173,8 @@ def _sync_directory(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _command_line() -> str:
+def command_line() -> str:
+    """The command that is running, as a person would type it."""
     import shlex
 
     return shlex.join(["stochastok" if Path(sys.argv[0]).name.startswith("stochastok") else "python", *sys.argv[1:]])

@@ -6,7 +6,20 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent / "stochastok_cli"
-ORDER = "errors config storage randomness hub tokens data model evaluation training report cli".split()
+ORDER = [
+    "errors",
+    "config",
+    "storage",
+    "randomness",
+    "hub",
+    "tokens",
+    "data",
+    "model",
+    "evaluation",
+    "training",
+    "report",
+    "cli",
+]
 HEAVY = {"torch", "datasets", "numba", "transformers", "pyarrow", "tiktoken", "tokenizers", "huggingface_hub"}
 
 

@@ -26,15 +26,15 @@ def expand(
     samples: Annotated[int, typer.Option("--samples", min=1, help="With --text: how many to show.")] = 6,
     max_splits: Annotated[
         int | None,
-        typer.Option("--max-splits", min=0, help="Most splits in one document. [dim][default: no limit][/dim]"),
+        typer.Option("--max-splits", min=0, help="Most splits in one document.", show_default="no limit"),
     ] = None,
     out_name: Annotated[
-        str | None, typer.Option("--out-name", help="Name of the result. [dim][default: NAME-<method><p>][/dim]")
+        str | None, typer.Option("--out-name", help="Name of the result.", show_default="NAME-<method><p>")
     ] = None,
     tokenizer: Annotated[
         str | None,
         typer.Option(
-            "--tokenizer", help="Tokenizer of --text or of a dataset without a manifest. [dim][default: gpt2][/dim]"
+            "--tokenizer", help="Tokenizer of --text or of a dataset without a manifest.", show_default="gpt2"
         ),
     ] = None,
     data_dir: options.DataDir = Path("data"),
@@ -59,24 +59,31 @@ def expand(
         return
     if name is None:
         raise UserError("nothing to expand", fix='name a folder under data_as_memmaps, or give --text "…"')
-    from stochastok_cli.data.expanded import make_expanded
+    from stochastok_cli.data.expanded import expanded_name, make_expanded
     from stochastok_cli.data.memmap import Corpus, memmap_root
 
-    corpus = Corpus(memmap_root(data_dir) / name, tokenizer)
-    with progress.progress_bar() as report:
-        made = make_expanded(
-            corpus,
-            p=expand_prop,
-            method=method,
-            seed=seed,
-            out_name=out_name,
-            max_splits=max_splits,
-            threads=num_proc,
-            force=force,
-            progress=report,
-        )
-    growth = made.manifest["splits"]["train"]["tokens"] / max(corpus.num_tokens["train"], 1)
-    progress.note(f"{options.summary(made)} ({growth:.3f} times the tokens)")
+    if pull:
+        folder = out_name or expanded_name(name, method, expand_prop)
+        made = options.pull(folder, None, data_dir, repo, hf_username, tokenizer, force)
+        progress.note(options.summary(made))
+    else:
+        corpus = Corpus(memmap_root(data_dir) / name, tokenizer)
+        with progress.progress_bar() as report:
+            made = make_expanded(
+                corpus,
+                p=expand_prop,
+                method=method,
+                seed=seed,
+                out_name=out_name,
+                max_splits=max_splits,
+                threads=num_proc,
+                force=force,
+                progress=report,
+            )
+        growth = made.manifest["splits"]["train"]["tokens"] / max(corpus.num_tokens["train"], 1)
+        progress.note(f"{options.summary(made)} ({growth:.3f} times the tokens)")
+    if push:
+        options.push_corpus(made.path, None if pull else repo, hf_username, private)
     options.print_result(made, as_json)
 
 

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from stochastok_cli.storage import Made
+from stochastok_cli.cli import progress
+from stochastok_cli.storage import Made, command_line
 
 DataDir = Annotated[Path, typer.Option("--data-dir", help="Folder under which all data lie.")]
 Tokenizer = Annotated[
@@ -17,7 +18,7 @@ Tokenizer = Annotated[
 Seed = Annotated[int, typer.Option("--seed", help="Names the random numbers: the same seed gives the same bytes.")]
 Force = Annotated[bool, typer.Option("--force", help="Make it again if it exists.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout instead of the path.")]
-NumProc = Annotated[int, typer.Option("--num-proc", min=1, help="Threads. [dim]Never changes the result.[/dim]")]
+NumProc = Annotated[int, typer.Option("--num-proc", min=1, help="Threads. Never changes the result.")]
 
 Pull = Annotated[bool, typer.Option("--pull", help="Fetch the finished dataset from the Hugging Face Hub instead.")]
 Repo = Annotated[
@@ -34,6 +35,34 @@ Private = Annotated[bool, typer.Option("--private", help="Make the repository on
 def available_cpus() -> int:
     """The number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def pull(
+    folder: str,
+    source: str | None,
+    data_dir: Path,
+    repo: str | None,
+    username: str | None,
+    tokenizer: str | None,
+    force: bool,
+) -> Made:
+    """What `--pull` does, for `tokenize` and for `expand`."""
+    from stochastok_cli.data.exchange import candidate_repos, pull_corpus
+
+    repos = candidate_repos(source, repo, username, folder)
+    with progress.progress_bar() as report:
+        return pull_corpus(repos, folder, data_dir, tokenizer=tokenizer, force=force, progress=report)
+
+
+def push_corpus(folder: Path, repo: str | None, username: str | None, private: bool) -> None:
+    """What `--push` does, for `tokenize` and for `expand`."""
+    from stochastok_cli.data import exchange
+
+    with progress.progress_bar() as report:
+        pushed = exchange.push_corpus(
+            folder, repo=repo, username=username, private=private, again=command_line(), progress=report
+        )
+    progress.note(f"pushed to {pushed.url} (commit {pushed.revision[:12]})")
 
 
 def print_result(made: Made, as_json: bool, **more: Any) -> None:

@@ -19,13 +19,18 @@ def tokenize(
             help="A file or folder (.txt, .jsonl, .parquet; .gz, .bz2, .xz too), a dataset id on the Hub, or `sample`.",
         ),
     ],
-    name: Annotated[
-        str | None, typer.Option("--name", help="Name of the dataset. [dim][default: from SOURCE][/dim]")
-    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the dataset.", show_default="from SOURCE")] = None,
     text_column: Annotated[str, typer.Option("--text-column", help="Column or JSON key that holds the text.")] = "text",
     subset: Annotated[str | None, typer.Option("--subset", help="Configuration of a dataset on the Hub.")] = None,
     split: Annotated[str, typer.Option("--split", help="Split of a dataset on the Hub.")] = "train",
-    tokenizer: options.Tokenizer = "gpt2",
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            "--tokenizer",
+            help="gpt2, sample2k, a tiktoken encoding, or the path of a tokenizer.json.",
+            show_default="gpt2",
+        ),
+    ] = None,
     val_fraction: Annotated[
         float, typer.Option("--val-fraction", help="Share of the documents that validate, in [0, 1).")
     ] = 0.01,
@@ -49,24 +54,30 @@ def tokenize(
     Prints the path of the finished folder. One that exists already, made with the same options, is left alone.
     """
     from stochastok_cli.data.sources import open_source
-    from stochastok_cli.data.tokenized import make_tokenized
+    from stochastok_cli.data.tokenized import make_tokenized, tokenized_name
     from stochastok_cli.tokens.vocabulary import load_vocabulary
 
     if errors not in ("strict", "replace"):
         raise UserError(f"--errors {errors!r} is not known", fix="give strict or replace")
-    vocabulary = load_vocabulary(tokenizer)
-    text = open_source(source, text_column, errors=errors, subset=subset, split=split)
-    with progress.progress_bar() as report:
-        made = make_tokenized(
-            text,
-            vocabulary,
-            data_dir,
-            name=name,
-            val_fraction=val_fraction,
-            seed=seed,
-            threads=num_proc,
-            force=force,
-            progress=report,
-        )
+    if pull:
+        folder = tokenized_name(name or Path(source).name)
+        made = options.pull(folder, source, data_dir, repo, hf_username, tokenizer, force)
+    else:
+        vocabulary = load_vocabulary(tokenizer or "gpt2")
+        text = open_source(source, text_column, errors=errors, subset=subset, split=split)
+        with progress.progress_bar() as report:
+            made = make_tokenized(
+                text,
+                vocabulary,
+                data_dir,
+                name=name,
+                val_fraction=val_fraction,
+                seed=seed,
+                threads=num_proc,
+                force=force,
+                progress=report,
+            )
     progress.note(options.summary(made))
+    if push:
+        options.push_corpus(made.path, None if pull else repo, hf_username, private)
     options.print_result(made, as_json)

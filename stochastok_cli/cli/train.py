@@ -57,9 +57,12 @@ def train(
 ) -> None:
     """Train a model, or go on where the same command stopped.
 
-    Prints the run's folder: config.yaml, metrics.jsonl, train.log and step_<N>/ checkpoints, which Hugging Face
-    transformers opens. A run that is complete is left alone. Uses every visible GPU, or the CPU. SIGINT (Ctrl-C),
-    SIGTERM and SIGUSR1 make it finish the iteration, save and exit with code 75: run the same command again to go on.
+    Prints the run's folder, which holds config.yaml, metrics.jsonl, train.log
+    and step_<N>/ checkpoints that Hugging Face transformers opens. A run that is
+    complete is left alone. Uses every visible GPU, or the CPU.
+
+    SIGINT (Ctrl-C), SIGTERM and SIGUSR1 make it finish the iteration, save and
+    exit with code 75: run the same command again to go on.
     """
     # Read when torch is loaded: threads that wait by spinning make a busy CPU many times slower than sleeping ones do.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

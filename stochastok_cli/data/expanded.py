@@ -61,7 +61,7 @@ def make_expanded(
                     progress(f"expand {split}", stop, len(ids))
             index += documents
             splits[split] = {"documents": documents, "tokens": tokens}
-        made_from = {"name": corpus.name, "fingerprint": corpus.fingerprint}
+        made_from = {"name": corpus.name, "fingerprint": corpus.fingerprint, "licence": corpus.licence}
         return corpus_manifest("expanded", corpus.vocabulary, splits, made_from)
 
     return make_folder(final, options, build, force=force)

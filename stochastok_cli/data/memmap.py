@@ -72,6 +72,11 @@ class BinFolder:
     def end_of_text(self) -> int:
         return self.manifest["end_of_text"] if self.manifest else self.vocabulary.end_of_text
 
+    @property
+    def licence(self) -> str | None:
+        """The licence of the text that the ids come from, where it is known."""
+        return ((self.manifest or {}).get("made_from") or {}).get("licence")
+
     @functools.cached_property
     def fingerprint(self) -> str:
         """A name for the content. Where there is no manifest, from sizes and the first and last bytes of the files."""

@@ -86,6 +86,9 @@ def _hub_source(repo: str, text_column: str, subset: str | None, split: str) -> 
 
     rows, total, revision = hub.load_text_dataset(repo, text_column, subset=subset, split=split)
 
+    def made_from() -> dict[str, Any]:
+        return {"name": repo, "fingerprint": revision, "licence": hub.licence_of(repo)}
+
     def batches() -> Iterator[tuple[list[str], int]]:
         done = 0
         for documents in rows():
@@ -93,7 +96,7 @@ def _hub_source(repo: str, text_column: str, subset: str | None, split: str) -> 
             yield documents, done
 
     options = {"source": repo, "subset": subset, "split": split, "revision": revision, "text_column": text_column}
-    return Source(repo.rpartition("/")[2], batches, total, options, lambda: {"name": repo, "fingerprint": revision})
+    return Source(repo.rpartition("/")[2], batches, total, options, made_from)
 
 
 def _files(path: Path) -> list[Path]:

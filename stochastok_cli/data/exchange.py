@@ -1,0 +1,156 @@
+"""Corpora to and from the Hub: a dataset with a column `ids` becomes a memmap folder, and the reverse."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stochastok_cli import hub
+from stochastok_cli.data.memmap import SPLITS, Corpus, corpus_manifest, document_batches, memmap_root
+from stochastok_cli.errors import UserError
+from stochastok_cli.storage import Made, Progress, make_folder, read_manifest, silent
+from stochastok_cli.tokens.vocabulary import Vocabulary, load_vocabulary
+
+_PUBLISHED = "anyasims"  # who published the paper's tokenized and expanded corpora
+_OTHER_NAMES = {"train": ("train",), "val": ("val", "validation", "test")}
+_BATCH_TOKENS = 1_000_000
+
+
+def pull_corpus(
+    repos: list[str],
+    name: str,
+    data_dir: Path,
+    *,
+    tokenizer: str | None = None,
+    force: bool = False,
+    progress: Progress = silent,
+) -> Made:
+    """Fetches a tokenized dataset from the Hub into `<data_dir>/data_as_memmaps/<name>`, as it streams in.
+
+    Of `repos` (each perhaps with `@REVISION`) the first that has a column `ids` is taken. Rows of a repository that
+    carries no manifest of ours get the end-of-text id where they end without it. Raises UserError if none is such a
+    dataset, if ids are outside the vocabulary, and for what the Hub refuses; nothing appears then.
+    """
+    final = memmap_root(data_dir) / name
+    there = (read_manifest(final) or {}).get("options", {})
+    asked = [hub.split_revision(repo) for repo in repos]
+    if not force and (there.get("repo"), there.get("asked")) in asked:
+        return Made(final, read_manifest(final) or {}, fresh=False)  # without a question to the Hub
+    data, revision = _first_with_ids(asked)
+    vocabulary = _vocabulary(data, tokenizer)
+    splits = {split: _split_name(data, split) for split in SPLITS}
+    made = {key: value for key, value in _options(data).items() if key in ("method", "p", "seed")}
+    options = {"repo": data.repo, "asked": revision, "revision": data.revision, **made}
+
+    def build(folder: Path) -> dict[str, Any]:
+        counts = {
+            split: _write_split(data, their, vocabulary, folder / f"{split}.bin", progress)
+            for split, their in splits.items()
+        }
+        made_from = {"name": data.repo, "fingerprint": data.revision, "licence": data.licence}
+        return corpus_manifest("expanded" if made else "tokenized", vocabulary, counts, made_from)
+
+    return make_folder(final, options, build, force=force)
+
+
+def candidate_repos(source: str | None, repo: str | None, username: str | None, name: str) -> list[str]:
+    """Where a pull looks: `--repo`, else SOURCE itself, else the folder's name at the user's or the paper's account."""
+    if repo:
+        return [repo]
+    own = [source] if source and "/" in source and hub.looks_like_repo(source) else []
+    return [*own, f"{username or _PUBLISHED}/{name}"]
+
+
+def push_corpus(
+    folder: Path, *, repo: str | None, username: str | None, private: bool, again: str, progress: Progress = silent
+) -> hub.Pushed:
+    """Uploads a memmap folder as a dataset with the columns `ids` and `len`, its manifest and a card.
+
+    The repository is `repo`, else the folder's name at `username` or the logged-in user. `again` is the command to
+    name if the upload fails.
+    """
+    corpus = Corpus(folder)
+    hub.require_token()
+    repo = repo or f"{username or hub.username()}/{corpus.name}"
+
+    def documents(split: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        ids = corpus.ids(split)
+        for start, stop, lengths in document_batches(ids, corpus.end_of_text, _BATCH_TOKENS):
+            yield ids[start:stop], lengths
+
+    manifest = corpus.manifest
+    if manifest is None:  # written by the reference: count what a manifest would say
+        lengths = {split: [n for _, n in documents(split)] for split in SPLITS}
+        counts = {s: {"documents": sum(map(len, n)), "tokens": len(corpus.ids(s))} for s, n in lengths.items()}
+        manifest = {"format": 1, **corpus_manifest("tokenized", corpus.vocabulary, counts, None)}
+    batches = {split: lambda split=split: documents(split) for split in SPLITS}
+    return hub.push_corpus(
+        repo, batches, manifest, again=again, private=private, licence=corpus.licence, progress=progress
+    )
+
+
+def _first_with_ids(asked: list[tuple[str, str | None]]) -> tuple[hub.HubDataset, str | None]:
+    *others, last = asked
+    for repo, revision in others:
+        try:
+            return hub.stream_ids(repo, revision), revision
+        except UserError as error:
+            if "'ids'" not in str(error):
+                raise
+    return hub.stream_ids(*last), last[1]
+
+
+def _options(data: hub.HubDataset) -> dict[str, Any]:
+    return (data.manifest or {}).get("options", {})
+
+
+def _vocabulary(data: hub.HubDataset, tokenizer: str | None) -> Vocabulary:
+    recorded = data.manifest["tokenizer"] if data.manifest else None
+    vocabulary = load_vocabulary(tokenizer or (recorded["name"] if recorded else "gpt2"))
+    if recorded and vocabulary.fingerprint != recorded["fingerprint"]:
+        raise UserError(
+            f"{data.repo} was made with the tokenizer {recorded['name']!r}; {vocabulary.name!r} is another one",
+            fix="name the one it was made with (--tokenizer)",
+        )
+    return vocabulary
+
+
+def _split_name(data: hub.HubDataset, split: str) -> str | None:
+    """What the repository calls a split; None for one that is known to be empty and was not uploaded."""
+    for name in _OTHER_NAMES[split]:
+        if name in data.splits:
+            return name
+    if data.manifest and data.manifest["splits"].get(split, {}).get("documents") == 0:
+        return None
+    raise UserError(f"{data.repo} has no split {split!r}", fix=f"it has {', '.join(data.splits) or 'none'}")
+
+
+def _write_split(
+    data: hub.HubDataset, split: str | None, vocabulary: Vocabulary, file: Path, progress: Progress
+) -> dict[str, int]:
+    documents = tokens = 0
+    with open(file, "wb") as out:
+        for ids, lengths in data.ids(split) if split else ():
+            low, high = (int(ids.min()), int(ids.max())) if len(ids) else (0, 0)
+            if low < 0 or high >= vocabulary.size:
+                raise UserError(
+                    f"{data.repo} ({split}, rows {documents} to {documents + len(lengths)}) holds the id "
+                    f"{low if low < 0 else high}, which {vocabulary.name!r} does not have",
+                    fix="name the tokenizer that it was made with (--tokenizer)",
+                )
+            if data.manifest is None:
+                ids, lengths = _with_ends(ids, lengths, vocabulary.end_of_text)
+            ids.astype(vocabulary.dtype, copy=False).tofile(out)
+            documents += len(lengths)
+            tokens += len(ids)
+            progress(f"pull {split}", documents, data.num_rows(split or "") or 0)
+    return {"documents": documents, "tokens": tokens}
+
+
+def _with_ends(ids: np.ndarray, lengths: np.ndarray, end_of_text: int) -> tuple[np.ndarray, np.ndarray]:
+    """Documents that all end with the end-of-text id."""
+    ends = np.cumsum(lengths)
+    last = np.where(lengths > 0, ids[np.maximum(ends - 1, 0)] if len(ids) else 0, -1)
+    lacking = np.where((lengths == 0) | (last != end_of_text))[0]
+    return np.insert(ids, ends[lacking], end_of_text), lengths + np.isin(np.arange(len(lengths)), lacking)
