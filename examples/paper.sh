@@ -11,7 +11,7 @@ out=${OUT:-paper-output}
 here=(--data-dir "$out/data")
 to=("${here[@]}" "general.paths.checkpoint_dir=$out/checkpoints")
 if [[ ${1:-} == --tiny ]]; then
-    source=sample name=sample tokenizer=sample2k digits=1 words=(--train-size 500 --val-size 50)
+    source=sample name=sample tokenizer=sample2k digits=2 words=(--train-size 500 --val-size 50)
     pretrain=(model.vocab_size=2048 model.hidden_dim=32 model.context_window=96 model.core_model.num_layers=1
         model.core_model.ffn.ffn_dim=64 model.core_model.attn.num_heads=2 model.core_model.attn.group_size=1
         trainer.training.batch_size=2 trainer.training.gradient_accumulation_steps=1 trainer.training.max_iters=4
@@ -45,7 +45,7 @@ stochastok eval "${tuned[@]}" --evaluator mcq --benchmarks langgame-train,langga
 # 3. Addition: one model for each tokenization, each evaluated in all of them
 stochastok make-addition --num-digits "$digits" --tokenizer "$tokenizer" "${here[@]}"
 added=()
-for form in base stochastok character; do
+for form in base stochastok character bpe_dropout; do
     added+=("$(stochastok train --config pretraining "${to[@]}" --run-name "addition-$form" \
         "trainer.dataset.name=multi_digit_addition_$form" 'trainer.eval=[{evaluator:"math_generation",num_samples:100}]' \
         "${pretrain[@]}")")

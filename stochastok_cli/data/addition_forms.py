@@ -24,12 +24,19 @@ class Form(NamedTuple):
 
 
 def addition_forms(vocabulary: Vocabulary, seed: int) -> dict[str, Form]:
-    """All forms by name, the canonical one first. Raises UserError if the vocabulary lacks one."""
-    return {
+    """All forms by name, the canonical one first; bpe_dropout where the vocabulary has a merge list.
+
+    Raises UserError if the vocabulary lacks a character of addition.
+    """
+    forms = {
         "base": Form(lambda ids, lengths, first_index: (ids, lengths), {}),
         "stochastok": Form(StochasTok(vocabulary, p=1.0, seed=seed).documents, {"method": "stochastok", "p": 1.0}),
         "character": Form(_characters(vocabulary), {}),
     }
+    if vocabulary.merges:
+        dropout = StochasTok(vocabulary, p=0.1, method="bpe-dropout", seed=seed)
+        forms["bpe_dropout"] = Form(dropout.documents, {"method": "bpe-dropout", "p": 0.1})
+    return forms
 
 
 def _characters(vocabulary: Vocabulary) -> Convert:

@@ -17,7 +17,7 @@ from stochastok_cli.tokens.expansion import StochasTok
 from stochastok_cli.tokens.vocabulary import Vocabulary, load_vocabulary
 
 GPT2 = load_vocabulary("gpt2")
-FORMS = ("base", "stochastok", "character")
+FORMS = ("base", "stochastok", "character", "bpe_dropout")
 
 
 def bins(data_dir, form):
