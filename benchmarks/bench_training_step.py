@@ -5,10 +5,11 @@
 
 An iteration is 480 windows of 512 tokens, forward and backward pass with dropout 0.1, clipping and AdamW. Token ids
 follow Zipf's law and are already on the device; instruction data are examples of 30 to 60 tokens packed end to end,
-with the loss on their last two. The baseline is what plain PyTorch does best with this model: modules under `torch.compile`,
-fused projections, cuDNN's attention, the vocabulary padded to 50,304, a head that writes its gradient over the logits,
-8 micro-batches of 60. It has no packed data (it would need a dense mask), so both kinds are compared with the one.
-Times are medians of whole iterations after several seconds of warm-up: at its power limit a card slows down.
+with the loss on their last two. The baseline is what plain PyTorch does best with this model: modules under
+`torch.compile`, fused projections, cuDNN's attention, the vocabulary padded to 50,304, a head that writes its gradient
+over the logits, 8 micro-batches of 60. It has no packed data (that would need a dense mask), so both kinds are
+compared with the one. Times are medians of whole iterations after several seconds of warm-up: at its power limit a
+card slows down.
 """
 
 import argparse

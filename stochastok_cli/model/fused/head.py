@@ -137,6 +137,7 @@ class FusedHead:
         self.exp = torch.empty(chunk, self.padded, dtype=dtype, device=device)
         self.scaled = torch.empty(chunk, depth, dtype=dtype, device=device)
         self.partial = torch.empty(self.padded // TILE["block_n"] * chunk, device=device)
+        self.weight_grad = torch.empty(self.padded, depth, device=device)
         self.label_logit, self.total = torch.empty(2, chunk, device=device)
 
     def __call__(
@@ -148,14 +149,15 @@ class FusedHead:
         float32 `[M]`, `weight_grad` float32 `[V, D]`.
         """
         losses = torch.empty_like(token_weights)
+        self.weight_grad.zero_()
         for first in range(0, len(hidden), self.chunk):
             part = slice(first, first + self.chunk)
-            self._chunk(hidden[part], weight, targets[part], token_weights[part], grad[part], weight_grad, losses[part])
+            self._chunk(hidden[part], weight, targets[part], token_weights[part], grad[part], losses[part])
+        weight_grad += self.weight_grad[: self.vocab]
         return losses
 
     def _chunk(
-        self, hidden: Tensor, weight: Tensor, targets: Tensor, token_weights: Tensor, grad: Tensor, weight_grad: Tensor,
-        losses: Tensor,
+        self, hidden: Tensor, weight: Tensor, targets: Tensor, token_weights: Tensor, grad: Tensor, losses: Tensor,
     ) -> None:  # fmt: skip
         rows, width = hidden.shape
         block, grid, tile = triton.next_power_of_2(width), (triton.cdiv(rows, ROWS),), TILE
@@ -174,7 +176,9 @@ class FusedHead:
             num_warps=4,
         )  # fmt: skip
         torch.mm(exp, weight, out=grad)
-        add_product(weight_grad, exp[:, : self.vocab].T, scaled)
+        # In a buffer with the padding's rows: an odd number of rows sends the product to a kernel half as fast.
+        add_product(self.weight_grad, exp.T, scaled)
         _finish_gradients[grid](
-            hidden, weight, targets, token_weights, self.total, grad, weight_grad, rows, width, block, ROWS, num_warps=4
+            hidden, weight, targets, token_weights, self.total, grad, self.weight_grad, rows, width, block, ROWS,
+            num_warps=4,
         )  # fmt: skip

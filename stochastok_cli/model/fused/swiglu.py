@@ -27,12 +27,11 @@ def _gate_up_swiglu(
 ):  # fmt: skip
     column_tiles: tl.constexpr = (width + block_n - 1) // block_n
     m, n = tile_of(tl.program_id(0), tl.cdiv(row_count, block_m), column_tiles, group)
-    gate = tl.zeros([block_m, block_n], tl.float32)
-    up = tl.zeros([block_m, block_n], tl.float32)
+    both = tl.zeros([block_m, 2 * block_n], tl.float32)
     for k in range(0, depth, block_k):
-        x = x_desc.load([m * block_m, k])
-        gate = tl.dot(x, tl.reshape(weight_desc.load([0, n * block_n, k]), (block_n, block_k)).T, gate)
-        up = tl.dot(x, tl.reshape(weight_desc.load([1, n * block_n, k]), (block_n, block_k)).T, up)
+        weight = tl.reshape(weight_desc.load([0, n * block_n, k]), (2 * block_n, block_k))
+        both = tl.dot(x_desc.load([m * block_m, k]), weight.T, both)
+    gate, up = tl.split(tl.permute(tl.reshape(both, (block_m, 2, block_n)), (0, 2, 1)))
     row, column = (m * block_m + tl.arange(0, block_m)).to(tl.int64), n * block_n + tl.arange(0, block_n)
     inside = (row < row_count)[:, None] & (column < width)[None, :]
     out = gate_up_ptr + row[:, None] * (2 * width) + column[None, :]
@@ -47,7 +46,7 @@ def gate_up_swiglu(x: Tensor, weight: Tensor, gate_up: Tensor, act: Tensor) -> N
     """`gate_up = x weightᵀ` `[N, 2 F]` and `act = silu(gate) * up` `[N, F]`; `x` `[N, D]`, `weight` `[2 F, D]`."""
     (rows, depth), width, tile = x.shape, act.shape[1], TILE
     x_desc = TensorDescriptor.from_tensor(x, [tile["block_m"], tile["block_k"]])
-    weight_desc = TensorDescriptor.from_tensor(weight.view(2, width, depth), [1, tile["block_n"], tile["block_k"]])
+    weight_desc = TensorDescriptor.from_tensor(weight.view(2, width, depth), [2, tile["block_n"], tile["block_k"]])
     programs = triton.cdiv(rows, tile["block_m"]) * triton.cdiv(width, tile["block_n"])
     _gate_up_swiglu[(programs,)](
         x_desc, weight_desc, gate_up, act, rows, depth, width, **tile, num_warps=8, num_stages=3
