@@ -230,7 +230,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--iterations", type=int, default=50)
     parser.add_argument("--micro-batch", type=int, help="windows; all at once if absent")
-    parser.add_argument("--head-chunk", type=int, default=61_440, help="rows whose logits are held at once")
+    parser.add_argument("--head-chunk", type=int, default=122_880, help="rows whose logits are held at once")
     parser.add_argument("--only", choices=["baseline", "pretraining", "instruction"])
     parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()

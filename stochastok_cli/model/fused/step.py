@@ -23,7 +23,7 @@ from stochastok_cli.model.fused.rotary import rotate_
 from stochastok_cli.model.fused.swiglu import gate_up_swiglu, swiglu_backward
 from stochastok_cli.model.transformer import Block, Transformer
 
-HEAD_CHUNK = 61_440  # rows whose logits are held at once: 6.2 GB at the shipped sizes
+HEAD_CHUNK = 122_880  # rows whose logits are held at once: 12.4 GB at the shipped sizes
 
 
 @dataclass
