@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from stochastok_cli.data.memmap import SPLITS, Corpus, corpus_manifest, document_batches
+from stochastok_cli.data.memmap import SPLITS, Corpus, corpus_manifest, document_batches, forget_pages
 from stochastok_cli.storage import Made, Progress, make_folder, silent
 from stochastok_cli.tokens.expansion import StochasTok
 
@@ -54,11 +54,14 @@ def make_expanded(
             documents, tokens = 0, 0
             with open(folder / f"{split}.bin", "wb") as out:
                 jobs = _jobs(expand, ids, corpus.end_of_text, index)
+                done = 0
                 for (expanded, lengths), stop in _in_order(jobs, threads):
                     expanded.tofile(out)
                     documents += len(lengths)
                     tokens += len(expanded)
                     progress(f"expand {split}", stop, len(ids))
+                    forget_pages(ids, done, stop)
+                    done = stop
             index += documents
             splits[split] = {"documents": documents, "tokens": tokens}
         made_from = {"name": corpus.name, "fingerprint": corpus.fingerprint, "licence": corpus.licence}

@@ -6,6 +6,7 @@ a folder without one is read as gpt2's unless another tokenizer is named.
 
 import functools
 import hashlib
+import mmap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -147,3 +148,14 @@ def corpus_manifest(
         "splits": splits,
         "made_from": made_from,
     }
+
+
+def forget_pages(ids: np.ndarray, start: int, stop: int) -> None:
+    """Gives the memory behind `ids[start:stop]` of a memmap back to the system: it would be read from the file again.
+
+    Without it, what a process has read of a large file counts as its memory until the system needs it.
+    """
+    mapping = getattr(ids, "_mmap", None)
+    if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
+        first = start * ids.itemsize // mmap.PAGESIZE * mmap.PAGESIZE
+        mapping.madvise(mmap.MADV_DONTNEED, first, stop * ids.itemsize - first)

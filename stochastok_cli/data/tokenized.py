@@ -5,8 +5,10 @@ corpus split, so memory stays bounded by the batch, not by the corpus (eight byt
 """
 
 import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,7 +19,7 @@ from stochastok_cli.randomness import CORPUS_SEED, corpus_permutation
 from stochastok_cli.storage import Made, Progress, make_folder, silent
 from stochastok_cli.tokens.vocabulary import Vocabulary
 
-_GATHER_TOKENS = 8_000_000
+T = TypeVar("T")
 
 
 def tokenized_name(dataset: str) -> str:
@@ -50,6 +52,7 @@ def make_tokenized(
 
     def build(folder: Path) -> dict[str, Any]:
         encoded = folder / ".encoded"
+        origin = worker.submit(source.made_from)  # a checksum of the source, while there is other work
         lengths = _encode(source, vocabulary, encoded, threads, progress)
         n = len(lengths)
         val = math.ceil(val_fraction * n)
@@ -60,23 +63,33 @@ def make_tokenized(
             )
         starts = np.cumsum(lengths) - lengths
         order = corpus_permutation(n, seed)
-        ids = np.memmap(encoded, vocabulary.dtype, "r")
+        size = vocabulary.dtype.itemsize
         splits = {}
         for split, chosen in (("train", order[val:]), ("val", order[:val])):
-            _gather(ids, starts[chosen], lengths[chosen], folder / f"{split}.bin", split, progress)
+            _gather(encoded, starts[chosen] * size, lengths[chosen] * size, folder / f"{split}.bin", split, progress)
             splits[split] = {"documents": len(chosen), "tokens": int(lengths[chosen].sum())}
-        del ids
         encoded.unlink()
-        return corpus_manifest("tokenized", vocabulary, splits, source.made_from())
+        return corpus_manifest("tokenized", vocabulary, splits, origin.result())
 
-    return make_folder(final, options, build, force=force)
+    with ThreadPoolExecutor(1) as worker:
+        return make_folder(final, options, build, force=force)
+
+
+def read_ahead(items: Iterator[T]) -> Iterator[T]:
+    """The items, each fetched by a thread while the one before it is in use."""
+    with ThreadPoolExecutor(1) as reader:
+        end = object()
+        coming = reader.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = reader.submit(next, items, end)
+            yield item  # type: ignore[misc]
 
 
 def _encode(source: Source, vocabulary: Vocabulary, file: Path, threads: int, progress: Progress) -> np.ndarray:
     """Writes all documents, each with its end-of-text id, in the order of the source; returns their lengths (int64)."""
     all_lengths = [np.empty(0, np.int64)]
     with open(file, "wb") as out:
-        for documents, done in source.batches():
+        for documents, done in read_ahead(source.batches()):
             ids, lengths = vocabulary.encode_batch(documents, threads)
             ends = np.cumsum(lengths)
             np.insert(ids, ends, vocabulary.end_of_text).tofile(out)
@@ -85,18 +98,11 @@ def _encode(source: Source, vocabulary: Vocabulary, file: Path, threads: int, pr
     return np.concatenate(all_lengths)
 
 
-def _gather(
-    ids: np.ndarray, starts: np.ndarray, lengths: np.ndarray, file: Path, split: str, progress: Progress
-) -> None:
-    """Writes documents in another order: document `i` of the output is `ids[starts[i] : starts[i] + lengths[i]]`."""
-    with open(file, "wb") as out:
-        ends = np.cumsum(lengths)
-        first = 0
-        while first < len(lengths):
-            limit = (ends[first - 1] if first else 0) + _GATHER_TOKENS
-            last = max(int(np.searchsorted(ends, limit, "right")), first + 1)
-            np.concatenate(
-                [ids[a : a + n] for a, n in zip(starts[first:last], lengths[first:last], strict=True)]
-            ).tofile(out)
-            progress(f"write {split}", last, len(lengths))
-            first = last
+def _gather(source: Path, starts: np.ndarray, sizes: np.ndarray, file: Path, split: str, progress: Progress) -> None:
+    """Writes documents in another order: `sizes[i]` bytes from `starts[i]` of `source`, for each i in turn."""
+    with open(source, "rb", buffering=0) as encoded, open(file, "wb", buffering=1 << 20) as out:
+        for i, (start, size) in enumerate(zip(starts.tolist(), sizes.tolist(), strict=True)):
+            encoded.seek(start)
+            out.write(encoded.read(size))
+            if i % 1000 == 0:
+                progress(f"write {split}", i, len(starts))

@@ -66,7 +66,11 @@ def unassigned_or_surrogate() -> np.ndarray:
     By this Python's Unicode tables: a code point that is assigned there is assigned in every newer version, with the
     same properties.
     """
-    return np.array([unicodedata.category(chr(point)) in ("Cn", "Cs") for point in range(sys.maxunicode + 1)])
+    odd = np.ones(sys.maxunicode + 1, dtype=np.bool_)
+    for low, high in ((0, 0x40000), (0xE0000, 0xE1000)):  # the other planes below the private ones are empty
+        odd[low:high] = [unicodedata.category(chr(point)) in ("Cn", "Cs") for point in range(low, high)]
+    odd[0xF0000:] = np.arange(0xF0000, len(odd)) & 0xFFFE == 0xFFFE  # private use, but for two code points a plane
+    return odd
 
 
 def resident_memory() -> int:

@@ -39,7 +39,8 @@ def test_document_by_document(corpus):
     for split in ("train", "val"):
         assert decode(expanded.ids(split)) == decode(corpus.ids(split))
         assert made.manifest["splits"][split]["tokens"] == len(expanded.ids(split)) > len(corpus.ids(split))
-    assert made.manifest["made_from"] == {"name": "sample-tokenized", "fingerprint": corpus.fingerprint}
+    assert made.manifest["made_from"]["name"] == "sample-tokenized"
+    assert made.manifest["made_from"]["fingerprint"] == corpus.fingerprint
 
 
 def test_neither_threads_nor_batches_change_a_byte(corpus, monkeypatch):

@@ -109,7 +109,6 @@ def test_batches_and_threads_change_nothing(tmp_path, monkeypatch):
     (tmp_path / "c.jsonl").write_bytes(jsonl(TEXTS))
     one = tokenize(tmp_path / "c.jsonl", tmp_path, name="one")
     monkeypatch.setattr("stochastok_cli.data.sources._BATCH_CHARACTERS", 500)
-    monkeypatch.setattr("stochastok_cli.data.tokenized._GATHER_TOKENS", 100)
     two = tokenize(tmp_path / "c.jsonl", tmp_path, name="two", threads=3)
     assert one.manifest["files"] == two.manifest["files"]
 

@@ -1,0 +1,66 @@
+"""Speed of the split table and of every expansion method, one thread, on documents of two lengths.
+
+Usage: python benchmarks/bench_expansion.py [FILE.bin]     (uint16 gpt2 ids; else the bundled sample is tokenized)
+Compiled code is warmed up first. The baseline is the algorithm of the paper on a plain Python list.
+"""
+
+import random
+import sys
+import time
+
+import numpy as np
+
+from stochastok_cli import StochasTok, load_vocabulary
+from stochastok_cli.data.sources import open_source
+from stochastok_cli.tokens.expansion import METHODS
+from stochastok_cli.tokens.segmentations import segmentation_lattice
+from stochastok_cli.tokens.splits import split_table
+
+
+def seconds(function, repeat=3):
+    best = float("inf")
+    for _ in range(repeat):
+        start = time.perf_counter()
+        function()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def plain_python(splits, ids, p):
+    ids = list(ids)
+    for _ in range(int(len(ids) * p)):
+        i = random.randrange(len(ids))
+        if splits[ids[i]]:
+            ids[i : i + 1] = random.choice(splits[ids[i]])
+    return ids
+
+
+def main():
+    gpt2 = load_vocabulary("gpt2")
+    gpt2.encode("warm up")
+    print(f"split table of gpt2: {seconds(lambda: split_table.__wrapped__(gpt2)):.3f} s")
+    segmentation_lattice(gpt2)
+    print(f"lattice of segmentations of gpt2: {seconds(lambda: segmentation_lattice.__wrapped__(gpt2), 1):.3f} s")
+    if len(sys.argv) > 1:
+        ids = np.fromfile(sys.argv[1], np.uint16)
+    else:
+        texts = [text for batch, _ in open_source("sample").batches() for text in batch]
+        ids = np.tile(gpt2.encode_batch(texts)[0], 30)
+    table = split_table(gpt2)
+    splits = [table.of(token) for token in range(gpt2.size)]
+    for length in (1_000, 50_000):
+        lengths = np.full(len(ids) // length, length)
+        some = ids[: lengths.sum()]
+        few = some[: 2 * length].tolist()
+        slow = len(few) / seconds(lambda: [plain_python(splits, few[i : i + length], 0.1) for i in (0, length)], 1)  # noqa: B023
+        print(f"\n{len(lengths):,} documents of {length:,} tokens, p = 0.1   (plain Python: {slow / 1e6:.2f} M tokens/s)")
+        for method in METHODS:
+            expand = StochasTok(gpt2, p=0.1, method=method)
+            expand.documents(some[:length], lengths[:1])
+            out, _ = expand.documents(some, lengths)
+            speed = len(some) / seconds(lambda: expand.documents(some, lengths))  # noqa: B023
+            print(f"{method:16} {speed / 1e6:8.1f} M tokens/s  {speed / slow:8.0f} x  growth {len(out) / len(some):.3f}")
+
+
+if __name__ == "__main__":
+    main()
