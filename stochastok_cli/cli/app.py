@@ -68,12 +68,19 @@ def _root(
     pass
 
 
+def register_subcommands() -> None:
+    """Imports the subcommands' files; each registers itself with `app`."""
+    for name in SUBCOMMANDS:
+        importlib.import_module(f"stochastok_cli.cli.{name}")
+
+
 def main() -> None:
     """Runs the application and turns whatever happens into an exit code (see `stochastok_cli.errors`)."""
-    for name in SUBCOMMANDS:
-        importlib.import_module(f"stochastok_cli.cli.{name}")  # each registers itself with `app`
+    register_subcommands()
     try:
         code = app(standalone_mode=False)
+        if code == INTERRUPTED:  # how the option parser passes KeyboardInterrupt on
+            _failed("interrupted", INTERRUPTED)
     except UserError as error:
         code = _failed(str(error), error.exit_code, error)
     except StoppedBySignal as error:

@@ -1,0 +1,143 @@
+"""The application as a script sees it: stdout, stderr, exit codes, and what `--help` promises."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from stochastok_cli import __version__
+
+SUBCOMMANDS = ["tokenize", "expand", "make-langgame", "make-addition", "train", "eval"]
+
+
+def run(*args, **environment):
+    command = [sys.executable, "-m", "stochastok_cli", *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200", **environment})
+
+
+def test_version_and_help():
+    assert run("--version").stdout == f"stochastok {__version__}\n"
+    shown = run("--help").stdout
+    assert all(name in shown for name in SUBCOMMANDS)
+    assert run().returncode == 2
+
+
+@pytest.mark.parametrize("name", SUBCOMMANDS)
+def test_every_option_is_documented(name):
+    from typer.main import get_command
+
+    from stochastok_cli.cli import app
+
+    app.register_subcommands()
+    command = get_command(app.app).commands[name]
+    undocumented = [p.name for p in command.params if not getattr(p, "help", None)]
+    assert undocumented == []
+    assert {"quiet", "debug"} <= {p.name for p in command.params}
+    shown = run(name, "--help")
+    assert shown.returncode == 0
+    assert "--debug" in shown.stdout
+
+
+def test_results_on_stdout_everything_else_on_stderr(tmp_path):
+    args = ["tokenize", "sample", "--tokenizer", "sample2k", "--data-dir", tmp_path]
+    first = run(*args)
+    path = tmp_path / "data_as_memmaps" / "sample-tokenized"
+    assert (first.returncode, first.stdout) == (0, f"{path}\n")
+    assert "made sample-tokenized" in first.stderr
+    again = run(*args, "--json")
+    shown = json.loads(again.stdout)
+    assert (shown["path"], shown["made"]) == (str(path), False)
+    assert "left alone" in again.stderr
+    assert run(*args, "--quiet").stderr == ""
+    other = run(*args[:2], "--data-dir", tmp_path)
+    assert (other.returncode, other.stdout) == (2, "")
+    assert "--force" in other.stderr
+    assert run(*args[:2], "--data-dir", tmp_path, "--force").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "message", "code"),
+    [
+        (["tokeniz"], "Did you mean", 2),
+        (["expand", "--txt", "x"], "No such option", 2),
+        (["expand", "x", "-p", "much"], "valid", 2),
+        (["expand", "x", "-p", "-1", "--data-dir", "nowhere"], "no dataset 'x'", 2),
+        (["expand"], "nothing to expand", 2),
+        (["expand", "x", "--text", "y"], "drop one", 2),
+        (["expand", "--text", "y", "-p", "-1"], "not possible", 2),
+        (["expand", "--text", "y", "--method", "uniforn"], "did you mean 'uniform'", 2),
+        (["expand", "--text", "y", "--tokenizer", "gpt-2"], "did you mean 'gpt2'", 2),
+        (["tokenize", "no/such/file.txt"], "neither a file", 2),
+        (["tokenize", "sample", "--errors", "ignore"], "strict or replace", 2),
+        (["tokenize", "sample", "--num-proc", "0"], "--num-proc", 2),
+        (["tokenize", "sample", "--data-dir", "/proc/nowhere"], "/proc/nowhere", 1),
+        (["train", "--config", "pretrainin"], "did you mean 'pretraining'", 2),
+        (["train", "--config", "pretraining", "trainer.optimiser.lr=1"], "did you mean 'trainer.optimizer", 2),
+        (["eval", "absent", "--evaluator", "bits_per_byte", "--benchmarks", "x"], "absent", 2),
+    ],
+)
+def test_wrong_use_is_one_clear_line(args, message, code, tmp_path):
+    done = subprocess.run([sys.executable, "-m", "stochastok_cli", *args], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    assert message in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_the_traceback():
+    assert "Traceback" in run("expand", "--text", "y", "-p", "-1", "--debug").stderr
+
+
+def test_flags_are_flags(tmp_path):
+    """The reference's boolean options took `False` for true; ours take no value."""
+    done = run("tokenize", "sample", "--pull", "False", "--data-dir", tmp_path)
+    assert done.returncode == 2
+    assert "unexpected extra argument" in done.stderr.lower()
+
+
+def test_alternative_tokenizations_of_a_text():
+    done = run("expand", "--text", "An example sentence", "-p", "0.5", "--samples", "6")
+    lines = done.stdout.splitlines()
+    assert len(lines) == 7
+    assert lines[0].endswith("An| example| sentence")
+    assert all(line.split("tokens  ")[1].replace("|", "") == "An example sentence" for line in lines)
+    assert len(set(lines)) > 3
+    rows = json.loads(run("expand", "--text", "An example", "--samples", "2", "--json").stdout)
+    assert rows[0] == {"ids": [2025, 1672], "tokens": ["An", " example"]}
+    coloured = run("expand", "--text", "An example", FORCE_COLOR="1", TERM="xterm-256color").stdout
+    assert "\x1b[" in coloured
+
+
+def test_interrupted_with_nothing_saved(tmp_path):
+    (tmp_path / "big.txt").write_text("\n\n".join(f"document {i} of many words and more" for i in range(400_000)))
+    command = [sys.executable, "-m", "stochastok_cli", "tokenize", "big.txt", "--quiet"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    folder = tmp_path / "data" / "data_as_memmaps"
+    deadline = time.monotonic() + 20
+    while not (folder / ".big-tokenized.partial").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (130, "error: interrupted\n")
+    assert [f.name for f in folder.iterdir() if not f.name.endswith(".lock")] == []
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == 0
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
+    """A file size limit stands in for the disk: writing past it fails in the same call."""
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000));"
+        "sys.argv = ['stochastok', 'tokenize', 'sample', '--data-dir', sys.argv[1]];"
+        "from stochastok_cli.cli.app import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert [f.name for f in (tmp_path / "data_as_memmaps").iterdir() if not f.name.endswith(".lock")] == []
