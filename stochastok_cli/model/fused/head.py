@@ -50,9 +50,13 @@ def _label_logits(
 @triton.jit
 def _shifted_exp(logits, label_logit, label, columns):
     """exp(logits - label's), 0 at column `label` and from column `columns` on; all `[rows, ...]`, columns from 0."""
-    column = tl.arange(0, logits.shape[1])
+    width: tl.constexpr = logits.shape[1]
     e = tl.math.exp2(tl.minimum(logits * LOG2_E - (label_logit * LOG2_E)[:, None], LARGEST))
-    return tl.where((column[None, :] == label[:, None]) | (column[None, :] >= columns), 0.0, e)
+    labels = tl.max(((label >= 0) & (label < width)).to(tl.int32), 0)
+    if (labels > 0) | (columns < width):  # few tiles have any
+        column = tl.arange(0, width)
+        e = tl.where((column[None, :] == label[:, None]) | (column[None, :] >= columns), 0.0, e)
+    return e
 
 
 @triton.jit(do_not_specialize=["row_count"])

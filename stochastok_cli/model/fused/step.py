@@ -6,6 +6,7 @@ statistics of norms, losses and the weights' gradients are float32. There is no 
 gradient needs in buffers that are allocated once, 135 KB for each token at the shipped sizes.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +25,7 @@ from stochastok_cli.model.fused.swiglu import gate_up_swiglu, swiglu_backward
 from stochastok_cli.model.transformer import Block, Transformer
 
 HEAD_CHUNK = 122_880  # rows whose logits are held at once: 12.4 GB at the shipped sizes
+HEAD_STEP = 4096  # its room grows by so many rows, when the tokens that count grow in number
 
 
 @dataclass
@@ -105,8 +107,8 @@ class FusedStep:
 
     `dropout` acts where the reference model's does, with masks that `fused.dropout` makes from keys of windows, so the
     results are those of any other division of the windows into calls and micro-batches, up to the order of float32
-    sums. `micro_batch` is the largest number of windows whose activations are held at once (`activation_bytes`);
-    where it's None, all of a call are. `dtype` is another for tests alone.
+    sums. `micro_batch` is the largest number of windows whose activations are held at once; where it's None, a call's
+    windows are, or as many as fit the device when it comes first. `dtype` is another for tests alone.
     """
 
     def __init__(
@@ -125,6 +127,7 @@ class FusedStep:
         self.device = self.parameters[0].device
         self.weights_current = False  # whoever keeps `weights` up to date by itself sets this: `FusedAdamW`
         self._head: FusedHead | None = None
+        self._micro_batches: dict[tuple[int, int], int] = {}
         self._buffers: dict[tuple[int, int], _Buffers] = {}
         padding = -self.config.vocab_size % 256
         self.weights: dict[Tensor, Tensor] = {}  # of each matrix, its copy in the type in which products run
@@ -164,7 +167,7 @@ class FusedStep:
         keys = window_keys.view(torch.int64)
         visible = None if first_visible is None else first_visible.to(torch.int32).contiguous()
         inputs, targets = ids[:, :-1].to(torch.int32).contiguous(), ids[:, 1:].to(torch.int32).contiguous()
-        step = self.micro_batch or windows
+        step = self._micro_batch_of(windows, length)
         losses = []
         for first in range(0, windows, step):
             part = slice(first, first + step)
@@ -174,6 +177,20 @@ class FusedStep:
             losses.append(self._loss(buffers, targets[part].view(-1), token_weights[part].reshape(-1).float(), counted))
             self._backward(buffers, inputs[part].view(-1), seen, keys[part])
         return torch.stack(losses).sum()
+
+    def _micro_batch_of(self, windows: int, length: int) -> int:
+        """How many of a call's windows are taken at once: `micro_batch`, or equal parts that fit the device."""
+        if self.micro_batch is not None:
+            return self.micro_batch
+        if (windows, length) not in self._micro_batches:
+            parts = 1
+            if self.device.type == "cuda":
+                rows, vocab = min(windows * length, self.head_chunk), self.config.vocab_size
+                head = rows * (vocab + self.config.hidden_dim) * 2 + vocab * self.config.hidden_dim * 4
+                free = (free_memory(self.device) - head) * 0.95  # the rest for small and fragmented things
+                parts = math.ceil(activation_bytes(self.config, windows, length) / max(free, 1))
+            self._micro_batches[windows, length] = math.ceil(windows / min(parts, windows))
+        return self._micro_batches[windows, length]
 
     def copy_weights(self) -> None:
         """Rounds the parameters to the copies that the products read. Called by each `loss_and_gradients`."""
@@ -231,23 +248,28 @@ class FusedStep:
 
     def _loss(self, buffers: _Buffers, targets: Tensor, token_weights: Tensor, counted: int | None) -> Tensor:
         """The loss of a micro-batch; writes `buffers.normed_grad` and adds to the gradient of the head's weight."""
-        weight = self.model.head.weight
-        if self._head is None:
-            chunk = min(self.head_chunk, max(len(b.x) for b in self._buffers.values()))
-            self._head = FusedHead(len(weight), weight.shape[1], chunk, self.dtype, self.device)
-        operands = self.weights[weight], gradient_of(weight)
+        parameter = self.model.head.weight
+        weight, weight_grad = self.weights[parameter], gradient_of(parameter)
         if counted is None or counted >= len(targets):
-            return self._head(
-                buffers.normed, operands[0], targets, token_weights, buffers.normed_grad, operands[1]
-            ).sum()
+            head, grad = self._head_for(len(targets)), buffers.normed_grad
+            return head(buffers.normed, weight, targets, token_weights, grad, weight_grad).sum()
         # Places beyond the last counted token are filled with token 0 at weight 0, which adds nothing.
-        rows = torch.nonzero_static(token_weights, size=counted, fill_value=-1).squeeze(1)
-        weights = token_weights[rows.clamp(min=0)] * (rows >= 0)
-        rows = rows.clamp(min=0)
-        grad = torch.empty(counted, weight.shape[1], dtype=self.dtype, device=self.device)
-        losses = self._head(buffers.normed[rows], operands[0], targets[rows], weights, grad, operands[1])
+        found = torch.nonzero_static(token_weights, size=max(counted, 1), fill_value=-1).squeeze(1)
+        rows = found.clamp(min=0)
+        weights = token_weights[rows] * (found >= 0)
+        grad = torch.empty(len(rows), weight.shape[1], dtype=self.dtype, device=self.device)
+        losses = self._head_for(len(rows))(buffers.normed[rows], weight, targets[rows], weights, grad, weight_grad)
         buffers.normed_grad.zero_().index_add_(0, rows, grad)
         return losses.sum()
+
+    def _head_for(self, rows: int) -> FusedHead:
+        """The head with room for so many rows at once, or for the largest chunk that is allowed."""
+        needed = min(math.ceil(rows / HEAD_STEP) * HEAD_STEP, self.head_chunk)
+        if self._head is None or self._head.chunk < needed:
+            self._head = None  # before the larger one is allocated
+            vocab, width = self.model.head.weight.shape
+            self._head = FusedHead(vocab, width, needed, self.dtype, self.device)
+        return self._head
 
     def _backward(self, buffers: _Buffers, ids: Tensor, first_visible: Tensor | None, keys: Tensor) -> None:
         """From `buffers.normed_grad` back to the embedding, adding to every other gradient."""
@@ -286,6 +308,12 @@ class FusedStep:
                 gradient_of(block.attention_norm.weight), partial,
             )  # fmt: skip
         embed_backward(ids, b.grad, keys, dropout, length, gradient_of(model.embedding.weight))
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes of a GPU that can still be allocated, those that torch's allocator holds in reserve among them."""
+    reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + reserve
 
 
 def gradient_of(parameter: Tensor) -> Tensor:
