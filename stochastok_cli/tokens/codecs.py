@@ -172,8 +172,10 @@ class TokenizersCodec:
         return [text[a:b] for _, (a, b) in self._tokenizer.pre_tokenizer.pre_tokenize_str(text)]
 
     def merges(self) -> list[tuple[bytes, bytes]] | None:
-        model = json.loads(self._tokenizer.to_str())["model"]
-        if model["type"] != "BPE" or self._tokenizer.normalizer is not None or self._tokenizer.pre_tokenizer is None:
+        content = json.loads(self._tokenizer.to_str())
+        model, level = content["model"], content["decoder"]
+        is_byte_level = model["type"] == "BPE" and level is not None and level["type"] == "ByteLevel"
+        if not is_byte_level or self._tokenizer.normalizer is not None or self._tokenizer.pre_tokenizer is None:
             return None
         pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
         byte_of = {character: byte for byte, character in enumerate(byte_characters())}

@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 
 from stochastok_cli.errors import FAILED, UserError, nearest
-from stochastok_cli.tokens.codecs import Codec, TiktokenCodec, TokenizersCodec
-from stochastok_cli.tokens.merges import byte_characters, ranks_from_merges, read_merges
+from stochastok_cli.tokens.codecs import Codec, TiktokenCodec
+from stochastok_cli.tokens.merges import ranks_from_merges, read_merges
 
 BUNDLED = {"gpt2": "gpt2.bpe", "sample2k": "sample2k.bpe"}
 END_OF_TEXT = "<|endoftext|>"
-_OTHER_END_OF_TEXT = ("<|end_of_text|>", "</s>", "<|im_end|>", "<eos>", "[SEP]")
 
 
 class Vocabulary:
@@ -139,7 +138,9 @@ def load_vocabulary(name_or_path: str | Path) -> Vocabulary:
         file = path / "tokenizer.json" if path.is_dir() else path
         if not file.is_file():
             raise UserError(f"{file} does not exist", fix="give a tokenizer.json or a folder that holds one")
-        return _from_tokenizer_json(file, name)
+        from stochastok_cli.tokens.tokenizer_json import vocabulary_from_json
+
+        return vocabulary_from_json(file, name)
     return _from_tiktoken(name)
 
 
@@ -194,48 +195,3 @@ def _from_ranks(
     if END_OF_TEXT not in special:
         raise UserError(f"the tokenizer {name!r} has no {END_OF_TEXT} token to end a document with")
     return Vocabulary(name=name, pieces=pieces, special=not_ordinary, end_of_text=special[END_OF_TEXT], codec=codec)
-
-
-def _from_tokenizer_json(file: Path, name: str) -> Vocabulary:
-    import tokenizers
-
-    try:
-        tokenizer = tokenizers.Tokenizer.from_file(str(file))
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except Exception as error:  # the library raises bare Exception
-        raise UserError(f"{file} is not a tokenizer.json: {str(error).splitlines()[0][:200]}") from None
-    kind, decoder = content["model"].get("type"), json.dumps(content.get("decoder"))
-    if kind != "BPE" or '"ByteLevel"' not in decoder:
-        raise UserError(
-            f"{file} holds a {kind} tokenizer without byte-level decoding, which is not supported",
-            fix="use a byte-level BPE tokenizer (GPT-2, Llama 3, Qwen style)",
-        )
-    byte_of = {character: byte for byte, character in enumerate(byte_characters())}
-    spellings = tokenizer.get_vocab(with_added_tokens=True)
-    added = {token["id"]: token for token in content.get("added_tokens", [])}
-    pieces = [b""] * (max(spellings.values()) + 1)
-    for spelling, i in spellings.items():
-        literal = i in added or any(character not in byte_of for character in spelling)
-        pieces[i] = spelling.encode() if literal else bytes(byte_of[character] for character in spelling)
-    special = {i for i, token in added.items() if token["special"]}
-    for i in [i for i, piece in enumerate(pieces) if not piece]:
-        special.add(i)
-        pieces[i] = f"<|unused_{i}|>".encode()
-    return Vocabulary(
-        name=name,
-        pieces=pieces,
-        special=special,
-        end_of_text=_end_of_text(file, spellings),
-        codec=lambda: TokenizersCodec(tokenizer),
-    )
-
-
-def _end_of_text(file: Path, spellings: dict[str, int]) -> int:
-    """The end-of-text id: what `tokenizer_config.json` calls eos_token, else the first of the usual spellings."""
-    config = file.with_name("tokenizer_config.json")
-    named: Any = json.loads(config.read_text(encoding="utf-8")).get("eos_token") if config.is_file() else None
-    named = named.get("content") if isinstance(named, dict) else named
-    for spelling in [named, END_OF_TEXT, *_OTHER_END_OF_TEXT]:
-        if spelling in spellings:
-            return spellings[spelling]
-    raise UserError(f"{file} has no end-of-text token", fix="name it as eos_token in a tokenizer_config.json beside it")

@@ -1,0 +1,131 @@
+"""Tokenizers of other families: what a token spells is judged by what it decodes to, in context."""
+
+import gzip
+from importlib import resources
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from stochastok_cli import StochasTok, UserError, load_vocabulary
+from stochastok_cli.tokens.splits import split_table
+
+WORDS = st.text(alphabet=st.sampled_from("abcdefghiklmnoprstuwy  ,.'é—日"), max_size=60)
+
+
+def sentences() -> list[str]:
+    packed = (resources.files("stochastok_cli") / "assets" / "sample.txt.gz").read_bytes()
+    return gzip.decompress(packed).decode().split("\n\n")[:800]
+
+
+def llama2_style() -> Tokenizer:
+    """BPE over characters with ▁ for a space and byte fallback."""
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer = pre_tokenizers.Metaspace()
+    trained.train_from_iterator(sentences(), trainers.BpeTrainer(vocab_size=700, show_progress=False))
+    import json
+
+    content = json.loads(trained.to_str())["model"]
+    vocab = {"<unk>": 0, "<s>": 1, "</s>": 2, **{f"<0x{b:02X}>": 3 + b for b in range(256)}}
+    vocab |= {piece: 259 + i for i, piece in enumerate(content["vocab"])}
+    merges = [tuple(pair) for pair in content["merges"]]
+    tokenizer = Tokenizer(models.BPE(vocab, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
+    return tokenizer
+
+
+def t5_style() -> Tokenizer:
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=700, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>", show_progress=False
+    )
+    tokenizer.train_from_iterator(sentences(), trainer)
+    return tokenizer
+
+
+def bert_style() -> Tokenizer:
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=700, special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], show_progress=False
+    )
+    tokenizer.train_from_iterator(sentences(), trainer)
+    return tokenizer
+
+
+FAMILIES = {"llama2": llama2_style, "t5": t5_style, "bert": bert_style}
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request, tmp_path_factory):
+    file = tmp_path_factory.mktemp(request.param) / "tokenizer.json"
+    tokenizer = FAMILIES[request.param]()
+    tokenizer.save(str(file))
+    return request.param, tokenizer, load_vocabulary(file)
+
+
+@pytest.mark.parametrize("method", ["stochastok", "stochastok-uni", "uniform-k", "uniform"])
+def test_decoding_by_the_tokenizer_itself_is_unchanged(family, method):
+    _, tokenizer, vocabulary = family
+
+    @settings(max_examples=60, deadline=None)
+    @given(text=WORDS, p=st.floats(0, 1), seed=st.integers(0, 50))
+    def holds(text, p, seed):
+        ids = vocabulary.encode(text)
+        expanded = StochasTok(vocabulary, p=p, method=method, seed=seed)(ids).tolist()
+        decode = lambda ids: tokenizer.decode(ids, skip_special_tokens=False)  # noqa: E731
+        assert decode(expanded) == decode(ids)
+
+    holds()
+
+
+def test_tokens_really_split(family):
+    name, tokenizer, vocabulary = family
+    ids = vocabulary.encode("the gentleman was walking with his daughters")
+    assert len(StochasTok(vocabulary, p=2)(ids)) > len(ids)
+    table = split_table(vocabulary)
+    spelled = {vocabulary.pieces[i]: i for i in range(vocabulary.size) if not vocabulary.is_special(i)}
+    token = spelled[b" th"] if b" th" in spelled else spelled[b" the"]
+    assert any(vocabulary.pieces[a].startswith(b" ") for a, _ in table.of(token))
+    assert vocabulary.end_of_text == tokenizer.token_to_id({"bert": "[SEP]"}.get(name, "</s>"))
+
+
+def test_a_byte_token_is_a_byte_and_not_its_spelling(tmp_path):
+    llama2_style().save(str(tmp_path / "tokenizer.json"))
+    vocabulary = load_vocabulary(tmp_path)
+    assert vocabulary.token_bytes(3 + 0xE2) == b"\xe2"
+    assert vocabulary.decode(vocabulary.encode("日本")) == " 日本"  # not in the vocabulary: six byte tokens
+    assert {3 + b for b in "日".encode()} <= set(vocabulary.encode("日"))
+
+
+def test_what_decodes_by_its_neighbours_is_left_alone(tmp_path):
+    """BERT's clean-up joins `'s` to the word before it, which `'` and `##s` alone would not be."""
+    words = ["[UNK]", "[SEP]", "it", "'", "##s", "'s", "word", "wor", "##d", "."]
+    tokenizer = Tokenizer(models.WordPiece({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    table = split_table(load_vocabulary(tmp_path))
+    assert table.of(words.index("'s")) == []
+    assert table.of(words.index("word")) == [(words.index("wor"), words.index("##d"))]
+
+
+def test_bpe_dropout_is_refused_where_there_are_no_bytes_to_start_from(family):
+    _, _, vocabulary = family
+    with pytest.raises(UserError, match="merge list"):
+        StochasTok(vocabulary, p=0.1, method="bpe-dropout")
+
+
+def test_a_kind_that_is_not_supported_is_named(tmp_path):
+    tokenizer = Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(UserError, match="WordLevel"):
+        load_vocabulary(tmp_path)
