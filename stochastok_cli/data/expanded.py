@@ -34,6 +34,7 @@ def make_expanded(
     seed: int = 0,
     out_name: str | None = None,
     max_splits: int | None = None,
+    keep: str | None = None,
     threads: int = 1,
     force: bool = False,
     progress: Progress = silent,
@@ -42,9 +43,10 @@ def make_expanded(
 
     Raises UserError for an impossible `p` or method and for ids outside the vocabulary, before anything appears.
     """
-    expand = StochasTok(corpus.vocabulary, p=p, method=method, seed=seed, max_splits=max_splits)
+    expand = StochasTok(corpus.vocabulary, p=p, method=method, seed=seed, max_splits=max_splits, keep=keep)
     final = corpus.path.parent / (out_name or expanded_name(corpus.name, method, p))
-    options = {"method": method, "p": float(p), "seed": seed, "max_splits": max_splits, "source": corpus.fingerprint}
+    options = {"method": method, "p": float(p), "seed": seed, "max_splits": max_splits, "keep": keep}
+    options["source"] = corpus.fingerprint
 
     def build(folder: Path) -> dict[str, Any]:
         index = 0

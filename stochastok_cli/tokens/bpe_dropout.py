@@ -48,7 +48,8 @@ def require_merges(vocabulary: Vocabulary) -> list[tuple[bytes, bytes]]:
 
 
 @functools.lru_cache(maxsize=4)
-def merge_table(vocabulary: Vocabulary) -> MergeTable:
+def merge_table(vocabulary: Vocabulary, kept: frozenset[int] = frozenset()) -> MergeTable:
+    """The table of a vocabulary; the tokens in `kept` stay as special ones do."""
     merges = require_merges(vocabulary)
     id_of = {piece: i for i, piece in enumerate(vocabulary.pieces) if not vocabulary.is_special(i)}
     missing = [byte for byte in range(256) if bytes([byte]) not in id_of]
@@ -71,7 +72,7 @@ def merge_table(vocabulary: Vocabulary) -> MergeTable:
     return MergeTable(
         np.frombuffer(b"".join(vocabulary.pieces), np.uint8),
         np.cumsum([0, *lengths]),
-        np.array([vocabulary.is_special(i) for i in range(vocabulary.size)]),
+        np.array([vocabulary.is_special(i) or i in kept for i in range(vocabulary.size)]),
         np.array([id_of[bytes([byte])] for byte in range(256)], np.int32),
         slots,
         ranks,
@@ -81,10 +82,15 @@ def merge_table(vocabulary: Vocabulary) -> MergeTable:
 
 
 def drop_out(
-    vocabulary: Vocabulary, ids: np.ndarray, lengths: np.ndarray, p: float, key: np.uint64, first_index: np.uint64
+    vocabulary: Vocabulary,
+    table: MergeTable,
+    ids: np.ndarray,
+    lengths: np.ndarray,
+    p: float,
+    key: np.uint64,
+    first_index: np.uint64,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tokenizes documents anew with BPE-dropout; arguments and result as in `StochasTok.documents`."""
-    table = merge_table(vocabulary)
     room = int((table.first[1:] - table.first[:-1])[ids].sum())
     text, cut = np.empty(room + 1, np.uint8), np.zeros(room + 1, np.uint8)
     kept, kept_at = np.empty_like(ids), np.empty(len(ids), np.int64)

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,7 +20,7 @@ METHODS = {
     "uniform": "each token with probability p replaced by one of all its segmentations, uniformly",
     "bpe-dropout": "byte-pair encoding again from single bytes, each merge dropped with probability p",
 }
-_P_IS_A_PROBABILITY = ("uniform", "bpe-dropout")
+P_IS_A_PROBABILITY = ("uniform", "bpe-dropout")
 
 
 class StochasTok:
@@ -33,6 +34,7 @@ class StochasTok:
             `uniform` of the follow-up (arXiv 2604.16037); `bpe-dropout` is Provilkov et al. 2020.
         seed: names the random stream.
         max_splits: the most successful splits in one document; no limit where None.
+        keep: a regular expression; tokens whose text it matches anywhere (`[0-9]`, `^ def$`) are left alone.
 
     Raises UserError for an impossible `p`, an unknown method, and a method that the vocabulary does not allow.
 
@@ -52,14 +54,15 @@ class StochasTok:
         seed: int = 0,
         *,
         max_splits: int | None = None,
+        keep: str | None = None,
     ):
         if method not in METHODS:
             raise UserError(f"unknown method {method!r}{nearest(method, [*METHODS])}", fix=f"give {', '.join(METHODS)}")
         if not (math.isfinite(p) and p >= 0):
             raise UserError(f"p = {p} is not possible", fix="give a number that is not negative, such as 0.1")
-        if method in _P_IS_A_PROBABILITY and p > 1:
+        if method in P_IS_A_PROBABILITY and p > 1:
             raise UserError(f"p = {p} is not possible: for {method} it is a probability")
-        if max_splits is not None and method in _P_IS_A_PROBABILITY:
+        if max_splits is not None and method in P_IS_A_PROBABILITY:
             raise UserError(f"{method} makes no counted splits to limit", fix="drop --max-splits")
         if method == "bpe-dropout":
             from stochastok_cli.tokens.bpe_dropout import require_merges
@@ -69,15 +72,16 @@ class StochasTok:
         self.p = p
         self.method = method
         self.max_splits = max_splits
+        self.kept = _matching(vocabulary, keep)
         self._key = np.uint64(key64(seed, f"expand/{method}"))
 
     @functools.cached_property
     def splits(self) -> SplitTable:
-        return split_table(self.vocabulary)
+        return split_table(self.vocabulary, self.kept)
 
     @functools.cached_property
     def lattice(self) -> Lattice:
-        return segmentation_lattice(self.vocabulary)
+        return segmentation_lattice(self.vocabulary, self.kept)
 
     def __call__(self, ids: Sequence[int] | np.ndarray, index: int = 0) -> np.ndarray:
         """The expanded ids of one document; `index` is its place in the corpus and picks its random numbers."""
@@ -102,7 +106,8 @@ class StochasTok:
         from stochastok_cli.tokens import bpe_dropout, kernels, segmentation_kernels, uniform_k_kernel
 
         if self.method == "bpe-dropout":
-            return bpe_dropout.drop_out(self.vocabulary, ids, lengths, self.p, self._key, index)
+            table = bpe_dropout.merge_table(self.vocabulary, self.kept)
+            return bpe_dropout.drop_out(self.vocabulary, table, ids, lengths, self.p, self._key, index)
         budget = (lengths * self.p).astype(np.int64)  # floor in doubles, as Python's int(n * p)
         most = -1 if self.max_splits is None else self.max_splits
         new_lengths = np.empty_like(lengths)
@@ -130,3 +135,15 @@ class StochasTok:
 
     def _room(self, size: int) -> np.ndarray:
         return np.empty(size, dtype=self.vocabulary.dtype)
+
+
+def _matching(vocabulary: Vocabulary, pattern: str | None) -> frozenset[int]:
+    """The ids whose text the pattern matches. Raises UserError if it is no regular expression."""
+    if pattern is None:
+        return frozenset()
+    try:
+        matches = re.compile(pattern).search
+    except re.error as error:
+        raise UserError(f"{pattern!r} is not a regular expression: {error}") from None
+    texts = (piece.decode("utf-8", errors="replace") for piece in vocabulary.pieces)
+    return frozenset(i for i, text in enumerate(texts) if matches(text))

@@ -50,8 +50,11 @@ class Lattice(NamedTuple):
 
 
 @functools.lru_cache(maxsize=4)
-def segmentation_lattice(vocabulary: Vocabulary) -> Lattice:
-    """Builds the lattice of a vocabulary: dictionary look-ups for the edges, a compiled pass for the counts."""
+def segmentation_lattice(vocabulary: Vocabulary, kept: frozenset[int] = frozenset()) -> Lattice:
+    """Builds the lattice of a vocabulary: dictionary look-ups for the edges, a compiled pass for the counts.
+
+    The tokens in `kept` have themselves alone, as special ones.
+    """
     from stochastok_cli.tokens.segmentation_kernels import count_segmentations
 
     special = vocabulary.special
@@ -59,12 +62,13 @@ def segmentation_lattice(vocabulary: Vocabulary) -> Lattice:
     for token, spelled in enumerate(vocabulary.pieces):
         if token not in special:
             ids_of[spelled] = (*ids_of.get(spelled, ()), token)
-    length = np.array([1 if t in special else len(s) for t, s in enumerate(vocabulary.pieces)], dtype=np.int32)
+    alone = special | kept
+    length = np.array([1 if t in alone else len(s) for t, s in enumerate(vocabulary.pieces)], dtype=np.int32)
     targets: list[int] = []
     pieces: list[int] = []
     edge = [0]
     for token, spelled in enumerate(vocabulary.pieces):
-        if token in special:
+        if token in alone:
             targets.append(1)
             pieces.append(token)
             edge.append(len(targets))

@@ -25,10 +25,11 @@ class SplitTable(NamedTuple):
 
 
 @functools.lru_cache(maxsize=4)
-def split_table(vocabulary: Vocabulary) -> SplitTable:
+def split_table(vocabulary: Vocabulary, kept: frozenset[int] = frozenset()) -> SplitTable:
     """Builds the table by looking both parts of every cut of every token up in a dictionary.
 
-    Special tokens are neither split nor parts of a split. For `gpt2`, 50,000 tokens have 108,299 splits together.
+    Special tokens are neither split nor parts of a split; the tokens in `kept` are not split. For `gpt2`, 50,000
+    tokens have 108,299 splits together.
     """
     special = vocabulary.special
     ids_of: dict[bytes, list[int]] = {}
@@ -39,7 +40,7 @@ def split_table(vocabulary: Vocabulary) -> SplitTable:
     left: list[int] = []
     right: list[int] = []
     for token, piece in enumerate(vocabulary.pieces):
-        if len(piece) > 1 and token not in special:
+        if len(piece) > 1 and token not in special and token not in kept:
             before = len(left)
             for cut in range(1, len(piece)):
                 heads = ids_of.get(piece[:cut])

@@ -109,7 +109,7 @@ def test_alternative_tokenizations_of_a_text():
     assert all(line.split("tokens  ")[1].replace("|", "") == "An example sentence" for line in lines)
     assert len(set(lines)) > 3
     rows = json.loads(run("expand", "--text", "An example", "--samples", "2", "--json").stdout)
-    assert rows[0] == {"ids": [2025, 1672], "tokens": ["An", " example"]}
+    assert rows[0] == {"label": "canonical", "ids": [2025, 1672], "tokens": ["An", " example"]}
     coloured = run("expand", "--text", "An example", FORCE_COLOR="1", TERM="xterm-256color").stdout
     assert "\x1b[" in coloured
 
@@ -141,3 +141,14 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1, done.stderr
     assert [f.name for f in (tmp_path / "data_as_memmaps").iterdir() if not f.name.endswith(".lock")] == []
+
+
+def test_the_report_compares_methods_at_equal_growth(tmp_path):
+    run("tokenize", "sample", "--data-dir", tmp_path)
+    common = ["expand", "sample-tokenized", "--report", "--method", "all", "--data-dir", tmp_path]
+    rows = json.loads(run(*common, "--match-growth", "1.2", "--json").stdout)
+    assert [row["method"] for row in rows] == ["stochastok", "stochastok-uni", "uniform-k", "uniform", "bpe-dropout"]
+    assert all(row["growth"] == pytest.approx(1.2, abs=0.01) for row in rows)
+    shown = run(*common).stdout
+    assert "bpe-dropout" in shown
+    assert not (tmp_path / "data_as_memmaps" / "sample-tokenized-stochastok0.1").exists()

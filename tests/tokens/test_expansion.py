@@ -195,3 +195,18 @@ def test_an_unknown_method_and_an_id_outside_the_vocabulary():
         StochasTok(HUGS, method="stochastic")
     with pytest.raises(UserError, match="not in the vocabulary"):
         StochasTok(HUGS, p=1)([0, 400])
+
+
+@pytest.mark.parametrize("method", ["stochastok", "stochastok-uni", "uniform-k", "uniform", "bpe-dropout"])
+def test_tokens_that_are_to_be_left_alone(method):
+    """Numbers, say: every token with a digit stays, the others are split."""
+    gpt2 = load_vocabulary("gpt2")
+    ids = gpt2.encode("In 1997 about 2500 elephants and 123456 others walked hundreds of kilometres") * 20
+    p = 0.9 if method in ("uniform", "bpe-dropout") else 3.0
+    out = StochasTok(gpt2, p=p, method=method, keep=r"\d")(ids).tolist()
+    numbers = [i for i in ids if any(c.isdigit() for c in gpt2.decode([i]))]
+    assert [i for i in out if any(c.isdigit() for c in gpt2.decode([i]))] == numbers
+    assert len(out) > len(ids)
+    assert gpt2.decode(out) == gpt2.decode(ids)
+    with pytest.raises(UserError, match="regular expression"):
+        StochasTok(gpt2, keep="(")
