@@ -6,9 +6,10 @@ stream and its index. An element is kept where the product of its two words, mod
     keep[r, c] = row_word[r] * column_word[c] mod 2^32 >= p * 2^32
 
 An odd factor permutes the odd residues, so for any row, over the columns' hashes, the product is uniform, and for any
-column over the rows'. Two rows of one mask depend on each other only if the ratio of their words modulo 2^32 is near a
-fraction of small integers: about one pair in two million correlates by more than 0.01, another pair in every mask,
-since no two masks (windows, layers, places) share a word. Philox would give more, and cost more than the attention.
+column over the rows'. Two rows of one mask depend on each other only if the ratio of their words modulo 2^32 is a
+fraction of small integers: fewer than one pair in a million correlates by more than 0.01, and another pair in another
+mask, because every mask (window, layer, place) has words of its own. Philox would take some forty multiplications for
+four elements, in loops that are already bound by their arithmetic.
 
 The masks do not depend on how windows are put together into micro-batches, nor on who computes them.
 """

@@ -5,9 +5,10 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-# 128 rows by 64 columns of gate and of up: two accumulators, which 8 warps hold in 64 registers a thread, so that two
-# programs share a multiprocessor and the products of one run while the other computes and stores its epilogue.
-# Six blocks of rows walk over the columns together, so that a weight tile is read from L2.
+# 128 rows by 64 columns of gate and the same of up, side by side in one product (two products of 64 columns each would
+# wait for shared memory). 8 warps hold it in 64 registers a thread, so that two programs share a multiprocessor and
+# the product of one runs while the other computes and stores its epilogue. Six blocks of rows walk over the columns
+# together, so that a weight tile is read from L2.
 TILE = {"block_m": 128, "block_n": 64, "block_k": 64, "group": 6}
 
 

@@ -71,4 +71,5 @@ def test_loss_curves_agree(device):
     assert found[0] == pytest.approx(expected[0], rel=2e-3)
     for start in range(50, ITERATIONS, 50):
         means = [sum(curve[start : start + 50]) / 50 for curve in (found, expected)]
-        assert means[0] == pytest.approx(means[1], rel=0.01), start
+        steep = start == 50  # the loss falls by 2 nats in these 50 iterations, a little sooner or later
+        assert means[0] == pytest.approx(means[1], rel=0.03 if steep else 0.01), start

@@ -159,3 +159,22 @@ def test_shapes_that_do_not_fit_are_named():
     assert "heads of width 32 or 64, and these have 16" in unsupported_shape(fused_config(head_dim=16))
     with torch.device("meta"):
         assert Transformer(fused_config()).num_parameters() > 0
+
+
+def test_call_is_split_into_equal_parts_where_it_does_not_fit(device, dtype, monkeypatch):
+    from stochastok_cli.model.fused import step as module
+
+    config = fused_config(layers=1)
+    step = _step(_model(config, device), 0.1, dtype)
+    assert module.activation_bytes(config, 8, 64) == 8 * module.activation_bytes(config, 1, 64)
+    assert step._micro_batch_of(7, 64) == 7  # there is room, or no GPU to ask
+
+    monkeypatch.setattr(step, "device", torch.device("cuda"))
+    head = 3 * 64 * (config.vocab_size + config.hidden_dim) * 2 + config.vocab_size * config.hidden_dim * 4
+    monkeypatch.setattr(step, "head_chunk", 3 * 64)
+    room = head + module.activation_bytes(config, 4, 64) / 0.95
+    monkeypatch.setattr(module, "free_memory", lambda device: room)
+    assert step._micro_batch_of(10, 64) == 4  # 4, 4 and 2 rather than 9 and 1
+    assert step._micro_batch_of(8, 64) == 4
+    monkeypatch.setattr(module, "free_memory", lambda device: 0)
+    assert step._micro_batch_of(6, 64) == 1
