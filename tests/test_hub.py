@@ -82,7 +82,7 @@ def parquet(**columns) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def run_python(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+def run_python(code: str, *arguments: str, timeout: float = 60, **environment: str) -> subprocess.CompletedProcess:
     """Another process, in which a UserError is printed with its exit code."""
     wrapped = (
         f"from stochastok_cli import hub\nfrom stochastok_cli.errors import UserError\nimport sys\ntry:\n    {code}"
@@ -93,7 +93,7 @@ def run_python(code: str, *arguments: str, **environment: str) -> subprocess.Com
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=timeout,
     )
 
 
@@ -521,6 +521,7 @@ def test_an_outage_ends_a_pull_with_one_line(hub_server, no_waiting, monkeypatch
     [
         "hub.stream_ids('someone/x')",
         "hub.load_text_dataset('someone/x')",
+        "hub.load_rows('someone/x', split='val')",
         "hub.push_folder('someone/x', {}, card='', again='x')",
     ],
 )
@@ -537,7 +538,7 @@ def test_an_outage_ends_a_pull_with_one_line(hub_server, no_waiting, monkeypatch
 )
 def test_without_a_network_it_says_so_in_one_line(code, environment, message, tmp_path):
     """Port 9 of this machine stands for a network that is down: nothing listens there."""
-    failed = run_python(code, HF_HOME=str(tmp_path), **environment)
+    failed = run_python(code, timeout=10, HF_HOME=str(tmp_path), **environment)
     assert failed.stderr == ""
     pushing = ("the push failed: ", "; to try again: x") if "push" in code else ("", "")
     assert failed.stdout == message.format(*pushing)
@@ -549,8 +550,9 @@ def test_questions_once_loaded_need_no_network(hub_server, tmp_path):
     first = run_python(code, HF_HOME=str(tmp_path))
     assert first.stdout == "[{'ctx': 'a'}, {'ctx': 'b'}]\n"
     asked = len(hub_server.requests)
-    again = run_python(code, HF_HOME=str(tmp_path), HF_HUB_OFFLINE="1")
-    assert again.stdout == first.stdout
+    for environment in ({"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}):
+        again = run_python(code, timeout=10, HF_HOME=str(tmp_path), **environment)
+        assert (again.stdout, again.stderr) == (first.stdout, "")
     assert len(hub_server.requests) == asked
     other = run_python(code.replace("questions", "others"), HF_HOME=str(tmp_path), HF_HUB_OFFLINE="1")
     assert other.stdout == "1 anyone/others is on the Hub, and offline mode is on; unset HF_HUB_OFFLINE\n"

@@ -25,10 +25,10 @@ def conversation(repo: str, revision: str | None = None, *, again: str = "", or_
     """
     from huggingface_hub import constants, errors
     from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils import logging as its_logging  # which sets the level when it is imported
 
     disable_progress_bars()  # the terminal shows our own
-    for library in ("huggingface_hub", "datasets"):  # they tell each attempt that failed, addresses of uploads included
-        logging.getLogger(library).setLevel(logging.CRITICAL)
+    logging.getLogger(its_logging.__name__.split(".")[0]).setLevel(logging.CRITICAL)  # it tells of each failed attempt
     try:
         if constants.HF_HUB_OFFLINE and not or_cache:
             raise errors.OfflineModeIsEnabled
@@ -44,6 +44,15 @@ def conversation(repo: str, revision: str | None = None, *, again: str = "", or_
         raise explained from error
 
 
+def quiet_datasets() -> Any:
+    """The library `datasets`, imported and kept quiet."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    logging.getLogger("datasets").setLevel(logging.CRITICAL)
+    return datasets
+
+
 def patiently(call: Callable[[], Result]) -> Result:
     """`call()`, repeated while the Hub is overloaded: for the requests that `huggingface_hub` makes only once."""
     for wait in WAITS:
@@ -57,14 +66,22 @@ def patiently(call: Callable[[], Result]) -> Result:
     return call()
 
 
+def answers(call: Callable[[], Any]) -> bool:
+    """Whether the Hub answers a request, with what it asks for or with an error."""
+    try:
+        patiently(call)
+    except Exception as error:
+        return _response(error) is not None or not any(map(_is_transport, _chain(error)))
+    return True
+
+
 def _passing(error: Exception) -> float | None:
     """For an error that may pass, the seconds that the Hub asks to wait (0 if it doesn't say); else None."""
-    chain = _chain(error)
-    response = next((link.response for link in chain if getattr(link, "response", None) is not None), None)
+    response = _response(error)
     if response is None:
         # A gateway's page of HTML where the client expects JSON, or a connection that broke. A server that can't be
         # connected to at all is no reason to let a person wait.
-        broken = any(_is_transport(link) and "Connect" not in type(link).__name__ for link in chain)
+        broken = any(_is_transport(link) and "Connect" not in type(link).__name__ for link in _chain(error))
         return 0 if broken or isinstance(error, json.JSONDecodeError) else None
     if response.status_code not in PASSING:
         return None
@@ -79,6 +96,11 @@ def _chain(error: BaseException) -> list[Any]:
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(cause)
     return chain
+
+
+def _response(error: Exception) -> Any:
+    """The Hub's answer that an error is about, or None."""
+    return next((link.response for link in _chain(error) if getattr(link, "response", None) is not None), None)
 
 
 def _is_transport(error: BaseException) -> bool:
@@ -117,7 +139,7 @@ def _explained(error: Exception, repo: str, revision: str | None) -> UserError |
         if status in PASSING:
             return failed(f"the Hub keeps answering {status} about {repo}: it is overloaded or limits requests")
         return failed(f"the Hub answered {status} about {repo}{f': {said[0]}' if said else ''}")
-    if caught(errors.OfflineModeIsEnabled) or (constants.HF_HUB_OFFLINE and caught(ConnectionError)):
+    if constants.HF_HUB_OFFLINE and caught(errors.OfflineModeIsEnabled, ConnectionError):
         return failed(f"{repo} is on the Hub, and offline mode is on", "unset HF_HUB_OFFLINE")
     if caught(ConnectionError, TimeoutError, errors.LocalEntryNotFoundError) or any(map(_is_transport, chain)):
         return failed(f"the Hub can't be reached about {repo}", "check the network connection")

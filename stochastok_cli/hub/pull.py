@@ -6,13 +6,14 @@ A repository is pinned to a commit, and what is wanted of it checked, before any
 import io
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from stochastok_cli.errors import UserError, nearest
-from stochastok_cli.hub.conversation import Result, conversation, patiently
+from stochastok_cli.hub.conversation import Result, answers, conversation, patiently, quiet_datasets
 from stochastok_cli.hub.shards import Documents
 from stochastok_cli.storage import MANIFEST
 
@@ -57,12 +58,12 @@ class HubDataset:
                 return file.schema_arrow
             return next((table.schema for table in self._tables(split, None)), pyarrow.schema([]))
 
-    def ids(self, split: str) -> Iterator[Documents]:
-        """The documents of column `ids`, some hundred at a time, in the integer type in which they are stored."""
+    def ids(self, split: str, start: int = 0) -> Iterator[Documents]:
+        """The documents of column `ids` from row `start` on, some hundred at a time, in the type they are stored in."""
         import pyarrow.compute
 
-        row = 0
-        for table in self._tables(split, "ids"):
+        row = start
+        for table in self._tables(split, "ids", start):
             for chunk in table["ids"].chunks:
                 if chunk.null_count or chunk.flatten().null_count:
                     raise UserError(f"{self.repo}: ids are missing in rows {row} to {row + len(chunk)} of {split}")
@@ -80,20 +81,18 @@ class HubDataset:
             yield table[column].to_pylist()
             row += len(table)
 
-    def _tables(self, split: str, column: str | None) -> Iterator["pyarrow.Table"]:
-        """The rows of a split, of one column or of all."""
-        import pyarrow
-
+    def _tables(self, split: str, column: str | None, start: int = 0) -> Iterator["pyarrow.Table"]:
+        """The rows of a split from row `start` on, of one column or of all."""
         columns = None if column is None else [column]
         with conversation(self.repo):
             if self._is_parquet(split):
                 # `datasets` would read all columns, and by a scanner whose threads may abort the process when it
                 # exits (apache/arrow#45214).
                 for file in self._parquet(split):
-                    for batch in file.iter_batches(READ_ROWS, columns=columns):
-                        yield pyarrow.Table.from_batches([batch])
+                    yield from _rows_from(file, start, columns)
+                    start = max(start - file.metadata.num_rows, 0)
             else:
-                dataset = self._builder.as_streaming_dataset(split)
+                dataset = self._builder.as_streaming_dataset(split).skip(start)
                 dataset = dataset if columns is None else dataset.select_columns(columns)
                 yield from dataset.with_format("arrow").iter(READ_ROWS)
 
@@ -108,6 +107,21 @@ class HubDataset:
         for url in self._builder.config.data_files[split] if self._is_parquet(split) else []:
             with HfFileSystem().open(str(url)) as file:
                 yield ParquetFile(_PatientFile(file), buffer_size=READ_BYTES, pre_buffer=False)
+
+
+def _rows_from(file: "pyarrow.parquet.ParquetFile", start: int, columns: list[str] | None) -> Iterator["pyarrow.Table"]:
+    """The rows of a parquet file from row `start` on; row groups before it are not read."""
+    import pyarrow
+
+    ends = np.cumsum([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
+    wanted = np.flatnonzero(ends > start).tolist()
+    if not wanted:
+        return
+    start -= int(ends[wanted[0] - 1]) if wanted[0] else 0
+    for batch in file.iter_batches(READ_ROWS, wanted, columns):
+        if start < len(batch):
+            yield pyarrow.Table.from_batches([batch.slice(start)])
+        start = max(start - len(batch), 0)
 
 
 class _PatientFile(io.RawIOBase):
@@ -197,14 +211,31 @@ def load_rows(repo: str, *, subset: str | None = None, split: str, revision: str
     Once it is there it loads without a network.
     """
     with conversation(repo, or_cache=True):
-        from datasets import load_dataset
+        from huggingface_hub import HfApi, constants
 
-        return _readable(repo, lambda: load_dataset(repo, subset, split=split, revision=revision))
+        datasets = quiet_datasets()
+
+        def load() -> Any:
+            return _readable(repo, lambda: datasets.load_dataset(repo, subset, split=split, revision=revision))
+
+        # `datasets` would knock for 20 seconds at a Hub that isn't there before it looks into its cache.
+        if constants.HF_HUB_OFFLINE or answers(lambda: HfApi().dataset_info(repo, revision=revision, timeout=10)):
+            return load()
+        with _offline(datasets.config):
+            return load()
+
+
+@contextmanager
+def _offline(config: Any) -> Iterator[None]:
+    before, config.HF_HUB_OFFLINE = config.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        config.HF_HUB_OFFLINE = before
 
 
 def _open(repo: str, revision: str | None, subset: str | None = None) -> HubDataset:
     with conversation(repo, revision):
-        from datasets import load_dataset_builder
         from huggingface_hub import HfApi, hf_hub_download
 
         info = patiently(lambda: HfApi().dataset_info(repo, revision=revision))
@@ -214,7 +245,8 @@ def _open(repo: str, revision: str | None, subset: str | None = None) -> HubData
         if any(file.rfilename == MANIFEST for file in info.siblings or []):
             file = patiently(lambda: hf_hub_download(repo, MANIFEST, repo_type="dataset", revision=sha))
             manifest = _our_manifest(Path(file).read_bytes())
-        builder = patiently(lambda: _readable(repo, lambda: load_dataset_builder(repo, subset, revision=sha)))
+        load = quiet_datasets().load_dataset_builder
+        builder = patiently(lambda: _readable(repo, lambda: load(repo, subset, revision=sha)))
         return HubDataset(repo, sha, _licence(info), manifest, builder)
 
 
