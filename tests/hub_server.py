@@ -44,7 +44,8 @@ class Repo:
 
 @dataclass
 class Fault:
-    """What to do instead of answering: a status, or cutting the connection halfway through the body (`cut`)."""
+    """What to do instead of answering: a status, cutting the connection halfway through the body (`cut`), or telling
+    that the request is there (`asked`) and answering it no sooner than `released`."""
 
     method: str
     path: str  # a regular expression, searched for in the path
@@ -53,6 +54,9 @@ class Fault:
     times: int = 1
     after: int = 0  # so many matching requests are answered first
     headers: dict[str, str] = field(default_factory=dict)
+    hold: bool = False
+    asked: threading.Event = field(default_factory=threading.Event)
+    released: threading.Event = field(default_factory=threading.Event)
 
 
 class HubServer:
@@ -91,10 +95,12 @@ class HubServer:
         cut: bool = False,
         times: int = 1,
         after: int = 0,
+        hold: bool = False,
         **headers: str,
-    ) -> None:
-        """Of the requests that match, `times` fail with `status` or are cut halfway, after the first `after`."""
-        self.faults.append(Fault(method, path, status, cut, times, after, headers))
+    ) -> Fault:
+        """Of the requests that match, `times` fail with `status`, are cut halfway or held, after the first `after`."""
+        self.faults.append(Fault(method, path, status, cut, times, after, headers, hold))
+        return self.faults[-1]
 
     def asked(self, pattern: str) -> list[str]:
         return [request for request in self.requests if re.search(pattern, request)]
@@ -141,6 +147,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.close()
             raise ConnectionAbortedError
         self.content = self.rfile.read(length)
+        if fault and fault.hold:
+            fault.asked.set()
+            fault.released.wait(30)
         try:
             if fault and fault.status:
                 raise _RefusedError(fault.status, message="scripted", **fault.headers)

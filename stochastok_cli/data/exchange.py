@@ -1,6 +1,7 @@
 """Corpora to and from the Hub: a dataset with a column `ids` becomes a memmap folder, and the reverse."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import numpy as np
 
 from stochastok_cli import hub
 from stochastok_cli.data.memmap import SPLITS, Corpus, corpus_manifest, document_batches, memmap_root
-from stochastok_cli.errors import UserError
+from stochastok_cli.data.partial_pull import PartialPull
+from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.storage import Made, Progress, make_folder, read_manifest, silent
 from stochastok_cli.tokens.vocabulary import Vocabulary, load_vocabulary
 
@@ -30,9 +32,11 @@ def pull_corpus(
 
     Of `repos` (each perhaps with `@REVISION`) the first that has a column `ids` is taken. Rows of a repository that
     carries no manifest of ours get the end-of-text id where they end without it. Raises UserError if none is such a
-    dataset, if ids are outside the vocabulary, and for what the Hub refuses; nothing appears then.
+    dataset, if ids are outside the vocabulary, and for what the Hub refuses; nothing appears then. What a pull that
+    broke off has fetched is kept in a hidden folder, and the next one goes on from there.
     """
     final = memmap_root(data_dir) / name
+    arrived = PartialPull(final.with_name(f".{name}.pull"))
     there = (read_manifest(final) or {}).get("options", {})
     asked = [hub.split_revision(repo) for repo in repos]
     if not force and (there.get("repo"), there.get("asked")) in asked:
@@ -43,15 +47,25 @@ def pull_corpus(
     made = {key: value for key, value in _options(data).items() if key in ("method", "p", "seed")}
     options = {"repo": data.repo, "asked": revision, "revision": data.revision, **made}
 
+    def arriving(split: str, row: int) -> Iterator[tuple[np.ndarray, int]]:
+        return _documents(data, splits[split], row, vocabulary, progress)
+
     def build(folder: Path) -> dict[str, Any]:
-        counts = {
-            split: _write_split(data, their, vocabulary, folder / f"{split}.bin", progress)
-            for split, their in splits.items()
-        }
+        arrived.open({**options, "tokenizer": vocabulary.fingerprint}, vocabulary.dtype)
+        try:
+            counts = {split: arrived.write(split, partial(arriving, split)) for split in SPLITS}
+        except UserError as error:
+            if error.exit_code == FAILED:
+                raise UserError(str(error), fix="the same command goes on from there", exit_code=FAILED) from error
+            arrived.discard()
+            raise
+        arrived.hand_over(folder)
         made_from = {"name": data.repo, "fingerprint": data.revision, "licence": data.licence}
         return corpus_manifest("expanded" if made else "tokenized", vocabulary, counts, made_from)
 
-    return make_folder(final, options, build, force=force)
+    pulled = make_folder(final, options, build, force=force)
+    arrived.discard()
+    return pulled
 
 
 def candidate_repos(source: str | None, repo: str | None, username: str | None, name: str) -> list[str]:
@@ -126,26 +140,26 @@ def _split_name(data: hub.HubDataset, split: str) -> str | None:
     raise UserError(f"{data.repo} has no split {split!r}", fix=f"it has {', '.join(data.splits) or 'none'}")
 
 
-def _write_split(
-    data: hub.HubDataset, split: str | None, vocabulary: Vocabulary, file: Path, progress: Progress
-) -> dict[str, int]:
-    documents = tokens = 0
-    with open(file, "wb") as out:
-        for ids, lengths in data.ids(split) if split else ():
-            low, high = (int(ids.min()), int(ids.max())) if len(ids) else (0, 0)
-            if low < 0 or high >= vocabulary.size:
-                raise UserError(
-                    f"{data.repo} ({split}, rows {documents} to {documents + len(lengths)}) holds the id "
-                    f"{low if low < 0 else high}, which {vocabulary.name!r} does not have",
-                    fix="name the tokenizer that it was made with (--tokenizer)",
-                )
-            if data.manifest is None:
-                ids, lengths = _with_ends(ids, lengths, vocabulary.end_of_text)
-            ids.astype(vocabulary.dtype, copy=False).tofile(out)
-            documents += len(lengths)
-            tokens += len(ids)
-            progress(f"pull {split}", documents, data.num_rows(split or "") or 0)
-    return {"documents": documents, "tokens": tokens}
+def _documents(
+    data: hub.HubDataset, split: str | None, start: int, vocabulary: Vocabulary, progress: Progress
+) -> Iterator[tuple[np.ndarray, int]]:
+    """The ids of the documents from row `start` on, and how many documents they are."""
+    if split is None:
+        return
+    row = start
+    for ids, lengths in data.ids(split, start):
+        low, high = (int(ids.min()), int(ids.max())) if len(ids) else (0, 0)
+        if low < 0 or high >= vocabulary.size:
+            raise UserError(
+                f"{data.repo} ({split}, rows {row} to {row + len(lengths)}) holds the id "
+                f"{low if low < 0 else high}, which {vocabulary.name!r} does not have",
+                fix="name the tokenizer that it was made with (--tokenizer)",
+            )
+        if data.manifest is None:
+            ids, lengths = _with_ends(ids, lengths, vocabulary.end_of_text)
+        yield ids, len(lengths)
+        row += len(lengths)
+        progress(f"pull {split}", row, data.num_rows(split) or 0)
 
 
 def _with_ends(ids: np.ndarray, lengths: np.ndarray, end_of_text: int) -> tuple[np.ndarray, np.ndarray]:

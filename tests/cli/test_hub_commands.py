@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from stochastok_cli.data import exchange
 from stochastok_cli.tokens.vocabulary import load_vocabulary
 
 TOKENS = {"ids": [[464, 3290, 50256], [1212, 318, 50256], [40, 50256]], "len": [3, 3, 2]}
@@ -106,6 +107,85 @@ def test_a_bad_pull_is_one_line_and_leaves_nothing(hub_server, tmp_path, rows, a
     assert done.stderr.count("\n") == 1
     root = tmp_path / "data_as_memmaps"
     assert not root.exists() or [f for f in root.iterdir() if not f.name.endswith(".lock")] == []
+
+
+def memmaps(path) -> dict[str, bytes]:
+    return {split: (path / f"{split}.bin").read_bytes() for split in ("train", "val")}
+
+
+def long_corpus() -> dict[str, bytes]:
+    """A dataset of 1,200 rows in groups of 100, and what its memmaps are."""
+    rows = [[i % 50000, 7 * i % 50000, 50256][i % 2 :] for i in range(1200)]
+    sink = pa.BufferOutputStream()
+    pyarrow.parquet.write_table(pa.table({"ids": rows}), sink, row_group_size=100)
+    flat_ids = np.array([*chain(*rows)], np.uint16).tobytes()
+    files = {f"data/{s}-0.parquet": sink.getvalue().to_pybytes() for s in ("train", "val")}
+    return {**files, "train": flat_ids, "val": flat_ids}
+
+
+def test_a_killed_pull_goes_on_where_it_was(hub_server, tmp_path):
+    files = long_corpus()
+    expected = {split: files.pop(split) for split in ("train", "val")}
+    for name in ("x/whole", "x/killed"):
+        hub_server.add_dataset(name, files)
+    run("tokenize", "x/whole", "--pull", "--data-dir", tmp_path)
+    root = tmp_path / "data_as_memmaps"
+    assert memmaps(root / "whole-tokenized") == expected
+    command = ["tokenize", "x/killed", "--pull", "--data-dir", str(tmp_path)]
+    held = hub_server.fail("GET", "killed.*val.*parquet", hold=True, after=len(hub_server.asked("GET.*val")) - 1)
+    killed = subprocess.Popen([sys.executable, "-m", "stochastok_cli", *command], stderr=subprocess.DEVNULL)
+    assert held.asked.wait(30)
+    killed.kill()
+    killed.wait()
+    held.released.set()
+    arrived = root / ".killed-tokenized.pull"
+    assert (arrived / "train.bin").read_bytes() == expected["train"]
+    assert not (root / "killed-tokenized").exists()
+    run(*command)
+    assert memmaps(root / "killed-tokenized") == expected
+    assert not arrived.exists()
+
+
+def test_a_pull_killed_within_a_split_loses_its_last_seconds_only(hub_server, tmp_path):
+    files = long_corpus()
+    expected = {split: files.pop(split) for split in ("train", "val")}
+    hub_server.add_dataset("x/within", files)
+    code = f"""
+import os, pathlib, signal
+from stochastok_cli.data import exchange, partial_pull
+partial_pull.SAVE_SECONDS = 0
+def progress(what, done, total):
+    if what == "pull train" and done >= 700:
+        os.kill(os.getpid(), signal.SIGKILL)
+exchange.pull_corpus(["x/within"], "within", pathlib.Path({str(tmp_path)!r}), progress=progress)
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -9
+    arrived = tmp_path / "data_as_memmaps" / ".within.pull"
+    with open(arrived / "train.bin", "ab") as torn:
+        torn.write(b"half a token")
+    seen = []
+    made = exchange.pull_corpus(["x/within"], "within", tmp_path, progress=lambda *state: seen.append(state))
+    assert seen[0][0] == "pull train" and seen[0][1] > 700
+    assert memmaps(made.path) == expected
+    assert made.manifest["splits"] == {s: {"documents": 1200, "tokens": 3000} for s in ("train", "val")}
+
+
+def test_what_arrived_of_another_revision_is_not_mixed_in(hub_server, tmp_path, monkeypatch):
+    files = long_corpus()
+    expected = {split: files.pop(split) for split in ("train", "val")}
+    repo = hub_server.add_dataset("x/moved", {f"data/{s}-0.parquet": parquet(TOKENS) for s in ("train", "val")})
+
+    def interrupt(what, done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        exchange.pull_corpus(["x/moved"], "moved", tmp_path, progress=interrupt)
+    assert (tmp_path / "data_as_memmaps" / ".moved.pull" / "train.bin").stat().st_size
+    repo.commit(files)
+    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("no links here")))
+    made = exchange.pull_corpus(["x/moved"], "moved", tmp_path)
+    assert memmaps(made.path) == expected
+    assert made.manifest["options"]["revision"] == repo.head
 
 
 def test_offline_and_refused(hub_server, tmp_path):
