@@ -5,23 +5,31 @@ failure on the way is one `UserError`. The token is found by `huggingface_hub` i
 through here.
 """
 
+from stochastok_cli.hub.cards import dataset_card, model_card
 from stochastok_cli.hub.conversation import require_token, username
+from stochastok_cli.hub.files import HubFiles, list_files
 from stochastok_cli.hub.names import looks_like_repo, split_revision
 from stochastok_cli.hub.pull import HubDataset, TextRows, licence_of, load_rows, load_text_dataset, stream_ids
 from stochastok_cli.hub.push import Pushed, push_corpus, push_folder
+from stochastok_cli.hub.tokenizer import tokenizer_folder
 
 __all__ = [
     "HubDataset",
+    "HubFiles",
     "Pushed",
     "TextRows",
+    "dataset_card",
     "licence_of",
+    "list_files",
     "load_rows",
     "load_text_dataset",
     "looks_like_repo",
+    "model_card",
     "push_corpus",
     "push_folder",
     "require_token",
     "split_revision",
     "stream_ids",
+    "tokenizer_folder",
     "username",
 ]

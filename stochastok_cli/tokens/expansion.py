@@ -4,6 +4,7 @@ import functools
 import math
 import re
 from collections.abc import Sequence
+from typing import Any, Self, overload
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from stochastok_cli.errors import UserError, nearest
 from stochastok_cli.randomness import key64
 from stochastok_cli.tokens.segmentations import Lattice, segmentation_lattice
 from stochastok_cli.tokens.splits import SplitTable, split_table
-from stochastok_cli.tokens.vocabulary import Vocabulary
+from stochastok_cli.tokens.vocabulary import Vocabulary, vocabulary_for
 
 METHODS = {
     "stochastok": "floor(n p) random pair splits (StochasTok, Algorithm 2)",
@@ -75,6 +76,14 @@ class StochasTok:
         self.kept = _matching(vocabulary, keep)
         self._key = np.uint64(key64(seed, f"expand/{method}"))
 
+    @classmethod
+    def from_pretrained(
+        cls, tokenizer: Any, p: float = 0.1, method: str = "stochastok", seed: int = 0, **more: Any
+    ) -> Self:
+        """A StochasTok for a tokenizer: a name or path that `load_vocabulary` takes, a tokenizer's name on the Hugging
+        Face Hub, or a `tokenizers` or (fast) `transformers` tokenizer, which stays as it is."""
+        return cls(vocabulary_for(tokenizer), p, method, seed, **more)
+
     @functools.cached_property
     def splits(self) -> SplitTable:
         return split_table(self.vocabulary, self.kept)
@@ -83,8 +92,21 @@ class StochasTok:
     def lattice(self) -> Lattice:
         return segmentation_lattice(self.vocabulary, self.kept)
 
-    def __call__(self, ids: Sequence[int] | np.ndarray, index: int = 0) -> np.ndarray:
-        """The expanded ids of one document; `index` is its place in the corpus and picks its random numbers."""
+    @overload
+    def __call__(self, ids: Sequence[int] | np.ndarray, index: int = 0) -> np.ndarray: ...
+
+    @overload
+    def __call__(self, ids: Sequence[Sequence[int] | np.ndarray], index: int = 0) -> list[np.ndarray]: ...
+
+    def __call__(self, ids: Any, index: int = 0) -> Any:
+        """The expanded ids of one document; `index` is its place in the corpus and picks its random numbers.
+
+        Of a batch, a sequence of documents of which the first has that index, the list of their expanded ids.
+        """
+        if len(ids) and np.ndim(ids[0]) == 1:
+            lengths = np.array([len(document) for document in ids])
+            out, lengths = self.documents(np.concatenate([np.asarray(d, np.int64) for d in ids]), lengths, index)
+            return np.split(out, np.cumsum(lengths)[:-1])
         ids = np.asarray(ids)
         return self.documents(ids, np.array([len(ids)]), index)[0]
 
@@ -147,3 +169,13 @@ def _matching(vocabulary: Vocabulary, pattern: str | None) -> frozenset[int]:
         raise UserError(f"{pattern!r} is not a regular expression: {error}") from None
     texts = (piece.decode("utf-8", errors="replace") for piece in vocabulary.pieces)
     return frozenset(i for i, text in enumerate(texts) if matches(text))
+
+
+def origins(vocabulary: Vocabulary, ids: np.ndarray, expanded: np.ndarray) -> np.ndarray:
+    """For each id of `expanded` the place in `ids` of the token that it is a part of: int64 `(len(expanded),)`.
+
+    `expanded` must come from a method that splits tokens (all but `bpe-dropout`).
+    """
+    widths = np.array([len(piece) for piece in vocabulary.pieces])
+    ends = np.cumsum(widths[ids])
+    return np.searchsorted(ends, np.cumsum(widths[expanded]), "left")

@@ -31,14 +31,17 @@ def vocabulary_from_json(file: Path, name: str) -> Vocabulary:
         content = json.loads(file.read_text(encoding="utf-8"))
     except Exception as error:  # the library raises bare Exception
         raise UserError(f"{file} is not a tokenizer.json: {str(error).splitlines()[0][:200]}") from None
-    return vocabulary_of(tokenizer, content, name, file)
+    config = file.with_name("tokenizer_config.json")
+    named: Any = json.loads(config.read_text(encoding="utf-8")).get("eos_token") if config.is_file() else None
+    return vocabulary_of(tokenizer, content, name, named.get("content") if isinstance(named, dict) else named)
 
 
 def vocabulary_of(
-    tokenizer: "tokenizers.Tokenizer", content: dict[str, Any], name: str, file: Path | None = None
+    tokenizer: "tokenizers.Tokenizer", content: dict[str, Any], name: str, end_of_text: str | None = None
 ) -> Vocabulary:
-    """The vocabulary of a tokenizer whose `tokenizer.json` holds `content`; `file` is where it lies, if it does."""
-    kind = _kind(content, str(file or name))
+    """The vocabulary of a tokenizer whose `tokenizer.json` holds `content`; `end_of_text` is the spelling of the token
+    that ends a document, one of the usual ones where None."""
+    kind = _kind(content, name)
     spellings = tokenizer.get_vocab(with_added_tokens=True)
     added = {token["id"]: token for token in content.get("added_tokens", [])}
     special = {i for i, token in added.items() if token["special"]}
@@ -53,12 +56,12 @@ def vocabulary_of(
         pieces[i] = f"<|unused_{i}|>".encode()
     if kind != "byte-level":
         special |= _depending_on_neighbours(tokenizer, pieces, special)
-    end_of_text = _end_of_text(spellings, file, name)
+    end = _end_of_text(spellings, end_of_text, name)
     return Vocabulary(
         name=name,
         pieces=pieces,
-        special=special | {end_of_text},
-        end_of_text=end_of_text,
+        special=special | {end},
+        end_of_text=end,
         codec=lambda: TokenizersCodec(tokenizer),
     )
 
@@ -118,16 +121,8 @@ def _is_part_of_a_character(piece: bytes) -> bool:
     return len(piece) == 1 and piece[0] >= 0x80
 
 
-def _end_of_text(spellings: dict[str, int], file: Path | None, name: str) -> int:
-    """The end-of-text id: what `tokenizer_config.json` calls eos_token, else the first of the usual spellings."""
-    config = file.with_name("tokenizer_config.json") if file else None
-    named: Any = (
-        json.loads(config.read_text(encoding="utf-8")).get("eos_token") if config and config.is_file() else None
-    )
-    named = named.get("content") if isinstance(named, dict) else named
+def _end_of_text(spellings: dict[str, int], named: str | None, name: str) -> int:
     for spelling in [named, END_OF_TEXT, *_OTHER_ENDS_OF_TEXT]:
         if spelling in spellings:
             return spellings[spelling]
-    raise UserError(
-        f"{file or name} has no end-of-text token", fix="name it as eos_token in a tokenizer_config.json beside it"
-    )
+    raise UserError(f"{name} has no end-of-text token", fix="name it as eos_token in a tokenizer_config.json beside it")

@@ -144,6 +144,32 @@ def load_vocabulary(name_or_path: str | Path) -> Vocabulary:
     return _from_tiktoken(name)
 
 
+def vocabulary_for(tokenizer: Any) -> Vocabulary:
+    """The vocabulary of a name or path (as `load_vocabulary`), of a tokenizer on the Hugging Face Hub by its name
+    (`owner/name`), or of a `tokenizers` or fast `transformers` tokenizer, which is copied."""
+    if isinstance(tokenizer, Vocabulary):
+        return tokenizer
+    if isinstance(tokenizer, str | Path):
+        if "/" not in str(tokenizer) or Path(tokenizer).exists():
+            return load_vocabulary(tokenizer)
+        from stochastok_cli import hub
+
+        return load_vocabulary(hub.tokenizer_folder(str(tokenizer)))
+    import tokenizers
+
+    from stochastok_cli.tokens.tokenizer_json import vocabulary_of
+
+    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    if not isinstance(backend, tokenizers.Tokenizer):
+        raise UserError(
+            f"a {type(tokenizer).__name__} is no fast tokenizer", fix="use AutoTokenizer with use_fast=True"
+        )
+    copy = backend.to_str()
+    name = getattr(tokenizer, "name_or_path", "") or "a tokenizer"
+    end = getattr(tokenizer, "eos_token", None)
+    return vocabulary_of(tokenizers.Tokenizer.from_str(copy), json.loads(copy), name, end_of_text=end)
+
+
 @functools.cache
 def _from_tiktoken(name: str) -> Vocabulary:
     if name in BUNDLED:

@@ -129,3 +129,23 @@ def test_a_kind_that_is_not_supported_is_named(tmp_path):
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(UserError, match="WordLevel"):
         load_vocabulary(tmp_path)
+
+
+def test_a_tokenizer_on_the_hub_by_its_name(hub_server, tmp_path):
+    load_vocabulary("sample2k").save_tokenizer(tmp_path)
+    files = {name: (tmp_path / name).read_bytes() for name in ("tokenizer.json", "tokenizer_config.json")}
+    hub_server.repos["models/someone/tokenizer"] = hub_server.add_dataset("someone/tokenizer", files)
+    expand = StochasTok.from_pretrained("someone/tokenizer", p=1.0)
+    assert expand.vocabulary.fingerprint == load_vocabulary("sample2k").fingerprint
+    with pytest.raises(UserError, match="someone/absent"):
+        StochasTok.from_pretrained("someone/absent")
+
+
+def test_from_pretrained_takes_tokenizers_and_names(family):
+    _, tokenizer, vocabulary = family
+    before = tokenizer.to_str()
+    assert StochasTok.from_pretrained(tokenizer).vocabulary.fingerprint == vocabulary.fingerprint
+    assert tokenizer.to_str() == before
+    assert StochasTok.from_pretrained("gpt2", p=0.3).vocabulary.name == "gpt2"
+    with pytest.raises(UserError, match="no fast tokenizer"):
+        StochasTok.from_pretrained(3)

@@ -1,0 +1,125 @@
+"""Expansion in `datasets.map`, and in a collator under Hugging Face's Trainer."""
+
+import datasets
+import numpy as np
+import pytest
+
+from stochastok_cli import StochasTok, UserError, load_vocabulary
+from stochastok_cli.data.examples import ExpandingCollator, MapExamples, expand_example
+
+GPT2 = load_vocabulary("gpt2")
+TEXTS = [f"Example {i} about hundreds of elephants walking" for i in range(24)]
+
+
+def examples():
+    rows = []
+    for text in TEXTS:
+        ids = GPT2.encode(text)
+        rows.append({"input_ids": ids, "attention_mask": [1] * len(ids), "labels": [-100, -100, *ids[2:]]})
+    return rows
+
+
+def test_masks_and_labels_follow_the_parts():
+    row = {**examples()[0], "token_type_ids": list(range(len(examples()[0]["input_ids"]))), "text": TEXTS[0]}
+    out = expand_example(StochasTok(GPT2, p=3), row, 5)
+    n = len(out["input_ids"])
+    assert n > len(row["input_ids"])
+    assert GPT2.decode(out["input_ids"]) == out["text"] == TEXTS[0]
+    assert [len(out[c]) for c in ("attention_mask", "labels", "token_type_ids")] == [n] * 3
+    for token, label, origin in zip(out["input_ids"], out["labels"], out["token_type_ids"], strict=True):
+        assert label == (-100 if origin < 2 else token)
+    parts = [
+        GPT2.decode([t for t, o in zip(out["input_ids"], out["token_type_ids"], strict=True) if o == i])
+        for i in range(3)
+    ]
+    assert parts == [GPT2.decode([token]) for token in row["input_ids"][:3]]
+    classes = expand_example(StochasTok(GPT2, p=3), {"ids": row["input_ids"], "labels": row["token_type_ids"]}, 5)
+    assert classes["labels"] == out["token_type_ids"]
+
+
+def test_it_is_the_function_of_map():
+    dataset = datasets.Dataset.from_list(examples())
+    expand = StochasTok(GPT2, p=1, seed=2)
+    one = dataset.map(MapExamples(expand), batched=True, with_indices=True, batch_size=5)
+    other = dataset.map(MapExamples(expand), batched=True, with_indices=True, batch_size=24)
+    assert one["input_ids"] == other["input_ids"]
+    assert [GPT2.decode(ids) for ids in one["input_ids"]] == TEXTS
+    assert one[3]["input_ids"] == expand(dataset[3]["input_ids"], 3).tolist()
+
+
+def test_a_batch_of_ids():
+    expand = StochasTok(GPT2, p=1, seed=2)
+    ids = [GPT2.encode(text) for text in TEXTS]
+    batch = expand(ids, 10)
+    assert [d.tolist() for d in batch] == [expand(d, 10 + i).tolist() for i, d in enumerate(ids)]
+    assert [d.tolist() for d in expand([np.array(d) for d in ids], 10)] == [d.tolist() for d in batch]
+
+
+def test_anew_in_every_epoch_and_not_at_all_when_off():
+    collator = ExpandingCollator(StochasTok(GPT2, p=1), then=list)
+    first, again = collator(examples()), collator(examples()[::-1])[::-1]
+    assert first == again
+    collator.epoch = 1
+    assert collator(examples()) != first
+    with collator.off():
+        assert collator(examples()) == examples()
+    assert ExpandingCollator(StochasTok(GPT2, p=0), then=list)(examples()) == examples()
+    short = ExpandingCollator(StochasTok(GPT2, p=3), then=list, max_length=9)(examples())
+    assert {len(row[c]) for row in short for c in row} == {9}
+
+
+def test_what_can_not_follow_is_refused():
+    with pytest.raises(UserError, match="merges across"):
+        expand_example(StochasTok(GPT2, p=0.1, method="bpe-dropout"), examples()[0], 0)
+    with pytest.raises(UserError, match="neither input_ids nor ids"):
+        expand_example(StochasTok(GPT2), {"text": "a"}, 0)
+
+
+def test_under_the_trainer(tmp_path):
+    """Every training batch is expanded, differently in each epoch; the evaluation sees the canonical ids."""
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("accelerate")
+    import torch
+
+    load_vocabulary("gpt2").save_tokenizer(tmp_path)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    tokenizer.pad_token = tokenizer.eos_token
+    expand = StochasTok.from_pretrained(tokenizer, p=1.0)
+    assert expand.vocabulary.fingerprint == GPT2.fingerprint
+    seen = []
+
+    def then(rows):
+        seen.append((torch.is_grad_enabled(), [tuple(row["input_ids"]) for row in rows]))
+        return transformers.DataCollatorForSeq2Seq(tokenizer)(rows)
+
+    collator = ExpandingCollator(expand, then)
+    config = transformers.LlamaConfig(
+        vocab_size=50257, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2
+    )
+    arguments = transformers.TrainingArguments(
+        output_dir=str(tmp_path / "out"),
+        num_train_epochs=2,
+        per_device_train_batch_size=8,
+        eval_strategy="epoch",
+        report_to=[],
+        use_cpu=True,
+        disable_tqdm=True,
+        save_strategy="no",
+    )
+    trainer = transformers.Trainer(
+        model=transformers.LlamaForCausalLM(config),
+        args=arguments,
+        train_dataset=datasets.Dataset.from_list(examples()),
+        eval_dataset=datasets.Dataset.from_list(examples()[:8]),
+        data_collator=collator,
+        callbacks=[collator.callback()],
+    )
+    trainer.train()
+    canonical = {tuple(row["input_ids"]) for row in examples()}
+    batches = [ids for _, ids in seen]
+    untouched = [ids for ids in batches if set(ids) <= canonical]
+    expanded = [row for ids in batches if not set(ids) <= canonical for row in ids]
+    assert len(untouched) == 2  # one evaluation an epoch
+    assert len(expanded) == 48
+    assert len(set(expanded)) > 40
+    assert sorted(GPT2.decode(row) for row in expanded) == sorted(TEXTS * 2)
