@@ -177,4 +177,6 @@ def command_line() -> str:
     """The command that is running, as a person would type it."""
     import shlex
 
-    return shlex.join(["stochastok" if Path(sys.argv[0]).name.startswith("stochastok") else "python", *sys.argv[1:]])
+    program = Path(sys.argv[0]).name
+    typed = ["python", "-m", "stochastok_cli"] if program == "__main__.py" else ["python"]
+    return shlex.join([*(["stochastok"] if program.startswith("stochastok") else typed), *sys.argv[1:]])

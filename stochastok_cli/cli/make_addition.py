@@ -7,6 +7,7 @@ import typer
 
 from stochastok_cli.cli import options, progress
 from stochastok_cli.cli.app import subcommand
+from stochastok_cli.storage import Made
 
 
 @subcommand
@@ -24,6 +25,11 @@ def make_addition(
     data_dir: options.DataDir = Path("data"),
     seed: options.Seed = 0,
     force: options.Force = False,
+    pull: options.Pull = False,
+    repo: options.Repo = None,
+    push: options.Push = False,
+    hf_username: options.HubUser = None,
+    private: options.Private = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Make all sums of two numbers, tokenized in several ways: <data-dir>/data_as_datasets/multi_digit_addition.
@@ -32,24 +38,36 @@ def make_addition(
     What exists already, made with the same options, is left alone.
     """
     from stochastok_cli.data import addition
-    from stochastok_cli.data.memmap import Corpus, memmap_root
+    from stochastok_cli.data.shared_folders import ADDITION
     from stochastok_cli.tokens.vocabulary import load_vocabulary
 
-    vocabulary = load_vocabulary(tokenizer)
-    with progress.progress_bar() as report:
-        made = addition.make_addition(
-            vocabulary,
-            data_dir,
-            num_digits=num_digits,
-            val_fraction=val_fraction,
-            seed=seed,
-            force=force,
-            progress=report,
-        )
+    if pull:
+        made = options.pull_shared(ADDITION, data_dir, repo, hf_username, force)
+    else:
+        vocabulary = load_vocabulary(tokenizer)
+        with progress.progress_bar() as report:
+            made = addition.make_addition(
+                vocabulary,
+                data_dir,
+                num_digits=num_digits,
+                val_fraction=val_fraction,
+                seed=seed,
+                force=force,
+                progress=report,
+            )
+    _show(made, data_dir)
+    if push:
+        options.push_shared(ADDITION, data_dir, None if pull else repo, hf_username, private)
+    options.print_result(made, as_json)
+
+
+def _show(made: Made, data_dir: Path) -> None:
+    from stochastok_cli.data import addition
+    from stochastok_cli.data.memmap import Corpus, memmap_root
+
     progress.note(options.summary(made))
     for form in made.manifest["options"]["forms"]:
         corpus = Corpus(memmap_root(data_dir) / f"{addition.NAME}_{form}")
-        example = vocabulary.decode(corpus.ids("train")[:30].tolist()).split("$")[1]  # the first pair, of fewer ids
+        example = corpus.vocabulary.decode(corpus.ids("train")[:30].tolist()).split("$")[1]  # the first pair
         splits = ", ".join(f"{split} {tokens:,} tokens" for split, tokens in corpus.num_tokens.items())
         progress.note(f"{corpus.name}: {splits}, for example ${example}")
-    options.print_result(made, as_json)

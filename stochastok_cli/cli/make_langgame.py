@@ -7,6 +7,7 @@ import typer
 
 from stochastok_cli.cli import options, progress
 from stochastok_cli.cli.app import subcommand
+from stochastok_cli.storage import Made
 
 
 @subcommand
@@ -42,6 +43,11 @@ def make_langgame(
     data_dir: options.DataDir = Path("data"),
     seed: options.Seed = 0,
     force: options.Force = False,
+    pull: options.Pull = False,
+    repo: options.Repo = None,
+    push: options.Push = False,
+    hf_username: options.HubUser = None,
+    private: options.Private = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Make LangGame, questions about the letters of words: <data-dir>/data_as_memmaps/langgame.
@@ -50,27 +56,39 @@ def make_langgame(
     the same options, is left alone.
     """
     from stochastok_cli.data import langgame
-    from stochastok_cli.data.instruction_rows import InstructionRows
+    from stochastok_cli.data.shared_folders import LANGGAME
     from stochastok_cli.tokens.vocabulary import load_vocabulary
 
-    vocabulary = load_vocabulary(tokenizer)
-    with progress.progress_bar() as report:
-        made = langgame.make_langgame(
-            vocabulary,
-            data_dir,
-            train_size=train_size,
-            val_size=val_size,
-            num_options=num_options,
-            words=words,
-            min_substring=min_substring,
-            max_substring=max_substring,
-            holdout=holdout,
-            seed=seed,
-            force=force,
-            progress=report,
-        )
+    if pull:
+        made = options.pull_shared(LANGGAME, data_dir, repo, hf_username, force)
+    else:
+        vocabulary = load_vocabulary(tokenizer)
+        with progress.progress_bar() as report:
+            made = langgame.make_langgame(
+                vocabulary,
+                data_dir,
+                train_size=train_size,
+                val_size=val_size,
+                num_options=num_options,
+                words=words,
+                min_substring=min_substring,
+                max_substring=max_substring,
+                holdout=holdout,
+                seed=seed,
+                force=force,
+                progress=report,
+            )
+    _show(made)
+    if push:
+        options.push_shared(LANGGAME, data_dir, None if pull else repo, hf_username, private)
+    options.print_result(made, as_json)
+
+
+def _show(made: Made) -> None:
+    from stochastok_cli.data.instruction_rows import InstructionRows
+
     rows = InstructionRows(made.path)
     example, width = rows.rows("train")[0], rows.rows("train").shape[1]
     progress.note(f"{options.summary(made)}, the longest row {width} ids")
-    progress.note(f"for example: {vocabulary.decode(example[: rows.offsets('train')[0, 2]].tolist())}")
-    options.print_result(made, as_json)
+    text = rows.vocabulary.decode(example[: rows.offsets("train")[0, 2]].tolist())
+    progress.note(f"for example: {text}")

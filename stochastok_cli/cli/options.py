@@ -3,12 +3,17 @@
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stochastok_cli.cli import progress
+from stochastok_cli.errors import UserError
 from stochastok_cli.storage import Made, command_line
+
+if TYPE_CHECKING:
+    from stochastok_cli.data.shared_folders import Shared
+    from stochastok_cli.hub import Pushed
 
 DataDir = Annotated[Path, typer.Option("--data-dir", help="Folder under which all data lie.")]
 Tokenizer = Annotated[
@@ -54,6 +59,27 @@ def pull(
         return pull_corpus(repos, folder, data_dir, tokenizer=tokenizer, force=force, progress=report)
 
 
+def pull_shared(what: "Shared", data_dir: Path, repo: str | None, username: str | None, force: bool) -> Made:
+    """What `--pull` does, for `make-langgame` and for `make-addition`."""
+    from stochastok_cli.data.shared_folders import pull_shared
+
+    if repo is None and username is None:
+        raise UserError("--pull needs to know where from", fix="give --repo OWNER/NAME or --hf-username")
+    with progress.progress_bar() as report:
+        return pull_shared(what, repo or f"{username}/{what.name}", data_dir, force=force, progress=report)
+
+
+def push_shared(what: "Shared", data_dir: Path, repo: str | None, username: str | None, private: bool) -> None:
+    """What `--push` does, for `make-langgame` and for `make-addition`."""
+    from stochastok_cli.data import shared_folders
+
+    with progress.progress_bar() as report:
+        pushed = shared_folders.push_shared(
+            what, data_dir, repo=repo, username=username, private=private, again=command_line(), progress=report
+        )
+    tell_pushed(pushed)
+
+
 def push_corpus(folder: Path, repo: str | None, username: str | None, private: bool) -> None:
     """What `--push` does, for `tokenize` and for `expand`."""
     from stochastok_cli.data import exchange
@@ -62,6 +88,10 @@ def push_corpus(folder: Path, repo: str | None, username: str | None, private: b
         pushed = exchange.push_corpus(
             folder, repo=repo, username=username, private=private, again=command_line(), progress=report
         )
+    tell_pushed(pushed)
+
+
+def tell_pushed(pushed: "Pushed") -> None:
     progress.note(f"pushed to {pushed.url} (commit {pushed.revision[:12]})")
 
 

@@ -90,11 +90,15 @@ def dataset_card(
         ],
     }
     tokenizer, source = manifest.get("tokenizer"), manifest.get("made_from")
-    facts = {
+    named = {
         "source": source and f"{source['name']} ({source['fingerprint']})",
-        "licence of the source": licence or "not known here: see the source",
+        "licence of the source": source and (licence or "not known here: see the source"),
         "tokenizer": tokenizer and f"{tokenizer['name']} ({tokenizer['size']:,} ids, {tokenizer['fingerprint']})",
-        **{key: value for key, value in manifest.get("options", {}).items() if not isinstance(value, dict | list)},
+    }
+    options = {key: value for key, value in manifest.get("options", {}).items() if not isinstance(value, dict | list)}
+    facts = {
+        **named,
+        **{key: value for key, value in options.items() if key not in named},
         **{split: ", ".join(f"{n:,} {unit}" for unit, n in entry.items()) for split, entry in splits.items()},
         **_made_by(manifest),
     }

@@ -69,7 +69,7 @@ def push_folder(
     """Pushes files as they lie on the disk, with a card.
 
     `contents` maps a path in the repository (`""` for its root) to a file, or to a folder of which everything goes up
-    but hidden files.
+    but hidden files. What else there is in the repository below such a path (other than its root) is deleted.
     """
     found = {}
     for place, source in contents.items():
@@ -86,7 +86,8 @@ def push_folder(
         progress("push", len(found), len(found))
         yield cards.NAME, card.encode()
 
-    return _push(repo, repo_type, files(), again=again, private=private)
+    stale = re.compile(rf"({'|'.join(re.escape(place) for place in contents if place)})/.*")
+    return _push(repo, repo_type, files(), again=again, private=private, stale=stale)
 
 
 def _push(

@@ -1,0 +1,163 @@
+"""LangGame and addition to and from the Hub: their folders lie there as they do under the data directory."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stochastok_cli import hub
+from stochastok_cli.data import addition, langgame
+from stochastok_cli.data.memmap import dataset_root, memmap_root
+from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.storage import MANIFEST, Made, Progress, checksum, make_folder, read_manifest, silent
+
+_MEMMAPS, _QUESTIONS = memmap_root(Path()).name, dataset_root(Path()).name
+_OURS = ("format", "options", "made_by", "files")  # what `make_folder` says of a folder anew
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What is pushed and pulled together: a saved `datasets.DatasetDict` to evaluate on and memmaps to train on.
+
+    Folders are named by their paths under the data directory.
+    """
+
+    name: str
+    command: str  # that makes, pushes and pulls it
+    last: str  # the folder that is finished last
+    about: str
+
+    @property
+    def questions(self) -> str:
+        return f"{_QUESTIONS}/{self.name}"
+
+    def folders(self, forms: list[str]) -> list[str]:
+        """All, in the order in which they are finished; `forms` are addition's, of which each has a memmap folder."""
+        all_of_it = [self.questions, *([f"{_MEMMAPS}/{self.name}_{form}" for form in forms] or [self.last])]
+        return sorted(all_of_it, key=lambda folder: folder == self.last)
+
+
+LANGGAME = Shared(
+    langgame.NAME,
+    "stochastok make-langgame",
+    f"{_MEMMAPS}/{langgame.NAME}",
+    "LangGame: multiple-choice questions about the letters of words, from *StochasTok: Improving Fine-Grained "
+    "Subword Understanding in LLMs* ([arXiv 2506.01687](https://arxiv.org/abs/2506.01687)). A row has a `question` "
+    "and `options`, the right one first.",
+)
+ADDITION = Shared(
+    addition.NAME,
+    "stochastok make-addition",
+    f"{_QUESTIONS}/{addition.NAME}",
+    "All sums of two numbers, in several tokenizations, from *StochasTok: Improving Fine-Grained Subword "
+    "Understanding in LLMs* ([arXiv 2506.01687](https://arxiv.org/abs/2506.01687)). A row has a `question` and an "
+    "`answer`, whose digits are reversed, and the token ids of both in each tokenization X: `t_question_X` and "
+    "`t_answer_X`.",
+)
+
+
+def push_shared(
+    what: Shared,
+    data_dir: Path,
+    *,
+    repo: str | None,
+    username: str | None,
+    private: bool,
+    again: str,
+    progress: Progress = silent,
+) -> hub.Pushed:
+    """Uploads LANGGAME or ADDITION, finished in `data_dir`, with a card; `datasets.load_dataset` loads its questions.
+
+    The repository is `repo`, else the dataset's name at `username` or the logged-in user. `again` is the command to
+    name if the upload fails.
+    """
+    hub.require_token()
+    repo = repo or f"{username or hub.username()}/{what.name}"
+    questions = read_manifest(data_dir / what.questions) or {}
+    places = what.folders(_forms(questions))
+    memmaps = [place for place in places if place != what.questions]
+    card = hub.dataset_card(
+        repo,
+        {**(read_manifest(data_dir / memmaps[0]) or {}), "options": questions["options"]},
+        about=what.about,
+        use=_use(repo, what, memmaps, questions["splits"]),
+        data_files={split: f"{what.questions}/{split}/*.arrow" for split in questions["splits"]},
+    )
+    contents = {place: data_dir / place for place in places}
+    return hub.push_folder(repo, contents, card=card, again=again, private=private, progress=progress)
+
+
+def pull_shared(what: Shared, repo: str, data_dir: Path, *, force: bool = False, progress: Progress = silent) -> Made:
+    """Fetches what `push_shared` pushed to `repo` (perhaps with `@REVISION`) into `data_dir`.
+
+    Each folder is checked against its manifest and left alone if it is there already, made with the same options.
+    Raises UserError for a repository that holds something else, and for what the Hub refuses.
+    """
+    repo, asked = hub.split_revision(repo)
+    pulled_from = {"repo": repo, "asked": asked}
+    there = read_manifest(data_dir / what.last) or {}
+    if not force and pulled_from.items() <= there.get("pulled_from", {}).items():
+        return Made(data_dir / what.last, there, fresh=False)  # without a question to the Hub
+    files = hub.list_files(repo, asked)
+    pulled_from["revision"] = files.revision
+    places = what.folders(_forms(_manifest(files, what.questions)))
+    made = [_pull(files, place, data_dir, pulled_from, force, progress) for place in places]
+    return made[-1]
+
+
+def _forms(manifest: dict[str, Any]) -> list[str]:
+    """Addition's forms, of which each is a folder. A stranger's manifest may say anything."""
+    return [form for form in manifest["options"].get("forms", []) if re.fullmatch(r"\w+", form)]
+
+
+def _manifest(files: hub.HubFiles, place: str) -> dict[str, Any]:
+    manifest = files.json(f"{place}/{MANIFEST}") if f"{place}/{MANIFEST}" in files.paths else None
+    if not (isinstance(manifest, dict) and {"options", "files"} <= manifest.keys()):
+        raise UserError(
+            f"{files.repo} on the Hub holds no {place} with a manifest",
+            fix="--pull takes what the same command has pushed with --push",
+        )
+    return manifest
+
+
+def _pull(
+    files: hub.HubFiles,
+    place: str,
+    data_dir: Path,
+    pulled_from: dict[str, str | None],
+    force: bool,
+    progress: Progress,
+) -> Made:
+    manifest = _manifest(files, place)
+
+    def build(folder: Path) -> dict[str, Any]:
+        files.fetch(place, list(manifest["files"]), folder, progress)
+        for name, entry in manifest["files"].items():
+            if checksum(folder / name) != entry:
+                raise UserError(f"{place}/{name} of {files.repo} differs from its manifest", exit_code=FAILED)
+        return {**{key: manifest[key] for key in manifest if key not in _OURS}, "pulled_from": pulled_from}
+
+    return make_folder(data_dir / place, manifest["options"], build, force=force)
+
+
+def _use(repo: str, what: Shared, memmaps: list[str], questions: dict[str, dict[str, int]]) -> str:
+    return f"""\
+```python
+from datasets import load_dataset
+
+print(load_dataset({repo!r})["val"][0])
+```
+
+These are the questions to evaluate on: {", ".join(f"{n['documents']:,} of {split}" for split, n in questions.items())}.
+
+To train on all with `stochastok`, which reads flat files of ids ({", ".join(f"`{place}`" for place in memmaps)}):
+
+```
+{what.command} --pull --repo {repo}
+```
+
+The files lie here as they do in its data directory, so that this does the same:
+
+```
+hf download {repo} --repo-type dataset --local-dir data
+```"""
