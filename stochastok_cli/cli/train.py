@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,11 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stochastok_cli.cli import progress
+from stochastok_cli.cli import options, progress
 from stochastok_cli.cli.app import subcommand
+from stochastok_cli.storage import command_line
 
 if TYPE_CHECKING:
     from stochastok_cli.training.events import Event, Logged
+    from stochastok_cli.training.train import Trained
 
 
 @subcommand
@@ -51,6 +54,15 @@ def train(
     force: Annotated[
         bool, typer.Option("--force", help="Begin anew; an existing run of that name is kept under another.")
     ] = False,
+    push: Annotated[
+        bool, typer.Option("--push", help="Upload the model to the Hugging Face Hub when the run is complete.")
+    ] = False,
+    repo: Annotated[
+        str | None,
+        typer.Option("--repo", help="Model repository on the Hub.", show_default="the run's name at --hf-username"),
+    ] = None,
+    hf_username: options.HubUser = None,
+    private: options.Private = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object on stdout instead of the run's folder.")
     ] = False,
@@ -63,6 +75,9 @@ def train(
 
     SIGINT (Ctrl-C), SIGTERM and SIGUSR1 make it finish the iteration, save and
     exit with code 75: run the same command again to go on.
+
+    --push uploads the last checkpoint without the optimizer's state, and a card
+    with configuration and metrics; of a run that is complete already, too.
     """
     # Read when torch is loaded: threads that wait by spinning make a busy CPU many times slower than sleeping ones do.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -82,15 +97,40 @@ def train(
     from stochastok_cli.training.train import train
 
     progress.quiet = progress.quiet or not leads()
-    with launch.exit_code_left(), console() as show:
-        trained = train(configuration, run_name=run_name, force=force, listeners=[show])
-    if not trained.fresh:
-        progress.note(f"{trained.folder} is complete; left alone")
+    with launch.exit_code_left():
+        with console() as show:
+            trained = train(configuration, run_name=run_name, force=force, listeners=[show])
+        if not trained.fresh:
+            progress.note(f"{trained.folder} is complete; left alone")
+        if push and leads():
+            command = ["stochastok", "train", "--config", config, *(["--run-name", run_name] if run_name else [])]
+            command += overrides or []
+            _push(trained, configuration.trainer.dataset.name, shlex.join(command), repo, hf_username, private)
     if leads():
         print(_as_json(trained) if as_json else trained.folder, flush=True)
 
 
-def _as_json(trained: Any) -> str:
+def _push(
+    trained: "Trained", dataset: str, command: str, repo: str | None, username: str | None, private: bool
+) -> None:
+    from stochastok_cli.training.publish import push_run
+
+    with progress.progress_bar() as report:
+        pushed = push_run(
+            trained.folder,
+            trained.checkpoint,
+            dataset=dataset,
+            command=command,
+            repo=repo,
+            username=username,
+            private=private,
+            again=command_line(),
+            progress=report,
+        )
+    options.tell_pushed(pushed)
+
+
+def _as_json(trained: "Trained") -> str:
     return json.dumps(
         {
             "path": str(trained.folder),

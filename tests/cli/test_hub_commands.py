@@ -1,15 +1,22 @@
-"""`--pull` and `--push` of `tokenize` and `expand`, against a server of our own that speaks the Hub's protocol."""
+"""`--pull` and `--push` on the command line, against a server of our own that speaks the Hub's protocol."""
 
+import json
 import os
 import subprocess
 import sys
+import time
 from itertools import chain
+from typing import NamedTuple
 
+import huggingface_hub
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+import yaml
+from hub_server import TOKEN, USER
 
+from stochastok_cli.cli import app
 from stochastok_cli.data import exchange
 from stochastok_cli.tokens.vocabulary import load_vocabulary
 
@@ -208,3 +215,201 @@ def test_text_from_the_hub(hub_server, tmp_path):
     assert done.stdout.strip() == str(path)
     decoded = load_vocabulary("gpt2").decode(flat(path, "train") + flat(path, "val"))
     assert sorted(decoded.split("<|endoftext|>")[:-1]) == sorted(texts)
+
+
+# ------------------------------------------------------------------------------------------------ as a user, in here
+
+
+class Said(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(monkeypatch, capfd):
+    """Runs the application in this process, as a user would; retries wait for a moment only."""
+    sleep = time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.001)))
+
+    def run_here(*arguments, code=0) -> Said:
+        monkeypatch.setattr(sys, "argv", ["stochastok", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            app.main()
+        said = Said(ended.value.code, *capfd.readouterr())
+        assert said.code == code, said.err
+        assert TOKEN not in said.out + said.err
+        return said
+
+    return run_here
+
+
+def bytes_of(folder) -> dict[str, bytes]:
+    """Every file below a folder but manifests, which tell of the command, and locks."""
+    files = (f for f in folder.rglob("*") if f.is_file() and f.name != "manifest.json" and f.suffix != ".lock")
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
+
+
+LANGGAME = ("make-langgame", "--train-size", 300, "--val-size", 20, "--tokenizer", "sample2k")
+ADDITION = ("make-addition", "--num-digits", 1)
+
+
+@pytest.mark.parametrize(("make", "name"), [(LANGGAME, "langgame"), (ADDITION, "multi_digit_addition")])
+def test_made_datasets_are_pushed_and_pulled(hub_server, command, tmp_path, make, name):
+    import datasets
+
+    here, there, by_hand = tmp_path / "here", tmp_path / "there", tmp_path / "by hand"
+    made = command(*make, "--data-dir", here, "--push", "--private")
+    repo = f"{USER}/{name}"
+    assert made.out == f"{here / PLACES[name]}\n"
+    assert f"pushed to {hub_server.url}/datasets/{repo}" in made.err
+    assert hub_server.dataset(repo).private
+
+    first = datasets.load_dataset(repo)
+    assert first["val"].to_dict() == datasets.load_from_disk(here / "data_as_datasets" / name)["val"].to_dict()
+    assert set(first) == {"train", "val"}
+    card = hub_server.dataset(repo).files["README.md"].decode()
+    assert f"stochastok {make[0]} --pull --repo {repo}" in card
+    assert f"questions to evaluate on: {len(first['train'])} of train, {len(first['val'])} of val" in card
+
+    pulled = command(make[0], "--pull", "--repo", repo, "--data-dir", there)
+    assert pulled.out == f"{there / PLACES[name]}\n"
+    assert bytes_of(there) == bytes_of(here)
+    assert "left alone" in command(*make, "--data-dir", there).err  # made with the same options
+    huggingface_hub.snapshot_download(repo, repo_type="dataset", local_dir=by_hand, allow_patterns="data_as_*")
+    assert {k: v for k, v in bytes_of(by_hand).items() if ".cache" not in k} == bytes_of(here)
+
+    asked = len(hub_server.requests)
+    assert "left alone" in command(make[0], "--pull", "--hf-username", USER, "--data-dir", there).err
+    assert len(hub_server.requests) == asked
+    again = command(make[0], "--pull", "--repo", f"{repo}@{hub_server.dataset(repo).head}", "--data-dir", tmp_path)
+    manifest = json.loads((tmp_path / PLACES[name] / "manifest.json").read_text())
+    assert again.out == f"{tmp_path / PLACES[name]}\n"
+    assert manifest["pulled_from"]["revision"] == manifest["pulled_from"]["asked"] == hub_server.dataset(repo).head
+
+
+PLACES = {
+    "langgame": "data_as_memmaps/langgame",
+    "multi_digit_addition": "data_as_datasets/multi_digit_addition",
+}
+
+
+def test_a_smaller_game_pushed_later_leaves_nothing_of_the_larger(hub_server, command, tmp_path):
+    command(*LANGGAME, "--data-dir", tmp_path, "--push", "--repo", f"{USER}/games")
+    repo = hub_server.dataset(f"{USER}/games")
+    repo.commit(
+        {**repo.files, "data_as_datasets/langgame/train/data-00001-of-00002.arrow": b"old", "notes.md": b"mine"}
+    )
+    command(*LANGGAME, "--data-dir", tmp_path, "--push", "--repo", f"{USER}/games")
+    assert "notes.md" in repo.files
+    assert not [path for path in repo.files if "00001-of" in path]
+
+
+def test_what_differs_from_its_manifest_is_refused(hub_server, command, tmp_path):
+    command(*LANGGAME, "--data-dir", tmp_path / "here", "--push", "--repo", f"{USER}/torn")
+    repo = hub_server.dataset(f"{USER}/torn")
+    damaged = "data_as_memmaps/langgame/val_data.bin"
+    repo.commit({**repo.files, damaged: bytes(len(repo.files[damaged]))})
+    failed = command("make-langgame", "--pull", "--repo", f"{USER}/torn", "--data-dir", tmp_path, code=1)
+    assert failed.err == f"error: {damaged} of {USER}/torn differs from its manifest\n"
+    assert not (tmp_path / "data_as_memmaps" / "langgame").exists()
+    repo.commit({path: data for path, data in repo.files.items() if path != damaged})
+    failed = command("make-langgame", "--pull", "--repo", f"{USER}/torn", "--data-dir", tmp_path, code=1)
+    assert failed.err == f"error: {USER}/torn on the Hub lacks {damaged}\n"
+
+
+def test_makers_say_what_they_can_not_pull(hub_server, command, tmp_path):
+    hub_server.add_dataset("x/other", {"train.jsonl": b'{"text": "a"}'})
+    pull = ["make-addition", "--pull", "--data-dir", tmp_path]
+    assert "give --repo OWNER/NAME or --hf-username" in command(*pull, code=2).err
+    holds = "error: x/other on the Hub holds no data_as_datasets/multi_digit_addition with a manifest; "
+    assert command(*pull, "--repo", "x/other", code=2).err.startswith(holds)
+    assert "no repository x/absent is found" in command(*pull, "--repo", "x/absent", code=2).err
+    assert not [*tmp_path.iterdir()]
+
+
+# ------------------------------------------------------------------------------------------------ models
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A configuration that trains for four iterations, and its data."""
+    folder = tmp_path_factory.mktemp("tiny")
+    run("tokenize", "sample", "--tokenizer", "sample2k", "--data-dir", folder / "data")
+    attn, ffn = {"num_heads": 2, "group_size": 2}, {"ffn_dim": 32}
+    tree = {
+        "model": {
+            "core_model": {"num_layers": 1, "ffn": ffn, "attn": attn},
+            "hidden_dim": 16,
+            "context_window": 24,
+            "vocab_size": 2048,
+        },
+        "trainer": {
+            "training": {
+                "batch_size": 3,
+                "gradient_accumulation_steps": 1,
+                "max_iters": 4,
+                "lr_decay_iters": 4,
+                "warmup_iters": 2,
+                "eval_interval": 4,
+                "eval_iters": 2,
+                "log_interval": 1,
+            },
+            "dataset": {"name": "sample-tokenized"},
+            "eval": [],
+        },
+        "general": {
+            "device": "cpu",
+            "paths": {"data_dir": str(folder / "data"), "checkpoint_dir": str(folder / "runs")},
+        },
+    }
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(tree))
+    return folder
+
+
+def test_a_trained_model_is_pushed_and_opens(hub_server, command, tiny):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    train = ["train", "--config", tiny / "tiny.yaml", "trainer.optimizer.lr=1e-3", "--run-name", "tiny run"]
+    refused = command(*train, "--push", "--repo", "someone-else/model", code=1)
+    assert "the push failed: the token gives no right" in refused.err
+    assert "; to try again: stochastok train --config" in refused.err.splitlines()[-1]
+    assert (tiny / "runs" / "tiny run" / "step_4" / "model.safetensors").exists()
+
+    repo = f"{USER}/tiny-model"
+    pushed = command(*train, "--push", "--repo", repo)  # complete by now
+    assert pushed.out == f"{tiny / 'runs' / 'tiny run'}\n"
+    assert "is complete; left alone" in pushed.err
+    assert f"pushed to {hub_server.url}/{repo} (commit " in pushed.err
+    files = hub_server.repos[f"models/{repo}"].files
+    checkpoint = tiny / "runs" / "tiny run" / "step_4"
+    assert {path for path in files if "/" not in path} == {
+        ".gitattributes",
+        "README.md",
+        *(file.name for file in checkpoint.iterdir() if file.name != "optimizer.safetensors"),
+    }
+    assert files["model.safetensors"] == (checkpoint / "model.safetensors").read_bytes()
+    assert files["run/config.yaml"] == (checkpoint.parent / "config.yaml").read_bytes()
+    assert files["run/metrics.jsonl"] == (checkpoint.parent / "metrics.jsonl").read_bytes()
+    card = files["README.md"].decode()
+    last = json.loads((checkpoint.parent / "metrics.jsonl").read_text().splitlines()[-1])
+    assert f"| validation/loss | {last['validation/loss']:.6g} |" in card
+    assert "hidden_dim: 16" in card and "trained with `stochastok` on `sample-tokenized`" in card
+    assert f"stochastok train --config {tiny / 'tiny.yaml'} --run-name 'tiny run' trainer.optimizer.lr=1e-3" in card
+
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(repo), AutoTokenizer.from_pretrained(repo)
+    here = AutoModelForCausalLM.from_pretrained(checkpoint)
+    ids = tokenizer("A text of some words.", return_tensors="pt")["input_ids"]
+    assert ids.tolist()[0] == load_vocabulary("sample2k").encode("A text of some words.")
+    assert torch.equal(model(ids).logits, here(ids).logits)
+
+
+def test_a_run_is_pushed_under_its_name_when_it_ends(hub_server, command, tiny):
+    train = ["train", "--config", tiny / "tiny.yaml", "general.logging.run_name_prefix=pushed", "--json"]
+    done = command(*train, "--push", "--private")
+    assert json.loads(done.out)["made"] is True
+    repo = hub_server.repos[f"models/{USER}/pushed-sample-tokenized"]
+    assert repo.private
+    assert "model.safetensors" in repo.files and "optimizer.safetensors" not in repo.files
