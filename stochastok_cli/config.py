@@ -144,6 +144,7 @@ class GeneralConfig:
     paths: PathsConfig = PathsConfig()
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    kernels: Literal["auto", "reference", "fused"] = "auto"  # fused where the GPU and the shapes allow
 
 
 @dataclass(frozen=True)

@@ -44,15 +44,19 @@ def splitmix64(state: int) -> int:
     return z ^ (z >> 31)
 
 
+def random_bits(seed: int, purpose: str, *index: int, counters: np.ndarray) -> np.ndarray:
+    """For each counter (integers >= 0) 64 random bits, uint64 of its shape: many streams read at once."""
+    key = np.array([key64(seed, purpose, *index)], dtype=np.uint64)  # integers of an array wrap without a warning
+    return _mix(key + _mix(np.asarray(counters).astype(np.uint64)))
+
+
 def uniform_integers(seed: int, purpose: str, *index: int, counters: np.ndarray, bound: int) -> np.ndarray:
     """For each counter an integer uniform over `range(bound)`, int64 of the shape of `counters` (integers >= 0).
 
     A pure function of `(seed, purpose, index, counter)`: many streams read at once, one number of each. A bound is
     far below 2^64 here, so that taking the remainder favours no integer by more than one part in 2^64 / bound.
     """
-    key = np.array([key64(seed, purpose, *index)], dtype=np.uint64)  # integers of an array wrap without a warning
-    bits = _mix(key + _mix(np.asarray(counters).astype(np.uint64)))
-    return (bits % np.uint64(bound)).astype(np.int64)
+    return (random_bits(seed, purpose, *index, counters=counters) % np.uint64(bound)).astype(np.int64)
 
 
 def _mix(z: np.ndarray) -> np.ndarray:

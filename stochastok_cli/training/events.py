@@ -26,6 +26,7 @@ class Started:
     parameters: int
     tokens_per_iteration: int
     device: str
+    kernels: str  # reference or fused
     ranks: int
 
 
@@ -130,8 +131,8 @@ def describe(event: Event) -> str:
     match event:
         case Note(text):
             return text
-        case Started(folder, iteration, max_iters, parameters, tokens, device, ranks):
-            where = f"{ranks} × {device}" if ranks > 1 else device
+        case Started(folder, iteration, max_iters, parameters, tokens, device, kernels, ranks):
+            where = (f"{ranks} × {device}" if ranks > 1 else device) + f", {kernels} kernels"
             return (
                 f"{folder}: iterations {iteration:,} to {max_iters:,} of {tokens:,} tokens each, "
                 f"{parameters:,} parameters, on {where}"

@@ -69,6 +69,7 @@ class Loop:
                 parameters=self.model.num_parameters(),
                 tokens_per_iteration=tokens,
                 device=_name_of(self.world.device),
+                kernels=self.step.kernels.name,
                 ranks=self.world.size,
             )
         )
@@ -146,7 +147,7 @@ class Loop:
         if self.world.device.type == "cuda" and self.start < self.training.max_iters:
             began = time.monotonic()
             with closing(self._batches()) as batches:
-                self.step.compile(self.start, next(batches))
+                self.step.compile(self.start, batches)
             self.tell(events.Compiled(time.monotonic() - began))
 
     def _log(self, done: int) -> None:
@@ -172,7 +173,7 @@ class Loop:
         began = time.monotonic()
         with self.clock.between():
             self.tell(events.Evaluating(done))
-            self.metrics = self.validation(self.model, self.step.forward)
+            self.metrics = self.validation(self.model, self.step.kernels.forward)
             mine = [self.evaluators[i] for i in self.world.share(len(self.evaluators))]
             for part in self.world.gather(evaluate(self.model, mine)):
                 self.metrics |= part

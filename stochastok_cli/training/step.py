@@ -1,40 +1,17 @@
-"""One iteration of training, and the loss that training and validation share."""
+"""One iteration of training."""
 
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from stochastok_cli.config import Config
-from stochastok_cli.model.head_loss import head_loss
 from stochastok_cli.model.transformer import Transformer
-from stochastok_cli.randomness import key64
 from stochastok_cli.training.distributed import World
 from stochastok_cli.training.feed import DeviceBatch
+from stochastok_cli.training.kernels import choose_kernels
 from stochastok_cli.training.optimizer import FlatGradients, make_optimizer, skip_update_where
 from stochastok_cli.training.schedule import learning_rate
-
-Forward = Callable[[Tensor, Tensor | None], Tensor]
-"""The model, compiled or not: ids `[B, T]` and first visible positions `[B, T]` to hidden states `[B, T, D]`."""
-
-
-def sum_of_window_losses(forward: Forward, head_weight: Tensor, batch: DeviceBatch) -> Tensor:
-    """The sum over a batch's windows of the weighted mean negative log-likelihood of their tokens, in nats.
-
-    A float32 scalar; in bfloat16 products on CUDA, in float32 throughout on a CPU.
-    """
-    inputs, targets = batch.ids[:, :-1], batch.ids[:, 1:]
-    device = head_weight.device.type
-    with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-        hidden = forward(inputs, batch.first_visible)
-        return head_loss(
-            hidden.flatten(0, 1),
-            head_weight,
-            targets.flatten(),
-            batch.token_weights.flatten(),
-            counted=batch.counted,
-        )
 
 
 class Figures(NamedTuple):
@@ -49,7 +26,7 @@ class TrainingStep:
 
     def __init__(self, model: Transformer, config: Config, world: World):
         self.model, self.config, self.world = model, config, world
-        self.forward: Any = torch.compile(model) if world.device.type == "cuda" else model
+        self.kernels = choose_kernels(model, config, world.device)
         self.optimizer = make_optimizer(model, config.trainer.optimizer)
         self.gradients = FlatGradients(model)
         self.norm = torch.zeros((), device=world.device)
@@ -59,8 +36,7 @@ class TrainingStep:
         """Iteration `iteration` (from 0): this rank's micro-batches, then one update, the same on every rank."""
         training, optimizer = self.config.trainer.training, self.config.trainer.optimizer
         self.gradients.flat.zero_()
-        for micro_step in self.world.share(training.gradient_accumulation_steps):
-            self._accumulate(iteration, micro_step, next(batches))
+        self._accumulate(iteration, batches)
         self.world.sum_(self.gradients.flat)  # the gradient and, in its last place, the loss
         self.norm = self.gradients.clip_(optimizer.grad_clip)
 
@@ -72,18 +48,14 @@ class TrainingStep:
             group["lr"] = learning_rate(iteration, optimizer, training)
         self.optimizer.step()
 
-    def _accumulate(self, iteration: int, micro_step: int, batch: DeviceBatch) -> None:
-        """Adds a micro-batch's part to the gradient and the loss. Its dropout depends on its place, not on the rank."""
-        training = self.config.trainer.training
-        torch.manual_seed(key64(self.config.general.seed, "dropout", iteration, micro_step))
-        windows = training.gradient_accumulation_steps * training.batch_size
-        loss = sum_of_window_losses(self.forward, self.model.head_weight, batch) / windows
-        loss.backward()
-        self.gradients.loss.add_(loss.detach())
+    def _accumulate(self, iteration: int, batches: Iterator[DeviceBatch]) -> None:
+        """Adds this rank's micro-batches of an iteration to the gradient and the loss."""
+        micro_steps = self.world.share(self.config.trainer.training.gradient_accumulation_steps)
+        self.gradients.loss.add_(self.kernels.add_gradients(iteration, micro_steps, batches))
 
-    def compile(self, iteration: int, batch: DeviceBatch) -> None:
-        """Makes torch compile forward and backward pass now, and leaves no trace of it."""
-        self._accumulate(iteration, 0, batch)
+    def compile(self, iteration: int, batches: Iterator[DeviceBatch]) -> None:
+        """Makes the kernels compile now, on an iteration's batches, and leaves no trace of it."""
+        self._accumulate(iteration, batches)
         self.gradients.flat.zero_()
         self.world.synchronize()
 

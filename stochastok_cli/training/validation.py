@@ -11,7 +11,7 @@ from stochastok_cli.model.transformer import Transformer
 from stochastok_cli.tokens.vocabulary import Vocabulary
 from stochastok_cli.training.distributed import World
 from stochastok_cli.training.feed import feed
-from stochastok_cli.training.step import Forward, sum_of_window_losses
+from stochastok_cli.training.kernels import Forward, sum_of_window_losses
 
 
 class Validation:

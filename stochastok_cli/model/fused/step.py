@@ -178,6 +178,25 @@ class FusedStep:
             self._backward(buffers, inputs[part].view(-1), seen, keys[part])
         return torch.stack(losses).sum()
 
+    @torch.no_grad()
+    def hidden_states(self, ids: Tensor, first_visible: Tensor | None = None) -> Tensor:
+        """The hidden states after the last norm, `[B, T, D]`, without dropout: what `Transformer` gives in `eval`.
+
+        They lie in a buffer that the next call overwrites.
+        """
+        windows, length = ids.shape
+        if not self.weights_current:
+            self.copy_weights()
+        buffers = self._buffers_for(windows, length)
+        visible = None if first_visible is None else first_visible.to(torch.int32).contiguous()
+        keys = torch.zeros(windows, dtype=torch.int64, device=self.device)
+        dropout, self.dropout = self.dropout, 0.0
+        try:
+            self._forward(buffers, ids.to(torch.int32).contiguous().view(-1), visible, keys)
+        finally:
+            self.dropout = dropout
+        return buffers.normed.view(windows, length, -1)
+
     def _micro_batch_of(self, windows: int, length: int) -> int:
         """How many of a call's windows are taken at once: `micro_batch`, or equal parts that fit the device."""
         if self.micro_batch is not None:

@@ -1,0 +1,115 @@
+"""How the loss and its gradients are computed: by the readable modules, or by the fused kernels where they run.
+
+Both take the same weights and add to the same gradients; only the random numbers of dropout differ between them.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stochastok_cli.config import Config
+from stochastok_cli.errors import UserError
+from stochastok_cli.model.fused.support import supported
+from stochastok_cli.model.head_loss import head_loss
+from stochastok_cli.model.transformer import Transformer
+from stochastok_cli.randomness import key64, random_bits
+from stochastok_cli.training.feed import DeviceBatch
+
+Forward = Callable[[Tensor, Tensor | None], Tensor]
+"""Ids `[B, T]` and first visible positions `[B, T]` to hidden states `[B, T, D]`."""
+
+
+class Kernels(Protocol):
+    name: str
+    forward: Any  # a `Forward`, for validation: without dropout
+
+    def add_gradients(self, iteration: int, micro_steps: Sequence[int], batches: Iterator[DeviceBatch]) -> Tensor:
+        """Adds the gradients of this rank's micro-batches of an iteration to the parameters' `.grad`.
+
+        Returns their part of the loss, the mean over the iteration's windows of all ranks: a scalar on the device.
+        """
+        ...
+
+
+def choose_kernels(model: Transformer, config: Config, device: torch.device) -> Kernels:
+    """What `general.kernels` asks for; `auto` takes the fused ones where they can run.
+
+    Raises UserError if they are asked for and can't.
+    """
+    wanted, hindrance = config.general.kernels, supported(config.model, device)
+    if wanted == "fused" and hindrance:
+        raise UserError(f"general.kernels is fused, but {hindrance}", fix="set general.kernels=auto")
+    return Reference(model, config, device) if wanted == "reference" or hindrance else Fused(model, config)
+
+
+class Reference:
+    """The modules of `model.transformer`, compiled by torch on CUDA."""
+
+    name = "reference"
+
+    def __init__(self, model: Transformer, config: Config, device: torch.device):
+        self.model, self.config = model, config
+        self.forward: Any = torch.compile(model) if device.type == "cuda" else model
+
+    def add_gradients(self, iteration: int, micro_steps: Sequence[int], batches: Iterator[DeviceBatch]) -> Tensor:
+        training = self.config.trainer.training
+        windows = training.gradient_accumulation_steps * training.batch_size
+        total = torch.zeros((), device=self.model.head_weight.device)
+        for micro_step in micro_steps:
+            # Dropout depends on the micro-batch's place, not on the rank that runs it.
+            torch.manual_seed(key64(self.config.general.seed, "dropout", iteration, micro_step))
+            loss = sum_of_window_losses(self.forward, self.model.head_weight, next(batches)) / windows
+            loss.backward()
+            total += loss.detach()
+        return total
+
+
+class Fused:
+    """The kernels of `model.fused`: all micro-batches of the iteration at once, or as many windows as fit."""
+
+    name = "fused"
+
+    def __init__(self, model: Transformer, config: Config):
+        from stochastok_cli.model.fused.step import FusedStep
+
+        self.config = config
+        self.step = FusedStep(model, config.trainer.dropout_scheduler.dropout)
+        self.forward = self.step.hidden_states
+
+    def add_gradients(self, iteration: int, micro_steps: Sequence[int], batches: Iterator[DeviceBatch]) -> Tensor:
+        training = self.config.trainer.training
+        parts = [next(batches) for _ in micro_steps]
+        ids, weights = torch.cat([part.ids for part in parts]), torch.cat([part.token_weights for part in parts])
+        visible = [part.first_visible for part in parts if part.first_visible is not None]
+        starts = np.array(micro_steps)[:, None] * training.batch_size
+        index = (starts + np.arange(training.batch_size)).ravel()
+        keys = random_bits(self.config.general.seed, "dropout", iteration, counters=index).view(np.int64)
+        return self.step.loss_and_gradients(
+            ids,
+            weights / (training.gradient_accumulation_steps * training.batch_size),
+            torch.cat(visible) if visible else None,
+            torch.from_numpy(keys).pin_memory().to(ids.device, non_blocking=True),
+            accumulate=True,
+            counted=sum(part.counted for part in parts),
+        )
+
+
+def sum_of_window_losses(forward: Forward, head_weight: Tensor, batch: DeviceBatch) -> Tensor:
+    """The sum over a batch's windows of the weighted mean negative log-likelihood of their tokens, in nats.
+
+    A float32 scalar; in bfloat16 products on CUDA, in float32 throughout on a CPU.
+    """
+    inputs, targets = batch.ids[:, :-1], batch.ids[:, 1:]
+    device = head_weight.device.type
+    with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+        hidden = forward(inputs, batch.first_visible)
+        return head_loss(
+            hidden.flatten(0, 1),
+            head_weight,
+            targets.flatten(),
+            batch.token_weights.flatten(),
+            counted=batch.counted,
+        )
