@@ -39,27 +39,31 @@ class World:
     def sum_(self, tensor: Tensor) -> None:
         """Replaces a tensor by its sum over the ranks."""
         if self.size > 1:
-            dist.all_reduce(tensor)
+            with _peers():
+                dist.all_reduce(tensor)
 
     def copy_from_lead_(self, tensors: Iterable[Tensor]) -> None:
         """Gives every rank the values that rank 0 has."""
         if self.size > 1:
-            for tensor in tensors:
-                dist.broadcast(tensor, src=0)
+            with torch.no_grad(), _peers():
+                for tensor in tensors:
+                    dist.broadcast(tensor, src=0)
 
     def any(self, flag: bool) -> bool:
         """Whether it is true on some rank. Goes through host memory, so the device is not waited for."""
         if self.size == 1:
             return flag
         votes = torch.tensor([int(flag)])
-        dist.all_reduce(votes)
+        with _peers():
+            dist.all_reduce(votes)
         return bool(votes.item())
 
     def lead(self, function: Callable[[], T]) -> T:
         """What `function` returns on rank 0, on every rank. It runs there alone, and the others wait."""
         box = [function() if self.leads else None]
         if self.size > 1:
-            dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+            with _peers():
+                dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
         return box[0]  # type: ignore[return-value]
 
     def gather(self, item: T) -> list[T]:
@@ -67,13 +71,27 @@ class World:
         if self.size == 1:
             return [item]
         items: list[Any] = [None] * self.size
-        dist.all_gather_object(items, item)
+        with _peers():
+            dist.all_gather_object(items, item)
         return items
 
     def synchronize(self) -> None:
         """Waits for the device, so that a clock read afterwards tells the truth."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+
+
+@contextmanager
+def _peers() -> Iterator[None]:
+    """Around what all ranks do together: there a rank learns that another one is gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise UserError(
+            f"another process of this run has died ({str(error).splitlines()[0][:200]})",
+            fix="if it said nothing it was killed, perhaps for memory; the same command goes on from the checkpoint",
+            exit_code=FAILED,
+        ) from error
 
 
 def launched() -> bool:

@@ -1,0 +1,138 @@
+"""Names of checkpoints, what is complete, and what is taken back when a run goes on."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.model.transformer import Transformer
+from stochastok_cli.training import run_folder
+from stochastok_cli.training.checkpoints import (
+    TrainingState,
+    amend_state,
+    checkpoints,
+    iteration_of,
+    latest_checkpoint,
+    load_checkpoint,
+    read_state,
+    remove_leftovers,
+    resolve_checkpoint,
+    run_of,
+    save_checkpoint,
+)
+from stochastok_cli.training.optimizer import make_optimizer, optimizer_tensors
+from stochastok_cli.training.run_folder import Found
+
+STATE = TrainingState(4, False, 1.5, {"name": "d", "fingerprint": "f"}, {"model": {}})
+
+
+@pytest.fixture
+def trained(configured):
+    """A model and an optimizer that has made a step."""
+    torch.manual_seed(0)
+    config = configured()
+    model = Transformer(config.model)
+    optimizer = make_optimizer(model, config.trainer.optimizer)
+    model(torch.arange(8)[None]).square().sum().backward()
+    optimizer.step()
+    return model, optimizer
+
+
+@pytest.fixture
+def saved(trained, tmp_path, vocabulary):
+    """A run with checkpoints at 4, 12 and 100."""
+    run = tmp_path / "runs" / "a"
+    run.mkdir(parents=True)
+    for iteration in (12, 4, 100):
+        save_checkpoint(run, dataclasses.replace(STATE, iteration=iteration), *trained, vocabulary, keep=None)
+    return run
+
+
+def test_a_checkpoint_brings_everything_back(saved, trained, configured):
+    model, optimizer = trained
+    other = Transformer(model.config)
+    other_optimizer = make_optimizer(other, configured().trainer.optimizer)
+    load_checkpoint(saved / "step_12", other, other_optimizer)
+    mine, theirs = optimizer_tensors(model, optimizer), optimizer_tensors(other, other_optimizer)
+    assert set(mine) == set(theirs)
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+    assert read_state(saved / "step_12") == dataclasses.replace(STATE, iteration=12)
+    assert {f.suffix for f in (saved / "step_12").iterdir()} == {".json", ".safetensors"}  # nothing pickled
+
+
+def test_the_latest_is_by_number_and_counts_complete_ones_only(saved):
+    assert list(checkpoints(saved)) == [4, 12, 100]
+    assert latest_checkpoint(saved) == saved / "step_100"
+    (saved / "step_100" / "optimizer.safetensors").unlink()
+    assert latest_checkpoint(saved) == saved / "step_12"
+    (saved / "step_12" / "training_state.json").write_text("{")
+    assert latest_checkpoint(saved) == saved / "step_4"
+    (saved / "step_500").mkdir()
+    (saved / "step_4").rename(saved / "step_4_backup")
+    assert latest_checkpoint(saved) is None
+
+
+def test_names_that_mean_a_checkpoint(saved, tmp_path):
+    runs = tmp_path / "runs"
+    assert resolve_checkpoint("a", runs) == saved / "step_100"
+    assert resolve_checkpoint("a/step_4", runs) == saved / "step_4"
+    assert resolve_checkpoint(str(saved), tmp_path / "elsewhere") == saved / "step_100"
+    assert resolve_checkpoint(str(saved / "step_4"), tmp_path / "elsewhere") == saved / "step_4"
+    foreign = tmp_path / "llama"
+    foreign.mkdir()
+    (foreign / "config.json").write_text("{}")
+    assert resolve_checkpoint(str(foreign), runs) == foreign
+    assert (run_of(saved / "step_4"), run_of(foreign)) == ("a", "llama")
+    assert (iteration_of(saved / "step_4"), iteration_of(foreign)) == (4, None)
+    with pytest.raises(UserError, match=r"no checkpoint 'b': .*did you mean 'a'|there are a"):
+        resolve_checkpoint("b", runs)
+    (runs / "empty").mkdir()
+    with pytest.raises(UserError, match="empty holds no complete checkpoint"):
+        resolve_checkpoint("empty", runs)
+
+
+def test_a_damaged_optimizer_file_is_said(saved, trained):
+    file = saved / "step_4" / "optimizer.safetensors"
+    file.write_bytes(b"\xff" * file.stat().st_size)
+    with pytest.raises(UserError, match="optimizer.safetensors is damaged") as info:
+        load_checkpoint(saved / "step_4", *trained)
+    assert info.value.exit_code == FAILED
+
+
+def test_the_state_can_be_amended_and_leftovers_go(saved):
+    pending = dataclasses.replace(STATE, evaluation_pending=True, validation_loss=None)
+    amend_state(saved / "step_4", pending)
+    assert read_state(saved / "step_4") == pending
+    assert list(checkpoints(saved)) == [4, 12, 100]
+    (saved / ".step_8.partial").mkdir()
+    (saved / "step_12").rename(saved / ".step_12.superseded")
+    remove_leftovers(saved)
+    assert sorted(f.name for f in saved.iterdir()) == ["step_100", "step_4"]
+
+
+@pytest.mark.parametrize(
+    ("state", "kept"),
+    [
+        (None, []),
+        (dataclasses.replace(STATE, iteration=4), [(0, "e"), (2, "t"), (4, "t"), (4, "e")]),
+        (dataclasses.replace(STATE, iteration=4, evaluation_pending=True), [(0, "e"), (2, "t"), (4, "t")]),
+        (dataclasses.replace(STATE, iteration=3), [(0, "e"), (2, "t")]),
+    ],
+)
+def test_metrics_are_cut_back_to_the_checkpoint(tmp_path, configured, state, kept):
+    names = {"t": "train/loss", "e": "validation/loss"}
+    lines = [{"iteration": i, names[kind]: 1.0} for i, kind in [(0, "e"), (2, "t"), (4, "t"), (4, "e"), (6, "t")]]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"iter')
+    run_folder.begin(tmp_path, configured(), Found(Path("x") if state else None, state))
+    read = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert read == [{"iteration": i, names[kind]: 1.0} for i, kind in kept]
+
+
+def test_run_names(configured, saved):
+    config = configured("general.logging.run_name_prefix=tune", "trainer.dataset.name=d")
+    assert run_folder.run_name(config, None) == "tune-d"
+    assert run_folder.run_name(config, saved / "step_4") == "tune-d-from-a"

@@ -1,0 +1,146 @@
+"""Several ranks, as real processes that talk through gloo: the same batches, losses and checkpoints as one."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from stochastok_cli.errors import STOPPED_WITH_CHECKPOINT, USAGE
+from stochastok_cli.training.distributed import World
+from stochastok_cli.training.preparation import open_data
+from stochastok_cli.training.train import train
+from tests.training.runs import metrics, steps
+
+LAUNCH = (
+    "import sys; from stochastok_cli.training.launch import launch; sys.exit(launch(sys.argv[2:], int(sys.argv[1])))"
+)
+
+
+def launched(config_file, ranks, *arguments, **options):
+    """What `stochastok train` does where it sees several GPUs, with CPU ranks instead."""
+    return subprocess.Popen(
+        [sys.executable, "-c", LAUNCH, str(ranks), "train", "--config", str(config_file), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        **options,
+    )
+
+
+@pytest.mark.parametrize("dataset", [["sample-tokenized"], ["langgame", "trainer.dataset.is_instruction=true"]])
+def test_the_global_batch_is_the_same_for_any_number_of_ranks(configured, dataset):
+    name, *more = dataset
+    config = configured(f"trainer.dataset.name={name}", "model.context_window=128", *more)
+    data = open_data(config)
+    size, micro_steps = config.trainer.training.batch_size, config.trainer.training.gradient_accumulation_steps
+
+    def global_batch(ranks):
+        windows = {}
+        for rank in range(ranks):
+            for step in World(rank, ranks, None).share(micro_steps):
+                windows[step] = data.train.batch(5, step * size, size).ids
+        return np.concatenate([windows[step] for step in range(micro_steps)])
+
+    one, two, four = global_batch(1), global_batch(2), global_batch(4)
+    np.testing.assert_array_equal(one, two)
+    np.testing.assert_array_equal(one, four)
+    assert len({row.tobytes() for row in one}) == len(one)  # ranks, and micro-batches, draw different windows
+
+
+def test_two_ranks_give_the_losses_of_one_and_a_checkpoint_that_one_can_go_on_from(config_file, configured, data_dir):
+    evaluator = "trainer.eval=[{evaluator:mcq,num_samples:5,benchmarks:[langgame-val]}]"
+    alone = train(configured(evaluator), run_name="one")
+    process = launched(config_file, 2, "--run-name", "two", "trainer.training.max_iters=4", evaluator)
+    out, error = process.communicate(timeout=100)
+    assert process.returncode == 0, error
+    assert out == f"{alone.folder.with_name('two')}\n"  # rank 0 alone speaks
+    resumed = train(configured(evaluator), run_name="two")
+    pairs = list(zip(metrics(resumed.folder), metrics(alone.folder), strict=True))
+    for ours, expected in pairs:
+        assert ours == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    assert any("mcq/langgame-val/accuracy" in ours for ours, _ in pairs)
+
+
+def test_torchrun_works(config_file):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [
+            *torchrun,
+            "-m",
+            "stochastok_cli",
+            "train",
+            "--config",
+            str(config_file),
+            "trainer.training.max_iters=1",
+            "--json",
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["iteration"] == 1
+
+
+def test_the_launcher_exits_as_its_ranks_would_and_the_error_is_said_once(config_file, tmp_path):
+    process = launched(config_file, 2, "trainer.training.gradient_accumulation_steps=3")
+    out, error = process.communicate(timeout=100)
+    assert (process.returncode, out) == (USAGE, "")
+    assert len(error.splitlines()) == 1
+    assert error.startswith("error: trainer.training.gradient_accumulation_steps = 3 can't be divided over 2 processes")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_signal_to_the_launcher_stops_all_ranks_with_a_checkpoint(config_file, tmp_path):
+    process = launched(config_file, 2, "--run-name", "two", "trainer.training.max_iters=100000")
+    folder = tmp_path / "runs" / "two"
+    while not (folder / "train.log").exists() or "  loss " not in (folder / "train.log").read_text():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGUSR1)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == STOPPED_WITH_CHECKPOINT, error
+    assert error.count("run the same command again") == 1
+    assert steps(folder)
+    assert not _is_alive(process.pid)
+
+
+def test_a_rank_that_dies_takes_the_others_down_promptly(config_file, tmp_path):
+    process = launched(config_file, 2, "--run-name", "two", "trainer.training.max_iters=100000")
+    folder = tmp_path / "runs" / "two"
+    while not (folder / "train.log").exists() or "  loss " not in (folder / "train.log").read_text():
+        assert process.poll() is None
+        time.sleep(0.05)
+    victim = _children(process.pid)[-1]
+    os.kill(victim, signal.SIGKILL)
+    began = time.monotonic()
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert time.monotonic() - began < 20
+    assert error.count("error: ") == 1
+    assert "another process of this run has died" in error
+    assert not _is_alive(victim)
+
+
+def _children(pid):
+    found = []
+    for stat in os.popen("ps -eo pid,ppid").read().splitlines()[1:]:
+        child, parent = map(int, re.findall(r"\d+", stat))
+        if parent == pid:
+            found.append(child)
+    return found
+
+
+def _is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -1,0 +1,211 @@
+"""Bad input: one clear error each, before anything is written."""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from stochastok_cli.data.langgame import make_langgame
+from stochastok_cli.data.memmap import memmap_root
+from stochastok_cli.errors import FAILED, USAGE, UserError
+from stochastok_cli.training import run_folder
+from stochastok_cli.training.train import train
+from tests.training.conftest import COMMAND
+
+LANGGAME = ("trainer.dataset.name=langgame", "trainer.dataset.is_instruction=true")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["trainer.dataset.name=sample-tokenised"],
+            "no dataset 'sample-tokenised' in .*did you mean 'sample-tokenized'",
+        ),
+        (["model.context_window=100000"], "tokens, and one window takes 100,001; lower model.context_window"),
+        (["trainer.dataset.name=langgame"], "holds questions with answers; set trainer.dataset.is_instruction=true"),
+        (["trainer.dataset.is_instruction=true"], "holds plain text.*set trainer.dataset.is_instruction=false"),
+        (LANGGAME, "the longest row of the train split has .* ids, and the context window only 24; set model.context"),
+        (
+            ["model.vocab_size=50257"],
+            "'sample2k' of 2,048 entries, .*model.vocab_size = 50,257; set model.vocab_size=2048",
+        ),
+        (["trainer.dataset.expand_prop=0.1", "trainer.dataset.expand_method=magic"], "unknown method 'magic'"),
+        (["trainer.eval=[{evaluator:mcq,benchmarks:[nonsense]}]"], r"nonsense.*trainer\.eval=\[\]"),
+        (["trainer.checkpoint_name=nobody"], "no checkpoint 'nobody': neither a folder nor a run in"),
+        pytest.param(
+            ["general.logging.wandb_log=true"],
+            "wandb is not installed; pip install",
+            marks=pytest.mark.skipif(importlib.util.find_spec("wandb") is not None, reason="it is"),
+        ),
+        pytest.param(
+            ["general.device=cuda"],
+            "general.device is cuda, and torch finds no CUDA device",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is one"),
+        ),
+    ],
+)
+def test_refused_before_anything_is_written(configured, tmp_path, overrides, message):
+    with pytest.raises(UserError, match=message) as info:
+        train(configured(*overrides))
+    assert info.value.exit_code == USAGE
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.fixture
+def parent(configured):
+    return train(configured("trainer.training.max_iters=1"), run_name="parent")
+
+
+def test_an_override_that_the_checkpoint_contradicts_is_refused(configured, parent):
+    with pytest.raises(UserError, match="has model.hidden_dim = 16, not 32; .*drop the override"):
+        train(configured("trainer.checkpoint_name=parent", "model.hidden_dim=32"))
+    train(configured("trainer.checkpoint_name=parent", "model.hidden_dim=16"))  # the same value is no contradiction
+
+
+def test_a_torn_checkpoint_to_start_from_is_refused(configured, parent):
+    os.truncate(parent.checkpoint / "model.safetensors", 1000)
+    with pytest.raises(UserError, match="model.safetensors is damaged or cut short") as info:
+        train(configured(f"trainer.checkpoint_name={parent.checkpoint}"), run_name="child")
+    assert info.value.exit_code == FAILED
+    assert not parent.folder.with_name("child").exists()
+    with pytest.raises(UserError, match="parent holds no complete checkpoint"):
+        train(configured("trainer.checkpoint_name=parent"), run_name="child")
+
+
+def test_data_of_another_vocabulary_of_the_same_size_is_refused(configured, parent):
+    tokenizer = parent.checkpoint / "tokenizer.json"
+    tree = json.loads(tokenizer.read_text())
+    ids = tree["model"]["vocab"]
+    ids["a"], ids["b"] = ids["b"], ids["a"]
+    tokenizer.write_text(json.dumps(tree))
+    with pytest.raises(UserError, match="made with the tokenizer 'sample2k', which is not that of"):
+        train(configured(f"trainer.checkpoint_name={parent.checkpoint}"), run_name="child")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["trainer.optimizer.lr=0.5"],
+        ["general.seed=7", "trainer.dataset.expand_prop=0.1"],
+        ["trainer.training.max_iters=1"],
+    ],
+)
+def test_another_configuration_in_the_same_folder_is_refused_by_key(configured, overrides):
+    train(configured("trainer.training.max_iters=2"), run_name="a")
+    with pytest.raises(UserError, match="run of another configuration") as info:
+        train(configured("trainer.training.max_iters=2", *overrides), run_name="a")
+    for override in overrides:
+        assert override.partition("=")[0] in str(info.value)
+    assert info.value.exit_code == USAGE
+
+
+def test_what_may_change_may_change(configured):
+    train(configured("trainer.training.max_iters=2"), run_name="a")
+    free = [
+        "trainer.training.max_iters=3",
+        "trainer.training.eval_interval=7",
+        "trainer.training.log_interval=2",
+        "trainer.training.checkpoint_interval=9",
+        "trainer.training.eval_iters=1",
+        "trainer.training.run_profiler=true",
+        "trainer.eval=[{evaluator:mcq,num_samples:2,benchmarks:[langgame-val]}]",
+        "general.logging.run_name_prefix=other",
+        "general.device=auto",
+    ]
+    assert train(configured(*free), run_name="a").iteration == 3
+
+
+def test_a_folder_that_is_no_run_is_not_touched(configured, tmp_path):
+    folder = tmp_path / "runs" / "a"
+    folder.mkdir(parents=True)
+    (folder / "thesis.txt").write_text("precious")
+    with pytest.raises(UserError, match="exists and is no run; give another --run-name, or --force"):
+        train(configured(), run_name="a")
+    assert [f.name for f in folder.iterdir()] == ["thesis.txt"]
+
+
+def test_force_sets_the_old_run_aside_and_says_where(configured):
+    old = train(configured("trainer.training.max_iters=1"), run_name="a")
+    before = (old.checkpoint / "model.safetensors").read_bytes()
+    seen = []
+    for k in (1, 2):
+        new = train(
+            configured("trainer.training.max_iters=1", f"general.seed={k}"),
+            run_name="a",
+            force=True,
+            listeners=[seen.append],
+        )
+        assert any(str(new.folder.with_name(f"a-old-{k}")) in getattr(event, "text", "") for event in seen)
+    assert new.folder == old.folder
+    assert (old.folder.with_name("a-old-1") / "step_1" / "model.safetensors").read_bytes() == before
+    assert (new.checkpoint / "model.safetensors").read_bytes() != before
+
+
+def test_one_process_a_run(configured, tmp_path):
+    with run_folder.locked(tmp_path / "runs" / "a"):
+        with pytest.raises(UserError, match="another process is training in .*a; ") as info:
+            train(configured(), run_name="a")
+        assert info.value.exit_code == FAILED
+        assert not (tmp_path / "runs" / "a").exists()
+        train(configured("trainer.training.max_iters=1"), run_name="b")
+
+
+def test_a_run_does_not_go_on_with_other_data(configured, data_dir, vocabulary, tmp_path):
+    own = tmp_path / "data"
+    shutil.copytree(data_dir, own)
+    options = (*LANGGAME, "model.context_window=128", f"general.paths.data_dir={own}")
+    train(configured(*options, "trainer.training.max_iters=2"), run_name="a")
+    make_langgame(vocabulary, own, train_size=300, val_size=20, seed=1, force=True)
+    with pytest.raises(UserError, match="was trained on other data: langgame had the fingerprint"):
+        train(configured(*options), run_name="a")
+
+
+def test_a_folder_written_by_the_reference_trains_as_gpt2(configured, tmp_path):
+    folder = memmap_root(tmp_path) / "old-tokenized"
+    folder.mkdir(parents=True)
+    for split in ("train", "val"):
+        np.arange(500, dtype="<u2").tofile(folder / f"{split}.bin")
+    trained = train(
+        configured(
+            "trainer.dataset.name=old-tokenized",
+            "model.vocab_size=50257",
+            f"general.paths.data_dir={tmp_path}",
+            "trainer.training.max_iters=1",
+        )
+    )
+    assert trained.iteration == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
+def test_a_full_disk_does_not_cost_the_checkpoint_before(configured, config_file, tmp_path):
+    before = train(configured("trainer.training.max_iters=4"), run_name="a")
+    size = (before.checkpoint / "optimizer.safetensors").stat().st_size
+    limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({size - 1}, {size - 1}))\n"
+    main = "import sys; sys.argv[0] = 'stochastok'; from stochastok_cli.cli.app import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", limited + main, "train", "--config", str(config_file), "--run-name", "a"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == FAILED, done.stderr
+    assert "step_8 can't be written: " in done.stderr
+    assert [f.name for f in before.folder.iterdir() if "step" in f.name] == ["step_4"]
+    assert train(configured(), run_name="a").checkpoint.name == "step_8"
+
+
+def test_the_command_says_it_in_one_line(config_file, tmp_path):
+    done = subprocess.run(
+        [*COMMAND, "--config", str(config_file), "--data-dir", str(tmp_path / "nowhere")],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (USAGE, "")
+    assert done.stderr.startswith("error: there is no dataset 'sample-tokenized' in ")
+    assert len(done.stderr.splitlines()) == 1

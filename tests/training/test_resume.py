@@ -1,0 +1,154 @@
+"""Stopping and going on: 2N iterations equal N, stop, N more, bit for bit on a CPU, dropout included."""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import time
+
+import pytest
+
+from stochastok_cli.errors import INTERRUPTED, STOPPED_WITH_CHECKPOINT, StoppedBySignal
+from stochastok_cli.training.train import train
+from tests.training.conftest import COMMAND
+from tests.training.runs import metrics, steps, tensors
+
+LONG = (
+    "trainer.training.max_iters=120",
+    "trainer.training.checkpoint_interval=25",
+    "trainer.training.eval_interval=30",
+)
+
+
+def test_n_then_n_more_equals_2n(configured):
+    straight = train(configured(), run_name="straight")
+    halfway = train(configured("trainer.training.max_iters=4"), run_name="halves")
+    assert (halfway.iteration, halfway.checkpoint.name) == (4, "step_4")
+    more = train(configured(), run_name="halves")
+    assert more.fresh
+    assert tensors(more.checkpoint) == tensors(straight.checkpoint)
+    assert metrics(more.folder) == metrics(straight.folder)
+    assert metrics(straight.folder)[-1]["validation/loss"] < metrics(straight.folder)[0]["validation/loss"]
+
+
+def test_a_complete_run_is_left_alone(configured):
+    first = train(configured(), run_name="a")
+    before = {f: f.stat().st_mtime_ns for f in first.folder.rglob("*")}
+    again = train(configured(), run_name="a")
+    assert (again.fresh, again.folder, again.checkpoint) == (False, first.folder, first.checkpoint)
+    assert {f: f.stat().st_mtime_ns for f in first.folder.rglob("*")} == before
+
+
+def test_instruction_data_with_expansion_resumes_bit_for_bit(configured):
+    options = (
+        "trainer.dataset.name=langgame",
+        "trainer.dataset.is_instruction=true",
+        "trainer.dataset.expand_prop=0.2",
+        "model.context_window=128",
+    )
+    straight = train(configured(*options), run_name="straight")
+    train(configured(*options, "trainer.training.max_iters=5"), run_name="parts")
+    parts = train(configured(*options), run_name="parts")
+    assert tensors(parts.checkpoint) == tensors(straight.checkpoint)
+
+
+@pytest.fixture
+def straight(configured):
+    """The long run, never interrupted."""
+    return train(configured(*LONG), run_name="straight")
+
+
+def start(config_file, tmp_path):
+    """The long run as a process of its own, once it has begun to log iterations (or has ended)."""
+    process = subprocess.Popen(
+        [*COMMAND, "--config", str(config_file), "--run-name", "broken", *LONG],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    folder = tmp_path / "runs" / "broken"
+    log = folder / "train.log"
+    size = log.stat().st_size if log.exists() else 0
+
+    def is_logging():
+        return log.exists() and re.search(r"iteration \d+  loss", log.read_bytes()[size:].decode())
+
+    while process.poll() is None and not is_logging():
+        time.sleep(0.01)
+    return process, folder
+
+
+def test_stopped_and_killed_at_random_moments_it_gives_the_same_weights_in_the_end(config_file, tmp_path, straight):
+    for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGKILL, signal.SIGUSR1):
+        process, folder = start(config_file, tmp_path)
+        time.sleep(random.uniform(0, 0.15))
+        process.send_signal(number)
+        out, error = process.communicate(timeout=60)
+        if process.returncode == 0:
+            break  # it was done before the signal came
+        assert out == ""
+        if number != signal.SIGKILL:
+            assert process.returncode == STOPPED_WITH_CHECKPOINT, error
+            said = re.search(rf"stopped by {number.name} after iteration (\d+); run the same command again", error)
+            assert steps(folder)[-1] == f"step_{said[1]}"
+    process, folder = start(config_file, tmp_path)
+    out, error = process.communicate(timeout=60)
+    assert (process.returncode, out) == (0, f"{folder}\n"), error
+    assert tensors(folder / "step_120") == tensors(straight.checkpoint)
+    assert metrics(folder) == metrics(straight.folder)
+    assert [f.name for f in folder.iterdir() if f.name.startswith(".")] == []  # nothing half-written is left
+
+
+def test_interrupted_before_the_first_iteration_nothing_is_saved(config_file, tmp_path):
+    process = subprocess.Popen(
+        [*COMMAND, "--config", str(config_file), "trainer.training.eval_iters=1000000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    while not list(tmp_path.glob("runs/*/train.log")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=60)
+    assert (process.returncode, out) == (INTERRUPTED, ""), error
+    assert not list(tmp_path.glob("runs/*/step_*"))
+
+
+def test_metrics_after_the_checkpoint_are_cut_back(configured):
+    stopped = train(configured("trainer.training.max_iters=4"), run_name="a")
+    file = stopped.folder / "metrics.jsonl"
+    kept = file.read_text()
+    file.write_text(kept + '{"iteration": 5, "train/loss": 1.0}\n{"iteration": 6, "train/lo')
+    train(configured(), run_name="a")
+    assert file.read_text().startswith(kept)
+    assert [line["iteration"] for line in metrics(stopped.folder)] == [0, 1, 2, 3, 4, 4, 5, 6, 7, 8, 8]
+
+
+def test_a_torn_checkpoint_is_never_loaded(configured):
+    straight = train(configured(), run_name="straight")
+    torn = train(configured(), run_name="torn")
+    weights = torn.checkpoint / "model.safetensors"
+    os.truncate(weights, weights.stat().st_size // 2)
+    notes = []
+    again = train(configured(), run_name="torn", listeners=[notes.append])
+    assert again.fresh
+    assert any("step_8 is incomplete and ignored" in getattr(note, "text", "") for note in notes)
+    assert any("going on from" in getattr(note, "text", "") and "step_4" in note.text for note in notes)
+    assert tensors(again.checkpoint) == tensors(straight.checkpoint)
+
+
+def test_an_evaluation_that_a_signal_has_put_off_is_made_up_for(configured):
+    straight = train(configured(), run_name="straight")
+
+    def stop_at_4(event):
+        if getattr(event, "loss", None) and event.iteration == 4:  # an evaluation is due here
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(StoppedBySignal, match="stopped by SIGTERM after iteration 4"):
+        train(configured(), run_name="stopped", listeners=[stop_at_4])
+    again = train(configured(), run_name="stopped")
+    assert metrics(again.folder) == metrics(straight.folder)

@@ -1,0 +1,261 @@
+"""What a run does, from the files that it leaves and the events that it tells."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from stochastok_cli.config import load_config
+from stochastok_cli.data.memmap import Corpus, memmap_root
+from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.evaluation.bits_per_byte import count_bytes
+from stochastok_cli.model.transformer import Transformer
+from stochastok_cli.model.weights import load_model
+from stochastok_cli.training import events
+from stochastok_cli.training.distributed import World
+from stochastok_cli.training.feed import DeviceBatch, feed
+from stochastok_cli.training.preparation import open_data
+from stochastok_cli.training.kernels import sum_of_window_losses
+from stochastok_cli.training.step import TrainingStep
+from stochastok_cli.training.train import train
+from stochastok_cli.training.validation import Validation
+from tests.training.runs import metrics, steps, tensors
+
+ALONE = World(0, 1, torch.device("cpu"))
+MCQ = "trainer.eval=[{evaluator:mcq,num_samples:10,benchmarks:[langgame-val]}]"
+
+
+def test_a_run_leaves_what_the_contract_says(configured, tmp_path):
+    seen = []
+    trained = train(configured("trainer.training.log_interval=3", MCQ), listeners=[seen.append])
+    assert trained.folder == tmp_path / "runs" / "pretraining-sample-tokenized"
+    assert {f.name for f in trained.folder.iterdir()} == {
+        "config.yaml",
+        "metrics.jsonl",
+        "train.log",
+        "step_4",
+        "step_8",
+    }
+    assert load_config(str(trained.folder / "config.yaml")) == dataclasses.replace(
+        configured("trainer.training.log_interval=3", MCQ), overridden=frozenset()
+    )
+    lines = metrics(trained.folder)
+    assert [(line["iteration"], "train/loss" in line) for line in lines] == [
+        (0, False),
+        (3, True),
+        (4, False),
+        (6, True),
+        (8, True),
+        (8, False),
+    ]
+    last = lines[-1]
+    assert last["validation/perplexity"] == pytest.approx(math.exp(last["validation/loss"]))
+    assert 0 <= last["mcq/langgame-val/accuracy"] <= 1
+    assert trained.metrics == {k: v for k, v in last.items() if k != "iteration"}
+    assert {type(event) for event in seen} == {
+        events.Started,
+        events.Logged,
+        events.Evaluating,
+        events.Evaluated,
+        events.Saved,
+    }
+    log = (trained.folder / "train.log").read_text()
+    assert "iteration 6  loss" in log
+    assert "mcq/langgame-val/accuracy" in log
+    assert load_model(trained.checkpoint).config == configured().model
+
+
+def test_the_seed_is_honoured(configured):
+    one, same, other = (
+        train(configured(f"general.seed={seed}", "trainer.training.max_iters=2"), run_name=name)
+        for name, seed in [("a", 1), ("b", 1), ("c", 2)]
+    )
+    assert tensors(one.checkpoint) == tensors(same.checkpoint)
+    assert metrics(one.folder) == metrics(same.folder)
+    assert metrics(other.folder)[1]["train/loss"] != metrics(one.folder)[1]["train/loss"]
+
+
+def test_dropout_is_on_in_training_and_only_there(configured):
+    with_dropout, without = (
+        train(configured(f"trainer.dropout_scheduler.dropout={p}", "trainer.training.max_iters=1"), run_name=str(p))
+        for p in (0.5, 0.0)
+    )
+    before, after = metrics(with_dropout.folder), metrics(without.folder)
+    assert before[0] == after[0]  # validation of the same weights
+    assert before[1]["train/loss"] != after[1]["train/loss"]
+
+
+def test_it_learns(configured):
+    trained = train(
+        configured("trainer.training.max_iters=60", "trainer.training.eval_interval=60", "trainer.optimizer.lr=3e-2")
+    )
+    first, last = metrics(trained.folder)[0], metrics(trained.folder)[-1]
+    assert last["validation/loss"] < first["validation/loss"] - 1
+
+
+def test_one_step_is_what_a_plain_loop_does(configured):
+    """The whole step against an obvious twin: dense logits, torch's own losses, clipping and (unfused) AdamW."""
+    config = configured("trainer.dropout_scheduler.dropout=0", "trainer.training.warmup_iters=1")
+    data, training, optimizer = open_data(config), config.trainer.training, config.trainer.optimizer
+    torch.manual_seed(0)
+    model, twin = Transformer(config.model), Transformer(config.model)
+    twin.load_state_dict(model.state_dict())
+    step = TrainingStep(model, config, ALONE)
+    groups = [
+        {"params": [p for p in twin.parameters() if p.dim() > 1], "weight_decay": optimizer.weight_decay},
+        {"params": [p for p in twin.parameters() if p.dim() < 2], "weight_decay": 0},
+    ]
+    plain = torch.optim.AdamW(groups, lr=0, betas=(0.9, 0.95), eps=1e-8, fused=False, foreach=False)
+    for iteration, rate in [(0, 0.0), (1, optimizer.lr)]:
+        micro_steps = range(training.gradient_accumulation_steps)
+        batches = [data.train.batch(iteration, m * training.batch_size, training.batch_size) for m in micro_steps]
+        keys = [(iteration, m * training.batch_size) for m in micro_steps]
+        step(iteration, feed(data.train, keys, training.batch_size, ALONE.device))
+        ids = torch.from_numpy(np.concatenate([batch.ids for batch in batches]))
+        logits = twin.logits(twin(ids[:, :-1]))
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+        plain.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(twin.parameters(), optimizer.grad_clip)
+        for group in plain.param_groups:
+            group["lr"] = rate
+        plain.step()
+        assert step.figures() == pytest.approx((loss.item(), norm.item()), rel=1e-5)
+    for ours, theirs in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_a_window_without_answers_gives_zero_and_no_nan(configured):
+    model = Transformer(configured().model)
+    batch = DeviceBatch(torch.zeros(2, 25, dtype=torch.int64), None, torch.zeros(2, 24), 0)
+    loss = sum_of_window_losses(model, model.head_weight, batch)
+    loss.backward()
+    assert loss.item() == 0
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+def test_from_the_first_bad_number_on_nothing_is_applied(configured):
+    config = configured()
+    data = open_data(config)
+    step = TrainingStep(Transformer(config.model), config, ALONE)
+
+    def batches(iteration, poisoned):
+        keys = [(iteration, 3 * m) for m in range(4)]
+        for m, batch in enumerate(feed(data.train, keys, 3, ALONE.device)):
+            yield batch._replace(token_weights=batch.token_weights * math.nan) if poisoned and m == 2 else batch
+
+    step(0, batches(0, False))
+    step(1, batches(1, False))
+    before = [p.clone() for p in step.model.parameters()]
+    assert step.first_bad_iteration() is None
+    step(2, batches(2, True))
+    step(3, batches(3, False))
+    assert step.first_bad_iteration() == 2
+    assert all(torch.equal(a, b) for a, b in zip(before, step.model.parameters(), strict=True))
+
+
+def test_a_run_that_diverges_stops_at_the_next_log_and_keeps_the_last_good_checkpoint(configured, tmp_path):
+    config = configured(
+        "trainer.optimizer.lr=1e30",
+        "trainer.training.warmup_iters=0",
+        "trainer.training.checkpoint_interval=1",
+        "trainer.training.log_interval=5",
+        "trainer.training.eval_interval=100",
+    )
+    with pytest.raises(
+        UserError, match=r"iteration 2 is not finite; .*last good checkpoint is .*step_1; lower"
+    ) as info:
+        train(config, run_name="a")
+    assert info.value.exit_code == FAILED
+    assert steps(tmp_path / "runs" / "a") == ["step_1"]
+    weights = load_file(tmp_path / "runs" / "a" / "step_1" / "model.safetensors")
+    assert all(torch.isfinite(tensor).all() for tensor in weights.values())
+
+
+def test_validation_takes_the_same_windows_each_time_however_they_are_divided(configured):
+    def validate(world, *overrides):
+        config = configured(*overrides)
+        data = open_data(config)
+        torch.manual_seed(0)
+        model = Transformer(config.model)
+        validation = Validation(data.val, config.trainer.training, world, data.vocabulary)
+        return [validation(model, model) for _ in range(2)]
+
+    first, second = validate(ALONE, "trainer.training.eval_iters=6")
+    assert first == second
+    divided, _ = validate(ALONE, "trainer.training.eval_iters=2", "trainer.training.batch_size=9")
+    assert divided == pytest.approx(first, rel=1e-6)
+
+
+def test_bits_per_byte_count_the_bytes_that_the_predicted_ids_spell(configured, vocabulary):
+    config = configured()
+    data = open_data(config)
+    model = Transformer(config.model)
+    found = Validation(data.val, config.trainer.training, ALONE, vocabulary)(model, model)
+    ids = np.concatenate([data.val.batch(0, first, 3).ids[:, 1:] for first in (0, 3)])
+    bits = found["validation/loss"] * ids.size / math.log(2)
+    assert found["validation/bits_per_byte"] == pytest.approx(bits / count_bytes(ids.ravel(), vocabulary), rel=1e-6)
+
+
+def test_windows_are_expanded_on_the_fly(configured, vocabulary, data_dir):
+    trained = train(configured("trainer.dataset.expand_prop=1.0"), run_name="expanded")
+    plain = train(configured(), run_name="plain")
+    assert metrics(trained.folder)[1]["train/loss"] != metrics(plain.folder)[1]["train/loss"]
+    data = open_data(configured("trainer.dataset.expand_prop=1.0", "model.context_window=64"))
+    text = vocabulary.decode_bytes(Corpus(memmap_root(data_dir) / "sample-tokenized").ids("val"))
+    for row in data.val.batch(0, 0, 5).ids:  # expanded as in an expanded copy, and still the corpus's text
+        assert vocabulary.decode_bytes(row) in text
+
+
+def test_instruction_tuning_goes_from_a_checkpoint_and_its_weights_are_honoured(configured, tmp_path):
+    parent = train(configured("model.context_window=128"))
+    tuning = (
+        "trainer.dataset.name=langgame",
+        "trainer.dataset.is_instruction=true",
+        "general.logging.run_name_prefix=instruction_tuning",
+        f"trainer.checkpoint_name={parent.folder.name}",
+    )
+    seen = []
+    child = train(configured(*tuning), listeners=[seen.append])
+    assert child.folder.name == "instruction_tuning-langgame-from-pretraining-sample-tokenized"
+    notes = [event.text for event in seen if isinstance(event, events.Note)]
+    assert len(notes) == 1
+    assert notes[0].startswith("model.context_window = 128 as in ")  # the checkpoint's model section wins
+    assert load_model(child.checkpoint).config.context_window == 128
+    first = metrics(child.folder)[0]
+    assert first["iteration"] == 0
+    fresh = train(configured(*tuning[:3], "model.context_window=128"), run_name="fresh")
+    assert first["validation/loss"] < metrics(fresh.folder)[0]["validation/loss"]
+    assert "validation/bits_per_byte" not in first  # the loss is on answers only
+
+
+@pytest.mark.parametrize("key", ["trainer.checkpoint_name", "model.checkpoint_name"])
+def test_either_key_names_the_checkpoint_and_a_path_will_do(configured, key):
+    parent = train(configured("trainer.training.max_iters=1"), run_name="parent")
+    child = train(configured(f"{key}={parent.checkpoint}", "trainer.training.warmup_iters=2"), run_name="child")
+    assert metrics(child.folder)[0]["validation/loss"] == metrics(parent.folder)[-1]["validation/loss"]
+
+
+def test_the_profiler_leaves_a_trace_and_a_table(configured):
+    trained = train(configured("trainer.training.run_profiler=true"))
+    trace = json.loads((trained.folder / "trace.json").read_text())
+    assert trace["traceEvents"]
+    assert "Self CPU" in (trained.folder / "train.log").read_text()
+
+
+def test_keep_checkpoints(configured):
+    options = ("trainer.training.max_iters=12", "trainer.training.checkpoint_interval=2")
+    kept = train(configured(*options, "trainer.training.keep_checkpoints=2"), run_name="two")
+    assert steps(kept.folder) == ["step_10", "step_12"]  # the last is also the best
+    kept = train(configured(*options, "trainer.training.keep_checkpoints=null"), run_name="all")
+    assert steps(kept.folder) == [f"step_{n}" for n in range(2, 13, 2)]
+
+
+def test_a_key_of_the_reference_without_effect_is_noted(configured):
+    seen = []
+    train(configured("general.paths.output_dir=outputs", "trainer.training.max_iters=1"), listeners=[seen.append])
+    assert any("output_dir (outputs) has no effect" in getattr(event, "text", "") for event in seen)
