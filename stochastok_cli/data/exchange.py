@@ -85,8 +85,7 @@ def push_corpus(
     name if the upload fails.
     """
     corpus = Corpus(folder)
-    hub.require_token()
-    repo = repo or f"{username or hub.username()}/{corpus.name}"
+    repo = hub.destination(corpus.name, repo=repo, owner=username, again=again)
 
     def documents(split: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         ids = corpus.ids(split)

@@ -71,8 +71,7 @@ def push_shared(
     The repository is `repo`, else the dataset's name at `username` or the logged-in user. `again` is the command to
     name if the upload fails.
     """
-    hub.require_token()
-    repo = repo or f"{username or hub.username()}/{what.name}"
+    repo = hub.destination(what.name, repo=repo, owner=username, again=again)
     questions = read_manifest(data_dir / what.questions) or {}
     places = what.folders(_forms(questions))
     memmaps = [place for place in places if place != what.questions]

@@ -6,7 +6,7 @@ through here.
 """
 
 from stochastok_cli.hub.cards import dataset_card, model_card
-from stochastok_cli.hub.conversation import require_token, username
+from stochastok_cli.hub.conversation import destination, username
 from stochastok_cli.hub.files import HubFiles, list_files
 from stochastok_cli.hub.names import looks_like_repo, split_revision
 from stochastok_cli.hub.pull import HubDataset, TextRows, licence_of, load_rows, load_text_dataset, stream_ids
@@ -19,6 +19,7 @@ __all__ = [
     "Pushed",
     "TextRows",
     "dataset_card",
+    "destination",
     "licence_of",
     "list_files",
     "load_rows",
@@ -27,7 +28,6 @@ __all__ = [
     "model_card",
     "push_corpus",
     "push_folder",
-    "require_token",
     "split_revision",
     "stream_ids",
     "tokenizer_folder",

@@ -123,7 +123,8 @@ def _explained(error: Exception, repo: str, revision: str | None) -> UserError |
         return UserError(f"{repo!r} is not a name of a repository on the Hub", fix="expected OWNER/NAME")
     if caught(errors.LocalTokenNotFoundError):
         return failed("no Hub token is set", _LOG_IN)
-    if caught(errors.GatedRepoError):
+    library = next((link for link in chain if type(link).__module__.startswith(("datasets.", "pyarrow."))), None)
+    if caught(errors.GatedRepoError) or "is a gated dataset" in str(library):  # `datasets` drops what it was told
         return failed(f"access to {repo} must be asked for", f"see {constants.ENDPOINT}/datasets/{repo}")
     if caught(errors.RepositoryNotFoundError):
         why = "this token does not open it" if get_token() else "no token is set"
@@ -143,7 +144,7 @@ def _explained(error: Exception, repo: str, revision: str | None) -> UserError |
         return failed(f"{repo} is on the Hub, and offline mode is on", "unset HF_HUB_OFFLINE")
     if caught(ConnectionError, TimeoutError, errors.LocalEntryNotFoundError) or any(map(_is_transport, chain)):
         return failed(f"the Hub can't be reached about {repo}", "check the network connection")
-    if library := next((link for link in chain if type(link).__module__.startswith(("datasets.", "pyarrow."))), None):
+    if library:
         return failed(f"{repo} on the Hub can't be read: {(str(library) or type(library).__name__).splitlines()[0]}")
     return None
 
@@ -163,3 +164,14 @@ def username() -> str:
     with conversation("the account of the token"):
         require_token()
         return patiently(HfApi().whoami)["name"]
+
+
+def destination(name: str, *, repo: str | None, owner: str | None, again: str) -> str:
+    """Where a push goes: `repo`, else `name` at `owner` or at the account of the token.
+
+    Raises UserError (exit code 1) that names the command to try `again` if no token is set, or it is refused.
+    """
+    known = repo or (f"{owner}/{name}" if owner else "")
+    with conversation(known or "the account of the token", again=again):
+        require_token()
+        return known or f"{username()}/{name}"

@@ -29,8 +29,7 @@ def push_run(
     The repository is `repo`, else the run's name at `username` or the logged-in user. `dataset` is what it was trained
     on and `command` how; `again` is the command to name if the upload fails.
     """
-    hub.require_token()
-    repo = repo or f"{username or hub.username()}/{folder.name}"
+    repo = hub.destination(folder.name, repo=repo, owner=username, again=again)
     files = {file.name: file for file in sorted(checkpoint.iterdir()) if file.name != OPTIMIZER}
     records = {f"run/{name}": folder / name for name in (CONFIG, METRICS) if (folder / name).is_file()}
     card = hub.model_card(

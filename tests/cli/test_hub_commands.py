@@ -329,6 +329,190 @@ def test_makers_say_what_they_can_not_pull(hub_server, command, tmp_path):
     assert not [*tmp_path.iterdir()]
 
 
+# ------------------------------------------------------------------------------------------------ corpora
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    file = tmp_path / "texts.txt"
+    file.write_text("\n\n".join(f"text number {i}" for i in range(60)))
+    return file
+
+
+def test_an_empty_split_goes_there_and_back(hub_server, command, tmp_path, corpus):
+    import datasets
+
+    tokenize = ["tokenize", corpus, "--val-fraction", 0, "--data-dir", tmp_path / "here"]
+    command(*tokenize, "--push", "--repo", f"{USER}/no-val")
+    assert set(datasets.load_dataset(f"{USER}/no-val")) == {"train"}
+    command("tokenize", f"{USER}/no-val", "--pull", "--name", "texts", "--data-dir", tmp_path / "there")
+    here, there = (tmp_path / side / "data_as_memmaps" / "texts-tokenized" for side in ("here", "there"))
+    assert memmaps(here) == memmaps(there)
+    assert memmaps(there)["val"] == b""
+    assert json.loads((there / "manifest.json").read_text())["splits"]["val"] == {"documents": 0, "tokens": 0}
+
+
+def test_a_pinned_revision_is_pulled_and_recorded(hub_server, command, tmp_path, corpus):
+    push = ["--push", "--repo", f"{USER}/pinned"]
+    command("tokenize", corpus, "--data-dir", tmp_path / "a", *push)
+    first = hub_server.dataset(f"{USER}/pinned").head
+    command("tokenize", corpus, "--tokenizer", "sample2k", "--data-dir", tmp_path / "b", *push)
+    assert hub_server.dataset(f"{USER}/pinned").head != first
+    pull = ["tokenize", "texts", "--pull", "--data-dir", tmp_path / "c", "--repo"]
+    command(*pull, f"{USER}/pinned@{first[:10]}")
+    pulled = tmp_path / "c" / "data_as_memmaps" / "texts-tokenized"
+    assert memmaps(pulled) == memmaps(tmp_path / "a" / "data_as_memmaps" / "texts-tokenized")
+    options = json.loads((pulled / "manifest.json").read_text())["options"]
+    assert (options["repo"], options["asked"], options["revision"]) == (f"{USER}/pinned", first[:10], first)
+    assert "made with other options: asked" in command(*pull, f"{USER}/pinned", code=2).err
+    command(*pull, f"{USER}/pinned", "--force")
+    assert memmaps(pulled) == memmaps(tmp_path / "b" / "data_as_memmaps" / "texts-tokenized")
+
+
+FAULTS = [{"status": 504, "times": 2}, {"status": 429, "Retry-After": "2"}, {"cut": True}]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
+@pytest.mark.parametrize("request_", ["PUT /storage", "POST /commit", "GET parquet", "GET /revision/"])
+def test_an_overloaded_hub_or_a_cut_connection_is_outlived(hub_server, command, tmp_path, corpus, request_, fault):
+    method, path = request_.split()
+    repo = f"{USER}/outlived-{path.strip('/')}-{FAULTS.index(fault)}"
+    hub_server.fail(method, path, **fault)
+    command("tokenize", corpus, "--data-dir", tmp_path / "here", "--push", "--repo", repo)
+    command("tokenize", "texts", "--pull", "--repo", repo, "--data-dir", tmp_path / "there")
+    assert hub_server.faults[0].times == 0
+    here, there = (tmp_path / side / "data_as_memmaps" / "texts-tokenized" for side in ("here", "there"))
+    assert memmaps(here) == memmaps(there)
+
+
+def test_an_outage_ends_in_one_line_and_the_next_pull_goes_on(hub_server, command, tmp_path):
+    files = long_corpus()
+    expected = {split: files.pop(split) for split in ("train", "val")}
+    hub_server.add_dataset("x/outage", files)
+    hub_server.fail("GET", "val.*parquet", 503, times=1000, after=1)
+    pull = ["tokenize", "x/outage", "--pull", "--data-dir", tmp_path]
+    message = "error: the Hub keeps answering 503 about x/outage: it is overloaded or limits requests; "
+    assert command(*pull, code=1).err == f"{message}the same command goes on from there\n"
+    hub_server.faults.clear()
+    hub_server.requests.clear()
+    command(*pull)
+    assert memmaps(tmp_path / "data_as_memmaps" / "outage-tokenized") == expected
+
+
+TEXT = ["tokenize", "sample", "--tokenizer", "sample2k"]
+
+
+@pytest.mark.parametrize(
+    ("token", "message"), [("hf_wrong", "the Hub refuses the token"), (None, "no Hub token is set")], ids=str
+)
+@pytest.mark.parametrize("make", [TEXT, LANGGAME, ADDITION, [*TEXT, "--hf-username", USER]], ids=str)
+def test_without_a_good_token_the_result_is_kept(hub_server, command, tmp_path, monkeypatch, make, token, message):
+    monkeypatch.delenv("HF_TOKEN")
+    if token:
+        monkeypatch.setenv("HF_TOKEN", token)
+    made = command(*make, "--data-dir", tmp_path, "--push", code=1)
+    assert made.out == ""
+    last = made.err.splitlines()[-1]
+    assert last.startswith(f"error: the push failed: {message}; set HF_TOKEN or run `hf auth login`")
+    assert f"; to try again: stochastok {make[0]} " in last and last.endswith(f"--data-dir {tmp_path} --push")
+    assert "hf_wrong" not in made.err
+    assert hub_server.repos == {}
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert "left alone" in command(*make, "--data-dir", tmp_path, "--push").err
+    assert len(hub_server.repos) == 1
+
+
+@pytest.mark.parametrize(
+    ("repo", "token", "code", "message"),
+    [
+        ("other/secret", TOKEN, 2, "it does not exist, or it is private and this token does not open it"),
+        ("other/secret", None, 2, "it does not exist, or it is private and no token is set"),
+        ("x/absent", TOKEN, 2, "no repository x/absent is found on the Hub"),
+        ("x/absent", None, 2, "no repository x/absent is found on the Hub"),
+        ("other/secret", "hf_wrong", 1, "the Hub refuses the token; set HF_TOKEN or run `hf auth login` with a valid"),
+        ("other/gated", TOKEN, 1, "access to other/gated must be asked for"),
+        (f"{USER}/secret@0123456789", TOKEN, 2, "has no revision '0123456789'"),
+        ("no name", TOKEN, 2, "'no name' is not a name of a repository on the Hub"),
+    ],
+)
+@pytest.mark.parametrize(
+    "pull", [["tokenize", "texts"], ["expand", "texts-tokenized"], ["make-langgame"]], ids=lambda pull: pull[0]
+)
+def test_what_can_not_be_pulled_is_one_line(
+    hub_server, command, tmp_path, monkeypatch, pull, repo, token, code, message
+):
+    monkeypatch.delenv("HF_TOKEN")
+    if token:
+        monkeypatch.setenv("HF_TOKEN", token)
+    files = {f"data/{s}-0.parquet": parquet(TOKENS) for s in ("train", "val")}
+    files["data_as_datasets/langgame/manifest.json"] = b"{}"
+    for name, flags in (("other/secret", {"private": True}), (f"{USER}/secret", {}), ("other/gated", {"gated": True})):
+        hub_server.add_dataset(name, files, **flags)
+    failed = command(*pull, "--pull", "--repo", repo, "--data-dir", tmp_path, code=code)
+    assert failed.err.startswith("error: ") and failed.err.count("\n") == 1
+    assert message in failed.err
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_public_repository_takes_nothing_private(hub_server, command, tmp_path):
+    hub_server.add_dataset(f"{USER}/sample-tokenized", {})
+    refused = command(*TEXT, "--data-dir", tmp_path, "--push", "--private", code=2)
+    assert f"{USER}/sample-tokenized exists on the Hub and is public" in refused.err
+
+
+# ------------------------------------------------------------------------------------------------ offline
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """What HF_HUB_OFFLINE=1 does; the libraries have read the environment already."""
+    import datasets.config
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+
+
+def test_what_needs_no_network_works_offline(hub_server, command, offline, tmp_path, tiny):
+    for make in (TEXT, ["expand", "sample-tokenized"], ["expand", "--text", "words"], LANGGAME, ADDITION):
+        command(*make, *([] if "--text" in make else ["--data-dir", tmp_path]))
+    run_name = ["--run-name", "offline"]
+    command("train", "--config", tiny / "tiny.yaml", *run_name)
+    evaluate = ["eval", tiny / "runs" / "offline", "--data-dir", tmp_path, "--evaluator"]
+    command(*evaluate, "mcq", "--benchmarks", "langgame-val", "--num-samples", 5)
+    command(*evaluate, "bits_per_byte", "--benchmarks", "sample-tokenized")
+    assert hub_server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "repo"),
+    [
+        (["tokenize", "x/texts"], "x/texts"),
+        (["tokenize", "x/texts", "--pull"], "x/texts"),
+        (["expand", "texts-tokenized", "--pull"], "anyasims/texts-tokenized-stochastok0.1"),
+        (["make-langgame", "--pull", "--hf-username", "x"], "x/langgame"),
+        ([*TEXT, "--push", "--hf-username", "x"], "x/sample-tokenized"),
+        ([*TEXT, "--push"], "the account of the token"),
+    ],
+    ids=str,
+)
+def test_what_needs_one_says_so_in_one_line(hub_server, command, offline, tmp_path, arguments, repo):
+    failed = command(*arguments, "--data-dir", tmp_path, code=1)
+    line = failed.err.splitlines()[-1]
+    assert f"{repo} is on the Hub, and offline mode is on; unset HF_HUB_OFFLINE" in line and line.startswith("error: ")
+    assert len(failed.err.splitlines()) == (2 if "--push" in arguments else 1)
+    assert ("to try again: stochastok tokenize" in line) == ("--push" in arguments)
+
+
+def test_benchmarks_that_can_not_be_had_end_a_run_at_once(hub_server, tiny, tmp_path):
+    arguments = ["train", "--config", tiny / "tiny.yaml", "--run-name", "unreachable"]
+    arguments.append("trainer.eval=[{evaluator:mcq,benchmarks:[arc]}]")
+    failed = run(*arguments, code=1, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path))
+    assert "allenai/ai2_arc is on the Hub, and offline mode is on" in failed.stderr
+    assert failed.stderr.count("\n") == 1 and "trainer.eval=[]" in failed.stderr
+    assert not (tiny / "runs" / "unreachable").exists()
+
+
 # ------------------------------------------------------------------------------------------------ models
 
 
