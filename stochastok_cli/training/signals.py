@@ -22,7 +22,7 @@ class StopRequest:
     def handle(self, number: int, frame: FrameType | None) -> None:
         if not self.armed or (self.signal is not None and number == signal.SIGINT):
             raise KeyboardInterrupt
-        self.signal = signal.Signals(number).name
+        self.signal = self.signal or signal.Signals(number).name
 
 
 @contextmanager

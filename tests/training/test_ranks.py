@@ -108,6 +108,7 @@ def test_a_signal_to_the_launcher_stops_all_ranks_with_a_checkpoint(config_file,
     _, error = process.communicate(timeout=60)
     assert process.returncode == STOPPED_WITH_CHECKPOINT, error
     assert error.count("run the same command again") == 1
+    assert "death signal" not in error  # what torch's launcher would say
     assert steps(folder)
     assert not _is_alive(process.pid)
 

@@ -18,8 +18,8 @@ from stochastok_cli.model.weights import load_model
 from stochastok_cli.training import events
 from stochastok_cli.training.distributed import World
 from stochastok_cli.training.feed import DeviceBatch, feed
-from stochastok_cli.training.preparation import open_data
 from stochastok_cli.training.kernels import sum_of_window_losses
+from stochastok_cli.training.preparation import open_data
 from stochastok_cli.training.step import TrainingStep
 from stochastok_cli.training.train import train
 from stochastok_cli.training.validation import Validation
