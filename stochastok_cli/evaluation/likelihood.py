@@ -1,6 +1,7 @@
 """log P(continuation | context) of many pairs, in batches."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -34,24 +35,36 @@ def log_likelihoods(
     """
     sizes = np.array([len(context) + len(continuation) - 1 for context, continuation in pairs], dtype=np.int64)
     scores = np.empty(len(pairs), dtype=np.float64)
-    was_training = model.training
-    model.eval()
     done = 0
-    try:
+    with evaluation_mode(model):
         for batch in _batches(sizes, batch_tokens):
             scores[batch] = _score(model, [pairs[i] for i in batch])
             done += len(batch)
             progress(what, done, len(pairs))
+    require_numbers(scores, what)
+    return scores
+
+
+@contextmanager
+def evaluation_mode(model: Transformer) -> Iterator[None]:
+    """Without dropout; afterwards the model is in the mode in which it came."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
     finally:
         model.train(was_training)
-    if not np.isfinite(scores).all():
-        bad = len(scores) - np.isfinite(scores).sum()
+
+
+def require_numbers(scores: np.ndarray, what: str) -> None:
+    """Raises UserError if some scores are infinite or no numbers."""
+    bad = len(scores) - int(np.isfinite(scores).sum())
+    if bad:
         raise UserError(
             f"the model gave no number for {bad} of {len(scores)} sequences ({what})",
             fix="its weights or its activations have overflowed; use an earlier checkpoint",
             exit_code=FAILED,
         )
-    return scores
 
 
 def _batches(sizes: np.ndarray, batch_tokens: int) -> Iterator[np.ndarray]:

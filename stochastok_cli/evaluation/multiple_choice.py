@@ -6,8 +6,9 @@ import numpy as np
 
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.benchmarks import Benchmark
-from stochastok_cli.evaluation.likelihood import BATCH_TOKENS, Pair, log_likelihoods
+from stochastok_cli.evaluation.likelihood import BATCH_TOKENS, Pair
 from stochastok_cli.evaluation.metrics import multiple_choice_metrics
+from stochastok_cli.evaluation.shared_prefix import question_log_likelihoods
 from stochastok_cli.model.transformer import Transformer
 from stochastok_cli.storage import Progress, silent
 from stochastok_cli.tokens.vocabulary import Vocabulary
@@ -88,7 +89,9 @@ def score(
     model: Transformer, encoded: EncodedBenchmark, *, batch_tokens: int = BATCH_TOKENS, progress: Progress = silent
 ) -> dict[str, float]:
     """The second half of `multiple_choice`, for a benchmark that is asked again and again."""
-    scores = log_likelihoods(model, encoded.pairs, batch_tokens, what=encoded.name, progress=progress)
+    scores = question_log_likelihoods(
+        model, encoded.pairs, encoded.num_options, batch_tokens, what=encoded.name, progress=progress
+    )
     by_question = np.split(scores, np.cumsum(encoded.num_options)[:-1])
     metrics = multiple_choice_metrics(by_question)
     if encoded.truncated:

@@ -1,0 +1,214 @@
+"""log P(option | prefix) for the options of many questions, with what the options of a question share computed once.
+
+The sequences of a question begin alike: with the prefix, and often with more (the two sentences of BLiMP). That
+beginning goes through the model once, its keys and values are kept, and the rest of each option is read after them.
+
+Beginnings are padded on the left, where no token looks, so that every option of a batch starts at the same position;
+rotary positions are relative, so the shift changes nothing. The rests are padded on the right, as everywhere.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stochastok_cli.evaluation.likelihood import BATCH_TOKENS, Pair, evaluation_mode, require_numbers
+from stochastok_cli.model.attention import KeyValueCache
+from stochastok_cli.model.transformer import Transformer
+from stochastok_cli.storage import Progress, silent
+
+FEW_TOKENS = 1024
+"""A batch smaller than this is filled up even if it needs padding: the device would idle otherwise."""
+PADDING = 0.08
+"""How much shorter than the longest a sequence may be in a larger batch; about half of it is padded on average."""
+
+
+class Question(NamedTuple):
+    """The sequences of a question, each without its last id, which is predicted and never read.
+
+    shared: ids with which all begin, int64 `[L]`; rests: what each reads after them (may be empty); first: the
+    position of each sequence's first prediction; targets: the ids of each continuation.
+    """
+
+    shared: np.ndarray
+    rests: list[np.ndarray]
+    first: list[int]
+    targets: list[np.ndarray]
+
+
+def question_log_likelihoods(
+    model: Transformer,
+    pairs: Sequence[Pair],
+    num_options: Sequence[int] | np.ndarray,
+    batch_tokens: int = BATCH_TOKENS,
+    *,
+    what: str = "scoring",
+    progress: Progress = silent,
+) -> np.ndarray:
+    """What `log_likelihoods` gives for the same pairs, float64 `[len(pairs)]`, with less work.
+
+    `num_options` says how many consecutive pairs belong to each question and so have the same context. Raises
+    UserError if the model gives something that is not a number.
+    """
+    ends = np.cumsum(num_options)
+    questions = [_question(pairs[end - n : end]) for end, n in zip(ends.tolist(), np.asarray(num_options), strict=True)]
+    lengths = np.array([len(question.shared) for question in questions])
+    longest_rest = np.array([max(map(len, question.rests)) for question in questions])
+    scores = np.zeros(len(pairs), dtype=np.float64)
+    done = 0
+    with evaluation_mode(model):
+        for batch in batches(lengths, longest_rest, model.config.context_window, batch_tokens):
+            members = [questions[i] for i in batch]
+            nats = _score(model, members, batch_tokens)
+            where = np.concatenate([np.arange(ends[i] - len(questions[i].rests), ends[i]) for i in batch])
+            scores[where] = nats
+            done += len(where)
+            progress(what, done, len(pairs))
+    require_numbers(scores, what)
+    return scores
+
+
+def _question(pairs: Sequence[Pair]) -> Question:
+    """Finds what the sequences of a question share."""
+    whole = [np.concatenate([context, continuation]).astype(np.int64) for context, continuation in pairs]
+    read = [sequence[:-1] for sequence in whole]
+    length = min(map(len, read))
+    same = np.all([sequence[:length] == read[0][:length] for sequence in read], axis=0)
+    length = length if same.all() else int(np.argmin(same))
+    first = [len(context) - 1 for context, _ in pairs]
+    targets = [sequence[start + 1 :] for sequence, start in zip(whole, first, strict=True)]
+    return Question(read[0][:length], [sequence[length:] for sequence in read], first, targets)
+
+
+def batches(lengths: np.ndarray, more: np.ndarray, window: int, batch_tokens: int) -> Iterator[np.ndarray]:
+    """Indices in batches, the longest first, with little padding and at most `batch_tokens` tokens (one row at least).
+
+    A row of `lengths[i]` tokens is padded to its batch's longest and then extended by up to `more[i]`, which together
+    must fit the window.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        width = int(lengths[order[start]])
+        end = start + 1
+        while end < len(order) and (end + 1 - start) * width <= batch_tokens and width + more[order[end]] <= window:
+            if (end - start) * width >= FEW_TOKENS and lengths[order[end]] < (1 - PADDING) * width:
+                break
+            end += 1
+        yield order[start:end]
+        start = end
+
+
+@torch.inference_mode()
+def _score(model: Transformer, questions: Sequence[Question], batch_tokens: int) -> np.ndarray:
+    """Log-likelihoods of all options of one batch of questions, one question after the other, float64."""
+    cache = KeyValueCache()
+    lengths = np.array([len(question.shared) for question in questions])
+    hidden = _read(model, [question.shared for question in questions], lengths, cache)
+    options = [(q, i) for q, question in enumerate(questions) for i in range(len(question.rests))]
+    scores = np.zeros(len(options))
+    _add_shared(model, hidden, questions, scores)
+    rest = np.array([len(questions[q].rests[i]) for q, i in options])
+    some = np.flatnonzero(rest)
+    width = int(lengths.max())
+    limit = max(batch_tokens // 2, FEW_TOKENS)
+    for part in batches(rest[some], np.zeros(len(some), np.int64), width + int(rest.max(initial=0)), limit):
+        for chunk in _fitting(some[part], width + int(rest[some[part]].max()), batch_tokens):
+            _add_rests(model, cache, questions, [options[i] for i in chunk], chunk, width - lengths, scores)
+    return scores
+
+
+def _fitting(rows: np.ndarray, width: int, batch_tokens: int) -> Iterator[np.ndarray]:
+    """Rows in parts whose keys and values, `width` positions each, are no more than twice those of a full batch."""
+    step = max(1, 2 * batch_tokens // width)
+    yield from (rows[i : i + step] for i in range(0, len(rows), step))
+
+
+def _read(model: Transformer, rows: Sequence[np.ndarray], lengths: np.ndarray, cache: KeyValueCache) -> Tensor:
+    """Hidden states `[B, L, D]` of sequences padded on the left; the cache is filled with what they leave."""
+    width = int(lengths.max())
+    ids = np.zeros((len(rows), width), dtype=np.int64)
+    for row, sequence in zip(ids, rows, strict=True):
+        row[width - len(sequence) :] = sequence
+    device = model.head_weight.device
+    visible = None
+    if (lengths < width).any():  # a padding token looks at itself alone, since looking at nothing is no number
+        visible = torch.from_numpy(np.minimum((width - lengths)[:, None], np.arange(width))).to(device)
+    return model(torch.from_numpy(ids).to(device), visible, cache)
+
+
+def _add_shared(model: Transformer, hidden: Tensor, questions: Sequence[Question], scores: np.ndarray) -> None:
+    """Adds what the options' ids get that are predicted from the shared beginning, its last position included."""
+    width = hidden.shape[1]
+    predictions, entry = [], 0  # (row of the batch, position there, target, option)
+    for b, question in enumerate(questions):
+        length = len(question.shared)
+        for first, targets in zip(question.first, question.targets, strict=True):
+            for position, target in zip(range(first, length), targets.tolist(), strict=False):
+                predictions.append((b, width - length + position, target, entry))
+            entry += 1
+    _add(model, hidden, predictions, scores)
+
+
+def _add_rests(
+    model: Transformer,
+    cache: KeyValueCache,
+    questions: Sequence[Question],
+    options: Sequence[tuple[int, int]],
+    entries: np.ndarray,
+    padding: np.ndarray,
+    scores: np.ndarray,
+) -> None:
+    """Adds what the options' ids get that are predicted from their own ids.
+
+    `options` are (question, option), `entries` their places in `scores`; `padding` `[questions]` is how many
+    positions of the cache are nothing.
+    """
+    rests = [questions[q].rests[i] for q, i in options]
+    ids = np.zeros((len(rests), max(map(len, rests))), dtype=np.int64)
+    predictions = []
+    for row, (rest, (q, i), entry) in enumerate(zip(rests, options, entries.tolist(), strict=True)):
+        ids[row, : len(rest)] = rest
+        skipped = max(len(questions[q].shared) - questions[q].first[i], 0)  # targets predicted from what is shared
+        start = len(questions[q].targets[i]) - skipped
+        for position, target in zip(
+            range(len(rest) - start, len(rest)), questions[q].targets[i][skipped:].tolist(), strict=True
+        ):
+            predictions.append((row, position, target, entry))
+    device = model.head_weight.device
+    rows = np.array([q for q, _ in options])
+    own = KeyValueCache()
+    own.keys, own.values = list(cache.keys), list(cache.values)
+    own.keep(torch.from_numpy(rows).to(device))
+    visible = None
+    if padding[rows].any():
+        visible = torch.from_numpy(np.repeat(padding[rows][:, None], ids.shape[1], axis=1)).to(device)
+    _add(model, model(torch.from_numpy(ids).to(device), visible, own), predictions, scores)
+
+
+def _add(
+    model: Transformer, hidden: Tensor, predictions: Sequence[tuple[int, int, int, int]], scores: np.ndarray
+) -> None:
+    """Adds log P(target) of every prediction to its option's score; each hidden state goes through the head once."""
+    if not predictions:
+        return
+    row, position, target, entry = np.array(predictions, dtype=np.int64).T
+    flat, which = np.unique(row * hidden.shape[1] + position, return_inverse=True)
+    states = hidden.flatten(0, 1)[torch.from_numpy(flat).to(hidden.device)]
+    np.add.at(scores, entry, target_log_likelihoods(model, states, which, target))
+
+
+def target_log_likelihoods(model: Transformer, states: Tensor, which: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """log P(targets[i] | states[which[i]]), float64 `[targets]`, of hidden states `[N, D]`, in chunks of logits."""
+    vocabulary = model.head_weight.shape[0]
+    step = max(1, (2**24 if states.device.type == "cpu" else 2**28) // vocabulary)
+    order = np.argsort(which, kind="stable")
+    found = np.empty(len(targets), dtype=np.float64)
+    for start in range(0, len(states), step):
+        mine = order[np.searchsorted(which[order], start) : np.searchsorted(which[order], start + step)]
+        log_p = torch.log_softmax(model.logits(states[start : start + step]), dim=-1, dtype=torch.float32)
+        rows, columns = torch.from_numpy(which[mine] - start), torch.from_numpy(targets[mine])
+        found[mine] = log_p[rows.to(states.device), columns.to(states.device)].cpu().numpy()
+    return found
