@@ -548,7 +548,7 @@ def test_questions_once_loaded_need_no_network(hub_server, tmp_path):
     hub_server.add_dataset("anyone/questions", {"validation.jsonl": b'{"ctx": "a"}\n{"ctx": "b"}\n'})
     code = "print([*hub.load_rows('anyone/questions', split='validation')])"
     first = run_python(code, HF_HOME=str(tmp_path))
-    assert first.stdout == "[{'ctx': 'a'}, {'ctx': 'b'}]\n"
+    assert (first.stdout, first.stderr) == ("[{'ctx': 'a'}, {'ctx': 'b'}]\n", "")
     asked = len(hub_server.requests)
     for environment in ({"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}):
         again = run_python(code, timeout=10, HF_HOME=str(tmp_path), **environment)

@@ -26,6 +26,7 @@ class Shared:
     command: str  # that makes, pushes and pulls it
     last: str  # the folder that is finished last
     about: str
+    layout: str  # of the memmaps, for those who read them by themselves
 
     @property
     def questions(self) -> str:
@@ -44,6 +45,9 @@ LANGGAME = Shared(
     "LangGame: multiple-choice questions about the letters of words, from *StochasTok: Improving Fine-Grained "
     "Subword Understanding in LLMs* ([arXiv 2506.01687](https://arxiv.org/abs/2506.01687)). A row has a `question` "
     "and `options`, the right one first.",
+    "`{train,val}_data.bin` holds rows of equal length (`shapes.json` says how many): the ids of a question, of its "
+    "answer, and end-of-text up to the longest row. `{train,val}_idxs_for_masks.bin` holds three uint16 a row: 0, the "
+    "end of the question, the end of the answer.",
 )
 ADDITION = Shared(
     addition.NAME,
@@ -53,6 +57,7 @@ ADDITION = Shared(
     "Understanding in LLMs* ([arXiv 2506.01687](https://arxiv.org/abs/2506.01687)). A row has a `question` and an "
     "`answer`, whose digits are reversed, and the token ids of both in each tokenization X: `t_question_X` and "
     "`t_answer_X`.",
+    "`{train,val}.bin` holds the ids of all questions and answers end to end; the next `$` ends an answer.",
 )
 
 
@@ -75,11 +80,13 @@ def push_shared(
     questions = read_manifest(data_dir / what.questions) or {}
     places = what.folders(_forms(questions))
     memmaps = [place for place in places if place != what.questions]
+    ids = read_manifest(data_dir / memmaps[0]) or {}
+    training = f"{', '.join(f'`{place}`' for place in memmaps)}: {what.layout} Ids are {ids['dtype']}."
     card = hub.dataset_card(
         repo,
-        {**(read_manifest(data_dir / memmaps[0]) or {}), "options": questions["options"]},
+        {**ids, "options": questions["options"]},
         about=what.about,
-        use=_use(repo, what, memmaps, questions["splits"]),
+        use=_use(repo, what, questions["splits"], training),
         data_files={split: f"{what.questions}/{split}/*.arrow" for split in questions["splits"]},
     )
     contents = {place: data_dir / place for place in places}
@@ -139,7 +146,8 @@ def _pull(
     return make_folder(data_dir / place, manifest["options"], build, force=force)
 
 
-def _use(repo: str, what: Shared, memmaps: list[str], questions: dict[str, dict[str, int]]) -> str:
+def _use(repo: str, what: Shared, questions: dict[str, dict[str, int]], training: str) -> str:
+    counts = ", ".join(f"{entry['documents']:,} of {split}" for split, entry in questions.items())
     return f"""\
 ```python
 from datasets import load_dataset
@@ -147,9 +155,9 @@ from datasets import load_dataset
 print(load_dataset({repo!r})["val"][0])
 ```
 
-These are the questions to evaluate on: {", ".join(f"{n['documents']:,} of {split}" for split, n in questions.items())}.
+These are the questions to evaluate on: {counts}.
 
-To train on all with `stochastok`, which reads flat files of ids ({", ".join(f"`{place}`" for place in memmaps)}):
+To train on all with `stochastok`:
 
 ```
 {what.command} --pull --repo {repo}
@@ -159,4 +167,6 @@ The files lie here as they do in its data directory, so that this does the same:
 
 ```
 hf download {repo} --repo-type dataset --local-dir data
-```"""
+```
+
+{training}"""

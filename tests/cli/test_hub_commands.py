@@ -18,12 +18,15 @@ from hub_server import TOKEN, USER
 
 from stochastok_cli.cli import app
 from stochastok_cli.data import exchange
+from stochastok_cli.data.sources import open_source
+from stochastok_cli.data.tokenized import make_tokenized
 from stochastok_cli.tokens.vocabulary import load_vocabulary
 
 TOKENS = {"ids": [[464, 3290, 50256], [1212, 318, 50256], [40, 50256]], "len": [3, 3, 2]}
 
 
 def run(*args, code=0, **environment):
+    """Runs the application in a process of its own."""
     done = subprocess.run(
         [sys.executable, "-m", "stochastok_cli", *map(str, args)],
         capture_output=True,
@@ -33,6 +36,37 @@ def run(*args, code=0, **environment):
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     return done
+
+
+class Said(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(monkeypatch, capfd):
+    """Runs the application in this process, as a user would; retries wait for a moment only."""
+    sleep = time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.001)))
+
+    def run_here(*arguments, code=0) -> Said:
+        monkeypatch.setattr(sys, "argv", ["stochastok", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            app.main()
+        said = Said(ended.value.code, *capfd.readouterr())
+        assert said.code == code, said.err
+        assert TOKEN not in said.out + said.err
+        return said
+
+    return run_here
+
+
+def bytes_of(folder) -> dict[str, bytes]:
+    """Every file below a folder but manifests, which tell of the command, and locks."""
+    files = (f for f in folder.rglob("*") if f.is_file() and f.name != "manifest.json" and f.suffix != ".lock")
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
 def parquet(columns) -> bytes:
@@ -45,41 +79,40 @@ def flat(path, split):
     return np.fromfile(path / f"{split}.bin", np.uint16).tolist()
 
 
-def test_push_then_pull_on_a_clean_machine(hub_server, tmp_path):
+def test_push_then_pull_on_a_clean_machine(hub_server, command, tmp_path):
     here, there = tmp_path / "here", tmp_path / "there"
     corpus = tmp_path / "tiny.txt"
     corpus.write_text("\n\n".join(f"document number {i} of this corpus" for i in range(40)))
-    run("tokenize", corpus, "--data-dir", here, "--push", "--hf-username", "someone")
-    pushed = run("expand", "tiny-tokenized", "-p", "0.5", "--data-dir", here, "--push", "--hf-username", "someone")
-    assert "pushed to" in pushed.stderr
+    command("tokenize", corpus, "--data-dir", here, "--push", "--hf-username", "someone")
+    pushed = command("expand", "tiny-tokenized", "-p", "0.5", "--data-dir", here, "--push", "--hf-username", "someone")
+    assert "pushed to" in pushed.err
     pulls = [("tokenize", "someone/tiny"), ("expand", "tiny-tokenized", "-p", "0.5")]
-    for command, name in zip(pulls, ("tiny-tokenized", "tiny-tokenized-stochastok0.5"), strict=True):
-        done = run(*command, "--pull", "--hf-username", "someone", "--repo", f"someone/{name}", "--data-dir", there)
+    for source, name in zip(pulls, ("tiny-tokenized", "tiny-tokenized-stochastok0.5"), strict=True):
+        pull = [*source, "--pull", "--repo", f"someone/{name}", "--data-dir", there]
         path = there / "data_as_memmaps" / name
-        assert done.stdout.strip() == str(path)
-        for split in ("train", "val"):
-            assert (path / f"{split}.bin").read_bytes() == (
-                here / "data_as_memmaps" / name / f"{split}.bin"
-            ).read_bytes()
-        run(*command, "--pull", "--repo", f"someone/{name}", "--data-dir", there, HF_HUB_OFFLINE="1")  # left alone
+        assert command(*pull).out == f"{path}\n"
+        assert memmaps(path) == memmaps(here / "data_as_memmaps" / name)
+        asked = len(hub_server.requests)
+        assert "left alone" in command(*pull).err
+        assert len(hub_server.requests) == asked
 
 
-def test_pull_the_references_kind_of_dataset(hub_server, tmp_path):
+def test_pull_the_references_kind_of_dataset(hub_server, command, tmp_path):
     """No manifest: gpt2; SOURCE itself is not tokenized, so the published name is taken."""
     hub_server.add_dataset("Skylion007/openwebtext", {"train.parquet": parquet({"text": ["a", "b"]})})
     files = {f"data/{s}-00000.parquet": parquet(TOKENS) for s in ("train", "val")}
     hub_server.add_dataset("anyasims/openwebtext-tokenized", files)
-    done = run("tokenize", "Skylion007/openwebtext", "--pull", "--data-dir", tmp_path)
+    done = command("tokenize", "Skylion007/openwebtext", "--pull", "--data-dir", tmp_path)
     path = tmp_path / "data_as_memmaps" / "openwebtext-tokenized"
-    assert done.stdout.strip() == str(path)
+    assert done.out == f"{path}\n"
     assert flat(path, "train") == flat(path, "val") == list(chain(*TOKENS["ids"]))
     assert load_vocabulary("gpt2").decode(flat(path, "val")[:2]) == "The dog"
 
 
-def test_rows_without_an_end_get_one(hub_server, tmp_path):
+def test_rows_without_an_end_get_one(hub_server, command, tmp_path):
     rows = {"ids": [[464], [], [1212, 50256]]}
     hub_server.add_dataset("x/ends", {f"data/{s}-0.parquet": parquet(rows) for s in ("train", "validation")})
-    run("tokenize", "x/ends", "--pull", "--data-dir", tmp_path)
+    command("tokenize", "x/ends", "--pull", "--data-dir", tmp_path)
     assert flat(tmp_path / "data_as_memmaps" / "ends-tokenized", "train") == [464, 50256, 50256, 1212, 50256]
 
 
@@ -90,28 +123,16 @@ def test_rows_without_an_end_get_one(hub_server, tmp_path):
         ({"ids": [[3000]]}, ["--tokenizer", "sample2k"], "the id 3000", 2),
         ({"tokens": [[1]]}, ["--repo", "x/bad"], "no column 'ids'", 2),
         ({"ids": ["text"]}, ["--repo", "x/bad"], "not lists of token ids", 2),
-        (None, ["--repo", "x/absent"], "x/absent", 1),
-        (None, ["--repo", "x/bad@nothing"], "nothing", 1),
+        (None, ["--repo", "x/absent"], "x/absent", 2),
+        (None, ["--repo", "x/bad@nothing"], "nothing", 2),
     ],
 )
-def test_a_bad_pull_is_one_line_and_leaves_nothing(hub_server, tmp_path, rows, args, message, code):
+def test_a_bad_pull_is_one_line_and_leaves_nothing(hub_server, command, tmp_path, rows, args, message, code):
     rows = rows or TOKENS
     hub_server.add_dataset("x/bad", {f"data/{s}-0.parquet": parquet(rows) for s in ("train", "val")})
-    command = [
-        sys.executable,
-        "-m",
-        "stochastok_cli",
-        "tokenize",
-        "x/bad",
-        "--pull",
-        "--data-dir",
-        str(tmp_path),
-        *args,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode in ({code} if code == 2 else {1, 2}), done.stderr
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
+    failed = command("tokenize", "x/bad", "--pull", "--data-dir", tmp_path, *args, code=code)
+    assert message in failed.err
+    assert failed.err.count("\n") == 1
     root = tmp_path / "data_as_memmaps"
     assert not root.exists() or [f for f in root.iterdir() if not f.name.endswith(".lock")] == []
 
@@ -130,17 +151,17 @@ def long_corpus() -> dict[str, bytes]:
     return {**files, "train": flat_ids, "val": flat_ids}
 
 
-def test_a_killed_pull_goes_on_where_it_was(hub_server, tmp_path):
+def test_a_killed_pull_goes_on_where_it_was(hub_server, command, tmp_path):
     files = long_corpus()
     expected = {split: files.pop(split) for split in ("train", "val")}
     for name in ("x/whole", "x/killed"):
         hub_server.add_dataset(name, files)
-    run("tokenize", "x/whole", "--pull", "--data-dir", tmp_path)
+    command("tokenize", "x/whole", "--pull", "--data-dir", tmp_path)
     root = tmp_path / "data_as_memmaps"
     assert memmaps(root / "whole-tokenized") == expected
-    command = ["tokenize", "x/killed", "--pull", "--data-dir", str(tmp_path)]
+    pull = ["tokenize", "x/killed", "--pull", "--data-dir", str(tmp_path)]
     held = hub_server.fail("GET", "killed.*val.*parquet", hold=True, after=len(hub_server.asked("GET.*val")) - 1)
-    killed = subprocess.Popen([sys.executable, "-m", "stochastok_cli", *command], stderr=subprocess.DEVNULL)
+    killed = subprocess.Popen([sys.executable, "-m", "stochastok_cli", *pull], stderr=subprocess.DEVNULL)
     assert held.asked.wait(30)
     killed.kill()
     killed.wait()
@@ -148,7 +169,7 @@ def test_a_killed_pull_goes_on_where_it_was(hub_server, tmp_path):
     arrived = root / ".killed-tokenized.pull"
     assert (arrived / "train.bin").read_bytes() == expected["train"]
     assert not (root / "killed-tokenized").exists()
-    run(*command)
+    command(*pull)
     assert memmaps(root / "killed-tokenized") == expected
     assert not arrived.exists()
 
@@ -207,48 +228,14 @@ def test_offline_and_refused(hub_server, tmp_path):
     assert "hf_wrong" not in done.stderr + done.stdout
 
 
-def test_text_from_the_hub(hub_server, tmp_path):
+def test_text_from_the_hub(hub_server, command, tmp_path):
     texts = [f"text number {i}" for i in range(300)]
     hub_server.add_dataset("anyone/texts", {"data/train-0.parquet": parquet({"text": texts})})
-    done = run("tokenize", "anyone/texts", "--data-dir", tmp_path)
+    done = command("tokenize", "anyone/texts", "--data-dir", tmp_path)
     path = tmp_path / "data_as_memmaps" / "texts-tokenized"
-    assert done.stdout.strip() == str(path)
+    assert done.out == f"{path}\n"
     decoded = load_vocabulary("gpt2").decode(flat(path, "train") + flat(path, "val"))
     assert sorted(decoded.split("<|endoftext|>")[:-1]) == sorted(texts)
-
-
-# ------------------------------------------------------------------------------------------------ as a user, in here
-
-
-class Said(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def command(monkeypatch, capfd):
-    """Runs the application in this process, as a user would; retries wait for a moment only."""
-    sleep = time.sleep
-    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.001)))
-
-    def run_here(*arguments, code=0) -> Said:
-        monkeypatch.setattr(sys, "argv", ["stochastok", *map(str, arguments)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            app.main()
-        said = Said(ended.value.code, *capfd.readouterr())
-        assert said.code == code, said.err
-        assert TOKEN not in said.out + said.err
-        return said
-
-    return run_here
-
-
-def bytes_of(folder) -> dict[str, bytes]:
-    """Every file below a folder but manifests, which tell of the command, and locks."""
-    files = (f for f in folder.rglob("*") if f.is_file() and f.name != "manifest.json" and f.suffix != ".lock")
-    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
 LANGGAME = ("make-langgame", "--train-size", 300, "--val-size", 20, "--tokenizer", "sample2k")
@@ -520,7 +507,7 @@ def test_benchmarks_that_can_not_be_had_end_a_run_at_once(hub_server, tiny, tmp_
 def tiny(tmp_path_factory):
     """A configuration that trains for four iterations, and its data."""
     folder = tmp_path_factory.mktemp("tiny")
-    run("tokenize", "sample", "--tokenizer", "sample2k", "--data-dir", folder / "data")
+    make_tokenized(open_source("sample"), load_vocabulary("sample2k"), folder / "data")
     attn, ffn = {"num_heads": 2, "group_size": 2}, {"ffn_dim": 32}
     tree = {
         "model": {
