@@ -114,7 +114,11 @@ def test_interrupted_before_the_first_iteration_nothing_is_saved(config_file, tm
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     out, error = process.communicate(timeout=60)
-    assert (process.returncode, out) == (INTERRUPTED, ""), error
+    # A signal during an import of torch's may hit code run by exec(); CPython then ends itself by SIGINT, whatever
+    # main() returns. To a shell that is 130 all the same.
+    assert process.returncode in (INTERRUPTED, -signal.SIGINT), error
+    assert out == ""
+    assert error.endswith("error: interrupted\n")
     assert not list(tmp_path.glob("runs/*/step_*"))
 
 
