@@ -1,6 +1,6 @@
 """Multiple choice: this package's scoring against one question at a time, on the same model and device.
 
-Usage: python benchmarks/bench_evaluation.py [--device cuda] [--questions 200] [--threads 2] [--benchmarks arc,blimp=FILE]
+Usage: python benchmarks/bench_evaluation.py [--device cuda] [--questions 200] [--threads 2] [--benchmarks arc=FILE]
 
 The model is the shipped configuration with random weights (47 M parameters, gpt2). Questions come from a file of the
 benchmark's columns where one is given (`name=FILE`), else they are made of the bundled text with the lengths that the

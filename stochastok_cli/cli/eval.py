@@ -12,6 +12,10 @@ from stochastok_cli.cli.app import subcommand
 from stochastok_cli.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import RenderableType
+
     from stochastok_cli.report.tables import Row
 
 
@@ -73,21 +77,44 @@ def eval(
     batch_tokens: Annotated[
         int, typer.Option("--batch-tokens", min=1, help="Tokens in a batch; fewer need less memory.")
     ] = 16384,
+    by_kind: Annotated[
+        bool, typer.Option("--by-kind", help="Also the accuracy on each kind of question (LangGame, CUTE).")
+    ] = False,
+    leakage: Annotated[
+        bool,
+        typer.Option(
+            "--leakage", help="Also which questions stand in the data trained on, and accuracy on the others."
+        ),
+    ] = False,
+    paired: Annotated[
+        bool, typer.Option("--paired", help="Compare each further checkpoint with the first, question by question.")
+    ] = False,
+    aggregate: Annotated[
+        bool, typer.Option("--aggregate", help="Mean and deviation over the checkpoints, seeds of one run.")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object for each checkpoint, one a line, instead of tables.")
     ] = False,
 ) -> None:
-    """Evaluate one or more checkpoints: multiple choice, addition, or bits per byte of a corpus."""
+    """Evaluate one or more checkpoints: multiple choice, addition, or bits per byte of a corpus.
+
+    Brackets hold 95% intervals: by bootstrap over the questions, with --aggregate Student's over the runs.
+    """
     from stochastok_cli.config import EvaluatorConfig
-    from stochastok_cli.evaluation import Evaluator, counts, evaluate, load_evaluators
+    from stochastok_cli.evaluation import Evaluator, Extras, counts, examine, load_evaluators
     from stochastok_cli.model.weights import load_model, read_model_config
-    from stochastok_cli.report.tables import Row
+    from stochastok_cli.report.tables import Row, metric_tables, row_json
     from stochastok_cli.tokens.vocabulary import load_vocabulary
     from stochastok_cli.training.checkpoints import iteration_of, resolve_checkpoint
 
     names = tuple(name.strip() for name in benchmarks.split(",") if name.strip())
     _require_fitting(evaluator, names)
+    if (by_kind or leakage) and evaluator is not EvaluatorName.MCQ:
+        raise UserError("--by-kind and --leakage are about --evaluator mcq", fix="drop them")
+    if (paired or aggregate) and len(checkpoints) < 2:
+        raise UserError(f"{'--paired' if paired else '--aggregate'} needs two checkpoints or more")
     config = EvaluatorConfig(evaluator.value, num_samples, names)
+    extras = Extras(by_kind=by_kind, leakage=leakage)
     chosen = _torch_device(device)
     folders = [resolve_checkpoint(name, checkpoint_dir) for name in checkpoints]
     loaded: dict[tuple[str, int], list[Evaluator]] = {}  # by what the questions were tokenized for
@@ -95,19 +122,62 @@ def eval(
     for folder in folders:
         vocabulary, window = load_vocabulary(folder), read_model_config(folder).context_window
         key = (vocabulary.fingerprint, window)
-        if key not in loaded:
-            loaded[key] = load_evaluators([config], data_dir, vocabulary, window, batch_tokens=batch_tokens)
-        model = load_model(folder, chosen)
         with progress.progress_bar() as report:
-            metrics = evaluate(model, loaded[key], progress=report)
-        _note_truncated(metrics)
-        iteration, n = iteration_of(folder), counts(loaded[key])
-        rows.append(Row(_label(folder, folders), iteration, metrics, n))
+            if key not in loaded:
+                loaded[key] = load_evaluators(
+                    [config], data_dir, vocabulary, window, batch_tokens=batch_tokens, extras=extras, progress=report
+                )
+            found = examine(load_model(folder, chosen), loaded[key], progress=report)
+        _note_truncated(found.metrics)
+        rows.append(
+            Row(
+                _label(folder, folders),
+                iteration_of(folder),
+                found.metrics,
+                counts(loaded[key]),
+                found.intervals(),
+                found.outcomes,
+                str(folder),
+            )
+        )
         if as_json:
-            result = {"checkpoint": str(folder), "iteration": iteration, "metrics": metrics, "n": n}
-            print(json.dumps({"schema": 1, **result}), flush=True)
+            print(json.dumps(row_json(rows[-1])), flush=True)
     if not as_json:
-        _print_tables(rows)
+        _print(metric_tables(rows))
+    if paired:
+        _compare(rows, as_json)
+    if aggregate:
+        _aggregate(rows, folders, as_json)
+
+
+def _compare(rows: "list[Row]", as_json: bool) -> None:
+    """Each further checkpoint against the first."""
+    from stochastok_cli.report import comparisons
+
+    for second in rows[1:]:
+        found = comparisons.paired(rows[0], second)
+        if not found:
+            raise UserError("--paired: this evaluator gives nothing a question to compare", fix="drop --paired")
+        if as_json:
+            print(json.dumps(comparisons.paired_json(rows[0], second, found)))
+        else:
+            _print([comparisons.paired_table(rows[0], second, found)])
+
+
+def _aggregate(rows: "list[Row]", folders: list[Path], as_json: bool) -> None:
+    """All checkpoints as seeds of one run; a note says in what else they differ."""
+    from stochastok_cli.report import comparisons
+    from stochastok_cli.training.checkpoints import is_complete, read_state
+
+    configs = [read_state(folder).config for folder in folders if is_complete(folder)]
+    differing = comparisons.differing_keys(configs) if len(configs) == len(folders) else []
+    if differing:
+        progress.note(f"averaged over {len(rows)} runs, which differ in {', '.join(differing)}")
+    found = comparisons.over_seeds(rows)
+    if as_json:
+        print(json.dumps(comparisons.seeds_json(rows, found)))
+    else:
+        _print([comparisons.seeds_table(rows, found)])
 
 
 def _require_fitting(evaluator: EvaluatorName, names: tuple[str, ...]) -> None:
@@ -149,15 +219,13 @@ def _note_truncated(metrics: dict[str, float]) -> None:
             progress.note(f"{benchmark}: {value:,} questions did not fit the context window and lost their beginning")
 
 
-def _print_tables(rows: "list[Row]") -> None:
+def _print(tables: "Sequence[RenderableType]") -> None:
     import sys
 
     from rich.console import Console
 
-    from stochastok_cli.report.tables import metric_tables
-
     console = Console()
     if not sys.stdout.isatty():
         console.width = 200  # a file or a pipe has no edge at which to cut columns
-    for table in metric_tables(rows):
+    for table in tables:
         console.print(table)

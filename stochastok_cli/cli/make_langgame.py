@@ -39,6 +39,9 @@ def make_langgame(
             help="Keep such parts of words for validation alone: short, up to half of the word, or long, above.",
         ),
     ] = "none",
+    disjoint: Annotated[
+        bool, typer.Option("--disjoint", help="Ask nothing in validation that is asked in training of the same word.")
+    ] = False,
     tokenizer: options.Tokenizer = "gpt2",
     data_dir: options.DataDir = Path("data"),
     seed: options.Seed = 0,
@@ -74,6 +77,7 @@ def make_langgame(
                 min_substring=min_substring,
                 max_substring=max_substring,
                 holdout=holdout,
+                disjoint=disjoint,
                 seed=seed,
                 force=force,
                 progress=report,

@@ -3,7 +3,7 @@
 Questions are drawn in blocks, each from its own random stream, so a shorter set is the beginning of a longer one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,13 +17,14 @@ from stochastok_cli.data.langgame_wording import WORDINGS
 from stochastok_cli.data.memmap import corpus_manifest, dataset_root, memmap_root
 from stochastok_cli.data.word_list import read_words
 from stochastok_cli.errors import UserError
-from stochastok_cli.randomness import stream
+from stochastok_cli.randomness import key64, stream
 from stochastok_cli.storage import Made, Progress, make_folder, silent
 from stochastok_cli.tokens.vocabulary import Vocabulary
 
 NAME = "langgame"
 HOLDOUTS = {"none": (None, None), "short": ("long", "short"), "long": ("short", "long")}
 """Which substrings train and val ask about, by which are held out from training."""
+VAL_CASES = 10  # one case in so many is kept for val, where train and val are to be disjoint
 _BLOCK = 2**14  # questions
 
 
@@ -72,19 +73,26 @@ def make_langgame(
     min_substring: int = 1,
     max_substring: int = 3,
     holdout: str = "none",
+    disjoint: bool = False,
     seed: int = 0,
     force: bool = False,
     progress: Progress = silent,
 ) -> Made:
     """Makes `data_as_datasets/langgame` for evaluation and then `data_as_memmaps/langgame`, which it returns.
 
-    `words` is a file with one word a line (the bundled list where None); `holdout` is a key of HOLDOUTS. Raises
-    UserError for impossible settings and words before anything is written.
+    `words` is a file with one word a line (the bundled list where None); `holdout` is a key of HOLDOUTS. With
+    `disjoint` nothing that is asked in val is asked in train with the same right answer. Raises UserError for
+    impossible settings and words before anything is written.
     """
     _check(train_size, val_size, num_options, min_substring, max_substring, holdout)
     word_list = read_words(words)
     tables = {
-        split: case_table(word_list.words, num_options, substring_lengths(min_substring, max_substring, side))
+        split: case_table(
+            word_list.words,
+            num_options,
+            substring_lengths(min_substring, max_substring, side),
+            *([_side(split, seed)] if disjoint else []),
+        )
         for split, side in zip(("train", "val"), HOLDOUTS[holdout], strict=True)
     }
     game = Game(tables, seed)
@@ -98,6 +106,7 @@ def make_langgame(
         "max_substring": max_substring,
         "holdout": holdout,
         "seed": seed,
+        **({"disjoint": True} if disjoint else {}),  # absent from folders made before there was a choice
     }
 
     def build_dataset(folder: Path) -> dict[str, Any]:
@@ -114,6 +123,15 @@ def make_langgame(
     make_folder(dataset_root(data_dir) / NAME, options, build_dataset, force=force)
     options = {**options, "tokenizer": vocabulary.fingerprint}
     return make_folder(memmap_root(data_dir) / NAME, options, build_rows, force=force)
+
+
+def _side(split: str, seed: int) -> Callable[[str, str], bool]:
+    """Which cases, each a predicate with its right answer, belong to a split: about a tenth are kept for val."""
+
+    def belongs(predicate: str, answer: str) -> bool:
+        return (key64(seed, f"langgame/disjoint/{predicate}/{answer}") % VAL_CASES == 0) == (split == "val")
+
+    return belongs
 
 
 def _check(

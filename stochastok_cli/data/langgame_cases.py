@@ -134,13 +134,21 @@ class CaseTable:
         return case, np.column_stack([self.answer[case], ranks + excluded_before])
 
 
-def case_table(words: list[str], num_options: int, lengths: Lengths) -> CaseTable:
+def case_table(
+    words: list[str], num_options: int, lengths: Lengths, allowed: Callable[[str, str], bool] = lambda ask, answer: True
+) -> CaseTable:
     """The law of LangGame: the kind is uniform over KINDS and the case as its kind says, drawn again where it leaves
-    too few words for the wrong options. Raises UserError naming a kind of which no question can be made."""
+    too few words for the wrong options or is not `allowed(predicate, answer)`. Raises UserError naming a kind of which
+    no question can be made."""
     cases: list[Case] = []
     probabilities: list[np.ndarray] = []
     for name, make in KINDS.items():
-        possible = [case for case in make(words, lengths) if len(words) - len(case.ask.excluded) >= num_options - 1]
+        possible = [
+            case
+            for case in make(words, lengths)
+            if len(words) - len(case.ask.excluded) >= num_options - 1
+            and allowed(case.ask.predicate, words[case.answer])
+        ]
         if not possible:
             raise UserError(
                 f"no question {name!r} can be made of these {len(words):,} words with {num_options} options",

@@ -4,8 +4,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from stochastok_cli.data.memmap import dataset_root
 from stochastok_cli.errors import UserError
+from stochastok_cli.evaluation.findings import Findings
 from stochastok_cli.evaluation.likelihood import log_likelihoods
 from stochastok_cli.evaluation.rows import read_path, require_columns
 from stochastok_cli.model.generation import greedy
@@ -83,6 +86,13 @@ def _require_spelling(
 def math_generation(
     model: Transformer, vocabulary: Vocabulary, asked: AdditionQuestions, *, progress: Progress = silent
 ) -> dict[str, float]:
+    """The metrics of `ask_addition`."""
+    return ask_addition(model, vocabulary, asked, progress=progress).metrics
+
+
+def ask_addition(
+    model: Transformer, vocabulary: Vocabulary, asked: AdditionQuestions, *, progress: Progress = silent
+) -> Findings:
     """`math_generation/<split>/<form>/exact_match` and `…/answer_found`, shares of the questions.
 
     An answer is what the model says greedily after the prompt, up to `$`, to end-of-text or to the limit of tokens;
@@ -95,10 +105,10 @@ def math_generation(
     progress(f"addition, {asked.split}, {asked.form}", len(texts), len(texts))
     pairs = list(zip(texts, asked.answers, strict=True))
     name = f"math_generation/{asked.split}/{asked.form}"
-    return {
-        f"{name}/exact_match": sum(text == answer for text, answer in pairs) / len(pairs),
-        f"{name}/answer_found": sum(answer in text for text, answer in pairs) / len(pairs),
-    }
+    found = Findings()
+    found.add(f"{name}/exact_match", np.array([text == answer for text, answer in pairs]))
+    found.add(f"{name}/answer_found", np.array([answer in text for text, answer in pairs]))
+    return found
 
 
 def ended(ids: list[int], vocabulary: Vocabulary) -> bool:

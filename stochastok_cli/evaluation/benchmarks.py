@@ -27,6 +27,7 @@ class Question(NamedTuple):
     prefix: str
     options: list[str]
     row: int  # which of the dataset's, counted from 1
+    kind: str = ""  # of the benchmark's kinds of question, where it has some
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class Source:
     split: str = "test"
     percent: tuple[int, int] = (0, 100)  # of the split's rows, in their order
     folder: str | None = None  # under data_as_datasets, where it is not the benchmark's name
+    kind: Callable[[dict[str, Any]], str] = lambda row: ""
+    trained_on: str | None = None  # the folder under data_as_memmaps that teaches such questions
 
 
 # ------------------------------------------------------------------------------------------- rows to questions
@@ -90,6 +93,21 @@ def _langgame(row: dict[str, Any]) -> tuple[str, list[str]]:
     return row["question"], _right_first(row["options"], 0)
 
 
+KINDS = {
+    "has the most letter '": "most_of_a_letter",
+    "contains '": "contains",
+    "starts with '": "starts_with",
+    "ends with '": "ends_with",
+    "is the longest?": "longest",
+    "is the shortest?": "shortest",
+}
+
+
+def _langgame_kind(row: dict[str, Any]) -> str:
+    # Told from the text: the layout on disk, which is the reference's, does not say it.
+    return next((kind for phrase, kind in KINDS.items() if phrase in row["question"]), "")
+
+
 def _index(answer: Any, first: int = 0) -> int:
     """The position of the right option, from a number or its spelling; options are counted from `first`."""
     try:
@@ -112,6 +130,8 @@ def _right_first(options: Any, right: int) -> list[str]:
     return [options[right], *wrong]
 
 
+_LANGGAME: dict[str, Any] = {"folder": "langgame", "kind": _langgame_kind, "trained_on": "langgame"}
+
 BENCHMARKS = {
     "hellaswag": Source(("ctx", "endings", "label"), _hellaswag, "Rowan/hellaswag", split="validation"),
     "arc": Source(("question", "choices", "answerKey"), _arc, "allenai/ai2_arc", "ARC-Easy"),
@@ -124,8 +144,8 @@ BENCHMARKS = {
         split="validation",
     ),
     "blimp": Source(("sentence_good", "sentence_bad"), _blimp, "WillHeld/blimp", split="train", percent=(10, 60)),
-    "langgame-train": Source(("question", "options"), _langgame, split="train", folder="langgame"),
-    "langgame-val": Source(("question", "options"), _langgame, split="val", folder="langgame"),
+    "langgame-train": Source(("question", "options"), _langgame, split="train", **_LANGGAME),
+    "langgame-val": Source(("question", "options"), _langgame, split="val", **_LANGGAME),
 }
 
 
@@ -168,12 +188,12 @@ def _rows(name: str, path: Path | None, data_dir: Path) -> "tuple[datasets.Datas
 
 
 def _question(name: str, dataset: "datasets.Dataset", index: int) -> Question:
-    row = dataset[index]
+    row, source = dataset[index], BENCHMARKS[name]
     try:
-        prefix, options = BENCHMARKS[name].to_question(row)
+        prefix, options = source.to_question(row)
         if not isinstance(prefix, str):
             raise ValueError(f"the question is no text: {prefix!r}")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         reason = str(error) if isinstance(error, ValueError) else f"values of the wrong kind: {str(row)[:200]}"
         raise UserError(f"benchmark {name}, row {index + 1}: {reason}") from None
-    return Question(prefix, options, index + 1)
+    return Question(prefix, options, index + 1, source.kind(row))

@@ -1,26 +1,31 @@
 """From the configuration's evaluators to functions that only want a model."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from stochastok_cli.config import EvaluatorConfig
-from stochastok_cli.evaluation.addition import load_addition, math_generation
-from stochastok_cli.evaluation.benchmarks import load_benchmark
-from stochastok_cli.evaluation.bits_per_byte import bits_per_byte, load_validation_text
+from stochastok_cli.data.instruction_rows import InstructionRows
+from stochastok_cli.data.memmap import memmap_root
+from stochastok_cli.errors import UserError
+from stochastok_cli.evaluation.addition import ask_addition, load_addition
+from stochastok_cli.evaluation.benchmarks import BENCHMARKS, Benchmark, load_benchmark
+from stochastok_cli.evaluation.bits_per_byte import ScoredText, bits_per_byte, load_validation_text
+from stochastok_cli.evaluation.findings import Findings, merged
+from stochastok_cli.evaluation.leakage import Leakage, leakage
 from stochastok_cli.evaluation.likelihood import BATCH_TOKENS
-from stochastok_cli.evaluation.multiple_choice import encode, score
+from stochastok_cli.evaluation.multiple_choice import by_kind, encode, score
 from stochastok_cli.model.transformer import Transformer
 from stochastok_cli.storage import Progress, silent
 from stochastok_cli.tokens.vocabulary import Vocabulary
 
 
 class Measure(Protocol):
-    """What is asked of a model: metrics by name. It leaves the model in the mode in which it came."""
+    """What is asked of a model. It leaves the model in the mode in which it came."""
 
-    def __call__(self, model: Transformer, *, progress: Progress) -> dict[str, float]: ...
+    def __call__(self, model: Transformer, *, progress: Progress) -> Findings: ...
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,18 @@ class Evaluator:
     n: dict[str, int]
 
 
+@dataclass(frozen=True)
+class Extras:
+    """What is found out besides the metrics of the configuration.
+
+    by_kind: accuracy on each kind of question; leakage: which questions the data trained on hold, and the accuracy on
+    the others.
+    """
+
+    by_kind: bool = False
+    leakage: bool = False
+
+
 def load_evaluators(
     configs: Sequence[EvaluatorConfig],
     data_dir: Path,
@@ -41,13 +58,17 @@ def load_evaluators(
     context_window: int,
     *,
     batch_tokens: int = BATCH_TOKENS,
+    extras: Extras = Extras(),
+    progress: Progress = silent,
 ) -> list[Evaluator]:
     """Loads and checks everything that the evaluators need, for models of this vocabulary and context window.
 
     Raises UserError for whatever would go wrong later: nothing is left to be found out during training.
     """
     loaders: dict[str, Callable[[EvaluatorConfig, Path, Vocabulary], list[Evaluator]]] = {
-        "mcq": partial(_load_mcq, context_window=context_window, batch_tokens=batch_tokens),
+        "mcq": partial(
+            _load_mcq, context_window=context_window, batch_tokens=batch_tokens, extras=extras, progress=progress
+        ),
         "math_generation": _load_math_generation,
         "bits_per_byte": partial(_load_bits_per_byte, context_window=context_window, batch_tokens=batch_tokens),
     }
@@ -56,10 +77,12 @@ def load_evaluators(
 
 def evaluate(model: Transformer, evaluators: Sequence[Evaluator], *, progress: Progress = silent) -> dict[str, float]:
     """All metrics of all evaluators, in their order."""
-    metrics: dict[str, float] = {}
-    for evaluator in evaluators:
-        metrics |= evaluator.measure(model, progress=progress)
-    return metrics
+    return examine(model, evaluators, progress=progress).metrics
+
+
+def examine(model: Transformer, evaluators: Sequence[Evaluator], *, progress: Progress = silent) -> Findings:
+    """The same with what each question gave."""
+    return merged(evaluator.measure(model, progress=progress) for evaluator in evaluators)
 
 
 def counts(evaluators: Sequence[Evaluator]) -> dict[str, int]:
@@ -68,20 +91,48 @@ def counts(evaluators: Sequence[Evaluator]) -> dict[str, int]:
 
 
 def _load_mcq(
-    config: EvaluatorConfig, data_dir: Path, vocabulary: Vocabulary, *, context_window: int, batch_tokens: int
+    config: EvaluatorConfig,
+    data_dir: Path,
+    vocabulary: Vocabulary,
+    *,
+    context_window: int,
+    batch_tokens: int,
+    extras: Extras,
+    progress: Progress,
 ) -> list[Evaluator]:
     found = []
     for name in config.benchmarks:
-        encoded = encode(load_benchmark(name, data_dir, config.num_samples), vocabulary, context_window)
-        measure = partial(score, encoded=encoded, batch_tokens=batch_tokens)
-        found.append(Evaluator(measure, {f"mcq/{encoded.name}": len(encoded.num_options)}))
+        benchmark = load_benchmark(name, data_dir, config.num_samples)
+        encoded = encode(benchmark, vocabulary, context_window)
+        groups = by_kind(benchmark) if extras.by_kind else {}
+        measures: list[Measure] = []
+        if extras.leakage:
+            leaked = _leakage(benchmark, data_dir, progress)
+            groups["new_question"] = ~leaked.same_text
+            groups["new_ask"] = ~leaked.same_ask
+        encoded = replace(encoded, groups=groups)
+        measures.append(partial(score, encoded=encoded, batch_tokens=batch_tokens))
+        group = f"mcq/{encoded.name}"
+        n = {group: len(encoded.num_options)}
+        n |= {f"{group}/{part}": int(members.sum()) for part, members in groups.items()}
+        found += [Evaluator(measure, n) for measure in measures]
     return found
+
+
+def _leakage(benchmark: Benchmark, data_dir: Path, progress: Progress) -> Leakage:
+    folder = BENCHMARKS[benchmark.name].trained_on
+    if folder is None:
+        raise UserError(
+            f"benchmark {benchmark.name}: no data of this program teach it, so that nothing can have leaked",
+            fix="drop --leakage",
+        )
+    return leakage(benchmark, InstructionRows(memmap_root(data_dir) / folder), progress=progress)
 
 
 def _load_math_generation(config: EvaluatorConfig, data_dir: Path, vocabulary: Vocabulary) -> list[Evaluator]:
     return [
         Evaluator(
-            partial(math_generation, vocabulary=vocabulary, asked=asked),
+            partial(ask_addition, vocabulary=vocabulary, asked=asked),
             {f"math_generation/{asked.split}/{asked.form}": len(asked.prompts)},
         )
         for asked in load_addition(data_dir, vocabulary, config.num_samples)
@@ -95,8 +146,14 @@ def _load_bits_per_byte(
     texts = [load_validation_text(name, data_dir, vocabulary, num_tokens=num_tokens) for name in config.benchmarks]
     return [
         Evaluator(
-            partial(bits_per_byte, vocabulary=vocabulary, text=text, batch_tokens=batch_tokens),
+            partial(_bits_per_byte, vocabulary=vocabulary, text=text, batch_tokens=batch_tokens),
             {f"bits_per_byte/{text.name}": len(text.ids)},
         )
         for text in texts
     ]
+
+
+def _bits_per_byte(
+    model: Transformer, *, vocabulary: Vocabulary, text: ScoredText, batch_tokens: int, progress: Progress
+) -> Findings:
+    return Findings(bits_per_byte(model, vocabulary, text, batch_tokens=batch_tokens, progress=progress))

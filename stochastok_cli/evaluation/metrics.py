@@ -4,6 +4,7 @@ A question's scores are a float64 array of shape `(options,)` of log-likelihoods
 """
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -34,7 +35,10 @@ def chance(scores: Sequence[np.ndarray]) -> float:
     return float(np.mean([1.0 / len(s) for s in scores]))
 
 
-def normalized(value: float, chance: float) -> float:
+Number = TypeVar("Number", float, np.ndarray)
+
+
+def normalized(value: Number, chance: float) -> Number:
     """`value` on the scale where chance is 0 and perfect is 1; negative for what is worse than chance."""
     return (value - chance) / (1.0 - chance)
 

@@ -1,13 +1,15 @@
 """Multiple choice: each option is scored by log P(option | prefix), and the likeliest one is the model's answer."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.benchmarks import Benchmark
+from stochastok_cli.evaluation.findings import Findings
 from stochastok_cli.evaluation.likelihood import BATCH_TOKENS, Pair
-from stochastok_cli.evaluation.metrics import multiple_choice_metrics
+from stochastok_cli.evaluation.metrics import chance, multiple_choice_metrics, normalized
 from stochastok_cli.evaluation.shared_prefix import question_log_likelihoods
 from stochastok_cli.model.transformer import Transformer
 from stochastok_cli.storage import Progress, silent
@@ -19,13 +21,15 @@ class EncodedBenchmark:
     """A benchmark as ids that fit a context window.
 
     pairs: a prefix and an option, the options of a question one after the other; num_options: int64 `[questions]`;
-    truncated: how many questions lost the beginning of their prefix.
+    truncated: how many questions lost the beginning of their prefix; groups: by name, which questions belong to it
+    (bool `[questions]`): those of a kind, those that were not trained on.
     """
 
     name: str
     pairs: list[Pair]
     num_options: np.ndarray
     truncated: int
+    groups: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def boundary(prefix: str, option: str) -> tuple[str, str]:
@@ -69,6 +73,12 @@ def encode(benchmark: Benchmark, vocabulary: Vocabulary, context_window: int) ->
     return EncodedBenchmark(benchmark.name, pairs, num_options, truncated)
 
 
+def by_kind(benchmark: Benchmark) -> dict[str, np.ndarray]:
+    """Which questions are of each kind, for `EncodedBenchmark.groups`; empty where there are no kinds."""
+    kinds = np.array([question.kind for question in benchmark.questions])
+    return {str(kind): kinds == kind for kind in sorted(set(kinds.tolist()) - {""})}
+
+
 def multiple_choice(
     model: Transformer,
     vocabulary: Vocabulary,
@@ -82,18 +92,27 @@ def multiple_choice(
     `mcq/<benchmark>/truncated` is added where prefixes were too long: the number of questions concerned.
     """
     encoded = encode(benchmark, vocabulary, model.config.context_window)
-    return score(model, encoded, batch_tokens=batch_tokens, progress=progress)
+    return score(model, encoded, batch_tokens=batch_tokens, progress=progress).metrics
 
 
 def score(
     model: Transformer, encoded: EncodedBenchmark, *, batch_tokens: int = BATCH_TOKENS, progress: Progress = silent
-) -> dict[str, float]:
+) -> Findings:
     """The second half of `multiple_choice`, for a benchmark that is asked again and again."""
     scores = question_log_likelihoods(
         model, encoded.pairs, encoded.num_options, batch_tokens, what=encoded.name, progress=progress
     )
     by_question = np.split(scores, np.cumsum(encoded.num_options)[:-1])
+    name = f"mcq/{encoded.name}"
+    right = np.array([bool(np.all(s[0] > s[1:])) for s in by_question])
     metrics = multiple_choice_metrics(by_question)
+    found = Findings({f"{name}/{metric}": value for metric, value in metrics.items()})
+    found.add(f"{name}/accuracy", right)
+    guess = chance(by_question)
+    found.outcomes[f"{name}/normalized_accuracy"] = normalized(right.astype(np.float64), guess)
     if encoded.truncated:
-        metrics["truncated"] = encoded.truncated
-    return {f"mcq/{encoded.name}/{name}": value for name, value in metrics.items()}
+        found.metrics[f"{name}/truncated"] = encoded.truncated
+    for group, members in encoded.groups.items():
+        if members.any():
+            found.add(f"{name}/{group}/accuracy", right[members])
+    return found

@@ -2,12 +2,16 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    import numpy as np
 
 TITLES = {
     "mcq": "Multiple choice",
@@ -23,14 +27,30 @@ HEADINGS = {
 }
 
 
-class Row(NamedTuple):
-    """A checkpoint: what to call it, its iteration where known, its metrics by full name, and on how many questions
-    each group of them rests."""
+@dataclass(frozen=True)
+class Row:
+    """A checkpoint: what to call it, its iteration where known, its metrics by full name, on how many questions each
+    group of them rests; intervals and what each question gave where known; where it lies."""
 
     label: str
     iteration: int | None
     metrics: Mapping[str, float]
     n: Mapping[str, int]
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    outcomes: "Mapping[str, np.ndarray]" = field(default_factory=dict)
+    checkpoint: str = ""
+
+
+def row_json(row: Row) -> dict[str, Any]:
+    """As a line of `stochastok eval --json`."""
+    return {
+        "schema": 1,
+        "checkpoint": row.checkpoint,
+        "iteration": row.iteration,
+        "metrics": row.metrics,
+        "n": row.n,
+        "intervals": row.intervals,
+    }
 
 
 def metric_tables(rows: Sequence[Row]) -> list[Group]:
@@ -44,14 +64,19 @@ def metric_tables(rows: Sequence[Row]) -> list[Group]:
 
 
 def _group(name: str) -> str:
-    """What a table is about: `mcq/arc`, `math_generation/val`, `bits_per_byte`."""
+    """What a table is about: `mcq/arc`, `math_generation/val`, `bits_per_byte`; `mcq/arc/` is about parts of it."""
+    if name.startswith("mcq/") and name.count("/") == 3:
+        return f"{name.rsplit('/', 2)[0]}/"
     return name.rpartition("/")[0] if name.count("/") < 3 else name.rsplit("/", 2)[0]
 
 
 def _table(group: str, names: Sequence[str], rows: Sequence[Row]) -> Group:
     evaluator, _, about = group.partition("/")
-    title = TITLES.get(evaluator, evaluator) + (f": {about}" if about else "")
-    asked = {count for row in rows for name, count in row.n.items() if about and f"{name}/".startswith(f"{group}/")}
+    title = TITLES.get(evaluator, evaluator) + (f": {about.rstrip('/')}" if about else "")
+    if about.endswith("/"):
+        return _parts_table(f"{title}, accuracy on parts of the questions", group, names, rows)
+    groups = {group} if evaluator == "mcq" else {name.rpartition("/")[0] for name in names if about}
+    asked = {row.n[name] for row in rows for name in groups if name in row.n}
     if asked:
         title += f" ({', '.join(f'{count:,}' for count in sorted(asked))} questions)"
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)  # six metrics must fit 80 columns
@@ -60,9 +85,24 @@ def _table(group: str, names: Sequence[str], rows: Sequence[Row]) -> Group:
     for name in names:
         table.add_column(column_label(name.removeprefix(f"{group}/")), justify="right", no_wrap=True)
     for row in rows:
-        values = [_value(name, row.metrics[name]) if name in row.metrics else "–" for name in names]
+        values = [_value(name, row) if name in row.metrics else "–" for name in names]
         table.add_row(row.label, "" if row.iteration is None else f"{row.iteration:,}", *values)
     return Group(Text(title, style="bold"), table, "")  # a table's own title is broken at the table's width
+
+
+def _parts_table(title: str, group: str, names: Sequence[str], rows: Sequence[Row]) -> Group:
+    """Kinds of question and other parts: a line for each, a column for each checkpoint."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("questions")
+    table.add_column("number", justify="right")
+    for row in rows:
+        table.add_column(row.label, justify="right", overflow="fold")
+    for name in names:
+        part = name.removeprefix(group).removesuffix("/accuracy")
+        values = [_value(name, row).replace("\n", " ") if name in row.metrics else "–" for row in rows]
+        number = rows[0].n.get(name.rpartition("/")[0])
+        table.add_row(part.replace("_", " ").replace("/", " "), f"{number:,}" if number is not None else "", *values)
+    return Group(Text(title, style="bold"), table, "")
 
 
 def column_label(name: str) -> str:
@@ -80,5 +120,17 @@ def column_label(name: str) -> str:
     return re.sub("[_/]", "\n", name)
 
 
-def _value(name: str, value: float) -> str:
-    return f"{value:,.0f}" if name.endswith("/truncated") else f"{value:.3f}"
+def _value(name: str, row: Row) -> str:
+    """A number, and below it the interval where there is one."""
+    value = f"{row.metrics[name]:,.0f}" if name.endswith("/truncated") else f"{row.metrics[name]:.3f}"
+    # The normalized accuracy has one as well, which says the same once more.
+    shown = name in row.intervals and "/normalized_" not in name
+    return f"{value}\n{interval_text(row.intervals[name])}" if shown else value
+
+
+def interval_text(interval: tuple[float, float], form: str = ".2f") -> str:
+    """
+    >>> interval_text((0.0412, 0.1))
+    '[0.04 0.10]'
+    """
+    return f"[{interval[0]:{form}} {interval[1]:{form}}]"

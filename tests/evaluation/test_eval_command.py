@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -67,7 +68,7 @@ def test_json_of_one_checkpoint(run_eval):
     assert (code, err) == (0, "")
     [line] = out.splitlines()
     result = json.loads(line)
-    assert list(result) == ["schema", "checkpoint", "iteration", "metrics", "n"]
+    assert list(result) == ["schema", "checkpoint", "iteration", "metrics", "n", "intervals"]
     assert result["schema"] == 1
     assert Path(result["checkpoint"]) == Path("checkpoints/pretraining-text/step_2000")
     assert result["iteration"] == 2000
@@ -120,6 +121,48 @@ def test_bits_per_byte_as_a_table(run_eval):
     assert [line[:-1] for line in lines if len(line) > 1][-2:] == [["pretraining-text", "2,000"], ["other"]]
 
 
+def test_intervals_stand_beside_the_metrics_and_in_the_tables(run_eval):
+    _, out, _ = run_eval("other", *LANGGAME, "--json")
+    result = json.loads(out)
+    low, high = result["intervals"]["mcq/langgame-val/accuracy"]
+    assert low <= result["metrics"]["mcq/langgame-val/accuracy"] <= high
+    _, out, _ = run_eval("other", *LANGGAME)
+    assert f"[{low:.2f} {high:.2f}]" in out
+
+
+def test_paired(run_eval):
+    checkpoints = ("pretraining-text/step_100", "other", "pretraining-text/step_100")
+    code, out, _ = run_eval(*checkpoints, *LANGGAME, "--paired", "--json")
+    first, second, _, difference, none = map(json.loads, out.splitlines())
+    assert code == 0 and difference["paired"] == [first["checkpoint"], second["checkpoint"]]
+    found = difference["differences"]["mcq/langgame-val/accuracy"]
+    name = "mcq/langgame-val/accuracy"
+    assert found["difference"] == pytest.approx(second["metrics"][name] - first["metrics"][name])
+    assert found["interval"][0] <= found["difference"] <= found["interval"][1]
+    assert (found["second_better"] - found["first_better"]) / 7 == pytest.approx(found["difference"])
+    assert all(one["difference"] == 0 for one in none["differences"].values())
+    code, out, _ = run_eval(*checkpoints[:2], *LANGGAME, "--paired")
+    assert code == 0 and "Paired: other minus pretraining-text on the same questions" in out
+
+
+def test_several_seeds_of_a_run(run_eval):
+    arguments = ("pretraining-text/step_100", "pretraining-text", *LANGGAME, "--aggregate")
+    *single, whole = map(json.loads, run_eval(*arguments, "--json")[1].splitlines())
+    name = "mcq/langgame-val/ground_confidence"
+    values = [result["metrics"][name] for result in single]
+    assert whole["metrics"][name] == pytest.approx(np.mean(values))
+    assert whole["deviations"][name] == pytest.approx(np.std(values, ddof=1))
+    assert whole["intervals"][name][0] < whole["metrics"][name] < whole["intervals"][name][1]
+    assert "Over 2 runs: pretraining-text, pretraining-text" in run_eval(*arguments)[1]
+
+
+def test_kinds_of_question_and_leakage(run_eval):
+    code, out, _ = run_eval("other", *LANGGAME, "--by-kind", "--leakage")
+    assert code == 0
+    assert "Multiple choice: langgame-val, accuracy on parts of the questions" in out
+    assert re.search(r"new question +7 +\d", out)
+
+
 def test_as_a_program(place):
     """In a process of its own: the exit code, and nothing but results on stdout."""
     code = "import stochastok_cli.cli.eval; from stochastok_cli.cli.app import main; main()"
@@ -140,6 +183,8 @@ def test_as_a_program(place):
         (("other", "--evaluator", "mcq", "--benchmarks", "arc=absent.csv"), "benchmark arc: absent.csv does not exist"),
         (("other", "--evaluator", "bits_per_byte", "--benchmarks", "texts"), "there is no dataset 'texts'"),
         (("other", "--evaluator", "guess"), "'guess' is not one of"),
+        (("other", *LANGGAME, "--paired"), "--paired needs two checkpoints or more"),
+        (("other", "other", "--evaluator", "math_generation", "--leakage"), "are about --evaluator mcq; drop them"),
         (("other", *LANGGAME, "--num-samples", "0"), "Invalid value for '--num-samples'"),
         (("--evaluator", "mcq"), "Missing argument"),
     ],
