@@ -59,7 +59,7 @@ def test_importing_the_package_is_light():
 
 
 def test_the_command_line_is_light():
-    names = "tokenize, expand, make_langgame, make_addition, train, eval"
+    names = "tokenize, expand, make_langgame, make_addition, make_cute, train, eval"
     modules = ", ".join(f"stochastok_cli.cli.{name}" for name in names.split(", "))
     assert not loaded_by(f"import stochastok_cli.cli.app, {modules}") & HEAVY
 

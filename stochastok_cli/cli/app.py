@@ -24,7 +24,7 @@ HELP = (
     "signal with a checkpoint saved (run it again to go on), 130 interrupted with nothing saved."
 )
 
-SUBCOMMANDS = ("tokenize", "expand", "make_langgame", "make_addition", "train", "eval")
+SUBCOMMANDS = ("tokenize", "expand", "make_langgame", "make_addition", "make_cute", "train", "eval")
 
 app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
 show_traceback = False

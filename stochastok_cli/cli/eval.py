@@ -55,8 +55,9 @@ def eval(
         typer.Option(
             "--benchmarks",
             metavar="A,B,…",
-            help="mcq: hellaswag, arc, mmlu, winograd, blimp, langgame-train, langgame-val, each also as NAME=PATH "
-            "with a local file or folder of the same columns. bits_per_byte: folders under data_as_memmaps.",
+            help="mcq: hellaswag, arc, mmlu, winograd, blimp, langgame-train, langgame-val, cute (the test set) or "
+            "cute-spell …, cute-train, cute-val; each also as NAME=PATH with a local file or folder of the same "
+            "columns. bits_per_byte: folders under data_as_memmaps.",
             show_default=False,
         ),
     ] = "",

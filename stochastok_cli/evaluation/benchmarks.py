@@ -7,11 +7,14 @@ and the same share of its rows are asked. A file is asked whole.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from stochastok_cli.data.cute_tasks import TASKS
 from stochastok_cli.data.memmap import dataset_root
 from stochastok_cli.errors import UserError, nearest
+from stochastok_cli.evaluation.cute import COLUMNS, cute_question, read_cute
 from stochastok_cli.evaluation.rows import read_hub, read_path, require_columns
 from stochastok_cli.randomness import stream
 
@@ -54,6 +57,7 @@ class Source:
     folder: str | None = None  # under data_as_datasets, where it is not the benchmark's name
     kind: Callable[[dict[str, Any]], str] = lambda row: ""
     trained_on: str | None = None  # the folder under data_as_memmaps that teaches such questions
+    read: "Callable[[str, Path | None], datasets.Dataset] | None" = None  # for rows that come in another way
 
 
 # ------------------------------------------------------------------------------------------- rows to questions
@@ -132,6 +136,13 @@ def _right_first(options: Any, right: int) -> list[str]:
 
 _LANGGAME: dict[str, Any] = {"folder": "langgame", "kind": _langgame_kind, "trained_on": "langgame"}
 
+_CUTE: dict[str, Any] = {"folder": "cute", "kind": lambda row: row["task"], "trained_on": "cute"}
+
+
+def _cute_test(*tasks: str) -> Source:
+    return Source(COLUMNS, cute_question, **_CUTE, read=partial(read_cute, tasks))
+
+
 BENCHMARKS = {
     "hellaswag": Source(("ctx", "endings", "label"), _hellaswag, "Rowan/hellaswag", split="validation"),
     "arc": Source(("question", "choices", "answerKey"), _arc, "allenai/ai2_arc", "ARC-Easy"),
@@ -146,6 +157,10 @@ BENCHMARKS = {
     "blimp": Source(("sentence_good", "sentence_bad"), _blimp, "WillHeld/blimp", split="train", percent=(10, 60)),
     "langgame-train": Source(("question", "options"), _langgame, split="train", **_LANGGAME),
     "langgame-val": Source(("question", "options"), _langgame, split="val", **_LANGGAME),
+    "cute-train": Source(("question", "options", "task"), _langgame, split="train", **_CUTE),
+    "cute-val": Source(("question", "options", "task"), _langgame, split="val", **_CUTE),
+    "cute": _cute_test(*TASKS),
+    **{f"cute-{task}": _cute_test(task) for task in TASKS},
 }
 
 
@@ -173,12 +188,15 @@ def _rows(name: str, path: Path | None, data_dir: Path) -> "tuple[datasets.Datas
     """A dataset and those of its rows that are the benchmark's."""
     source, what = BENCHMARKS[name], f"benchmark {name}"
     made = dataset_root(data_dir) / (source.folder or name)
-    if path is not None or made.is_dir():
+    if source.read is not None:
+        dataset = source.read(what, path)
+    elif path is not None or made.is_dir():
         dataset = read_path(what, path or made, source.split)
     elif source.hub:
         dataset = read_hub(what, source.hub, source.config, source.split)
     else:
-        raise UserError(f"{what}: there is no {made}", fix="run stochastok make-langgame first, or give --data-dir")
+        maker = f"stochastok make-{source.folder}"
+        raise UserError(f"{what}: there is no {made}", fix=f"run {maker} first, or give --data-dir")
     require_columns(what, dataset, source.columns)
     first, last = (0, 100) if path is not None and path.is_file() else source.percent
     asked = range(len(dataset) * first // 100, len(dataset) * last // 100)

@@ -25,6 +25,7 @@ ROWS = {
     },
     "blimp": {"sentence_good": "The cat sleeps.", "sentence_bad": "The cat sleep."},
     "langgame-val": {"question": "Which word has 'u'? Answer:", "options": [" cup", " cap", " cop"]},
+    "cute-val": {"question": "Is there a 'c' in 'there'? Answer:", "options": [" No", " Yes"], "task": "contains_char"},
 }
 QUESTIONS = {
     "hellaswag": Question("A man sits down. He", ["eats.", "flies away.", "melts."], 1),
@@ -40,6 +41,7 @@ QUESTIONS = {
     ),
     "blimp": Question("", ["The cat sleeps.", "The cat sleep."], 1),
     "langgame-val": Question("Which word has 'u'? Answer:", [" cup", " cap", " cop"], 1),
+    "cute-val": Question("Is there a 'c' in 'there'? Answer:", [" No", " Yes"], 1, "contains_char"),
 }
 
 
@@ -214,7 +216,7 @@ def test_a_bad_row_is_named(name, change, message, jsonl, tmp_path):
     assert caught.value.exit_code == USAGE
 
 
-@pytest.mark.parametrize("name", BENCHMARKS)
+@pytest.mark.parametrize("name", [name for name, source in BENCHMARKS.items() if source.read is None])
 def test_a_missing_column_is_named(name, jsonl, tmp_path):
     for column in BENCHMARKS[name].columns:
         full = ROWS[name.replace("-train", "-val")]

@@ -1,0 +1,162 @@
+"""The eight subword tasks of CUTE (Edman et al. 2024): how a question is put, its answer, and the wrong options.
+
+The wording is the StochasTok paper's (Table 2), with ` Answer:` after it as in LangGame. The inputs of a task come in
+the order in which CUTE's own files have them.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from string import ascii_lowercase
+
+import numpy as np
+
+NUM_OPTIONS = 4  # where the question itself does not name them
+
+
+@dataclass(frozen=True)
+class Task:
+    """`wording` has a place for each input; `answer` is the right answer of inputs; `choices` are the possible answers
+    where the question names them; `draw` makes inputs about a word."""
+
+    wording: str
+    answer: Callable[..., str]
+    draw: Callable[[np.random.Generator, str], tuple[str, ...] | None]
+    choices: Callable[..., list[str]] | None = None
+
+    def question(self, inputs: Sequence[str]) -> str:
+        """The whole question, `Answer:` included.
+
+        >>> TASKS["spell"].question(["there"]), TASKS["contains_char"].question(["c", "there"])
+        ('Spell out the word: there. Answer:', "Is there a 'c' in 'there'? Answer:")
+        """
+        text = self.wording.format(*inputs)
+        return f"{text} Answer:" if text.endswith("?") else f"{text}. Answer:"
+
+
+def _letters(word: str) -> list[str]:
+    return sorted({letter for letter in word if letter.isalpha()})
+
+
+def _one(random: np.random.Generator, of: Sequence[str]) -> str:
+    return of[int(random.integers(len(of)))]
+
+
+def _draw_contained(random: np.random.Generator, word: str) -> tuple[str, ...] | None:
+    # Yes and no equally often.
+    absent = [letter for letter in ascii_lowercase if letter not in word]
+    return (_one(random, _letters(word) if random.random() < 0.5 or not absent else absent), word)
+
+
+def _draw_deletion(random: np.random.Generator, word: str) -> tuple[str, ...] | None:
+    return (_one(random, _letters(word)), word) if len(_letters(word)) > 1 else None
+
+
+def _draw_insertion(random: np.random.Generator, word: str) -> tuple[str, ...] | None:
+    return _one(random, ascii_lowercase), _one(random, _letters(word)), word
+
+
+def _draw_substitution(random: np.random.Generator, word: str) -> tuple[str, ...] | None:
+    old = _one(random, _letters(word))
+    return old, _one(random, [letter for letter in ascii_lowercase if letter != old]), word
+
+
+def _draw_exchange(random: np.random.Generator, word: str) -> tuple[str, ...] | None:
+    single = [letter for letter in _letters(word) if word.count(letter) == 1]
+    if len(single) < 2:
+        return None
+    first, second = random.permutation(len(single))[:2]
+    return single[first], single[second], word
+
+
+def _exchanged(first: str, second: str, word: str) -> str:
+    return word.translate(str.maketrans(first + second, second + first))
+
+
+def levenshtein(word: str, others: Sequence[str]) -> np.ndarray:
+    """The distance of a word to each of some others, int64 `[others]`.
+
+    >>> levenshtein("happy", ["apply", "glad", "happy"]).tolist()
+    [2, 4, 0]
+    """
+    lengths = np.array([len(other) for other in others])
+    width = int(lengths.max(initial=0))
+    letters = np.zeros((len(others), width), dtype=np.int64)
+    for row, other in zip(letters, others, strict=True):
+        row[: len(other)] = [ord(letter) for letter in other]
+    above = np.tile(np.arange(width + 1), (len(others), 1))
+    for i, letter in enumerate(word, 1):
+        here = np.empty_like(above)
+        here[:, 0] = i
+        cost = above[:, :-1] + (letters != ord(letter))
+        for j in range(1, width + 1):
+            here[:, j] = np.minimum(np.minimum(here[:, j - 1], above[:, j]) + 1, cost[:, j - 1])
+        above = here
+    return above[np.arange(len(others)), lengths]
+
+
+def _nearer(word: str, first: str, second: str) -> str:
+    one, other = levenshtein(word, [first, second])
+    return first if one < other else second
+
+
+TASKS = {
+    "spell": Task("Spell out the word: {}", lambda word: " ".join(word), lambda random, word: (word,)),
+    "spell_inverse": Task(
+        "Write the word that is spelled out (no spaces): {}",
+        lambda spelled: spelled.replace(" ", ""),
+        lambda random, word: (" ".join(word),),
+    ),
+    "contains_char": Task(
+        "Is there a '{}' in '{}'?",
+        lambda letter, word: "Yes" if letter in word else "No",
+        _draw_contained,
+        lambda letter, word: ["Yes", "No"],
+    ),
+    "orth": Task(
+        "Closer in Levenshtein distance to '{}': {} or {}?",
+        _nearer,
+        lambda random, word: (word,),  # `cute` adds the two candidates, which it takes from the word list
+        lambda word, first, second: [first, second],
+    ),
+    "ins_char": Task(
+        "Add '{}' after every '{}' in '{}'",
+        lambda new, after, word: word.replace(after, after + new),
+        _draw_insertion,
+    ),
+    "del_char": Task("Delete every '{}' in '{}'", lambda letter, word: word.replace(letter, ""), _draw_deletion),
+    "sub_char": Task(
+        "Replace every '{}' with '{}' in '{}'", lambda old, new, word: word.replace(old, new), _draw_substitution
+    ),
+    "swap_char": Task("Swap '{}' and '{}' in '{}'", _exchanged, _draw_exchange),
+}
+
+
+def options(
+    task: str, inputs: Sequence[str], answer: str, words: Sequence[str], random: np.random.Generator
+) -> list[str]:
+    """The possible answers, the right one first: those that the question names; for `spell_inverse` other words; else
+    the answer with letters substituted and reordered."""
+    choices = TASKS[task].choices
+    if choices is not None:
+        return [answer, *(choice for choice in choices(*inputs) if choice != answer)]
+    found = [answer]
+    while len(found) < NUM_OPTIONS:
+        if task == "spell_inverse":
+            other = _one(random, words)
+        else:
+            other = _garbled(answer, spaced=task == "spell", reorder=len(found) % 2 == 0, random=random)
+        if other not in found:
+            found.append(other)
+    return found
+
+
+def _garbled(answer: str, *, spaced: bool, reorder: bool, random: np.random.Generator) -> str:
+    """One letter replaced by another, or two different ones exchanged; one or two changes of this sort."""
+    letters = list(answer.replace(" ", "") if spaced else answer)
+    for _ in range(1 + random.integers(2)):
+        i, j = random.integers(len(letters), size=2)
+        if reorder and len(set(letters)) > 2:
+            letters[i], letters[j] = letters[j], letters[i]
+        else:
+            letters[i] = _one(random, ascii_lowercase)
+    return (" " if spaced else "").join(letters)

@@ -1,0 +1,63 @@
+"""The test questions of CUTE (Edman et al. 2024) as multiple choice, from the Hub or from local files.
+
+On the Hub each task is a split of whole prompts, whose last line is the question; in the authors' repository it is a
+file `<task>.tsv` of inputs and a label. Both become the wording of `cute_tasks`, without examples.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stochastok_cli.data.cute_tasks import TASKS, options
+from stochastok_cli.data.word_list import read_words
+from stochastok_cli.evaluation.rows import read_hub, read_path, require_columns
+from stochastok_cli.randomness import stream
+
+if TYPE_CHECKING:
+    import datasets
+
+HUB = "leukas/cute"
+COLUMNS = ("task", "inputs", "answer")
+
+
+def read_cute(tasks: Sequence[str], what: str, path: Path | None) -> "datasets.Dataset":
+    """The questions of some tasks, one after the other, in the columns COLUMNS."""
+    import datasets
+
+    rows: list[dict[str, Any]] = []
+    for task in tasks:
+        if path is None:
+            found = read_hub(what, HUB, None, task)
+        else:
+            file = path / f"{task}.tsv"
+            found = read_path(what, file if path.is_dir() and file.is_file() else path, task)
+        rows += _rows(f"{what} ({task})", task, found)
+    return datasets.Dataset.from_list(rows)
+
+
+def _rows(what: str, task: str, found: "datasets.Dataset") -> Iterator[dict[str, Any]]:
+    if "prompt" in found.column_names:
+        require_columns(what, found, ("prompt", "answer"))
+        for row in found:
+            question = row["prompt"].rpartition("Question:")[2]
+            yield {"task": task, "inputs": re.findall(r'"([^"]*)"', question), "answer": row["answer"].strip(' "')}
+    else:
+        count = TASKS[task].wording.count("{}")
+        names = [f"input{i + 1}" for i in range(count)]
+        require_columns(what, found, (*names, "label"))
+        for row in found:
+            yield {"task": task, "inputs": [str(row[name]) for name in names], "answer": str(row["label"])}
+
+
+def cute_question(row: dict[str, Any]) -> tuple[str, list[str]]:
+    """The question in our wording, and its options, the same each time."""
+    task, inputs, answer = (row[column] for column in COLUMNS)
+    if len(inputs) != TASKS[task].wording.count("{}"):
+        raise ValueError(f"{task} has {TASKS[task].wording.count('{}')} inputs, not {inputs}")
+    choices = TASKS[task].choices
+    if not answer or (choices is not None and answer not in choices(*inputs)):
+        raise ValueError(f"the answer {answer!r} is not possible")
+    random = stream(0, f"cute/{task}/{'/'.join(inputs)}")
+    found = options(task, inputs, answer, read_words().words, random)
+    return TASKS[task].question(inputs), [f" {option}" for option in found]
