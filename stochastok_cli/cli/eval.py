@@ -87,6 +87,25 @@ def eval(
             "--leakage", help="Also which questions stand in the data trained on, and accuracy on the others."
         ),
     ] = False,
+    tokenization: Annotated[
+        str | None,
+        typer.Option(
+            "--tokenization",
+            metavar="METHOD:P",
+            help="Also with the questions cut in other ways, by a method of `stochastok expand`: stochastok:0.1. For "
+            "bits_per_byte: also over all tokenizations, by importance sampling from uniform:P.",
+        ),
+    ] = None,
+    samples: Annotated[int, typer.Option("--samples", min=1, help="How many other ways with --tokenization.")] = 8,
+    adversarial: Annotated[
+        int | None,
+        typer.Option(
+            "--adversarial",
+            min=2,
+            metavar="PASSES",
+            help="Also with each question cut as hurts most, found by a search of at most so many forward passes.",
+        ),
+    ] = None,
     paired: Annotated[
         bool, typer.Option("--paired", help="Compare each further checkpoint with the first, question by question.")
     ] = False,
@@ -103,6 +122,7 @@ def eval(
     """
     from stochastok_cli.config import EvaluatorConfig
     from stochastok_cli.evaluation import Evaluator, Extras, counts, examine, load_evaluators
+    from stochastok_cli.evaluation.tokenization import parse_tokenization
     from stochastok_cli.model.weights import load_model, read_model_config
     from stochastok_cli.report.tables import Row, metric_tables, row_json
     from stochastok_cli.tokens.vocabulary import load_vocabulary
@@ -110,12 +130,15 @@ def eval(
 
     names = tuple(name.strip() for name in benchmarks.split(",") if name.strip())
     _require_fitting(evaluator, names)
-    if (by_kind or leakage) and evaluator is not EvaluatorName.MCQ:
-        raise UserError("--by-kind and --leakage are about --evaluator mcq", fix="drop them")
+    if (by_kind or leakage or adversarial) and evaluator is not EvaluatorName.MCQ:
+        raise UserError("--by-kind, --leakage and --adversarial are about --evaluator mcq", fix="drop them")
     if (paired or aggregate) and len(checkpoints) < 2:
         raise UserError(f"{'--paired' if paired else '--aggregate'} needs two checkpoints or more")
     config = EvaluatorConfig(evaluator.value, num_samples, names)
-    extras = Extras(by_kind=by_kind, leakage=leakage)
+    recut = parse_tokenization(tokenization, samples) if tokenization is not None else None
+    if recut and evaluator is EvaluatorName.MATH_GENERATION:
+        raise UserError("math_generation asks in every tokenization anyway", fix="drop --tokenization")
+    extras = Extras(by_kind, leakage, recut, adversarial)
     chosen = _torch_device(device)
     folders = [resolve_checkpoint(name, checkpoint_dir) for name in checkpoints]
     loaded: dict[tuple[str, int], list[Evaluator]] = {}  # by what the questions were tokenized for
@@ -139,6 +162,7 @@ def eval(
                 found.intervals(),
                 found.outcomes,
                 str(folder),
+                found.curves,
             )
         )
         if as_json:

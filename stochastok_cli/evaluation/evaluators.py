@@ -4,21 +4,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from stochastok_cli.config import EvaluatorConfig
 from stochastok_cli.data.instruction_rows import InstructionRows
 from stochastok_cli.data.memmap import memmap_root
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.addition import ask_addition, load_addition
+from stochastok_cli.evaluation.adversarial import ask_adversarially
 from stochastok_cli.evaluation.benchmarks import BENCHMARKS, Benchmark, load_benchmark
 from stochastok_cli.evaluation.bits_per_byte import ScoredText, bits_per_byte, load_validation_text
 from stochastok_cli.evaluation.findings import Findings, merged
 from stochastok_cli.evaluation.leakage import Leakage, leakage
 from stochastok_cli.evaluation.likelihood import BATCH_TOKENS
+from stochastok_cli.evaluation.marginal import marginal_bits_per_byte, require_known_probability
 from stochastok_cli.evaluation.multiple_choice import by_kind, encode, score
+from stochastok_cli.evaluation.tokenization import Tokenization, ask_recut
 from stochastok_cli.model.transformer import Transformer
 from stochastok_cli.storage import Progress, silent
+from stochastok_cli.tokens.expansion import StochasTok
 from stochastok_cli.tokens.vocabulary import Vocabulary
 
 
@@ -44,11 +48,14 @@ class Extras:
     """What is found out besides the metrics of the configuration.
 
     by_kind: accuracy on each kind of question; leakage: which questions the data trained on hold, and the accuracy on
-    the others.
+    the others; tokenization: other ways to cut the questions, or what bits per byte are summed over; adversarial:
+    forward passes that a search for the worst cut may spend on a question.
     """
 
     by_kind: bool = False
     leakage: bool = False
+    tokenization: Tokenization | None = None
+    adversarial: int | None = None
 
 
 def load_evaluators(
@@ -70,7 +77,9 @@ def load_evaluators(
             _load_mcq, context_window=context_window, batch_tokens=batch_tokens, extras=extras, progress=progress
         ),
         "math_generation": _load_math_generation,
-        "bits_per_byte": partial(_load_bits_per_byte, context_window=context_window, batch_tokens=batch_tokens),
+        "bits_per_byte": partial(
+            _load_bits_per_byte, context_window=context_window, batch_tokens=batch_tokens, extras=extras
+        ),
     }
     return [evaluator for config in configs for evaluator in loaders[config.evaluator](config, data_dir, vocabulary)]
 
@@ -112,11 +121,23 @@ def _load_mcq(
             groups["new_ask"] = ~leaked.same_ask
         encoded = replace(encoded, groups=groups)
         measures.append(partial(score, encoded=encoded, batch_tokens=batch_tokens))
+        how: dict[str, Any] = {"vocabulary": vocabulary, "encoded": encoded, "batch_tokens": batch_tokens}
         group = f"mcq/{encoded.name}"
         n = {group: len(encoded.num_options)}
         n |= {f"{group}/{part}": int(members.sum()) for part, members in groups.items()}
-        found += [Evaluator(measure, n) for measure in measures]
+        if extras.tokenization is not None:
+            StochasTok(vocabulary, extras.tokenization.p, extras.tokenization.method)  # refuses what is impossible
+            measures.append(partial(ask_recut, tokenization=extras.tokenization, **how))
+            n[f"{group}/{extras.tokenization.name}"] = len(encoded.num_options)
+        if extras.adversarial is not None:
+            measures.append(partial(ask_adversarially, budget=extras.adversarial, **how))
+            n[f"{group}/adversarial"] = len(encoded.num_options)
+        found.append(Evaluator(partial(_all, measures=measures), n))
     return found
+
+
+def _all(model: Transformer, *, measures: list[Measure], progress: Progress) -> Findings:
+    return merged(measure(model, progress=progress) for measure in measures)
 
 
 def _leakage(benchmark: Benchmark, data_dir: Path, progress: Progress) -> Leakage:
@@ -140,13 +161,27 @@ def _load_math_generation(config: EvaluatorConfig, data_dir: Path, vocabulary: V
 
 
 def _load_bits_per_byte(
-    config: EvaluatorConfig, data_dir: Path, vocabulary: Vocabulary, *, context_window: int, batch_tokens: int
+    config: EvaluatorConfig,
+    data_dir: Path,
+    vocabulary: Vocabulary,
+    *,
+    context_window: int,
+    batch_tokens: int,
+    extras: Extras,
 ) -> list[Evaluator]:
+    if extras.tokenization is not None:
+        require_known_probability(extras.tokenization)
     num_tokens = None if config.num_samples is None else config.num_samples * context_window
     texts = [load_validation_text(name, data_dir, vocabulary, num_tokens=num_tokens) for name in config.benchmarks]
     return [
         Evaluator(
-            partial(_bits_per_byte, vocabulary=vocabulary, text=text, batch_tokens=batch_tokens),
+            partial(
+                _bits_per_byte,
+                vocabulary=vocabulary,
+                text=text,
+                tokenization=extras.tokenization,
+                batch_tokens=batch_tokens,
+            ),
             {f"bits_per_byte/{text.name}": len(text.ids)},
         )
         for text in texts
@@ -154,6 +189,17 @@ def _load_bits_per_byte(
 
 
 def _bits_per_byte(
-    model: Transformer, *, vocabulary: Vocabulary, text: ScoredText, batch_tokens: int, progress: Progress
+    model: Transformer,
+    *,
+    vocabulary: Vocabulary,
+    text: ScoredText,
+    tokenization: Tokenization | None,
+    batch_tokens: int,
+    progress: Progress,
 ) -> Findings:
-    return Findings(bits_per_byte(model, vocabulary, text, batch_tokens=batch_tokens, progress=progress))
+    found = Findings(bits_per_byte(model, vocabulary, text, batch_tokens=batch_tokens, progress=progress))
+    if tokenization is None:
+        return found
+    return found | marginal_bits_per_byte(
+        model, vocabulary, text, tokenization, batch_tokens=batch_tokens, progress=progress
+    )

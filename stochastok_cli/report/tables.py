@@ -39,6 +39,7 @@ class Row:
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     outcomes: "Mapping[str, np.ndarray]" = field(default_factory=dict)
     checkpoint: str = ""
+    curves: Mapping[str, list[dict[str, float]]] = field(default_factory=dict)
 
 
 def row_json(row: Row) -> dict[str, Any]:
@@ -50,6 +51,7 @@ def row_json(row: Row) -> dict[str, Any]:
         "metrics": row.metrics,
         "n": row.n,
         "intervals": row.intervals,
+        **({"curves": row.curves} if row.curves else {}),
     }
 
 
@@ -74,7 +76,7 @@ def _table(group: str, names: Sequence[str], rows: Sequence[Row]) -> Group:
     evaluator, _, about = group.partition("/")
     title = TITLES.get(evaluator, evaluator) + (f": {about.rstrip('/')}" if about else "")
     if about.endswith("/"):
-        return _parts_table(f"{title}, accuracy on parts of the questions", group, names, rows)
+        return _parts_table(f"{title}, parts and other tokenizations", group, names, rows)
     groups = {group} if evaluator == "mcq" else {name.rpartition("/")[0] for name in names if about}
     asked = {row.n[name] for row in rows for name in groups if name in row.n}
     if asked:
@@ -93,15 +95,17 @@ def _table(group: str, names: Sequence[str], rows: Sequence[Row]) -> Group:
 def _parts_table(title: str, group: str, names: Sequence[str], rows: Sequence[Row]) -> Group:
     """Kinds of question and other parts: a line for each, a column for each checkpoint."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column("questions")
+    table.add_column("accuracy on")
     table.add_column("number", justify="right")
     for row in rows:
         table.add_column(row.label, justify="right", overflow="fold")
     for name in names:
-        part = name.removeprefix(group).removesuffix("/accuracy")
+        part = name.removeprefix(group)
+        kind, _, metric = part.partition("/")
+        part = kind if metric == "accuracy" else f"{kind} {metric}"
         values = [_value(name, row).replace("\n", " ") if name in row.metrics else "–" for row in rows]
         number = rows[0].n.get(name.rpartition("/")[0])
-        table.add_row(part.replace("_", " ").replace("/", " "), f"{number:,}" if number is not None else "", *values)
+        table.add_row(part.replace("_", " "), f"{number:,}" if number is not None else "", *values)
     return Group(Text(title, style="bold"), table, "")
 
 

@@ -159,8 +159,28 @@ def test_several_seeds_of_a_run(run_eval):
 def test_kinds_of_question_and_leakage(run_eval):
     code, out, _ = run_eval("other", *LANGGAME, "--by-kind", "--leakage")
     assert code == 0
-    assert "Multiple choice: langgame-val, accuracy on parts of the questions" in out
+    assert "Multiple choice: langgame-val, parts and other tokenizations" in out
     assert re.search(r"new question +7 +\d", out)
+
+
+def test_other_tokenizations(run_eval):
+    arguments = ("other", *LANGGAME, "--tokenization", "stochastok:0.5", "--samples", "2", "--adversarial", "20")
+    code, out, _ = run_eval(*arguments, "--json")
+    result = json.loads(out)
+    assert code == 0
+    assert {"mcq/langgame-val/stochastok0.5/worst_case", "mcq/langgame-val/adversarial/accuracy"} <= set(
+        result["metrics"]
+    )
+    assert result["curves"]["mcq/langgame-val/stochastok0.5"]
+    assert re.search(r"stochastok0.5 worst case +7 +\d", run_eval(*arguments)[1])
+
+
+def test_bits_per_byte_over_all_tokenizations(run_eval):
+    arguments = ("--evaluator", "bits_per_byte", "--benchmarks", "text-tokenized", "--tokenization", "uniform:0.2")
+    code, out, _ = run_eval("other", *arguments, "--num-samples", "1", "--json")
+    assert code == 0 and "bits_per_byte/text-tokenized/uniform0.2/monte_carlo_error" in json.loads(out)["metrics"]
+    code, _, err = run_eval("other", *arguments[:-1], "stochastok:0.2")
+    assert code == USAGE and "known probability" in err
 
 
 def test_as_a_program(place):
@@ -183,6 +203,8 @@ def test_as_a_program(place):
         (("other", "--evaluator", "mcq", "--benchmarks", "arc=absent.csv"), "benchmark arc: absent.csv does not exist"),
         (("other", "--evaluator", "bits_per_byte", "--benchmarks", "texts"), "there is no dataset 'texts'"),
         (("other", "--evaluator", "guess"), "'guess' is not one of"),
+        (("other", *LANGGAME, "--tokenization", "uniform"), "is not METHOD:P"),
+        (("other", *LANGGAME, "--tokenization", "unifrom:0.1"), "unknown method 'unifrom'; did you mean"),
         (("other", *LANGGAME, "--paired"), "--paired needs two checkpoints or more"),
         (("other", "other", "--evaluator", "math_generation", "--leakage"), "are about --evaluator mcq; drop them"),
         (("other", *LANGGAME, "--num-samples", "0"), "Invalid value for '--num-samples'"),

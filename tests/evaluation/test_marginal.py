@@ -1,0 +1,78 @@
+"""The likelihood over all tokenizations against their sum, one by one."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from stochastok_cli.errors import UserError
+from stochastok_cli.evaluation import marginal
+from stochastok_cli.evaluation.bits_per_byte import ScoredText, bits_per_byte
+from stochastok_cli.evaluation.likelihood import log_likelihoods
+from stochastok_cli.evaluation.marginal import log_probability, marginal_bits_per_byte
+from stochastok_cli.evaluation.tokenization import Tokenization
+from stochastok_cli.tokens.segmentations import segmentation_lattice
+
+
+def segmentations(spelled: bytes, ids: dict[bytes, int]) -> list[list[int]]:
+    if not spelled:
+        return [[]]
+    return [
+        [ids[spelled[:n]], *rest]
+        for n in range(1, len(spelled) + 1)
+        if spelled[:n] in ids
+        for rest in segmentations(spelled[n:], ids)
+    ]
+
+
+@pytest.fixture(scope="module")
+def tokenizations(vocabulary):
+    """A few canonical ids and all of their refinements."""
+    ids = {piece: i for i, piece in enumerate(vocabulary.pieces) if i not in vocabulary.special}
+    canonical = vocabulary.encode("The old house")
+    parts = [segmentations(vocabulary.token_bytes(i), ids) for i in canonical]
+    return canonical, [list(itertools.chain(*chosen)) for chosen in itertools.product(*parts)]
+
+
+@pytest.mark.parametrize("p", [0.3, 1.0])
+def test_the_probabilities_of_the_draws_sum_to_1(vocabulary, tokenizations, p):
+    canonical, every = tokenizations
+    lattice = segmentation_lattice(vocabulary)
+    canonical = np.array(canonical)
+    total = sum(math.exp(log_probability(canonical, np.array(one), lattice, vocabulary, p)) for one in every)
+    assert len(every) > 100
+    assert total == pytest.approx(1)
+
+
+def test_the_estimate_agrees_with_the_sum_within_its_error(vocabulary, model, tokenizations, monkeypatch):
+    canonical, every = tokenizations
+    monkeypatch.setattr(marginal, "SPAN", len(canonical))
+    nats = log_likelihoods(model, [([vocabulary.end_of_text], one) for one in every])
+    bits = len(b"The old house") * math.log(2)
+    truth = -np.logaddexp.reduce(nats) / bits
+    text = ScoredText("text", np.array(canonical, dtype=np.uint16), len(b"The old house"))
+    found = marginal_bits_per_byte(model, vocabulary, text, Tokenization("uniform", 1.0, 2000)).metrics
+    name = "bits_per_byte/text/uniform1.0"
+    error = found[f"{name}/monte_carlo_error"]
+    assert 0 < error < 0.1
+    assert abs(found[f"{name}/all_tokenizations"] - truth) < 4 * error
+    assert found[f"{name}/canonical"] == pytest.approx(-nats[every.index(canonical)] / bits, abs=1e-5)
+    assert truth < found[f"{name}/canonical"] - 4 * error  # or the test would show nothing
+
+
+def test_the_canonical_part_is_the_ordinary_bits_per_byte_while_the_window_holds_all(vocabulary, model):
+    ids = np.array(vocabulary.encode("It was a dark night, and the old house stood by the river."), dtype=np.uint16)
+    text = ScoredText("text", ids[:40], len(vocabulary.decode_bytes(ids[:40].tolist())))
+    found = marginal_bits_per_byte(model, vocabulary, text, Tokenization("uniform", 0.1, 3)).metrics
+    ordinary = bits_per_byte(model, vocabulary, text)["bits_per_byte/text"]
+    # Where a draw is long, its span sees a little less of what came before.
+    assert found["bits_per_byte/text/uniform0.1/canonical"] == pytest.approx(ordinary, rel=0.02)
+    assert found["bits_per_byte/text/uniform0.1/all_tokenizations"] <= found["bits_per_byte/text/uniform0.1/canonical"]
+
+
+def test_draws_of_unknown_probability_are_refused(vocabulary, model):
+    text = ScoredText("text", np.array([1, 2], dtype=np.uint16), 2)
+    for tokenization in (Tokenization("stochastok", 0.1, 2), Tokenization("uniform", 0.0, 2)):
+        with pytest.raises(UserError, match="known probability; give uniform:P"):
+            marginal_bits_per_byte(model, vocabulary, text, tokenization)
