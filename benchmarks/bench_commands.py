@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-PLAIN = '''
+PLAIN = """
 import json, sys, numpy as np, tiktoken
 from stochastok_cli import load_vocabulary   # for the bundled ranks: tiktoken would download them
 encode = load_vocabulary("gpt2")._codec._encoding.encode_ordinary
@@ -28,7 +28,7 @@ for name, chosen in (("train", order[val:]), ("val", order[:val])):
     with open(f"{folder}/{name}.bin", "wb") as out:
         for i in chosen:
             np.array(documents[i], dtype=np.uint16).tofile(out)
-'''
+"""
 
 
 def run(command):
@@ -79,7 +79,18 @@ def main():
         shutil.copy(Path(path) / "val.bin", big)
         tokens = (big / "train.bin").stat().st_size // 2
         for method in ("stochastok", "uniform"):
-            command = [*stochastok, "expand", "big", "-p", "0.1", "--method", method, "--data-dir", str(work), "--quiet"]
+            command = [
+                *stochastok,
+                "expand",
+                "big",
+                "-p",
+                "0.1",
+                "--method",
+                method,
+                "--data-dir",
+                str(work),
+                "--quiet",
+            ]
             ours, memory, made = run(command)
             print(
                 f"stochastok expand --method {method}: {tokens / 1e6:.0f} M tokens in {ours:.1f} s, "

@@ -16,7 +16,7 @@ from stochastok_cli.tokens.diversity import match_growth
 from stochastok_cli.tokens.expansion import METHODS
 
 matplotlib.use("Agg")
-from matplotlib import pyplot  # noqa: E402
+from matplotlib import pyplot
 
 GROWTH, COPIES, DOCUMENTS, SHOWN = 1.3, 1000, 200, 40
 
