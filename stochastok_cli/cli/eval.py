@@ -3,7 +3,7 @@
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -112,6 +112,15 @@ def eval(
     aggregate: Annotated[
         bool, typer.Option("--aggregate", help="Mean and deviation over the checkpoints, seeds of one run.")
     ] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            metavar="FOLDER",
+            help="Write tables (Markdown, CSV, JSON), plots (PNG, SVG) and one HTML page, with the training curves of "
+            "the checkpoints' runs. Needs the extra `report`.",
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object for each checkpoint, one a line, instead of tables.")
     ] = False,
@@ -134,6 +143,10 @@ def eval(
         raise UserError("--by-kind, --leakage and --adversarial are about --evaluator mcq", fix="drop them")
     if (paired or aggregate) and len(checkpoints) < 2:
         raise UserError(f"{'--paired' if paired else '--aggregate'} needs two checkpoints or more")
+    if report is not None:
+        from stochastok_cli.report.plots import require_matplotlib
+
+        require_matplotlib()
     config = EvaluatorConfig(evaluator.value, num_samples, names)
     recut = parse_tokenization(tokenization, samples) if tokenization is not None else None
     if recut and evaluator is EvaluatorName.MATH_GENERATION:
@@ -146,12 +159,12 @@ def eval(
     for folder in folders:
         vocabulary, window = load_vocabulary(folder), read_model_config(folder).context_window
         key = (vocabulary.fingerprint, window)
-        with progress.progress_bar() as report:
+        with progress.progress_bar() as tell:
             if key not in loaded:
                 loaded[key] = load_evaluators(
-                    [config], data_dir, vocabulary, window, batch_tokens=batch_tokens, extras=extras, progress=report
+                    [config], data_dir, vocabulary, window, batch_tokens=batch_tokens, extras=extras, progress=tell
                 )
-            found = examine(load_model(folder, chosen), loaded[key], progress=report)
+            found = examine(load_model(folder, chosen), loaded[key], progress=tell)
         _note_truncated(found.metrics)
         rows.append(
             Row(
@@ -169,27 +182,47 @@ def eval(
             print(json.dumps(row_json(rows[-1])), flush=True)
     if not as_json:
         _print(metric_tables(rows))
+    comparisons: list[dict[str, Any]] = []
     if paired:
-        _compare(rows, as_json)
+        comparisons += _compare(rows, as_json)
     if aggregate:
-        _aggregate(rows, folders, as_json)
+        comparisons.append(_aggregate(rows, folders, as_json))
+    if report is not None:
+        _write_report(report, rows, folders, comparisons)
 
 
-def _compare(rows: "list[Row]", as_json: bool) -> None:
+def _write_report(report: Path, rows: "list[Row]", folders: list[Path], comparisons: list[dict[str, Any]]) -> None:
+    """The report, with the records of the runs that the checkpoints are of."""
+    from stochastok_cli.report.documents import write_report
+    from stochastok_cli.storage import command_line
+
+    runs = {}
+    for row, folder in zip(rows, folders, strict=True):
+        file = folder.parent / "metrics.jsonl"
+        if folder.name.startswith("step_") and file.is_file():
+            runs[row.label] = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    page = write_report(report, rows, runs, command=command_line(), comparisons=comparisons)
+    progress.note(f"report: {page}")
+
+
+def _compare(rows: "list[Row]", as_json: bool) -> list[dict[str, Any]]:
     """Each further checkpoint against the first."""
     from stochastok_cli.report import comparisons
 
+    objects = []
     for second in rows[1:]:
         found = comparisons.paired(rows[0], second)
         if not found:
             raise UserError("--paired: this evaluator gives nothing a question to compare", fix="drop --paired")
+        objects.append(comparisons.paired_json(rows[0], second, found))
         if as_json:
-            print(json.dumps(comparisons.paired_json(rows[0], second, found)))
+            print(json.dumps(objects[-1]))
         else:
             _print([comparisons.paired_table(rows[0], second, found)])
+    return objects
 
 
-def _aggregate(rows: "list[Row]", folders: list[Path], as_json: bool) -> None:
+def _aggregate(rows: "list[Row]", folders: list[Path], as_json: bool) -> dict[str, Any]:
     """All checkpoints as seeds of one run; a note says in what else they differ."""
     from stochastok_cli.report import comparisons
     from stochastok_cli.training.checkpoints import is_complete, read_state
@@ -199,10 +232,12 @@ def _aggregate(rows: "list[Row]", folders: list[Path], as_json: bool) -> None:
     if differing:
         progress.note(f"averaged over {len(rows)} runs, which differ in {', '.join(differing)}")
     found = comparisons.over_seeds(rows)
+    result = comparisons.seeds_json(rows, found)
     if as_json:
-        print(json.dumps(comparisons.seeds_json(rows, found)))
+        print(json.dumps(result))
     else:
         _print([comparisons.seeds_table(rows, found)])
+    return result
 
 
 def _require_fitting(evaluator: EvaluatorName, names: tuple[str, ...]) -> None:

@@ -61,11 +61,11 @@ def metric_tables(rows: Sequence[Row]) -> list[Group]:
     Checkpoints are its rows and metrics its columns; the number of questions goes into the title.
     """
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
-    groups = list(dict.fromkeys(_group(name) for name in names))
-    return [_table(group, [name for name in names if _group(name) == group], rows) for group in groups]
+    groups = list(dict.fromkeys(group_of(name) for name in names))
+    return [_table(group, [name for name in names if group_of(name) == group], rows) for group in groups]
 
 
-def _group(name: str) -> str:
+def group_of(name: str) -> str:
     """What a table is about: `mcq/arc`, `math_generation/val`, `bits_per_byte`; `mcq/arc/` is about parts of it."""
     if name.startswith("mcq/") and name.count("/") == 3:
         return f"{name.rsplit('/', 2)[0]}/"
@@ -126,10 +126,14 @@ def column_label(name: str) -> str:
 
 def _value(name: str, row: Row) -> str:
     """A number, and below it the interval where there is one."""
-    value = f"{row.metrics[name]:,.0f}" if name.endswith("/truncated") else f"{row.metrics[name]:.3f}"
+    value = value_text(name, row.metrics[name])
     # The normalized accuracy has one as well, which says the same once more.
     shown = name in row.intervals and "/normalized_" not in name
     return f"{value}\n{interval_text(row.intervals[name])}" if shown else value
+
+
+def value_text(name: str, value: float) -> str:
+    return f"{value:,.0f}" if name.endswith("/truncated") else f"{value:.3f}"
 
 
 def interval_text(interval: tuple[float, float], form: str = ".2f") -> str:

@@ -183,6 +183,14 @@ def test_bits_per_byte_over_all_tokenizations(run_eval):
     assert code == USAGE and "known probability" in err
 
 
+def test_a_report(run_eval, place):
+    (place / "checkpoints" / "pretraining-text" / "metrics.jsonl").write_text('{"iteration": 0, "train/loss": 8.0}\n')
+    code, out, err = run_eval("pretraining-text", "other", *LANGGAME, "--paired", "--report", "report", "--json")
+    assert code == 0 and err.endswith("report: report/report.html\n")
+    assert json.loads((place / "report" / "results.json").read_text()) == [json.loads(x) for x in out.splitlines()]
+    assert (place / "report" / "plots" / "training-train-loss.svg").is_file()
+
+
 def test_as_a_program(place):
     """In a process of its own: the exit code, and nothing but results on stdout."""
     code = "import stochastok_cli.cli.eval; from stochastok_cli.cli.app import main; main()"
