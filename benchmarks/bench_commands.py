@@ -54,9 +54,10 @@ def main():
         with open(source, "w", encoding="utf-8") as out:
             for copy in range(options.times):
                 for file in options.corpus:
-                    for number, line in enumerate(open(file, encoding="utf-8")):
-                        text = json.loads(line)["text"]
-                        out.write(json.dumps({"text": f"copy {copy} of {number}\n{text}"}, ensure_ascii=False) + "\n")
+                    with open(file, encoding="utf-8") as lines:
+                        for number, line in enumerate(lines):
+                            text = f"copy {copy} of {number}\n{json.loads(line)['text']}"
+                            out.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
         size = source.stat().st_size
         print(f"{size / 1e6:.0f} MB of JSONL")
         stochastok = [sys.executable, "-m", "stochastok_cli"]
