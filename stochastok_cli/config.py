@@ -109,7 +109,7 @@ class DatasetConfig:
 
 @dataclass(frozen=True)
 class EvaluatorConfig:
-    evaluator: Literal["mcq", "math_generation", "bits_per_byte"] = "mcq"
+    evaluator: Literal["mcq", "math_generation", "bits_per_byte", "alignment"] = "mcq"
     num_samples: int | None = None  # questions of each benchmark; all where absent
     benchmarks: tuple[str, ...] = ()
 

@@ -3,26 +3,21 @@
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from stochastok_cli.cli import eval_output as output
 from stochastok_cli.cli import options, progress
 from stochastok_cli.cli.app import subcommand
 from stochastok_cli.errors import UserError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rich.console import RenderableType
-
-    from stochastok_cli.report.tables import Row
 
 
 class EvaluatorName(StrEnum):
     MCQ = "mcq"
     MATH_GENERATION = "math_generation"
     BITS_PER_BYTE = "bits_per_byte"
+    ALIGNMENT = "alignment"
 
 
 class Device(StrEnum):
@@ -46,7 +41,8 @@ def eval(
         typer.Option(
             "--evaluator",
             metavar="NAME",
-            help="mcq: multiple choice; math_generation: addition; bits_per_byte: loss on validation text.",
+            help="mcq: multiple choice; math_generation: addition; bits_per_byte: loss on validation "
+            "text; alignment: distances inside the model between tokenizations of a word.",
             show_default=False,
         ),
     ],
@@ -66,7 +62,8 @@ def eval(
         typer.Option(
             "--num-samples",
             min=1,
-            help="Questions of each benchmark, always the same ones; for bits_per_byte windows of text.",
+            help="Questions of each benchmark, always the same ones; for bits_per_byte windows of text, for alignment "
+            "words.",
             show_default="all",
         ),
     ] = None,
@@ -106,6 +103,14 @@ def eval(
             help="Also with each question cut as hurts most, found by a search of at most so many forward passes.",
         ),
     ] = None,
+    words: Annotated[
+        Path | None,
+        typer.Option("--words", metavar="FILE", help="For alignment: one word a line; the bundled list where absent."),
+    ] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Option("--prompt", metavar="TEXT", help="For alignment: also complete this text in every tokenization."),
+    ] = None,
     paired: Annotated[
         bool, typer.Option("--paired", help="Compare each further checkpoint with the first, question by question.")
     ] = False,
@@ -125,12 +130,13 @@ def eval(
         bool, typer.Option("--json", help="Print one JSON object for each checkpoint, one a line, instead of tables.")
     ] = False,
 ) -> None:
-    """Evaluate one or more checkpoints: multiple choice, addition, or bits per byte of a corpus.
+    """Evaluate one or more checkpoints: multiple choice, addition, bits per byte of a corpus, or inside the model.
 
     Brackets hold 95% intervals: by bootstrap over the questions, with --aggregate Student's over the runs.
     """
     from stochastok_cli.config import EvaluatorConfig
     from stochastok_cli.evaluation import Evaluator, Extras, counts, examine, load_evaluators
+    from stochastok_cli.evaluation.alignment import DEFAULT, completions
     from stochastok_cli.evaluation.tokenization import parse_tokenization
     from stochastok_cli.model.weights import load_model, read_model_config
     from stochastok_cli.report.tables import Row, metric_tables, row_json
@@ -151,11 +157,14 @@ def eval(
     recut = parse_tokenization(tokenization, samples) if tokenization is not None else None
     if recut and evaluator is EvaluatorName.MATH_GENERATION:
         raise UserError("math_generation asks in every tokenization anyway", fix="drop --tokenization")
-    extras = Extras(by_kind, leakage, recut, adversarial)
+    if (words is not None or prompt is not None) and evaluator is not EvaluatorName.ALIGNMENT:
+        raise UserError("--words and --prompt are about --evaluator alignment", fix="drop them")
+    extras = Extras(by_kind, leakage, recut, adversarial, words)
     chosen = _torch_device(device)
     folders = [resolve_checkpoint(name, checkpoint_dir) for name in checkpoints]
     loaded: dict[tuple[str, int], list[Evaluator]] = {}  # by what the questions were tokenized for
-    rows = []
+    rows: list[Row] = []
+    said: list[list[dict[str, Any]]] = []
     for folder in folders:
         vocabulary, window = load_vocabulary(folder), read_model_config(folder).context_window
         key = (vocabulary.fingerprint, window)
@@ -164,7 +173,8 @@ def eval(
                 loaded[key] = load_evaluators(
                     [config], data_dir, vocabulary, window, batch_tokens=batch_tokens, extras=extras, progress=tell
                 )
-            found = examine(load_model(folder, chosen), loaded[key], progress=tell)
+            model = load_model(folder, chosen)
+            found = examine(model, loaded[key], progress=tell)
         _note_truncated(found.metrics)
         rows.append(
             Row(
@@ -180,64 +190,19 @@ def eval(
         )
         if as_json:
             print(json.dumps(row_json(rows[-1])), flush=True)
+        if prompt is not None:
+            said.append(completions(model, vocabulary, prompt, recut or DEFAULT))
     if not as_json:
-        _print(metric_tables(rows))
+        output.show(metric_tables(rows))
+    for row, entries in zip(rows, said, strict=False):
+        output.show_completions(row, prompt or "", entries, as_json)
     comparisons: list[dict[str, Any]] = []
     if paired:
-        comparisons += _compare(rows, as_json)
+        comparisons += output.compare(rows, as_json)
     if aggregate:
-        comparisons.append(_aggregate(rows, folders, as_json))
+        comparisons.append(output.aggregate(rows, folders, as_json))
     if report is not None:
-        _write_report(report, rows, folders, comparisons)
-
-
-def _write_report(report: Path, rows: "list[Row]", folders: list[Path], comparisons: list[dict[str, Any]]) -> None:
-    """The report, with the records of the runs that the checkpoints are of."""
-    from stochastok_cli.report.documents import write_report
-    from stochastok_cli.storage import command_line
-
-    runs = {}
-    for row, folder in zip(rows, folders, strict=True):
-        file = folder.parent / "metrics.jsonl"
-        if folder.name.startswith("step_") and file.is_file():
-            runs[row.label] = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    page = write_report(report, rows, runs, command=command_line(), comparisons=comparisons)
-    progress.note(f"report: {page}")
-
-
-def _compare(rows: "list[Row]", as_json: bool) -> list[dict[str, Any]]:
-    """Each further checkpoint against the first."""
-    from stochastok_cli.report import comparisons
-
-    objects = []
-    for second in rows[1:]:
-        found = comparisons.paired(rows[0], second)
-        if not found:
-            raise UserError("--paired: this evaluator gives nothing a question to compare", fix="drop --paired")
-        objects.append(comparisons.paired_json(rows[0], second, found))
-        if as_json:
-            print(json.dumps(objects[-1]))
-        else:
-            _print([comparisons.paired_table(rows[0], second, found)])
-    return objects
-
-
-def _aggregate(rows: "list[Row]", folders: list[Path], as_json: bool) -> dict[str, Any]:
-    """All checkpoints as seeds of one run; a note says in what else they differ."""
-    from stochastok_cli.report import comparisons
-    from stochastok_cli.training.checkpoints import is_complete, read_state
-
-    configs = [read_state(folder).config for folder in folders if is_complete(folder)]
-    differing = comparisons.differing_keys(configs) if len(configs) == len(folders) else []
-    if differing:
-        progress.note(f"averaged over {len(rows)} runs, which differ in {', '.join(differing)}")
-    found = comparisons.over_seeds(rows)
-    result = comparisons.seeds_json(rows, found)
-    if as_json:
-        print(json.dumps(result))
-    else:
-        _print([comparisons.seeds_table(rows, found)])
-    return result
+        output.write(report, rows, folders, comparisons)
 
 
 def _require_fitting(evaluator: EvaluatorName, names: tuple[str, ...]) -> None:
@@ -246,6 +211,8 @@ def _require_fitting(evaluator: EvaluatorName, names: tuple[str, ...]) -> None:
         raise UserError(
             "--benchmarks says nothing to --evaluator math_generation, which has one set of questions", fix="drop it"
         )
+    if evaluator is EvaluatorName.ALIGNMENT and names:
+        raise UserError("--benchmarks says nothing to --evaluator alignment", fix="drop it, or give --words")
     if evaluator is EvaluatorName.MCQ and not names:
         from stochastok_cli.evaluation.benchmarks import BENCHMARKS
 
@@ -277,15 +244,3 @@ def _note_truncated(metrics: dict[str, float]) -> None:
         if name.endswith("/truncated"):
             benchmark = name.split("/")[1]
             progress.note(f"{benchmark}: {value:,} questions did not fit the context window and lost their beginning")
-
-
-def _print(tables: "Sequence[RenderableType]") -> None:
-    import sys
-
-    from rich.console import Console
-
-    console = Console()
-    if not sys.stdout.isatty():
-        console.width = 200  # a file or a pipe has no edge at which to cut columns
-    for table in tables:
-        console.print(table)

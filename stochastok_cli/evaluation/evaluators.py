@@ -9,9 +9,11 @@ from typing import Any, Protocol
 from stochastok_cli.config import EvaluatorConfig
 from stochastok_cli.data.instruction_rows import InstructionRows
 from stochastok_cli.data.memmap import memmap_root
+from stochastok_cli.data.word_list import read_words
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.addition import ask_addition, load_addition
 from stochastok_cli.evaluation.adversarial import ask_adversarially
+from stochastok_cli.evaluation.alignment import DEFAULT, alignment, cut_words
 from stochastok_cli.evaluation.benchmarks import BENCHMARKS, Benchmark, load_benchmark
 from stochastok_cli.evaluation.bits_per_byte import ScoredText, bits_per_byte, load_validation_text
 from stochastok_cli.evaluation.findings import Findings, merged
@@ -49,13 +51,14 @@ class Extras:
 
     by_kind: accuracy on each kind of question; leakage: which questions the data trained on hold, and the accuracy on
     the others; tokenization: other ways to cut the questions, or what bits per byte are summed over; adversarial:
-    forward passes that a search for the worst cut may spend on a question.
+    forward passes that a search for the worst cut may spend on a question; words: a file of words for `alignment`.
     """
 
     by_kind: bool = False
     leakage: bool = False
     tokenization: Tokenization | None = None
     adversarial: int | None = None
+    words: Path | None = None
 
 
 def load_evaluators(
@@ -80,6 +83,7 @@ def load_evaluators(
         "bits_per_byte": partial(
             _load_bits_per_byte, context_window=context_window, batch_tokens=batch_tokens, extras=extras
         ),
+        "alignment": partial(_load_alignment, context_window=context_window, batch_tokens=batch_tokens, extras=extras),
     }
     return [evaluator for config in configs for evaluator in loaders[config.evaluator](config, data_dir, vocabulary)]
 
@@ -186,6 +190,21 @@ def _load_bits_per_byte(
         )
         for text in texts
     ]
+
+
+def _load_alignment(
+    config: EvaluatorConfig,
+    data_dir: Path,
+    vocabulary: Vocabulary,
+    *,
+    context_window: int,
+    batch_tokens: int,
+    extras: Extras,
+) -> list[Evaluator]:
+    tokenization = extras.tokenization or DEFAULT
+    cut = cut_words(read_words(extras.words), vocabulary, tokenization, config.num_samples, context_window)
+    measure = partial(alignment, cut=cut, name=tokenization.name, batch_tokens=batch_tokens)
+    return [Evaluator(measure, {f"alignment/{tokenization.name}": len(cut.words)})]
 
 
 def _bits_per_byte(

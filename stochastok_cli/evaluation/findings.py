@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -11,11 +12,12 @@ from stochastok_cli.evaluation.intervals import Difference, Interval, bootstrap_
 @dataclass
 class Findings:
     """Metrics by name. `outcomes` has for some of them one value a question, float64 `[questions]`, always in the same
-    order, whose mean is the metric; `curves` has by name the points `{"x": …, "y": …, "n": …}` of a plot."""
+    order, whose mean is the metric; `curves` has by name the points of a plot, `{"x": …, "y": …}` and what else is
+    known of each."""
 
     metrics: dict[str, float] = field(default_factory=dict)
     outcomes: dict[str, np.ndarray] = field(default_factory=dict)
-    curves: dict[str, list[dict[str, float]]] = field(default_factory=dict)
+    curves: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def add(self, name: str, outcomes: np.ndarray) -> None:
         """Records a metric that is the mean of what each question gave."""

@@ -6,6 +6,7 @@ options of a question with a prefix stay canonical, since an answer is what the 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -138,7 +139,7 @@ def ask_recut(
     return found
 
 
-def accuracy_by_distance(right: np.ndarray, distance: np.ndarray) -> list[dict[str, float]]:
+def accuracy_by_distance(right: np.ndarray, distance: np.ndarray) -> list[dict[str, Any]]:
     """The accuracy in each of BINS equal parts of the distance from 0 to 1 that has questions in it; `x` is the mean
     distance there, `n` the number of answers."""
     place = np.minimum((distance * BINS).astype(int), BINS - 1)

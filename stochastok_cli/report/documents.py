@@ -113,8 +113,10 @@ def to_sheets(rows: Sequence[Row]) -> list[Sheet]:
                 + [_cell(row, name) for row in rows]
                 for name in mine
             ]
-            title = f"{group.split('/')[1]}: parts and other tokenizations"
-            sheets.append(Sheet(title, ["accuracy on", *(row.label for row in rows)], body))
+            inside = group.startswith("alignment/")
+            about = "distance of a word's tokenizations" if inside else "parts and other tokenizations"
+            title = f"{group.split('/')[1]}: {about}"
+            sheets.append(Sheet(title, ["layer" if inside else "accuracy on", *(row.label for row in rows)], body))
         else:
             headings = [name.removeprefix(f"{group}/").replace("_", " ").replace("/", " ") for name in mine]
             body = [

@@ -46,6 +46,7 @@ def figures(rows: Sequence[Row], runs: Mapping[str, Records]) -> "Iterator[tuple
     with matplotlib.rc_context(STYLE):
         yield from _results(rows)
         yield from _distances(rows)
+        yield from _alignment(rows)
         yield from _training(runs)
 
 
@@ -98,7 +99,7 @@ def _bars(title: str, names: Sequence[str], rows: Sequence[Row]) -> "Figure":
 
 def _distances(rows: Sequence[Row]) -> "Iterator[tuple[str, str, Figure]]":
     """Accuracy against the distance from the canonical tokenization, from the checkpoints' curves."""
-    for name in dict.fromkeys(name for row in rows for name in row.curves):
+    for name in dict.fromkeys(name for row in rows for name in row.curves if name.startswith("mcq/")):
         asked, method = name.split("/")[1:3]
         figure, axes = _figure(f"{asked}, cut by {method}")
         for k, row in enumerate(rows):
@@ -120,6 +121,46 @@ def _distances(rows: Sequence[Row]) -> "Iterator[tuple[str, str, Figure]]":
             "dots for more answers."
         )
         yield f"distance-{asked}-{method}", caption, figure
+
+
+def _alignment(rows: Sequence[Row]) -> "Iterator[tuple[str, str, Figure]]":
+    """Distances by layer, all checkpoints in one plot (the paper's Figure 13); words in a plane for each (its 12)."""
+    for name in dict.fromkeys(name for row in rows for name in row.curves if name.startswith("alignment/")):
+        method = name.split("/")[1]
+        if name.endswith("/pca"):
+            for row in (row for row in rows if name in row.curves):
+                words = dict.fromkeys(point["word"] for point in row.curves.get(name, []))
+                figure, axes = _figure(f"{row.label}: tokenizations of {len(words)} words ({method})", height=5.5)
+                for k, word in enumerate(words):
+                    x, y = zip(*[(p["x"], p["y"]) for p in row.curves[name] if p["word"] == word], strict=True)
+                    axes.scatter(x, y, 18, color=COLOURS[k % len(COLOURS)], marker="osD^v"[k // len(COLOURS) % 5])
+                    for i in range(1, len(x)):
+                        axes.plot([x[0], x[i]], [y[0], y[i]], color=COLOURS[k % len(COLOURS)], linewidth=0.5, alpha=0.6)
+                    axes.annotate(f" {word}", (x[0], y[0]), fontsize=8)
+                axes.grid(visible=False)
+                axes.set_xlabel("first principal component")
+                axes.set_ylabel("second")
+                caption = (
+                    "Activations at a word's last id after the last attention layer: a dot for each tokenization, "
+                )
+                caption += "the canonical one with the word."
+                yield f"alignment-pca-{method}-{_file_name(row.label)}", caption, figure
+            continue
+        figure, axes = _figure(f"Distance between the tokenizations of a word ({method})")
+        for k, row in enumerate(rows):
+            points = row.curves.get(name, [])
+            colour = COLOURS[k % len(COLOURS)]
+            axes.plot([p["x"] for p in points], [p["y"] for p in points], "o-", color=colour, label=row.label)
+        axes.set_xlabel("attention layer")
+        axes.set_ylabel("over the distance between words")
+        axes.set_ylim(bottom=0)
+        axes.set_xticks(sorted({point["x"] for row in rows for point in row.curves.get(name, [])}))
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=9)
+        yield f"alignment-{method}", "Mean distance of last-id activations, layer by layer.", figure
+
+
+def _file_name(label: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in label)
 
 
 def _training(runs: Mapping[str, Records]) -> "Iterator[tuple[str, str, Figure]]":

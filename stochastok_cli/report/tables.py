@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 TITLES = {
     "mcq": "Multiple choice",
     "math_generation": "Addition",
+    "alignment": "Distance between the tokenizations of a word, after each attention layer",
     "bits_per_byte": "Bits per byte of the validation text (lower is better)",
 }
 HEADINGS = {
@@ -39,7 +40,7 @@ class Row:
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     outcomes: "Mapping[str, np.ndarray]" = field(default_factory=dict)
     checkpoint: str = ""
-    curves: Mapping[str, list[dict[str, float]]] = field(default_factory=dict)
+    curves: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
 
 
 def row_json(row: Row) -> dict[str, Any]:
@@ -67,7 +68,7 @@ def metric_tables(rows: Sequence[Row]) -> list[Group]:
 
 def group_of(name: str) -> str:
     """What a table is about: `mcq/arc`, `math_generation/val`, `bits_per_byte`; `mcq/arc/` is about parts of it."""
-    if name.startswith("mcq/") and name.count("/") == 3:
+    if name.startswith(("mcq/", "alignment/")) and name.count("/") == 3:
         return f"{name.rsplit('/', 2)[0]}/"
     return name.rpartition("/")[0] if name.count("/") < 3 else name.rsplit("/", 2)[0]
 
@@ -76,7 +77,8 @@ def _table(group: str, names: Sequence[str], rows: Sequence[Row]) -> Group:
     evaluator, _, about = group.partition("/")
     title = TITLES.get(evaluator, evaluator) + (f": {about.rstrip('/')}" if about else "")
     if about.endswith("/"):
-        return _parts_table(f"{title}, parts and other tokenizations", group, names, rows)
+        more = "" if evaluator == "alignment" else ", parts and other tokenizations"
+        return _parts_table(f"{title}{more}", group, names, rows)
     groups = {group} if evaluator == "mcq" else {name.rpartition("/")[0] for name in names if about}
     asked = {row.n[name] for row in rows for name in groups if name in row.n}
     if asked:
@@ -95,7 +97,7 @@ def _table(group: str, names: Sequence[str], rows: Sequence[Row]) -> Group:
 def _parts_table(title: str, group: str, names: Sequence[str], rows: Sequence[Row]) -> Group:
     """Kinds of question and other parts: a line for each, a column for each checkpoint."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column("accuracy on")
+    table.add_column("" if group.startswith("alignment") else "accuracy on")
     table.add_column("number", justify="right")
     for row in rows:
         table.add_column(row.label, justify="right", overflow="fold")
@@ -104,7 +106,7 @@ def _parts_table(title: str, group: str, names: Sequence[str], rows: Sequence[Ro
         kind, _, metric = part.partition("/")
         part = kind if metric == "accuracy" else f"{kind} {metric}"
         values = [_value(name, row).replace("\n", " ") if name in row.metrics else "–" for row in rows]
-        number = rows[0].n.get(name.rpartition("/")[0])
+        number = rows[0].n.get(name.rpartition("/")[0], rows[0].n.get(group.rstrip("/")))
         table.add_row(part.replace("_", " "), f"{number:,}" if number is not None else "", *values)
     return Group(Text(title, style="bold"), table, "")
 

@@ -183,6 +183,33 @@ def test_bits_per_byte_over_all_tokenizations(run_eval):
     assert code == USAGE and "known probability" in err
 
 
+def test_inside_the_model(run_eval, place):
+    arguments = (
+        "other",
+        "--evaluator",
+        "alignment",
+        "--num-samples",
+        "30",
+        "--prompt",
+        "The old house",
+        "--samples",
+        "2",
+    )
+    arguments = (*arguments, "--tokenization", "uniform:0.5")
+    code, out, _ = run_eval(*arguments, "--json")
+    result, said = map(json.loads, out.splitlines())
+    assert code == 0 and result["n"] == {"alignment/uniform0.5": 30}
+    assert "alignment/uniform0.5/layer_3/relative" in result["intervals"]
+    assert [*said["completions"][0]] == ["tokens", "completion"]
+    code, out, _ = run_eval(*arguments, "--report", "inside")
+    assert code == 0
+    assert re.search(r"layer 1 distance +30 +\d", out) and "The| old| " in out
+    assert {file.stem for file in (place / "inside" / "plots").iterdir()} == {
+        "alignment-uniform0.5",
+        "alignment-pca-uniform0.5-other",
+    }
+
+
 def test_a_report(run_eval, place):
     (place / "checkpoints" / "pretraining-text" / "metrics.jsonl").write_text('{"iteration": 0, "train/loss": 8.0}\n')
     code, out, err = run_eval("pretraining-text", "other", *LANGGAME, "--paired", "--report", "report", "--json")
@@ -213,6 +240,7 @@ def test_as_a_program(place):
         (("other", "--evaluator", "guess"), "'guess' is not one of"),
         (("other", *LANGGAME, "--tokenization", "uniform"), "is not METHOD:P"),
         (("other", *LANGGAME, "--tokenization", "unifrom:0.1"), "unknown method 'unifrom'; did you mean"),
+        (("other", *LANGGAME, "--prompt", "The"), "--words and --prompt are about --evaluator alignment; drop them"),
         (("other", *LANGGAME, "--paired"), "--paired needs two checkpoints or more"),
         (("other", "other", "--evaluator", "math_generation", "--leakage"), "are about --evaluator mcq; drop them"),
         (("other", *LANGGAME, "--num-samples", "0"), "Invalid value for '--num-samples'"),
