@@ -3,7 +3,7 @@
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,9 @@ from stochastok_cli.cli import eval_output as output
 from stochastok_cli.cli import options, progress
 from stochastok_cli.cli.app import subcommand
 from stochastok_cli.errors import UserError
+
+if TYPE_CHECKING:
+    from stochastok_cli.evaluation.causal_model import Where
 
 
 class EvaluatorName(StrEnum):
@@ -32,7 +35,8 @@ def eval(
         list[str],
         typer.Argument(
             metavar="CHECKPOINT",
-            help="Paths, or names under --checkpoint-dir. A run's folder means its latest checkpoint.",
+            help="Paths, or names under --checkpoint-dir; a run's folder means its latest checkpoint. With the extra "
+            "`hf` also other models: their folders, or ids on the Hub.",
             show_default=False,
         ),
     ],
@@ -137,11 +141,11 @@ def eval(
     from stochastok_cli.config import EvaluatorConfig
     from stochastok_cli.evaluation import Evaluator, Extras, counts, examine, load_evaluators
     from stochastok_cli.evaluation.alignment import DEFAULT, completions
+    from stochastok_cli.evaluation.causal_model import open_model
     from stochastok_cli.evaluation.tokenization import parse_tokenization
-    from stochastok_cli.model.weights import load_model, read_model_config
     from stochastok_cli.report.tables import Row, metric_tables, row_json
     from stochastok_cli.tokens.vocabulary import load_vocabulary
-    from stochastok_cli.training.checkpoints import iteration_of, resolve_checkpoint
+    from stochastok_cli.training.checkpoints import iteration_of
 
     names = tuple(name.strip() for name in benchmarks.split(",") if name.strip())
     _require_fitting(evaluator, names)
@@ -161,19 +165,22 @@ def eval(
         raise UserError("--words and --prompt are about --evaluator alignment", fix="drop them")
     extras = Extras(by_kind, leakage, recut, adversarial, words)
     chosen = _torch_device(device)
-    folders = [resolve_checkpoint(name, checkpoint_dir) for name in checkpoints]
+    places = [_locate(name, checkpoint_dir) for name in checkpoints]
+    folders = [Path(place.name) for place in places]
     loaded: dict[tuple[str, int], list[Evaluator]] = {}  # by what the questions were tokenized for
     rows: list[Row] = []
     said: list[list[dict[str, Any]]] = []
-    for folder in folders:
-        vocabulary, window = load_vocabulary(folder), read_model_config(folder).context_window
+    for place, folder in zip(places, folders, strict=True):
+        vocabulary, window = load_vocabulary(place.folder), place.context_window
+        if evaluator is EvaluatorName.ALIGNMENT and not place.ours:
+            raise UserError(f"--evaluator alignment looks inside this program's own network, which {folder} is not")
         key = (vocabulary.fingerprint, window)
         with progress.progress_bar() as tell:
             if key not in loaded:
                 loaded[key] = load_evaluators(
                     [config], data_dir, vocabulary, window, batch_tokens=batch_tokens, extras=extras, progress=tell
                 )
-            model = load_model(folder, chosen)
+            model = open_model(place, chosen).model
             found = examine(model, loaded[key], progress=tell)
         _note_truncated(found.metrics)
         rows.append(
@@ -203,6 +210,20 @@ def eval(
         comparisons.append(output.aggregate(rows, folders, as_json))
     if report is not None:
         output.write(report, rows, folders, comparisons)
+
+
+def _locate(name: str, checkpoint_dir: Path) -> "Where":
+    """A folder, a run under `checkpoint_dir`, or where there is neither the id of a model on the Hub."""
+    from stochastok_cli import hub
+    from stochastok_cli.evaluation.causal_model import locate
+    from stochastok_cli.training.checkpoints import resolve_checkpoint
+
+    try:
+        return locate(name, resolve_checkpoint(name, checkpoint_dir))
+    except UserError:
+        if Path(name).is_dir() or (checkpoint_dir / name).is_dir() or "/" not in name or not hub.looks_like_repo(name):
+            raise
+    return locate(name, None)
 
 
 def _require_fitting(evaluator: EvaluatorName, names: tuple[str, ...]) -> None:

@@ -5,9 +5,9 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from stochastok_cli.errors import FAILED, UserError
-from stochastok_cli.model.head_loss import token_log_likelihoods
 from stochastok_cli.model.transformer import Transformer
 from stochastok_cli.storage import Progress, silent
 
@@ -89,6 +89,20 @@ def _score(model: Transformer, pairs: Sequence[Pair]) -> np.ndarray:
         scored[row, len(context) - 1 : len(sequence) - 1] = True
     targets = np.concatenate([continuation for _, continuation in pairs]).astype(np.int64)
     hidden = model(torch.from_numpy(inputs).to(device))[torch.from_numpy(scored).to(device)]
-    nats = token_log_likelihoods(hidden, model.head_weight, torch.from_numpy(targets).to(device))
+    nats = target_log_likelihoods(model, hidden, np.arange(len(targets)), targets)
     ends = np.cumsum([0, *(len(continuation) for _, continuation in pairs)])[:-1]
-    return np.add.reduceat(nats.cpu().numpy().astype(np.float64), ends)
+    return np.add.reduceat(nats, ends)
+
+
+def target_log_likelihoods(model: Transformer, states: Tensor, which: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """log P(targets[i] | states[which[i]]), float64 `[targets]`, of hidden states `[N, D]`, in chunks of logits."""
+    vocabulary = model.head_weight.shape[0]
+    step = max(1, (2**24 if states.device.type == "cpu" else 2**28) // vocabulary)
+    order = np.argsort(which, kind="stable")
+    found = np.empty(len(targets), dtype=np.float64)
+    for start in range(0, len(states), step):
+        mine = order[np.searchsorted(which[order], start) : np.searchsorted(which[order], start + step)]
+        log_p = torch.log_softmax(model.logits(states[start : start + step]), dim=-1, dtype=torch.float32)
+        rows, columns = torch.from_numpy(which[mine] - start), torch.from_numpy(targets[mine])
+        found[mine] = log_p[rows.to(states.device), columns.to(states.device)].cpu().numpy()
+    return found

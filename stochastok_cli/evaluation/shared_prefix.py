@@ -14,7 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stochastok_cli.evaluation.likelihood import BATCH_TOKENS, Pair, evaluation_mode, require_numbers
+from stochastok_cli.evaluation.likelihood import (
+    BATCH_TOKENS,
+    Pair,
+    evaluation_mode,
+    require_numbers,
+    target_log_likelihoods,
+)
 from stochastok_cli.model.attention import KeyValueCache
 from stochastok_cli.model.transformer import Transformer
 from stochastok_cli.storage import Progress, silent
@@ -198,17 +204,3 @@ def _add(
     flat, which = np.unique(row * hidden.shape[1] + position, return_inverse=True)
     states = hidden.flatten(0, 1)[torch.from_numpy(flat).to(hidden.device)]
     np.add.at(scores, entry, target_log_likelihoods(model, states, which, target))
-
-
-def target_log_likelihoods(model: Transformer, states: Tensor, which: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """log P(targets[i] | states[which[i]]), float64 `[targets]`, of hidden states `[N, D]`, in chunks of logits."""
-    vocabulary = model.head_weight.shape[0]
-    step = max(1, (2**24 if states.device.type == "cpu" else 2**28) // vocabulary)
-    order = np.argsort(which, kind="stable")
-    found = np.empty(len(targets), dtype=np.float64)
-    for start in range(0, len(states), step):
-        mine = order[np.searchsorted(which[order], start) : np.searchsorted(which[order], start + step)]
-        log_p = torch.log_softmax(model.logits(states[start : start + step]), dim=-1, dtype=torch.float32)
-        rows, columns = torch.from_numpy(which[mine] - start), torch.from_numpy(targets[mine])
-        found[mine] = log_p[rows.to(states.device), columns.to(states.device)].cpu().numpy()
-    return found

@@ -210,6 +210,28 @@ def test_inside_the_model(run_eval, place):
     }
 
 
+def test_another_model_that_transformers_opens(run_eval, place):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    folder = place / "checkpoints" / "small-gpt2"
+    GPT2LMHeadModel(GPT2Config(vocab_size=2048, n_embd=32, n_layer=2, n_head=4, n_positions=128)).save_pretrained(
+        folder
+    )
+    load_vocabulary("sample2k").save_tokenizer(folder)
+    code, out, _ = run_eval("small-gpt2", "other", *LANGGAME, "--json", "--quiet", "--adversarial", "10")
+    foreign, ours = map(json.loads, out.splitlines())
+    assert code == 0 and foreign["iteration"] is None
+    assert set(foreign["metrics"]) >= set(ours["metrics"])
+    assert run_eval("small-gpt2", "--evaluator", "math_generation", "--num-samples", "2", "--quiet")[0] == 0
+    code, _, err = run_eval("small-gpt2", "--evaluator", "alignment", "--quiet")
+    assert code == USAGE and "looks inside this program's own network, which checkpoints/small-gpt2 is not" in err
+
+
+def test_a_model_on_the_hub_that_is_not_there(run_eval, hub_server):
+    code, _, err = run_eval("someone/no-such-model", *LANGGAME)
+    assert code == FAILED and err.startswith("error: transformers can't open someone/no-such-model")
+
+
 def test_a_report(run_eval, place):
     (place / "checkpoints" / "pretraining-text" / "metrics.jsonl").write_text('{"iteration": 0, "train/loss": 8.0}\n')
     code, out, err = run_eval("pretraining-text", "other", *LANGGAME, "--paired", "--report", "report", "--json")

@@ -58,13 +58,13 @@ def test_batches_keep_their_budget_and_take_the_longest_first(model, pairs, monk
 
 def test_only_the_positions_of_continuations_go_through_the_head(model, pairs, monkeypatch):
     rows = []
-    head = likelihood.token_log_likelihoods
+    head = likelihood.target_log_likelihoods
 
-    def recorded(hidden, weight, targets):
+    def recorded(model, hidden, which, targets):
         rows.append(len(hidden))
-        return head(hidden, weight, targets)
+        return head(model, hidden, which, targets)
 
-    monkeypatch.setattr(likelihood, "token_log_likelihoods", recorded)
+    monkeypatch.setattr(likelihood, "target_log_likelihoods", recorded)
     log_likelihoods(model, pairs)
     assert sum(rows) == sum(len(continuation) for _, continuation in pairs)
 

@@ -1,0 +1,161 @@
+"""Any causal language model that `transformers` opens, with the face of our own network (the extra `hf`).
+
+The evaluators ask of a model what `Transformer` has: `config.context_window`, a forward pass from ids to hidden states
+that takes left padding and a cache, `logits`, and `head_weight` for its device and the size of its vocabulary.
+"""
+
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from stochastok_cli import hub
+from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.model.attention import KeyValueCache
+from stochastok_cli.model.transformer import Transformer
+from stochastok_cli.model.weights import load_model, read_model_config
+from stochastok_cli.tokens.vocabulary import Vocabulary, load_vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_WINDOW_FIELDS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
+
+
+@dataclass(frozen=True)
+class WindowConfig:
+    context_window: int
+
+
+class CausalModel(nn.Module):
+    """A model of `transformers`. Hidden states are those before its head, unless its head does more than multiply, as
+    a cap on logits does: then they are the logits themselves."""
+
+    def __init__(self, model: "PreTrainedModel", context_window: int) -> None:
+        super().__init__()
+        self.model = model
+        self.config = WindowConfig(context_window)
+        self.head = model.get_output_embeddings()
+        self.body = model.base_model
+        known = set(inspect.signature(self.body.forward).parameters)
+        self.takes_positions = "position_ids" in known
+        self.splits = self.head is not None and self.body is not model and self._head_only_multiplies()
+
+    @property
+    def head_weight(self) -> Tensor:
+        return self.head.weight if self.head is not None else next(self.model.parameters())
+
+    def forward(self, ids: Tensor, first_visible: Tensor | None = None, cache: KeyValueCache | None = None) -> Tensor:
+        """As `Transformer.forward`; of `first_visible` only padding on the left is understood, the same for all tokens
+        of a row after the padding."""
+        from transformers import DynamicCache
+
+        start = cache.length if cache is not None else 0
+        columns = torch.arange(start + ids.shape[1], device=ids.device)
+        padding = first_visible[:, -1:] if first_visible is not None else torch.zeros_like(ids[:, :1])
+        arguments: dict[str, Any] = {"attention_mask": (columns >= padding).long()}
+        if self.takes_positions:
+            arguments["position_ids"] = (columns[start:] - padding).clamp(min=0)
+        past = None
+        if cache is not None:
+            past = DynamicCache()
+            for layer, (keys, values) in enumerate(zip(cache.keys, cache.values, strict=True)):
+                past.update(keys, values, layer)
+        out = (self.body if self.splits else self.model)(
+            ids, past_key_values=past, use_cache=past is not None, **arguments
+        )
+        if cache is not None:
+            kept = out.past_key_values
+            cache.keys = [layer.keys for layer in kept.layers]
+            cache.values = [layer.values for layer in kept.layers]
+        return out.last_hidden_state if self.splits else out.logits
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return self.head(hidden) if self.splits else hidden
+
+    @torch.inference_mode()
+    def _head_only_multiplies(self) -> bool:
+        """Whether the head, put on the body's last states, gives the model's own logits."""
+        ids = torch.arange(1, 5, device=self.head_weight.device)[None]
+        ours = self.head(self.body(ids).last_hidden_state)
+        theirs = self.model(ids).logits
+        return ours.shape == theirs.shape and torch.allclose(ours.float(), theirs.float(), atol=1e-3, rtol=1e-4)
+
+
+class Opened(NamedTuple):
+    """A model with its vocabulary; `model` is ours or a `CausalModel`, which the evaluators take as well."""
+
+    model: Transformer
+    vocabulary: Vocabulary
+
+
+class Where(NamedTuple):
+    """A model that is not loaded yet. folder: its files, or those of its tokenizer; ours: whether our network runs it;
+    name: as the user gave it."""
+
+    folder: Path
+    ours: bool
+    name: str
+    context_window: int
+
+
+def locate(name: str, folder: Path | None) -> Where:
+    """What is known of a model before it is loaded: in a folder, or with None the Hub id `name`.
+
+    Raises UserError where it is neither ours nor one that `transformers` (which must be installed) opens.
+    """
+    if folder is not None:
+        try:
+            return Where(folder, True, str(folder), read_model_config(folder).context_window)
+        except UserError as error:
+            if not (folder / "config.json").is_file():
+                raise
+            config = _configuration(str(folder), str(error))
+            return Where(folder, False, str(folder), _window(config))
+    repo, revision = hub.split_revision(name)
+    config = _configuration(repo, f"{name} is on the Hub", revision=revision)
+    return Where(hub.tokenizer_folder(repo, revision), False, name, _window(config))
+
+
+def open_model(where: Where, device: str) -> Opened:
+    """Loads a model in float32, in evaluation mode. Raises UserError for a model that can't be loaded, and for a
+    vocabulary that is larger than the model's."""
+    vocabulary = load_vocabulary(where.folder)
+    if where.ours:
+        return Opened(load_model(where.folder, device), vocabulary)
+    from transformers import AutoModelForCausalLM
+
+    repo, revision = hub.split_revision(where.name) if not Path(where.name).is_dir() else (where.name, None)
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(repo, revision=revision, dtype=torch.float32)
+        model = CausalModel(loaded.eval().to(device), where.context_window)
+    except Exception as error:  # transformers lets through whatever its parts raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(f"transformers can't open {where.name}: {reason}", exit_code=FAILED) from None
+    if vocabulary.size > model.head_weight.shape[0]:
+        raise UserError(
+            f"{where.name}: the tokenizer has {vocabulary.size:,} entries and the model {model.head_weight.shape[0]:,}",
+            fix="they don't belong together",
+        )
+    return Opened(cast(Transformer, model), vocabulary)
+
+
+def _configuration(name: str, why: str, revision: str | None = None) -> Any:
+    try:
+        from transformers import AutoConfig
+    except ImportError:
+        raise UserError(f"{why}; other models are run by transformers", fix="pip install 'stochastok[hf]'") from None
+    try:
+        return AutoConfig.from_pretrained(name, revision=revision)
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(f"transformers can't open {name}: {reason}", exit_code=FAILED) from None
+
+
+def _window(config: Any) -> int:
+    return next(
+        (int(n) for field in _WINDOW_FIELDS if isinstance(n := getattr(config, field, None), int) and n > 0), 2048
+    )
