@@ -76,7 +76,7 @@ def levenshtein(word: str, others: Sequence[str]) -> np.ndarray:
     """The distance of a word to each of some others, int64 `[others]`.
 
     >>> levenshtein("happy", ["apply", "glad", "happy"]).tolist()
-    [2, 4, 0]
+    [2, 5, 0]
     """
     lengths = np.array([len(other) for other in others])
     width = int(lengths.max(initial=0))
