@@ -1,9 +1,9 @@
 """The tokenization that hurts most: a greedy search over single splits within a budget of forward passes.
 
-From the canonical ids of a question's prefix each round tries single splits of its tokens and keeps the one after
-which the right option has the smallest lead over the others; it ends when the answer is wrong, when nothing helps any
-more, or when the budget is spent. One forward pass is one tokenization of one question with all of its options. The
-candidates of all questions go through the model together.
+From the canonical ids of a question's prefix each round tries single splits of its tokens and, if one lessens the lead
+of the right option over the others, keeps the one that lessens it most; if none does, others are tried. The search ends
+when the answer is wrong, when no single split helps any more, or when the budget is spent. One forward pass is one
+tokenization of one question with all of its options. The candidates of all questions go through the model together.
 """
 
 from dataclasses import dataclass, field
@@ -22,25 +22,26 @@ from stochastok_cli.tokens.splits import SplitTable, split_table
 from stochastok_cli.tokens.vocabulary import Vocabulary
 
 ROUND = 32
-"""Candidates a round and question, drawn at random where there are more: a round that tried all would spend it all."""
+"""Candidates a round and question, drawn at random where there are more: one that tried all would spend the budget."""
 
 
 @dataclass
 class Attack:
     """The state of the search on one question: the prefix as it is cut now, the lead of the right option with it, the
-    passes that are left, the splits made, and whether nothing helps any more."""
+    passes that are left, the splits made, the splits of this prefix that are not tried yet (None: not listed), and the
+    candidates of this round."""
 
     prefix: list[int]
     options: list[list[int]]
     lead: float
     left: int
     splits: int = 0
-    ended: bool = False
+    untried: list[tuple[int, tuple[int, int]]] | None = None
     candidates: list[list[int]] = field(default_factory=list)
 
     @property
     def going(self) -> bool:
-        return self.lead > 0 and self.left > 0 and not self.ended
+        return self.lead > 0 and self.left > 0 and self.untried != []
 
 
 def ask_adversarially(
@@ -65,7 +66,7 @@ def ask_adversarially(
     while any(attack.going for attack in attacks):
         for i, attack in enumerate(attacks):
             attack.candidates = _candidates(attack, table, model.config.context_window, rounds, i)
-        _advance(model, [attack for attack in attacks if attack.going], batch_tokens)
+        _advance(model, [attack for attack in attacks if attack.candidates], batch_tokens)
         rounds += 1
         spent = sum(budget - attack.left for attack in attacks if attack.left < budget - 1)
         progress(f"{encoded.name}, adversarial", min(spent, started_right * budget), started_right * budget)
@@ -93,15 +94,16 @@ def _attacks(encoded: EncodedBenchmark, leads: np.ndarray, left: int, end_of_tex
 def _candidates(attack: Attack, table: SplitTable, window: int, round_: int, index: int) -> list[list[int]]:
     """The prefix with one token split, in at most ROUND ways and no more than passes are left; with none the search on
     this question is over."""
-    longest = max(map(len, attack.options))
-    if not attack.going or len(attack.prefix) + longest > window:  # one more id would not fit
+    if not attack.going:
         return []
-    ways = [(i, pair) for i, token in enumerate(attack.prefix) for pair in table.of(token)]
+    if attack.untried is None:
+        fits = len(attack.prefix) + max(map(len, attack.options)) <= window  # with one more id
+        ways = [(i, pair) for i, token in enumerate(attack.prefix) for pair in table.of(token)] if fits else []
+        order = stream(0, "adversarial", index, round_).permutation(len(ways))
+        attack.untried = [ways[i] for i in order.tolist()]
     most = min(ROUND, attack.left)
-    if len(ways) > most:
-        chosen = stream(0, "adversarial", index, round_).permutation(len(ways))[:most]
-        ways = [ways[i] for i in sorted(chosen.tolist())]
-    return [[*attack.prefix[:i], *pair, *attack.prefix[i + 1 :]] for i, pair in ways]
+    chosen, attack.untried = attack.untried[:most], attack.untried[most:]
+    return [[*attack.prefix[:i], *pair, *attack.prefix[i + 1 :]] for i, pair in chosen]
 
 
 def _advance(model: Transformer, attacks: list[Attack], batch_tokens: int) -> None:
@@ -120,8 +122,7 @@ def _advance(model: Transformer, attacks: list[Attack], batch_tokens: int) -> No
         found = leads[start : start + len(attack.candidates)]
         start += len(attack.candidates)
         attack.left -= len(attack.candidates)
-        if not len(found) or found.min() >= attack.lead:
-            attack.ended = True
-            continue
-        best = int(np.argmin(found))
-        attack.prefix, attack.lead, attack.splits = attack.candidates[best], float(found[best]), attack.splits + 1
+        if len(found) and found.min() < attack.lead:
+            best = int(np.argmin(found))
+            attack.prefix, attack.lead, attack.splits = attack.candidates[best], float(found[best]), attack.splits + 1
+            attack.untried = None

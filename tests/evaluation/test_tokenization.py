@@ -151,4 +151,16 @@ def test_candidates_spell_the_same_text_and_fit(encoded, vocabulary):
     for candidate in candidates:
         assert len(candidate) == len(attack.prefix) + 1
         assert vocabulary.decode(candidate) == vocabulary.decode(attack.prefix)
-    assert adversarial._candidates(attack, split_table(vocabulary), len(attack.prefix) + 1, 0, 0) == []
+    full = adversarial.Attack(attack.prefix, [[1, 2]], 1.0, 100)
+    assert adversarial._candidates(full, split_table(vocabulary), len(attack.prefix) + 1, 0, 0) == []
+    assert not full.going
+
+
+def test_every_split_of_a_prefix_is_tried_once_before_the_search_gives_up(encoded, vocabulary):
+    table = split_table(vocabulary)
+    attack = adversarial.Attack(list(encoded.pairs[0][0]), [[1, 2]], 1.0, 10_000)
+    tried = []
+    while candidates := adversarial._candidates(attack, table, WINDOW, len(tried), 0):
+        tried += candidates
+    assert len(tried) == sum(len(table.of(token)) for token in attack.prefix) > adversarial.ROUND
+    assert not attack.going
