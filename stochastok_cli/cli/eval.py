@@ -94,7 +94,8 @@ def eval(
             "--tokenization",
             metavar="METHOD:P",
             help="Also with the questions cut in other ways, by a method of `stochastok expand`: stochastok:0.1. For "
-            "bits_per_byte: also over all tokenizations, by importance sampling from uniform:P.",
+            "bits_per_byte: also over all tokenizations, by importance sampling from uniform:P. For alignment the "
+            "others of a word (uniform:1.0 where absent).",
         ),
     ] = None,
     samples: Annotated[int, typer.Option("--samples", min=1, help="How many other ways with --tokenization.")] = 8,
@@ -158,6 +159,8 @@ def eval(
 
         require_matplotlib()
     config = EvaluatorConfig(evaluator.value, num_samples, names)
+    if evaluator is EvaluatorName.ALIGNMENT and tokenization is None:
+        tokenization = f"{DEFAULT.method}:{DEFAULT.p}"
     recut = parse_tokenization(tokenization, samples) if tokenization is not None else None
     if recut and evaluator is EvaluatorName.MATH_GENERATION:
         raise UserError("math_generation asks in every tokenization anyway", fix="drop --tokenization")

@@ -195,6 +195,8 @@ def test_inside_the_model(run_eval, place):
         "--samples",
         "2",
     )
+    _, out, _ = run_eval(*arguments, "--json")
+    assert len(json.loads(out.splitlines()[1])["completions"]) == 3  # the canonical one and 2 samples
     arguments = (*arguments, "--tokenization", "uniform:0.5")
     code, out, _ = run_eval(*arguments, "--json")
     result, said = map(json.loads, out.splitlines())
