@@ -8,6 +8,8 @@ import hashlib
 
 import numpy as np
 
+from stochastok_cli.errors import UserError
+
 CORPUS_SEED = 489
 _MASK64 = 0xFFFF_FFFF_FFFF_FFFF
 
@@ -30,6 +32,8 @@ def corpus_permutation(documents: int, seed: int = CORPUS_SEED) -> np.ndarray:
 
     Returns an int64 array of shape `(documents,)`.
     """
+    if seed < 0:
+        raise UserError(f"the seed of the corpus split is {seed}", fix="give one that is not negative")
     return np.random.default_rng(seed).permutation(documents)
 
 

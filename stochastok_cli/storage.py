@@ -43,14 +43,16 @@ def make_folder(
     """Makes the folder `final` by calling `build(temporary folder)`, unless it is there already.
 
     `options` holds everything that decides the content (it goes into the manifest); `build` writes files and returns
-    further manifest entries. A complete folder made with the same options is left alone, one made with other options
-    is an error unless `force`. Raises UserError (exit code 1) for a full disk or when another process makes it.
+    further manifest entries. A folder made with the same options, all its files in full length, is left alone; one
+    made with other options is an error unless `force`. Raises UserError (exit code 1) for a full disk or when another
+    process makes it.
     """
     options = json.loads(json.dumps(options))
     existing = read_manifest(final)
     if final.exists() and not force:
         _require_same(final, existing, options)
-        return Made(final, existing or {}, fresh=False)
+        if existing and is_whole(final, existing):
+            return Made(final, existing, fresh=False)
     final.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(final.parent / f".{final.name}.lock")
     try:
@@ -82,6 +84,19 @@ def make_folder(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         lock.release()
+
+
+def is_whole(folder: Path, manifest: dict[str, Any]) -> bool:
+    """Whether all files of the manifest are there in full length."""
+    files = {name: folder / name for name in manifest.get("files", {})}
+    return all(f.is_file() and f.stat().st_size == manifest["files"][name]["bytes"] for name, f in files.items())
+
+
+def plain_name(name: str) -> str:
+    """The name of a folder to make. Raises UserError for one that would lead elsewhere."""
+    if name in ("", ".", "..") or "/" in name or "\\" in name or name.startswith("."):
+        raise UserError(f"{name!r} can't be the name of a folder", fix="give a name without slashes or a leading dot")
+    return name
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

@@ -56,6 +56,23 @@ def test_the_same_options_leave_it_alone_and_others_are_named(tmp_path):
     )
 
 
+def test_a_damaged_folder_is_made_again(tmp_path):
+    final = tmp_path / "thing"
+    storage.make_folder(final, {"seed": 1}, write_two_files)
+    for damage in (lambda: (final / "a.bin").write_bytes(b"a"), (final / "deeper" / "b.bin").unlink):
+        damage()
+        assert storage.make_folder(final, {"seed": 1}, write_two_files).fresh
+        assert (final / "a.bin").read_bytes() == b"abc"
+    assert not storage.make_folder(final, {"seed": 1}, write_two_files).fresh
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "/abs", ".hidden", "a\\b"])
+def test_names_that_lead_elsewhere(name):
+    with pytest.raises(UserError, match="name of a folder"):
+        storage.plain_name(name)
+    assert storage.plain_name("corpus-tokenized-stochastok0.1") == "corpus-tokenized-stochastok0.1"
+
+
 def test_a_folder_without_a_manifest_is_not_overwritten(tmp_path):
     final = tmp_path / "mine"
     final.mkdir()

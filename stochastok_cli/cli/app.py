@@ -8,6 +8,7 @@ import functools
 import importlib
 import inspect
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -77,6 +78,7 @@ def register_subcommands() -> None:
 def main() -> None:
     """Runs the application and turns whatever happens into an exit code (see `stochastok_cli.errors`)."""
     register_subcommands()
+    signal.signal(signal.SIGTERM, _interrupt)  # `train` has its own answer to signals
     try:
         code = app(standalone_mode=False)
         if code == INTERRUPTED:  # how the option parser passes KeyboardInterrupt on
@@ -95,11 +97,16 @@ def main() -> None:
         name = f"{error.filename}: " if error.filename else ""
         code = _failed(f"{name}{error.strerror or error}", FAILED, error)
     except Exception as error:
-        if hasattr(error, "format_message"):  # a usage error of the option parser
-            code = _failed(f"{error.format_message()} (see --help)", USAGE, error)
+        if hasattr(error, "format_message"):  # a usage error of the option parser; no message where help was shown
+            message = error.format_message()
+            code = _failed(f"{message} (see --help)", USAGE, error) if message else USAGE
         else:
             code = _failed(f"{type(error).__name__}: {error} (this is a bug; --debug shows where)", FAILED, error)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def _failed(message: str, code: int, error: BaseException | None = None) -> int:

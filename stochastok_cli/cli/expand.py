@@ -87,6 +87,8 @@ def expand(
             raise UserError("both NAME and --text are given", fix="drop one of them")
         _show(text, tokenizer or "gpt2", expand_prop, method, samples, how, as_json)
         return
+    if match_growth is not None and not report:
+        raise UserError("--match-growth goes with --report", fix="add it, then expand with the p that it finds")
     if name is None:
         raise UserError("nothing to expand", fix='name a folder under data_as_memmaps, or give --text "…"')
     from stochastok_cli.data.expanded import expanded_name, make_expanded

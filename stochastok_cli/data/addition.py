@@ -120,7 +120,7 @@ def _write_base(
         for start in range(0, len(codes), _BATCH_PAIRS):
             batch = codes[start : start + _BATCH_PAIRS]
             ids, _ = vocabulary.encode_batch([q + a for q, a in zip(*pair_texts(batch, num_digits), strict=True)])
-            ids.tofile(out)
+            out.write(np.ascontiguousarray(ids).data)
             tokens += len(ids)
             progress(f"tokenize {split}", start + len(batch), len(codes))
     return {"documents": len(codes), "tokens": tokens}
@@ -138,7 +138,7 @@ def _write_form(folder: Path, base: Corpus, form: Form, what: str, progress: Pro
                 batch = ids[start : start + _BATCH_BLOCKS * BLOCK_TOKENS]
                 lengths = np.diff([*range(0, len(batch), BLOCK_TOKENS), len(batch)])
                 converted, _ = form.convert(batch, lengths, index)
-                converted.tofile(out)
+                out.write(np.ascontiguousarray(converted).data)
                 tokens += len(converted)
                 index += len(lengths)
                 progress(f"{what} {split}", start + len(batch), len(ids))

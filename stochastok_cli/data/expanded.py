@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from stochastok_cli.data.memmap import SPLITS, Corpus, corpus_manifest, document_batches, forget_pages
-from stochastok_cli.storage import Made, Progress, make_folder, silent
+from stochastok_cli.errors import UserError
+from stochastok_cli.storage import Made, Progress, make_folder, plain_name, silent
 from stochastok_cli.tokens.expansion import StochasTok
 
 _BATCH_TOKENS = 4_000_000
@@ -44,7 +45,9 @@ def make_expanded(
     Raises UserError for an impossible `p` or method and for ids outside the vocabulary, before anything appears.
     """
     expand = StochasTok(corpus.vocabulary, p=p, method=method, seed=seed, max_splits=max_splits, keep=keep)
-    final = corpus.path.parent / (out_name or expanded_name(corpus.name, method, p))
+    final = corpus.path.parent / plain_name(out_name or expanded_name(corpus.name, method, p))
+    if final == corpus.path:
+        raise UserError(f"the result would replace its own source, {corpus.name}", fix="give another --out-name")
     options = {"method": method, "p": float(p), "seed": seed, "max_splits": max_splits, "keep": keep}
     options["source"] = corpus.fingerprint
 
@@ -58,7 +61,7 @@ def make_expanded(
                 jobs = _jobs(expand, ids, corpus.end_of_text, index)
                 done = 0
                 for (expanded, lengths), stop in _in_order(jobs, threads):
-                    expanded.tofile(out)
+                    out.write(np.ascontiguousarray(expanded).data)
                     documents += len(lengths)
                     tokens += len(expanded)
                     progress(f"expand {split}", stop, len(ids))

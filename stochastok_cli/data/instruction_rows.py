@@ -89,9 +89,10 @@ def write_rows(
             open(folder / f"{split}_idxs_for_masks.bin", "wb") as out,
         ):
             for block in blocks:
-                padded(block, width, vocabulary.end_of_text).tofile(data)
+                data.write(np.ascontiguousarray(padded(block, width, vocabulary.end_of_text)).data)
                 ends = block.question_lengths + block.answer_lengths
-                np.column_stack([np.zeros_like(ends), block.question_lengths, ends]).astype(_OFFSETS).tofile(out)
+                offsets = np.column_stack([np.zeros_like(ends), block.question_lengths, ends])
+                out.write(np.ascontiguousarray(offsets, _OFFSETS).data)
                 rows += len(ends)
                 tokens += int(ends.sum())
                 progress(f"write {split}", rows, total)

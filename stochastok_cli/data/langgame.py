@@ -164,10 +164,11 @@ def _columns(game: Game, split: str, count: int) -> Any:
 
 def _encode(game: Game, split: str, count: int, vocabulary: Vocabulary, progress: Progress) -> list[Examples]:
     """All questions of a split as ids. An answer is one of the words, so each word is encoded once."""
-    word_ids, word_lengths = vocabulary.encode_batch([f" {word}" for word in game.tables[split].words])
+    answers_ids = [vocabulary.encode_continuation(f" {word}") for word in game.tables[split].words]
+    word_lengths = np.array([len(ids) for ids in answers_ids])
     present = np.arange(word_lengths.max()) < word_lengths[:, None]
-    table = np.zeros(present.shape, word_ids.dtype)
-    table[present] = word_ids
+    table = np.zeros(present.shape, vocabulary.dtype)
+    table[present] = [i for ids in answers_ids for i in ids]
     examples = []
     done = 0
     for block in game.blocks(split, count):

@@ -58,7 +58,7 @@ class PartialPull:
             saved = time.monotonic()
             try:
                 for ids, documents in ids_from(counts["documents"]):
-                    ids.astype(self._dtype, copy=False).tofile(out)
+                    out.write(np.ascontiguousarray(ids, self._dtype).data)
                     counts["documents"] += documents
                     counts["tokens"] += len(ids)
                     if time.monotonic() - saved >= SAVE_SECONDS:

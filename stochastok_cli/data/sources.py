@@ -21,6 +21,7 @@ from stochastok_cli.storage import checksum
 TEXT_SUFFIXES = (".txt", ".text", ".md")
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 SUFFIXES = (*TEXT_SUFFIXES, *JSON_SUFFIXES, ".parquet")
+IN_FOLDERS = (".txt", ".jsonl", ".ndjson", ".parquet")  # beside which a README.md or a dataset_infos.json may lie
 SAMPLE = "sample"
 _OPENERS: dict[str, Callable[[Any, Any], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _BATCH_CHARACTERS = 4_000_000
@@ -100,9 +101,9 @@ def _hub_source(repo: str, text_column: str, subset: str | None, split: str) -> 
 
 
 def _files(path: Path) -> list[Path]:
-    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file() and _kind(f) in SUFFIXES)
+    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file() and _kind(f) in IN_FOLDERS)
     if not files:
-        raise UserError(f"the folder {path} holds no {', '.join(SUFFIXES)} file")
+        raise UserError(f"the folder {path} holds no {', '.join(IN_FOLDERS)} file")
     if _kind(files[0]) not in SUFFIXES:
         raise UserError(
             f"{files[0]}: files of this type are not known",
@@ -176,7 +177,7 @@ def _json_documents(stream: io.BufferedReader, file: Path, text_column: str, err
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(
                 f"{file}, line {number}: not a JSON object ({error})",
                 fix="expected one object a line",
@@ -229,7 +230,7 @@ def _checked(value: Any, columns: list[str], text_column: str, where: str, error
 
 def _decode(raw: bytes, file: Path, number: int, errors: str) -> str:
     try:
-        return raw.decode("utf-8", errors)
+        return raw.decode("utf-8-sig" if number == 1 else "utf-8", errors)  # a byte order mark is no text
     except UnicodeDecodeError as error:
         raise UserError(
             f"{file}, line {number}: the byte {raw[error.start]:#04x} at {error.start} is not UTF-8",

@@ -16,7 +16,7 @@ from stochastok_cli.data.memmap import corpus_manifest, memmap_root
 from stochastok_cli.data.sources import Source
 from stochastok_cli.errors import UserError
 from stochastok_cli.randomness import CORPUS_SEED, corpus_permutation
-from stochastok_cli.storage import Made, Progress, make_folder, silent
+from stochastok_cli.storage import Made, Progress, make_folder, plain_name, silent
 from stochastok_cli.tokens.vocabulary import Vocabulary
 
 T = TypeVar("T")
@@ -47,7 +47,7 @@ def make_tokenized(
     """
     if not 0 <= val_fraction < 1:
         raise UserError(f"the share of validation documents is {val_fraction}", fix="it must be in [0, 1)")
-    final = memmap_root(data_dir) / tokenized_name(name or source.name)
+    final = memmap_root(data_dir) / plain_name(tokenized_name(name or source.name))
     options = {**source.options, "tokenizer": vocabulary.fingerprint, "val_fraction": val_fraction, "seed": seed}
 
     def build(folder: Path) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def _encode(source: Source, vocabulary: Vocabulary, file: Path, threads: int, pr
         for documents, done in read_ahead(source.batches()):
             ids, lengths = vocabulary.encode_batch(documents, threads)
             ends = np.cumsum(lengths)
-            np.insert(ids, ends, vocabulary.end_of_text).tofile(out)
+            out.write(np.insert(ids, ends, vocabulary.end_of_text).data)
             all_lengths.append(lengths + 1)
             progress("tokenize", done, source.total)
     return np.concatenate(all_lengths)

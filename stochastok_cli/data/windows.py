@@ -44,12 +44,20 @@ class CorpusWindows:
         context_window: T.
         seed, purpose: name the random stream ("train" and "validation" draw independently).
         expand: expands each window as it is drawn, with its own random numbers; it is cut to T + 1 ids afterwards.
+        vocab_size: the ids must be below it, which is looked at as they are drawn.
 
     Raises UserError if the corpus is shorter than one window.
     """
 
     def __init__(
-        self, ids: np.ndarray, context_window: int, *, seed: int, purpose: str, expand: StochasTok | None = None
+        self,
+        ids: np.ndarray,
+        context_window: int,
+        *,
+        seed: int,
+        purpose: str,
+        expand: StochasTok | None = None,
+        vocab_size: int | None = None,
     ):
         self.length = context_window + 1
         if len(ids) < self.length:
@@ -60,12 +68,18 @@ class CorpusWindows:
         self.ids = ids
         self.seed, self.purpose = seed, purpose
         self.expand = expand
+        self.vocab_size = vocab_size
 
     def batch(self, iteration: int, first_index: int, rows: int) -> Batch:
         index = np.arange(first_index, first_index + rows)
         places = len(self.ids) - self.length + 1
         start = uniform_integers(self.seed, f"{self.purpose}/start", iteration, counters=index, bound=places)
         ids = self.ids[start[:, None] + np.arange(self.length)]
+        if self.vocab_size is not None and ids.max() >= self.vocab_size:
+            raise UserError(
+                f"the {self.purpose} split holds the id {ids.max()}, and the vocabulary ends at {self.vocab_size - 1}",
+                fix="the data are damaged or of another tokenizer: make them again",
+            )
         if self.expand is not None:
             ids = self._expanded(ids, window_key(iteration, first_index))
         weights = np.full((rows, self.length - 1), 1 / (self.length - 1), dtype=np.float32)

@@ -58,7 +58,7 @@ def encode(benchmark: Benchmark, vocabulary: Vocabulary, context_window: int) ->
     for question in benchmark.questions:
         texts = [boundary(question.prefix, option) for option in question.options]
         prefix = vocabulary.encode(texts[0][0]) or [vocabulary.end_of_text]
-        options = [vocabulary.encode(option) for _, option in texts]
+        options = [vocabulary.encode_continuation(option) for _, option in texts]
         longest = max(map(len, options))
         if longest > context_window:
             raise UserError(

@@ -1,5 +1,6 @@
 """Metrics as tables for people."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,7 +50,7 @@ def row_json(row: Row) -> dict[str, Any]:
         "schema": 1,
         "checkpoint": row.checkpoint,
         "iteration": row.iteration,
-        "metrics": row.metrics,
+        "metrics": {name: value if math.isfinite(value) else None for name, value in row.metrics.items()},
         "n": row.n,
         "intervals": row.intervals,
         **({"curves": row.curves} if row.curves else {}),

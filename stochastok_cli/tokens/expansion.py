@@ -21,6 +21,7 @@ METHODS = {
     "uniform": "each token with probability p replaced by one of all its segmentations, uniformly",
     "bpe-dropout": "byte-pair encoding again from single bytes, each merge dropped with probability p",
 }
+MOST_P = 1000
 P_IS_A_PROBABILITY = ("uniform", "bpe-dropout")
 
 
@@ -61,6 +62,10 @@ class StochasTok:
             raise UserError(f"unknown method {method!r}{nearest(method, [*METHODS])}", fix=f"give {', '.join(METHODS)}")
         if not (math.isfinite(p) and p >= 0):
             raise UserError(f"p = {p} is not possible", fix="give a number that is not negative, such as 0.1")
+        if p > MOST_P:
+            raise UserError(
+                f"p = {p} is not possible", fix=f"give at most {MOST_P:,}; long before, all is single bytes"
+            )
         if method in P_IS_A_PROBABILITY and p > 1:
             raise UserError(f"p = {p} is not possible: for {method} it is a probability")
         if max_splits is not None and method in P_IS_A_PROBABILITY:
@@ -139,14 +144,17 @@ class StochasTok:
                 ids, lengths, self.p, self._key, index, self.lattice, out, new_lengths
             )
             return out[:written], new_lengths
-        out = self._room(len(ids) + int(budget.sum()))
+        most_tokens = lengths + budget
+        if self.p > 4:  # no document gets longer than its bytes, however many attempts there are
+            most_tokens = np.minimum(most_tokens, self._bytes_of(ids, lengths))
+        out = self._room(int(most_tokens.sum()))
         if self.method == "stochastok":
             written = kernels.expand_documents(
-                ids, lengths, budget, most, self._key, index, *self.splits, out, new_lengths
+                ids, lengths, budget, most_tokens, most, self._key, index, *self.splits, out, new_lengths
             )
         elif self.method == "stochastok-uni":
             written = segmentation_kernels.stochastok_uni_documents(
-                ids, lengths, budget, most, self._key, index, *self.splits, self.lattice, out, new_lengths
+                ids, lengths, budget, most_tokens, most, self._key, index, *self.splits, self.lattice, out, new_lengths
             )
         else:
             splits = budget if self.max_splits is None else np.minimum(budget, self.max_splits)
@@ -154,6 +162,11 @@ class StochasTok:
                 ids, lengths, splits, self._key, index, self.lattice, out, new_lengths
             )
         return out[:written], new_lengths
+
+    def _bytes_of(self, ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """How many bytes each document spells, int64 `(documents,)`."""
+        widths = np.array([len(piece) for piece in self.vocabulary.pieces])
+        return np.diff(np.concatenate([[0], np.cumsum(widths[ids])])[np.cumsum(lengths)], prepend=0)
 
     def _room(self, size: int) -> np.ndarray:
         return np.empty(size, dtype=self.vocabulary.dtype)

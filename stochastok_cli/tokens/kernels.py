@@ -40,11 +40,11 @@ def mix(z):
 
 
 @compiled
-def scratch(lengths, attempts, out):
+def scratch(most_tokens, out):
     """Working arrays for the longest document: its tokens, and for each the one that follows it in its place."""
     longest = np.int64(0)
-    for d in range(len(lengths)):
-        longest = max(longest, lengths[d] + attempts[d])
+    for most in most_tokens:
+        longest = max(longest, most)
     return np.empty(longest, dtype=out.dtype), np.empty(longest, dtype=np.int32)
 
 
@@ -94,15 +94,18 @@ def split_document(n, attempts, max_splits, state, first, left, right, token, af
 
 
 @compiled
-def expand_documents(ids, lengths, attempts, max_splits, key, first_index, first, left, right, out, out_lengths):
+def expand_documents(
+    ids, lengths, attempts, most_tokens, max_splits, key, first_index, first, left, right, out, out_lengths
+):
     """StochasTok on many documents, in time proportional to tokens plus attempts.
 
     ids: uint16 or uint32 `(tokens,)`, the documents one after the other; lengths, attempts: int64 `(documents,)`;
-    max_splits: most successful splits in one document; key, first_index: uint64; first, left, right: the split
-    table; out: `(at least sum of lengths + attempts,)` of the ids' type; out_lengths: int64 `(documents,)`.
+    most_tokens: int64, the most tokens that each document can come to; max_splits: most successful splits in one
+    document; key, first_index: uint64; first, left, right: the split table; out: `(sum of most_tokens,)` of the ids'
+    type; out_lengths: int64 `(documents,)`.
     Returns the number of ids written to `out`.
     """
-    token, after = scratch(lengths, attempts, out)
+    token, after = scratch(most_tokens, out)
     start = np.int64(0)
     written = np.int64(0)
     for d in range(len(lengths)):

@@ -116,13 +116,13 @@ def uniform_documents(ids, lengths, p, key, first_index, lattice, out, out_lengt
 
 @compiled
 def stochastok_uni_documents(
-    ids, lengths, attempts, max_splits, key, first_index, first, left, right, lattice, out, out_lengths
+    ids, lengths, attempts, most_tokens, max_splits, key, first_index, first, left, right, lattice, out, out_lengths
 ):
     """`stochastok-uni`: the numbers of splits that StochasTok gives, each token's segmentation drawn anew.
 
     Arguments as in `kernels.expand_documents`. Returns the ids written.
     """
-    token, after = scratch(lengths, attempts, out)
+    token, after = scratch(most_tokens, out)
     start = np.int64(0)
     written = np.int64(0)
     for d in range(len(lengths)):

@@ -70,6 +70,16 @@ class Vocabulary:
         """The canonical token ids of `text`; the spelling of a special token is ordinary text."""
         return self._codec.encode(text)
 
+    def encode_continuation(self, text: str) -> list[int]:
+        """The ids of `text` where it follows another text. They differ from `encode` only for tokenizers that put a
+        space before every text (Llama 2's): a text that begins with one then gets no second."""
+        ids = self.encode(text)
+        if text.startswith(" ") and self.decode_bytes(ids) != text.encode():
+            without = self.encode(text[1:])
+            if self.decode_bytes(without) == text.encode():
+                return without
+        return ids
+
     def encode_batch(self, texts: Sequence[str], threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """The ids of all texts one after the other (dtype `self.dtype`) and each text's number of ids (int64)."""
         ids, lengths = self._codec.encode_batch(texts, threads)
@@ -113,6 +123,7 @@ class Vocabulary:
             "eos_token": end,
             "bos_token": end,
             "unk_token": end,
+            "pad_token": end,
         }
         config |= {"clean_up_tokenization_spaces": False, "stochastok_vocabulary": self.name}
         (folder / "tokenizer.json").write_text(self._codec.tokenizer_json(special), encoding="utf-8")

@@ -103,7 +103,9 @@ def _windows(source: BinFolder, split: str, config: Config) -> Windows:
         rows, offsets = source.rows(split), source.offsets(split)
         return PackedWindows(rows, offsets, length, seed=seed, purpose=split, expand=expand)
     assert isinstance(source, Corpus)
-    return CorpusWindows(source.ids(split), length, seed=seed, purpose=split, expand=expand)
+    return CorpusWindows(
+        source.ids(split), length, seed=seed, vocab_size=config.model.vocab_size, purpose=split, expand=expand
+    )
 
 
 def require_same_vocabulary(checkpoint: Path, vocabulary: Vocabulary) -> None:

@@ -11,6 +11,7 @@ from stochastok_cli.config import Config
 from stochastok_cli.model.transformer import Transformer
 from stochastok_cli.model.weights import load_weights
 from stochastok_cli.randomness import key64
+from stochastok_cli.storage import plain_name
 from stochastok_cli.training import preparation, run_folder
 from stochastok_cli.training.checkpoints import incomplete_checkpoints
 from stochastok_cli.training.distributed import World, join
@@ -50,7 +51,8 @@ def train(
         notes += differing
         preparation.require_divisible(config, world)
         preparation.require_wandb(config)
-        folder = Path(config.general.paths.checkpoint_dir) / (run_name or run_folder.run_name(config, parent))
+        name = plain_name(run_name or run_folder.run_name(config, parent))
+        folder = Path(config.general.paths.checkpoint_dir) / name
         found = Found() if force else world.lead(lambda: run_folder.inspect(folder, config))
         if found.checkpoint and found.state and found.is_complete(config):
             return Trained(folder, found.checkpoint, found.state.iteration, fresh=False, metrics={})

@@ -121,3 +121,12 @@ def test_damaged_folders(corpus, tmp_path):
 def test_another_tokenizer_than_the_manifests(corpus):
     with pytest.raises(UserError, match="made with the tokenizer 'gpt2'"):
         _ = Corpus(corpus.path, "sample2k").vocabulary
+
+
+def test_a_result_never_replaces_its_source(corpus):
+    before = corpus.ids("train").tolist()
+    with pytest.raises(UserError, match="replace its own source"):
+        make_expanded(corpus, p=1.0, out_name=corpus.name, force=True)
+    with pytest.raises(UserError, match="name of a folder"):
+        make_expanded(corpus, p=1.0, out_name="../elsewhere")
+    assert corpus.ids("train").tolist() == before

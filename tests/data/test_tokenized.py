@@ -92,6 +92,8 @@ def test_every_format_gives_the_same_documents(tmp_path, name):
         (path / "a.jsonl").write_bytes(jsonl(texts[:60]))
         (path / "deep" / "b.jsonl").write_bytes(jsonl(texts[60:]))
         (path / "notes.pdf").write_bytes(b"not text")
+        (path / "README.md").write_text("a card, no document")
+        (path / "dataset_infos.json").write_text("{}")
     made = tokenize(path, tmp_path, name="same")
     corpus = Corpus(made.path)
     assert made.path.name == "same-tokenized"
@@ -173,3 +175,29 @@ def test_a_source_that_has_grown_is_noticed(tmp_path):
     (tmp_path / "c.jsonl").write_bytes(jsonl([*TEXTS, "one more"]))
     with pytest.raises(UserError, match="source_bytes"):
         tokenize(tmp_path / "c.jsonl", tmp_path)
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    for name, body in (("c.txt", "one\n\ntwo\n"), ("c.jsonl", jsonl(["one", "two"]).decode())):
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + body.encode())
+        corpus = Corpus(tokenize(tmp_path / name, tmp_path, name=name).path)
+        assert sorted(documents(corpus, "train") + documents(corpus, "val")) == ["one", "two"]
+
+
+def test_a_negative_seed_is_refused(tmp_path):
+    (tmp_path / "c.jsonl").write_bytes(jsonl(TEXTS))
+    with pytest.raises(UserError, match="not negative"):
+        tokenize(tmp_path / "c.jsonl", tmp_path, seed=-1)
+
+
+def test_a_full_disk_is_said_as_such(tmp_path):
+    """Every write fails as on a full device."""
+    from stochastok_cli.data import tokenized
+
+    (tmp_path / "c.jsonl").write_bytes(jsonl(TEXTS))
+    full = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenized, "open", lambda *a, **k: full, raising=False)
+        with pytest.raises(UserError, match="no space is left"):
+            tokenize(tmp_path / "c.jsonl", tmp_path)
+    assert [f for f in (tmp_path / "data" / "data_as_memmaps").iterdir() if not f.name.endswith(".lock")] == []

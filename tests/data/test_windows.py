@@ -76,3 +76,9 @@ def test_the_vectorised_mix_is_the_scalar_one():
 
     expected = [splitmix64((key64(3, "x", 9) + splitmix64(int(c))) % 2**64) % bound for c in counters]
     assert uniform_integers(3, "x", 9, counters=counters, bound=bound).tolist() == expected
+
+
+def test_an_id_outside_the_vocabulary_is_said_and_not_looked_up():
+    windows = CorpusWindows(np.full(100, 7, np.uint16), 8, seed=0, purpose="train", vocab_size=7)
+    with pytest.raises(UserError, match="holds the id 7"):
+        windows.batch(0, 0, 2)

@@ -184,7 +184,7 @@ def test_the_table_still_splits_on_the_second_use():
     assert len(StochasTok(gpt2, p=2)(ids)) > len(ids)
 
 
-@pytest.mark.parametrize("p", [-0.1, float("nan"), float("inf")])
+@pytest.mark.parametrize("p", [-0.1, float("nan"), float("inf"), 1e18])
 def test_an_impossible_p(p):
     with pytest.raises(UserError, match="not possible"):
         StochasTok(HUGS, p=p)
@@ -210,3 +210,11 @@ def test_tokens_that_are_to_be_left_alone(method):
     assert gpt2.decode(out) == gpt2.decode(ids)
     with pytest.raises(UserError, match="regular expression"):
         StochasTok(gpt2, keep="(")
+
+
+def test_a_large_p_ends_in_single_bytes():
+    gpt2 = load_vocabulary("gpt2")
+    ids = gpt2.encode(" An example sentence")
+    assert StochasTok(gpt2, p=900)(ids).tolist() == gpt2.encode(" ") + [
+        gpt2.encode(c)[0] for c in "An example sentence"
+    ]

@@ -149,3 +149,11 @@ def test_from_pretrained_takes_tokenizers_and_names(family):
     assert StochasTok.from_pretrained("gpt2", p=0.3).vocabulary.name == "gpt2"
     with pytest.raises(UserError, match="no fast tokenizer"):
         StochasTok.from_pretrained(3)
+
+
+def test_a_continuation_gets_no_second_space(family):
+    """Llama 2's tokenizer puts a space before every text; before " word" that would be two, never seen in training."""
+    _, _, vocabulary = family
+    ids = vocabulary.encode_continuation(" was")
+    assert vocabulary.decode_bytes(ids) == b" was"
+    assert load_vocabulary("gpt2").encode_continuation(" was") == load_vocabulary("gpt2").encode(" was")
