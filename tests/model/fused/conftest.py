@@ -1,10 +1,10 @@
 """The fused kernels run on the GPU where there is a fitting one, else in Triton's interpreter, in float32.
 
-Triton decides at its first import whether it interprets, so that import is made here; the variable that says so is set
-for these tests alone. Without Triton, or where another module was first, every test of this folder is skipped
-and says why.
+Triton decides at its first import whether it interprets: `tests/conftest.py` says so where there is no GPU. Without
+Triton, or where another module was first, every test of this folder is skipped and says why.
 """
 
+import os
 import sys
 
 import pytest
@@ -13,7 +13,7 @@ import torch
 HAS_GPU = torch.cuda.is_available() and torch.cuda.get_device_capability()[0] == 9
 WHY_NOT = ""
 
-if not HAS_GPU and "triton" in sys.modules:
+if not HAS_GPU and "triton" in sys.modules and os.environ.get("TRITON_INTERPRET") != "1":
     WHY_NOT = "triton was imported before it could be told to interpret; run this folder by itself"
 else:
     with pytest.MonkeyPatch.context() as patch:
