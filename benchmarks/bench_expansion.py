@@ -1,4 +1,4 @@
-"""Speed of the split table and of every expansion method, one thread, on documents of two lengths.
+"""Speed of the split table and of every expansion method: one thread on documents of two lengths, two to files.
 
 Usage: python benchmarks/bench_expansion.py [FILE.bin]     (uint16 gpt2 ids; else the bundled sample is tokenized)
 Compiled code is warmed up first. The baseline is the algorithm of the paper on a plain Python list.
@@ -6,12 +6,16 @@ Compiled code is warmed up first. The baseline is the algorithm of the paper on 
 
 import random
 import sys
+import tempfile
 import time
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
 from stochastok_cli import StochasTok, load_vocabulary
+from stochastok_cli.data.expanded import make_expanded
+from stochastok_cli.data.memmap import Corpus
 from stochastok_cli.data.sources import open_source
 from stochastok_cli.tokens.expansion import METHODS
 from stochastok_cli.tokens.segmentations import segmentation_lattice
@@ -65,6 +69,22 @@ def main():
             speed = len(some) / seconds(partial(expand.documents, some, lengths))
             growth = len(out) / len(some)
             print(f"{method:16} {speed / 1e6:8.1f} M tokens/s  {speed / slow:8.1f} x  growth {growth:.3f}")
+    to_files(ids)
+
+
+def to_files(ids):
+    """Each method by two threads, checksums and manifest included."""
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = Path(folder) / "corpus"
+        corpus.mkdir()
+        np.tile(ids, 8).tofile(corpus / "train.bin")
+        ids[:100_000].tofile(corpus / "val.bin")
+        tokens = len(Corpus(corpus).ids("train"))
+        print(f"\n{tokens / 1e6:.0f} M tokens to finished files, two threads")
+        for method in METHODS:
+            start = time.perf_counter()
+            make_expanded(Corpus(corpus), p=0.1, method=method, threads=2)
+            print(f"{method:16} {tokens / (time.perf_counter() - start) / 1e6:8.1f} M tokens/s")
 
 
 if __name__ == "__main__":
