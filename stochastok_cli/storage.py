@@ -51,7 +51,7 @@ def make_folder(
     existing = read_manifest(final)
     if final.exists() and not force:
         _require_same(final, existing, options)
-        if existing and is_whole(final, existing):
+        if existing and not damage(final, existing):
             return Made(final, existing, fresh=False)
     final.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(final.parent / f".{final.name}.lock")
@@ -86,10 +86,14 @@ def make_folder(
         lock.release()
 
 
-def is_whole(folder: Path, manifest: dict[str, Any]) -> bool:
-    """Whether all files of the manifest are there in full length."""
-    files = {name: folder / name for name in manifest.get("files", {})}
-    return all(f.is_file() and f.stat().st_size == manifest["files"][name]["bytes"] for name, f in files.items())
+def damage(folder: Path, manifest: dict[str, Any]) -> str | None:
+    """The first file of the manifest that is not there in full length, and what is wrong with it; None if all are."""
+    for name, entry in manifest.get("files", {}).items():
+        size = (folder / name).stat().st_size if (folder / name).is_file() else -1
+        if size != entry["bytes"]:
+            state = "is missing" if size < 0 else f"has {size:,} bytes, not {entry['bytes']:,}"
+            return f"{folder / name} {state}"
+    return None
 
 
 def plain_name(name: str) -> str:

@@ -49,10 +49,9 @@ def _characters(vocabulary: Vocabulary) -> Convert:
                 f"the tokenizer {vocabulary.name!r} has no token {chr(byte)!r}", fix="addition needs one a character"
             )
         id_of[byte] = ids[0]
-    size_of = np.array([len(piece) for piece in vocabulary.pieces])
 
     def characters(ids: np.ndarray, lengths: np.ndarray, first_index: int) -> Documents:
-        ends = np.concatenate([[0], np.cumsum(size_of[ids])])[np.cumsum(lengths)]
+        ends = np.concatenate([[0], np.cumsum(vocabulary.widths[ids])])[np.cumsum(lengths)]
         return id_of[np.frombuffer(vocabulary.decode_bytes(ids.tolist()), np.uint8)], np.diff(ends, prepend=0)
 
     return characters

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from stochastok_cli.errors import FAILED, UserError, nearest
-from stochastok_cli.storage import folder_fingerprint, read_manifest
+from stochastok_cli.storage import damage, folder_fingerprint, read_manifest
 from stochastok_cli.tokens.vocabulary import Vocabulary, load_vocabulary
 
 SPLITS = ("train", "val")
@@ -47,11 +47,9 @@ class BinFolder:
         self.name = folder.name
         self.manifest = read_manifest(folder)
         self._tokenizer = tokenizer
-        for name, entry in (self.manifest or {}).get("files", {}).items():
-            size = (folder / name).stat().st_size if (folder / name).is_file() else -1
-            if size != entry["bytes"]:
-                state = "is missing" if size < 0 else f"has {size:,} bytes, not {entry['bytes']:,}"
-                raise UserError(f"{folder / name} {state}", fix="make the folder again", exit_code=FAILED)
+        damaged = damage(folder, self.manifest or {})
+        if damaged:
+            raise UserError(damaged, fix="make the folder again", exit_code=FAILED)
 
     @functools.cached_property
     def vocabulary(self) -> Vocabulary:

@@ -46,9 +46,7 @@ def load_validation_text(
 
 def count_bytes(ids: np.ndarray, vocabulary: Vocabulary) -> int:
     """The number of bytes of text that ids spell; special tokens, end-of-text among them, spell none."""
-    lengths = np.array(
-        [0 if vocabulary.is_special(i) else len(vocabulary.token_bytes(i)) for i in range(vocabulary.size)]
-    )
+    lengths = vocabulary.text_widths
     step = 2**24  # a corpus may be larger than the memory
     return sum(int(lengths[ids[start : start + step]].sum()) for start in range(0, len(ids), step))
 

@@ -68,10 +68,9 @@ def merge_table(vocabulary: Vocabulary, kept: frozenset[int] = frozenset()) -> M
         slots[slot], ranks[slot] = pair, rank
         if len(left) == len(right) == 1:
             of_bytes[left[0], right[0]] = rank
-    lengths = [len(piece) for piece in vocabulary.pieces]
     return MergeTable(
         np.frombuffer(b"".join(vocabulary.pieces), np.uint8),
-        np.cumsum([0, *lengths]),
+        np.concatenate([[0], np.cumsum(vocabulary.widths)]),
         np.array([vocabulary.is_special(i) or i in kept for i in range(vocabulary.size)]),
         np.array([id_of[bytes([byte])] for byte in range(256)], np.int32),
         slots,

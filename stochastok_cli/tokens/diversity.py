@@ -36,7 +36,7 @@ class Diversity:
 def diversity(expand: StochasTok, ids: np.ndarray, lengths: np.ndarray) -> Diversity:
     """Expands documents (as `StochasTok.documents` takes them) and looks at what came out."""
     out, _ = expand.documents(ids, lengths)
-    widths = np.array([len(piece) for piece in expand.vocabulary.pieces])
+    widths = expand.vocabulary.widths
     ends, out_ends = np.cumsum(widths[ids]), np.cumsum(widths[out])
     # The parts of token i are out[first[i]:last[i]], where both of its ends are ends of the result as well.
     last = np.searchsorted(out_ends, ends) + 1

@@ -165,8 +165,7 @@ class StochasTok:
 
     def _bytes_of(self, ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """How many bytes each document spells, int64 `(documents,)`."""
-        widths = np.array([len(piece) for piece in self.vocabulary.pieces])
-        return np.diff(np.concatenate([[0], np.cumsum(widths[ids])])[np.cumsum(lengths)], prepend=0)
+        return np.diff(np.concatenate([[0], np.cumsum(self.vocabulary.widths[ids])])[np.cumsum(lengths)], prepend=0)
 
     def _room(self, size: int) -> np.ndarray:
         return np.empty(size, dtype=self.vocabulary.dtype)
@@ -189,6 +188,5 @@ def origins(vocabulary: Vocabulary, ids: np.ndarray, expanded: np.ndarray) -> np
 
     `expanded` must come from a method that splits tokens (all but `bpe-dropout`).
     """
-    widths = np.array([len(piece) for piece in vocabulary.pieces])
-    ends = np.cumsum(widths[ids])
-    return np.searchsorted(ends, np.cumsum(widths[expanded]), "left")
+    ends = np.cumsum(vocabulary.widths[ids])
+    return np.searchsorted(ends, np.cumsum(vocabulary.widths[expanded]), "left")

@@ -56,9 +56,21 @@ class Vocabulary:
         return np.dtype("<u2") if self.size <= 2**16 else np.dtype("<u4")
 
     @functools.cached_property
+    def widths(self) -> np.ndarray:
+        """The number of bytes of each id: int64 `(size,)`."""
+        return np.array([len(piece) for piece in self.pieces], dtype=np.int64)
+
+    @functools.cached_property
+    def text_widths(self) -> np.ndarray:
+        """The same, with 0 for special tokens, which spell no text."""
+        widths = self.widths.copy()
+        widths[sorted(self.special)] = 0
+        return widths
+
+    @functools.cached_property
     def fingerprint(self) -> str:
         """A hash over every id's bytes, the special ids and the end-of-text id; equal for equal vocabularies."""
-        lengths = np.array([len(piece) for piece in self.pieces], dtype="<u4")
+        lengths = self.widths.astype("<u4")
         special = np.array([*sorted(self.special), self.end_of_text], dtype="<u4")
         return hashlib.sha256(b"|".join([lengths.tobytes(), special.tobytes(), *self.pieces])).hexdigest()[:32]
 

@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import torch
 
 from stochastok_cli.config import TrainingConfig
@@ -23,7 +22,7 @@ class Validation:
 
     def __init__(self, windows: Windows, training: TrainingConfig, world: World, vocabulary: Vocabulary | None):
         self.windows, self.training, self.world = windows, training, world
-        self.byte_lengths = None if vocabulary is None else torch.from_numpy(_byte_lengths(vocabulary)).to(world.device)
+        self.byte_lengths = None if vocabulary is None else torch.from_numpy(vocabulary.text_widths).to(world.device)
 
     @torch.no_grad()
     def __call__(self, model: Transformer, forward: Forward) -> dict[str, float]:
@@ -46,8 +45,3 @@ class Validation:
         if num_bytes:
             metrics["validation/bits_per_byte"] = nats * tokens / math.log(2) / num_bytes
         return metrics
-
-
-def _byte_lengths(vocabulary: Vocabulary) -> np.ndarray:
-    pieces = enumerate(vocabulary.pieces)
-    return np.array([0 if vocabulary.is_special(i) else len(piece) for i, piece in pieces], dtype=np.int64)
