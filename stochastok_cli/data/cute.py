@@ -13,13 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stochastok_cli.data.cute_tasks import NUM_OPTIONS, TASKS, levenshtein, options
-from stochastok_cli.data.dataset_folder import write_dataset
-from stochastok_cli.data.instruction_rows import Examples, write_rows
-from stochastok_cli.data.memmap import corpus_manifest, dataset_root, memmap_root
+from stochastok_cli.data.instruction_rows import Examples
+from stochastok_cli.data.question_folders import make_question_folders
 from stochastok_cli.data.word_list import read_words
 from stochastok_cli.errors import UserError
 from stochastok_cli.randomness import key64, stream
-from stochastok_cli.storage import Made, Progress, make_folder, silent
+from stochastok_cli.storage import Made, Progress, silent
 from stochastok_cli.tokens.vocabulary import Vocabulary
 
 NAME = "cute"
@@ -104,21 +103,18 @@ def make_cute(
     made_from = {"name": word_list.name, "fingerprint": word_list.fingerprint}
     settings = {"train_size": train_size, "val_size": val_size, "words": word_list.fingerprint}
     settings |= {"disjoint": disjoint, "seed": seed}
-
-    def build_dataset(folder: Path) -> dict[str, Any]:
-        sizes = {"train": min(val_size, train_size), "val": val_size}
-        splits = write_dataset(folder, {split: _columns(game, split, size) for split, size in sizes.items()})
-        return {"kind": "dataset", "splits": splits, "made_from": made_from}
-
-    def build_rows(folder: Path) -> dict[str, Any]:
-        sizes = {"train": train_size, "val": val_size}
-        encoded = {split: _encode(game, split, size, vocabulary, progress) for split, size in sizes.items()}
-        splits = write_rows(folder, encoded, vocabulary, progress)
-        return corpus_manifest("cute", vocabulary, splits, made_from)
-
-    make_folder(dataset_root(data_dir) / NAME, settings, build_dataset, force=force)
-    settings = {**settings, "tokenizer": vocabulary.fingerprint}
-    return make_folder(memmap_root(data_dir) / NAME, settings, build_rows, force=force)
+    return make_question_folders(
+        NAME,
+        data_dir,
+        settings,
+        {"train": train_size, "val": val_size},
+        lambda split, count: _columns(game, split, count),
+        lambda split, count: _encode(game, split, count, vocabulary, progress),
+        vocabulary,
+        made_from,
+        force=force,
+        progress=progress,
+    )
 
 
 def _words(words: list[str], split: str, disjoint: bool, seed: int) -> list[str]:

@@ -10,15 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stochastok_cli.data.dataset_folder import write_dataset
-from stochastok_cli.data.instruction_rows import Examples, write_rows
+from stochastok_cli.data.instruction_rows import Examples
 from stochastok_cli.data.langgame_cases import CaseTable, case_table, substring_lengths
 from stochastok_cli.data.langgame_wording import WORDINGS
-from stochastok_cli.data.memmap import corpus_manifest, dataset_root, memmap_root
+from stochastok_cli.data.question_folders import make_question_folders
 from stochastok_cli.data.word_list import read_words
 from stochastok_cli.errors import UserError
 from stochastok_cli.randomness import key64, stream
-from stochastok_cli.storage import Made, Progress, make_folder, silent
+from stochastok_cli.storage import Made, Progress, silent
 from stochastok_cli.tokens.vocabulary import Vocabulary
 
 NAME = "langgame"
@@ -108,21 +107,18 @@ def make_langgame(
         "seed": seed,
         **({"disjoint": True} if disjoint else {}),  # absent from folders made before there was a choice
     }
-
-    def build_dataset(folder: Path) -> dict[str, Any]:
-        sizes = {"train": min(val_size, train_size), "val": val_size}
-        splits = write_dataset(folder, {split: _columns(game, split, size) for split, size in sizes.items()})
-        return {"kind": "dataset", "splits": splits, "made_from": made_from}
-
-    def build_rows(folder: Path) -> dict[str, Any]:
-        sizes = {"train": train_size, "val": val_size}
-        encoded = {split: _encode(game, split, size, vocabulary, progress) for split, size in sizes.items()}
-        splits = write_rows(folder, encoded, vocabulary, progress)
-        return corpus_manifest("langgame", vocabulary, splits, made_from)
-
-    make_folder(dataset_root(data_dir) / NAME, options, build_dataset, force=force)
-    options = {**options, "tokenizer": vocabulary.fingerprint}
-    return make_folder(memmap_root(data_dir) / NAME, options, build_rows, force=force)
+    return make_question_folders(
+        NAME,
+        data_dir,
+        options,
+        {"train": train_size, "val": val_size},
+        lambda split, count: _columns(game, split, count),
+        lambda split, count: _encode(game, split, count, vocabulary, progress),
+        vocabulary,
+        made_from,
+        force=force,
+        progress=progress,
+    )
 
 
 def _side(split: str, seed: int) -> Callable[[str, str], bool]:
