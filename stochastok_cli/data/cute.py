@@ -150,7 +150,8 @@ def _encode(game: Cute, split: str, count: int, vocabulary: Vocabulary, progress
         block.append(question)
         if len(block) == _BLOCK or i == count:
             ids, lengths = vocabulary.encode_batch([asked.text for asked in block])
-            answers = vocabulary.encode_batch([f" {asked.options[0]}" for asked in block])
+            parts = [vocabulary.encode_continuation(f" {asked.options[0]}") for asked in block]
+            answers = np.concatenate(parts).astype(vocabulary.dtype), np.array([len(part) for part in parts])
             examples.append(Examples(ids, lengths, *answers))
             block = []
             progress(f"make {split}", i, count)
