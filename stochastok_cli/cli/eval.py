@@ -219,10 +219,12 @@ def _locate(name: str, checkpoint_dir: Path) -> "Where":
     """A folder, a run under `checkpoint_dir`, or where there is neither the id of a model on the Hub."""
     from stochastok_cli import hub
     from stochastok_cli.evaluation.causal_model import locate
-    from stochastok_cli.training.checkpoints import resolve_checkpoint
+    from stochastok_cli.training.checkpoints import require_intact, resolve_checkpoint
 
     try:
-        return locate(name, resolve_checkpoint(name, checkpoint_dir))
+        checkpoint = resolve_checkpoint(name, checkpoint_dir)
+        require_intact(checkpoint, fix="name another checkpoint of the run")
+        return locate(name, checkpoint)
     except UserError:
         if Path(name).is_dir() or (checkpoint_dir / name).is_dir() or "/" not in name or not hub.looks_like_repo(name):
             raise

@@ -3,10 +3,11 @@
     step_<N>/
       config.json, model.safetensors, tokenizer files   see model/weights.py
       optimizer.safetensors                             AdamW's moments and step counts
-      training_state.json                               the iteration, the data, the configuration, the files' sizes
+      training_state.json                               the iteration, the data, the configuration, the files' checksums
 
 A folder is built under a temporary name, synced and renamed. It is complete if `training_state.json` is there and
-every file has the size written in it; anything else is not seen. Nothing is ever unpickled.
+every file has the size written in it; anything else is not seen. Before it is gone on from, its bytes are compared
+with their checksums. Nothing is ever unpickled.
 """
 
 import dataclasses
@@ -25,7 +26,7 @@ from torch import Tensor
 from stochastok_cli.errors import FAILED, UserError, nearest
 from stochastok_cli.model.transformer import Transformer
 from stochastok_cli.model.weights import load_weights, save_model
-from stochastok_cli.storage import publish_folder, write_durably
+from stochastok_cli.storage import checksum, damage, publish_folder, write_durably
 from stochastok_cli.tokens.vocabulary import Vocabulary
 from stochastok_cli.training.optimizer import optimizer_tensors
 from stochastok_cli.training.schedule import superseded
@@ -68,8 +69,7 @@ def save_checkpoint(
         save_model(model, temporary, vocabulary)
         tensors = {name: tensor.cpu() for name, tensor in optimizer_tensors(model, optimizer).items()}
         save_file(tensors, temporary / OPTIMIZER)
-        sizes = {file.name: file.stat().st_size for file in sorted(temporary.iterdir())}
-        _write_state(temporary, state, sizes)
+        _write_state(temporary, state, {file.name: checksum(file) for file in sorted(temporary.iterdir())})
         publish_folder(temporary, final)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -86,11 +86,11 @@ def save_checkpoint(
 
 def amend_state(folder: Path, state: TrainingState) -> None:
     """Writes the state of a checkpoint anew, after the evaluation that was pending."""
-    _write_state(folder, state, json.loads((folder / STATE).read_text(encoding="utf-8"))["files"])
+    _write_state(folder, state, _files(folder))
 
 
-def _write_state(folder: Path, state: TrainingState, sizes: dict[str, int]) -> None:
-    tree = {"format": 1, **dataclasses.asdict(state), "files": sizes}
+def _write_state(folder: Path, state: TrainingState, files: dict[str, Any]) -> None:
+    tree = {"format": 1, **dataclasses.asdict(state), "files": files}
     write_durably(folder / STATE, (json.dumps(tree, indent=2, ensure_ascii=False) + "\n").encode())
 
 
@@ -109,19 +109,28 @@ def remove_leftovers(run_folder: Path) -> None:
 
 
 def load_checkpoint(folder: Path, model: Transformer, optimizer: torch.optim.AdamW) -> None:
-    """Copies a complete checkpoint's weights and moments into a model and its optimizer."""
+    """Copies a complete checkpoint's weights and moments into a model and its optimizer.
+
+    Raises UserError (exit code 1) if it is damaged.
+    """
+    require_intact(folder, fix="remove this checkpoint and run the same command again: the one before it is taken")
     load_weights(model, folder)
-    own = optimizer_tensors(model, optimizer)
-    try:
-        with safe_open(folder / OPTIMIZER, framework="pt") as stream:
-            for name, tensor in own.items():
-                _copy(stream.get_tensor(name), tensor)
-    except (SafetensorError, OSError, RuntimeError) as error:
-        raise UserError(
-            f"{folder / OPTIMIZER} is damaged ({str(error).splitlines()[0]})",
-            fix="remove this checkpoint and run the same command again: the one before it is taken",
-            exit_code=FAILED,
-        ) from None
+    with safe_open(folder / OPTIMIZER, framework="pt") as stream:
+        for name, tensor in optimizer_tensors(model, optimizer).items():
+            _copy(stream.get_tensor(name), tensor)
+
+
+def require_intact(folder: Path, *, fix: str) -> None:
+    """Raises UserError (exit code 1) if the bytes of a checkpoint of a run are not those that were written.
+
+    A folder without a training state is a model from elsewhere, of which nothing is known.
+    """
+    if (folder / STATE).is_file():
+        for name, written in _files(folder).items():
+            if not (folder / name).is_file() or checksum(folder / name) != written:
+                raise UserError(
+                    f"{folder / name} is damaged: its bytes are not those that were written", fix=fix, exit_code=FAILED
+                )
 
 
 @torch.no_grad()
@@ -135,12 +144,16 @@ def read_state(folder: Path) -> TrainingState:
     return TrainingState(**{field.name: tree[field.name] for field in dataclasses.fields(TrainingState)})
 
 
+def _files(folder: Path) -> dict[str, Any]:
+    """The files of a checkpoint by name, with length and checksum."""
+    return json.loads((folder / STATE).read_text(encoding="utf-8"))["files"]
+
+
 def is_complete(folder: Path) -> bool:
     """Whether everything that a checkpoint of a run consists of is there in full length."""
     try:
-        sizes = json.loads((folder / STATE).read_text(encoding="utf-8"))["files"]
-        return all((folder / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, KeyError):
+        return damage(folder, {"files": _files(folder)}) is None
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 

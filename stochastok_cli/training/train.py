@@ -13,7 +13,7 @@ from stochastok_cli.model.weights import load_weights
 from stochastok_cli.randomness import key64
 from stochastok_cli.storage import plain_name
 from stochastok_cli.training import preparation, run_folder
-from stochastok_cli.training.checkpoints import incomplete_checkpoints
+from stochastok_cli.training.checkpoints import incomplete_checkpoints, require_intact
 from stochastok_cli.training.distributed import World, join
 from stochastok_cli.training.events import Event, Listener, Note, log_file, metrics_file
 from stochastok_cli.training.loop import Loop
@@ -88,9 +88,14 @@ def _make_model(config: Config, parent: Path | None, world: World) -> Transforme
     torch.manual_seed(key64(config.general.seed, "weights"))
     model = Transformer(config.model, config.trainer.dropout_scheduler.dropout).to(world.device)
     if parent is not None:
-        world.lead(lambda: load_weights(model, parent))
+        world.lead(lambda: _load_parent(model, parent))
         world.copy_from_lead_(model.parameters())
     return model
+
+
+def _load_parent(model: Transformer, parent: Path) -> None:
+    require_intact(parent, fix="start from another checkpoint")
+    load_weights(model, parent)
 
 
 def _teller(config: Config, folder: Path, listeners: Sequence[Listener], stack: ExitStack) -> Listener:

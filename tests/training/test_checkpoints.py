@@ -95,10 +95,14 @@ def test_names_that_mean_a_checkpoint(saved, tmp_path):
         resolve_checkpoint("empty", runs)
 
 
-def test_a_damaged_optimizer_file_is_said(saved, trained):
-    file = saved / "step_4" / "optimizer.safetensors"
-    file.write_bytes(b"\xff" * file.stat().st_size)
-    with pytest.raises(UserError, match="optimizer.safetensors is damaged") as info:
+@pytest.mark.parametrize("name", ["optimizer.safetensors", "model.safetensors", "config.json"])
+def test_a_flipped_bit_is_said(saved, trained, name):
+    file = saved / "step_4" / name
+    content = bytearray(file.read_bytes())
+    content[-20] ^= 1
+    file.write_bytes(content)
+    assert 4 in checkpoints(saved)  # only the bytes tell
+    with pytest.raises(UserError, match=f"{name} is damaged") as info:
         load_checkpoint(saved / "step_4", *trained)
     assert info.value.exit_code == FAILED
 
