@@ -17,6 +17,7 @@ from stochastok_cli.cli.app import subcommand
 from stochastok_cli.storage import command_line
 
 if TYPE_CHECKING:
+    from stochastok_cli.config import Config
     from stochastok_cli.training.events import Event, Logged
     from stochastok_cli.training.train import Trained
 
@@ -54,6 +55,13 @@ def train(
     force: Annotated[
         bool, typer.Option("--force", help="Begin anew; an existing run of that name is kept under another.")
     ] = False,
+    plan: Annotated[
+        bool,
+        typer.Option(
+            "--plan",
+            help="Measure a few iterations and print what the run will take: time, memory, disk. Writes nothing.",
+        ),
+    ] = False,
     push: Annotated[
         bool, typer.Option("--push", help="Upload the model to the Hugging Face Hub when the run is complete.")
     ] = False,
@@ -64,7 +72,7 @@ def train(
     hf_username: options.HubUser = None,
     private: options.Private = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object on stdout instead of the run's folder.")
+        bool, typer.Option("--json", help="Print one JSON object on stdout instead of the run's folder (or the plan).")
     ] = False,
 ) -> None:
     """Train a model, or go on where the same command stopped.
@@ -93,6 +101,11 @@ def train(
     processes = launch.processes_to_start(configuration.general.device)
     if processes > 1:
         raise typer.Exit(launch.launch(sys.argv[1:], processes))
+
+    if plan:
+        with launch.exit_code_left():
+            _plan(configuration, run_name, force, as_json)
+        return
 
     from stochastok_cli.training.train import train
 
@@ -128,6 +141,18 @@ def _push(
             progress=report,
         )
     options.tell_pushed(pushed)
+
+
+def _plan(config: "Config", run_name: str | None, force: bool, as_json: bool) -> None:
+    from stochastok_cli.cli.plan_output import plan_json, plan_table
+    from stochastok_cli.training.distributed import leads
+    from stochastok_cli.training.plan import plan
+
+    progress.quiet = progress.quiet or not leads()
+    progress.note("measuring a few iterations and a part of an evaluation")
+    planned = plan(config, run_name=run_name, force=force)
+    if leads():
+        print(plan_json(planned) if as_json else plan_table(planned), flush=True)
 
 
 def _as_json(trained: "Trained") -> str:
@@ -199,9 +224,9 @@ class _LiveLine:
 
 
 def _figures(event: "Logged") -> str:
-    from stochastok_cli.training.events import duration
+    from stochastok_cli.training.events import duration, speed
 
     return (
         f"{event.iteration:,}/{event.max_iters:,}  loss {event.loss:.4f}  lr {event.learning_rate:.2e}  "
-        f"{event.tokens_per_second:,.0f} tokens/s  {duration(event.seconds_left)} left"
+        f"{speed(event)}  {duration(event.seconds_left)} left"
     )

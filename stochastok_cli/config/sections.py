@@ -119,6 +119,7 @@ class LoggingConfig:
     run_name_prefix: str = "pretraining"
     wandb_log: bool = False
     wandb_project: str = "stochastok"
+    tensorboard_log: bool = False  # event files in the run's folder
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ Forward = Callable[[Tensor, Tensor | None], Tensor]
 
 class Kernels(Protocol):
     name: str
+    to_save_memory: str  # what a user can do
     forward: Any  # a `Forward`, for validation: without dropout
 
     def add_gradients(self, iteration: int, micro_steps: Sequence[int], batches: Iterator[DeviceBatch]) -> Tensor:
@@ -49,6 +50,7 @@ class Reference:
     """The modules of `model.transformer`, compiled by torch on CUDA."""
 
     name = "reference"
+    to_save_memory = "lower trainer.training.batch_size and raise gradient_accumulation_steps by as much"
 
     def __init__(self, model: Transformer, config: Config, device: torch.device):
         self.model, self.config = model, config
@@ -71,6 +73,7 @@ class Fused:
     """The kernels of `model.fused`: all micro-batches of the iteration at once, or as many windows as fit."""
 
     name = "fused"
+    to_save_memory = "they take what the GPU has free when a run begins: see what else runs on it (nvidia-smi)"
 
     def __init__(self, model: Transformer, config: Config):
         from stochastok_cli.model.fused.step import FusedStep

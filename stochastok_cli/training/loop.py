@@ -9,8 +9,6 @@ from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 
-import torch
-
 from stochastok_cli.config import Config
 from stochastok_cli.errors import FAILED, StoppedBySignal, UserError
 from stochastok_cli.evaluation import Evaluator, evaluate
@@ -18,7 +16,8 @@ from stochastok_cli.model.transformer import Transformer
 from stochastok_cli.training import events, schedule
 from stochastok_cli.training.checkpoints import TrainingState, amend_state, load_checkpoint, save_checkpoint
 from stochastok_cli.training.clock import Clock
-from stochastok_cli.training.distributed import World
+from stochastok_cli.training.costs import peak_memory, tokens_per_iteration, utilization
+from stochastok_cli.training.distributed import World, device_name
 from stochastok_cli.training.events import Listener
 from stochastok_cli.training.feed import DeviceBatch, feed
 from stochastok_cli.training.optimizer import optimizer_tensors
@@ -26,7 +25,7 @@ from stochastok_cli.training.preparation import Data
 from stochastok_cli.training.profiling import profiled
 from stochastok_cli.training.run_folder import Found
 from stochastok_cli.training.signals import StopRequest
-from stochastok_cli.training.step import TrainingStep
+from stochastok_cli.training.step import TrainingStep, memory_enough_for
 from stochastok_cli.training.validation import Validation
 
 
@@ -60,15 +59,14 @@ class Loop:
         """Trains to the end; returns the last checkpoint."""
         training = self.training
         self._resume()
-        tokens = training.gradient_accumulation_steps * training.batch_size * self.config.model.context_window
         self.tell(
             events.Started(
                 folder=self.folder,
                 iteration=self.start,
                 max_iters=training.max_iters,
                 parameters=self.model.num_parameters(),
-                tokens_per_iteration=tokens,
-                device=_name_of(self.world.device),
+                tokens_per_iteration=tokens_per_iteration(self.config),
+                device=device_name(self.world.device),
                 kernels=self.step.kernels.name,
                 ranks=self.world.size,
             )
@@ -79,18 +77,11 @@ class Loop:
             self._compile()
             self.clock = Clock(self.start)
             self.stop.armed = True
-            try:
-                for iteration in range(self.start, training.max_iters):
+            for iteration in range(self.start, training.max_iters):
+                with memory_enough_for(self.step.kernels, training):
                     self.step(iteration, batches)
-                    profile_step()
-                    self._between(iteration + 1)
-            except torch.OutOfMemoryError:
-                raise UserError(
-                    f"out of memory with {training.batch_size} windows of {self.config.model.context_window} tokens "
-                    "in a micro-batch",
-                    fix="lower trainer.training.batch_size and raise gradient_accumulation_steps by as much",
-                    exit_code=FAILED,
-                ) from None
+                profile_step()
+                self._between(iteration + 1)
         assert self.checkpoint is not None
         return self.checkpoint
 
@@ -146,15 +137,14 @@ class Loop:
     def _compile(self) -> None:
         if self.world.device.type == "cuda" and self.start < self.training.max_iters:
             began = time.monotonic()
-            with closing(self._batches()) as batches:
+            with closing(self._batches()) as batches, memory_enough_for(self.step.kernels, self.training):
                 self.step.compile(self.start, batches)
             self.tell(events.Compiled(time.monotonic() - began))
 
     def _log(self, done: int) -> None:
         self._require_finite()
         figures = self.step.figures()
-        training, model = self.training, self.config.model
-        tokens = training.gradient_accumulation_steps * training.batch_size * model.context_window
+        training, speed = self.training, tokens_per_iteration(self.config) * self.clock.speed(done)
         self.tell(
             events.Logged(
                 iteration=done,
@@ -162,8 +152,10 @@ class Loop:
                 loss=figures.loss,
                 learning_rate=schedule.learning_rate(done - 1, self.config.trainer.optimizer, training),
                 gradient_norm=figures.gradient_norm,
-                tokens_per_second=tokens * self.clock.speed(done),
+                tokens_per_second=speed,
                 seconds_left=self.clock.seconds_left(done, training.max_iters),
+                utilization=utilization(speed, self.config, self.world),
+                memory=peak_memory(self.world.device),
             )
         )
 
@@ -206,7 +198,3 @@ class Loop:
                 fix="lower trainer.optimizer.lr or raise warmup_iters",
                 exit_code=FAILED,
             )
-
-
-def _name_of(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from stochastok_cli.config import Config, ModelConfig, flatten
 from stochastok_cli.data.instruction_rows import SHAPES, InstructionRows
 from stochastok_cli.data.memmap import BinFolder, Corpus, memmap_root
@@ -13,11 +15,14 @@ from stochastok_cli.data.packing import PackedWindows
 from stochastok_cli.data.windows import CorpusWindows, Windows
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation import Evaluator, load_evaluators
-from stochastok_cli.model.weights import read_model_config
+from stochastok_cli.model.transformer import Transformer
+from stochastok_cli.model.weights import load_weights, read_model_config
 from stochastok_cli.randomness import key64
+from stochastok_cli.storage import plain_name
 from stochastok_cli.tokens.expansion import StochasTok
 from stochastok_cli.tokens.vocabulary import Vocabulary, load_vocabulary
-from stochastok_cli.training.checkpoints import resolve_checkpoint
+from stochastok_cli.training import run_folder
+from stochastok_cli.training.checkpoints import require_intact, resolve_checkpoint
 from stochastok_cli.training.distributed import World
 
 
@@ -29,6 +34,51 @@ class Data:
     val: Windows
     vocabulary: Vocabulary
     identity: dict[str, Any]  # name and fingerprint of the dataset
+
+
+def settle(config: Config, world: World) -> tuple[Config, Path | None, list[str]]:
+    """The configuration as it will be run, the folder of the checkpoint to start from, and notes for the user.
+
+    Raises UserError if the ranks can't divide the work, or if something that is asked for is not installed.
+    """
+    notes = unused_keys(config)
+    config, parent, differing = starting_point(config)
+    require_divisible(config, world)
+    require_logger(config)
+    return config, parent, notes + differing
+
+
+def find_run(
+    config: Config, parent: Path | None, world: World, name: str | None, *, force: bool
+) -> tuple[Path, run_folder.Found]:
+    """The run's folder, and how far it has come: with `force` nowhere, whatever it holds."""
+    name = plain_name(name or run_folder.run_name(config, parent))
+    folder = Path(config.general.paths.checkpoint_dir) / name
+    return folder, run_folder.Found() if force else world.lead(lambda: run_folder.inspect(folder, config))
+
+
+def open_everything(config: Config, parent: Path | None, found: run_folder.Found) -> tuple[Data, list[Evaluator]]:
+    """Data and benchmarks, checked against each other, the run and the checkpoint to start from."""
+    data = open_data(config)
+    run_folder.require_same_data(found, data.identity)
+    if parent is not None:
+        require_same_vocabulary(parent, data.vocabulary)
+    return data, load_all_evaluators(config, data.vocabulary)
+
+
+def make_model(config: Config, parent: Path | None, world: World) -> Transformer:
+    """The model of the seed, or with the weights of the checkpoint to start from, which rank 0 reads for all."""
+    torch.manual_seed(key64(config.general.seed, "weights"))
+    model = Transformer(config.model, config.trainer.dropout_scheduler.dropout).to(world.device)
+    if parent is not None:
+        world.lead(lambda: _load_parent(model, parent))
+        world.copy_from_lead_(model.parameters())
+    return model
+
+
+def _load_parent(model: Transformer, parent: Path) -> None:
+    require_intact(parent, fix="start from another checkpoint")
+    load_weights(model, parent)
 
 
 def starting_point(config: Config) -> tuple[Config, Path | None, list[str]]:
@@ -137,13 +187,15 @@ def require_divisible(config: Config, world: World) -> None:
         )
 
 
-def require_wandb(config: Config) -> None:
-    """Raises UserError if Weights & Biases is asked for and not installed."""
-    if config.general.logging.wandb_log and importlib.util.find_spec("wandb") is None:
-        raise UserError(
-            "general.logging.wandb_log is true, and wandb is not installed",
-            fix="pip install 'stochastok[wandb]', or set it to false",
-        )
+def require_logger(config: Config) -> None:
+    """Raises UserError if Weights & Biases or TensorBoard is asked for and not installed."""
+    logging = config.general.logging
+    for asked, package in [(logging.wandb_log, "wandb"), (logging.tensorboard_log, "tensorboard")]:
+        if asked and importlib.util.find_spec(package) is None:
+            raise UserError(
+                f"general.logging.{package}_log is true, and {package} is not installed",
+                fix=f"pip install 'stochastok[{package}]', or set it to false",
+            )
 
 
 def unused_keys(config: Config) -> list[str]:

@@ -1,15 +1,17 @@
 """One iteration of training."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 
-from stochastok_cli.config import Config
+from stochastok_cli.config import Config, TrainingConfig
+from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.model.transformer import Transformer
 from stochastok_cli.training.distributed import World
 from stochastok_cli.training.feed import DeviceBatch
-from stochastok_cli.training.kernels import choose_kernels
+from stochastok_cli.training.kernels import Kernels, choose_kernels
 from stochastok_cli.training.optimizer import FlatGradients, make_optimizer, skip_update_where
 from stochastok_cli.training.schedule import learning_rate
 
@@ -68,3 +70,16 @@ class TrainingStep:
         """The iteration (from 0) whose loss or gradient was the first not to be finite. Waits for the device."""
         first = int(self.first_bad.item())
         return first if first >= 0 else None
+
+
+@contextmanager
+def memory_enough_for(kernels: Kernels, training: TrainingConfig) -> Iterator[None]:
+    """Around iterations: when the device has no memory left, says with what, and what to lower."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise UserError(
+            f"out of memory with micro-batches of {training.batch_size} windows and {kernels.name} kernels",
+            fix=kernels.to_save_memory,
+            exit_code=FAILED,
+        ) from None

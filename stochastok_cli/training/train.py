@@ -5,16 +5,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from stochastok_cli.config import Config
-from stochastok_cli.model.transformer import Transformer
-from stochastok_cli.model.weights import load_weights
-from stochastok_cli.randomness import key64
-from stochastok_cli.storage import plain_name
 from stochastok_cli.training import preparation, run_folder
-from stochastok_cli.training.checkpoints import incomplete_checkpoints, require_intact
-from stochastok_cli.training.distributed import World, join
+from stochastok_cli.training.checkpoints import incomplete_checkpoints
+from stochastok_cli.training.distributed import join
 from stochastok_cli.training.events import Event, Listener, Note, log_file, metrics_file
 from stochastok_cli.training.loop import Loop
 from stochastok_cli.training.run_folder import Found
@@ -46,23 +40,12 @@ def train(
     signal once a checkpoint is saved, KeyboardInterrupt if there was nothing to save.
     """
     with stop_signals() as stop, join(config.general.device) as world, ExitStack() as stack:
-        notes = preparation.unused_keys(config)
-        config, parent, differing = preparation.starting_point(config)
-        notes += differing
-        preparation.require_divisible(config, world)
-        preparation.require_wandb(config)
-        name = plain_name(run_name or run_folder.run_name(config, parent))
-        folder = Path(config.general.paths.checkpoint_dir) / name
-        found = Found() if force else world.lead(lambda: run_folder.inspect(folder, config))
+        config, parent, notes = preparation.settle(config, world)
+        folder, found = preparation.find_run(config, parent, world, run_name, force=force)
         if found.checkpoint and found.state and found.is_complete(config):
             return Trained(folder, found.checkpoint, found.state.iteration, fresh=False, metrics={})
-
-        data = preparation.open_data(config)
-        run_folder.require_same_data(found, data.identity)
-        if parent is not None:
-            preparation.require_same_vocabulary(parent, data.vocabulary)
-        evaluators = preparation.load_all_evaluators(config, data.vocabulary)
-        model = _make_model(config, parent, world)
+        data, evaluators = preparation.open_everything(config, parent, found)
+        model = preparation.make_model(config, parent, world)
 
         def open_folder() -> Found:
             stack.enter_context(run_folder.locked(folder))
@@ -75,7 +58,7 @@ def train(
             return found
 
         found = world.lead(open_folder)
-        tell = _teller(config, folder, listeners, stack) if world.leads else _silence
+        tell = _teller(config, folder, found, listeners, stack) if world.leads else _silence
         for note in notes:
             tell(Note(note))
         loop = Loop(config, folder, found, model, data, evaluators, world, stop, tell)
@@ -83,22 +66,7 @@ def train(
         return Trained(folder, checkpoint, config.trainer.training.max_iters, fresh=True, metrics=loop.metrics)
 
 
-def _make_model(config: Config, parent: Path | None, world: World) -> Transformer:
-    """The model of the seed, or with the weights of the checkpoint to start from, which rank 0 reads for all."""
-    torch.manual_seed(key64(config.general.seed, "weights"))
-    model = Transformer(config.model, config.trainer.dropout_scheduler.dropout).to(world.device)
-    if parent is not None:
-        world.lead(lambda: _load_parent(model, parent))
-        world.copy_from_lead_(model.parameters())
-    return model
-
-
-def _load_parent(model: Transformer, parent: Path) -> None:
-    require_intact(parent, fix="start from another checkpoint")
-    load_weights(model, parent)
-
-
-def _teller(config: Config, folder: Path, listeners: Sequence[Listener], stack: ExitStack) -> Listener:
+def _teller(config: Config, folder: Path, found: Found, listeners: Sequence[Listener], stack: ExitStack) -> Listener:
     """One function that tells all listeners, those that write into the run's folder among them."""
     everyone = [
         stack.enter_context(metrics_file(folder / run_folder.METRICS)),
@@ -114,6 +82,10 @@ def _teller(config: Config, folder: Path, listeners: Sequence[Listener], stack: 
         from stochastok_cli.training.wandb_log import wandb_run
 
         everyone.append(stack.enter_context(wandb_run(config, folder, tell)))
+    if config.general.logging.tensorboard_log:
+        from stochastok_cli.training.tensorboard_log import tensorboard_run
+
+        everyone.append(stack.enter_context(tensorboard_run(folder, found.state.iteration if found.state else None)))
     return tell
 
 

@@ -247,6 +247,29 @@ def test_the_profiler_leaves_a_trace_and_a_table(configured):
     assert "Self CPU" in (trained.folder / "train.log").read_text()
 
 
+def test_tensorboard_shows_what_the_metrics_file_says_also_after_a_resume(configured):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    asked = ("general.logging.tensorboard_log=true", "trainer.training.max_iters")
+    train(configured(asked[0], f"{asked[1]}=4"))
+    trained = train(configured(asked[0], f"{asked[1]}=8"))
+    shown = EventAccumulator(str(trained.folder / "tensorboard"))
+    shown.Reload()
+    for name in ("train/loss", "validation/bits_per_byte"):
+        recorded = [(line["iteration"], line[name]) for line in metrics(trained.folder) if name in line]
+        assert [(s.step, s.value) for s in shown.Scalars(name)] == [(i, pytest.approx(v)) for i, v in recorded]
+
+
+def test_out_of_memory_says_what_to_lower(configured, monkeypatch):
+    def too_much(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr("stochastok_cli.training.kernels.Reference.add_gradients", too_much)
+    with pytest.raises(UserError, match="micro-batches of 3 windows and reference kernels; lower .*batch_size") as info:
+        train(configured())
+    assert info.value.exit_code == FAILED
+
+
 def test_keep_checkpoints(configured):
     options = ("trainer.training.max_iters=12", "trainer.training.checkpoint_interval=2")
     kept = train(configured(*options, "trainer.training.keep_checkpoints=2"), run_name="two")

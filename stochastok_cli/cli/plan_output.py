@@ -1,0 +1,60 @@
+"""What `stochastok train --plan` prints."""
+
+import dataclasses
+import json
+
+from stochastok_cli.training.events import duration
+from stochastok_cli.training.plan import Plan
+
+
+def plan_json(plan: Plan) -> str:
+    """One object: the plan's fields by their names, and what follows from them."""
+    derived = {
+        "folder": str(plan.folder),
+        "tokens": plan.tokens,
+        "flops": plan.tokens * plan.flops_per_token,
+        "training_seconds": plan.training_seconds,
+        "evaluation_seconds": plan.evaluation_seconds,
+        "seconds": plan.seconds,
+    }
+    return json.dumps({"schema": 1, **dataclasses.asdict(plan), **derived})
+
+
+def plan_table(plan: Plan) -> str:
+    """Lines of a title and what there is to say."""
+    width = max(len(title) for title, _ in _lines(plan))
+    return "\n".join(f"{title:{width}}  {text}" for title, text in _lines(plan))
+
+
+def _lines(plan: Plan) -> list[tuple[str, str]]:
+    where = f"{plan.ranks} × {plan.device}" if plan.ranks > 1 else plan.device
+    epochs = f" ({plan.tokens / plan.dataset_tokens:.2f} epochs)" if plan.dataset_tokens else ""
+    peak = f", {plan.utilization:.0%} of peak" if plan.utilization is not None else ""
+    compiling = f", after {duration(plan.compile_seconds)} of compiling" if plan.compile_seconds >= 1 else ""
+    disk = plan.checkpoints * plan.checkpoint_bytes
+    share = plan.evaluation_seconds / max(plan.seconds, 1e-9)
+    short = "" if disk < plan.disk_free else ": NOT ENOUGH"
+    return [
+        ("run", str(plan.folder)),
+        ("model", f"{plan.parameters:,} parameters"),
+        ("device", f"{where}, {plan.kernels} kernels"),
+        ("training", f"{plan.iterations:,} iterations of {plan.tokens_per_iteration:,} tokens"),
+        ("", f"{plan.tokens:,} tokens{epochs}, {plan.tokens * plan.flops_per_token:.2e} FLOPs"),
+        (
+            "speed",
+            f"{plan.seconds_per_iteration * 1e3:,.1f} ms an iteration, "
+            f"{plan.tokens_per_iteration / plan.seconds_per_iteration:,.0f} tokens/s{peak}{compiling}",
+        ),
+        ("memory", f"{_size(plan.memory)} of {_size(plan.memory_total)}"),
+        (
+            "disk",
+            f"{plan.checkpoints} checkpoints of {_size(plan.checkpoint_bytes)}; {_size(plan.disk_free)} free{short}",
+        ),
+        ("evaluation", f"{plan.evaluations} times {plan.seconds_per_evaluation:.1f} s, {share:.0%} of the time"),
+        ("time", f"{duration(plan.training_seconds)} training + {duration(plan.evaluation_seconds)} evaluation"),
+        ("", f"= {duration(plan.seconds)}"),
+    ]
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.0f} MiB"

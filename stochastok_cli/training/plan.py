@@ -1,0 +1,212 @@
+"""`plan`, which `stochastok train --plan` calls: what a run will take, measured on this machine. Nothing is written."""
+
+import dataclasses
+import math
+import os
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from stochastok_cli.config import Config, TrainingConfig
+from stochastok_cli.data.windows import CorpusWindows
+from stochastok_cli.evaluation import Evaluator, counts, evaluate
+from stochastok_cli.training import costs, preparation, schedule
+from stochastok_cli.training.distributed import World, device_name, join
+from stochastok_cli.training.feed import feed
+from stochastok_cli.training.preparation import Data
+from stochastok_cli.training.step import TrainingStep, memory_enough_for
+from stochastok_cli.training.validation import Validation
+
+SECONDS = 5.0  # for which iterations are measured, where one is shorter
+VALIDATION_BATCHES = 4  # measured, for each rank
+QUESTIONS = 50  # measured, of each benchmark
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is left of a run, and what it takes."""
+
+    folder: Path
+    device: str
+    ranks: int
+    kernels: str
+    parameters: int
+    iterations: int  # left to do
+    tokens_per_iteration: int
+    dataset_tokens: int | None  # None for rows of questions, which have no fixed number
+    flops_per_token: int
+    compile_seconds: float
+    seconds_per_iteration: float
+    utilization: float | None  # of the GPUs' peak
+    memory: int  # bytes, the most that rank 0 held: on its GPU, or of the process on a CPU
+    memory_total: int  # bytes of the GPU, or of the machine
+    checkpoint_bytes: int
+    checkpoints: int  # on disk at once at most, the one being written included
+    disk_free: int  # bytes, where the run's folder will be
+    evaluations: int
+    seconds_per_evaluation: float
+
+    @property
+    def tokens(self) -> int:
+        return self.iterations * self.tokens_per_iteration
+
+    @property
+    def training_seconds(self) -> float:
+        return self.compile_seconds + self.iterations * self.seconds_per_iteration
+
+    @property
+    def evaluation_seconds(self) -> float:
+        return self.evaluations * self.seconds_per_evaluation
+
+    @property
+    def seconds(self) -> float:
+        """All of it but the writing of checkpoints."""
+        return self.training_seconds + self.evaluation_seconds
+
+
+def plan(config: Config, *, run_name: str | None = None, force: bool = False) -> Plan:
+    """Opens and checks all that `train` would, and measures a few iterations and a part of an evaluation.
+
+    On several ranks all call it, and all get the same. Raises what `train` would.
+    """
+    with join(config.general.device) as world:
+        config, parent, _ = preparation.settle(config, world)
+        folder, found = preparation.find_run(config, parent, world, run_name, force=force)
+        data, evaluators = preparation.open_everything(config, parent, found)
+        model = preparation.make_model(config, parent, world)
+        start = found.state.iteration if found.state else 0
+        training = config.trainer.training
+
+        measured = config if world.device.type == "cuda" else _one_micro_batch(config, world)
+        step = TrainingStep(model, measured, world)
+        compile_seconds, seconds = _measure_iterations(step, measured, data, world)
+        seconds *= training.gradient_accumulation_steps / measured.trainer.training.gradient_accumulation_steps
+        per_evaluation = _measure_evaluation(step, config, data, evaluators, world)
+        due = [i for i in range(start, training.max_iters + 1) if schedule.evaluation_is_due(i, training)]
+        pending = found.state is None or found.state.evaluation_pending
+        tokens = costs.tokens_per_iteration(config)
+        parameters = model.num_parameters()
+        memory, memory_total = _memory(world.device)
+        return Plan(
+            folder=folder,
+            device=device_name(world.device),
+            ranks=world.size,
+            kernels=step.kernels.name,
+            parameters=parameters,
+            iterations=training.max_iters - start,
+            tokens_per_iteration=tokens,
+            dataset_tokens=len(data.train.ids) if isinstance(data.train, CorpusWindows) else None,
+            flops_per_token=costs.flops_per_token(config.model),
+            compile_seconds=compile_seconds,
+            seconds_per_iteration=seconds,
+            utilization=costs.utilization(tokens / seconds, config, world),
+            memory=memory,
+            memory_total=memory_total,
+            checkpoint_bytes=costs.checkpoint_bytes(parameters),
+            checkpoints=_checkpoints_at_once(start, training),
+            disk_free=shutil.disk_usage(_existing(folder)).free,
+            evaluations=len(due) - (start in due and not pending),
+            seconds_per_evaluation=per_evaluation,
+        )
+
+
+def _one_micro_batch(config: Config, world: World) -> Config:
+    """An iteration of one micro-batch for each rank: on a CPU a whole one may take many minutes."""
+    training = dataclasses.replace(config.trainer.training, gradient_accumulation_steps=world.size)
+    return dataclasses.replace(config, trainer=dataclasses.replace(config.trainer, training=training))
+
+
+def _measure_iterations(step: TrainingStep, config: Config, data: Data, world: World) -> tuple[float, float]:
+    """Seconds to compile (0 on a CPU), and seconds of an iteration, as rank 0 saw them."""
+    training = config.trainer.training
+    places = [micro_step * training.batch_size for micro_step in world.share(training.gradient_accumulation_steps)]
+    done = 0
+
+    def iterate(count: int) -> float:
+        nonlocal done
+        first, done = done, done + count
+        keys = [(iteration, place) for iteration in range(first, done) for place in places]
+        with closing(feed(data.train, keys, training.batch_size, world.device)) as batches:
+
+            def run() -> None:
+                for iteration in range(first, done):
+                    step(iteration, batches)
+
+            return _timed(run, world) / count
+
+    with memory_enough_for(step.kernels, training):
+        first = iterate(1)
+        each = iterate(1) if world.device.type == "cuda" else first
+        compile_seconds = first - each
+        more = world.lead(lambda: math.ceil(SECONDS / each))
+        each = iterate(more) if more > 1 else each
+    return world.lead(lambda: (max(compile_seconds, 0.0), each))
+
+
+def _measure_evaluation(
+    step: TrainingStep, config: Config, data: Data, evaluators: list[Evaluator], world: World
+) -> float:
+    """Seconds of an evaluation: a part of it is made twice, the first time to warm up."""
+    full = config.trainer.training
+    part = dataclasses.replace(full, eval_iters=min(full.eval_iters, VALIDATION_BATCHES * world.size))
+    validation = Validation(data.val, part, world, None)
+
+    def validate() -> float:
+        return _timed(lambda: validation(step.model, step.kernels.forward), world)
+
+    validate()
+    seconds = validate() * full.eval_iters / part.eval_iters
+    fewer = tuple(
+        dataclasses.replace(e, num_samples=min(e.num_samples or QUESTIONS, QUESTIONS)) for e in config.trainer.eval
+    )
+    sampled = preparation.load_all_evaluators(
+        dataclasses.replace(config, trainer=dataclasses.replace(config.trainer, eval=fewer)), data.vocabulary
+    )
+    mine = 0.0
+    for i in world.share(len(evaluators)):
+        ask = _asking(step, sampled[i])
+        _timed(ask, world)
+        (all_of_them, *_), (some, *_) = counts([evaluators[i]]).values(), counts([sampled[i]]).values()
+        mine += _timed(ask, world) * all_of_them / some
+    return seconds + max(world.gather(mine))
+
+
+def _asking(step: TrainingStep, evaluator: Evaluator) -> Callable[[], object]:
+    return lambda: evaluate(step.model, [evaluator])
+
+
+def _timed(work: Callable[[], object], world: World) -> float:
+    world.synchronize()
+    began = time.monotonic()
+    work()
+    world.synchronize()
+    return time.monotonic() - began
+
+
+def _memory(device: torch.device) -> tuple[int, int]:
+    """Bytes held at most, and bytes that there are."""
+    held = costs.peak_memory(device)
+    if held is not None:
+        return held, torch.cuda.get_device_properties(device).total_memory
+    unit = 1 if sys.platform == "darwin" else 1024
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return resident, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _checkpoints_at_once(start: int, training: TrainingConfig) -> int:
+    """How many are on disk when there are most: those that are kept, the best one, and the one being written."""
+    written = sum(schedule.checkpoint_is_due(done, training) for done in range(start + 1, training.max_iters + 1))
+    kept = written if training.keep_checkpoints is None else training.keep_checkpoints + 2
+    return min(written, kept)
+
+
+def _existing(folder: Path) -> Path:
+    """The folder or the nearest one above it that exists."""
+    return next(f for f in (folder.absolute(), *folder.absolute().parents) if f.exists())

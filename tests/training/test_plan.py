@@ -1,0 +1,79 @@
+"""`--plan`: what it foresees against what the run then does."""
+
+import json
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from stochastok_cli.model.transformer import Transformer
+from stochastok_cli.training import events
+from stochastok_cli.training.costs import flops_per_token, matrix_parameters
+from stochastok_cli.training.plan import plan
+from stochastok_cli.training.train import train
+from tests.training.test_ranks import launched
+
+MCQ = "trainer.eval=[{evaluator:mcq,num_samples:10,benchmarks:[langgame-val]}]"
+UNEVEN = ("trainer.training.max_iters=10", "trainer.training.eval_interval=3", "trainer.training.checkpoint_interval=2")
+
+
+def test_the_run_is_as_planned(configured, tmp_path):
+    config = configured(*UNEVEN, MCQ)
+    planned = plan(config)
+    assert not (tmp_path / "runs").exists()  # nothing was written
+    seen = []
+    trained = train(config, listeners=[seen.append])
+    started = next(event for event in seen if isinstance(event, events.Started))
+    assert planned.folder == trained.folder
+    assert planned.parameters == started.parameters
+    assert (planned.tokens_per_iteration, planned.tokens) == (started.tokens_per_iteration, 10 * 3 * 4 * 24)
+    assert planned.evaluations == sum(isinstance(event, events.Evaluated) for event in seen)
+    assert planned.checkpoints == 5  # all that are written: 3, the best and the one being written
+    on_disk = sum((trained.checkpoint / name).stat().st_size for name in ("model.safetensors", "optimizer.safetensors"))
+    assert planned.checkpoint_bytes == pytest.approx(on_disk, rel=0.15)  # and some kB of headers
+    assert planned.seconds == pytest.approx(10 * planned.seconds_per_iteration + 5 * planned.seconds_per_evaluation)
+    assert planned.seconds_per_iteration > 0 and planned.seconds_per_evaluation > 0
+    assert planned.memory < planned.memory_total
+
+
+def test_of_a_run_that_was_stopped_the_rest_is_planned(configured):
+    train(configured("trainer.training.max_iters=4"))
+    rest = plan(configured(*UNEVEN[:1], "trainer.training.eval_interval=4"))
+    assert rest.iterations == 6
+    assert rest.evaluations == 2  # after 8 and after 10: the one after 4 was made
+
+
+def test_operations_are_those_of_the_products(configured):
+    """Counted by torch while it computes: 2 for a multiplication and addition, the backward pass twice that."""
+    model = Transformer(configured("model.context_window=128").model)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # as products, the masked half too
+        hidden = model(torch.zeros(2, 128, dtype=torch.int64))
+        model.logits(hidden)
+    products = 2 * matrix_parameters(model.config)
+    attention = 2 * flops_per_token(model.config) / 6 - products
+    assert counter.get_total_flops() / 256 == pytest.approx(products + 2 * attention)
+
+
+def test_the_command_prints_a_table_or_an_object(command, tmp_path):
+    table = command("--plan", MCQ)
+    assert table.returncode == 0, table.stderr
+    titles = [line.split()[0] for line in table.stdout.splitlines() if not line.startswith(" ")]
+    assert titles == ["run", "model", "device", "training", "speed", "memory", "disk", "evaluation", "time"]
+    found = json.loads(command("--plan", "--json", "--quiet", "trainer.training.max_iters=2").stdout)
+    assert (found["schema"], found["iterations"], found["ranks"], found["device"]) == (1, 2, 1, "CPU")
+    assert found["flops"] == found["tokens"] * found["flops_per_token"]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_several_ranks_plan_together_and_one_speaks(config_file):
+    process = launched(config_file, 2, "--plan", "--json", "--quiet", MCQ)
+    out, error = process.communicate(timeout=100)
+    assert process.returncode == 0, error
+    assert json.loads(out)["ranks"] == 2
+
+
+def test_what_training_would_refuse_the_plan_refuses(command):
+    refused = command("--plan", "model.vocab_size=100")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "of 2,048 entries" in refused.stderr
