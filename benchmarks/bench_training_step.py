@@ -1,6 +1,6 @@
-"""Training iterations of the shipped model on one GPU: the fused kernels, and a compiled baseline beside them.
+"""Training iterations of the shipped model on one GPU: the fused and reference kernels, and a compiled baseline.
 
-    python benchmarks/bench_training_step.py                  # both, on pretraining-like and on packed instruction data
+    python benchmarks/bench_training_step.py                  # all; the fused ones on packed instruction data too
     python benchmarks/bench_training_step.py --profile        # where the fused step's time goes as well
 
 An iteration is 480 windows of 512 tokens, forward and backward pass with dropout 0.1, clipping and AdamW. Token ids
@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from stochastok_cli.config import ModelConfig
+from stochastok_cli.config import GeneralConfig, ModelConfig
 from stochastok_cli.model.attention import rotary_table
 from stochastok_cli.model.transformer import NORM_EPS, Transformer
 
@@ -106,6 +106,31 @@ def fused(packed: bool, micro_batch: int | None, head_chunk: int) -> Callable[[]
         loss = step.loss_and_gradients(ids, token_weights, first_visible, keys, accumulate=False, counted=counted)
         optimizer.update(RATE)
         return loss
+
+    return iterate
+
+
+# ------------------------------------------------------------------------------------------------ the other kernels
+
+
+def reference(micro_batches: int = 8) -> Callable[[], Tensor]:
+    """What `general.kernels=reference` does: the readable modules, compiled, without dividing anything by hand."""
+    from stochastok_cli.config import Config
+    from stochastok_cli.training.distributed import World
+    from stochastok_cli.training.feed import DeviceBatch
+    from stochastok_cli.training.step import TrainingStep
+
+    config = Config(general=GeneralConfig(kernels="reference"))
+    torch.manual_seed(0)
+    step = TrainingStep(Transformer(config.model, DROPOUT).cuda(), config, World(0, 1, torch.device("cuda", 0)))
+    rows = WINDOWS // micro_batches
+    weights = torch.full((rows, LENGTH), 1 / LENGTH, device="cuda")
+    batches = [DeviceBatch(ids, None, weights, weights.numel()) for ids in zipf_ids(WINDOWS, LENGTH + 1).split(rows)]
+    iteration = itertools.count()
+
+    def iterate() -> Tensor:
+        step(next(iteration), iter(batches))
+        return step.gradients.loss
 
     return iterate
 
@@ -233,7 +258,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=50)
     parser.add_argument("--micro-batch", type=int, help="windows; all at once if absent")
     parser.add_argument("--head-chunk", type=int, default=122_880, help="rows whose logits are held at once")
-    parser.add_argument("--only", choices=["baseline", "pretraining", "instruction"])
+    parser.add_argument("--only", choices=["baseline", "reference", "pretraining", "instruction"])
     parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
@@ -248,6 +273,13 @@ def main() -> None:
                 print_profile(iterate)
             del iterate
             torch.cuda.empty_cache()
+    if options.only in (None, "reference"):
+        iterate = reference()
+        report("reference, pretraining", measure(iterate, options.iterations // 2))
+        if options.profile:
+            print_profile(iterate)
+        del iterate
+        torch.cuda.empty_cache()
     if options.only in (None, "baseline"):
         base = report("baseline, pretraining", measure(baseline(), options.iterations // 2))
         for kind, tokens in speed.items():

@@ -100,8 +100,10 @@ class SelfAttention(nn.Module):
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
     """softmax(q kᵀ / √h) v with dropout on the weights: `[B, H, T, h]`; without a mask, causal where T > 1."""
     # On CUDA only the flash kernel lets query heads share a key head, and it takes 16-bit types and no mask. Asked to
-    # share, the rest falls back to the slow kernel that holds every weight; so the key heads are repeated for it.
-    shares = not q.is_cuda or (mask is None and q.dtype in (torch.bfloat16, torch.float16))
+    # share, the rest falls back to the slow kernel that holds every weight; so the key heads are repeated for it. So
+    # they are for training, where cuDNN's kernel is the faster (see training/kernels.py).
+    flash = mask is None and q.dtype in (torch.bfloat16, torch.float16) and not torch.is_grad_enabled()
+    shares = not q.is_cuda or flash
     if not shares:
         group_size = q.shape[1] // k.shape[1]
         k, v = k.repeat_interleave(group_size, dim=1), v.repeat_interleave(group_size, dim=1)

@@ -6,6 +6,7 @@ nothing of that size is kept for the backward pass. Under autocast the products 
 and all sums are float32.
 """
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CHUNK_ELEMENTS = 2**27  # float32 log-probabilities held at once: 512 MiB
+CHUNK_BYTES = 2**29  # of logits held at once, and as much for their gradient
 ALIGNMENT = 64  # rows and vocabulary entries; an odd width such as 50,257 sends 16-bit products to slow GPU kernels
 
 
@@ -51,8 +52,8 @@ def token_log_likelihoods(hidden: Tensor, weight: Tensor, targets: Tensor, *, ch
     """log P(target), natural, float32 `[N]`: of `hidden` `[N, D]`, `weight` `[V, D]`, int64 `targets` `[N]`."""
     found = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
     hidden, padded = _operands(hidden, weight)
-    for chunk in _chunks(len(targets), len(padded), chunk_rows):
-        log_p = _log_probabilities(hidden[chunk], padded, len(weight))
+    for chunk in _chunks(len(targets), padded, chunk_rows):
+        log_p = torch.log_softmax(_logits(hidden[chunk], padded, len(weight)), dim=-1, dtype=torch.float32)
         found[chunk] = log_p.gather(1, targets[chunk, None]).squeeze(1)
     return found
 
@@ -68,12 +69,12 @@ class _HeadLoss(torch.autograd.Function):
         loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
         hidden_grad = torch.empty_like(hidden)
         weight_grad = torch.zeros(padded.shape, dtype=torch.float32, device=hidden.device)
-        for chunk in _chunks(len(targets), len(padded), chunk_rows):
-            log_p = _log_probabilities(x[chunk], padded, len(weight))
+        softmax = _compiled_softmax() if hidden.is_cuda else _softmax
+        for chunk in _chunks(len(targets), padded, chunk_rows):
             target, token_weight = targets[chunk, None], token_weights[chunk, None]
-            loss -= (token_weight * log_p.gather(1, target)).sum()
-            # d loss / d logits = token_weight * (p - one_hot(target))
-            logit_grad = log_p.exp_().mul_(token_weight).scatter_add_(1, target, -token_weight).to(x.dtype)
+            likelihood, logit_grad = softmax(_logits(x[chunk], padded, len(weight)), target, token_weight)
+            loss -= (token_weight * likelihood).sum()
+            logit_grad.scatter_(1, target, (token_weight * likelihood.expm1()).to(x.dtype))
             hidden_grad[chunk] = logit_grad @ padded
             weight_grad += logit_grad.T @ x[chunk]
         ctx.save_for_backward(hidden_grad, weight_grad[: len(weight)].to(weight.dtype))
@@ -86,6 +87,22 @@ class _HeadLoss(torch.autograd.Function):
         return hidden_grad * grad, weight_grad * grad, None, None, None
 
 
+def _softmax(logits: Tensor, target: Tensor, token_weight: Tensor) -> tuple[Tensor, Tensor]:
+    """log P(target), float32 `[C, 1]`, and `[C, padded V]` what is, but at the target, the gradient of the logits.
+
+    That gradient is `token_weight * (p - one_hot(target))`. At the target it is left to the caller, who has a better
+    way to 1 - p than the difference of rounded numbers.
+    """
+    log_p = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
+    return log_p.gather(1, target), log_p.exp_().mul_(token_weight).to(logits.dtype)
+
+
+@functools.cache
+def _compiled_softmax() -> Any:
+    """On a GPU torch makes two passes over the logits of what are six."""
+    return torch.compile(_softmax, dynamic=True)
+
+
 def _operands(hidden: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Both factors in the type in which products run here, the weight with rows of zeros up to the alignment."""
     device = hidden.device.type
@@ -93,16 +110,16 @@ def _operands(hidden: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     return hidden.to(dtype), F.pad(weight.to(dtype), (0, 0, 0, -len(weight) % ALIGNMENT))
 
 
-def _chunks(rows: int, vocab_size: int, chunk_rows: int | None) -> Iterator[slice]:
+def _chunks(rows: int, weight: Tensor, chunk_rows: int | None) -> Iterator[slice]:
     """Consecutive slices of `range(rows)`, as long as the bound on memory allows if no length is given."""
     if chunk_rows is None:
-        chunk_rows = max(CHUNK_ELEMENTS // vocab_size // ALIGNMENT, 1) * ALIGNMENT
+        chunk_rows = max(CHUNK_BYTES // (len(weight) * weight.element_size()) // ALIGNMENT, 1) * ALIGNMENT
     for first in range(0, rows, chunk_rows):
         yield slice(first, first + chunk_rows)
 
 
-def _log_probabilities(hidden: Tensor, padded_weight: Tensor, vocab_size: int) -> Tensor:
-    """Log-softmax of the logits, float32 `[C, padded V]`; the entries that pad the vocabulary have probability 0."""
+def _logits(hidden: Tensor, padded_weight: Tensor, vocab_size: int) -> Tensor:
+    """`[C, padded V]`; the entries that pad the vocabulary are impossible."""
     logits = hidden @ padded_weight.T
     logits[:, vocab_size:] = -torch.inf
-    return torch.log_softmax(logits, dim=-1, dtype=torch.float32)
+    return logits

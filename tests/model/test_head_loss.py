@@ -114,15 +114,15 @@ def test_bfloat16_autocast_multiplies_in_bfloat16_and_sums_in_float32():
 
 
 def test_logits_of_all_rows_are_never_held(monkeypatch):
-    monkeypatch.setattr(module, "CHUNK_ELEMENTS", 64 * 8192)
+    monkeypatch.setattr(module, "CHUNK_BYTES", 4 * 64 * 8192)
     shapes = []
-    whole = module._log_probabilities
+    whole = module._logits
 
     def watched(*arguments):
         shapes.append((result := whole(*arguments)).shape)
         return result
 
-    monkeypatch.setattr(module, "_log_probabilities", watched)
+    monkeypatch.setattr(module, "_logits", watched)
     head_loss(*batch(200, 8192))
     assert shapes == [(64, 8192)] * 3 + [(8, 8192)]
 
