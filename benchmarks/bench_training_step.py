@@ -85,13 +85,13 @@ def report(name: str, measured: tuple[float, float, float], dense: bool = True) 
 # ------------------------------------------------------------------------------------------------ the fused step
 
 
-def fused(packed: bool, micro_batch: int | None, head_chunk: int) -> Callable[[], Tensor]:
+def fused(packed: bool, micro_batch: int | None, head_chunk: int, fp8: bool = False) -> Callable[[], Tensor]:
     from stochastok_cli.model.fused.adamw import FusedAdamW
     from stochastok_cli.model.fused.step import FusedStep
 
     torch.manual_seed(0)
     model = Transformer(ModelConfig(), DROPOUT).cuda()
-    step = FusedStep(model, DROPOUT, micro_batch=micro_batch, head_chunk=head_chunk)
+    step = FusedStep(model, DROPOUT, micro_batch=micro_batch, head_chunk=head_chunk, fp8_logits=fp8)
     optimizer = FusedAdamW(step, betas=BETAS, eps=EPS, weight_decay=DECAY, grad_clip=CLIP)
     ids = zipf_ids(WINDOWS, LENGTH + 1)
     if packed:
@@ -258,16 +258,16 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=50)
     parser.add_argument("--micro-batch", type=int, help="windows; all at once if absent")
     parser.add_argument("--head-chunk", type=int, default=122_880, help="rows whose logits are held at once")
-    parser.add_argument("--only", choices=["baseline", "reference", "pretraining", "instruction"])
+    parser.add_argument("--only", choices=["baseline", "reference", "pretraining", "instruction", "fp8"])
     parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
 
     speed = {}
-    kinds = {"pretraining": False, "instruction": True}
-    for kind, packed in kinds.items():
+    kinds = {"pretraining": (False, False), "instruction": (True, False), "fp8": (False, True)}
+    for kind, (packed, fp8) in kinds.items():
         if options.only in (None, kind):
-            iterate = fused(packed, options.micro_batch, options.head_chunk)
+            iterate = fused(packed, options.micro_batch, options.head_chunk, fp8)
             speed[kind] = report(f"fused, {kind}", measure(iterate, options.iterations), dense=not packed)
             if options.profile:
                 print_profile(iterate)

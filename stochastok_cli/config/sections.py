@@ -76,6 +76,7 @@ class TrainingConfig:
     checkpoint_interval: int = 1000  # iterations
     keep_checkpoints: int | None = 3  # the latest so many and the best by validation loss are kept; null keeps all
     run_profiler: bool = False
+    fp8_logits: bool = False  # the logits' product in 8-bit floats: fused kernels only, and not quite the same loss
 
 
 @dataclass(frozen=True)

@@ -45,14 +45,23 @@ class Kernels(Protocol):
 
 
 def choose_kernels(model: Transformer, config: Config, device: torch.device) -> Kernels:
-    """What `general.kernels` asks for; `auto` takes the fused ones where they can run.
+    """What `general.kernels` asks for; `auto` takes the fused ones where they can run."""
+    return Fused(model, config) if takes_fused(config, device) else Reference(model, config, device)
 
-    Raises UserError if they are asked for and can't.
-    """
+
+def takes_fused(config: Config, device: torch.device) -> bool:
+    """Whether the run will use the fused kernels. Raises UserError if they are asked for and can't run."""
     wanted, hindrance = config.general.kernels, supported(config.model, device)
     if wanted == "fused" and hindrance:
         raise UserError(f"general.kernels is fused, but {hindrance}", fix="set general.kernels=auto")
-    return Reference(model, config, device) if wanted == "reference" or hindrance else Fused(model, config)
+    fused = wanted != "reference" and not hindrance
+    if config.trainer.training.fp8_logits and not fused:
+        raise UserError(
+            "trainer.training.fp8_logits is true, which only the fused kernels know, and "
+            + (hindrance or "general.kernels is reference"),
+            fix="set it to false",
+        )
+    return fused
 
 
 class Reference:
@@ -89,7 +98,8 @@ class Fused:
         from stochastok_cli.model.fused.step import FusedStep
 
         self.config = config
-        self.step = FusedStep(model, config.trainer.dropout_scheduler.dropout)
+        fp8 = config.trainer.training.fp8_logits
+        self.step = FusedStep(model, config.trainer.dropout_scheduler.dropout, fp8_logits=fp8)
         self.forward = self.step.hidden_states
 
     def add_gradients(self, iteration: int, micro_steps: Sequence[int], batches: Iterator[DeviceBatch]) -> Tensor:

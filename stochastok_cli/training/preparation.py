@@ -24,6 +24,7 @@ from stochastok_cli.tokens.vocabulary import Vocabulary, load_vocabulary
 from stochastok_cli.training import run_folder
 from stochastok_cli.training.checkpoints import require_intact, resolve_checkpoint
 from stochastok_cli.training.distributed import World
+from stochastok_cli.training.kernels import takes_fused
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,13 @@ class Data:
 def settle(config: Config, world: World) -> tuple[Config, Path | None, list[str]]:
     """The configuration as it will be run, the folder of the checkpoint to start from, and notes for the user.
 
-    Raises UserError if the ranks can't divide the work, or if something that is asked for is not installed.
+    Raises UserError if the ranks can't divide the work, if the device can't run the kernels that are asked for, or if
+    something is not installed.
     """
     notes = unused_keys(config)
     config, parent, differing = starting_point(config)
     require_divisible(config, world)
+    takes_fused(config, world.device)
     require_logger(config)
     return config, parent, notes + differing
 

@@ -9,6 +9,9 @@ their maximum, which would need all of them. Then the logits' product itself can
 
 for a token of weight w: two more plain products. `l - l_y` is cut at 64, where E, its sum over the vocabulary and all
 products of them are still far from the end of bfloat16's range: a token that is off by more than that counts as 64.
+
+With `fp8` the logits' product, and it alone, takes rows of 8-bit floats (e4m3), each divided by a scale of its own that
+brings its largest entry to the end of their range; the labels' logits are of the same numbers.
 """
 
 import math
@@ -32,19 +35,37 @@ ROWS = 8
 # (flattened loops); the epilogue goes in two halves, because a whole float32 tile has no room beside the stages.
 # 32 row tiles walk over the vocabulary together: their rows (4 MiB) stay in L2 while the weight streams by.
 TILE = {"block_m": 128, "block_n": 256, "block_k": 64, "group": 32}
+FP8_TILE = {**TILE, "block_k": 128}  # the same bytes
+FP8_LARGEST = tl.constexpr(448.0)
 VOCAB_ALIGNMENT = TILE["block_n"]
 
 
 @triton.jit(do_not_specialize=["row_count"])
+def _to_fp8(x_ptr, out_ptr, scale_ptr, row_count, width: tl.constexpr, block: tl.constexpr, rows: tl.constexpr):
+    row, column = tl.program_id(0) * rows + tl.arange(0, rows), tl.arange(0, block)
+    inside = (row < row_count)[:, None] & (column < width)[None, :]
+    offset = row.to(tl.int64)[:, None] * width + column[None, :]
+    x = tl.load(x_ptr + offset, mask=inside, other=0.0).to(tl.float32)
+    scale = tl.maximum(tl.max(tl.abs(x), 1) / FP8_LARGEST, 1e-30)
+    tl.store(scale_ptr + row, scale, mask=row < row_count)
+    tl.store(out_ptr + offset, (x / scale[:, None]).to(out_ptr.dtype.element_ty), mask=inside)
+
+
+@triton.jit(do_not_specialize=["row_count"])
 def _label_logits(
-    hidden_ptr, weight_ptr, target_ptr, out_ptr, row_count, width: tl.constexpr, block: tl.constexpr, rows: tl.constexpr
-):
+    hidden_ptr, weight_ptr, hidden_scale_ptr, weight_scale_ptr, target_ptr, out_ptr, row_count, width: tl.constexpr,
+    block: tl.constexpr, rows: tl.constexpr, fp8: tl.constexpr,
+):  # fmt: skip
     row, column = tl.program_id(0) * rows + tl.arange(0, rows), tl.arange(0, block)
     inside = (row < row_count)[:, None] & (column < width)[None, :]
     target = tl.load(target_ptr + row, mask=row < row_count, other=0).to(tl.int64)
     hidden = tl.load(hidden_ptr + row.to(tl.int64)[:, None] * width + column[None, :], mask=inside, other=0.0)
     weight = tl.load(weight_ptr + target[:, None] * width + column[None, :], mask=inside, other=0.0)
-    tl.store(out_ptr + row, tl.sum(hidden.to(tl.float32) * weight.to(tl.float32), 1), mask=row < row_count)
+    logit = tl.sum(hidden.to(tl.float32) * weight.to(tl.float32), 1)
+    if fp8:
+        logit *= tl.load(hidden_scale_ptr + row, mask=row < row_count, other=0.0)
+        logit *= tl.load(weight_scale_ptr + target, mask=row < row_count, other=0.0)
+    tl.store(out_ptr + row, logit, mask=row < row_count)
 
 
 @triton.jit
@@ -61,9 +82,9 @@ def _shifted_exp(logits, label_logit, label, columns):
 
 @triton.jit(do_not_specialize=["row_count"])
 def _exp_logits(
-    hidden_desc, weight_desc, exp_desc, target_ptr, label_logit_ptr, partial_ptr, row_count, vocab: tl.constexpr,
-    padded: tl.constexpr, depth: tl.constexpr, block_m: tl.constexpr, block_n: tl.constexpr, block_k: tl.constexpr,
-    group: tl.constexpr,
+    hidden_desc, weight_desc, exp_desc, hidden_scale_ptr, weight_scale_ptr, target_ptr, label_logit_ptr, partial_ptr,
+    row_count, vocab: tl.constexpr, padded: tl.constexpr, depth: tl.constexpr, fp8: tl.constexpr,
+    block_m: tl.constexpr, block_n: tl.constexpr, block_k: tl.constexpr, group: tl.constexpr,
 ):  # fmt: skip
     half: tl.constexpr = block_n // 2
     row_tiles, column_tiles = tl.cdiv(row_count, block_m), padded // block_n
@@ -73,6 +94,9 @@ def _exp_logits(
         for k in range(0, depth, block_k):
             logits = tl.dot(hidden_desc.load([m * block_m, k]), weight_desc.load([n * block_n, k]).T, logits)
         row = m * block_m + tl.arange(0, block_m)
+        if fp8:
+            logits *= tl.load(hidden_scale_ptr + row, mask=row < row_count, other=0.0)[:, None]
+            logits *= tl.load(weight_scale_ptr + n * block_n + tl.arange(0, block_n))[None, :]
         label_logit = tl.load(label_logit_ptr + row, mask=row < row_count, other=0.0)
         label = tl.load(target_ptr + row, mask=row < row_count, other=0) - n * block_n
         columns = vocab - n * block_n
@@ -134,8 +158,10 @@ def _finish_gradients(
 class FusedHead:
     """The loss on a head of `vocab` entries and depth D, and its gradients, for up to `chunk` rows at a time."""
 
-    def __init__(self, vocab: int, depth: int, chunk: int, dtype: torch.dtype, device: torch.device) -> None:
-        self.vocab, self.chunk = vocab, chunk
+    def __init__(
+        self, vocab: int, depth: int, chunk: int, dtype: torch.dtype, device: torch.device, *, fp8: bool = False
+    ) -> None:
+        self.vocab, self.chunk, self.fp8 = vocab, chunk, fp8
         self.padded = triton.cdiv(vocab, VOCAB_ALIGNMENT) * VOCAB_ALIGNMENT
         self.programs = 1 if device.type == "cpu" else torch.cuda.get_device_properties(device).multi_processor_count
         self.exp = torch.empty(chunk, self.padded, dtype=dtype, device=device)
@@ -143,6 +169,11 @@ class FusedHead:
         self.partial = torch.empty(self.padded // TILE["block_n"] * chunk, device=device)
         self.weight_grad = torch.empty(self.padded, depth, device=device)
         self.label_logit, self.total = torch.empty(2, chunk, device=device)
+        if fp8:
+            self.hidden_fp8 = torch.empty(chunk, depth, dtype=torch.float8_e4m3fn, device=device)
+            self.weight_fp8 = torch.empty(self.padded, depth, dtype=torch.float8_e4m3fn, device=device)
+        self.hidden_scale = torch.empty(chunk if fp8 else 1, device=device)
+        self.weight_scale = torch.empty(self.padded if fp8 else 1, device=device)
 
     def __call__(
         self, hidden: Tensor, weight: Tensor, targets: Tensor, token_weights: Tensor, grad: Tensor, weight_grad: Tensor
@@ -154,6 +185,8 @@ class FusedHead:
         """
         losses = torch.empty_like(token_weights)
         self.weight_grad.zero_()
+        if self.fp8:
+            _rows_to_fp8(weight, self.weight_fp8, self.weight_scale)
         for first in range(0, len(hidden), self.chunk):
             part = slice(first, first + self.chunk)
             self._chunk(hidden[part], weight, targets[part], token_weights[part], grad[part], losses[part])
@@ -164,16 +197,23 @@ class FusedHead:
         self, hidden: Tensor, weight: Tensor, targets: Tensor, token_weights: Tensor, grad: Tensor, losses: Tensor,
     ) -> None:  # fmt: skip
         rows, width = hidden.shape
-        block, grid, tile = triton.next_power_of_2(width), (triton.cdiv(rows, ROWS),), TILE
+        block, grid, tile = triton.next_power_of_2(width), (triton.cdiv(rows, ROWS),), FP8_TILE if self.fp8 else TILE
         exp, scaled = self.exp[:rows], self.scaled[:rows]
-        _label_logits[grid](hidden, weight, targets, self.label_logit, rows, width, block, ROWS, num_warps=4)
+        left, right = hidden, weight
+        if self.fp8:
+            left, right = self.hidden_fp8[:rows], self.weight_fp8
+            _rows_to_fp8(hidden, left, self.hidden_scale)
+        scales = self.hidden_scale, self.weight_scale
+        _label_logits[grid](
+            left, right, *scales, targets, self.label_logit, rows, width, block, ROWS, self.fp8, num_warps=4
+        )
         parts = self.padded // tile["block_n"]
         _exp_logits[(min(self.programs, triton.cdiv(rows, tile["block_m"]) * parts),)](
-            TensorDescriptor.from_tensor(hidden, [tile["block_m"], tile["block_k"]]),
-            TensorDescriptor.from_tensor(weight, [tile["block_n"], tile["block_k"]]),
+            TensorDescriptor.from_tensor(left, [tile["block_m"], tile["block_k"]]),
+            TensorDescriptor.from_tensor(right, [tile["block_n"], tile["block_k"]]),
             TensorDescriptor.from_tensor(exp, [tile["block_m"], tile["block_n"] // 2]),
-            targets, self.label_logit, self.partial, rows, self.vocab, self.padded, width, **tile, num_warps=8,
-            num_stages=4,
+            *scales, targets, self.label_logit, self.partial, rows, self.vocab, self.padded, width, self.fp8, **tile,
+            num_warps=8, num_stages=4,
         )  # fmt: skip
         _loss_and_scaled[grid](
             hidden, self.partial, token_weights, self.total, scaled, losses, rows, parts, width, block, ROWS,
@@ -186,3 +226,8 @@ class FusedHead:
             hidden, weight, targets, token_weights, self.total, grad, self.weight_grad, rows, width, block, ROWS,
             num_warps=4,
         )  # fmt: skip
+
+
+def _rows_to_fp8(x: Tensor, out: Tensor, scale: Tensor) -> None:
+    rows, width = x.shape
+    _to_fp8[(triton.cdiv(rows, ROWS),)](x, out, scale, rows, width, triton.next_power_of_2(width), ROWS, num_warps=4)

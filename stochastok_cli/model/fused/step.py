@@ -108,7 +108,8 @@ class FusedStep:
     `dropout` acts where the reference model's does, with masks that `fused.dropout` makes from keys of windows, so the
     results are those of any other division of the windows into calls and micro-batches, up to the order of float32
     sums. `micro_batch` is the largest number of windows whose activations are held at once; where it's None, a call's
-    windows are, or as many as fit the device when it comes first. `dtype` is another for tests alone.
+    windows are, or as many as fit the device when it comes first. `fp8_logits`: see `fused.head`. `dtype` is another
+    for tests alone.
     """
 
     def __init__(
@@ -118,11 +119,12 @@ class FusedStep:
         *,
         micro_batch: int | None = None,
         head_chunk: int = HEAD_CHUNK,
+        fp8_logits: bool = False,
         dtype: torch.dtype = torch.bfloat16,
     ) -> None:
         assert 0 <= dropout < 1
         self.model, self.config, self.dropout = model, model.config, dropout
-        self.micro_batch, self.head_chunk, self.dtype = micro_batch, head_chunk, dtype
+        self.micro_batch, self.head_chunk, self.fp8_logits, self.dtype = micro_batch, head_chunk, fp8_logits, dtype
         self.parameters = list(model.parameters())
         self.device = self.parameters[0].device
         self.weights_current = False  # whoever keeps `weights` up to date by itself sets this: `FusedAdamW`
@@ -287,7 +289,7 @@ class FusedStep:
         if self._head is None or self._head.chunk < needed:
             self._head = None  # before the larger one is allocated
             vocab, width = self.model.head.weight.shape
-            self._head = FusedHead(vocab, width, needed, self.dtype, self.device)
+            self._head = FusedHead(vocab, width, needed, self.dtype, self.device, fp8=self.fp8_logits)
         return self._head
 
     def _backward(self, buffers: _Buffers, ids: Tensor, first_visible: Tensor | None, keys: Tensor) -> None:
