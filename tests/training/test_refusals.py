@@ -39,7 +39,7 @@ LANGGAME = ("trainer.dataset.name=langgame", "trainer.dataset.is_instruction=tru
         (["trainer.dataset.expand_prop=0.1", "trainer.dataset.expand_method=magic"], "unknown method 'magic'"),
         (["trainer.eval=[{evaluator:mcq,benchmarks:[nonsense]}]"], r"nonsense.*trainer\.eval=\[\]"),
         (["trainer.checkpoint_name=nobody"], "no checkpoint 'nobody': neither a folder nor a run in"),
-        (["trainer.training.fp8_logits=true"], "only the fused kernels know, and they are for NVIDIA GPUs"),
+        (["trainer.training.fp8_logits=true"], "only the fused kernels know, and they take heads of width"),
         pytest.param(
             ["general.logging.wandb_log=true"],
             "wandb is not installed; pip install",
