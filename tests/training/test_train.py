@@ -240,6 +240,28 @@ def test_either_key_names_the_checkpoint_and_a_path_will_do(configured, key):
     assert metrics(child.folder)[0]["validation/loss"] == metrics(parent.folder)[-1]["validation/loss"]
 
 
+def test_a_model_that_transformers_saved_can_be_the_start(configured, tmp_path):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    theirs = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=2048, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=2, max_position_embeddings=24, tie_word_embeddings=True, rms_norm_eps=1e-6,
+        )
+    )  # fmt: skip
+    theirs.save_pretrained(tmp_path / "theirs")
+    config = configured(f"trainer.checkpoint_name={tmp_path / 'theirs'}", "trainer.training.max_iters=1")
+    trained = train(config)
+    assert trained.folder.name == "pretraining-sample-tokenized-from-theirs"
+    assert load_model(trained.checkpoint).config.hidden_dim == 32
+    data = open_data(configured())
+    ids = torch.from_numpy(np.concatenate([data.val.batch(0, first, 3).ids for first in (0, 3)]))
+    with torch.no_grad():
+        logits = theirs(ids[:, :-1]).logits
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+    assert metrics(trained.folder)[0]["validation/loss"] == pytest.approx(loss.item(), rel=1e-5)
+
+
 def test_the_profiler_leaves_a_trace_and_a_table(configured):
     trained = train(configured("trainer.training.run_profiler=true"))
     trace = json.loads((trained.folder / "trace.json").read_text())
