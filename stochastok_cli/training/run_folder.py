@@ -154,3 +154,14 @@ def _kept(line: str, found: Found) -> bool:
         return False
     # An evaluation that is still to be made may have been made before, by a run that was killed after it.
     return record["iteration"] < found.state.iteration or not found.state.evaluation_pending or "train/loss" in record
+
+
+def last_evaluation(folder: Path) -> dict[str, float]:
+    """The metrics of a run's last evaluation, as its `metrics.jsonl` has them; nothing where there is none."""
+    file = folder / METRICS
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    for line in reversed(lines):
+        record = json.loads(line)
+        if "validation/loss" in record:
+            return {name: value for name, value in record.items() if name != "iteration"}
+    return {}

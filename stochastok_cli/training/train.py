@@ -23,7 +23,7 @@ class Trained:
     checkpoint: Path  # the last
     iteration: int
     fresh: bool  # whether this call did any of it, or found it complete
-    metrics: dict[str, float]  # of the last evaluation; empty where this call found the run complete
+    metrics: dict[str, float]  # of the last evaluation
 
 
 def train(
@@ -43,7 +43,8 @@ def train(
         config, parent, notes = preparation.settle(config, world)
         folder, found = preparation.find_run(config, parent, world, run_name, force=force)
         if found.checkpoint and found.state and found.is_complete(config):
-            return Trained(folder, found.checkpoint, found.state.iteration, fresh=False, metrics={})
+            metrics = run_folder.last_evaluation(folder)
+            return Trained(folder, found.checkpoint, found.state.iteration, fresh=False, metrics=metrics)
         data, evaluators = preparation.open_everything(config, parent, found)
         model = preparation.make_model(config, parent, world)
 

@@ -28,6 +28,8 @@ def test_json_and_quiet(command, tmp_path):
     assert result["checkpoint"] == str(tmp_path / "runs" / "a" / "step_2")
     assert (result["iteration"], result["made"]) == (2, True)
     assert "validation/loss" in result["metrics"]
+    again = json.loads(command(SHORT, "--json", "--quiet", "--run-name", "a", "general.paths.output_dir=x").stdout)
+    assert again == {**result, "made": False}
 
 
 def test_in_a_terminal_one_line_is_alive(config_file):
