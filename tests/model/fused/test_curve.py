@@ -6,6 +6,7 @@ import torch
 from stochastok_cli.config import ModelConfig
 from stochastok_cli.model.head_loss import head_loss
 from stochastok_cli.model.transformer import Transformer
+from tests.model.fused.twins import errors_of, gradients_of, reference_gradients
 
 WINDOWS, LENGTH, ITERATIONS, DROPOUT, VOCAB = 16, 512, 300, 0.1, 50257
 
@@ -73,3 +74,16 @@ def test_loss_curves_agree(device):
         means = [sum(curve[start : start + 50]) / 50 for curve in (found, expected)]
         steep = start == 50  # the loss falls by 2 nats in these 50 iterations, a little sooner or later
         assert means[0] == pytest.approx(means[1], rel=0.03 if steep else 0.01), start
+
+    # And on the weights that came of it, rounded as the kernels read them: loss and gradients against float32.
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.bfloat16())
+    batch = batches[0][:4], weights[:4], None, torch.arange(4, device=device)
+    exact = reference_gradients(model, *batch, dropout=0.0)
+    model.zero_grad()
+    loss = FusedStep(model, 0.0).loss_and_gradients(*batch, accumulate=False)
+    errors = errors_of((loss, gradients_of(model)), exact)
+    print(f"trained weights: loss {errors['loss']:.1e} off, worst gradient {max(errors.values()):.1e}")
+    assert errors["loss"] < 1e-4
+    assert max(errors.values()) < 0.03

@@ -3,9 +3,17 @@
 import pytest
 import torch
 
-from stochastok_cli.model.head_loss import head_loss
 from stochastok_cli.model.transformer import Transformer
-from tests.model.fused.twins import fused_config, hidden_states, packed_rows, random_keys, relative_error
+from tests.model.fused.twins import (
+    errors_of,
+    fused_config,
+    gradients_of,
+    hidden_states,
+    packed_rows,
+    random_keys,
+    reference_gradients,
+    relative_error,
+)
 from tests.model.small_models import random_ids, sharp_model
 
 WINDOWS = 2
@@ -30,37 +38,14 @@ def _batch(config, device, packed=False):
     return ids, token_weights, first_visible, random_keys(WINDOWS, device)
 
 
-def _reference(model, ids, token_weights, first_visible, keys, dropout, rounded=False):
-    """Loss and gradients in float32, or with the products in bfloat16."""
-    with torch.autocast(ids.device.type, torch.bfloat16, enabled=rounded):
-        if dropout:
-            hidden = hidden_states(model, ids[:, :-1], first_visible, keys, dropout)
-        else:
-            hidden = model(ids[:, :-1], first_visible)
-        loss = head_loss(hidden.flatten(0, 1), model.head_weight, ids[:, 1:].flatten(), token_weights.flatten())
-    model.zero_grad()
-    loss.backward()
-    return loss.detach(), _gradients(model)
-
-
-def _gradients(model):
-    return {name: p.grad.clone() for name, p in model.named_parameters()}
-
-
 def _step(model, dropout, dtype, **options):
     from stochastok_cli.model.fused.step import FusedStep
 
     return FusedStep(model, dropout, dtype=dtype, **options)
 
 
-def _errors(found, expected):
-    """Relative errors of the loss and of each parameter's gradient."""
-    gradients = {name: relative_error(found[1][name], gradient) for name, gradient in expected[1].items()}
-    return {"loss": relative_error(found[0], expected[0])} | gradients
-
-
 def _assert_close(found, expected, tolerance):
-    assert not {name: error for name, error in _errors(found, expected).items() if not error < tolerance}
+    assert not {name: error for name, error in errors_of(found, expected).items() if not error < tolerance}
 
 
 def test_twin_is_the_reference_model_where_nothing_is_dropped():
@@ -77,14 +62,14 @@ def test_twin_is_the_reference_model_where_nothing_is_dropped():
 def test_loss_and_gradients_are_the_references(packed, dropout, head_dim, tied, device, dtype, tolerance):
     model = _model(fused_config(head_dim=head_dim, tied=tied), device)
     batch = _batch(model.config, device, packed)
-    expected = _reference(model, *batch, dropout)
+    expected = reference_gradients(model, *batch, dropout)
     allowed = dict.fromkeys(("loss", *expected[1]), tolerance)
     if dtype == torch.bfloat16:  # these weights are sharp: what rounding does to the reference path is the measure
-        rounded = _errors(_reference(model, *batch, dropout, rounded=True), expected)
+        rounded = errors_of(reference_gradients(model, *batch, dropout, rounded=True), expected)
         allowed = {name: max(tolerance, 2 * error) for name, error in rounded.items()}
     model.zero_grad()
     loss = _step(model, dropout, dtype).loss_and_gradients(*batch, accumulate=False)
-    errors = _errors((loss, _gradients(model)), expected)
+    errors = errors_of((loss, gradients_of(model)), expected)
     assert not {name: (error, allowed[name]) for name, error in errors.items() if not error < allowed[name]}
 
 
@@ -93,29 +78,29 @@ def test_windows_may_be_split_and_merged(packed, device, dtype, tolerance):
     model = _model(fused_config(layers=1), device)
     ids, token_weights, first_visible, keys = _batch(model.config, device, packed)
     merged = _step(model, 0.1, dtype).loss_and_gradients(ids, token_weights, first_visible, keys, accumulate=False)
-    expected = merged, _gradients(model)
+    expected = merged, gradients_of(model)
 
     split = _step(model, 0.1, dtype, micro_batch=1, head_chunk=100)
     loss = split.loss_and_gradients(ids, token_weights, first_visible, keys, accumulate=False)
-    _assert_close((loss, _gradients(model)), expected, tolerance / 2)
+    _assert_close((loss, gradients_of(model)), expected, tolerance / 2)
 
     losses = []
     for i in range(WINDOWS):
         part = slice(i, i + 1)
         seen = None if first_visible is None else first_visible[part]
         losses.append(split.loss_and_gradients(ids[part], token_weights[part], seen, keys[part], accumulate=i > 0))
-    _assert_close((sum(losses), _gradients(model)), expected, tolerance / 2)
+    _assert_close((sum(losses), gradients_of(model)), expected, tolerance / 2)
 
 
 def test_rows_that_do_not_count_are_left_to_nobody(device, dtype, tolerance):
     model = _model(fused_config(layers=1), device)
     batch = _batch(model.config, device, packed=True)
     step = _step(model, 0.1, dtype)
-    expected = step.loss_and_gradients(*batch, accumulate=False), _gradients(model)
+    expected = step.loss_and_gradients(*batch, accumulate=False), gradients_of(model)
     counted = int((batch[1] != 0).sum())
     for bound in (counted, counted + 7):
         loss = step.loss_and_gradients(*batch, accumulate=False, counted=bound)
-        _assert_close((loss, _gradients(model)), expected, tolerance / 2)
+        _assert_close((loss, gradients_of(model)), expected, tolerance / 2)
 
 
 def test_gradients_add_up_where_the_trainer_keeps_them(device, dtype, tolerance):

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from stochastok_cli.config import AttentionConfig, CoreModelConfig, FeedForwardConfig, ModelConfig
 from stochastok_cli.model.attention import rotate, visibility
+from stochastok_cli.model.head_loss import head_loss
 from stochastok_cli.model.transformer import Transformer
 
 
@@ -117,3 +118,26 @@ def packed_rows(windows: int, length: int, device: torch.device, seed: int = 0) 
             start = end
         weights[row] /= weights[row].sum().clamp(min=1)
     return first.to(device), weights.to(device)
+
+
+def reference_gradients(model, ids, token_weights, first_visible, keys, dropout, rounded=False):
+    """Loss and gradients in float32, or with the products in bfloat16."""
+    with torch.autocast(ids.device.type, torch.bfloat16, enabled=rounded):
+        if dropout:
+            hidden = hidden_states(model, ids[:, :-1], first_visible, keys, dropout)
+        else:
+            hidden = model(ids[:, :-1], first_visible)
+        loss = head_loss(hidden.flatten(0, 1), model.head_weight, ids[:, 1:].flatten(), token_weights.flatten())
+    model.zero_grad()
+    loss.backward()
+    return loss.detach(), gradients_of(model)
+
+
+def gradients_of(model):
+    return {name: p.grad.clone() for name, p in model.named_parameters()}
+
+
+def errors_of(found, expected):
+    """Relative errors of the loss and of each parameter's gradient."""
+    gradients = {name: relative_error(found[1][name], gradient) for name, gradient in expected[1].items()}
+    return {"loss": relative_error(found[0], expected[0])} | gradients
