@@ -175,8 +175,6 @@ def eval(
     said: list[list[dict[str, Any]]] = []
     for place, folder in zip(places, folders, strict=True):
         vocabulary, window = load_vocabulary(place.folder), place.context_window
-        if evaluator is EvaluatorName.ALIGNMENT and not place.ours:
-            raise UserError(f"--evaluator alignment looks inside this program's own network, which {folder} is not")
         key = (vocabulary.fingerprint, window)
         with progress.progress_bar() as tell:
             if key not in loaded:

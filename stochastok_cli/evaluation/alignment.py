@@ -5,20 +5,21 @@ are the activations at its last id after each attention layer: the residual stre
 """
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from stochastok_cli.data.word_list import WordList
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.findings import Findings
 from stochastok_cli.evaluation.likelihood import BATCH_TOKENS, evaluation_mode, require_numbers
 from stochastok_cli.evaluation.tokenization import Tokenization
-from stochastok_cli.model.attention import visibility
 from stochastok_cli.model.generation import greedy
-from stochastok_cli.model.transformer import Block, Transformer
+from stochastok_cli.model.transformer import Transformer
 from stochastok_cli.randomness import stream
 from stochastok_cli.storage import Progress, silent
 from stochastok_cli.tokens.expansion import StochasTok
@@ -115,24 +116,48 @@ def last_activations(
             for row, sequence in zip(ids, some, strict=True):
                 row[: len(sequence)] = sequence
             last = torch.tensor([len(sequence) - 1 for sequence in some], device=device)
-            parts.append(_activations(model, torch.from_numpy(ids).to(device), last).float().cpu().numpy())
+            after = after_attention(model, torch.from_numpy(ids).to(device))
+            rows = torch.arange(len(some), device=device)
+            parts.append(torch.stack([x[rows, last] for x in after], dim=1).float().cpu().numpy())
             progress("alignment", start + len(some), len(sequences))
     return np.concatenate(parts)
 
 
-def _activations(model: Transformer, ids: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
-    """The forward pass of `Transformer`, of which each layer's state in between is kept: `[B, L, D]` at `last`."""
-    rotation = model.rotation[:, : ids.shape[1]]
-    mask = visibility(None, 0, ids.shape[1], ids.device)
-    rows = torch.arange(len(ids), device=ids.device)
-    x = model.embedding(ids)
-    kept = []
-    for layer in model.layers:
-        assert isinstance(layer, Block)
-        x = x + layer.attention(layer.attention_norm(x), rotation, mask, None)
-        kept.append(x[rows, last])
-        x = x + layer.ffn(layer.ffn_norm(x))
-    return torch.stack(kept, dim=1)
+def after_attention(model: Transformer, ids: torch.Tensor) -> list[torch.Tensor]:
+    """The residual stream `[B, T, D]` after each attention layer: a layer's input and what its attention adds to it.
+
+    Raises UserError for a foreign model whose layers or attention are not found.
+    """
+    inputs: list[torch.Tensor] = []
+    outputs: list[torch.Tensor] = []
+
+    def keep_input(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        inputs.append(arguments[0] if arguments else named["hidden_states"])
+
+    def keep_output(module: nn.Module, arguments: tuple[Any, ...], result: Any) -> None:
+        outputs.append(result[0] if isinstance(result, tuple) else result)
+
+    with ExitStack() as hooks:
+        for layer, attention in attention_layers(model):
+            hooks.callback(layer.register_forward_pre_hook(keep_input, with_kwargs=True).remove)
+            hooks.callback(attention.register_forward_hook(keep_output).remove)
+        model(ids)
+    return [x + added for x, added in zip(inputs, outputs, strict=True)]
+
+
+def attention_layers(model: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
+    """The layers of a network in their order, each with the attention in it, which is known by its class's name."""
+    for parts in model.modules():
+        if isinstance(parts, nn.ModuleList):
+            found = [
+                (layer, part)
+                for layer in parts
+                for part in layer.children()
+                if type(part).__name__.endswith("Attention")
+            ]
+            if found and len(found) == len(parts):
+                return found
+    raise UserError("--evaluator alignment finds no attention in the layers of this model")
 
 
 def _mean_distance(points: np.ndarray) -> float:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 import transformers
 
 from stochastok_cli.errors import FAILED, USAGE, UserError
+from stochastok_cli.evaluation.alignment import after_attention, attention_layers
 from stochastok_cli.evaluation.benchmarks import load_benchmark
 from stochastok_cli.evaluation.causal_model import CausalModel, locate, open_model
 from stochastok_cli.evaluation.likelihood import log_likelihoods
@@ -137,3 +138,22 @@ def test_likelihoods_equal_those_of_lm_evaluation_harness(tmp_path, vocabulary, 
         expected = [score for score, _ in theirs._loglikelihood_tokens(requests, disable_tqdm=True)]
         found = question_log_likelihoods(model, encoded.pairs, encoded.num_options)
         np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+FEED_FORWARD_NORMS = {"gpt2": "ln_2", "llama": "post_attention_layernorm", "qwen2": "post_attention_layernorm"}
+
+
+def test_activations_after_attention(folder):
+    """Where attention and feed-forward follow each other, they are what the latter's norm reads."""
+    model, _ = open_model(locate(str(folder), folder), "cpu")
+    layers = [layer for layer, _ in attention_layers(model)]
+    assert len(layers) == model.model.config.num_hidden_layers
+    seen = []
+    norm = FEED_FORWARD_NORMS.get(model.model.config.model_type)
+    for layer in layers if norm else []:
+        getattr(layer, norm).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        found = after_attention(model, torch.tensor([[5, 6, 7, 8]]))
+    assert [x.shape for x in found] == [(1, 4, 32)] * len(layers)
+    for ours, theirs in zip(found, seen, strict=norm is not None):
+        torch.testing.assert_close(ours, theirs)

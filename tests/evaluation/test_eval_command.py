@@ -225,8 +225,8 @@ def test_another_model_that_transformers_opens(run_eval, place):
     assert code == 0 and foreign["iteration"] is None
     assert set(foreign["metrics"]) >= set(ours["metrics"])
     assert run_eval("small-gpt2", "--evaluator", "math_generation", "--num-samples", "2", "--quiet")[0] == 0
-    code, _, err = run_eval("small-gpt2", "--evaluator", "alignment", "--quiet")
-    assert code == USAGE and "looks inside this program's own network, which checkpoints/small-gpt2 is not" in err
+    code, out, _ = run_eval("small-gpt2", "--evaluator", "alignment", "--num-samples", "5", "--json", "--quiet")
+    assert code == 0 and "alignment/uniform1.0/layer_2/distance" in json.loads(out)["metrics"]
 
 
 def test_a_model_on_the_hub_that_is_not_there(run_eval, hub_server):
