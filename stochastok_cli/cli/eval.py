@@ -150,22 +150,20 @@ def eval(
 
     names = tuple(name.strip() for name in benchmarks.split(",") if name.strip())
     _require_fitting(evaluator, names)
-    if (by_kind or leakage or adversarial) and evaluator is not EvaluatorName.MCQ:
-        raise UserError("--by-kind, --leakage and --adversarial are about --evaluator mcq", fix="drop them")
+    _require_asked_for(evaluator, EvaluatorName.MCQ, by_kind=by_kind, leakage=leakage, adversarial=adversarial)
+    _require_asked_for(evaluator, EvaluatorName.ALIGNMENT, words=words, prompt=prompt)
     if (paired or aggregate) and len(checkpoints) < 2:
         raise UserError(f"{'--paired' if paired else '--aggregate'} needs two checkpoints or more")
     if report is not None:
         from stochastok_cli.report.plots import require_matplotlib
 
         require_matplotlib()
-    config = EvaluatorConfig(evaluator.value, num_samples, names)
     if evaluator is EvaluatorName.ALIGNMENT and tokenization is None:
         tokenization = f"{DEFAULT.method}:{DEFAULT.p}"
     recut = parse_tokenization(tokenization, samples) if tokenization is not None else None
     if recut and evaluator is EvaluatorName.MATH_GENERATION:
         raise UserError("math_generation asks in every tokenization anyway", fix="drop --tokenization")
-    if (words is not None or prompt is not None) and evaluator is not EvaluatorName.ALIGNMENT:
-        raise UserError("--words and --prompt are about --evaluator alignment", fix="drop them")
+    config = EvaluatorConfig(evaluator.value, num_samples, names)
     extras = Extras(by_kind, leakage, recut, adversarial, words)
     chosen = _torch_device(device)
     places = [_locate(name, checkpoint_dir) for name in checkpoints]
@@ -227,6 +225,13 @@ def _locate(name: str, checkpoint_dir: Path) -> "Where":
         if Path(name).is_dir() or (checkpoint_dir / name).is_dir() or "/" not in name or not hub.looks_like_repo(name):
             raise
     return locate(name, None)
+
+
+def _require_asked_for(evaluator: EvaluatorName, only: EvaluatorName, **options: Any) -> None:
+    """Raises UserError for an option that was given and says nothing to this evaluator."""
+    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value]
+    if given and evaluator is not only:
+        raise UserError(f"{' and '.join(given)} can only go with --evaluator {only.value}", fix="drop it")
 
 
 def _require_fitting(evaluator: EvaluatorName, names: tuple[str, ...]) -> None:
