@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from stochastok_cli.config import GeneralConfig, ModelConfig
+from stochastok_cli.config import ModelConfig, config_from_dict
 from stochastok_cli.model.attention import rotary_table
 from stochastok_cli.model.transformer import NORM_EPS, Transformer
 
@@ -115,12 +115,12 @@ def fused(packed: bool, micro_batch: int | None, head_chunk: int, fp8: bool = Fa
 
 def reference(micro_batches: int = 8) -> Callable[[], Tensor]:
     """What `general.kernels=reference` does: the readable modules, compiled, without dividing anything by hand."""
-    from stochastok_cli.config import Config
+
     from stochastok_cli.training.distributed import World
     from stochastok_cli.training.feed import DeviceBatch
     from stochastok_cli.training.step import TrainingStep
 
-    config = Config(general=GeneralConfig(kernels="reference"))
+    config = config_from_dict({"general": {"kernels": "reference"}}, "this benchmark")
     torch.manual_seed(0)
     step = TrainingStep(Transformer(config.model, DROPOUT).cuda(), config, World(0, 1, torch.device("cuda", 0)))
     rows = WINDOWS // micro_batches

@@ -25,7 +25,7 @@ from stochastok_cli.model.attention import KeyValueCache
 from stochastok_cli.model.transformer import Transformer
 from stochastok_cli.storage import Progress, silent
 
-FEW_TOKENS = 1024
+FEW_TOKENS = {"cpu": 1024, "cuda": 16384}
 """A batch smaller than this is filled up even if it needs padding: the device would idle otherwise."""
 PADDING = 0.08
 """How much shorter than the longest a sequence may be in a larger batch; about half of it is padded on average."""
@@ -63,9 +63,9 @@ def question_log_likelihoods(
     lengths = np.array([len(question.shared) for question in questions])
     longest_rest = np.array([max(map(len, question.rests)) for question in questions])
     scores = np.zeros(len(pairs), dtype=np.float64)
-    done = 0
+    done, few = 0, _few_tokens(model)
     with evaluation_mode(model):
-        for batch in batches(lengths, longest_rest, model.config.context_window, batch_tokens):
+        for batch in batches(lengths, longest_rest, model.config.context_window, batch_tokens, few):
             members = [questions[i] for i in batch]
             nats = _score(model, members, batch_tokens)
             where = np.concatenate([np.arange(ends[i] - len(questions[i].rests), ends[i]) for i in batch])
@@ -88,11 +88,15 @@ def _question(pairs: Sequence[Pair]) -> Question:
     return Question(read[0][:length], [sequence[length:] for sequence in read], first, targets)
 
 
-def batches(lengths: np.ndarray, more: np.ndarray, window: int, batch_tokens: int) -> Iterator[np.ndarray]:
+def _few_tokens(model: Transformer) -> int:
+    return FEW_TOKENS["cuda" if model.head_weight.is_cuda else "cpu"]
+
+
+def batches(lengths: np.ndarray, more: np.ndarray, window: int, batch_tokens: int, few: int) -> Iterator[np.ndarray]:
     """Indices in batches, the longest first, with little padding and at most `batch_tokens` tokens (one row at least).
 
     A row of `lengths[i]` tokens is padded to its batch's longest and then extended by up to `more[i]`, which together
-    must fit the window.
+    must fit the window. A batch of less than `few` tokens is filled up whatever it takes in padding.
     """
     order = np.argsort(-lengths, kind="stable")
     start = 0
@@ -100,7 +104,7 @@ def batches(lengths: np.ndarray, more: np.ndarray, window: int, batch_tokens: in
         width = int(lengths[order[start]])
         end = start + 1
         while end < len(order) and (end + 1 - start) * width <= batch_tokens and width + more[order[end]] <= window:
-            if (end - start) * width >= FEW_TOKENS and lengths[order[end]] < (1 - PADDING) * width:
+            if (end - start) * width >= few and lengths[order[end]] < (1 - PADDING) * width:
                 break
             end += 1
         yield order[start:end]
@@ -119,8 +123,9 @@ def _score(model: Transformer, questions: Sequence[Question], batch_tokens: int)
     rest = np.array([len(questions[q].rests[i]) for q, i in options])
     some = np.flatnonzero(rest)
     width = int(lengths.max())
-    limit = max(batch_tokens // 2, FEW_TOKENS)
-    for part in batches(rest[some], np.zeros(len(some), np.int64), width + int(rest.max(initial=0)), limit):
+    few = min(_few_tokens(model), batch_tokens)
+    limit = max(batch_tokens // 2, few)
+    for part in batches(rest[some], np.zeros(len(some), np.int64), width + int(rest.max(initial=0)), limit, few):
         for chunk in _fitting(some[part], width + int(rest[some[part]].max()), batch_tokens):
             _add_rests(model, cache, questions, [options[i] for i in chunk], chunk, width - lengths, scores)
     return scores

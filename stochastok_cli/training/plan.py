@@ -16,7 +16,7 @@ import torch
 
 from stochastok_cli.config import Config, TrainingConfig
 from stochastok_cli.data.windows import CorpusWindows
-from stochastok_cli.evaluation import Evaluator, counts, evaluate
+from stochastok_cli.evaluation import Evaluator, evaluate
 from stochastok_cli.training import costs, preparation, schedule
 from stochastok_cli.training.distributed import World, device_name, join
 from stochastok_cli.training.feed import feed
@@ -25,8 +25,8 @@ from stochastok_cli.training.step import TrainingStep, memory_enough_for
 from stochastok_cli.training.validation import Validation
 
 SECONDS = 5.0  # for which iterations are measured, where one is shorter
-VALIDATION_BATCHES = 4  # measured, for each rank
-QUESTIONS = 50  # measured, of each benchmark
+VALIDATION_BATCHES = 4, 16  # measured, for each rank
+QUESTIONS = 50, 200  # measured, of each benchmark
 
 
 @dataclass(frozen=True)
@@ -153,33 +153,46 @@ def _measure_iterations(step: TrainingStep, config: Config, data: Data, world: W
 def _measure_evaluation(
     step: TrainingStep, config: Config, data: Data, evaluators: list[Evaluator], world: World
 ) -> float:
-    """Seconds of an evaluation: a part of it is made twice, the first time to warm up."""
-    full = config.trainer.training
-    part = dataclasses.replace(full, eval_iters=min(full.eval_iters, VALIDATION_BATCHES * world.size))
-    validation = Validation(data.val, part, world, None)
+    """Seconds of an evaluation, from those of smaller ones of two sizes."""
+    training = config.trainer.training
 
-    def validate() -> float:
+    def validate(batches: int) -> float:
+        part = dataclasses.replace(training, eval_iters=batches)
+        validation = Validation(data.val, part, world, None)
         return _timed(lambda: validation(step.model, step.kernels.forward), world)
 
-    validate()
-    seconds = validate() * full.eval_iters / part.eval_iters
-    fewer = tuple(
-        dataclasses.replace(e, num_samples=min(e.num_samples or QUESTIONS, QUESTIONS)) for e in config.trainer.eval
-    )
-    sampled = preparation.load_all_evaluators(
-        dataclasses.replace(config, trainer=dataclasses.replace(config.trainer, eval=fewer)), data.vocabulary
-    )
+    seconds = _extrapolated(validate, tuple(n * world.size for n in VALIDATION_BATCHES), training.eval_iters)
+    samples = {n: _with_fewer_questions(config, data, n) for n in QUESTIONS}
     mine = 0.0
     for i in world.share(len(evaluators)):
-        ask = _asking(step, sampled[i])
-        _timed(ask, world)
-        (all_of_them, *_), (some, *_) = counts([evaluators[i]]).values(), counts([sampled[i]]).values()
-        mine += _timed(ask, world) * all_of_them / some
+        smaller = {_questions(samples[n][i]): samples[n][i] for n in QUESTIONS}
+
+        def ask(questions: int, smaller: dict[int, Evaluator] = smaller) -> float:
+            return _timed(lambda: evaluate(step.model, [smaller[questions]]), world)
+
+        mine += _extrapolated(ask, tuple(smaller), _questions(evaluators[i]))
     return seconds + max(world.gather(mine))
 
 
-def _asking(step: TrainingStep, evaluator: Evaluator) -> Callable[[], object]:
-    return lambda: evaluate(step.model, [evaluator])
+def _extrapolated(measure: Callable[[int], float], sizes: tuple[int, ...], full: int) -> float:
+    """Seconds for `full` on the line through those for two sizes: a part is the same for any. The first warms up."""
+    sizes = tuple(dict.fromkeys(min(size, full) for size in sizes))
+    measure(sizes[0])
+    seconds = [measure(size) for size in sizes]
+    slope = max(seconds[-1] - seconds[0], 0.0) / (sizes[-1] - sizes[0]) if len(sizes) > 1 else 0.0
+    return seconds[-1] + slope * (full - sizes[-1])
+
+
+def _with_fewer_questions(config: Config, data: Data, questions: int) -> list[Evaluator]:
+    fewer = tuple(
+        dataclasses.replace(e, num_samples=min(e.num_samples or questions, questions)) for e in config.trainer.eval
+    )
+    trainer = dataclasses.replace(config.trainer, eval=fewer)
+    return preparation.load_all_evaluators(dataclasses.replace(config, trainer=trainer), data.vocabulary)
+
+
+def _questions(evaluator: Evaluator) -> int:
+    return next(iter(evaluator.n.values()))
 
 
 def _timed(work: Callable[[], object], world: World) -> float:

@@ -10,6 +10,8 @@ from stochastok_cli.evaluation.shared_prefix import FEW_TOKENS, PADDING, batches
 from stochastok_cli.model.transformer import Transformer
 from tests.model.small_models import sharp_model, small_config
 
+FEW = FEW_TOKENS["cpu"]
+
 
 def asked(random: np.random.Generator, questions: int) -> tuple[list[tuple[list[int], list[int]]], list[int]]:
     """Pairs of questions of all kinds for a window of 48: long and short prefixes, options of one id and of many,
@@ -82,15 +84,15 @@ def test_the_common_beginning_of_sentences_without_a_prefix_is_read_once(model, 
 def test_there_is_little_padding():
     lengths = np.random.default_rng(0).lognormal(4, 0.5, 3000).astype(int) + 1
     padded = read = 0
-    for batch in batches(lengths, np.zeros_like(lengths), 10_000, 16384):
+    for batch in batches(lengths, np.zeros_like(lengths), 10_000, 16384, FEW):
         width = lengths[batch].max()
         assert len(batch) * width <= 16384
         read += lengths[batch].sum()
         padded += len(batch) * width
     assert read == lengths.sum()
     assert padded < (1 + PADDING) * read
-    assert len(list(batches(np.arange(1, 10), np.zeros(9, int), 100, 16384))) == 1  # FEW_TOKENS are filled up
-    assert FEW_TOKENS > 81
+    assert len(list(batches(np.arange(1, 10), np.zeros(9, int), 100, 16384, FEW))) == 1  # filled up
+    assert FEW > 81
 
 
 def test_dropout_is_off_and_the_mode_is_given_back():
