@@ -31,7 +31,8 @@ class Source(NamedTuple):
     """Documents to tokenize.
 
     name: what the dataset is called; batches: a function that starts the iteration over `(documents, done)`, where
-    `done` counts towards `total` (bytes of the files, or rows); made_from: the manifest's entry on the origin.
+    `done` counts towards `total` (bytes of the files, or rows); made_from: the manifest's entry on the origin, with a
+    fingerprint of the content; changed: when it last did, in seconds since the epoch, where the options can't tell.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Source(NamedTuple):
     total: int
     options: dict[str, Any]
     made_from: Callable[[], dict[str, Any]]
+    changed: float = 0.0
 
 
 def open_source(
@@ -73,7 +75,8 @@ def open_source(
 
     # Sizes stand in for the content, so that a source that has grown is noticed before it is read.
     options = {"source": source, "source_files": len(files), "source_bytes": total, "text_column": text_column}
-    return Source(name, batches, total, {**options, "errors": errors}, made_from)
+    changed = max(file.stat().st_mtime for file in files)
+    return Source(name, batches, total, {**options, "errors": errors}, made_from, changed)
 
 
 def _hub_source(repo: str, text_column: str, subset: str | None, split: str) -> Source:

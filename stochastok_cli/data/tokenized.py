@@ -16,7 +16,7 @@ from stochastok_cli.data.memmap import corpus_manifest, memmap_root
 from stochastok_cli.data.sources import Source
 from stochastok_cli.errors import UserError
 from stochastok_cli.randomness import CORPUS_SEED, corpus_permutation
-from stochastok_cli.storage import Made, Progress, make_folder, plain_name, silent
+from stochastok_cli.storage import MANIFEST, Made, Progress, make_folder, plain_name, silent
 from stochastok_cli.tokens.vocabulary import Vocabulary
 
 T = TypeVar("T")
@@ -72,7 +72,21 @@ def make_tokenized(
         return corpus_manifest("tokenized", vocabulary, splits, origin.result())
 
     with ThreadPoolExecutor(1) as worker:
-        return make_folder(final, options, build, force=force)
+        made = make_folder(final, options, build, force=force)
+    if not made.fresh:
+        _require_same_content(made, source)
+    return made
+
+
+def _require_same_content(made: Made, source: Source) -> None:
+    """Raises UserError if files that were changed since the folder was made hold something else now."""
+    if source.changed > (made.path / MANIFEST).stat().st_mtime:
+        before = (made.manifest.get("made_from") or {}).get("fingerprint")
+        if before and source.made_from()["fingerprint"] != before:
+            raise UserError(
+                f"{made.path} exists, made when {source.options['source']} held another text",
+                fix="--force makes it again",
+            )
 
 
 def read_ahead(items: Iterator[T]) -> Iterator[T]:

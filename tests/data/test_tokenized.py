@@ -4,6 +4,7 @@ import bz2
 import gzip
 import json
 import lzma
+import os
 from itertools import chain
 
 import datasets
@@ -53,6 +54,20 @@ def test_the_split_is_the_one_that_datasets_makes(tmp_path):
     }
     assert made.manifest["dtype"] == "uint16"
     assert not list(made.path.glob(".*"))
+
+
+def test_a_text_that_has_changed_at_equal_length_is_noticed(tmp_path):
+    file = tmp_path / "corpus.jsonl"
+    file.write_bytes(jsonl(TEXTS))
+    made = tokenize(file, tmp_path)
+    later = (made.path / "manifest.json").stat().st_mtime + 5
+    os.utime(file, (later, later))
+    assert not tokenize(file, tmp_path).fresh  # touched, and the same
+    file.write_bytes(jsonl(TEXTS).replace(b"Document 7", b"Document X"))
+    os.utime(file, (later, later))
+    with pytest.raises(UserError, match="corpus.jsonl held another text; --force makes it again"):
+        tokenize(file, tmp_path)
+    assert tokenize(file, tmp_path, force=True).fresh
 
 
 def test_the_bytes_are_the_references(tmp_path):
