@@ -38,9 +38,23 @@ class World:
 
     def sum_(self, tensor: Tensor) -> None:
         """Replaces a tensor by its sum over the ranks."""
-        if self.size > 1:
+        self.start_sum(tensor)()
+
+    def start_sum(self, tensor: Tensor) -> Callable[[], None]:
+        """Begins to replace a tensor by its sum over the ranks; the function that is returned waits for the end.
+
+        All ranks must begin their sums in the same order. On GPUs it is the device that waits, not the host.
+        """
+        if self.size == 1 or not tensor.numel():
+            return lambda: None
+        with _peers():
+            work = dist.all_reduce(tensor, async_op=True)
+
+        def wait() -> None:
             with _peers():
-                dist.all_reduce(tensor)
+                work.wait()
+
+        return wait
 
     def copy_from_lead_(self, tensors: Iterable[Tensor]) -> None:
         """Gives every rank the values that rank 0 has."""

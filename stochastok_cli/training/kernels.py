@@ -36,10 +36,18 @@ class Kernels(Protocol):
     to_save_memory: str  # what a user can do
     forward: Any  # a `Forward`, for validation: without dropout
 
-    def add_gradients(self, iteration: int, micro_steps: Sequence[int], batches: Iterator[DeviceBatch]) -> Tensor:
+    def add_gradients(
+        self,
+        iteration: int,
+        micro_steps: Sequence[int],
+        batches: Iterator[DeviceBatch],
+        layer_is_complete: Callable[[int], None],
+    ) -> Tensor:
         """Adds the gradients of this rank's micro-batches of an iteration to the parameters' `.grad`.
 
         Returns their part of the loss, the mean over the iteration's windows of all ranks: a scalar on the device.
+        `layer_is_complete` may be called with a layer's number when its gradients are, in an order that is the same on
+        all ranks.
         """
         ...
 
@@ -74,7 +82,14 @@ class Reference:
         self.model, self.config = model, config
         self.forward: Any = torch.compile(model) if device.type == "cuda" else model
 
-    def add_gradients(self, iteration: int, micro_steps: Sequence[int], batches: Iterator[DeviceBatch]) -> Tensor:
+    def add_gradients(
+        self,
+        iteration: int,
+        micro_steps: Sequence[int],
+        batches: Iterator[DeviceBatch],
+        layer_is_complete: Callable[[int], None],
+    ) -> Tensor:
+        # Compiled, the backward pass gives all gradients at its end, so that no layer is complete before the others.
         training = self.config.trainer.training
         windows = training.gradient_accumulation_steps * training.batch_size
         total = torch.zeros((), device=self.model.head_weight.device)
@@ -102,7 +117,13 @@ class Fused:
         self.step = FusedStep(model, config.trainer.dropout_scheduler.dropout, fp8_logits=fp8)
         self.forward = self.step.hidden_states
 
-    def add_gradients(self, iteration: int, micro_steps: Sequence[int], batches: Iterator[DeviceBatch]) -> Tensor:
+    def add_gradients(
+        self,
+        iteration: int,
+        micro_steps: Sequence[int],
+        batches: Iterator[DeviceBatch],
+        layer_is_complete: Callable[[int], None],
+    ) -> Tensor:
         training = self.config.trainer.training
         parts = [next(batches) for _ in micro_steps]
         ids, weights = torch.cat([part.ids for part in parts]), torch.cat([part.token_weights for part in parts])
@@ -117,6 +138,7 @@ class Fused:
             torch.from_numpy(keys).pin_memory().to(ids.device, non_blocking=True),
             accumulate=True,
             counted=sum(part.counted for part in parts),
+            layer_is_complete=layer_is_complete,
         )
 
 

@@ -1,9 +1,13 @@
 """AdamW over two groups of parameters, and the gradients of all of them in one flat buffer."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from stochastok_cli.config import OptimizerConfig
+from stochastok_cli.model.transformer import Transformer
+from stochastok_cli.training.distributed import World
 
 ADAM_EPS = 1e-8
 
@@ -50,17 +54,40 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.AdamW) -> dict[st
 class FlatGradients:
     """One float32 buffer that every parameter's `.grad` is a view of, with one more place for the loss.
 
-    So an iteration is zeroed, summed over the ranks, measured and clipped by one kernel each.
+    So an iteration is zeroed, measured and clipped by one kernel each, and summed over the ranks in a few large pieces:
+    a layer's as soon as it is complete, while the backward pass goes on to the layers below, and the rest at the end.
     """
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: Transformer, world: World):
         parameters = list(model.parameters())
+        self.world = world
         self.flat = torch.zeros(sum(p.numel() for p in parameters) + 1, device=parameters[0].device)
         self.gradient, self.loss = self.flat[:-1], self.flat[-1]
-        start = 0
+        start, starts = 0, {}
         for parameter in parameters:
+            starts[parameter] = start
             parameter.grad = self.flat[start : start + parameter.numel()].view_as(parameter)
             start += parameter.numel()
+        self._layers = []
+        for layer in model.layers:
+            first, *_, last = layer.parameters()
+            self._layers.append(slice(starts[first], starts[last] + last.numel()))
+        self._summed: dict[int, Callable[[], None]] = {}  # by layer, how to wait for it
+
+    def layer_is_complete(self, layer: int) -> None:
+        """To be called when nothing will be added to a layer's gradients any more: sends them on their way."""
+        self._summed[layer] = self.world.start_sum(self.flat[self._layers[layer]])
+
+    def sum_over_ranks(self) -> None:
+        """Sums what is not on its way yet, the loss included, and waits for what is."""
+        end = 0
+        for layer in sorted(self._summed):
+            self.world.sum_(self.flat[end : self._layers[layer].start])
+            end = self._layers[layer].stop
+        self.world.sum_(self.flat[end:])
+        for wait in self._summed.values():
+            wait()
+        self._summed.clear()
 
     def clip_(self, largest: float) -> Tensor:
         """Scales the gradient to a norm of at most `largest` (0: not at all); returns the norm that it had."""

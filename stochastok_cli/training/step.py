@@ -1,6 +1,6 @@
 """One iteration of training."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -30,7 +30,7 @@ class TrainingStep:
         self.model, self.config, self.world = model, config, world
         self.kernels = choose_kernels(model, config, world.device)
         self.optimizer = make_optimizer(model, config.trainer.optimizer)
-        self.gradients = FlatGradients(model)
+        self.gradients = FlatGradients(model, world)
         self.norm = torch.zeros((), device=world.device)
         self.first_bad = torch.full((), -1, dtype=torch.int64, device=world.device)
 
@@ -38,8 +38,8 @@ class TrainingStep:
         """Iteration `iteration` (from 0): this rank's micro-batches, then one update, the same on every rank."""
         training, optimizer = self.config.trainer.training, self.config.trainer.optimizer
         self.gradients.flat.zero_()
-        self._accumulate(iteration, batches)
-        self.world.sum_(self.gradients.flat)  # the gradient and, in its last place, the loss
+        self._accumulate(iteration, batches, self.gradients.layer_is_complete)
+        self.gradients.sum_over_ranks()
         self.norm = self.gradients.clip_(optimizer.grad_clip)
 
         # From the first number that is not finite on, no update happens any more; the next log stops the run.
@@ -50,14 +50,16 @@ class TrainingStep:
             group["lr"] = learning_rate(iteration, optimizer, training)
         self.optimizer.step()
 
-    def _accumulate(self, iteration: int, batches: Iterator[DeviceBatch]) -> None:
+    def _accumulate(
+        self, iteration: int, batches: Iterator[DeviceBatch], layer_is_complete: Callable[[int], None]
+    ) -> None:
         """Adds this rank's micro-batches of an iteration to the gradient and the loss."""
         micro_steps = self.world.share(self.config.trainer.training.gradient_accumulation_steps)
-        self.gradients.loss.add_(self.kernels.add_gradients(iteration, micro_steps, batches))
+        self.gradients.loss.add_(self.kernels.add_gradients(iteration, micro_steps, batches, layer_is_complete))
 
     def compile(self, iteration: int, batches: Iterator[DeviceBatch]) -> None:
         """Makes the kernels compile now, on an iteration's batches, and leaves no trace of it."""
-        self._accumulate(iteration, batches)
+        self._accumulate(iteration, batches, lambda layer: None)
         self.gradients.flat.zero_()
         self.world.synchronize()
 

@@ -5,7 +5,10 @@ import torch
 
 from stochastok_cli.config import OptimizerConfig
 from stochastok_cli.model.transformer import Transformer
+from stochastok_cli.training.distributed import World
 from stochastok_cli.training.optimizer import FlatGradients, make_optimizer, optimizer_tensors, skip_update_where
+
+ALONE = World(0, 1, torch.device("cpu"))
 
 
 @pytest.fixture
@@ -31,7 +34,7 @@ def test_decay_is_on_tensors_of_two_or_more_dimensions_the_embedding_included(mo
 def test_the_flat_buffer_holds_every_gradient_and_survives_steps(model):
     plain = Transformer(model.config)
     plain.load_state_dict(model.state_dict())
-    gradients = FlatGradients(model)
+    gradients = FlatGradients(model, ALONE)
     for _ in range(2):
         backward(model)
         backward(plain)
@@ -46,7 +49,7 @@ def test_the_flat_buffer_holds_every_gradient_and_survives_steps(model):
 
 
 def test_no_clipping_at_zero(model):
-    gradients = FlatGradients(model)
+    gradients = FlatGradients(model, ALONE)
     backward(model)
     before = gradients.gradient.clone()
     gradients.clip_(0)
@@ -54,7 +57,7 @@ def test_no_clipping_at_zero(model):
 
 
 def test_a_bad_update_touches_neither_weights_nor_moments(model):
-    optimizer, gradients = make_optimizer(model, OptimizerConfig(lr=0.1)), FlatGradients(model)
+    optimizer, gradients = make_optimizer(model, OptimizerConfig(lr=0.1)), FlatGradients(model, ALONE)
     backward(model)
     skip_update_where(torch.tensor(False), optimizer)
     optimizer.step()

@@ -68,6 +68,39 @@ def test_two_ranks_give_the_losses_of_one_and_a_checkpoint_that_one_can_go_on_fr
     assert any("mcq/langgame-val/accuracy" in ours for ours, _ in pairs)
 
 
+SUM_IN_PIECES = """
+import torch
+from stochastok_cli.config import config_from_dict
+from stochastok_cli.model.transformer import Transformer
+from stochastok_cli.training.distributed import join
+from stochastok_cli.training.optimizer import FlatGradients
+
+model = {"core_model": {"num_layers": 3, "ffn": {"ffn_dim": 32}, "attn": {"num_heads": 2, "group_size": 2}}}
+config = config_from_dict({"model": {**model, "hidden_dim": 16, "vocab_size": 300}}, "test")
+with join("cpu") as world:
+    gradients = FlatGradients(Transformer(config.model), world)
+    place = torch.arange(len(gradients.flat), dtype=torch.float32)
+    for complete in ([2, 1, 0], [], [1], [2, 0]):
+        gradients.flat.copy_(place * (world.rank + 1))
+        for layer in complete:
+            gradients.layer_is_complete(layer)
+        gradients.sum_over_ranks()
+        assert torch.equal(gradients.flat, place * 3), complete
+"""
+
+
+def test_gradients_are_summed_once_whichever_layers_go_ahead(tmp_path):
+    script = tmp_path / "sum.py"
+    script.write_text(SUM_IN_PIECES)
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_torchrun_works(config_file):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(

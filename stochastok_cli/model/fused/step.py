@@ -7,6 +7,7 @@ gradient needs in buffers that are allocated once, 135 KB for each token at the 
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -153,13 +154,15 @@ class FusedStep:
         *,
         accumulate: bool,
         counted: int | None = None,
+        layer_is_complete: Callable[[int], None] = lambda layer: None,
     ) -> Tensor:
         """`sum(token_weights * nll)`, a float32 scalar on the device, whose gradients are added to the parameters'.
 
         `ids` `[B, T + 1]`, `token_weights` float32 `[B, T]`, `first_visible` `[B, T]` as `Transformer` takes it,
         `window_keys` int64 or uint64 `[B]`: each window's key of dropout. Without `accumulate` the gradients are
         zeroed first. `counted` is the number of token weights that are not 0, or more: knowing it, the head computes
-        those tokens only, which for instruction data is a small part. Nothing here waits for the device.
+        those tokens only, which for instruction data is a small part. `layer_is_complete` is called, from the last
+        layer to the first, when nothing will be added to a layer's gradients any more. Nothing waits for the device.
         """
         windows, length = token_weights.shape
         assert ids.shape == (windows, length + 1) and length % 64 == 0 and length <= self.config.context_window
@@ -177,7 +180,10 @@ class FusedStep:
             buffers = self._buffers_for(len(keys[part]), length)
             self._forward(buffers, inputs[part].view(-1), seen, keys[part])
             losses.append(self._loss(buffers, targets[part].view(-1), token_weights[part].reshape(-1).float(), counted))
-            self._backward(buffers, inputs[part].view(-1), seen, keys[part])
+            last = first + step >= windows
+            self._backward(
+                buffers, inputs[part].view(-1), seen, keys[part], layer_is_complete if last else lambda layer: None
+            )
         return torch.stack(losses).sum()
 
     @torch.no_grad()
@@ -292,7 +298,14 @@ class FusedStep:
             self._head = FusedHead(vocab, width, needed, self.dtype, self.device, fp8=self.fp8_logits)
         return self._head
 
-    def _backward(self, buffers: _Buffers, ids: Tensor, first_visible: Tensor | None, keys: Tensor) -> None:
+    def _backward(
+        self,
+        buffers: _Buffers,
+        ids: Tensor,
+        first_visible: Tensor | None,
+        keys: Tensor,
+        layer_is_done: Callable[[int], None],
+    ) -> None:
         """From `buffers.normed_grad` back to the embedding, adding to every other gradient."""
         model, weights, dropout, length = self.model, self.weights, self.dropout, len(ids) // len(keys)
         b, partial = buffers, self._partial
@@ -328,6 +341,7 @@ class FusedStep:
                 b.normed_grad, layer.x, layer.rstd, block.attention_norm.weight, b.ffn_grad, b.grad,
                 gradient_of(block.attention_norm.weight), partial,
             )  # fmt: skip
+            layer_is_done(i)
         embed_backward(ids, b.grad, keys, dropout, length, gradient_of(model.embedding.weight))
 
 

@@ -118,6 +118,22 @@ def test_gradients_add_up_where_the_trainer_keeps_them(device, dtype, tolerance)
     assert relative_error(flat, 2 * once) < tolerance
 
 
+def test_layers_are_told_when_their_gradients_are_complete(device, dtype):
+    model = _model(fused_config(layers=3), device)
+    told = []
+
+    def complete(layer):
+        told.append((layer, [p.grad.clone() for p in model.layers[layer].parameters()]))
+
+    _step(model, 0.1, dtype, micro_batch=1).loss_and_gradients(
+        *_batch(model.config, device), accumulate=False, layer_is_complete=complete
+    )
+    assert [layer for layer, _ in told] == [2, 1, 0]
+    for layer, gradients in told:
+        for then, now in zip(gradients, model.layers[layer].parameters(), strict=True):
+            assert then.any() and torch.equal(then, now.grad)
+
+
 def test_keys_may_be_unsigned(device, dtype):
     model = _model(fused_config(layers=1), device)
     ids, token_weights, first_visible, keys = _batch(model.config, device)
