@@ -80,10 +80,13 @@ def test_loss_curves_agree(device):
         for parameter in model.parameters():
             parameter.copy_(parameter.bfloat16())
     batch = batches[0][:4], weights[:4], None, torch.arange(4, device=device)
+    model.eval()
     exact = reference_gradients(model, *batch, dropout=0.0)
+    rounded = errors_of(reference_gradients(model, *batch, dropout=0.0, rounded=True), exact)
     model.zero_grad()
     loss = FusedStep(model, 0.0).loss_and_gradients(*batch, accumulate=False)
     errors = errors_of((loss, gradients_of(model)), exact)
-    print(f"trained weights: loss {errors['loss']:.1e} off, worst gradient {max(errors.values()):.1e}")
-    assert errors["loss"] < 1e-4
-    assert max(errors.values()) < 0.03
+    print("trained weights, relative error of loss and of the worst gradient: fused, reference in bfloat16")
+    print([f"{e['loss']:.1e} {max(e.values()):.1e}" for e in (errors, rounded)])
+    assert errors["loss"] < max(1e-4, 2 * rounded["loss"])
+    assert max(errors.values()) < max(0.015, 2 * max(rounded.values()))
