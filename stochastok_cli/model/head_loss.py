@@ -7,6 +7,7 @@ and all sums are float32.
 """
 
 import functools
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -100,6 +101,7 @@ def _softmax(logits: Tensor, target: Tensor, token_weight: Tensor) -> tuple[Tens
 @functools.cache
 def _compiled_softmax() -> Any:
     """On a GPU torch makes two passes over the logits of what are six."""
+    warnings.filterwarnings("ignore", message=r"\s*Online softmax is disabled", category=UserWarning)  # nobody's error
     return torch.compile(_softmax, dynamic=True)
 
 
