@@ -5,6 +5,7 @@ that torchrun sets, or by srun's.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -101,8 +102,10 @@ def _peers() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        # "[where in torch] What happened. What it may mean …"
+        reason = re.sub(r"^\[[^]]*\] *", "", str(error).splitlines()[0]).split(". ")[0][:120]
         raise UserError(
-            f"another process of this run has died ({str(error).splitlines()[0][:200]})",
+            f"another process of this run has died ({reason})",
             fix="if it said nothing it was killed, perhaps for memory; the same command goes on from the checkpoint",
             exit_code=FAILED,
         ) from error
