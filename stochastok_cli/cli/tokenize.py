@@ -78,6 +78,8 @@ def tokenize(
                 progress=report,
             )
     progress.note(options.summary(made))
+    if lost := made.manifest.get("unknown_tokens"):
+        progress.note(f"{lost:,} tokens stand for text that the tokenizer can't spell, which is lost")
     if push:
         options.push_corpus(made.path, None if pull else repo, hf_username, private)
     options.print_result(made, as_json)

@@ -53,7 +53,7 @@ def make_tokenized(
     def build(folder: Path) -> dict[str, Any]:
         encoded = folder / ".encoded"
         origin = worker.submit(source.made_from)  # a checksum of the source, while there is other work
-        lengths = _encode(source, vocabulary, encoded, threads, progress)
+        lengths, unknown = _encode(source, vocabulary, encoded, threads, progress)
         n = len(lengths)
         val = math.ceil(val_fraction * n)
         if n == 0 or val == n:
@@ -69,7 +69,8 @@ def make_tokenized(
             _gather(encoded, starts[chosen] * size, lengths[chosen] * size, folder / f"{split}.bin", split, progress)
             splits[split] = {"documents": len(chosen), "tokens": int(lengths[chosen].sum())}
         encoded.unlink()
-        return corpus_manifest("tokenized", vocabulary, splits, origin.result())
+        manifest = corpus_manifest("tokenized", vocabulary, splits, origin.result())
+        return manifest | ({"unknown_tokens": unknown} if unknown else {})
 
     with ThreadPoolExecutor(1) as worker:
         made = make_folder(final, options, build, force=force)
@@ -99,17 +100,25 @@ def read_ahead(items: Iterator[T]) -> Iterator[T]:
             yield item  # type: ignore[misc]
 
 
-def _encode(source: Source, vocabulary: Vocabulary, file: Path, threads: int, progress: Progress) -> np.ndarray:
-    """Writes all documents, each with its end-of-text id, in the order of the source; returns their lengths (int64)."""
+def _encode(
+    source: Source, vocabulary: Vocabulary, file: Path, threads: int, progress: Progress
+) -> tuple[np.ndarray, int]:
+    """Writes all documents, each with its end-of-text id, in the order of the source.
+
+    Returns their lengths (int64) and how many ids stand for something that the vocabulary can't spell.
+    """
     all_lengths = [np.empty(0, np.int64)]
+    unknown = 0
     with open(file, "wb") as out:
         for documents, done in read_ahead(source.batches()):
             ids, lengths = vocabulary.encode_batch(documents, threads)
             ends = np.cumsum(lengths)
             out.write(np.insert(ids, ends, vocabulary.end_of_text).data)
             all_lengths.append(lengths + 1)
+            if vocabulary.unknown is not None:
+                unknown += int((ids == vocabulary.unknown).sum())
             progress("tokenize", done, source.total)
-    return np.concatenate(all_lengths)
+    return np.concatenate(all_lengths), unknown
 
 
 def _gather(source: Path, starts: np.ndarray, sizes: np.ndarray, file: Path, split: str, progress: Progress) -> None:

@@ -36,6 +36,10 @@ class Codec(Protocol):
         """The merge list of a byte-level BPE, best rank first."""
         ...
 
+    def unknown(self) -> int | None:
+        """The id of what the vocabulary can't spell, where there is one."""
+        ...
+
     def tokenizer_json(self, special: list[str]) -> str:
         """The tokenizer in the Hugging Face `tokenizer.json` format; `special` are its last ids."""
         ...
@@ -119,6 +123,9 @@ class TiktokenCodec:
             self._merges = merges_from_ranks(self._encoding._mergeable_ranks)
         return self._merges
 
+    def unknown(self) -> int | None:
+        return None  # bytes spell everything
+
     def tokenizer_json(self, special: list[str]) -> str:
         from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
@@ -180,6 +187,11 @@ class TokenizersCodec:
         pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
         byte_of = {character: byte for byte, character in enumerate(byte_characters())}
         return [(bytes(byte_of[c] for c in a), bytes(byte_of[c] for c in b)) for a, b in pairs]
+
+    def unknown(self) -> int | None:
+        model = json.loads(self._tokenizer.to_str())["model"]
+        token = model.get("unk_token")
+        return self._tokenizer.token_to_id(token) if token else model.get("unk_id")
 
     def tokenizer_json(self, special: list[str]) -> str:
         return json.dumps(json.loads(self._tokenizer.to_str()), ensure_ascii=False)

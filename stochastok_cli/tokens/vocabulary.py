@@ -117,6 +117,11 @@ class Vocabulary:
         """The merge list of a byte-level BPE, best rank first; None for another kind of tokenizer."""
         return self._codec.merges()
 
+    @functools.cached_property
+    def unknown(self) -> int | None:
+        """The id that stands for what the vocabulary can't spell; None where it can spell everything."""
+        return self._codec.unknown()
+
     def pretokens(self, text: str) -> list[str]:
         """The pieces of `text` that byte-pair encoding never merges across; they concatenate to it."""
         return self._codec.pretokens(text)

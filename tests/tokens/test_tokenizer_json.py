@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from stochastok_cli import StochasTok, UserError, load_vocabulary
+from stochastok_cli.data.sources import open_source
+from stochastok_cli.data.tokenized import make_tokenized
 from stochastok_cli.tokens.splits import split_table
 
 WORDS = st.text(alphabet=st.sampled_from("abcdefghiklmnoprstuwy  ,.'é—日"), max_size=60)
@@ -116,6 +118,15 @@ def test_what_decodes_by_its_neighbours_is_left_alone(tmp_path):
     table = split_table(load_vocabulary(tmp_path))
     assert table.of(words.index("'s")) == []
     assert table.of(words.index("word")) == [(words.index("wor"), words.index("##d"))]
+
+
+def test_text_that_a_vocabulary_can_not_spell_is_counted(family, tmp_path):
+    name, tokenizer, vocabulary = family
+    (tmp_path / "text.txt").write_text("\n\n".join(["日本 and 日", "It is a word.", "日"]))
+    made = make_tokenized(open_source(str(tmp_path / "text.txt")), vocabulary, tmp_path)
+    unknown = {"llama2": None, "t5": "<unk>", "bert": "[UNK]"}[name]  # llama2 has bytes to fall back on
+    assert vocabulary.unknown == tokenizer.token_to_id(unknown or "<unk>")
+    assert made.manifest.get("unknown_tokens") == (3 if unknown else None)
 
 
 def test_bpe_dropout_is_refused_where_there_are_no_bytes_to_start_from(family):
