@@ -8,14 +8,13 @@ gradient needs in buffers that are allocated once, 135 KB for each token at the 
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from stochastok_cli.config import ModelConfig
 from stochastok_cli.model.fused.attention_backward import attention_backward
 from stochastok_cli.model.fused.attention_forward import attention
+from stochastok_cli.model.fused.buffers import Buffers, activation_bytes, allocate, first_windows
 from stochastok_cli.model.fused.dropout import attention_words, output_stream
 from stochastok_cli.model.fused.embedding import embed, embed_backward
 from stochastok_cli.model.fused.head import FusedHead
@@ -27,80 +26,6 @@ from stochastok_cli.model.transformer import Block, Transformer
 
 HEAD_CHUNK = 122_880  # rows whose logits are held at once: 12.4 GB at the shipped sizes
 HEAD_STEP = 4096  # its room grows by so many rows, when the tokens that count grow in number
-
-
-@dataclass
-class _Layer:
-    """What a layer's forward pass leaves for its gradient."""
-
-    x: Tensor  # [N, D] the residual stream before the layer
-    normed: Tensor  # [N, D]
-    rstd: Tensor  # [N] float32
-    qkv: Tensor  # [N, (H + 2 G) h], turned
-    rows: Tensor  # [B, H, T] int32, words of the dropout masks
-    columns: Tensor  # [B, G, T] int32
-    lse: Tensor  # [B, H, T] float32
-    attended: Tensor  # [N, D]
-    ffn_x: Tensor  # [N, D] the residual stream between attention and feed-forward
-    ffn_normed: Tensor  # [N, D]
-    ffn_rstd: Tensor  # [N] float32
-    gate_up: Tensor  # [N, 2 F]
-    act: Tensor  # [N, F]
-
-
-@dataclass
-class _Buffers:
-    """All activations of one micro-batch, and the gradients on their way through it."""
-
-    layers: list[_Layer]
-    x: Tensor  # [N, D] after the last layer
-    normed: Tensor  # [N, D]
-    rstd: Tensor  # [N] float32
-    y: Tensor  # [N, D] what a part adds to the residual stream, and in the backward pass its gradient
-    grad: Tensor  # [N, D] of the residual stream, after a layer
-    ffn_grad: Tensor  # [N, D] of the residual stream, between attention and feed-forward
-    normed_grad: Tensor  # [N, D]
-    attended_grad: Tensor  # [N, D]
-    qkv_grad: Tensor  # [N, (H + 2 G) h]
-    delta: Tensor  # [B, H, T] float32
-    act_grad: Tensor  # [N, F]
-    gate_up_grad: Tensor  # [N, 2 F]
-
-
-def _allocate(config: ModelConfig, windows: int, length: int, dtype: torch.dtype, device: torch.device) -> _Buffers:
-    width, ffn, heads, groups = (
-        config.hidden_dim, config.core_model.ffn.ffn_dim, config.core_model.attn.num_heads, config.kv_heads,
-    )  # fmt: skip
-    rows, qkv = windows * length, (heads + 2 * groups) * config.head_dim
-
-    def matrix(columns: int) -> Tensor:
-        return torch.empty(rows, columns, dtype=dtype, device=device)
-
-    def single(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        return torch.empty(*shape, dtype=dtype, device=device)
-
-    def layer() -> _Layer:
-        return _Layer(
-            x=matrix(width), normed=matrix(width), rstd=single(rows), qkv=matrix(qkv),
-            rows=single(windows, heads, length, dtype=torch.int32),
-            columns=single(windows, groups, length, dtype=torch.int32), lse=single(windows, heads, length),
-            attended=matrix(width), ffn_x=matrix(width), ffn_normed=matrix(width), ffn_rstd=single(rows),
-            gate_up=matrix(2 * ffn), act=matrix(ffn),
-        )  # fmt: skip
-
-    return _Buffers(
-        layers=[layer() for _ in range(config.core_model.num_layers)], x=matrix(width), normed=matrix(width),
-        rstd=single(rows), y=matrix(width), grad=matrix(width), ffn_grad=matrix(width), normed_grad=matrix(width),
-        attended_grad=matrix(width), qkv_grad=matrix(qkv), delta=single(windows, heads, length), act_grad=matrix(ffn),
-        gate_up_grad=matrix(2 * ffn),
-    )  # fmt: skip
-
-
-def activation_bytes(config: ModelConfig, windows: int, length: int) -> int:
-    """What a micro-batch of so many windows holds on the device, besides weights, gradients and the head's chunk."""
-    buffers = _allocate(config, windows, length, torch.bfloat16, torch.device("meta"))
-    tensors = [t for part in (buffers, *buffers.layers) for t in vars(part).values() if isinstance(t, Tensor)]
-    return sum(t.nbytes for t in tensors)
 
 
 class FusedStep:
@@ -131,7 +56,7 @@ class FusedStep:
         self.weights_current = False  # whoever keeps `weights` up to date by itself sets this: `FusedAdamW`
         self._head: FusedHead | None = None
         self._micro_batches: dict[tuple[int, int], int] = {}
-        self._buffers: dict[tuple[int, int], _Buffers] = {}
+        self._buffers: dict[tuple[int, int], Buffers] = {}
         padding = -self.config.vocab_size % 256
         self.weights: dict[Tensor, Tensor] = {}  # of each matrix, its copy in the type in which products run
         for parameter in self.parameters:
@@ -234,18 +159,18 @@ class FusedStep:
         elif not accumulate:
             torch._foreach_zero_([gradient_of(parameter) for parameter in self.parameters])
 
-    def _buffers_for(self, windows: int, length: int) -> _Buffers:
+    def _buffers_for(self, windows: int, length: int) -> Buffers:
         if (windows, length) not in self._buffers:
             # What was allocated for another shape is let go first; a call's shorter last micro-batch is a view.
             largest = next((b for (w, t), b in self._buffers.items() if t == length and w > windows), None)
             if largest is None:
                 self._buffers.clear()
-                self._buffers[windows, length] = _allocate(self.config, windows, length, self.dtype, self.device)
+                self._buffers[windows, length] = allocate(self.config, windows, length, self.dtype, self.device)
             else:
-                self._buffers[windows, length] = _first_windows(largest, windows, length)
+                self._buffers[windows, length] = first_windows(largest, windows, length)
         return self._buffers[windows, length]
 
-    def _forward(self, buffers: _Buffers, ids: Tensor, first_visible: Tensor | None, keys: Tensor) -> None:
+    def _forward(self, buffers: Buffers, ids: Tensor, first_visible: Tensor | None, keys: Tensor) -> None:
         """From `ids` int32 `[N]` to the last norm's output, `buffers.normed`."""
         model, weights, dropout, length = self.model, self.weights, self.dropout, len(ids) // len(keys)
         heads, groups = self.config.core_model.attn.num_heads, self.config.kv_heads
@@ -273,7 +198,7 @@ class FusedStep:
             gain = model.norm.weight if last else blocks[i + 1].attention_norm.weight
             residual_norm(layer.ffn_x, y, gain, keys, 0, 0.0, length, after.x, after.normed, after.rstd)
 
-    def _loss(self, buffers: _Buffers, targets: Tensor, token_weights: Tensor, counted: int | None) -> Tensor:
+    def _loss(self, buffers: Buffers, targets: Tensor, token_weights: Tensor, counted: int | None) -> Tensor:
         """The loss of a micro-batch; writes `buffers.normed_grad` and adds to the gradient of the head's weight."""
         parameter = self.model.head.weight
         weight, weight_grad = self.weights[parameter], gradient_of(parameter)
@@ -300,7 +225,7 @@ class FusedStep:
 
     def _backward(
         self,
-        buffers: _Buffers,
+        buffers: Buffers,
         ids: Tensor,
         first_visible: Tensor | None,
         keys: Tensor,
@@ -355,15 +280,3 @@ def gradient_of(parameter: Tensor) -> Tensor:
     """The `.grad` of a parameter that has one."""
     assert parameter.grad is not None
     return parameter.grad
-
-
-def _first_windows(buffers: _Buffers, windows: int, length: int) -> _Buffers:
-    """The same buffers, cut to their first windows: views."""
-
-    def cut(tensor: Tensor) -> Tensor:
-        return tensor[:windows] if tensor.dim() == 3 else tensor[: windows * length]
-
-    def parts(of: _Layer | _Buffers) -> dict[str, Tensor]:
-        return {name: cut(value) for name, value in vars(of).items() if isinstance(value, Tensor)}
-
-    return _Buffers(layers=[_Layer(**parts(layer)) for layer in buffers.layers], **parts(buffers))
