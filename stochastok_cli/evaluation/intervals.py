@@ -18,17 +18,31 @@ Interval = tuple[float, float]
 def bootstrap_interval(values: np.ndarray, confidence: float = CONFIDENCE, resamples: int = RESAMPLES) -> Interval:
     """The percentile bootstrap interval of the mean of `values` `[questions]` (Efron 1979).
 
-    A resample of n questions with replacement is a multinomial draw of how often each distinct value occurs, so right
-    and wrong answers need two counts a resample, whatever n is. The same values give the same interval each time.
+    The same values give the same interval each time.
     """
-    distinct, counts = np.unique(np.asarray(values, dtype=np.float64), return_counts=True)
+    return bootstrap_share(values, np.ones(len(values)), confidence, resamples)
+
+
+def bootstrap_share(
+    hits: np.ndarray, asked: np.ndarray, confidence: float = CONFIDENCE, resamples: int = RESAMPLES
+) -> Interval:
+    """The same of `sum(hits) / sum(asked)`, both `[questions]`, where a question is asked several times or not at all.
+
+    A resample of n questions with replacement is a multinomial draw of how often each distinct pair occurs, so right
+    and wrong answers need two counts a resample, whatever n is.
+    """
+    pairs = np.stack([hits, asked], axis=1).astype(np.float64)
+    distinct, counts = np.unique(pairs, axis=0, return_counts=True)
     random, n = stream(0, "bootstrap"), int(counts.sum())
     step = max(1, _BLOCK // len(distinct))
-    means = [
-        random.multinomial(n, counts / n, size=min(step, resamples - start)) @ distinct / n
-        for start in range(0, resamples, step)
-    ]
-    low, high = np.quantile(np.concatenate(means), [(1 - confidence) / 2, (1 + confidence) / 2])
+    sums = np.concatenate(
+        [
+            random.multinomial(n, counts / n, size=min(step, resamples - start)) @ distinct
+            for start in range(0, resamples, step)
+        ]
+    )
+    sums = sums[sums[:, 1] > 0]
+    low, high = np.quantile(sums[:, 0] / sums[:, 1], [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
 

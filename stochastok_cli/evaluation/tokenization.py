@@ -12,6 +12,7 @@ import numpy as np
 
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.findings import Findings
+from stochastok_cli.evaluation.intervals import bootstrap_share
 from stochastok_cli.evaluation.likelihood import BATCH_TOKENS, Pair
 from stochastok_cli.evaluation.multiple_choice import EncodedBenchmark
 from stochastok_cli.evaluation.shared_prefix import question_log_likelihoods
@@ -140,14 +141,17 @@ def ask_recut(
 
 
 def accuracy_by_distance(right: np.ndarray, distance: np.ndarray) -> list[dict[str, Any]]:
-    """The accuracy in each of BINS equal parts of the distance from 0 to 1 that has questions in it; `x` is the mean
-    distance there, `n` the number of answers."""
+    """The accuracy in each of BINS equal parts of the distance from 0 to 1 that has questions in it, of answers and
+    distances `[samples, questions]`. `x` is the mean distance there, `n` the number of answers, `low` and `high` the
+    bootstrap interval over the questions."""
     place = np.minimum((distance * BINS).astype(int), BINS - 1)
     points = []
     for part in range(BINS):
         here = place == part
         if here.any():
-            points.append({"x": float(distance[here].mean()), "y": float(right[here].mean()), "n": float(here.sum())})
+            low, high = bootstrap_share((right * here).sum(axis=0), here.sum(axis=0))
+            point = {"x": distance[here].mean(), "y": right[here].mean(), "n": here.sum(), "low": low, "high": high}
+            points.append({name: float(value) for name, value in point.items()})
     return points
 
 

@@ -108,6 +108,8 @@ def _distances(rows: Sequence[Row]) -> "Iterator[tuple[str, str, Figure]]":
             x, y = [p["x"] for p in points], [p["y"] for p in points]
             most = max((p["n"] for p in points), default=1.0)
             axes.plot(x, y, "-", color=colour, label=row.label)
+            low, high = [p["low"] for p in points], [p["high"] for p in points]
+            axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
             axes.scatter(x, y, [10 + 70 * p["n"] / most for p in points], color=colour, zorder=3)
             canonical = row.metrics.get(f"mcq/{asked}/accuracy")
             if canonical is not None:
@@ -118,7 +120,7 @@ def _distances(rows: Sequence[Row]) -> "Iterator[tuple[str, str, Figure]]":
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=9)
         caption = (
             "Accuracy of answers by how far the question was cut from its canonical tokenization; bins of 0.1, larger "
-            "dots for more answers."
+            "dots for more answers, shaded 95% intervals over the questions."
         )
         yield f"distance-{asked}-{method}", caption, figure
 

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from stochastok_cli.evaluation.intervals import bootstrap_interval, paired_difference, spread, student_quantile
+from stochastok_cli.evaluation.intervals import (
+    bootstrap_interval,
+    bootstrap_share,
+    paired_difference,
+    spread,
+    student_quantile,
+)
 
 
 def test_the_bootstrap_of_right_and_wrong_answers_has_the_binomial_quantiles():
@@ -58,3 +64,14 @@ def test_spread_over_seeds():
     assert (found.mean, found.deviation) == (pytest.approx(0.6), pytest.approx(0.1))
     expected = stats.t.interval(0.95, 2, loc=0.6, scale=0.1 / np.sqrt(3))
     assert found.interval == pytest.approx(tuple(expected))
+
+
+def test_a_share_of_answers_is_resampled_by_question():
+    random = np.random.default_rng(0)
+    asked = random.integers(0, 9, 150)
+    hits = random.binomial(asked, random.beta(2, 1, 150))  # some questions are easier than others
+    rows = random.integers(150, size=(4000, 150))
+    shares = hits[rows].sum(axis=1) / asked[rows].sum(axis=1)
+    assert bootstrap_share(hits, asked) == pytest.approx(np.quantile(shares, [0.025, 0.975]), abs=0.01)
+    once = random.random(80) < 0.3
+    assert bootstrap_share(once, np.ones(80)) == bootstrap_interval(once)

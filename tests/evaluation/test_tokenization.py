@@ -103,11 +103,9 @@ def test_mean_and_worst_over_the_samples(encoded, vocabulary, model):
 def test_accuracy_by_distance():
     right = np.array([[1.0, 0.0], [1.0, 1.0]])
     distance = np.array([[0.0, 0.31], [0.04, 1.0]])
-    assert accuracy_by_distance(right, distance) == [
-        {"x": 0.02, "y": 1.0, "n": 2.0},
-        {"x": 0.31, "y": 0.0, "n": 1.0},
-        {"x": 1.0, "y": 1.0, "n": 1.0},
-    ]
+    points = accuracy_by_distance(right, distance)
+    assert [(point["x"], point["y"], point["n"]) for point in points] == [(0.02, 1.0, 2), (0.31, 0.0, 1), (1.0, 1.0, 1)]
+    assert [(point["low"], point["high"]) for point in points] == [(1.0, 1.0), (0.0, 0.0), (1.0, 1.0)]
 
 
 # ------------------------------------------------------------------------------------------------ adversarial

@@ -16,6 +16,8 @@ from stochastok_cli.report.documents import to_csv, write_report
 from stochastok_cli.report.references import references
 from stochastok_cli.report.tables import Row
 
+CURVE = {"y": 0.6, "low": 0.5, "high": 0.7}  # of a point of a curve, the same for all
+
 
 def row(label: str, seed: int) -> Row:
     right = (np.random.default_rng(seed).random(40) < 0.6).astype(float)
@@ -34,7 +36,7 @@ def row(label: str, seed: int) -> Row:
         {"mcq/langgame-val/accuracy": (0.41, 0.72)},
         {"mcq/langgame-val/accuracy": right},
         f"runs/{label}/step_300",
-        {"mcq/langgame-val/uniform0.5": [{"x": 0.1, "y": 0.6, "n": 30.0}, {"x": 0.3, "y": 0.5, "n": 10.0}]},
+        {"mcq/langgame-val/uniform0.5": [CURVE | {"x": 0.1, "n": 30.0}, CURVE | {"x": 0.3, "n": 10.0}]},
     )
 
 
