@@ -127,7 +127,7 @@ def require_intact(folder: Path, *, fix: str) -> None:
     """
     if (folder / STATE).is_file():
         for name, written in _files(folder).items():
-            if not (folder / name).is_file() or checksum(folder / name) != written:
+            if not (folder / name).is_file() or not written.items() <= checksum(folder / name).items():
                 raise UserError(
                     f"{folder / name} is damaged: its bytes are not those that were written", fix=fix, exit_code=FAILED
                 )
@@ -145,8 +145,9 @@ def read_state(folder: Path) -> TrainingState:
 
 
 def _files(folder: Path) -> dict[str, Any]:
-    """The files of a checkpoint by name, with length and checksum."""
-    return json.loads((folder / STATE).read_text(encoding="utf-8"))["files"]
+    """The files of a checkpoint by name, with length and checksum; the first version wrote lengths alone."""
+    files = json.loads((folder / STATE).read_text(encoding="utf-8"))["files"]
+    return {name: entry if isinstance(entry, dict) else {"bytes": entry} for name, entry in files.items()}
 
 
 def is_complete(folder: Path) -> bool:

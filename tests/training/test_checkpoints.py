@@ -107,6 +107,15 @@ def test_a_flipped_bit_is_said(saved, trained, name):
     assert info.value.exit_code == FAILED
 
 
+def test_checkpoints_of_the_first_version_are_as_good(saved, trained):
+    file = saved / "step_4" / "training_state.json"
+    state = json.loads(file.read_text())
+    state["files"] = {name: entry["bytes"] for name, entry in state["files"].items()}
+    file.write_text(json.dumps(state))
+    assert 4 in checkpoints(saved)
+    load_checkpoint(saved / "step_4", *trained)
+
+
 def test_the_state_can_be_amended_and_leftovers_go(saved):
     pending = dataclasses.replace(STATE, evaluation_pending=True, validation_loss=None)
     amend_state(saved / "step_4", pending)
