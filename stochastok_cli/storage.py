@@ -96,6 +96,11 @@ def damage(folder: Path, manifest: dict[str, Any]) -> str | None:
     return None
 
 
+def nearest_existing(path: Path) -> Path:
+    """The path itself, or the nearest folder above it that exists."""
+    return next(place for place in (path, *path.absolute().parents) if place.exists())
+
+
 def plain_name(name: str) -> str:
     """The name of a folder to make. Raises UserError for one that would lead elsewhere."""
     if name in ("", ".", "..") or "/" in name or "\\" in name or name.startswith("."):

@@ -98,7 +98,10 @@ def eval(
             "others of a word (uniform:1.0 where absent).",
         ),
     ] = None,
-    samples: Annotated[int, typer.Option("--samples", min=1, help="How many other ways with --tokenization.")] = 8,
+    samples: Annotated[
+        int | None,
+        typer.Option("--samples", min=1, help="How many other ways with --tokenization.", show_default="8"),
+    ] = None,
     adversarial: Annotated[
         int | None,
         typer.Option(
@@ -152,6 +155,8 @@ def eval(
     _require_fitting(evaluator, names)
     _require_asked_for(evaluator, EvaluatorName.MCQ, by_kind=by_kind, leakage=leakage, adversarial=adversarial)
     _require_asked_for(evaluator, EvaluatorName.ALIGNMENT, words=words, prompt=prompt)
+    if prompt == "":
+        raise UserError("--prompt is empty")
     if (paired or aggregate) and len(checkpoints) < 2:
         raise UserError(f"{'--paired' if paired else '--aggregate'} needs two checkpoints or more")
     if report is not None:
@@ -160,7 +165,9 @@ def eval(
         require_matplotlib()
     if evaluator is EvaluatorName.ALIGNMENT and tokenization is None:
         tokenization = f"{DEFAULT.method}:{DEFAULT.p}"
-    recut = parse_tokenization(tokenization, samples) if tokenization is not None else None
+    if samples is not None and tokenization is None:
+        raise UserError("--samples says nothing without --tokenization", fix="drop it, or name a METHOD:P")
+    recut = parse_tokenization(tokenization, samples or DEFAULT.samples) if tokenization is not None else None
     if recut and evaluator is EvaluatorName.MATH_GENERATION:
         raise UserError("math_generation asks in every tokenization anyway", fix="drop --tokenization")
     config = EvaluatorConfig(evaluator.value, num_samples, names)

@@ -41,12 +41,14 @@ def write(report: Path, rows: "list[Row]", folders: list[Path], comparisons: lis
     """The report, with the records of the runs that the checkpoints are of."""
     from stochastok_cli.report.documents import write_report
     from stochastok_cli.storage import command_line
+    from stochastok_cli.training.events import read_metrics
+    from stochastok_cli.training.run_folder import METRICS
 
     runs = {}
     for row, folder in zip(rows, folders, strict=True):
-        file = folder.parent / "metrics.jsonl"
-        if folder.name.startswith("step_") and file.is_file():
-            runs[row.label] = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        records = read_metrics(folder.parent / METRICS) if folder.name.startswith("step_") else []
+        if records:
+            runs[row.label] = records
     page = write_report(report, rows, runs, command=command_line(), comparisons=comparisons)
     progress.note(f"report: {page}")
 

@@ -2,13 +2,16 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 from stochastok_cli.training.events import duration
 from stochastok_cli.training.plan import Plan
 
 
-def plan_json(plan: Plan) -> str:
-    """One object: the plan's fields by their names, and what follows from them."""
+def plan_json(plan: Plan | Path) -> str:
+    """One object: the plan's fields by their names, and what follows from them; of a complete run its folder."""
+    if isinstance(plan, Path):
+        return json.dumps({"schema": 1, "folder": str(plan), "iterations": 0, "seconds": 0.0})
     derived = {
         "folder": str(plan.folder),
         "tokens": plan.tokens,
@@ -20,8 +23,10 @@ def plan_json(plan: Plan) -> str:
     return json.dumps({"schema": 1, **dataclasses.asdict(plan), **derived})
 
 
-def plan_table(plan: Plan) -> str:
-    """Lines of a title and what there is to say."""
+def plan_table(plan: Plan | Path) -> str:
+    """Lines of a title and what there is to say; of a complete run its folder."""
+    if isinstance(plan, Path):
+        return str(plan)
     width = max(len(title) for title, _ in _lines(plan))
     return "\n".join(f"{title:{width}}  {text}" for title, text in _lines(plan))
 

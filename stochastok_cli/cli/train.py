@@ -14,6 +14,7 @@ import typer
 
 from stochastok_cli.cli import options, progress
 from stochastok_cli.cli.app import subcommand
+from stochastok_cli.errors import UserError
 from stochastok_cli.storage import command_line
 
 if TYPE_CHECKING:
@@ -90,9 +91,12 @@ def train(
     # Read when torch is loaded: threads that wait by spinning make a busy CPU many times slower than sleeping ones do.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from stochastok_cli.config import load_config
+    from stochastok_cli.hub import looks_like_repo
     from stochastok_cli.training import launch
     from stochastok_cli.training.distributed import leads
 
+    if repo is not None and not looks_like_repo(repo):
+        raise UserError(f"--repo {repo!r} can't be a repository on the Hub", fix="OWNER/NAME")
     configuration = load_config(config, overrides or [])
     if data_dir is not None:
         paths = dataclasses.replace(configuration.general.paths, data_dir=str(data_dir))
@@ -151,6 +155,8 @@ def _plan(config: "Config", run_name: str | None, force: bool, as_json: bool) ->
     progress.quiet = progress.quiet or not leads()
     progress.note("measuring a few iterations and a part of an evaluation")
     planned = plan(config, run_name=run_name, force=force)
+    if isinstance(planned, Path):
+        progress.note(f"{planned} is complete; nothing is left to do")
     if leads():
         print(plan_json(planned) if as_json else plan_table(planned), flush=True)
 

@@ -62,14 +62,22 @@ def impossible(config: Config, origin: Any) -> list[str]:
     p = trainer.dataset.expand_prop
     require(0 <= p < float("inf"), "trainer.dataset.expand_prop", p, "must be a number that is not negative")
     require(bool(trainer.dataset.name), "trainer.dataset.name", trainer.dataset.name, "must name a dataset")
+    seen: set[tuple[str, str]] = set()
     for i, evaluator in enumerate(trainer.eval):
         key = f"trainer.eval.{i}"
         samples = evaluator.num_samples
         require(samples is None or samples >= 1, f"{key}.num_samples", samples, "must be at least 1")
-        if evaluator.evaluator != "math_generation":
-            require(bool(evaluator.benchmarks), f"{key}.benchmarks", [], f"must name what {evaluator.evaluator} scores")
-    names = {trainer.checkpoint_name, model.checkpoint_name} - {None}
-    require(len(names) < 2, "trainer.checkpoint_name", trainer.checkpoint_name, "and model.checkpoint_name differ")
+        names, scores = list(evaluator.benchmarks), f"{evaluator.evaluator} scores"
+        if evaluator.evaluator in ("mcq", "bits_per_byte"):
+            require(bool(names), f"{key}.benchmarks", names, f"must name what {scores}")
+        else:
+            require(not names, f"{key}.benchmarks", names, f"must be empty: what {scores} is always the same")
+        asked = [(evaluator.evaluator, name) for name in names or [""]]
+        twice = [name for kind, name in asked if (kind, name) in seen or asked.count((kind, name)) > 1]
+        require(not twice, f"{key}.benchmarks", names, "must not name what is scored already")
+        seen.update(asked)
+    starts = {trainer.checkpoint_name, model.checkpoint_name} - {None}
+    require(len(starts) < 2, "trainer.checkpoint_name", trainer.checkpoint_name, "and model.checkpoint_name differ")
     return found
 
 

@@ -57,7 +57,7 @@ def load_addition(data_dir: Path, vocabulary: Vocabulary, num_samples: int | Non
         require_columns(what, dataset, ("question", "answer", "t_question_base"))
         if not len(dataset):
             raise UserError(f"{what}: {folder} has no rows")
-        dataset = dataset.shuffle(seed=SHUFFLE_SEED)
+        dataset = dataset.shuffle(seed=SHUFFLE_SEED, keep_in_memory=True)  # or it writes beside the data
         rows = dataset.select(range(min(num_samples or len(dataset), len(dataset))))
         questions, answers = rows["question"][:], rows["answer"][:]
         digits = max(len(number) for question in questions for number in re.findall(r"\d+", question))

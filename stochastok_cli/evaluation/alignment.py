@@ -48,6 +48,8 @@ def cut_words(
     expanders = [
         StochasTok(vocabulary, tokenization.p, tokenization.method, seed=seed) for seed in range(tokenization.samples)
     ]
+    if not words.words:
+        raise UserError(f"{words.name} holds no words", fix="one word a line")
     kept, found = [], []
     for place in stream(0, "alignment/words").permutation(len(words.words)).tolist():
         canonical = vocabulary.encode(f" {words.words[place]}")
@@ -80,6 +82,8 @@ def alignment(
     Curves: `alignment/<name>` has the distances by layer, `alignment/<name>/pca` the first two principal components of
     the last layer's activations of the first PCA_WORDS words.
     """
+    if not isinstance(model, Transformer):
+        require_plain_layers(model)
     sequences = [ids for ways in cut.tokenizations for ids in ways]
     states = last_activations(model, sequences, batch_tokens, progress=progress)
     require_numbers(states.sum(axis=(1, 2)), "alignment")
@@ -89,13 +93,12 @@ def alignment(
     found = Findings()
     for layer in range(states.shape[1]):
         inside = np.array([_mean_distance(word[:, layer]) for word in by_word])
-        between = _mean_distance(np.array([word[0, layer] for word in by_word]))
         found.add(f"{prefix}/layer_{layer + 1}/distance", inside)
-        found.add(f"{prefix}/layer_{layer + 1}/relative", inside / between if between > 0 else np.zeros(len(inside)))
-    found.curves[prefix] = [
-        {"x": layer + 1, "y": found.metrics[f"{prefix}/layer_{layer + 1}/relative"], "n": len(by_word)}
-        for layer in range(states.shape[1])
-    ]
+        between = _mean_distance(np.array([word[0, layer] for word in by_word]))
+        if between > 0:  # two words or more
+            name = f"{prefix}/layer_{layer + 1}/relative"
+            found.add(name, inside / between)
+            found.curves.setdefault(prefix, []).append({"x": layer + 1, "y": found.metrics[name], "n": len(by_word)})
     found.curves[f"{prefix}/pca"] = _principal_components(cut.words[:PCA_WORDS], by_word[:PCA_WORDS])
     return found
 
@@ -126,7 +129,7 @@ def last_activations(
 def after_attention(model: Transformer, ids: torch.Tensor) -> list[torch.Tensor]:
     """The residual stream `[B, T, D]` after each attention layer: a layer's input and what its attention adds to it.
 
-    Raises UserError for a foreign model whose layers or attention are not found.
+    Raises UserError for a foreign model whose layers are made in another way.
     """
     inputs: list[torch.Tensor] = []
     outputs: list[torch.Tensor] = []
@@ -143,6 +146,35 @@ def after_attention(model: Transformer, ids: torch.Tensor) -> list[torch.Tensor]
             hooks.callback(attention.register_forward_hook(keep_output).remove)
         model(ids)
     return [x + added for x, added in zip(inputs, outputs, strict=True)]
+
+
+@torch.inference_mode()
+def require_plain_layers(model: Transformer) -> None:
+    """Raises UserError unless each layer gives its input, plus what attention adds, plus what one more part adds.
+
+    Else what `after_attention` takes for the residual stream is something else: some models add it inside their
+    attention, or norm what attention gives.
+    """
+    layers = attention_layers(model)
+    outputs: dict[nn.Module, torch.Tensor] = {}
+
+    def keep(module: nn.Module, arguments: tuple[Any, ...], result: Any) -> None:
+        outputs[module] = result[0] if isinstance(result, tuple) else result
+
+    with ExitStack() as hooks:
+        for layer, _ in layers:
+            for module in (layer, *layer.children()):
+                hooks.callback(module.register_forward_hook(keep).remove)
+        after = after_attention(model, torch.arange(1, 5, device=next(model.parameters()).device)[None])
+    for (layer, attention), x in zip(layers, after, strict=True):
+        rest = outputs[layer] - x
+        others = [outputs[part] for part in layer.children() if part is not attention and part in outputs]
+        others = [part.reshape(rest.shape) for part in others if part.numel() == rest.numel()]
+        if not any(torch.allclose(part, rest, atol=1e-4, rtol=1e-3) for part in others):
+            raise UserError(
+                f"--evaluator alignment can't tell what attention adds in the layers of this model "
+                f"({type(layer).__name__})"
+            )
 
 
 def attention_layers(model: nn.Module) -> list[tuple[nn.Module, nn.Module]]:

@@ -43,6 +43,7 @@ class CausalModel(nn.Module):
         known = set(inspect.signature(self.body.forward).parameters)
         self.takes_positions = "position_ids" in known
         self.splits = self.head is not None and self.body is not model and self._head_only_multiplies()
+        self._require_causal_with_cache()
 
     @property
     def head_weight(self) -> Tensor:
@@ -75,6 +76,22 @@ class CausalModel(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         return self.head(hidden) if self.splits else hidden
+
+    @torch.inference_mode()
+    def _require_causal_with_cache(self) -> None:
+        """Raises ValueError for a model that looks ahead, or that can't go on from the keys and values of a prefix."""
+        ids = torch.arange(1, 5, device=self.head_weight.device)[None]
+        whole, prefix = self.logits(self(ids)), self.logits(self(ids[:, :2]))
+        if not torch.allclose(whole[:, :2], prefix, atol=1e-3, rtol=1e-3):
+            raise ValueError("it is no causal language model: what it says of a token depends on those after it")
+        cache = KeyValueCache()
+        try:
+            self(ids[:, :2], None, cache)
+            rest = self.logits(self(ids[:, 2:], None, cache))
+        except (AttributeError, TypeError) as error:
+            raise ValueError("it keeps no keys and values that the evaluators could go on from") from error
+        if not torch.allclose(whole[:, 2:], rest, atol=1e-3, rtol=1e-3):
+            raise ValueError("it does not go on from its own keys and values as if it had read on")
 
     @torch.inference_mode()
     def _head_only_multiplies(self) -> bool:
@@ -127,7 +144,10 @@ def open_model(where: Where, device: str) -> Opened:
     if where.ours:
         return Opened(load_model(where.folder, device), vocabulary)
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     repo, revision = hub.split_revision(where.name) if not Path(where.name).is_dir() else (where.name, None)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(repo, revision=revision, dtype=torch.float32)

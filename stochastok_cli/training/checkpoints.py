@@ -25,7 +25,7 @@ from torch import Tensor
 
 from stochastok_cli.errors import FAILED, UserError, nearest
 from stochastok_cli.model.transformer import Transformer
-from stochastok_cli.model.weights import load_weights, save_model
+from stochastok_cli.model.weights import WEIGHTS, load_weights, save_model
 from stochastok_cli.storage import checksum, damage, publish_folder, write_durably
 from stochastok_cli.tokens.vocabulary import Vocabulary
 from stochastok_cli.training.optimizer import optimizer_tensors
@@ -109,11 +109,7 @@ def remove_leftovers(run_folder: Path) -> None:
 
 
 def load_checkpoint(folder: Path, model: Transformer, optimizer: torch.optim.AdamW) -> None:
-    """Copies a complete checkpoint's weights and moments into a model and its optimizer.
-
-    Raises UserError (exit code 1) if it is damaged.
-    """
-    require_intact(folder, fix="remove this checkpoint and run the same command again: the one before it is taken")
+    """Copies an intact checkpoint's weights and moments into a model and its optimizer."""
     load_weights(model, folder)
     with safe_open(folder / OPTIMIZER, framework="pt") as stream:
         for name, tensor in optimizer_tensors(model, optimizer).items():
@@ -139,9 +135,21 @@ def _copy(source: Tensor, target: Tensor) -> None:
 
 
 def read_state(folder: Path) -> TrainingState:
-    """The training state of a complete checkpoint."""
+    """The training state of a checkpoint. Raises ValueError, KeyError or TypeError for what can't be one."""
     tree = json.loads((folder / STATE).read_text(encoding="utf-8"))
-    return TrainingState(**{field.name: tree[field.name] for field in dataclasses.fields(TrainingState)})
+    state = TrainingState(**{field.name: tree[field.name] for field in dataclasses.fields(TrainingState)})
+    loss = state.validation_loss
+    right = [
+        tree.get("format") == 1,
+        type(state.iteration) is int and state.iteration > 0,
+        type(state.evaluation_pending) is bool,
+        loss is None or isinstance(loss, int | float),
+        isinstance(state.config, dict),
+        isinstance(state.data, dict) and {"name", "fingerprint"} <= state.data.keys(),
+    ]
+    if not all(right):
+        raise ValueError(f"{folder / STATE} is no training state")
+    return state
 
 
 def _files(folder: Path) -> dict[str, Any]:
@@ -153,9 +161,15 @@ def _files(folder: Path) -> dict[str, Any]:
 def is_complete(folder: Path) -> bool:
     """Whether everything that a checkpoint of a run consists of is there in full length."""
     try:
-        return damage(folder, {"files": _files(folder)}) is None
-    except (OSError, ValueError, KeyError, TypeError):
+        state, files = read_state(folder), _files(folder)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
+    named = _STEP.fullmatch(folder.name)
+    return (
+        {WEIGHTS, OPTIMIZER} <= files.keys()
+        and damage(folder, {"files": files}) is None
+        and (named is None or int(named[1]) == state.iteration)
+    )
 
 
 def checkpoints(run_folder: Path) -> dict[int, Path]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,21 @@ def metrics_file(file: Path) -> Iterator[Listener]:
                 stream.write(json.dumps({"iteration": event.iteration, **metrics}) + "\n")
 
         yield write
+
+
+def read_metrics(file: Path) -> list[dict[str, Any]]:
+    """The lines of a `metrics.jsonl` (none where there is no file), but for what a killed process left torn."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    return [record for line in lines if (record := metrics_line(line)) is not None]
+
+
+def metrics_line(line: str) -> dict[str, Any] | None:
+    """A line of a `metrics.jsonl`; None for what is none."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("iteration"), int) else None
 
 
 @contextmanager

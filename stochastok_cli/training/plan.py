@@ -17,6 +17,7 @@ import torch
 from stochastok_cli.config import Config, TrainingConfig
 from stochastok_cli.data.windows import CorpusWindows
 from stochastok_cli.evaluation import Evaluator, evaluate
+from stochastok_cli.storage import nearest_existing
 from stochastok_cli.training import costs, preparation, schedule
 from stochastok_cli.training.distributed import World, device_name, join
 from stochastok_cli.training.feed import feed
@@ -71,14 +72,17 @@ class Plan:
         return self.training_seconds + self.evaluation_seconds
 
 
-def plan(config: Config, *, run_name: str | None = None, force: bool = False) -> Plan:
+def plan(config: Config, *, run_name: str | None = None, force: bool = False) -> Plan | Path:
     """Opens and checks all that `train` would, and measures a few iterations and a part of an evaluation.
 
-    On several ranks all call it, and all get the same. Raises what `train` would.
+    Of a run that is complete there is nothing to plan: only its folder is returned. On several ranks all call it, and
+    all get the same. Raises what `train` would.
     """
     with join(config.general.device) as world:
         config, parent, _ = preparation.settle(config, world)
         folder, found = preparation.find_run(config, parent, world, run_name, force=force)
+        if found.is_complete(config):
+            return folder
         data, evaluators = preparation.open_everything(config, parent, found)
         model = preparation.make_model(config, parent, world)
         start = found.state.iteration if found.state else 0
@@ -89,8 +93,8 @@ def plan(config: Config, *, run_name: str | None = None, force: bool = False) ->
         compile_seconds, seconds = _measure_iterations(step, measured, data, world)
         seconds *= training.gradient_accumulation_steps / measured.trainer.training.gradient_accumulation_steps
         per_evaluation = _measure_evaluation(step, config, data, evaluators, world)
-        due = [i for i in range(start, training.max_iters + 1) if schedule.evaluation_is_due(i, training)]
         pending = found.state is None or found.state.evaluation_pending
+        evaluations = schedule.times(training.eval_interval, start if pending else start + 1, training.max_iters)
         tokens = costs.tokens_per_iteration(config)
         parameters = model.num_parameters()
         memory, memory_total = _memory(world.device)
@@ -111,8 +115,8 @@ def plan(config: Config, *, run_name: str | None = None, force: bool = False) ->
             memory_total=memory_total,
             checkpoint_bytes=costs.checkpoint_bytes(parameters),
             checkpoints=_checkpoints_at_once(start, training),
-            disk_free=shutil.disk_usage(_existing(folder)).free,
-            evaluations=len(due) - (start in due and not pending),
+            disk_free=shutil.disk_usage(nearest_existing(folder)).free,
+            evaluations=evaluations,
             seconds_per_evaluation=per_evaluation,
         )
 
@@ -215,11 +219,6 @@ def _memory(device: torch.device) -> tuple[int, int]:
 
 def _checkpoints_at_once(start: int, training: TrainingConfig) -> int:
     """How many are on disk when there are most: those that are kept, the best one, and the one being written."""
-    written = sum(schedule.checkpoint_is_due(done, training) for done in range(start + 1, training.max_iters + 1))
+    written = schedule.times(training.checkpoint_interval, start + 1, training.max_iters)
     kept = written if training.keep_checkpoints is None else training.keep_checkpoints + 2
     return min(written, kept)
-
-
-def _existing(folder: Path) -> Path:
-    """The folder or the nearest one above it that exists."""
-    return next(f for f in (folder.absolute(), *folder.absolute().parents) if f.exists())

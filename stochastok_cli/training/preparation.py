@@ -54,10 +54,21 @@ def settle(config: Config, world: World) -> tuple[Config, Path | None, list[str]
 def find_run(
     config: Config, parent: Path | None, world: World, name: str | None, *, force: bool
 ) -> tuple[Path, run_folder.Found]:
-    """The run's folder, and how far it has come: with `force` nowhere, whatever it holds."""
-    name = plain_name(name or run_folder.run_name(config, parent))
-    folder = Path(config.general.paths.checkpoint_dir) / name
-    return folder, run_folder.Found() if force else world.lead(lambda: run_folder.inspect(folder, config))
+    """The run's folder, and how far it has come: with `force` nowhere, whatever it holds.
+
+    Raises UserError for a folder that can't be the run's, and for a damaged checkpoint to go on from.
+    """
+    folder = Path(config.general.paths.checkpoint_dir) / plain_name(
+        run_folder.run_name(config, parent) if name is None else name
+    )
+
+    def look() -> run_folder.Found:
+        found = run_folder.inspect(folder, config)
+        if found.checkpoint and not found.is_complete(config):
+            require_intact(found.checkpoint, fix="remove it and run the same command again: the one before it is taken")
+        return found
+
+    return folder, run_folder.Found() if force else world.lead(look)
 
 
 def open_everything(config: Config, parent: Path | None, found: run_folder.Found) -> tuple[Data, list[Evaluator]]:
@@ -74,14 +85,9 @@ def make_model(config: Config, parent: Path | None, world: World) -> Transformer
     torch.manual_seed(key64(config.general.seed, "weights"))
     model = Transformer(config.model, config.trainer.dropout_scheduler.dropout).to(world.device)
     if parent is not None:
-        world.lead(lambda: _load_parent(model, parent))
+        world.lead(lambda: load_weights(model, parent))
         world.copy_from_lead_(model.parameters())
     return model
-
-
-def _load_parent(model: Transformer, parent: Path) -> None:
-    require_intact(parent, fix="start from another checkpoint")
-    load_weights(model, parent)
 
 
 def starting_point(config: Config) -> tuple[Config, Path | None, list[str]]:
@@ -93,6 +99,7 @@ def starting_point(config: Config) -> tuple[Config, Path | None, list[str]]:
     if config.checkpoint_name is None:
         return config, None, []
     folder = resolve_checkpoint(config.checkpoint_name, Path(config.general.paths.checkpoint_dir))
+    require_intact(folder, fix="start from another checkpoint")
     model = dataclasses.replace(read_model_config(folder), checkpoint_name=config.model.checkpoint_name)
     asked, given = _flat_model(config.model), _flat_model(model)
     differing = [key for key in asked if asked[key] != given[key]]

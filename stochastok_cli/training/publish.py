@@ -1,11 +1,11 @@
 """A run's model to the Hub, as it lies on the disk: what `transformers` opens, and how it was made."""
 
-import json
 from pathlib import Path
 
 from stochastok_cli import hub
 from stochastok_cli.storage import Progress, silent
 from stochastok_cli.training.checkpoints import OPTIMIZER
+from stochastok_cli.training.events import read_metrics
 from stochastok_cli.training.run_folder import CONFIG, METRICS
 
 _NOT_SHOWN = ("iteration", "train/tokens_per_second")
@@ -46,7 +46,5 @@ def push_run(
 
 def last_metrics(folder: Path) -> dict[str, float]:
     """The last value of each of a run's metrics; empty if it has recorded none. (One that wasn't finite is null.)"""
-    file = folder / METRICS
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    last = {name: value for line in lines for name, value in json.loads(line).items()}
+    last = {name: value for record in read_metrics(folder / METRICS) for name, value in record.items()}
     return {name: value for name, value in last.items() if name not in _NOT_SHOWN and value is not None}

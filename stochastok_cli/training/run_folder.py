@@ -7,7 +7,6 @@
 Only rank 0 calls these functions.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import filelock
 
 from stochastok_cli.config import Config, config_from_dict, flatten, read_yaml
 from stochastok_cli.errors import FAILED, UserError
-from stochastok_cli.storage import write_durably
+from stochastok_cli.storage import nearest_existing, write_durably
 from stochastok_cli.training.checkpoints import (
     TrainingState,
     latest_checkpoint,
@@ -26,6 +25,7 @@ from stochastok_cli.training.checkpoints import (
     remove_leftovers,
     run_of,
 )
+from stochastok_cli.training.events import metrics_line, read_metrics
 
 CONFIG, METRICS, LOG = "config.yaml", "metrics.jsonl", "train.log"
 
@@ -71,7 +71,10 @@ def inspect(folder: Path, config: Config) -> Found:
 
     Raises UserError if it is another run's: one of another configuration, or no run at all.
     """
-    if not folder.exists() or not any(folder.iterdir()):
+    there = nearest_existing(folder)
+    if not there.is_dir():
+        raise UserError(f"{there} is a file, where a run's folder should be", fix="set general.paths.checkpoint_dir")
+    if there != folder or not any(folder.iterdir()):
         return Found()
     file = folder / CONFIG
     if not file.is_file():
@@ -146,11 +149,8 @@ def begin(folder: Path, config: Config, found: Found) -> None:
 
 def _kept(line: str, found: Found) -> bool:
     """Whether a line of `metrics.jsonl` was written before the checkpoint (and not torn in the writing)."""
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return False
-    if found.state is None or record["iteration"] > found.state.iteration:
+    record = metrics_line(line)
+    if record is None or found.state is None or record["iteration"] > found.state.iteration:
         return False
     # An evaluation that is still to be made may have been made before, by a run that was killed after it.
     return record["iteration"] < found.state.iteration or not found.state.evaluation_pending or "train/loss" in record
@@ -158,10 +158,7 @@ def _kept(line: str, found: Found) -> bool:
 
 def last_evaluation(folder: Path) -> dict[str, float]:
     """The metrics of a run's last evaluation, as its `metrics.jsonl` has them; nothing where there is none."""
-    file = folder / METRICS
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    for line in reversed(lines):
-        record = json.loads(line)
+    for record in reversed(read_metrics(folder / METRICS)):
         if "validation/loss" in record:
             return {name: value for name, value in record.items() if name != "iteration"}
     return {}

@@ -34,6 +34,17 @@ def checkpoint_is_due(done: int, training: TrainingConfig) -> bool:
     return done > 0 and (done % training.checkpoint_interval == 0 or done == training.max_iters)
 
 
+def times(interval: int, first: int, last: int) -> int:
+    """How many numbers from `first` to `last` are multiples of `interval`, or `last` itself: when something is due.
+
+    >>> times(3, 0, 10), times(3, 1, 9), times(3, 5, 4)
+    (5, 3, 0)
+    """
+    if last < first:
+        return 0
+    return last // interval - (first - 1) // interval + (last % interval != 0)
+
+
 def superseded(losses: dict[int, float | None], keep: int | None) -> list[int]:
     """The checkpoints to delete: all but the latest `keep` and the one of the lowest validation loss.
 

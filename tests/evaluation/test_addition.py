@@ -65,6 +65,12 @@ def results(speech: Callable[[str], str], asked: AdditionQuestions, vocabulary: 
     return metrics["math_generation/val/base/exact_match"], metrics["math_generation/val/base/answer_found"]
 
 
+def test_nothing_is_written_beside_the_data(data_dir):
+    before = sorted(data_dir.rglob("*"))
+    load_addition(data_dir, load_vocabulary("sample2k"), 5)
+    assert sorted(data_dir.rglob("*")) == before
+
+
 def test_a_model_that_knows_the_answer_is_right_in_every_form_of_both_splits(data_dir, vocabulary):
     forms = load_addition(data_dir, vocabulary, 20)
     assert {(asked.split, asked.form) for asked in forms} >= {

@@ -84,6 +84,18 @@ def test_as_an_evaluator_of_training(tmp_path, vocabulary):
     assert set(metrics) == {f"alignment/uniform1.0/layer_{i}/{m}" for i in (1, 2, 3) for m in ("distance", "relative")}
 
 
+def test_words_of_a_file_that_holds_none(vocabulary):
+    with pytest.raises(UserError, match="words.txt holds no words; one word a line"):
+        cut_words(WordList([], "words.txt"), vocabulary, UNIFORM, None, 48)
+
+
+def test_of_a_single_word_no_distance_is_relative_to_others(vocabulary):
+    cut = cut_words(WordList(["wonderful"], "x"), vocabulary, UNIFORM, None, 48)
+    found = alignment(sharp_model(small_config()), cut, "x")
+    assert found.metrics["alignment/x/layer_1/distance"] > 0
+    assert not any(name.endswith("relative") for name in found.metrics)
+
+
 def test_a_model_that_gives_no_numbers(cut):
     model = sharp_model(small_config())
     with torch.no_grad():

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 import transformers
 
 from stochastok_cli.errors import FAILED, USAGE, UserError
-from stochastok_cli.evaluation.alignment import after_attention, attention_layers
+from stochastok_cli.evaluation.alignment import after_attention, attention_layers, require_plain_layers
 from stochastok_cli.evaluation.benchmarks import load_benchmark
 from stochastok_cli.evaluation.causal_model import CausalModel, locate, open_model
 from stochastok_cli.evaluation.likelihood import log_likelihoods
@@ -148,6 +148,11 @@ def test_activations_after_attention(folder):
     model, _ = open_model(locate(str(folder), folder), "cpu")
     layers = [layer for layer, _ in attention_layers(model)]
     assert len(layers) == model.model.config.num_hidden_layers
+    if model.model.config.model_type == "gemma2":  # it norms what attention gives before it is added
+        with pytest.raises(UserError, match=r"can't tell what attention adds .*\(Gemma2DecoderLayer\)"):
+            require_plain_layers(model)
+        return
+    require_plain_layers(model)
     seen = []
     norm = FEED_FORWARD_NORMS.get(model.model.config.model_type)
     for layer in layers if norm else []:
@@ -157,3 +162,28 @@ def test_activations_after_attention(folder):
     assert [x.shape for x in found] == [(1, 4, 32)] * len(layers)
     for ours, theirs in zip(found, seen, strict=norm is not None):
         torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        (
+            transformers.BertConfig(**SMALL, intermediate_size=64, max_position_embeddings=64),
+            "no causal language model",
+        ),
+        (transformers.MambaConfig(vocab_size=2048, hidden_size=32, num_hidden_layers=2), "keeps no keys and values"),
+        (
+            transformers.BertConfig(**SMALL, intermediate_size=64, max_position_embeddings=64, is_decoder=True),
+            None,
+        ),
+    ],
+)
+def test_models_that_are_not_causal_or_keep_no_cache_are_refused(config, why, tmp_path):
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    load_vocabulary("sample2k").save_tokenizer(tmp_path)
+    if why is None:
+        assert open_model(locate(str(tmp_path), tmp_path), "cpu")
+    else:
+        with pytest.raises(UserError, match=why) as info:
+            open_model(locate(str(tmp_path), tmp_path), "cpu")
+        assert info.value.exit_code == FAILED

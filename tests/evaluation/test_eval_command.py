@@ -38,7 +38,14 @@ def place(tmp_path_factory) -> Path:
     model(torch.tensor([[1, 2]])).sum().backward()
     for iteration in (100, 2000):
         optimizer.step()
-        save_checkpoint(run, TrainingState(iteration, False, None, {}, {}), model, optimizer, vocabulary, keep=None)
+        save_checkpoint(
+            run,
+            TrainingState(iteration, False, None, {"name": "d", "fingerprint": "f"}, {}),
+            model,
+            optimizer,
+            vocabulary,
+            keep=None,
+        )
     other = place / "checkpoints" / "other"
     other.mkdir()
     save_model(sharp_model(small_config(context_window=200)), other, vocabulary)
@@ -265,6 +272,8 @@ def test_as_a_program(place):
         (("other", *LANGGAME, "--tokenization", "uniform"), "is not METHOD:P"),
         (("other", *LANGGAME, "--tokenization", "unifrom:0.1"), "unknown method 'unifrom'; did you mean"),
         (("other", *LANGGAME, "--prompt", "The"), "--prompt can only go with --evaluator alignment; drop it"),
+        (("other", *LANGGAME, "--samples", "3"), "--samples says nothing without --tokenization; drop it"),
+        (("other", "--evaluator", "alignment", "--prompt", ""), "--prompt is empty"),
         (("other", *LANGGAME, "--paired"), "--paired needs two checkpoints or more"),
         (
             ("other", "other", "--evaluator", "math_generation", "--leakage"),

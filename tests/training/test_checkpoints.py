@@ -19,6 +19,7 @@ from stochastok_cli.training.checkpoints import (
     load_checkpoint,
     read_state,
     remove_leftovers,
+    require_intact,
     resolve_checkpoint,
     run_of,
     save_checkpoint,
@@ -102,8 +103,8 @@ def test_a_flipped_bit_is_said(saved, trained, name):
     content[-20] ^= 1
     file.write_bytes(content)
     assert 4 in checkpoints(saved)  # only the bytes tell
-    with pytest.raises(UserError, match=f"{name} is damaged") as info:
-        load_checkpoint(saved / "step_4", *trained)
+    with pytest.raises(UserError, match=f"{name} is damaged: .*; go back") as info:
+        require_intact(saved / "step_4", fix="go back")
     assert info.value.exit_code == FAILED
 
 
@@ -113,7 +114,27 @@ def test_checkpoints_of_the_first_version_are_as_good(saved, trained):
     state["files"] = {name: entry["bytes"] for name, entry in state["files"].items()}
     file.write_text(json.dumps(state))
     assert 4 in checkpoints(saved)
+    require_intact(saved / "step_4", fix="go back")
     load_checkpoint(saved / "step_4", *trained)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("format", 2),
+        ("iteration", 5),  # of step_4
+        ("iteration", None),
+        ("evaluation_pending", "no"),
+        ("validation_loss", "a"),
+        ("data", {}),
+        ("config", None),
+        ("files", {}),
+    ],
+)
+def test_an_edited_state_is_none(saved, key, value):
+    file = saved / "step_4" / "training_state.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
+    assert list(checkpoints(saved)) == [12, 100]
 
 
 def test_the_state_can_be_amended_and_leftovers_go(saved):

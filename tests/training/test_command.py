@@ -30,6 +30,10 @@ def test_json_and_quiet(command, tmp_path):
     assert "validation/loss" in result["metrics"]
     again = json.loads(command(SHORT, "--json", "--quiet", "--run-name", "a", "general.paths.output_dir=x").stdout)
     assert again == {**result, "made": False}
+    with open(tmp_path / "runs" / "a" / "metrics.jsonl", "a") as metrics:
+        metrics.write('[1]\n{"iter')  # torn
+    torn = command(SHORT, "--json", "--quiet", "--run-name", "a", "general.paths.output_dir=x")
+    assert (torn.returncode, torn.stdout) == (0, json.dumps(again) + "\n"), torn.stderr
 
 
 def test_in_a_terminal_one_line_is_alive(config_file):

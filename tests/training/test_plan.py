@@ -44,6 +44,19 @@ def test_of_a_run_that_was_stopped_the_rest_is_planned(configured):
     assert rest.evaluations == 2  # after 8 and after 10: the one after 4 was made
 
 
+def test_of_a_complete_run_nothing_is_planned(command, configured):
+    folder = train(configured("trainer.training.max_iters=1")).folder
+    assert plan(configured("trainer.training.max_iters=1")) == folder
+    said = command("--plan", "trainer.training.max_iters=1")
+    assert (said.returncode, said.stdout) == (0, f"{folder}\n")
+    assert said.stderr.endswith("is complete; nothing is left to do\n")
+
+
+def test_a_run_without_end_can_be_planned(configured):
+    planned = plan(configured("trainer.training.max_iters=1000000000000"))
+    assert (planned.evaluations, planned.checkpoints) == (250_000_000_001, 5)
+
+
 def test_operations_are_those_of_the_products(configured):
     """Counted by torch while it computes: 2 for a multiplication and addition, the backward pass twice that."""
     model = Transformer(configured("model.context_window=128").model)

@@ -15,6 +15,7 @@ from stochastok_cli.data.langgame import make_langgame
 from stochastok_cli.data.memmap import memmap_root
 from stochastok_cli.errors import FAILED, USAGE, UserError
 from stochastok_cli.training import run_folder
+from stochastok_cli.training.plan import plan
 from stochastok_cli.training.train import train
 from tests.training.conftest import COMMAND
 
@@ -38,6 +39,9 @@ LANGGAME = ("trainer.dataset.name=langgame", "trainer.dataset.is_instruction=tru
         ),
         (["trainer.dataset.expand_prop=0.1", "trainer.dataset.expand_method=magic"], "unknown method 'magic'"),
         (["trainer.eval=[{evaluator:mcq,benchmarks:[nonsense]}]"], r"nonsense.*trainer\.eval=\[\]"),
+        (["trainer.eval=[{evaluator:alignment,benchmarks:[a]}]"], "must be empty: what alignment scores is always"),
+        (["trainer.eval=[{evaluator:mcq,benchmarks:[arc,arc]}]"], "must not name what is scored already"),
+        (["general.paths.checkpoint_dir=/dev/null"], "/dev/null is a file, where a run's folder should be"),
         (["trainer.checkpoint_name=nobody"], "no checkpoint 'nobody': neither a folder nor a run in"),
         (["trainer.training.fp8_logits=true"], "only the fused kernels know, and they take heads of width"),
         pytest.param(
@@ -80,7 +84,21 @@ def test_a_torn_checkpoint_to_start_from_is_refused(configured, parent):
         train(configured("trainer.checkpoint_name=parent"), run_name="child")
 
 
+@pytest.mark.parametrize("plan_only", [True, False])
+def test_a_damaged_checkpoint_to_go_on_from_is_refused_before_anything_is_touched(configured, parent, plan_only):
+    file = parent.checkpoint / "optimizer.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    before = {f: f.read_bytes() for f in parent.folder.iterdir() if f.is_file()}
+    with pytest.raises(UserError, match=r"optimizer.safetensors is damaged: .*; remove it and run the same") as info:
+        (plan if plan_only else train)(configured("trainer.training.max_iters=2"), run_name="parent")
+    assert info.value.exit_code == FAILED
+    assert {f: f.read_bytes() for f in parent.folder.iterdir() if f.is_file()} == before
+
+
 def test_data_of_another_vocabulary_of_the_same_size_is_refused(configured, parent):
+    (parent.checkpoint / "training_state.json").unlink()  # as a model from elsewhere, of whose bytes nothing is known
     tokenizer = parent.checkpoint / "tokenizer.json"
     tree = json.loads(tokenizer.read_text())
     ids = tree["model"]["vocab"]
