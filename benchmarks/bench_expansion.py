@@ -41,6 +41,8 @@ def plain_python(splits, ids, p):
 
 
 def main():
+    if sys.argv[1:] in (["-h"], ["--help"]):
+        sys.exit(__doc__)
     gpt2 = load_vocabulary("gpt2")
     gpt2.encode("warm up")
     print(f"split table of gpt2: {seconds(lambda: split_table.__wrapped__(gpt2)):.3f} s")

@@ -5,6 +5,8 @@ import tempfile
 import time
 from pathlib import Path
 
+if sys.argv[1:] in (["-h"], ["--help"]):
+    sys.exit(__doc__)
 start = time.perf_counter()  # before the package is imported, which a user waits for, too
 
 from stochastok_cli import load_vocabulary  # noqa: E402

@@ -25,6 +25,8 @@ def curve(metrics: Path, form: str) -> tuple[list[int], list[float]]:
 
 
 def main() -> None:
+    if len(sys.argv) < 3 or sys.argv[1].startswith("-"):
+        sys.exit(__doc__)
     target, *runs = sys.argv[1:]
     with matplotlib.rc_context(STYLE):
         figure, axes = pyplot.subplots(1, len(runs), figsize=(3.1 * len(runs) + 1.2, 3.2), sharey=True, squeeze=False)

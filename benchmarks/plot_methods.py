@@ -22,6 +22,8 @@ GROWTH, COPIES, DOCUMENTS, SHOWN = 1.3, 1000, 200, 40
 
 
 def main():
+    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
+        sys.exit(__doc__)
     target, word = sys.argv[1], (sys.argv[2:] or [" example"])[0]
     gpt2 = load_vocabulary("gpt2")
     (token,) = gpt2.encode(word)

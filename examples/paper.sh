@@ -3,7 +3,7 @@
 # (3) train on addition in each tokenization. Every step is idempotent: run the script again and it goes on.
 #
 #   bash examples/paper.sh           OpenWebText and the shipped configurations: for a GPU
-#   bash examples/paper.sh --tiny    the same chain on the bundled text with toy models: minutes on a CPU
+#   bash examples/paper.sh --tiny    the same chain on the bundled text with toy models: under a minute on a CPU
 #
 # Set OUT to choose the folder (default: paper-output).
 set -euo pipefail
@@ -33,7 +33,7 @@ for dataset in "$name-tokenized" "$name-tokenized-stochastok0.1"; do
     stochastok train --config pretraining "${to[@]}" --run-name "pretrain-$dataset" "trainer.dataset.name=$dataset" "${pretrain[@]}"
 done
 
-# 2. LangGame, from each of the two and from nothing
+# 2. LangGame, from each of the two
 stochastok make-langgame --tokenizer "$tokenizer" "${words[@]}" "${here[@]}"
 tuned=()
 for dataset in "$name-tokenized" "$name-tokenized-stochastok0.1"; do

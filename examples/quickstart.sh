@@ -18,7 +18,7 @@ say "2. Train one model on the canonical ids and one on the expanded ids, for th
 canonical=$(stochastok train "${run[@]}" --run-name canonical trainer.dataset.name=sample-tokenized)
 stochastic=$(stochastok train "${run[@]}" --run-name stochastok trainer.dataset.name=sample-tokenized-stochastok0.1)
 
-say "3. Teach the second one a little LangGame and a little addition"
+say "3. Teach the second one a little LangGame, and a third one, from nothing, a little addition"
 stochastok make-langgame --train-size 20000 --val-size 200 --tokenizer sample2k "${here[@]}"
 stochastok make-addition --num-digits 2 --tokenizer sample2k "${here[@]}"
 tune=(trainer.training.max_iters=60 trainer.training.warmup_iters=10 trainer.training.eval_interval=60)

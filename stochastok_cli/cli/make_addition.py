@@ -32,7 +32,10 @@ def make_addition(
     private: options.Private = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Make all sums of two numbers, tokenized in several ways: <data-dir>/data_as_datasets/multi_digit_addition.
+    """Make sums of two numbers, tokenized in several ways: <data-dir>/data_as_datasets/multi_digit_addition.
+
+    All pairs of a number of --num-digits digits and one of at most as many. The digits of an answer are in reverse
+    order, as in the paper: `$72+87=951`.
 
     Prints that path; for training, each tokenization is in <data-dir>/data_as_memmaps/multi_digit_addition_<form>.
     What exists already, made with the same options, is left alone.

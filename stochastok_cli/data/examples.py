@@ -64,8 +64,8 @@ class ExpandingCollator:
         max_length: columns with a value a token are cut to it after expansion.
 
     An example's random numbers depend on the seed, the epoch and its ids, not on workers or the order. Add
-    `collator.callback()` to a `transformers.Trainer`: it passes the epoch on, and switches expansion off while the
-    Trainer evaluates between steps. For other evaluation use `with collator.off():`.
+    `collator.callback()` to a `transformers.Trainer`: it passes the epoch on, and leaves expansion on only while the
+    Trainer trains. Elsewhere `with collator.off():` does it by hand.
     """
 
     def __init__(self, expand: StochasTok, then: Callable[[list[Any]], Any], max_length: int | None = None):
@@ -104,6 +104,15 @@ class ExpandingCollator:
         collator = self
 
         class Follow(TrainerCallback):
+            training = False
+
+            def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+                collator.enabled = False
+
+            def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+                self.training = True
+                collator.enabled = not args.eval_on_start
+
             def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
                 collator.epoch = int(state.epoch or 0)
 
@@ -113,6 +122,9 @@ class ExpandingCollator:
             on_epoch_end = on_step_end
 
             def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-                collator.enabled = True
+                collator.enabled = self.training
+
+            def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+                self.training = collator.enabled = False
 
         return Follow()

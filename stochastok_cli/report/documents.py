@@ -59,6 +59,8 @@ def write_report(
     `runs` are the records of the checkpoints' runs by label; `comparisons` further JSON objects, of pairs and seeds.
     """
     (folder / "plots").mkdir(parents=True, exist_ok=True)
+    for old in [*(folder / "plots").glob("*.png"), *(folder / "plots").glob("*.svg")]:  # of an earlier report
+        old.unlink()
     objects = [row_json(row) for row in rows] + [dict(one) for one in comparisons]
     (folder / "results.json").write_text(json.dumps(objects, indent=2) + "\n", encoding="utf-8")
     (folder / "results.csv").write_text(to_csv(rows), encoding="utf-8", newline="")

@@ -101,6 +101,7 @@ def test_under_the_trainer(tmp_path):
         num_train_epochs=2,
         per_device_train_batch_size=8,
         eval_strategy="epoch",
+        eval_on_start=True,
         report_to=[],
         use_cpu=True,
         disable_tqdm=True,
@@ -114,12 +115,14 @@ def test_under_the_trainer(tmp_path):
         data_collator=collator,
         callbacks=[collator.callback()],
     )
+    trainer.evaluate()
     trainer.train()
+    trainer.evaluate()
     canonical = {tuple(row["input_ids"]) for row in examples()}
     batches = [ids for _, ids in seen]
     untouched = [ids for ids in batches if set(ids) <= canonical]
     expanded = [row for ids in batches if not set(ids) <= canonical for row in ids]
-    assert len(untouched) == 2  # one evaluation an epoch
+    assert len(untouched) == 5  # before, on start, after each of two epochs, afterwards
     assert len(expanded) == 48
     assert len(set(expanded)) > 40
     assert sorted(GPT2.decode(row) for row in expanded) == sorted(TEXTS * 2)
