@@ -108,9 +108,8 @@ def _first_with_ids(asked: list[tuple[str, str | None]]) -> tuple[hub.HubDataset
     for repo, revision in others:
         try:
             return hub.stream_ids(repo, revision), revision
-        except UserError as error:
-            if "'ids'" not in str(error):
-                raise
+        except hub.NoTokenIds:
+            continue
     return hub.stream_ids(*last), last[1]
 
 

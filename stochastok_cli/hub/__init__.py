@@ -9,13 +9,22 @@ from stochastok_cli.hub.cards import dataset_card, model_card
 from stochastok_cli.hub.conversation import destination, username
 from stochastok_cli.hub.files import HubFiles, list_files
 from stochastok_cli.hub.names import looks_like_repo, split_revision
-from stochastok_cli.hub.pull import HubDataset, TextRows, licence_of, load_rows, load_text_dataset, stream_ids
+from stochastok_cli.hub.pull import (
+    HubDataset,
+    NoTokenIds,
+    TextRows,
+    licence_of,
+    load_rows,
+    load_text_dataset,
+    stream_ids,
+)
 from stochastok_cli.hub.push import Pushed, push_corpus, push_folder
 from stochastok_cli.hub.tokenizer import tokenizer_folder
 
 __all__ = [
     "HubDataset",
     "HubFiles",
+    "NoTokenIds",
     "Pushed",
     "TextRows",
     "dataset_card",

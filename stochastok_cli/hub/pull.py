@@ -162,19 +162,23 @@ class TextRows(NamedTuple):
     revision: str
 
 
+class NoTokenIds(UserError):
+    """A dataset on the Hub has no column `ids` of lists of integers."""
+
+
 def stream_ids(repo: str, revision: str | None = None) -> HubDataset:
     """A tokenized dataset: all of its splits have a column `ids` of lists of integers.
 
-    Raises UserError if that isn't so, or (exit code 1) if the Hub can't be reached or refuses.
+    Raises NoTokenIds if that isn't so, or UserError (exit code 1) if the Hub can't be reached or refuses.
     """
     import pyarrow.types as kinds
 
     dataset = _open(repo, revision)
     for split in dataset.splits:
-        kind = _column(dataset, split, "ids").type
+        kind = _column(dataset, split, "ids", NoTokenIds).type
         is_list = kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind)
         if not (is_list and kinds.is_integer(kind.value_type)):
-            raise UserError(f"column 'ids' of {repo} ({split}) holds {kind}, not lists of token ids")
+            raise NoTokenIds(f"column 'ids' of {repo} ({split}) holds {kind}, not lists of token ids")
     return dataset
 
 
@@ -275,10 +279,10 @@ def _readable(repo: str, load: Callable[[], Result]) -> Result:
         raise UserError(f"{repo} on the Hub: {what}") from error
 
 
-def _column(dataset: HubDataset, split: str, name: str) -> "pyarrow.Field":
+def _column(dataset: HubDataset, split: str, name: str, absent: type[UserError] = UserError) -> "pyarrow.Field":
     schema = dataset.schema(split)
     if name not in schema.names:
-        raise UserError(
+        raise absent(
             f"{dataset.repo} has no column {name!r} in {split}{nearest(name, schema.names)}",
             fix=f"there are: {', '.join(schema.names) or 'none'}",
         )

@@ -74,17 +74,17 @@ def _query_gradient(
     columns_ptr += (window * kv_heads + kv_head) * length
     dq = tl.zeros([block_q, head_dim], tl.float32)
     first = query
-    diagonal = q0
+    first_masked_key = q0
     if packed:
         first = tl.load(first_ptr + window * length + query)
-        diagonal = tl.min(first, 0) // block_k * block_k
+        first_masked_key = tl.min(first, 0) // block_k * block_k
     else:
         for key0 in range(0, q0, block_k):
             dq = _visit_keys(
                 q, grad, lse, delta, dq, query, first, row_words, key0, k_ptr, v_ptr, columns_ptr, stride, head_dim,
                 block_k, threshold, False, packed,
             )  # fmt: skip
-    for key0 in range(diagonal, q0 + block_q, block_k):
+    for key0 in range(first_masked_key, q0 + block_q, block_k):
         dq = _visit_keys(
             q, grad, lse, delta, dq, query, first, row_words, key0, k_ptr, v_ptr, columns_ptr, stride, head_dim,
             block_k, threshold, True, packed,
@@ -157,10 +157,10 @@ def _key_gradient(
                 delta_ptr, rows_ptr, first_ptr, length, heads, stride, head_dim, block_q, threshold, True, packed,
             )  # fmt: skip
     else:
-        diagonal: tl.constexpr = block_k // block_q
-        for step in tl.range(0, group * diagonal, num_stages=stages):
+        masked_blocks: tl.constexpr = block_k // block_q
+        for step in tl.range(0, group * masked_blocks, num_stages=stages):
             dk, dv = _visit_queries(
-                k, v, dk, dv, key, column_words, step, key0, diagonal, kv_head * group, window, base, grad_base,
+                k, v, dk, dv, key, column_words, step, key0, masked_blocks, kv_head * group, window, base, grad_base,
                 lse_ptr, delta_ptr, rows_ptr, first_ptr, length, heads, stride, head_dim, block_q, threshold, True,
                 packed,
             )  # fmt: skip
