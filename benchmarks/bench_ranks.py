@@ -9,7 +9,6 @@ and losses are compared log by log with the first line's. Everything is written 
 """
 
 import argparse
-import json
 import os
 import signal
 import subprocess
@@ -18,6 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
+
+from stochastok_cli.training.events import read_metrics
 
 
 class Runs:
@@ -45,7 +46,7 @@ class Runs:
 
     def logged(self, name: str, what: str) -> dict[int, float]:
         """A metric of a run by the iterations at which it was logged."""
-        lines = [json.loads(line) for line in (self.folder / name / "metrics.jsonl").read_text().splitlines()]
+        lines = read_metrics(self.folder / name / "metrics.jsonl")
         return {line["iteration"]: line[what] for line in lines if what in line}
 
     def largest_difference(self, name: str, other: str) -> float:

@@ -115,7 +115,6 @@ def fused(packed: bool, micro_batch: int | None, head_chunk: int, fp8: bool = Fa
 
 def reference(micro_batches: int = 8) -> Callable[[], Tensor]:
     """What `general.kernels=reference` does: the readable modules, compiled, without dividing anything by hand."""
-
     from stochastok_cli.training.distributed import World
     from stochastok_cli.training.feed import DeviceBatch
     from stochastok_cli.training.step import TrainingStep

@@ -8,10 +8,13 @@ from stochastok_cli.training.events import duration
 from stochastok_cli.training.plan import Plan
 
 
-def plan_json(plan: Plan | Path) -> str:
-    """One object: the plan's fields by their names, and what follows from them; of a complete run its folder."""
-    if isinstance(plan, Path):
-        return json.dumps({"schema": 1, "folder": str(plan), "iterations": 0, "seconds": 0.0})
+def nothing_left_json(folder: Path) -> str:
+    """The object of a run that is complete."""
+    return json.dumps({"schema": 1, "folder": str(folder), "iterations": 0, "seconds": 0.0})
+
+
+def plan_json(plan: Plan) -> str:
+    """One object: the plan's fields by their names, and what follows from them."""
     derived = {
         "folder": str(plan.folder),
         "tokens": plan.tokens,
@@ -23,10 +26,8 @@ def plan_json(plan: Plan | Path) -> str:
     return json.dumps({"schema": 1, **dataclasses.asdict(plan), **derived})
 
 
-def plan_table(plan: Plan | Path) -> str:
-    """Lines of a title and what there is to say; of a complete run its folder."""
-    if isinstance(plan, Path):
-        return str(plan)
+def plan_table(plan: Plan) -> str:
+    """Lines of a title and what there is to say."""
     width = max(len(title) for title, _ in _lines(plan))
     return "\n".join(f"{title:{width}}  {text}" for title, text in _lines(plan))
 

@@ -148,7 +148,7 @@ def _push(
 
 
 def _plan(config: "Config", run_name: str | None, force: bool, as_json: bool) -> None:
-    from stochastok_cli.cli.plan_output import plan_json, plan_table
+    from stochastok_cli.cli.plan_output import nothing_left_json, plan_json, plan_table
     from stochastok_cli.training.distributed import leads
     from stochastok_cli.training.plan import plan
 
@@ -157,8 +157,11 @@ def _plan(config: "Config", run_name: str | None, force: bool, as_json: bool) ->
     planned = plan(config, run_name=run_name, force=force)
     if isinstance(planned, Path):
         progress.note(f"{planned} is complete; nothing is left to do")
+        result = nothing_left_json(planned) if as_json else str(planned)
+    else:
+        result = plan_json(planned) if as_json else plan_table(planned)
     if leads():
-        print(plan_json(planned) if as_json else plan_table(planned), flush=True)
+        print(result, flush=True)
 
 
 def _as_json(trained: "Trained") -> str:

@@ -122,7 +122,11 @@ def require_intact(folder: Path, *, fix: str) -> None:
     A folder without a training state is a model from elsewhere, of which nothing is known.
     """
     if (folder / STATE).is_file():
-        for name, written in _files(folder).items():
+        try:
+            files = _files(folder)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise UserError(f"{folder / STATE} is damaged", fix=fix, exit_code=FAILED) from None
+        for name, written in files.items():
             if not (folder / name).is_file() or not written.items() <= checksum(folder / name).items():
                 raise UserError(
                     f"{folder / name} is damaged: its bytes are not those that were written", fix=fix, exit_code=FAILED

@@ -108,6 +108,14 @@ def test_a_flipped_bit_is_said(saved, trained, name):
     assert info.value.exit_code == FAILED
 
 
+@pytest.mark.parametrize("content", ["{", "{}", "[]", '{"files": [1]}'])
+def test_a_state_that_can_not_be_read_is_damage(saved, content):
+    (saved / "step_4" / "training_state.json").write_text(content)
+    with pytest.raises(UserError, match="training_state.json is damaged; go back") as info:
+        require_intact(saved / "step_4", fix="go back")
+    assert info.value.exit_code == FAILED
+
+
 def test_checkpoints_of_the_first_version_are_as_good(saved, trained):
     file = saved / "step_4" / "training_state.json"
     state = json.loads(file.read_text())
