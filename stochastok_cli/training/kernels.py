@@ -34,7 +34,10 @@ Forward = Callable[[Tensor, Tensor | None], Tensor]
 class Kernels(Protocol):
     name: str
     to_save_memory: str  # what a user can do
-    forward: Any  # a `Forward`, for validation: without dropout
+
+    def loss(self, batch: DeviceBatch) -> Tensor:
+        """As `sum_of_window_losses`, of the model as it is: for validation in eval mode and under `torch.no_grad`."""
+        ...
 
     def add_gradients(
         self,
@@ -80,7 +83,10 @@ class Reference:
 
     def __init__(self, model: Transformer, config: Config, device: torch.device):
         self.model, self.config = model, config
-        self.forward: Any = torch.compile(model) if device.type == "cuda" else model
+        self.forward: Forward = torch.compile(model) if device.type == "cuda" else model
+
+    def loss(self, batch: DeviceBatch) -> Tensor:
+        return sum_of_window_losses(self.forward, self.model.head_weight, batch)
 
     def add_gradients(
         self,
@@ -97,7 +103,7 @@ class Reference:
             # Dropout depends on the micro-batch's place, not on the rank that runs it.
             torch.manual_seed(key64(self.config.general.seed, "dropout", iteration, micro_step))
             with sdpa_kernel(_ATTENTION, set_priority=True):
-                loss = sum_of_window_losses(self.forward, self.model.head_weight, next(batches)) / windows
+                loss = self.loss(next(batches)) / windows
             loss.backward()
             total += loss.detach()
         return total
@@ -115,7 +121,9 @@ class Fused:
         self.config = config
         fp8 = config.trainer.training.fp8_logits
         self.step = FusedStep(model, config.trainer.dropout_scheduler.dropout, fp8_logits=fp8)
-        self.forward = self.step.hidden_states
+
+    def loss(self, batch: DeviceBatch) -> Tensor:
+        return self.step.loss(batch.ids, batch.token_weights, batch.first_visible, counted=batch.counted)
 
     def add_gradients(
         self,

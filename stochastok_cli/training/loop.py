@@ -165,7 +165,7 @@ class Loop:
         began = time.monotonic()
         with self.clock.between():
             self.tell(events.Evaluating(done))
-            self.metrics = self.validation(self.model, self.step.kernels.forward)
+            self.metrics = self.validation(self.model, self.step.kernels)
             mine = [self.evaluators[i] for i in self.world.share(len(self.evaluators))]
             for part in self.world.gather(evaluate(self.model, mine)):
                 self.metrics |= part

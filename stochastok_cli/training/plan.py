@@ -163,7 +163,7 @@ def _measure_evaluation(
     def validate(batches: int) -> float:
         part = dataclasses.replace(training, eval_iters=batches)
         validation = Validation(data.val, part, world, None)
-        return _timed(lambda: validation(step.model, step.kernels.forward), world)
+        return _timed(lambda: validation(step.model, step.kernels), world)
 
     seconds = _extrapolated(validate, tuple(n * world.size for n in VALIDATION_BATCHES), training.eval_iters)
     samples = {n: _with_fewer_questions(config, data, n) for n in QUESTIONS}

@@ -10,7 +10,7 @@ from stochastok_cli.model.transformer import Transformer
 from stochastok_cli.tokens.vocabulary import Vocabulary
 from stochastok_cli.training.distributed import World
 from stochastok_cli.training.feed import feed
-from stochastok_cli.training.kernels import Forward, sum_of_window_losses
+from stochastok_cli.training.kernels import Kernels
 
 
 class Validation:
@@ -25,7 +25,7 @@ class Validation:
         self.byte_lengths = None if vocabulary is None else torch.from_numpy(vocabulary.text_widths).to(world.device)
 
     @torch.no_grad()
-    def __call__(self, model: Transformer, forward: Forward) -> dict[str, float]:
+    def __call__(self, model: Transformer, kernels: Kernels) -> dict[str, float]:
         """Loss (nats, the mean over windows), perplexity and, where they can be told, bits per byte."""
         batch_size = self.training.batch_size
         keys = ((0, batch * batch_size) for batch in self.world.share(self.training.eval_iters))
@@ -33,7 +33,7 @@ class Validation:
         tokens = 0
         model.eval()
         for batch in feed(self.windows, keys, batch_size, self.world.device):
-            totals[0] += sum_of_window_losses(forward, model.head_weight, batch)
+            totals[0] += kernels.loss(batch)
             if self.byte_lengths is not None:
                 totals[1] += self.byte_lengths[batch.ids[:, 1:]].sum()
             tokens = batch.ids.shape[1] - 1

@@ -18,7 +18,7 @@ from stochastok_cli.model.weights import load_model
 from stochastok_cli.training import events
 from stochastok_cli.training.distributed import World
 from stochastok_cli.training.feed import DeviceBatch, feed
-from stochastok_cli.training.kernels import sum_of_window_losses
+from stochastok_cli.training.kernels import Reference, sum_of_window_losses
 from stochastok_cli.training.preparation import open_data
 from stochastok_cli.training.step import TrainingStep
 from stochastok_cli.training.train import train
@@ -183,7 +183,7 @@ def test_validation_takes_the_same_windows_each_time_however_they_are_divided(co
         torch.manual_seed(0)
         model = Transformer(config.model)
         validation = Validation(data.val, config.trainer.training, world, data.vocabulary)
-        return [validation(model, model) for _ in range(2)]
+        return [validation(model, Reference(model, config, ALONE.device)) for _ in range(2)]
 
     first, second = validate(ALONE, "trainer.training.eval_iters=6")
     assert first == second
@@ -195,7 +195,8 @@ def test_bits_per_byte_count_the_bytes_that_the_predicted_ids_spell(configured, 
     config = configured()
     data = open_data(config)
     model = Transformer(config.model)
-    found = Validation(data.val, config.trainer.training, ALONE, vocabulary)(model, model)
+    validation = Validation(data.val, config.trainer.training, ALONE, vocabulary)
+    found = validation(model, Reference(model, config, ALONE.device))
     ids = np.concatenate([data.val.batch(0, first, 3).ids[:, 1:] for first in (0, 3)])
     bits = found["validation/loss"] * ids.size / math.log(2)
     assert found["validation/bits_per_byte"] == pytest.approx(bits / count_bytes(ids.ravel(), vocabulary), rel=1e-6)

@@ -7,7 +7,7 @@ their maximum, which would need all of them. Then the logits' product itself can
 
     loss = w log(1 + s)        dh = w (E W / (1 + s) - s / (1 + s) W[y])        dW = Eᵀ (w h / (1 + s)) + label rows
 
-for a token of weight w: two more plain products. `l - l_y` is cut at 64, where E, its sum over the vocabulary and all
+for a token of weight w: two more plain products. Where only the loss is wanted, E is not written. `l - l_y` is cut at 64, where E, its sum over the vocabulary and all
 products of them are still far from the end of bfloat16's range: a token that is off by more than that counts as 64.
 
 With `fp8` the logits' product, and it alone, takes rows of 8-bit floats (e4m3), each divided by a scale of its own that
@@ -39,6 +39,9 @@ FP8_TILE = {**TILE, "block_k": 128}  # the same bytes
 FP8_LARGEST = tl.constexpr(448.0)
 VOCAB_ALIGNMENT = TILE["block_n"]
 
+Factor = tuple[Tensor, Tensor | None]
+"""A matrix that is multiplied, and the scales of its rows if it is one of 8-bit floats."""
+
 
 @triton.jit(do_not_specialize=["row_count"])
 def _to_fp8(x_ptr, out_ptr, scale_ptr, row_count, width: tl.constexpr, block: tl.constexpr, rows: tl.constexpr):
@@ -54,7 +57,7 @@ def _to_fp8(x_ptr, out_ptr, scale_ptr, row_count, width: tl.constexpr, block: tl
 @triton.jit(do_not_specialize=["row_count"])
 def _label_logits(
     hidden_ptr, weight_ptr, hidden_scale_ptr, weight_scale_ptr, target_ptr, out_ptr, row_count, width: tl.constexpr,
-    block: tl.constexpr, rows: tl.constexpr, fp8: tl.constexpr,
+    block: tl.constexpr, rows: tl.constexpr,
 ):  # fmt: skip
     row, column = tl.program_id(0) * rows + tl.arange(0, rows), tl.arange(0, block)
     inside = (row < row_count)[:, None] & (column < width)[None, :]
@@ -62,7 +65,7 @@ def _label_logits(
     hidden = tl.load(hidden_ptr + row.to(tl.int64)[:, None] * width + column[None, :], mask=inside, other=0.0)
     weight = tl.load(weight_ptr + target[:, None] * width + column[None, :], mask=inside, other=0.0)
     logit = tl.sum(hidden.to(tl.float32) * weight.to(tl.float32), 1)
-    if fp8:
+    if hidden_scale_ptr is not None:
         logit *= tl.load(hidden_scale_ptr + row, mask=row < row_count, other=0.0)
         logit *= tl.load(weight_scale_ptr + target, mask=row < row_count, other=0.0)
     tl.store(out_ptr + row, logit, mask=row < row_count)
@@ -83,8 +86,8 @@ def _shifted_exp(logits, label_logit, label, columns):
 @triton.jit(do_not_specialize=["row_count"])
 def _exp_logits(
     hidden_desc, weight_desc, exp_desc, hidden_scale_ptr, weight_scale_ptr, target_ptr, label_logit_ptr, partial_ptr,
-    row_count, vocab: tl.constexpr, padded: tl.constexpr, depth: tl.constexpr, fp8: tl.constexpr,
-    block_m: tl.constexpr, block_n: tl.constexpr, block_k: tl.constexpr, group: tl.constexpr,
+    row_count, vocab: tl.constexpr, padded: tl.constexpr, depth: tl.constexpr, block_m: tl.constexpr,
+    block_n: tl.constexpr, block_k: tl.constexpr, group: tl.constexpr,
 ):  # fmt: skip
     half: tl.constexpr = block_n // 2
     row_tiles, column_tiles = tl.cdiv(row_count, block_m), padded // block_n
@@ -94,7 +97,7 @@ def _exp_logits(
         for k in range(0, depth, block_k):
             logits = tl.dot(hidden_desc.load([m * block_m, k]), weight_desc.load([n * block_n, k]).T, logits)
         row = m * block_m + tl.arange(0, block_m)
-        if fp8:
+        if hidden_scale_ptr is not None:
             logits *= tl.load(hidden_scale_ptr + row, mask=row < row_count, other=0.0)[:, None]
             logits *= tl.load(weight_scale_ptr + n * block_n + tl.arange(0, block_n))[None, :]
         label_logit = tl.load(label_logit_ptr + row, mask=row < row_count, other=0.0)
@@ -102,10 +105,12 @@ def _exp_logits(
         columns = vocab - n * block_n
         left, right = tl.split(tl.permute(tl.reshape(logits, (block_m, 2, half)), (0, 2, 1)))
         left = _shifted_exp(left, label_logit, label, columns)
-        exp_desc.store([m * block_m, n * block_n], left.to(exp_desc.dtype))
+        if exp_desc is not None:
+            exp_desc.store([m * block_m, n * block_n], left.to(exp_desc.dtype))
         total = tl.sum(left, 1)
         right = _shifted_exp(right, label_logit, label - half, columns - half)
-        exp_desc.store([m * block_m, n * block_n + half], right.to(exp_desc.dtype))
+        if exp_desc is not None:
+            exp_desc.store([m * block_m, n * block_n + half], right.to(exp_desc.dtype))
         tl.store(partial_ptr + n.to(tl.int64) * row_count + row, total + tl.sum(right, 1), mask=row < row_count)
 
 
@@ -163,17 +168,10 @@ class FusedHead:
     ) -> None:
         self.vocab, self.chunk, self.fp8 = vocab, chunk, fp8
         self.padded = triton.cdiv(vocab, VOCAB_ALIGNMENT) * VOCAB_ALIGNMENT
-        self.programs = 1 if device.type == "cpu" else torch.cuda.get_device_properties(device).multi_processor_count
         self.exp = torch.empty(chunk, self.padded, dtype=dtype, device=device)
         self.scaled = torch.empty(chunk, depth, dtype=dtype, device=device)
-        self.partial = torch.empty(self.padded // TILE["block_n"] * chunk, device=device)
         self.weight_grad = torch.empty(self.padded, depth, device=device)
-        self.label_logit, self.total = torch.empty(2, chunk, device=device)
-        if fp8:
-            self.hidden_fp8 = torch.empty(chunk, depth, dtype=torch.float8_e4m3fn, device=device)
-            self.weight_fp8 = torch.empty(self.padded, depth, dtype=torch.float8_e4m3fn, device=device)
-        self.hidden_scale = torch.empty(chunk if fp8 else 1, device=device)
-        self.weight_scale = torch.empty(self.padded if fp8 else 1, device=device)
+        self.total = torch.empty(chunk, device=device)
 
     def __call__(
         self, hidden: Tensor, weight: Tensor, targets: Tensor, token_weights: Tensor, grad: Tensor, weight_grad: Tensor
@@ -185,38 +183,25 @@ class FusedHead:
         """
         losses = torch.empty_like(token_weights)
         self.weight_grad.zero_()
-        if self.fp8:
-            _rows_to_fp8(weight, self.weight_fp8, self.weight_scale)
+        factor = _rows_to_fp8(weight) if self.fp8 else (weight, None)
         for first in range(0, len(hidden), self.chunk):
             part = slice(first, first + self.chunk)
-            self._chunk(hidden[part], weight, targets[part], token_weights[part], grad[part], losses[part])
+            self._chunk(hidden[part], weight, factor, targets[part], token_weights[part], grad[part], losses[part])
         weight_grad += self.weight_grad[: self.vocab]
         return losses
 
     def _chunk(
-        self, hidden: Tensor, weight: Tensor, targets: Tensor, token_weights: Tensor, grad: Tensor, losses: Tensor,
+        self, hidden: Tensor, weight: Tensor, factor: Factor, targets: Tensor, token_weights: Tensor, grad: Tensor,
+        losses: Tensor,
     ) -> None:  # fmt: skip
         rows, width = hidden.shape
-        block, grid, tile = triton.next_power_of_2(width), (triton.cdiv(rows, ROWS),), FP8_TILE if self.fp8 else TILE
+        block, grid = triton.next_power_of_2(width), (triton.cdiv(rows, ROWS),)
         exp, scaled = self.exp[:rows], self.scaled[:rows]
-        left, right = hidden, weight
-        if self.fp8:
-            left, right = self.hidden_fp8[:rows], self.weight_fp8
-            _rows_to_fp8(hidden, left, self.hidden_scale)
-        scales = self.hidden_scale, self.weight_scale
-        _label_logits[grid](
-            left, right, *scales, targets, self.label_logit, rows, width, block, ROWS, self.fp8, num_warps=4
+        partial = _exp_logits_and_sums(
+            _rows_to_fp8(hidden) if self.fp8 else (hidden, None), factor, targets, self.vocab, exp
         )
-        parts = self.padded // tile["block_n"]
-        _exp_logits[(min(self.programs, triton.cdiv(rows, tile["block_m"]) * parts),)](
-            TensorDescriptor.from_tensor(left, [tile["block_m"], tile["block_k"]]),
-            TensorDescriptor.from_tensor(right, [tile["block_n"], tile["block_k"]]),
-            TensorDescriptor.from_tensor(exp, [tile["block_m"], tile["block_n"] // 2]),
-            *scales, targets, self.label_logit, self.partial, rows, self.vocab, self.padded, width, self.fp8, **tile,
-            num_warps=8, num_stages=4,
-        )  # fmt: skip
         _loss_and_scaled[grid](
-            hidden, self.partial, token_weights, self.total, scaled, losses, rows, parts, width, block, ROWS,
+            hidden, partial, token_weights, self.total, scaled, losses, rows, len(partial), width, block, ROWS,
             num_warps=4,
         )  # fmt: skip
         torch.mm(exp, weight, out=grad)
@@ -228,6 +213,40 @@ class FusedHead:
         )  # fmt: skip
 
 
-def _rows_to_fp8(x: Tensor, out: Tensor, scale: Tensor) -> None:
-    rows, width = x.shape
+def head_losses(hidden: Tensor, weight: Tensor, targets: Tensor, token_weights: Tensor, vocab: int) -> Tensor:
+    """The losses alone, float32 `[M]`, of arguments as `FusedHead` takes them; the logits are never in memory."""
+    partial = _exp_logits_and_sums((hidden, None), (weight, None), targets, vocab, None)
+    return token_weights * partial.sum(0).log1p()
+
+
+def _exp_logits_and_sums(hidden: Factor, weight: Factor, targets: Tensor, vocab: int, exp: Tensor | None) -> Tensor:
+    """Sums of E over the vocabulary's tiles, float32 `[tiles, M]`; writes E to `exp` `[M, padded V]` where it's given.
+
+    `hidden` `[M, D]` and `weight` `[padded V, D]`, both with scales of their rows or both without.
+    """
+    (left, left_scale), (right, right_scale) = hidden, weight
+    (rows, width), padded, device = left.shape, len(right), left.device
+    tile = TILE if left_scale is None else FP8_TILE
+    tiles = padded // tile["block_n"]
+    label_logit, partial = torch.empty(rows, device=device), torch.empty(tiles, rows, device=device)
+    _label_logits[(triton.cdiv(rows, ROWS),)](
+        left, right, left_scale, right_scale, targets, label_logit, rows, width, triton.next_power_of_2(width), ROWS,
+        num_warps=4,
+    )  # fmt: skip
+    programs = 1 if device.type == "cpu" else torch.cuda.get_device_properties(device).multi_processor_count
+    _exp_logits[(min(programs, triton.cdiv(rows, tile["block_m"]) * tiles),)](
+        TensorDescriptor.from_tensor(left, [tile["block_m"], tile["block_k"]]),
+        TensorDescriptor.from_tensor(right, [tile["block_n"], tile["block_k"]]),
+        None if exp is None else TensorDescriptor.from_tensor(exp, [tile["block_m"], tile["block_n"] // 2]),
+        left_scale, right_scale, targets, label_logit, partial, rows, vocab, padded, width, **tile,
+        num_warps=8, num_stages=4,
+    )  # fmt: skip
+    return partial
+
+
+def _rows_to_fp8(x: Tensor) -> tuple[Tensor, Tensor]:
+    """`x` `[M, D]` as 8-bit floats, and the scales of its rows, float32 `[M]`."""
+    (rows, width), scale = x.shape, torch.empty(len(x), device=x.device)
+    out = torch.empty(x.shape, dtype=torch.float8_e4m3fn, device=x.device)
     _to_fp8[(triton.cdiv(rows, ROWS),)](x, out, scale, rows, width, triton.next_power_of_2(width), ROWS, num_warps=4)
+    return out, scale

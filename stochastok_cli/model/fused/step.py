@@ -8,6 +8,7 @@ gradient needs in buffers that are allocated once, 135 KB for each token at the 
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from stochastok_cli.model.fused.attention_forward import attention
 from stochastok_cli.model.fused.buffers import Buffers, activation_bytes, allocate, first_windows
 from stochastok_cli.model.fused.dropout import attention_words, output_stream
 from stochastok_cli.model.fused.embedding import embed, embed_backward
-from stochastok_cli.model.fused.head import FusedHead
+from stochastok_cli.model.fused.head import FusedHead, head_losses
 from stochastok_cli.model.fused.norm import PARTIAL_SUMS, residual_norm, residual_norm_backward
 from stochastok_cli.model.fused.products import add_product
 from stochastok_cli.model.fused.rotary import rotate_
@@ -89,8 +90,7 @@ class FusedStep:
         those tokens only, which for instruction data is a small part. `layer_is_complete` is called, from the last
         layer to the first, when nothing will be added to a layer's gradients any more. Nothing waits for the device.
         """
-        windows, length = token_weights.shape
-        assert ids.shape == (windows, length + 1) and length % 64 == 0 and length <= self.config.context_window
+        windows, length = self._check_shapes(ids, token_weights)
         self._prepare_gradients(accumulate)
         if not self.weights_current:
             self.copy_weights()
@@ -103,7 +103,7 @@ class FusedStep:
             part = slice(first, first + step)
             seen = None if visible is None else visible[part]
             buffers = self._buffers_for(len(keys[part]), length)
-            self._forward(buffers, inputs[part].view(-1), seen, keys[part])
+            self._forward(buffers, inputs[part].view(-1), seen, keys[part], self.dropout)
             losses.append(self._loss(buffers, targets[part].view(-1), token_weights[part].reshape(-1).float(), counted))
             last = first + step >= windows
             self._backward(
@@ -112,23 +112,31 @@ class FusedStep:
         return torch.stack(losses).sum()
 
     @torch.no_grad()
-    def hidden_states(self, ids: Tensor, first_visible: Tensor | None = None) -> Tensor:
-        """The hidden states after the last norm, `[B, T, D]`, without dropout: what `Transformer` gives in `eval`.
+    def loss(
+        self, ids: Tensor, token_weights: Tensor, first_visible: Tensor | None, *, counted: int | None = None
+    ) -> Tensor:
+        """`sum(token_weights * nll)` without dropout and without gradients: arguments as in `loss_and_gradients`.
 
-        They lie in a buffer that the next call overwrites.
+        The logits are those of bfloat16 products whatever `fp8_logits` says: the model's, not its training's.
         """
-        windows, length = ids.shape
+        windows, length = self._check_shapes(ids, token_weights)
         if not self.weights_current:
             self.copy_weights()
         buffers = self._buffers_for(windows, length)
         visible = None if first_visible is None else first_visible.to(torch.int32).contiguous()
         keys = torch.zeros(windows, dtype=torch.int64, device=self.device)
-        dropout, self.dropout = self.dropout, 0.0
-        try:
-            self._forward(buffers, ids.to(torch.int32).contiguous().view(-1), visible, keys)
-        finally:
-            self.dropout = dropout
-        return buffers.normed.view(windows, length, -1)
+        inputs, targets = ids[:, :-1].to(torch.int32).contiguous(), ids[:, 1:].to(torch.int32).contiguous()
+        self._forward(buffers, inputs.view(-1), visible, keys, 0.0)
+        counting = _counting(targets.view(-1), token_weights.reshape(-1).float(), counted)
+        hidden = buffers.normed if counting.rows is None else buffers.normed[counting.rows]
+        weight = self.weights[self.model.head.weight]
+        return head_losses(hidden, weight, counting.targets, counting.weights, self.config.vocab_size).sum()
+
+    def _check_shapes(self, ids: Tensor, token_weights: Tensor) -> tuple[int, int]:
+        """B and T."""
+        windows, length = token_weights.shape
+        assert ids.shape == (windows, length + 1) and length % 64 == 0 and length <= self.config.context_window
+        return windows, length
 
     def _micro_batch_of(self, windows: int, length: int) -> int:
         """How many of a call's windows are taken at once: `micro_batch`, or equal parts that fit the device."""
@@ -170,9 +178,11 @@ class FusedStep:
                 self._buffers[windows, length] = first_windows(largest, windows, length)
         return self._buffers[windows, length]
 
-    def _forward(self, buffers: Buffers, ids: Tensor, first_visible: Tensor | None, keys: Tensor) -> None:
+    def _forward(
+        self, buffers: Buffers, ids: Tensor, first_visible: Tensor | None, keys: Tensor, dropout: float
+    ) -> None:
         """From `ids` int32 `[N]` to the last norm's output, `buffers.normed`."""
-        model, weights, dropout, length = self.model, self.weights, self.dropout, len(ids) // len(keys)
+        model, weights, length = self.model, self.weights, len(ids) // len(keys)
         heads, groups = self.config.core_model.attn.num_heads, self.config.kv_heads
         blocks: list[Block] = list(model.layers)  # type: ignore[arg-type]
         start, y = buffers.layers[0], buffers.y
@@ -202,16 +212,14 @@ class FusedStep:
         """The loss of a micro-batch; writes `buffers.normed_grad` and adds to the gradient of the head's weight."""
         parameter = self.model.head.weight
         weight, weight_grad = self.weights[parameter], gradient_of(parameter)
-        if counted is None or counted >= len(targets):
-            head, grad = self._head_for(len(targets)), buffers.normed_grad
-            return head(buffers.normed, weight, targets, token_weights, grad, weight_grad).sum()
-        # Places beyond the last counted token are filled with token 0 at weight 0, which adds nothing.
-        found = torch.nonzero_static(token_weights, size=max(counted, 1), fill_value=-1).squeeze(1)
-        rows = found.clamp(min=0)
-        weights = token_weights[rows] * (found >= 0)
-        grad = torch.empty(len(rows), weight.shape[1], dtype=self.dtype, device=self.device)
-        losses = self._head_for(len(rows))(buffers.normed[rows], weight, targets[rows], weights, grad, weight_grad)
-        buffers.normed_grad.zero_().index_add_(0, rows, grad)
+        counting = _counting(targets, token_weights, counted)
+        head = self._head_for(len(counting.targets))
+        if counting.rows is None:
+            return head(buffers.normed, weight, targets, token_weights, buffers.normed_grad, weight_grad).sum()
+        hidden = buffers.normed[counting.rows]
+        grad = torch.empty_like(hidden)
+        losses = head(hidden, weight, counting.targets, counting.weights, grad, weight_grad)
+        buffers.normed_grad.zero_().index_add_(0, counting.rows, grad)
         return losses.sum()
 
     def _head_for(self, rows: int) -> FusedHead:
@@ -268,6 +276,27 @@ class FusedStep:
             )  # fmt: skip
             layer_is_done(i)
         embed_backward(ids, b.grad, keys, dropout, length, gradient_of(model.embedding.weight))
+
+
+@dataclass(frozen=True)
+class _Counting:
+    """The tokens of a micro-batch that the head computes."""
+
+    rows: Tensor | None  # [M] which of the N they are; None for all
+    targets: Tensor  # [M] int32
+    weights: Tensor  # [M] float32
+
+
+def _counting(targets: Tensor, weights: Tensor, counted: int | None) -> _Counting:
+    """Those of `targets` and `weights` `[N]` whose weights are not 0, of which there are `counted` at most, or all.
+
+    Places beyond the last of them are filled with token 0 at weight 0, which adds nothing.
+    """
+    if counted is None or counted >= len(targets):
+        return _Counting(None, targets, weights)
+    found = torch.nonzero_static(weights, size=max(counted, 1), fill_value=-1).squeeze(1)
+    rows = found.clamp(min=0)
+    return _Counting(rows, targets[rows], weights[rows] * (found >= 0))
 
 
 def free_memory(device: torch.device) -> int:

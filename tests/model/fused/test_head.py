@@ -63,6 +63,17 @@ def test_hopeless_tokens_stay_finite_and_count_as_64_nats_over_the_rest(device, 
     assert grad.any()
 
 
+@pytest.mark.parametrize("sharpness", [1.0, 6.0])
+def test_the_loss_alone(sharpness, device, dtype, tolerance):
+    from stochastok_cli.model.fused.head import head_losses
+
+    hidden, weight, targets, token_weights = _case(131, device, dtype, sharpness)
+    padded = F.pad(weight, (0, 0, 0, -VOCAB % 256))
+    expected = token_weights * F.cross_entropy(hidden.double() @ weight.double().T, targets, reduction="none")
+    found = head_losses(hidden, padded, targets.int(), token_weights, VOCAB)
+    assert relative_error(found, expected) < tolerance
+
+
 @pytest.mark.parametrize(("rows", "chunk"), [(131, 131), (200, 90)])
 def test_logits_of_8_bit_floats(rows, chunk, device, dtype, tolerance):
     """The loss is that of the rounded numbers, and the gradients near those of the others."""
@@ -82,7 +93,5 @@ def _rounded(x):
     """What the kernel makes of it."""
     from stochastok_cli.model.fused.head import _rows_to_fp8
 
-    out = torch.empty(x.shape, dtype=torch.float8_e4m3fn, device=x.device)
-    scale = torch.empty(len(x), device=x.device)
-    _rows_to_fp8(x, out, scale)
+    out, scale = _rows_to_fp8(x)
     return out.float() * scale[:, None]

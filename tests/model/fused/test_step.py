@@ -74,6 +74,20 @@ def test_loss_and_gradients_are_the_references(packed, dropout, head_dim, tied, 
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["causal", "packed"])
+def test_the_loss_alone_is_without_dropout_and_leaves_the_gradients_alone(packed, device, dtype, tolerance):
+    model = _model(fused_config(), device)
+    ids, token_weights, first_visible, keys = _batch(model.config, device, packed)
+    expected, _ = reference_gradients(model, ids, token_weights, first_visible, keys, 0.0)
+    model.zero_grad()
+    step = _step(model, 0.1, dtype)
+    counted = int((token_weights != 0).sum())
+    for bound in (None, counted, counted + 7):
+        loss = step.loss(ids, token_weights, first_visible, counted=bound)
+        assert relative_error(loss, expected) < tolerance
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["causal", "packed"])
 def test_windows_may_be_split_and_merged(packed, device, dtype, tolerance):
     model = _model(fused_config(layers=1), device)
     ids, token_weights, first_visible, keys = _batch(model.config, device, packed)
