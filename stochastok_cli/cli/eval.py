@@ -226,7 +226,7 @@ def _locate(name: str, checkpoint_dir: Path) -> "Where":
 
     try:
         checkpoint = resolve_checkpoint(name, checkpoint_dir)
-        require_intact(checkpoint, fix="name another checkpoint of the run")
+        require_intact(checkpoint, to_go_on=False, fix="name another checkpoint of the run")
         return locate(name, checkpoint)
     except UserError:
         if Path(name).is_dir() or (checkpoint_dir / name).is_dir() or "/" not in name or not hub.looks_like_repo(name):

@@ -116,16 +116,19 @@ def load_checkpoint(folder: Path, model: Transformer, optimizer: torch.optim.Ada
             _copy(stream.get_tensor(name), tensor)
 
 
-def require_intact(folder: Path, *, fix: str) -> None:
+def require_intact(folder: Path, *, to_go_on: bool, fix: str) -> None:
     """Raises UserError (exit code 1) if the bytes of a checkpoint of a run are not those that were written.
 
-    A folder without a training state is a model from elsewhere, of which nothing is known.
+    Of AdamW's moments it wants to know only if the run is `to_go_on`: nobody else reads them, and who wants room may
+    delete them. A folder without a training state is a model from elsewhere, of which nothing is known.
     """
     if (folder / STATE).is_file():
         try:
             files = _files(folder)
         except (ValueError, KeyError, TypeError, AttributeError):
             raise UserError(f"{folder / STATE} is damaged", fix=fix, exit_code=FAILED) from None
+        if not to_go_on:
+            files.pop(OPTIMIZER, None)
         for name, written in files.items():
             if not (folder / name).is_file() or not written.items() <= checksum(folder / name).items():
                 raise UserError(

@@ -65,7 +65,8 @@ def find_run(
     def look() -> run_folder.Found:
         found = run_folder.inspect(folder, config)
         if found.checkpoint and not found.is_complete(config):
-            require_intact(found.checkpoint, fix="remove it and run the same command again: the one before it is taken")
+            fix = "remove it and run the same command again: the one before it is taken"
+            require_intact(found.checkpoint, to_go_on=True, fix=fix)
         return found
 
     return folder, run_folder.Found() if force else world.lead(look)
@@ -99,7 +100,7 @@ def starting_point(config: Config) -> tuple[Config, Path | None, list[str]]:
     if config.checkpoint_name is None:
         return config, None, []
     folder = resolve_checkpoint(config.checkpoint_name, Path(config.general.paths.checkpoint_dir))
-    require_intact(folder, fix="start from another checkpoint")
+    require_intact(folder, to_go_on=False, fix="start from another checkpoint")
     model = dataclasses.replace(read_model_config(folder), checkpoint_name=config.model.checkpoint_name)
     asked, given = _flat_model(config.model), _flat_model(model)
     differing = [key for key in asked if asked[key] != given[key]]
