@@ -4,7 +4,7 @@ Both take the same weights and add to the same gradients; only the random number
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch

@@ -7,8 +7,9 @@ their maximum, which would need all of them. Then the logits' product itself can
 
     loss = w log(1 + s)        dh = w (E W / (1 + s) - s / (1 + s) W[y])        dW = Eᵀ (w h / (1 + s)) + label rows
 
-for a token of weight w: two more plain products. Where only the loss is wanted, E is not written. `l - l_y` is cut at 64, where E, its sum over the vocabulary and all
-products of them are still far from the end of bfloat16's range: a token that is off by more than that counts as 64.
+for a token of weight w: two more plain products. Where the loss alone is wanted, E is not written. `l - l_y` is cut at
+64, where E, its sum over the vocabulary and all products of them are still far from the end of bfloat16's range: a
+token that is off by more than that counts as 64.
 
 With `fp8` the logits' product, and it alone, takes rows of 8-bit floats (e4m3), each divided by a scale of its own that
 brings its largest entry to the end of their range; the labels' logits are of the same numbers.
