@@ -4,10 +4,11 @@ With weights p (before dropout), mask m, gradient `grad` of the output o, and r 
 
     ds = p (m (grad vᵀ) - r rowsum(grad o)) / r        dq = ds k        dk = dsᵀ q        dv = (m p)ᵀ grad / r
 
-One kernel walks over the keys for a block of queries (dq), one over the queries of all heads of a group for a block of
-keys (dk, dv), which works on transposed scores so that nothing passes through shared memory to be transposed. Scores
-are computed twice, which costs less than adding dq up in global memory. Tiles and register limits were measured
-together: the limits let 6 and 4 programs of 4 warps share a multiprocessor.
+One kernel walks over the keys for a block of queries (dq), one over the queries for a block of keys (dk, dv), taking
+those of all heads of a group at each step: unrolled, what a step costs besides its products is paid once for four.
+It works on transposed scores so that nothing passes through shared memory to be transposed. Scores are computed twice,
+which costs less than adding dq up in global memory. Tiles and register limits were measured together: the limits let 6
+and 4 programs of 4 warps share a multiprocessor.
 """
 
 import math
@@ -23,8 +24,8 @@ from stochastok_cli.model.fused.rotary import store_turned_back
 
 QUERY_TILE = {"block_q": 64, "block_k": 32, "num_warps": 4, "num_stages": 3}
 QUERY_REGISTERS = {32: 80}  # by head width; other widths are left to the compiler
-KEY_TILE = {"block_q": 32, "block_k": 64, "stages": 3, "num_warps": 4}
-KEY_REGISTERS = {32: 112}
+KEY_TILE = {"block_q": 32, "block_k": 64, "stages": 2, "num_warps": 4}
+KEY_REGISTERS = {32: 128}
 
 
 @triton.jit
@@ -95,32 +96,32 @@ def _query_gradient(
 
 @triton.jit
 def _visit_queries(
-    k, v, dk, dv, key, column_words, step, q0, blocks, head0, window, base, grad_base, lse_ptr, delta_ptr, rows_ptr,
-    first_ptr, length: tl.constexpr, heads: tl.constexpr, stride: tl.constexpr, head_dim: tl.constexpr,
+    k, v, dk, dv, key, column_words, q0, head0, window, base, grad_base, lse_ptr, delta_ptr, rows_ptr, first_ptr,
+    length: tl.constexpr, heads: tl.constexpr, group: tl.constexpr, stride: tl.constexpr, head_dim: tl.constexpr,
     block_q: tl.constexpr, threshold: tl.constexpr, masked: tl.constexpr, packed: tl.constexpr,
 ):  # fmt: skip
-    """Adds block `step` of `blocks` blocks of queries from `q0`, repeated for each head, to `dk` and `dv` `[K, h]`."""
-    head = head0 + step // blocks
-    query = q0 + (step % blocks) * block_q + tl.arange(0, block_q)
-    d = tl.arange(0, head_dim)
-    q = tl.load(base + query[:, None] * stride + head * head_dim + d[None, :])
-    grad = tl.load(grad_base + query[:, None] * (heads * head_dim) + head * head_dim + d[None, :])
-    row = (window * heads + head) * length + query
-    lse, delta = tl.load(lse_ptr + row), tl.load(delta_ptr + row)
-    p = tl.math.exp2(tl.dot(k, q.T) - lse[None, :])
+    """Adds the block of queries from `q0`, of each head of the group from `head0`, to `dk` and `dv` `[K, h]`."""
+    query, d = q0 + tl.arange(0, block_q), tl.arange(0, head_dim)
     if masked:
         seen = query[None, :] >= key[:, None]
         if packed:
             seen = seen & (key[:, None] >= tl.load(first_ptr + window * length + query)[None, :])
-        p = tl.where(seen, p, 0.0)
-    dp = tl.dot(v, grad.T)
-    if threshold > 0:
-        kept = keep(column_words, tl.load(rows_ptr + row).to(tl.uint32), threshold)
-        dv = tl.dot(tl.where(kept, p, 0.0).to(grad.dtype), grad, dv)
-        dp = tl.where(kept, dp, 0.0)
-    else:
-        dv = tl.dot(p.to(grad.dtype), grad, dv)
-    dk = tl.dot((p * (dp - delta[None, :])).to(q.dtype), q, dk)
+    for i in tl.static_range(group):
+        head = head0 + i
+        q = tl.load(base + query[:, None] * stride + head * head_dim + d[None, :])
+        grad = tl.load(grad_base + query[:, None] * (heads * head_dim) + head * head_dim + d[None, :])
+        row = (window * heads + head) * length + query
+        lse, delta = tl.load(lse_ptr + row), tl.load(delta_ptr + row)
+        p = tl.math.exp2(tl.dot(k, q.T) - lse[None, :])
+        if masked:
+            p = tl.where(seen, p, 0.0)
+        kept_p = p
+        if threshold > 0:
+            kept = keep(column_words, tl.load(rows_ptr + row).to(tl.uint32), threshold)
+            kept_p *= tl.where(kept, 1.0, 0.0)
+        dv = tl.dot(kept_p.to(grad.dtype), grad, dv)
+        ds = kept_p * tl.dot(v, grad.T) - p * delta[None, :]
+        dk = tl.dot(ds.to(q.dtype), q, dk)
     return dk, dv
 
 
@@ -146,30 +147,21 @@ def _key_gradient(
         column_words = tl.load(columns_ptr + (window * kv_heads + kv_head) * length + key).to(tl.uint32)
     dk = tl.zeros([block_k, head_dim], tl.float32)
     dv = tl.zeros([block_k, head_dim], tl.float32)
+    first_unmasked = key0 + block_k
     if packed:  # queries up to the last that sees one of these keys, all masked
         position = tl.arange(0, length_block)
         first = tl.load(first_ptr + window * length + position, mask=position < length, other=length)
-        end = tl.max(tl.where(first < key0 + block_k, position, 0), 0) + 1
-        blocks = (end - key0 + block_q - 1) // block_q
-        for step in tl.range(0, group * blocks, num_stages=stages):
+        first_unmasked = tl.max(tl.where(first < key0 + block_k, position, 0), 0) + 1
+    for q0 in tl.range(key0, first_unmasked, block_q, num_stages=stages):
+        dk, dv = _visit_queries(
+            k, v, dk, dv, key, column_words, q0, kv_head * group, window, base, grad_base, lse_ptr, delta_ptr,
+            rows_ptr, first_ptr, length, heads, group, stride, head_dim, block_q, threshold, True, packed,
+        )  # fmt: skip
+    if not packed:
+        for q0 in tl.range(first_unmasked, length, block_q, num_stages=stages):
             dk, dv = _visit_queries(
-                k, v, dk, dv, key, column_words, step, key0, blocks, kv_head * group, window, base, grad_base, lse_ptr,
-                delta_ptr, rows_ptr, first_ptr, length, heads, stride, head_dim, block_q, threshold, True, packed,
-            )  # fmt: skip
-    else:
-        masked_blocks: tl.constexpr = block_k // block_q
-        for step in tl.range(0, group * masked_blocks, num_stages=stages):
-            dk, dv = _visit_queries(
-                k, v, dk, dv, key, column_words, step, key0, masked_blocks, kv_head * group, window, base, grad_base,
-                lse_ptr, delta_ptr, rows_ptr, first_ptr, length, heads, stride, head_dim, block_q, threshold, True,
-                packed,
-            )  # fmt: skip
-        blocks = (length - key0 - block_k) // block_q
-        for step in tl.range(0, group * blocks, num_stages=stages):
-            dk, dv = _visit_queries(
-                k, v, dk, dv, key, column_words, step, key0 + block_k, blocks, kv_head * group, window, base,
-                grad_base, lse_ptr, delta_ptr, rows_ptr, first_ptr, length, heads, stride, head_dim, block_q,
-                threshold, False, packed,
+                k, v, dk, dv, key, column_words, q0, kv_head * group, window, base, grad_base, lse_ptr, delta_ptr,
+                rows_ptr, first_ptr, length, heads, group, stride, head_dim, block_q, threshold, False, packed,
             )  # fmt: skip
     out = dqkv_ptr + window_row * stride + (heads + kv_head) * head_dim
     store_turned_back(dk * k_factor, cos_ptr, sin_ptr, key, out, stride, head_dim)
