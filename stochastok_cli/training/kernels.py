@@ -4,6 +4,7 @@ Both take the same weights and add to the same gradients; only the random number
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -31,6 +32,17 @@ Forward = Callable[[Tensor, Tensor | None], Tensor]
 """Ids `[B, T]` and first visible positions `[B, T]` to hidden states `[B, T, D]`."""
 
 
+@dataclass(frozen=True)
+class Share:
+    """A rank's part of an iteration (counted from 0): the numbers of its micro-batches, and those."""
+
+    iteration: int
+    micro_steps: Sequence[int]
+    batches: Iterator[DeviceBatch]
+    layer_is_complete: Callable[[int], None]
+    """May be called with a layer's number when its gradients are, in an order that is the same on all ranks."""
+
+
 class Kernels(Protocol):
     name: str
     to_save_memory: str  # what a user can do
@@ -39,18 +51,10 @@ class Kernels(Protocol):
         """As `sum_of_window_losses`, of the model as it is: for validation in eval mode and under `torch.no_grad`."""
         ...
 
-    def add_gradients(
-        self,
-        iteration: int,
-        micro_steps: Sequence[int],
-        batches: Iterator[DeviceBatch],
-        layer_is_complete: Callable[[int], None],
-    ) -> Tensor:
-        """Adds the gradients of this rank's micro-batches of an iteration to the parameters' `.grad`.
+    def add_gradients(self, share: Share) -> Tensor:
+        """Adds the gradients of a share to the parameters' `.grad`.
 
-        Returns their part of the loss, the mean over the iteration's windows of all ranks: a scalar on the device.
-        `layer_is_complete` may be called with a layer's number when its gradients are, in an order that is the same on
-        all ranks.
+        Returns its part of the loss, the mean over the iteration's windows of all ranks: a scalar on the device.
         """
         ...
 
@@ -88,22 +92,16 @@ class Reference:
     def loss(self, batch: DeviceBatch) -> Tensor:
         return sum_of_window_losses(self.forward, self.model.head_weight, batch)
 
-    def add_gradients(
-        self,
-        iteration: int,
-        micro_steps: Sequence[int],
-        batches: Iterator[DeviceBatch],
-        layer_is_complete: Callable[[int], None],
-    ) -> Tensor:
+    def add_gradients(self, share: Share) -> Tensor:
         # Compiled, the backward pass gives all gradients at its end, so that no layer is complete before the others.
         training = self.config.trainer.training
         windows = training.gradient_accumulation_steps * training.batch_size
         total = torch.zeros((), device=self.model.head_weight.device)
-        for micro_step in micro_steps:
+        for micro_step in share.micro_steps:
             # Dropout depends on the micro-batch's place, not on the rank that runs it.
-            torch.manual_seed(key64(self.config.general.seed, "dropout", iteration, micro_step))
+            torch.manual_seed(key64(self.config.general.seed, "dropout", share.iteration, micro_step))
             with sdpa_kernel(_ATTENTION, set_priority=True):
-                loss = self.loss(next(batches)) / windows
+                loss = self.loss(next(share.batches)) / windows
             loss.backward()
             total += loss.detach()
         return total
@@ -125,20 +123,14 @@ class Fused:
     def loss(self, batch: DeviceBatch) -> Tensor:
         return self.step.loss(batch.ids, batch.token_weights, batch.first_visible, counted=batch.counted)
 
-    def add_gradients(
-        self,
-        iteration: int,
-        micro_steps: Sequence[int],
-        batches: Iterator[DeviceBatch],
-        layer_is_complete: Callable[[int], None],
-    ) -> Tensor:
+    def add_gradients(self, share: Share) -> Tensor:
         training = self.config.trainer.training
-        parts = [next(batches) for _ in micro_steps]
+        parts = [next(share.batches) for _ in share.micro_steps]
         ids, weights = torch.cat([part.ids for part in parts]), torch.cat([part.token_weights for part in parts])
         visible = [part.first_visible for part in parts if part.first_visible is not None]
-        starts = np.array(micro_steps)[:, None] * training.batch_size
+        starts = np.array(share.micro_steps)[:, None] * training.batch_size
         index = (starts + np.arange(training.batch_size)).ravel()
-        keys = random_bits(self.config.general.seed, "dropout", iteration, counters=index).view(np.int64)
+        keys = random_bits(self.config.general.seed, "dropout", share.iteration, counters=index).view(np.int64)
         return self.step.loss_and_gradients(
             ids,
             weights / (training.gradient_accumulation_steps * training.batch_size),
@@ -146,7 +138,7 @@ class Fused:
             torch.from_numpy(keys).pin_memory().to(ids.device, non_blocking=True),
             accumulate=True,
             counted=sum(part.counted for part in parts),
-            layer_is_complete=layer_is_complete,
+            layer_is_complete=share.layer_is_complete,
         )
 
 

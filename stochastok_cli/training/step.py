@@ -11,7 +11,7 @@ from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.model.transformer import Transformer
 from stochastok_cli.training.distributed import World
 from stochastok_cli.training.feed import DeviceBatch
-from stochastok_cli.training.kernels import Kernels, choose_kernels
+from stochastok_cli.training.kernels import Kernels, Share, choose_kernels
 from stochastok_cli.training.optimizer import FlatGradients, make_optimizer, skip_update_where
 from stochastok_cli.training.schedule import learning_rate
 
@@ -55,7 +55,8 @@ class TrainingStep:
     ) -> None:
         """Adds this rank's micro-batches of an iteration to the gradient and the loss."""
         micro_steps = self.world.share(self.config.trainer.training.gradient_accumulation_steps)
-        self.gradients.loss.add_(self.kernels.add_gradients(iteration, micro_steps, batches, layer_is_complete))
+        share = Share(iteration, micro_steps, batches, layer_is_complete)
+        self.gradients.loss.add_(self.kernels.add_gradients(share))
 
     def compile(self, iteration: int, batches: Iterator[DeviceBatch]) -> None:
         """Makes the kernels compile now, on an iteration's batches, and leaves no trace of it."""
