@@ -26,6 +26,7 @@ class Repo:
     gated: bool = False
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)  # commit sha -> path -> content, oldest first
     lfs_paths: set[str] = field(default_factory=set)
+    refs: dict[str, str] = field(default_factory=dict)  # other branches than main, by name: the sha of their commit
 
     def commit(self, files: dict[str, bytes]) -> str:
         content = [(path, hashlib.sha256(data).hexdigest()) for path, data in sorted(files.items())]
@@ -33,9 +34,12 @@ class Repo:
         self.commits[sha] = files
         return sha
 
+    def commit_to(self, ref: str, files: dict[str, bytes]) -> None:
+        self.refs[ref] = self.commit(files)
+
     @property
     def head(self) -> str:
-        return list(self.commits)[-1]
+        return [sha for sha in self.commits if sha not in self.refs.values()][-1]
 
     @property
     def files(self) -> dict[str, bytes]:
@@ -211,6 +215,7 @@ class _Handler(BaseHTTPRequestHandler):
         return repo
 
     def _files(self, repo: Repo, revision: str) -> tuple[str, dict[str, bytes]]:
+        revision = repo.refs.get(revision, revision)
         matching = [sha for sha in repo.commits if sha.startswith(revision) and len(revision) >= 7]
         if revision != "main" and not matching:
             raise _RefusedError(404, "RevisionNotFound", f"Invalid rev id: {revision}")

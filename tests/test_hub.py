@@ -311,6 +311,57 @@ def test_text_streams_from_parquet_and_from_lines(hub_server):
     assert [*rows.batches()] == [["one", "two"]]
 
 
+SCRIPT = b"raise SystemExit('somebody\\'s code was run')"
+
+
+def add_scripted(hub_server, name, subsets):
+    """A dataset that a script of its own loads, and what the Hub has made of it."""
+    repo = hub_server.add_dataset(name, {f"{name.split('/')[-1]}.py": SCRIPT, "README.md": b"---\nlicense: mit\n---\n"})
+    converted = {}
+    for subset, columns in subsets.items():
+        sink = pyarrow.BufferOutputStream()
+        pyarrow.parquet.write_table(pyarrow.table(columns), sink)
+        converted[f"{subset}/train/0000.parquet"] = sink.getvalue().to_pybytes()
+    if converted:
+        repo.commit_to("refs/convert/parquet", converted)
+
+
+def test_what_only_a_script_loads_is_taken_as_the_hub_has_converted_it(hub_server):
+    add_scripted(hub_server, "anyone/books", {"plain_text": {"text": ["a", "b"]}})
+    rows = hub.load_text_dataset("anyone/books")
+    assert (list(rows.batches()), rows.revision) == (
+        [["a", "b"]],
+        hub_server.dataset("anyone/books").refs["refs/convert/parquet"],
+    )
+    assert hub.licence_of("anyone/books") == "mit"
+    add_scripted(hub_server, "anyone/two", {"en": {"text": ["a"]}, "de": {"text": ["b"]}})
+    assert list(hub.load_text_dataset("anyone/two", subset="de").batches()) == [["b"]]
+    add_scripted(hub_server, "anyone/ids", {"default": {"ids": [[1, 2]]}, "other": {"ids": [[3]]}})
+    assert list(next(hub.stream_ids("anyone/ids").ids("train"))[0]) == [1, 2]
+    assert list(next(hub.stream_ids("anyone/ids", subset="other").ids("train"))[0]) == [3]
+
+
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        (lambda: hub.load_text_dataset("anyone/two"), "has several subsets; there are: de, en"),
+        (
+            lambda: hub.load_text_dataset("anyone/two", subset="fn"),
+            "no subset 'fn'; did you mean 'en'?; there are: de, en",
+        ),
+        (lambda: hub.load_text_dataset("anyone/old"), "is loaded by a script of its own, which is not run; download"),
+        (lambda: hub.stream_ids("anyone/two", "main"), "is loaded by a script of its own"),
+        (lambda: hub.load_rows("anyone/old", split="train"), "is loaded by a script of its own"),
+    ],
+)
+def test_what_only_a_script_loads_may_not_be_had(hub_server, action, message):
+    add_scripted(hub_server, "anyone/two", {"en": {"text": ["a"]}, "de": {"text": ["b"]}})
+    add_scripted(hub_server, "anyone/old", {})
+    with pytest.raises(UserError, match=re.escape(message)) as info:
+        action()
+    assert info.value.exit_code == USAGE
+
+
 def test_the_licence_of_a_source_is_known(hub_server):
     hub_server.add_dataset(
         "anyone/free", {"README.md": b"---\nlicense: cc0-1.0\n---\n", "train.jsonl": b'{"ids": [1]}\n'}
@@ -544,9 +595,13 @@ def test_without_a_network_it_says_so_in_one_line(code, environment, message, tm
     assert failed.stdout == message.format(*pushing)
 
 
-def test_questions_once_loaded_need_no_network(hub_server, tmp_path):
-    hub_server.add_dataset("anyone/questions", {"validation.jsonl": b'{"ctx": "a"}\n{"ctx": "b"}\n'})
-    code = "print([*hub.load_rows('anyone/questions', split='validation')])"
+@pytest.mark.parametrize("subset", [None, "xl"])
+def test_questions_once_loaded_need_no_network(hub_server, tmp_path, subset):
+    if subset is None:
+        hub_server.add_dataset("anyone/questions", {"train.jsonl": b'{"ctx": "a"}\n{"ctx": "b"}\n'})
+    else:
+        add_scripted(hub_server, "anyone/questions", {"xl": {"ctx": ["a", "b"]}, "xs": {"ctx": ["c"]}})
+    code = f"print([*hub.load_rows('anyone/questions', subset={subset!r}, split='train')])"
     first = run_python(code, HF_HOME=str(tmp_path))
     assert (first.stdout, first.stderr) == ("[{'ctx': 'a'}, {'ctx': 'b'}]\n", "")
     asked = len(hub_server.requests)

@@ -99,7 +99,7 @@ def expand(
         return
     if pull:
         folder = out_name or expanded_name(name, method, expand_prop)
-        made = options.pull(folder, None, data_dir, repo, hf_username, tokenizer, force)
+        made = options.pull(folder, None, None, data_dir, repo, hf_username, tokenizer, force)
         progress.note(options.summary(made))
     else:
         corpus = Corpus(memmap_root(data_dir) / name, tokenizer)

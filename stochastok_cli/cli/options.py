@@ -45,6 +45,7 @@ def available_cpus() -> int:
 def pull(
     folder: str,
     source: str | None,
+    subset: str | None,
     data_dir: Path,
     repo: str | None,
     username: str | None,
@@ -52,11 +53,11 @@ def pull(
     force: bool,
 ) -> Made:
     """What `--pull` does, for `tokenize` and for `expand`."""
-    from stochastok_cli.data.exchange import candidate_repos, pull_corpus
+    from stochastok_cli.data.exchange import candidate_places, pull_corpus
 
-    repos = candidate_repos(source, repo, username, folder)
+    places = candidate_places(source, subset, repo, username, folder)
     with progress.progress_bar() as report:
-        return pull_corpus(repos, folder, data_dir, tokenizer=tokenizer, force=force, progress=report)
+        return pull_corpus(places, folder, data_dir, tokenizer=tokenizer, force=force, progress=report)
 
 
 def pull_shared(what: "Shared", data_dir: Path, repo: str | None, username: str | None, force: bool) -> Made:

@@ -61,7 +61,7 @@ def tokenize(
         raise UserError(f"--errors {errors!r} is not known", fix="give strict or replace")
     if pull:
         folder = tokenized_name(name or Path(source).name)
-        made = options.pull(folder, source, data_dir, repo, hf_username, tokenizer, force)
+        made = options.pull(folder, source, subset, data_dir, repo, hf_username, tokenizer, force)
     else:
         vocabulary = load_vocabulary(tokenizer or "gpt2")
         text = open_source(source, text_column, errors=errors, subset=subset, split=split)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,8 +19,16 @@ _OTHER_NAMES = {"train": ("train",), "val": ("val", "validation", "test")}
 _BATCH_TOKENS = 1_000_000
 
 
+class Place(NamedTuple):
+    """A dataset on the Hub (`OWNER/NAME`), at which revision, and which of its subsets; None for what it has."""
+
+    repo: str
+    revision: str | None = None
+    subset: str | None = None
+
+
 def pull_corpus(
-    repos: list[str],
+    places: list[Place],
     name: str,
     data_dir: Path,
     *,
@@ -30,22 +38,23 @@ def pull_corpus(
 ) -> Made:
     """Fetches a tokenized dataset from the Hub into `<data_dir>/data_as_memmaps/<name>`, as it streams in.
 
-    Of `repos` (each perhaps with `@REVISION`) the first that has a column `ids` is taken. Rows of a repository that
-    carries no manifest of ours get the end-of-text id where they end without it. Raises UserError if none is such a
-    dataset, if ids are outside the vocabulary, and for what the Hub refuses; nothing appears then. What a pull that
-    broke off has fetched is kept in a hidden folder, and the next one goes on from there.
+    Of `places` the first that has a column `ids` is taken. Rows of a repository that carries no manifest of ours get
+    the end-of-text id where they end without it. Raises UserError if none is such a dataset, if ids are outside the
+    vocabulary, and for what the Hub refuses; nothing appears then. What a pull that broke off has fetched is kept in a
+    hidden folder, and the next one goes on from there.
     """
     final = memmap_root(data_dir) / name
     arrived = PartialPull(final.with_name(f".{name}.pull"))
     there = (read_manifest(final) or {}).get("options", {})
-    asked = [hub.split_revision(repo) for repo in repos]
-    if not force and (there.get("repo"), there.get("asked")) in asked:
+    if not force and (there.get("repo"), there.get("asked"), there.get("subset")) in places:
         return Made(final, read_manifest(final) or {}, fresh=False)  # without a question to the Hub
-    data, revision = _first_with_ids(asked)
+    data, place = _first_with_ids(places)
     vocabulary = _vocabulary(data, tokenizer)
     splits = {split: _split_name(data, split) for split in SPLITS}
     made = {key: value for key, value in _options(data).items() if key in ("method", "p", "seed")}
-    options = {"repo": data.repo, "asked": revision, "revision": data.revision, **made}
+    options = {"repo": data.repo, "asked": place.revision, "revision": data.revision, **made}
+    if place.subset:
+        options["subset"] = place.subset
 
     def arriving(split: str, row: int) -> Iterator[tuple[np.ndarray, int]]:
         return _documents(data, splits[split], row, vocabulary, progress)
@@ -68,12 +77,14 @@ def pull_corpus(
     return pulled
 
 
-def candidate_repos(source: str | None, repo: str | None, username: str | None, name: str) -> list[str]:
+def candidate_places(
+    source: str | None, subset: str | None, repo: str | None, username: str | None, name: str
+) -> list[Place]:
     """Where a pull looks: `--repo`, else SOURCE itself, else the folder's name at the user's or the paper's account."""
     if repo:
-        return [repo]
-    own = [source] if source and "/" in source and hub.looks_like_repo(source) else []
-    return [*own, f"{username or _PUBLISHED}/{name}"]
+        return [Place(*hub.split_revision(repo), subset)]
+    own = [Place(source, subset=subset)] if source and "/" in source and hub.looks_like_repo(source) else []
+    return [*own, Place(f"{username or _PUBLISHED}/{name}")]
 
 
 def push_corpus(
@@ -103,14 +114,17 @@ def push_corpus(
     )
 
 
-def _first_with_ids(asked: list[tuple[str, str | None]]) -> tuple[hub.HubDataset, str | None]:
-    *others, last = asked
-    for repo, revision in others:
+def _first_with_ids(places: list[Place]) -> tuple[hub.HubDataset, Place]:
+    """The first of the places that holds token ids."""
+    found = []
+    for place in places:
         try:
-            return hub.stream_ids(repo, revision), revision
-        except hub.NoTokenIds:
-            continue
-    return hub.stream_ids(*last), last[1]
+            return hub.stream_ids(*place), place
+        except UserError as error:
+            if error.exit_code == FAILED:  # the network or the Hub, which say nothing about this place
+                raise
+            found.append(str(error))
+    raise UserError("; ".join(dict.fromkeys(found)), fix="name another with --repo")
 
 
 def _options(data: hub.HubDataset) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from stochastok_cli.hub.files import HubFiles, list_files
 from stochastok_cli.hub.names import looks_like_repo, split_revision
 from stochastok_cli.hub.pull import (
     HubDataset,
-    NoTokenIds,
     TextRows,
     licence_of,
     load_rows,
@@ -24,7 +23,6 @@ from stochastok_cli.hub.tokenizer import tokenizer_folder
 __all__ = [
     "HubDataset",
     "HubFiles",
-    "NoTokenIds",
     "Pushed",
     "TextRows",
     "dataset_card",

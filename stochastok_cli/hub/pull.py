@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 READ_ROWS = 256  # rows taken at once
 READ_BYTES = 2**22  # of a column of a parquet file
+CONVERTED = "refs/convert/parquet"  # the revision where the Hub keeps what a repository's script made of its files
 
 
 class HubDataset:
@@ -162,36 +163,30 @@ class TextRows(NamedTuple):
     revision: str
 
 
-class NoTokenIds(UserError):
-    """A dataset on the Hub has no column `ids` of lists of integers."""
-
-
-def stream_ids(repo: str, revision: str | None = None) -> HubDataset:
+def stream_ids(repo: str, revision: str | None = None, subset: str | None = None) -> HubDataset:
     """A tokenized dataset: all of its splits have a column `ids` of lists of integers.
 
-    Raises NoTokenIds if that isn't so, or UserError (exit code 1) if the Hub can't be reached or refuses.
+    Raises UserError if that isn't so, with exit code 1 if the Hub can't be reached or refuses.
     """
     import pyarrow.types as kinds
 
-    dataset = _open(repo, revision)
+    dataset = _open(repo, revision, subset)
     for split in dataset.splits:
-        kind = _column(dataset, split, "ids", NoTokenIds).type
+        kind = _column(dataset, split, "ids").type
         is_list = kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind)
         if not (is_list and kinds.is_integer(kind.value_type)):
-            raise NoTokenIds(f"column 'ids' of {repo} ({split}) holds {kind}, not lists of token ids")
+            raise UserError(f"column 'ids' of {repo} ({split}) holds {kind}, not lists of token ids")
     return dataset
 
 
-def load_text_dataset(
-    repo: str, column: str = "text", *, subset: str | None = None, split: str = "train", revision: str | None = None
-) -> TextRows:
+def load_text_dataset(repo: str, column: str = "text", *, subset: str | None = None, split: str = "train") -> TextRows:
     """The texts of a dataset's split and column, without reading them yet.
 
     Raises UserError if there is no such split or no such column of text.
     """
     import pyarrow.types as kinds
 
-    dataset = _open(repo, revision, subset)
+    dataset = _open(repo, None, subset)
     if split not in dataset.splits:
         known = ", ".join(dataset.splits)
         raise UserError(f"{repo} has no split {split!r}{nearest(split, dataset.splits)}", fix=f"there are: {known}")
@@ -209,7 +204,7 @@ def licence_of(repo: str) -> str | None:
         return _licence(patiently(lambda: HfApi().dataset_info(repo)))
 
 
-def load_rows(repo: str, *, subset: str | None = None, split: str, revision: str | None = None) -> Any:
+def load_rows(repo: str, *, subset: str | None = None, split: str) -> Any:
     """One split of a small dataset (a benchmark) as a sequence of dictionaries, kept in the cache of `datasets`.
 
     Once it is there it loads without a network.
@@ -219,14 +214,35 @@ def load_rows(repo: str, *, subset: str | None = None, split: str, revision: str
 
         datasets = quiet_datasets()
 
-        def load() -> Any:
-            return _readable(repo, lambda: datasets.load_dataset(repo, subset, split=split, revision=revision))
+        def load(**where: str | None) -> Any:
+            return _readable(repo, lambda: datasets.load_dataset(repo, split=split, **where))
 
         # `datasets` would knock for 20 seconds at a Hub that isn't there before it looks into its cache.
-        if constants.HF_HUB_OFFLINE or answers(lambda: HfApi().dataset_info(repo, revision=revision, timeout=10)):
-            return load()
+        if not constants.HF_HUB_OFFLINE and answers(lambda: HfApi().dataset_info(repo, timeout=10)):
+            _, where = _located(repo, None, subset)
+            return _converted_rows(repo, where["data_dir"], split) if "data_dir" in where else load(**where)
         with _offline(datasets.config):
-            return load()
+            try:
+                return load(name=subset)
+            except (UserError, ConnectionError):
+                if rows := _converted_rows(repo, subset or "*", split, local_files_only=True):
+                    return rows
+                raise
+
+
+def _converted_rows(repo: str, folder: str, split: str, *, local_files_only: bool = False) -> Any:
+    """A split of what the Hub has converted, kept in its own cache; None if it isn't there."""
+    from huggingface_hub import errors, snapshot_download
+
+    files = f"{folder}/{split}/*.parquet"
+    try:
+        root = snapshot_download(
+            repo, repo_type="dataset", revision=CONVERTED, allow_patterns=files, local_files_only=local_files_only
+        )
+    except errors.LocalEntryNotFoundError:
+        return None
+    found = sorted(map(str, Path(root).glob(files)))
+    return quiet_datasets().load_dataset("parquet", data_files=found, split="train") if found else None
 
 
 @contextmanager
@@ -240,18 +256,49 @@ def _offline(config: Any) -> Iterator[None]:
 
 def _open(repo: str, revision: str | None, subset: str | None = None) -> HubDataset:
     with conversation(repo, revision):
-        from huggingface_hub import HfApi, hf_hub_download
+        from huggingface_hub import hf_hub_download
 
-        info = patiently(lambda: HfApi().dataset_info(repo, revision=revision))
-        sha = info.sha
-        assert sha is not None
+        info, where = _located(repo, revision, subset)
         manifest = None
         if any(file.rfilename == MANIFEST for file in info.siblings or []):
-            file = patiently(lambda: hf_hub_download(repo, MANIFEST, repo_type="dataset", revision=sha))
+            file = patiently(lambda: hf_hub_download(repo, MANIFEST, repo_type="dataset", revision=info.sha))
             manifest = _our_manifest(Path(file).read_bytes())
         load = quiet_datasets().load_dataset_builder
-        builder = patiently(lambda: _readable(repo, lambda: load(repo, subset, revision=sha)))
-        return HubDataset(repo, sha, _licence(info), manifest, builder)
+        builder = patiently(lambda: _readable(repo, lambda: load(repo, **where)))
+        return HubDataset(repo, info.sha, _licence(info), manifest, builder)
+
+
+def _located(repo: str, revision: str | None, subset: str | None) -> tuple[Any, dict[str, Any]]:
+    """What the Hub says about a repository at a commit, and what `datasets` must be told to find the subset there.
+
+    Of a dataset that its own script loads, which is somebody's code and is never run, it is the parquet files that
+    the Hub has made of it, one folder for each subset.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    def ask(at: str | None) -> Any:
+        return patiently(lambda: HfApi().dataset_info(repo, revision=at))
+
+    info = ask(revision)
+    if f"{repo.split('/')[-1]}.py" not in (file.rfilename for file in info.siblings or []):
+        return info, {"name": subset, "revision": info.sha}
+    unread = UserError(
+        f"{repo} is loaded by a script of its own, which is not run", fix="download its files and name them instead"
+    )
+    if revision is not None:
+        raise unread
+    try:
+        converted = ask(CONVERTED)
+    except RevisionNotFoundError:
+        raise unread from None
+    folders = sorted({file.rfilename.split("/")[0] for file in converted.siblings or [] if "/" in file.rfilename})
+    folder = subset or (folders[0] if len(folders) == 1 else "default")
+    if folder not in folders:
+        wanted = f"no subset {subset!r}{nearest(subset, folders)}" if subset else "several subsets"
+        raise UserError(f"{repo} has {wanted}", fix=f"there are: {', '.join(folders)}")
+    converted.card_data = info.card_data
+    return converted, {"data_dir": folder, "revision": converted.sha}
 
 
 def _licence(info: Any) -> str | None:
@@ -279,10 +326,10 @@ def _readable(repo: str, load: Callable[[], Result]) -> Result:
         raise UserError(f"{repo} on the Hub: {what}") from error
 
 
-def _column(dataset: HubDataset, split: str, name: str, absent: type[UserError] = UserError) -> "pyarrow.Field":
+def _column(dataset: HubDataset, split: str, name: str) -> "pyarrow.Field":
     schema = dataset.schema(split)
     if name not in schema.names:
-        raise absent(
+        raise UserError(
             f"{dataset.repo} has no column {name!r} in {split}{nearest(name, schema.names)}",
             fix=f"there are: {', '.join(schema.names) or 'none'}",
         )

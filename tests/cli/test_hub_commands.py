@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from itertools import chain
+from pathlib import Path
 from typing import NamedTuple
 
 import huggingface_hub
@@ -109,6 +110,39 @@ def test_pull_the_references_kind_of_dataset(hub_server, command, tmp_path):
     assert load_vocabulary("gpt2").decode(flat(path, "val")[:2]) == "The dog"
 
 
+@pytest.mark.parametrize("source", ["Skylion007/openwebtext", "gone/openwebtext"])
+def test_a_source_that_can_not_be_read_is_no_end_of_the_search(hub_server, command, tmp_path, source):
+    """Of the first nothing is left but a script."""
+    hub_server.add_dataset("Skylion007/openwebtext", {"openwebtext.py": b"", "README.md": b""})
+    files = {f"data/{s}-00000.parquet": parquet(TOKENS) for s in ("train", "val")}
+    hub_server.add_dataset("me/openwebtext-tokenized", files)
+    pull = "tokenize", source, "--pull", "--hf-username", "me", "--data-dir", tmp_path
+    assert flat(Path(command(*pull).out.strip()), "val") == list(chain(*TOKENS["ids"]))
+    del hub_server.repos["datasets/me/openwebtext-tokenized"]
+    failed = command(*pull, "--force", code=2)
+    assert source in failed.err and "no repository me/openwebtext-tokenized" in failed.err
+    assert failed.err.count("\n") == 1
+
+
+def test_a_subset_is_pulled(hub_server, command, tmp_path):
+    card = (
+        "---\nconfigs:\n"
+        + "".join(
+            f"- config_name: {name}\n  data_files:\n"
+            + "".join(f"  - split: {split}\n    path: {name}/{split}.parquet\n" for split in ("train", "val"))
+            for name in ("one", "two")
+        )
+        + "---\n"
+    )
+    rows = {"one": {"ids": [[1, 50256]]}, "two": {"ids": [[2, 50256]]}}
+    files = {f"{name}/{s}.parquet": parquet(rows[name]) for name in rows for s in ("train", "val")}
+    hub_server.add_dataset("x/multi", {"README.md": card.encode(), **files})
+    for subset, first in (("two", 2), ("one", 1)):
+        pull = "tokenize", "x/multi", "--subset", subset, "--pull", "--data-dir", tmp_path / subset
+        assert flat(Path(command(*pull).out.strip()), "train") == [first, 50256]
+        assert "left alone" in command(*pull).err
+
+
 def test_rows_without_an_end_get_one(hub_server, command, tmp_path):
     rows = {"ids": [[464], [], [1212, 50256]]}
     hub_server.add_dataset("x/ends", {f"data/{s}-0.parquet": parquet(rows) for s in ("train", "validation")})
@@ -185,14 +219,16 @@ partial_pull.SAVE_SECONDS = 0
 def progress(what, done, total):
     if what == "pull train" and done >= 700:
         os.kill(os.getpid(), signal.SIGKILL)
-exchange.pull_corpus(["x/within"], "within", pathlib.Path({str(tmp_path)!r}), progress=progress)
+exchange.pull_corpus([exchange.Place("x/within")], "within", pathlib.Path({str(tmp_path)!r}), progress=progress)
 """
     assert subprocess.run([sys.executable, "-c", code]).returncode == -9
     arrived = tmp_path / "data_as_memmaps" / ".within.pull"
     with open(arrived / "train.bin", "ab") as torn:
         torn.write(b"half a token")
     seen = []
-    made = exchange.pull_corpus(["x/within"], "within", tmp_path, progress=lambda *state: seen.append(state))
+    made = exchange.pull_corpus(
+        [exchange.Place("x/within")], "within", tmp_path, progress=lambda *state: seen.append(state)
+    )
     assert seen[0][0] == "pull train" and seen[0][1] > 700
     assert memmaps(made.path) == expected
     assert made.manifest["splits"] == {s: {"documents": 1200, "tokens": 3000} for s in ("train", "val")}
@@ -207,11 +243,11 @@ def test_what_arrived_of_another_revision_is_not_mixed_in(hub_server, tmp_path, 
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        exchange.pull_corpus(["x/moved"], "moved", tmp_path, progress=interrupt)
+        exchange.pull_corpus([exchange.Place("x/moved")], "moved", tmp_path, progress=interrupt)
     assert (tmp_path / "data_as_memmaps" / ".moved.pull" / "train.bin").stat().st_size
     repo.commit(files)
     monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("no links here")))
-    made = exchange.pull_corpus(["x/moved"], "moved", tmp_path)
+    made = exchange.pull_corpus([exchange.Place("x/moved")], "moved", tmp_path)
     assert memmaps(made.path) == expected
     assert made.manifest["options"]["revision"] == repo.head
 
