@@ -24,7 +24,7 @@ def expand_example(expand: StochasTok, example: Mapping[str, Any], index: int) -
     name = next((name for name in _IDS if name in example), None)
     if name is None:
         raise UserError(f"an example has neither input_ids nor ids, only {', '.join(example)}")
-    ids = np.asarray(example[name])
+    ids = np.asarray(example[name], dtype=np.int64)
     expanded = expand(ids, index)
     origin = origins(expand.vocabulary, ids, expanded)
     result: dict[str, Any] = {}
@@ -33,7 +33,7 @@ def expand_example(expand: StochasTok, example: Mapping[str, Any], index: int) -
             result[column] = expanded.tolist()
         elif column == "len":
             result[column] = len(expanded)
-        elif np.ndim(value) == 1 and len(value) == len(ids):
+        elif _is_per_token(value, len(ids)):
             follows = np.asarray(value)[origin]
             if column == "labels":
                 follows = np.where(follows == ids[origin], expanded, follows)
@@ -41,6 +41,13 @@ def expand_example(expand: StochasTok, example: Mapping[str, Any], index: int) -
         else:
             result[column] = value
     return result
+
+
+def _is_per_token(value: Any, num_ids: int) -> bool:
+    try:
+        return np.shape(value) == (num_ids,)
+    except ValueError:  # lists of several lengths
+        return False
 
 
 class MapExamples:
@@ -79,14 +86,12 @@ class ExpandingCollator:
         return self.then([self._expanded(example) for example in examples])
 
     def _expanded(self, example: Mapping[str, Any]) -> dict[str, Any]:
-        ids = next((np.asarray(example[name]) for name in _IDS if name in example), np.empty(0))
-        content = int.from_bytes(ids.astype("<i8").tobytes(), "little")
-        expanded = expand_example(self.expand, example, key64(self.epoch, "example", content))
-        length = next((len(expanded[name]) for name in _IDS if name in expanded), 0)
-        if self.max_length is None or length <= self.max_length:
+        ids = next((np.asarray(example[name], dtype="<i8") for name in _IDS if name in example), np.empty(0))
+        key = key64(self.epoch, f"example/{ids.tobytes().hex()}")
+        expanded = expand_example(self.expand, example, key)
+        if self.max_length is None:
             return expanded
-        is_per_token = {c: isinstance(v, list) and len(v) == length for c, v in expanded.items()}
-        return {c: v[: self.max_length] if is_per_token[c] else v for c, v in expanded.items()}
+        return {c: v[: self.max_length] if _is_per_token(example[c], len(ids)) else v for c, v in expanded.items()}
 
     @contextmanager
     def off(self) -> Iterator[None]:

@@ -81,15 +81,35 @@ class CorpusWindows:
                 fix="the data are damaged or of another tokenizer: make them again",
             )
         if self.expand is not None:
-            ids = self._expanded(ids, window_key(iteration, first_index))
+            ids = self._expanded(ids, start, window_key(iteration, first_index))
         weights = np.full((rows, self.length - 1), 1 / (self.length - 1), dtype=np.float32)
         return Batch(ids.astype(np.int64), None, weights, weights.size)
 
-    def _expanded(self, ids: np.ndarray, first_key: int) -> np.ndarray:
+    def _expanded(self, ids: np.ndarray, starts: np.ndarray, first_key: int) -> np.ndarray:
+        """Windows `ids` `[B, T + 1]`, which begin at `starts` of the corpus, expanded and cut to the same length."""
         assert self.expand is not None
         flat, lengths = self.expand.documents(ids.ravel(), np.full(len(ids), self.length), first_key)
-        start = np.cumsum(lengths) - lengths  # expansion never shortens, so every window is still long enough
-        return flat[start[:, None] + np.arange(self.length)]
+        offsets = np.cumsum(lengths) - lengths
+        flat = np.append(flat, np.zeros(self.length, flat.dtype))  # no index is beyond its end
+        expanded = flat[offsets[:, None] + np.arange(self.length)]
+        for row in np.flatnonzero(lengths < self.length):  # only merging anew (BPE-dropout) may shorten
+            expanded[row] = self._of_a_longer_stretch(int(starts[row]), first_key + int(row))
+        return expanded
+
+    def _of_a_longer_stretch(self, start: int, key: int) -> np.ndarray:
+        """T + 1 ids of what begins at `start`, or as much earlier as the corpus's end demands."""
+        assert self.expand is not None
+        stretch = self.length
+        while stretch < len(self.ids):
+            stretch = min(2 * stretch, len(self.ids))
+            first = min(start, len(self.ids) - stretch)
+            expanded = self.expand(self.ids[first : first + stretch], key)
+            if len(expanded) >= self.length:
+                return expanded[: self.length]
+        raise UserError(
+            f"the {self.purpose} split, tokenized anew, is shorter than one window of {self.length:,} tokens",
+            fix="lower model.context_window or make a larger dataset",
+        )
 
 
 def window_key(iteration: int, index: int) -> int:

@@ -40,14 +40,15 @@ class Codec(Protocol):
         """The id of what the vocabulary can't spell, where there is one."""
         ...
 
-    def tokenizer_json(self, special: list[str]) -> str:
-        """The tokenizer in the Hugging Face `tokenizer.json` format; `special` are its last ids."""
+    def tokenizer_json(self, special: dict[str, int]) -> str:
+        """The tokenizer in the Hugging Face `tokenizer.json` format; `special` are the ids of special tokens by their
+        spelling."""
         ...
 
 
 # The regular expression engine under tiktoken overflows its stack on some 1e6 white-space characters before a word.
 # Cutting such a run before its last space changes nothing: that space belongs to the word, the others stand alone.
-_LONG_SPACE = re.compile(r"\s{99999,}? (?= \S)")
+_LONG_SPACE = re.compile(r"(?<!\s)\s{100000,}+(?=\S)")
 _MAY_HAVE_LONG_SPACE = 100_000
 
 
@@ -84,20 +85,17 @@ class TiktokenCodec:
         if self._bulk is None:
             with ThreadPoolExecutor(threads) as pool:
                 return _joined(list(pool.map(self._encode, texts)))
-        unusual = [i for i, text in enumerate(texts) if needs_tiktoken(text)]
+        unusual = {i: self._encode(text) for i, text in enumerate(texts) if needs_tiktoken(text)}
         if not unusual:
             return self._bulk.encode_batch(texts, threads)
-        usual = [text for i, text in enumerate(texts) if i not in set(unusual)]
-        ids, lengths = self._bulk.encode_batch(usual, threads)
-        parts = np.split(ids, np.cumsum(lengths))[:-1]
-        for i in unusual:
-            parts.insert(i, self._encode(texts[i]))
-        return _joined(parts)
+        ids, lengths = self._bulk.encode_batch([t for i, t in enumerate(texts) if i not in unusual], threads)
+        usual = iter(np.split(ids, np.cumsum(lengths))[:-1])
+        return _joined([unusual[i] if i in unusual else next(usual) for i in range(len(texts))])
 
     def _encode(self, text: str) -> np.ndarray:
         pieces = [text]
         if len(text) > _MAY_HAVE_LONG_SPACE:
-            cuts = [match.end() for match in _LONG_SPACE.finditer(text)]
+            cuts = [m.end() - 1 for m in _LONG_SPACE.finditer(text) if text[m.end() - 1] == " "]
             pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
         try:
             parts = [self._encoding.encode_to_numpy(piece, disallowed_special=()) for piece in pieces]
@@ -126,13 +124,13 @@ class TiktokenCodec:
     def unknown(self) -> int | None:
         return None  # bytes spell everything
 
-    def tokenizer_json(self, special: list[str]) -> str:
+    def tokenizer_json(self, special: dict[str, int]) -> str:
         from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
         ranks = self._encoding._mergeable_ranks
         as_text = byte_characters()
         spell = lambda piece: "".join(as_text[byte] for byte in piece)  # noqa: E731
-        vocabulary = {spell(piece): rank for piece, rank in ranks.items()}
+        vocabulary = {spell(piece): rank for piece, rank in ranks.items()} | special
         tokenizer = Tokenizer(models.BPE(vocabulary, [(spell(a), spell(b)) for a, b in self.merges()]))
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
             [
@@ -193,7 +191,7 @@ class TokenizersCodec:
         token = model.get("unk_token")
         return self._tokenizer.token_to_id(token) if token else model.get("unk_id")
 
-    def tokenizer_json(self, special: list[str]) -> str:
+    def tokenizer_json(self, special: dict[str, int]) -> str:
         return json.dumps(json.loads(self._tokenizer.to_str()), ensure_ascii=False)
 
 

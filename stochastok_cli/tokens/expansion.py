@@ -12,7 +12,7 @@ from stochastok_cli.errors import UserError, nearest
 from stochastok_cli.randomness import key64
 from stochastok_cli.tokens.segmentations import Lattice, segmentation_lattice
 from stochastok_cli.tokens.splits import SplitTable, split_table
-from stochastok_cli.tokens.vocabulary import Vocabulary, vocabulary_for
+from stochastok_cli.tokens.vocabulary import Vocabulary, state_without_caches, vocabulary_for
 
 METHODS = {
     "stochastok": "floor(n p) random pair splits (StochasTok, Algorithm 2)",
@@ -31,7 +31,8 @@ class StochasTok:
     Args:
         vocabulary: the vocabulary of the ids.
         p: the expansion proportion: attempted splits per token (`stochastok`, `stochastok-uni`; the paper, Section
-            3), splits per token (`uniform-k`), or a probability (`uniform`, `bpe-dropout`). 0 is the identity.
+            3), splits per token (`uniform-k`), or a probability (`uniform`, `bpe-dropout`). 0 is the identity, but
+            for `bpe-dropout`, which makes ids that are not canonical so.
         method: one of `METHODS`. `stochastok` is of the paper (arXiv 2506.01687); `stochastok-uni`, `uniform-k` and
             `uniform` of the follow-up (arXiv 2604.16037); `bpe-dropout` is Provilkov et al. 2020.
         seed: names the random stream.
@@ -89,6 +90,9 @@ class StochasTok:
         Face Hub, or a `tokenizers` or (fast) `transformers` tokenizer, which stays as it is."""
         return cls(vocabulary_for(tokenizer), p, method, seed, **more)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return state_without_caches(self)
+
     @functools.cached_property
     def splits(self) -> SplitTable:
         return split_table(self.vocabulary, self.kept)
@@ -120,8 +124,9 @@ class StochasTok:
 
         Returns their expanded ids (the vocabulary's dtype) and lengths (int64). Runs without the GIL.
         """
-        if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < self.vocabulary.size:
-            raise UserError(f"the id {int(ids.max())} is not in the vocabulary {self.vocabulary.name!r}")
+        low, high = (int(ids.min()), int(ids.max())) if len(ids) else (0, 0)
+        if low < 0 or high >= self.vocabulary.size:
+            raise UserError(f"the id {low if low < 0 else high} is not in the vocabulary {self.vocabulary.name!r}")
         ids = np.ascontiguousarray(ids, dtype=self.vocabulary.dtype)
         lengths = np.ascontiguousarray(lengths, dtype=np.int64)
         if self.p == 0 and self.method != "bpe-dropout":

@@ -5,6 +5,7 @@ space, `<0xE2>` for a byte: Llama 2, T5), and WordPiece (`##` for what continues
 depends on its neighbours is set aside: it is never split, and no token is split into it.
 """
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -32,7 +33,10 @@ def vocabulary_from_json(file: Path, name: str) -> Vocabulary:
     except Exception as error:  # the library raises bare Exception
         raise UserError(f"{file} is not a tokenizer.json: {str(error).splitlines()[0][:200]}") from None
     config = file.with_name("tokenizer_config.json")
-    named: Any = json.loads(config.read_text(encoding="utf-8")).get("eos_token") if config.is_file() else None
+    try:
+        named: Any = json.loads(config.read_text(encoding="utf-8")).get("eos_token") if config.is_file() else None
+    except (ValueError, AttributeError):
+        raise UserError(f"{config} is damaged", fix="remove it, or copy it anew") from None
     return vocabulary_of(tokenizer, content, name, named.get("content") if isinstance(named, dict) else named)
 
 
@@ -62,7 +66,7 @@ def vocabulary_of(
         pieces=pieces,
         special=special | {end},
         end_of_text=end,
-        codec=lambda: TokenizersCodec(tokenizer),
+        codec=functools.partial(TokenizersCodec, tokenizer),
     )
 
 

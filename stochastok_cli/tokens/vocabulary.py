@@ -21,6 +21,11 @@ BUNDLED = {"gpt2": "gpt2.bpe", "sample2k": "sample2k.bpe"}
 END_OF_TEXT = "<|endoftext|>"
 
 
+def state_without_caches(of: Any) -> dict[str, Any]:
+    """What to pickle of an object: all but its cached properties, which may be large, or no matter of pickles."""
+    return {k: v for k, v in vars(of).items() if not isinstance(getattr(type(of), k, None), functools.cached_property)}
+
+
 class Vocabulary:
     """The entries of a tokenizer.
 
@@ -30,6 +35,8 @@ class Vocabulary:
         special: the ids of the special tokens and of those not in use, which no text becomes.
         end_of_text: the id that ends a document.
         codec: makes the encoder when it is first needed (a memmap can be expanded without one).
+
+    It can be pickled, as workers of other libraries need it.
     """
 
     def __init__(
@@ -40,6 +47,9 @@ class Vocabulary:
         self.special = frozenset(special)
         self.end_of_text = end_of_text
         self._make_codec = codec
+
+    def __getstate__(self) -> dict[str, Any]:
+        return state_without_caches(self)
 
     @functools.cached_property
     def _codec(self) -> Codec:
@@ -133,7 +143,7 @@ class Vocabulary:
 
     def save_tokenizer(self, folder: Path) -> None:
         """Writes `tokenizer.json` and `tokenizer_config.json`, which Hugging Face transformers opens."""
-        special = [self.pieces[i].decode() for i in sorted(self.special)]
+        special = {self.pieces[i].decode(): i for i in sorted(self.special)}
         end = self.pieces[self.end_of_text].decode()
         config: dict[str, Any] = {
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -152,7 +162,7 @@ class Vocabulary:
 
 def load_vocabulary(name_or_path: str | Path) -> Vocabulary:
     """A vocabulary by the name of a bundled one (`gpt2`, `sample2k`) or of a tiktoken encoding, or from the path of a
-    `tokenizer.json` or of a folder that holds one.
+    `tokenizer.json` or of a folder that holds one (`./gpt2` where it is called like a bundled one).
 
     Raises UserError for a name that is unknown or can't be downloaded and for a file that is not supported.
 
@@ -162,7 +172,9 @@ def load_vocabulary(name_or_path: str | Path) -> Vocabulary:
     """
     name = str(name_or_path)
     path = Path(name_or_path)
-    if path.is_dir() or path.suffix == ".json":
+    if name in BUNDLED and isinstance(name_or_path, Path):
+        name = f"./{name}"
+    if name not in BUNDLED and (path.is_dir() or path.suffix == ".json"):
         file = path / "tokenizer.json" if path.is_dir() else path
         if not file.is_file():
             raise UserError(f"{file} does not exist", fix="give a tokenizer.json or a folder that holds one")
@@ -201,10 +213,8 @@ def vocabulary_for(tokenizer: Any) -> Vocabulary:
 @functools.cache
 def _from_tiktoken(name: str) -> Vocabulary:
     if name in BUNDLED:
-        text = (resources.files("stochastok_cli") / "assets" / BUNDLED[name]).read_text(encoding="utf-8")
-        merges = read_merges(text)
-        ranks = ranks_from_merges(merges)
-        return _from_ranks(name, ranks, {END_OF_TEXT: len(ranks)}, lambda: _bundled_codec(name, ranks, merges))
+        _, ranks = _bundled(name)
+        return _from_ranks(name, ranks, {END_OF_TEXT: len(ranks)}, functools.partial(_bundled_codec, name))
     import tiktoken
 
     known = tiktoken.list_encoding_names()
@@ -223,13 +233,21 @@ def _from_tiktoken(name: str) -> Vocabulary:
             exit_code=FAILED,
         ) from None
     ranks, special = encoding._mergeable_ranks, encoding._special_tokens
-    return _from_ranks(name, ranks, special, lambda: TiktokenCodec(encoding))
+    return _from_ranks(name, ranks, special, functools.partial(TiktokenCodec, encoding))
 
 
-def _bundled_codec(name: str, ranks: dict[bytes, int], merges: list[tuple[bytes, bytes]]) -> TiktokenCodec:
+@functools.cache
+def _bundled(name: str) -> tuple[list[tuple[bytes, bytes]], dict[bytes, int]]:
+    """The merge list and the mergeable ranks of a bundled vocabulary."""
+    merges = read_merges((resources.files("stochastok_cli") / "assets" / BUNDLED[name]).read_text(encoding="utf-8"))
+    return merges, ranks_from_merges(merges)
+
+
+def _bundled_codec(name: str) -> TiktokenCodec:
     import tiktoken
     from tiktoken_ext.openai_public import r50k_pat_str
 
+    merges, ranks = _bundled(name)
     encoding = tiktoken.Encoding(
         name, pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens={END_OF_TEXT: len(ranks)}
     )

@@ -47,6 +47,40 @@ def test_it_is_the_function_of_map():
     assert one[3]["input_ids"] == expand(dataset[3]["input_ids"], 3).tolist()
 
 
+def test_it_is_the_function_of_map_in_several_processes_and_of_its_cache(tmp_path):
+    dataset = datasets.Dataset.from_list(examples())
+    dataset.save_to_disk(tmp_path / "rows")
+    expand = StochasTok(GPT2, p=1, seed=2)
+    expand(GPT2.encode("what it keeps for itself is no part of it"))
+    results = []
+    for processes in (1, 2, 2):
+        again = datasets.load_from_disk(tmp_path / "rows")
+        results.append(again.map(MapExamples(expand), batched=True, with_indices=True, num_proc=processes))
+    assert results[0]["input_ids"] == results[1]["input_ids"]
+    assert results[1].cache_files == results[2].cache_files
+
+
+def test_an_empty_example_and_columns_that_only_look_per_token():
+    expand = StochasTok(GPT2, p=3)
+    assert expand_example(expand, {"input_ids": [], "labels": []}, 0) == {"input_ids": [], "labels": []}
+    ids = GPT2.encode("hundreds of")
+    assert len(ids) == 3
+    options = [["a"], ["b", "c"], []]
+    assert expand_example(expand, {"input_ids": ids, "options": options}, 0)["options"] == options
+    collator = ExpandingCollator(StochasTok(GPT2, p=3), then=list, max_length=4)
+    for choices in range(5, 12):  # one of which is the number of ids after expansion
+        (out,) = collator([{"input_ids": ids, "choices": [0] * choices}])
+        assert (len(out["input_ids"]), len(out["choices"])) == (4, choices)
+
+
+def test_long_examples_and_their_order_of_bytes():
+    collator = ExpandingCollator(StochasTok(GPT2, p=0.5), then=list)
+    ids = [50000] * 3000
+    first, second = collator([{"input_ids": ids}, {"input_ids": np.array(ids, np.uint16)}])
+    assert first["input_ids"] == second["input_ids"]
+    assert GPT2.decode(first["input_ids"]) == GPT2.decode(ids)
+
+
 def test_a_batch_of_ids():
     expand = StochasTok(GPT2, p=1, seed=2)
     ids = [GPT2.encode(text) for text in TEXTS]

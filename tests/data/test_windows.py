@@ -69,6 +69,21 @@ def test_windows_are_expanded_afresh_each_time_and_reproducibly():
     assert len(seen) == 20
 
 
+def test_merging_anew_may_shorten_a_window_which_then_takes_more_of_the_corpus():
+    text = "The quick brown fox jumps over the lazy dog. " * 60
+    ids = StochasTok(VOCABULARY, 1.0, seed=1)(VOCABULARY.encode(text))  # many more than canonical
+    drawn = windows(ids, 64, expand=StochasTok(VOCABULARY, 0.01, "bpe-dropout"))
+    for iteration in range(20):
+        batch = drawn.batch(iteration, 2, 6)
+        assert batch.ids.shape == (6, 65)
+        alone = [drawn.batch(iteration, i, 1).ids for i in range(2, 8)]
+        np.testing.assert_array_equal(batch.ids, np.concatenate(alone))
+        assert all(VOCABULARY.decode(row) in text for row in batch.ids)
+    assert windows(ids[:90], 64).batch(0, 0, 1).ids.shape == (1, 65)
+    with pytest.raises(UserError, match=r"shorter than one window of 65 tokens; lower model\.context_window"):
+        windows(ids[:70], 64, expand=StochasTok(VOCABULARY, 0, "bpe-dropout")).batch(0, 0, 1)
+
+
 def test_the_vectorised_mix_is_the_scalar_one():
     counters = np.array([0, 1, 2**40])
     bound = 2**62  # keeps nearly all bits

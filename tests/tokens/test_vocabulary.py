@@ -1,8 +1,11 @@
 """What a token is: bundled vocabularies, tiktoken's encodings and tokenizer.json files."""
 
+import functools
 import hashlib
 import json
+import pickle
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stochastok_cli.errors import UserError
+from stochastok_cli.tokens.codecs import TiktokenCodec
 from stochastok_cli.tokens.merges import merges_from_ranks, read_merges
-from stochastok_cli.tokens.vocabulary import load_vocabulary
+from stochastok_cli.tokens.vocabulary import END_OF_TEXT, _from_ranks, load_vocabulary
 
 KINDS = ["gpt2", "sample2k", "cl100k_base", "gpt2.json"]
 
@@ -87,6 +91,38 @@ def test_a_saved_tokenizer_cuts_every_text_alike(name, tmp_path_factory):
     holds()
 
 
+def test_a_saved_tokenizer_keeps_a_special_id_among_the_others(tmp_path):
+    """As in p50k_base."""
+    pieces = load_vocabulary("sample2k").pieces[:400]
+    ranks = {piece: i + (i >= 300) for i, piece in enumerate(pieces)}
+    encoding = tiktoken.Encoding("toy", pat_str=r"\S+|\s", mergeable_ranks=ranks, special_tokens={END_OF_TEXT: 300})
+    vocabulary = _from_ranks("toy", ranks, {END_OF_TEXT: 300}, functools.partial(TiktokenCodec, encoding))
+    vocabulary.save_tokenizer(tmp_path)
+    again = load_vocabulary(tmp_path)
+    assert (again.end_of_text, again.fingerprint) == (300, vocabulary.fingerprint)
+    assert again.encode("there is <|endoftext|>") == vocabulary.encode("there is <|endoftext|>")
+
+
+def test_a_folder_does_not_stand_in_for_a_bundled_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gpt2").mkdir()
+    assert load_vocabulary("gpt2").size == 50257
+    load_vocabulary("sample2k").save_tokenizer(tmp_path / "gpt2")
+    for folder in ("./gpt2", Path("gpt2")):
+        ours = load_vocabulary(folder)
+        assert (ours.name, ours.size, ours.cuts_like_gpt2) == ("./gpt2", 2048, False)
+
+
+def test_it_can_be_pickled(tmp_path):
+    load_vocabulary("sample2k").save_tokenizer(tmp_path)
+    for name in ("gpt2", "cl100k_base", tmp_path):
+        vocabulary = load_vocabulary(name)
+        fresh = pickle.dumps(vocabulary)
+        ids, _ = vocabulary.encode_batch(["some text"])
+        assert pickle.dumps(vocabulary) == fresh
+        assert pickle.loads(fresh).encode("some text") == ids.tolist()
+
+
 def test_merges_are_recovered_from_ranks():
     text = (resources.files("stochastok_cli") / "assets" / "sample2k.bpe").read_text(encoding="utf-8")
     merges = read_merges(text)
@@ -117,6 +153,15 @@ def test_a_million_spaces_before_a_word():
         assert gpt2.token_bytes(ids[-1]) == b" word"
     short = "x" + " " * 150_000 + "word and " + " " * 150_000 + "on"  # cut by us, and within tiktoken's reach whole
     assert gpt2.encode(short) == gpt2._codec._encoding.encode_ordinary(short)
+    for text in ("a" + "\n" * 200_000 + "x", "a" + "\n" * 150_000 + " x", "a" + " " * 130_000, "\t" * 120_000 + "\tx"):
+        assert gpt2.encode(text) == gpt2._codec._encoding.encode_ordinary(text)
+
+
+def test_texts_that_are_encoded_apart_keep_their_places():
+    gpt2 = load_vocabulary("gpt2")
+    texts = ["plain", "\U00011de0's", "", "more", "\U00011de0's"]
+    ids, lengths = gpt2.encode_batch(texts)
+    assert [part.tolist() for part in np.split(ids, np.cumsum(lengths))[:-1]] == [gpt2.encode(text) for text in texts]
 
 
 @pytest.mark.parametrize(
@@ -143,6 +188,7 @@ def test_a_tokenizer_json_without_an_end_of_text(tmp_path):
     (tmp_path / "tokenizer_config.json").unlink()
     content = json.loads((tmp_path / "tokenizer.json").read_text())
     content["added_tokens"] = []
+    del content["model"]["vocab"][END_OF_TEXT]
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match="no end-of-text token"):
         load_vocabulary(tmp_path)
