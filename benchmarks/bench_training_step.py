@@ -16,6 +16,7 @@ import argparse
 import itertools
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,12 @@ from stochastok_cli.model.transformer import NORM_EPS, Transformer
 
 WINDOWS, LENGTH, DROPOUT, RATE = 480, 512, 0.1, 1e-4
 BETAS, EPS, DECAY, CLIP = (0.9, 0.95), 1e-8, 0.1, 1.0
+OURS: dict[str, dict[str, Any]] = {
+    "fused": {"kernels": "fused"},
+    "instruction": {"kernels": "fused", "packed": True},
+    "fp8": {"kernels": "fused", "fp8": True},
+    "reference": {"kernels": "reference"},
+}
 MFLOP_A_TOKEN = 295.75  # of the shipped model: three products of each weight, and the attention
 
 
@@ -36,8 +43,8 @@ def zipf_ids(*shape: int) -> Tensor:
     return torch.multinomial(weights, shape[0] * shape[1], replacement=True).view(shape)
 
 
-def instruction_data() -> tuple[Tensor, Tensor, int]:
-    """First visible positions int32 and token weights `[WINDOWS, LENGTH]`, and how many weights are not 0."""
+def instruction_data() -> tuple[Tensor, Tensor]:
+    """First visible positions int32 and token weights `[WINDOWS, LENGTH]`."""
     first, weights = torch.zeros(WINDOWS, LENGTH, dtype=torch.int32), torch.zeros(WINDOWS, LENGTH)
     for row in range(WINDOWS):
         start = 0
@@ -47,7 +54,7 @@ def instruction_data() -> tuple[Tensor, Tensor, int]:
             weights[row, end - 2 : end] = 1
             start = end
         weights[row] /= weights[row].sum().clamp(min=1)
-    return first.cuda(), weights.cuda() / WINDOWS, int((weights != 0).sum())
+    return first.cuda(), weights.cuda()
 
 
 def measure(iterate: Callable[[], object], iterations: int) -> tuple[float, float, float]:
@@ -82,49 +89,27 @@ def report(name: str, measured: tuple[float, float, float], dense: bool = True) 
     return tokens
 
 
-# ------------------------------------------------------------------------------------------------ the fused step
+# ------------------------------------------------------------------------------------------------ our own step
 
 
-def fused(packed: bool, micro_batch: int | None, head_chunk: int, fp8: bool = False) -> Callable[[], Tensor]:
-    from stochastok_cli.model.fused.adamw import FusedAdamW
-    from stochastok_cli.model.fused.step import FusedStep
-
-    torch.manual_seed(0)
-    model = Transformer(ModelConfig(), DROPOUT).cuda()
-    step = FusedStep(model, DROPOUT, micro_batch=micro_batch, head_chunk=head_chunk, fp8_logits=fp8)
-    optimizer = FusedAdamW(step, betas=BETAS, eps=EPS, weight_decay=DECAY, grad_clip=CLIP)
-    ids = zipf_ids(WINDOWS, LENGTH + 1)
-    if packed:
-        first_visible, token_weights, counted = instruction_data()
-    else:
-        first_visible, counted = None, None
-        token_weights = torch.full((WINDOWS, LENGTH), 1 / (WINDOWS * LENGTH), device="cuda")
-    keys = torch.randint(2**62, (WINDOWS,), device="cuda")
-
-    def iterate() -> Tensor:
-        keys.add_(1)
-        loss = step.loss_and_gradients(ids, token_weights, first_visible, keys, accumulate=False, counted=counted)
-        optimizer.update(RATE)
-        return loss
-
-    return iterate
-
-
-# ------------------------------------------------------------------------------------------------ the other kernels
-
-
-def reference(micro_batches: int = 8) -> Callable[[], Tensor]:
-    """What `general.kernels=reference` does: the readable modules, compiled, without dividing anything by hand."""
+def ours(kernels: str, *, packed: bool = False, fp8: bool = False, micro_batches: int = 8) -> Callable[[], Tensor]:
+    """What `stochastok train` does in an iteration, but for the drawing of windows."""
     from stochastok_cli.training.distributed import World
     from stochastok_cli.training.feed import DeviceBatch
     from stochastok_cli.training.step import TrainingStep
 
-    config = config_from_dict({"general": {"kernels": "reference"}}, "this benchmark")
+    tree = {"general": {"kernels": kernels}, "trainer": {"training": {"fp8_logits": fp8}}}
+    config = config_from_dict(tree, "this benchmark")
     torch.manual_seed(0)
     step = TrainingStep(Transformer(config.model, DROPOUT).cuda(), config, World(0, 1, torch.device("cuda", 0)))
     rows = WINDOWS // micro_batches
-    weights = torch.full((rows, LENGTH), 1 / LENGTH, device="cuda")
-    batches = [DeviceBatch(ids, None, weights, weights.numel()) for ids in zipf_ids(WINDOWS, LENGTH + 1).split(rows)]
+    ids = zipf_ids(WINDOWS, LENGTH + 1).split(rows)
+    if packed:
+        first_visible, token_weights = instruction_data()
+        visible, weights = first_visible.split(rows), token_weights.split(rows)
+    else:
+        visible, weights = [None] * len(ids), [torch.full((rows, LENGTH), 1 / LENGTH, device="cuda")] * len(ids)
+    batches = [DeviceBatch(i, v, w, int((w != 0).sum())) for i, v, w in zip(ids, visible, weights, strict=True)]
     iteration = itertools.count()
 
     def iterate() -> Tensor:
@@ -255,34 +240,25 @@ def print_profile(iterate: Callable[[], object], rows: int = 32) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--iterations", type=int, default=50)
-    parser.add_argument("--micro-batch", type=int, help="windows; all at once if absent")
-    parser.add_argument("--head-chunk", type=int, default=122_880, help="rows whose logits are held at once")
-    parser.add_argument("--only", choices=["baseline", "reference", "pretraining", "instruction", "fp8"])
+    parser.add_argument("--only", choices=["baseline", *OURS])
     parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
 
     speed = {}
-    kinds = {"pretraining": (False, False), "instruction": (True, False), "fp8": (False, True)}
-    for kind, (packed, fp8) in kinds.items():
+    for kind, how in OURS.items():
         if options.only in (None, kind):
-            iterate = fused(packed, options.micro_batch, options.head_chunk, fp8)
-            speed[kind] = report(f"fused, {kind}", measure(iterate, options.iterations), dense=not packed)
+            iterate = ours(**how)
+            iterations = options.iterations if how["kernels"] == "fused" else options.iterations // 2
+            speed[kind] = report(kind, measure(iterate, iterations), dense=not how.get("packed"))
             if options.profile:
                 print_profile(iterate)
             del iterate
             torch.cuda.empty_cache()
-    if options.only in (None, "reference"):
-        iterate = reference()
-        report("reference, pretraining", measure(iterate, options.iterations // 2))
-        if options.profile:
-            print_profile(iterate)
-        del iterate
-        torch.cuda.empty_cache()
     if options.only in (None, "baseline"):
-        base = report("baseline, pretraining", measure(baseline(), options.iterations // 2))
+        base = report("baseline", measure(baseline(), options.iterations // 2))
         for kind, tokens in speed.items():
-            print(f"fused, {kind}: {tokens / base:.2f} x the baseline on pretraining data")
+            print(f"{kind}: {tokens / base:.2f} x the baseline on pretraining data")
 
 
 if __name__ == "__main__":

@@ -136,7 +136,6 @@ class Fused:
             weights / (training.gradient_accumulation_steps * training.batch_size),
             torch.cat(visible) if visible else None,
             torch.from_numpy(keys).pin_memory().to(ids.device, non_blocking=True),
-            accumulate=True,
             counted=sum(part.counted for part in parts),
             layer_is_complete=share.layer_is_complete,
         )

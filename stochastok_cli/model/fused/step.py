@@ -54,7 +54,6 @@ class FusedStep:
         self.micro_batch, self.head_chunk, self.fp8_logits, self.dtype = micro_batch, head_chunk, fp8_logits, dtype
         self.parameters = list(model.parameters())
         self.device = self.parameters[0].device
-        self.weights_current = False  # whoever keeps `weights` up to date by itself sets this: `FusedAdamW`
         self._head: FusedHead | None = None
         self._micro_batches: dict[tuple[int, int], int] = {}
         self._buffers: dict[tuple[int, int], Buffers] = {}
@@ -78,22 +77,22 @@ class FusedStep:
         first_visible: Tensor | None,
         window_keys: Tensor,
         *,
-        accumulate: bool,
         counted: int | None = None,
         layer_is_complete: Callable[[int], None] = lambda layer: None,
     ) -> Tensor:
         """`sum(token_weights * nll)`, a float32 scalar on the device, whose gradients are added to the parameters'.
 
         `ids` `[B, T + 1]`, `token_weights` float32 `[B, T]`, `first_visible` `[B, T]` as `Transformer` takes it,
-        `window_keys` int64 or uint64 `[B]`: each window's key of dropout. Without `accumulate` the gradients are
-        zeroed first. `counted` is the number of token weights that are not 0, or more: knowing it, the head computes
-        those tokens only, which for instruction data is a small part. `layer_is_complete` is called, from the last
-        layer to the first, when nothing will be added to a layer's gradients any more. Nothing waits for the device.
+        `window_keys` int64 or uint64 `[B]`: each window's key of dropout. `counted` is the number of token weights that
+        are not 0, or more: knowing it, the head computes those tokens only, which for instruction data is a small part.
+        `layer_is_complete` is called, from the last layer to the first, when nothing will be added to a layer's
+        gradients any more. Nothing waits for the device.
         """
         windows, length = self._check_shapes(ids, token_weights)
-        self._prepare_gradients(accumulate)
-        if not self.weights_current:
-            self.copy_weights()
+        for parameter in self.parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        self._copy_weights()
         keys = window_keys.view(torch.int64)
         visible = None if first_visible is None else first_visible.to(torch.int32).contiguous()
         inputs, targets = ids[:, :-1].to(torch.int32).contiguous(), ids[:, 1:].to(torch.int32).contiguous()
@@ -120,8 +119,7 @@ class FusedStep:
         The logits are those of bfloat16 products whatever `fp8_logits` says: the model's, not its training's.
         """
         windows, length = self._check_shapes(ids, token_weights)
-        if not self.weights_current:
-            self.copy_weights()
+        self._copy_weights()
         buffers = self._buffers_for(windows, length)
         visible = None if first_visible is None else first_visible.to(torch.int32).contiguous()
         keys = torch.zeros(windows, dtype=torch.int64, device=self.device)
@@ -152,20 +150,9 @@ class FusedStep:
             self._micro_batches[windows, length] = math.ceil(windows / min(parts, windows))
         return self._micro_batches[windows, length]
 
-    def copy_weights(self) -> None:
-        """Rounds the parameters to the copies that the products read. Called by each `loss_and_gradients`."""
+    def _copy_weights(self) -> None:
+        """Rounds the parameters to the copies that the products read."""
         torch._foreach_copy_(*self._copies)
-
-    def _prepare_gradients(self, accumulate: bool) -> None:
-        if any(parameter.grad is None for parameter in self.parameters):
-            flat = torch.zeros(sum(p.numel() for p in self.parameters), device=self.device)
-            pieces = flat.split([p.numel() for p in self.parameters])
-            for parameter, piece in zip(self.parameters, pieces, strict=True):
-                if parameter.grad is not None and accumulate:
-                    piece.copy_(parameter.grad.view(-1))
-                parameter.grad = piece.view_as(parameter)
-        elif not accumulate:
-            torch._foreach_zero_([gradient_of(parameter) for parameter in self.parameters])
 
     def _buffers_for(self, windows: int, length: int) -> Buffers:
         if (windows, length) not in self._buffers:

@@ -68,7 +68,7 @@ def test_loss_and_gradients_are_the_references(packed, dropout, head_dim, tied, 
         rounded = errors_of(reference_gradients(model, *batch, dropout, rounded=True), expected)
         allowed = {name: max(tolerance, 2 * error) for name, error in rounded.items()}
     model.zero_grad()
-    loss = _step(model, dropout, dtype).loss_and_gradients(*batch, accumulate=False)
+    loss = _step(model, dropout, dtype).loss_and_gradients(*batch)
     errors = errors_of((loss, gradients_of(model)), expected)
     assert not {name: (error, allowed[name]) for name, error in errors.items() if not error < allowed[name]}
 
@@ -91,18 +91,20 @@ def test_the_loss_alone_is_without_dropout_and_leaves_the_gradients_alone(packed
 def test_windows_may_be_split_and_merged(packed, device, dtype, tolerance):
     model = _model(fused_config(layers=1), device)
     ids, token_weights, first_visible, keys = _batch(model.config, device, packed)
-    merged = _step(model, 0.1, dtype).loss_and_gradients(ids, token_weights, first_visible, keys, accumulate=False)
+    merged = _step(model, 0.1, dtype).loss_and_gradients(ids, token_weights, first_visible, keys)
     expected = merged, gradients_of(model)
 
     split = _step(model, 0.1, dtype, micro_batch=1, head_chunk=100)
-    loss = split.loss_and_gradients(ids, token_weights, first_visible, keys, accumulate=False)
+    model.zero_grad()
+    loss = split.loss_and_gradients(ids, token_weights, first_visible, keys)
     _assert_close((loss, gradients_of(model)), expected, tolerance / 2)
 
+    model.zero_grad()
     losses = []
     for i in range(WINDOWS):
         part = slice(i, i + 1)
         seen = None if first_visible is None else first_visible[part]
-        losses.append(split.loss_and_gradients(ids[part], token_weights[part], seen, keys[part], accumulate=i > 0))
+        losses.append(split.loss_and_gradients(ids[part], token_weights[part], seen, keys[part]))
     _assert_close((sum(losses), gradients_of(model)), expected, tolerance / 2)
 
 
@@ -110,10 +112,11 @@ def test_rows_that_do_not_count_are_left_to_nobody(device, dtype, tolerance):
     model = _model(fused_config(layers=1), device)
     batch = _batch(model.config, device, packed=True)
     step = _step(model, 0.1, dtype)
-    expected = step.loss_and_gradients(*batch, accumulate=False), gradients_of(model)
+    expected = step.loss_and_gradients(*batch), gradients_of(model)
     counted = int((batch[1] != 0).sum())
     for bound in (counted, counted + 7):
-        loss = step.loss_and_gradients(*batch, accumulate=False, counted=bound)
+        model.zero_grad()
+        loss = step.loss_and_gradients(*batch, counted=bound)
         _assert_close((loss, gradients_of(model)), expected, tolerance / 2)
 
 
@@ -126,9 +129,9 @@ def test_gradients_add_up_where_the_trainer_keeps_them(device, dtype, tolerance)
         parameter.grad = flat[start : start + parameter.numel()].view_as(parameter)
         start += parameter.numel()
     step = _step(model, 0.1, dtype)
-    step.loss_and_gradients(*batch, accumulate=True)
+    step.loss_and_gradients(*batch)
     once = flat.clone()
-    step.loss_and_gradients(*batch, accumulate=True)
+    step.loss_and_gradients(*batch)
     assert relative_error(flat, 2 * once) < tolerance
 
 
@@ -140,7 +143,7 @@ def test_layers_are_told_when_their_gradients_are_complete(device, dtype):
         told.append((layer, [p.grad.clone() for p in model.layers[layer].parameters()]))
 
     _step(model, 0.1, dtype, micro_batch=1).loss_and_gradients(
-        *_batch(model.config, device), accumulate=False, layer_is_complete=complete
+        *_batch(model.config, device), layer_is_complete=complete
     )
     assert [layer for layer, _ in told] == [2, 1, 0]
     for layer, gradients in told:
@@ -152,10 +155,7 @@ def test_keys_may_be_unsigned(device, dtype):
     model = _model(fused_config(layers=1), device)
     ids, token_weights, first_visible, keys = _batch(model.config, device)
     step = _step(model, 0.1, dtype)
-    losses = [
-        step.loss_and_gradients(ids, token_weights, first_visible, k, accumulate=False)
-        for k in (keys, keys.view(torch.uint64))
-    ]
+    losses = [step.loss_and_gradients(ids, token_weights, first_visible, k) for k in (keys, keys.view(torch.uint64))]
     torch.testing.assert_close(losses[0], losses[1])
 
 
