@@ -48,7 +48,7 @@ def make_folder(
     process makes it.
     """
     options = json.loads(json.dumps(options))
-    existing = read_manifest(final)
+    existing = None if force else read_manifest(final)
     if final.exists() and not force:
         _require_same(final, existing, options)
         if existing and not damage(final, existing):
@@ -112,11 +112,14 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The manifest of a folder, or None where it has none. Raises UserError if it is damaged."""
     file = folder / MANIFEST
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        manifest = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError:
-        raise UserError(f"{file} is damaged", fix="make the folder again with --force", exit_code=FAILED) from None
+        manifest = "damaged"
+    if not isinstance(manifest, dict):
+        raise UserError(f"{file} is damaged", fix="make the folder again with --force", exit_code=FAILED)
+    return manifest
 
 
 def folder_fingerprint(manifest: dict[str, Any]) -> str:

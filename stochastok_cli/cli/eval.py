@@ -243,6 +243,9 @@ def _require_asked_for(evaluator: EvaluatorName, only: EvaluatorName, **options:
 
 def _require_fitting(evaluator: EvaluatorName, names: tuple[str, ...]) -> None:
     """What each evaluator wants of `--benchmarks`."""
+    called = [name.partition("=")[0] for name in names]
+    if twice := [name for name in dict.fromkeys(called) if called.count(name) > 1]:
+        raise UserError(f"--benchmarks names {', '.join(twice)} twice", fix="one result has room under that name")
     if evaluator is EvaluatorName.MATH_GENERATION and names:
         raise UserError(
             "--benchmarks says nothing to --evaluator math_generation, which has one set of questions", fix="drop it"

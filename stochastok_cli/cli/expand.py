@@ -173,8 +173,9 @@ def _report(corpus: "Corpus", p: float, method: str, growth: float | None, how: 
         raise UserError(f"{corpus.name} has no tokens to look at")
     ids, vocabulary = corpus.ids("train")[:stop], corpus.vocabulary
     found = []
+    some, their_lengths = ids[: sum(lengths[:200])], lengths[:200]
     for name in _methods(method):
-        at = p if growth is None else match_growth(vocabulary, name, growth, ids[: sum(lengths[:200])], lengths[:200])
+        at = p if growth is None else match_growth(vocabulary, name, growth, some, their_lengths, **how)
         found.append(diversity(StochasTok(vocabulary, p=at, method=name, **how), ids, lengths))
     if as_json:
         print(json.dumps([asdict(row) for row in found]))

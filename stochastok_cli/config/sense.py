@@ -72,7 +72,7 @@ def impossible(config: Config, origin: Any) -> list[str]:
             require(bool(names), f"{key}.benchmarks", names, f"must name what {scores}")
         else:
             require(not names, f"{key}.benchmarks", names, f"must be empty: what {scores} is always the same")
-        asked = [(evaluator.evaluator, name) for name in names or [""]]
+        asked = [(evaluator.evaluator, name.partition("=")[0]) for name in names or [""]]
         twice = [name for kind, name in asked if (kind, name) in seen or asked.count((kind, name)) > 1]
         require(not twice, f"{key}.benchmarks", names, "must not name what is scored already")
         seen.update(asked)

@@ -121,8 +121,9 @@ def _words(words: list[str], split: str, disjoint: bool, seed: int) -> list[str]
     """The words of a split. Raises UserError if no questions of every task can be made of them."""
     if disjoint:
         words = [w for w in words if (key64(seed, f"cute/disjoint/{w}") % VAL_WORDS == 0) == (split == "val")]
-    exchangeable = [w for w in words if sum(w.count(letter) == 1 for letter in set(w)) >= 2]
-    if len(words) < max(NUM_OPTIONS, 3) or not exchangeable or len({len(word) for word in words}) < 2:
+    exchangeable = (w for w in words if sum(w.count(letter) == 1 for letter in set(w)) >= 2)
+    comparable = (w for w in words if np.ptp(np.sort(_distances(tuple(words), w))[1:]) > 0)
+    if len(words) < max(NUM_OPTIONS, 3) or not any(exchangeable) or not any(comparable):
         raise UserError(
             f"no questions of every task can be made of {len(words)} words ({split})", fix="give more varied words"
         )

@@ -11,7 +11,7 @@ from stochastok_cli import hub
 from stochastok_cli.data.memmap import SPLITS, Corpus, corpus_manifest, document_batches, memmap_root
 from stochastok_cli.data.partial_pull import PartialPull
 from stochastok_cli.errors import FAILED, UserError
-from stochastok_cli.storage import Made, Progress, make_folder, read_manifest, silent
+from stochastok_cli.storage import Made, Progress, damage, make_folder, plain_name, read_manifest, silent
 from stochastok_cli.tokens.vocabulary import Vocabulary, load_vocabulary
 
 _PUBLISHED = "anyasims"  # who published the paper's tokenized and expanded corpora
@@ -43,11 +43,13 @@ def pull_corpus(
     vocabulary, and for what the Hub refuses; nothing appears then. What a pull that broke off has fetched is kept in a
     hidden folder, and the next one goes on from there.
     """
-    final = memmap_root(data_dir) / name
+    final = memmap_root(data_dir) / plain_name(name)
     arrived = PartialPull(final.with_name(f".{name}.pull"))
-    there = (read_manifest(final) or {}).get("options", {})
-    if not force and (there.get("repo"), there.get("asked"), there.get("subset")) in places:
-        return Made(final, read_manifest(final) or {}, fresh=False)  # without a question to the Hub
+    manifest = {} if force else read_manifest(final) or {}
+    there = manifest.get("options", {})
+    if (there.get("repo"), there.get("asked"), there.get("subset")) in places and not damage(final, manifest):
+        assert Corpus(final, tokenizer).vocabulary  # or it is an error that it is another than the one asked for
+        return Made(final, manifest, fresh=False)  # without a question to the Hub
     data, place = _first_with_ids(places)
     vocabulary = _vocabulary(data, tokenizer)
     splits = {split: _split_name(data, split) for split in SPLITS}

@@ -56,11 +56,12 @@ class InstructionRows(BinFolder):
 
     def offsets(self, split: str) -> np.ndarray:
         """uint16 `(rows, 3)`: 0, end of the question, end of the answer."""
-        return self._table(f"{split}_idxs_for_masks.bin", _OFFSETS, self.num_rows[split])
+        return self._table(f"{split}_idxs_for_masks.bin", _OFFSETS, self.num_rows[split], 3)
 
-    def _table(self, file_name: str, dtype: np.dtype, rows: int) -> np.ndarray:
+    def _table(self, file_name: str, dtype: np.dtype, rows: int, width: int | None = None) -> np.ndarray:
         flat = self._array(file_name, dtype)
-        width = len(flat) // rows if rows else 0
+        if width is None:
+            width = len(flat) // rows if rows else 0
         if width * rows != len(flat):
             file = self.path / file_name
             raise UserError(f"{file} is cut short: {len(flat):,} numbers are no {rows:,} equal rows", exit_code=FAILED)

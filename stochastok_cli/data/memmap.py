@@ -1,4 +1,4 @@
-"""Flat corpora on disk: `train.bin` and `val.bin`, raw little-endian token ids. Nothing else opens them.
+"""Flat corpora on disk: `train.bin` and `val.bin`, raw little-endian token ids. Nothing else reads them.
 
 Every document is followed by the end-of-text id. The layout is the reference's; the manifest beside it is ours, and
 a folder without one is read as gpt2's unless another tokenizer is named.

@@ -5,7 +5,7 @@ Like the windows of a corpus they are a pure function of `(seed, iteration, inde
 
 import numpy as np
 
-from stochastok_cli.data.windows import Batch, window_key
+from stochastok_cli.data.windows import Batch, require_ids_below, window_key
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.randomness import uniform_integers
 from stochastok_cli.tokens.expansion import StochasTok
@@ -23,6 +23,7 @@ class PackedWindows:
         context_window: T.
         seed, purpose: name the random stream.
         expand: expands question and answer (apart, so that the answer stays known) of each example as it is drawn.
+        vocab_size: the ids must be below it, which is looked at as they are drawn.
 
     Raises UserError for rows that do not fit the window, and for rows without ids.
     """
@@ -36,6 +37,7 @@ class PackedWindows:
         seed: int,
         purpose: str,
         expand: StochasTok | None = None,
+        vocab_size: int | None = None,
     ):
         self.length = context_window + 1
         if not len(rows):
@@ -53,6 +55,7 @@ class PackedWindows:
         self.draws = -(-self.length // shortest)  # so many examples fill any window
         self.seed, self.purpose = seed, purpose
         self.expand = expand
+        self.vocab_size = vocab_size
 
     def batch(self, iteration: int, first_index: int, rows: int) -> Batch:
         index = np.arange(first_index, first_index + rows)
@@ -64,7 +67,9 @@ class PackedWindows:
         ids, first_id = self.rows.reshape(-1), example * self.rows.shape[1]
         if self.expand is not None:
             ids, first_id, question_ends, ends = self._expanded(example, question_ends, ends, iteration, first_index)
-        return _packed(ids, first_id, question_ends, ends, self.length)
+        batch = _packed(ids, first_id, question_ends, ends, self.length)
+        require_ids_below(self.vocab_size, batch.ids, self.purpose)
+        return batch
 
     def _expanded(
         self, example: np.ndarray, question_ends: np.ndarray, ends: np.ndarray, iteration: int, first_index: int
@@ -78,6 +83,8 @@ class PackedWindows:
             two = np.stack([question_ends[b], ends[b] - question_ends[b]], axis=1).ravel()
             key = window_key(iteration, first_index + b) * 2 * self.draws
             expanded, expanded_lengths = self.expand.documents(canonical, two, key % 2**64)
+            if len(expanded) < self.length:  # only merging anew (BPE-dropout) may shorten, and hardly ever by so much
+                expanded, expanded_lengths = canonical, two
             parts.append(expanded)
             lengths.append(expanded_lengths.reshape(-1, 2))
         questions, answers = np.moveaxis(np.stack(lengths), 2, 0)

@@ -9,7 +9,7 @@ from stochastok_cli import hub
 from stochastok_cli.data import addition, langgame
 from stochastok_cli.data.memmap import dataset_root, memmap_root
 from stochastok_cli.errors import FAILED, UserError
-from stochastok_cli.storage import MANIFEST, Made, Progress, checksum, make_folder, read_manifest, silent
+from stochastok_cli.storage import MANIFEST, Made, Progress, checksum, damage, make_folder, read_manifest, silent
 
 _MEMMAPS, _QUESTIONS = memmap_root(Path()).name, dataset_root(Path()).name
 _OURS = ("format", "options", "made_by", "files")  # what `make_folder` says of a folder anew
@@ -101,8 +101,9 @@ def pull_shared(what: Shared, repo: str, data_dir: Path, *, force: bool = False,
     """
     repo, asked = hub.split_revision(repo)
     pulled_from = {"repo": repo, "asked": asked}
-    there = read_manifest(data_dir / what.last) or {}
-    if not force and pulled_from.items() <= there.get("pulled_from", {}).items():
+    there = {} if force else read_manifest(data_dir / what.last) or {}
+    whole = not damage(data_dir / what.last, there)
+    if whole and pulled_from.items() <= there.get("pulled_from", {}).items():
         return Made(data_dir / what.last, there, fresh=False)  # without a question to the Hub
     files = hub.list_files(repo, asked)
     pulled_from["revision"] = files.revision
@@ -113,7 +114,7 @@ def pull_shared(what: Shared, repo: str, data_dir: Path, *, force: bool = False,
 
 def _forms(manifest: dict[str, Any]) -> list[str]:
     """Addition's forms, of which each is a folder. A stranger's manifest may say anything."""
-    return [form for form in manifest["options"].get("forms", []) if re.fullmatch(r"\w+", form)]
+    return [form for form in manifest["options"].get("forms", []) if re.fullmatch(r"\w+", str(form))]
 
 
 def _manifest(files: hub.HubFiles, place: str) -> dict[str, Any]:

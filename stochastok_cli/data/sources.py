@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import lzma
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
@@ -152,7 +153,7 @@ def _documents(file: Path, text_column: str, errors: str) -> Iterator[tuple[str,
         try:
             for text in read(io.BufferedReader(cast(Any, stream), 1 << 20), file, text_column, errors):
                 yield text, raw.tell()
-        except (EOFError, lzma.LZMAError, gzip.BadGzipFile, OSError) as error:
+        except (EOFError, lzma.LZMAError, zlib.error, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise UserError(f"{file} is damaged or cut short: {error}", exit_code=FAILED) from None
@@ -202,8 +203,15 @@ def _parquet_documents(file: Path, text_column: str) -> Iterator[tuple[str, int]
     if text_column not in table.schema_arrow.names:
         _checked(_MISSING, table.schema_arrow.names, text_column, str(file), "strict")
     size, rows, done = file.stat().st_size, max(table.metadata.num_rows, 1), 0
-    for batch in table.iter_batches(batch_size=1000, columns=[text_column]):
-        for value in batch.column(0).to_pylist():
+    batches = table.iter_batches(batch_size=1000, columns=[text_column])
+    while True:
+        try:
+            values = next(batches).column(0).to_pylist()
+        except StopIteration:
+            break
+        except (pyarrow.ArrowException, OSError) as error:
+            raise UserError(f"{file} is damaged after row {done}: {error}", exit_code=FAILED) from None
+        for value in values:
             done += 1
             text = _checked(value, [text_column], text_column, f"{file}, row {done}", "strict")
             yield text, size * done // rows

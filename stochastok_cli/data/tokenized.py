@@ -1,7 +1,7 @@
 """From text to a tokenized corpus: `<dataset>-tokenized/{train,val}.bin`.
 
 Documents are encoded in the order of the source into one temporary file and gathered from there in the order of the
-corpus split, so memory stays bounded by the batch, not by the corpus (eight bytes a document are kept).
+corpus split, so memory stays bounded by the batch, not by the corpus (less than a hundred bytes a document are kept).
 """
 
 import math

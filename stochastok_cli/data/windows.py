@@ -75,11 +75,7 @@ class CorpusWindows:
         places = len(self.ids) - self.length + 1
         start = uniform_integers(self.seed, f"{self.purpose}/start", iteration, counters=index, bound=places)
         ids = self.ids[start[:, None] + np.arange(self.length)]
-        if self.vocab_size is not None and ids.max() >= self.vocab_size:
-            raise UserError(
-                f"the {self.purpose} split holds the id {ids.max()}, and the vocabulary ends at {self.vocab_size - 1}",
-                fix="the data are damaged or of another tokenizer: make them again",
-            )
+        require_ids_below(self.vocab_size, ids, self.purpose)
         if self.expand is not None:
             ids = self._expanded(ids, start, window_key(iteration, first_index))
         weights = np.full((rows, self.length - 1), 1 / (self.length - 1), dtype=np.float32)
@@ -109,6 +105,15 @@ class CorpusWindows:
         raise UserError(
             f"the {self.purpose} split, tokenized anew, is shorter than one window of {self.length:,} tokens",
             fix="lower model.context_window or make a larger dataset",
+        )
+
+
+def require_ids_below(vocab_size: int | None, ids: np.ndarray, purpose: str) -> None:
+    """Raises UserError if ids are beyond the vocabulary, where its size is known."""
+    if vocab_size is not None and ids.max() >= vocab_size:
+        raise UserError(
+            f"the {purpose} split holds the id {ids.max()}, and the vocabulary ends at {vocab_size - 1}",
+            fix="the data are damaged or of another tokenizer: make them again",
         )
 
 

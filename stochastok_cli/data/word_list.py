@@ -42,7 +42,7 @@ def read_words(file: Path | None = None) -> WordList:
     words = [line.strip() for line in text.rstrip().split("\n")] if text.strip() else []
     first_line: dict[str, int] = {}
     for number, word in enumerate(words, 1):
-        if not _WORD.fullmatch(word):
+        if not _WORD.fullmatch(word) or not all(c.isalpha() or c in "'’-" for c in word):
             what = f"{word!r}, which is not one word of letters" if word else "blank"
             raise UserError(f"{file}, line {number}: {what}", fix="give one word a line")
         if word in first_line:

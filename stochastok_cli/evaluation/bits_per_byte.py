@@ -45,8 +45,16 @@ def load_validation_text(
 
 
 def count_bytes(ids: np.ndarray, vocabulary: Vocabulary) -> int:
-    """The number of bytes of text that ids spell; special tokens, end-of-text among them, spell none."""
+    """The number of bytes of text that ids spell; special tokens, end-of-text among them, spell none.
+
+    Raises UserError for an id that the vocabulary does not have.
+    """
     lengths = vocabulary.text_widths
+    if len(ids) and int(ids.max()) >= len(lengths):
+        raise UserError(
+            f"the id {int(ids.max())} is not in the vocabulary {vocabulary.name!r}",
+            fix="the data are damaged or of another tokenizer: make them again",
+        )
     step = 2**24  # a corpus may be larger than the memory
     return sum(int(lengths[ids[start : start + step]].sum()) for start in range(0, len(ids), step))
 

@@ -41,7 +41,11 @@ def _rows(what: str, task: str, found: "datasets.Dataset") -> Iterator[dict[str,
         require_columns(what, found, ("prompt", "answer"))
         for row in found:
             question = row["prompt"].rpartition("Question:")[2]
-            yield {"task": task, "inputs": re.findall(r'"([^"]*)"', question), "answer": row["answer"].strip(' "')}
+            yield {
+                "task": task,
+                "inputs": re.findall(r'"([^"]*)"', question),
+                "answer": (row["answer"] or "").strip(' "'),
+            }
     else:
         count = TASKS[task].wording.count("{}")
         names = [f"input{i + 1}" for i in range(count)]

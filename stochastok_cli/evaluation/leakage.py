@@ -13,7 +13,7 @@ from stochastok_cli.data.instruction_rows import InstructionRows
 from stochastok_cli.evaluation.benchmarks import Benchmark
 from stochastok_cli.storage import Progress, silent
 
-_ASK = re.compile(r"(?:has the most letter|contains|starts with|ends with) '[^']*'s?\?|is the (?:longest|shortest)\?")
+_ASK = re.compile(r"(?:has the most letter|contains|starts with|ends with) '.+?'s?\?|is the (?:longest|shortest)\?")
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,11 @@ def _pairs(
     """The canonical span and its draws, each after as many of the canonical ids before it as fit with the longest."""
     for span, drawn in zip(spans, draws, strict=True):
         room = window + 1 - max(map(len, [span, *drawn]))
+        if room < 1:
+            raise UserError(
+                f"a draw of {len(span)} tokens has {window + 1 - room}, and the context window only {window}",
+                fix="lower P in --tokenization uniform:P",
+            )
         context = ids[max(start - room, 0) : start] if start else np.array([end_of_text])
         yield context, span
         for one in drawn:

@@ -312,7 +312,7 @@ def _our_manifest(content: bytes) -> dict[str, Any] | None:
         manifest = json.loads(content)
     except ValueError:
         return None
-    return manifest if isinstance(manifest, dict) and "format" in manifest and "splits" in manifest else None
+    return manifest if isinstance(manifest, dict) and {"format", "splits", "tokenizer"} <= manifest.keys() else None
 
 
 def _readable(repo: str, load: Callable[[], Result]) -> Result:

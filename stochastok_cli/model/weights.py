@@ -134,6 +134,7 @@ def _fixed_fields(tree: dict[str, Any]) -> list[tuple[str, Any, Any]]:
     """`(field, its value, the only one supported)`; an absent field has the value that `transformers` takes for it."""
     # transformers 4 writes rope_theta and rope_scaling, 5 writes rope_parameters.
     rope = tree.get("rope_parameters") or tree.get("rope_scaling") or {}
+    rope = rope if isinstance(rope, dict) else {"rope_type": rope}
     return [
         ("model_type", tree.get("model_type"), "llama"),
         ("hidden_act", tree.get("hidden_act", "silu"), "silu"),

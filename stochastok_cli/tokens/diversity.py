@@ -5,6 +5,7 @@ So that methods can be compared at equal growth, `match_growth` finds the p that
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -67,16 +68,16 @@ def diversity(expand: StochasTok, ids: np.ndarray, lengths: np.ndarray) -> Diver
 
 
 def match_growth(
-    vocabulary: Vocabulary, method: str, growth: float, ids: np.ndarray, lengths: np.ndarray, seed: int = 0
+    vocabulary: Vocabulary, method: str, growth: float, ids: np.ndarray, lengths: np.ndarray, **how: Any
 ) -> float:
     """The p (to four digits) at which a method makes documents `growth` times as long, found by halving.
 
-    Raises UserError if no p does.
+    `how` are further arguments of `StochasTok`. Raises UserError if no p does.
     """
     low, high = 0.0, 1.0 if method in P_IS_A_PROBABILITY else 8.0
 
     def grown(p: float) -> float:
-        return len(StochasTok(vocabulary, p, method, seed).documents(ids, lengths)[0]) / max(len(ids), 1)
+        return len(StochasTok(vocabulary, p, method, **how).documents(ids, lengths)[0]) / max(len(ids), 1)
 
     if not 1 <= growth <= grown(high):
         raise UserError(f"no p makes {method} grow documents {growth} times", fix=f"give 1 to {grown(high):.2f}")

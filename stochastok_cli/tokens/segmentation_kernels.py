@@ -102,7 +102,7 @@ def uniform_documents(ids, lengths, p, key, first_index, lattice, out, out_lengt
         begin = written
         for place in range(start, start + lengths[d]):
             token = ids[place]
-            if lattice.most[token] > 0:
+            if lattice.total[lattice.node[token]] > 1.0:
                 state = state + _GOLDEN
                 if unit(state) < p:
                     written, state = draw_any(lattice, token, state, out, written)

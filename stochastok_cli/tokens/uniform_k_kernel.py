@@ -31,7 +31,10 @@ def fitting_z(ways, most, counts, splits):
     for i in range(len(most)):
         pairs += counts[i] * ways[i, 1]
     x = np.log(splits / pairs) if pairs > 0 else 0.0
-    low, high = -60.0, 60.0
+    longest = 12
+    for i in range(len(most)):
+        longest = max(longest, most[i])
+    low, high = -60.0, 700.0 / longest  # beyond, the powers leave the range of doubles
     z = 1.0
     for _ in range(60):
         z = np.exp(x)

@@ -1,5 +1,7 @@
 """What a model costs, counted: operations, and bytes of a checkpoint; and what a GPU can do at most."""
 
+import re
+
 import torch
 
 from stochastok_cli.config import Config, ModelConfig
@@ -64,7 +66,7 @@ def peak_flops(device: torch.device) -> float | None:
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
-    return next((peak * 1e12 for known, peak in _PEAK.items() if known in name), None)
+    return next((peak * 1e12 for known, peak in _PEAK.items() if re.search(rf"\b{known}\b", name)), None)
 
 
 def peak_memory(device: torch.device) -> int | None:

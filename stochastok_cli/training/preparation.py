@@ -162,7 +162,9 @@ def _windows(source: BinFolder, split: str, config: Config) -> Windows:
         )
     if isinstance(source, InstructionRows):
         rows, offsets = source.rows(split), source.offsets(split)
-        return PackedWindows(rows, offsets, length, seed=seed, purpose=split, expand=expand)
+        return PackedWindows(
+            rows, offsets, length, seed=seed, purpose=split, expand=expand, vocab_size=source.vocabulary.size
+        )
     assert isinstance(source, Corpus)
     return CorpusWindows(
         source.ids(split), length, seed=seed, vocab_size=config.model.vocab_size, purpose=split, expand=expand

@@ -4,7 +4,7 @@
       config.yaml  metrics.jsonl  train.log  step_<N>/
     <checkpoint_dir>/.<run name>.lock
 
-Only rank 0 calls these functions.
+Only rank 0 writes here.
 """
 
 from collections.abc import Iterator
@@ -143,7 +143,7 @@ def begin(folder: Path, config: Config, found: Found) -> None:
     write_durably(folder / CONFIG, config.to_yaml().encode())
     metrics = folder / METRICS
     if metrics.is_file():
-        kept = [line for line in metrics.read_text(encoding="utf-8").splitlines(keepends=True) if _kept(line, found)]
+        kept = [f"{line}\n" for line in metrics.read_text(encoding="utf-8").splitlines() if _kept(line, found)]
         write_durably(metrics, "".join(kept).encode())
 
 

@@ -24,7 +24,7 @@ class Figures(NamedTuple):
 
 
 class TrainingStep:
-    """The weights, the optimizer, and what one iteration does to them. Nothing in it waits for the device."""
+    """The weights, the optimizer, and what one iteration does to them. An iteration never waits for the device."""
 
     def __init__(self, model: Transformer, config: Config, world: World):
         self.model, self.config, self.world = model, config, world

@@ -2,12 +2,14 @@
 
 import netrc
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlparse
 
 from stochastok_cli.config import Config
+from stochastok_cli.storage import write_durably
 from stochastok_cli.training.events import Evaluated, Event, Listener, Logged, Note, metrics_of
 
 
@@ -22,7 +24,7 @@ def wandb_run(config: Config, folder: Path, tell: Listener) -> Iterator[Listener
     with wandb.init(
         project=config.general.logging.wandb_project,
         name=folder.name,
-        id=folder.name,
+        id=_run_id(folder),
         resume="allow",
         dir=str(folder),
         mode=mode,
@@ -35,6 +37,14 @@ def wandb_run(config: Config, folder: Path, tell: Listener) -> Iterator[Listener
                 run.log({"iteration": event.iteration, **metrics_of(event)})
 
         yield send
+
+
+def _run_id(folder: Path) -> str:
+    """A name of the run's own, kept in its folder: a new run in a folder of the same name goes on with no other's."""
+    file = folder / "wandb_id"
+    if not file.is_file():
+        write_durably(file, f"{folder.name}-{secrets.token_hex(4)}\n".encode())
+    return file.read_text(encoding="utf-8").strip()
 
 
 def _is_logged_in() -> bool:
