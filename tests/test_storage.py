@@ -114,10 +114,14 @@ def test_one_maker_at_a_time(tmp_path):
     assert caught.value.exit_code == FAILED
 
 
-def test_a_damaged_manifest_is_said(tmp_path):
-    (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(UserError, match="damaged"):
-        storage.read_manifest(tmp_path)
+@pytest.mark.parametrize("content", ["{", "[]", "garbage"])
+def test_a_damaged_manifest_is_said_and_mended_by_force(tmp_path, content):
+    final = tmp_path / "thing"
+    storage.make_folder(final, {}, write_two_files)
+    (final / "manifest.json").write_text(content)
+    with pytest.raises(UserError, match="manifest.json is damaged; make the folder again with --force"):
+        storage.make_folder(final, {}, write_two_files)
+    assert storage.make_folder(final, {}, write_two_files, force=True).manifest == storage.read_manifest(final)
 
 
 def test_killed_at_any_moment_and_run_again(tmp_path):

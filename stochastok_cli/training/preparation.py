@@ -155,11 +155,14 @@ def _windows(source: BinFolder, split: str, config: Config) -> Windows:
     """The windows of a split. Validation draws, and expands, from random streams of its own."""
     dataset, length = config.trainer.dataset, config.model.context_window
     seed = config.general.seed
-    expand = None
-    if dataset.expand_prop > 0:
-        expand = StochasTok(
+    try:
+        expansion = StochasTok(
             source.vocabulary, dataset.expand_prop, dataset.expand_method, key64(seed, f"{split}/expansion")
         )
+    except UserError as error:
+        asked = f"trainer.dataset.expand_prop = {dataset.expand_prop}, expand_method = {dataset.expand_method!r}"
+        raise UserError(f"{asked}: {error}") from None
+    expand = expansion if dataset.expand_prop > 0 else None
     if isinstance(source, InstructionRows):
         rows, offsets = source.rows(split), source.offsets(split)
         return PackedWindows(

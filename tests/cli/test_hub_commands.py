@@ -124,6 +124,18 @@ def test_a_source_that_can_not_be_read_is_no_end_of_the_search(hub_server, comma
     assert failed.err.count("\n") == 1
 
 
+def test_what_was_pulled_is_looked_at_before_it_is_left_alone(hub_server, command, tmp_path):
+    hub_server.add_dataset("x/whole", {f"data/{s}-0.parquet": parquet(TOKENS) for s in ("train", "val")})
+    pull = "tokenize", "x/whole", "--pull", "--data-dir", tmp_path
+    path = Path(command(*pull).out.strip())
+    whole = memmaps(path)
+    (path / "train.bin").write_bytes(b"1234")
+    assert "left alone" not in command(*pull).err
+    assert memmaps(path) == whole
+    assert "was made with the tokenizer 'gpt2'" in command(*pull, "--tokenizer", "sample2k", code=2).err
+    assert "can't be the name of a folder" in command(*pull, "--name", "../../out", code=2).err
+
+
 def test_a_subset_is_pulled(hub_server, command, tmp_path):
     card = (
         "---\nconfigs:\n"

@@ -79,6 +79,11 @@ def test_a_row_longer_than_an_offset_can_say_is_refused(tmp_path):
         write_rows(tmp_path, {"train": [fits], "val": [longer]}, GPT2)
 
 
+def read_both(folder):
+    rows = InstructionRows(folder)
+    return rows.rows("train"), rows.offsets("train")
+
+
 def cut(file, count):
     file.write_bytes(file.read_bytes()[:-count])
 
@@ -88,6 +93,7 @@ def cut(file, count):
     [
         (lambda folder: cut(folder / "train_data.bin", 1), "cut short", FAILED),
         (lambda folder: cut(folder / "train_data.bin", 2), "no 3 equal rows", FAILED),
+        (lambda folder: cut(folder / "train_idxs_for_masks.bin", 6), "no 3 equal rows", FAILED),
         (lambda folder: (folder / "train_data.bin").unlink(), "does not exist", USAGE),
         (lambda folder: (folder / "shapes.json").unlink(), "has no shapes.json", USAGE),
         (lambda folder: (folder / "shapes.json").write_text("{"), "shapes.json is damaged", FAILED),
@@ -98,7 +104,7 @@ def test_damage_is_named(tmp_path, damage, message, code):
     write(tmp_path)
     damage(tmp_path)
     with pytest.raises(UserError) as raised:
-        InstructionRows(tmp_path).rows("train")
+        read_both(tmp_path)
     assert message in str(raised.value)
     assert raised.value.exit_code == code
 

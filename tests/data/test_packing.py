@@ -90,6 +90,22 @@ def test_rows_that_do_not_fit_are_refused_with_what_to_set():
         PackedWindows(np.empty((0, 0), np.uint16), np.empty((0, 3), np.uint16), 8, seed=0, purpose="val")
 
 
+def test_an_id_beyond_the_vocabulary_is_refused_when_it_is_drawn():
+    windows = packed([([1, 2], [7])], 8, vocab_size=7)
+    with pytest.raises(UserError, match="the train split holds the id 7, and the vocabulary ends at 6"):
+        windows.batch(0, 0, 1)
+
+
+def test_merging_anew_may_shorten_an_example():
+    """Single bytes, which merges make an eighth: what then does not fill a window stays as it was."""
+    ids = [VOCABULARY.encode(letter)[0] for letter in "understanding"]
+    expand = StochasTok(VOCABULARY, 0.0, "bpe-dropout")
+    assert len(expand(ids)) < 7
+    batch = packed([(ids, ids)], 100, expand=expand).batch(0, 0, 3)
+    assert batch.ids.shape == (3, 101)
+    assert VOCABULARY.decode(batch.ids[0]).startswith("understanding" * 2)
+
+
 def test_expansion_changes_ids_and_neither_text_nor_what_counts():
     pairs = [("Which word is the longest? Answer:", " understanding"), ("What contains 'ee'? Answer:", " between")]
     examples = [(VOCABULARY.encode(q), VOCABULARY.encode(a)) for q, a in pairs]

@@ -27,6 +27,16 @@ def jsonl(texts, key="text"):
     return "".join(json.dumps({"id": i, key: text}) + "\n" for i, text in enumerate(texts)).encode()
 
 
+def _parquet(texts) -> bytes:
+    sink = pa.BufferOutputStream()
+    pyarrow.parquet.write_table(pa.table({"text": texts}), sink, use_dictionary=False)
+    return sink.getvalue().to_pybytes()
+
+
+def _flipped(content: bytes, place: int) -> bytes:
+    return content[:place] + bytes([content[place] ^ 0x55]) + content[place + 1 :]
+
+
 def documents(corpus: Corpus, split: str) -> list[str]:
     ids = corpus.ids(split)
     ends = np.flatnonzero(ids == corpus.end_of_text)
@@ -151,7 +161,9 @@ def test_the_bundled_sample(tmp_path):
         (b'{"text": "a"}\n{"text": "\\ud800"}\n', "c.jsonl", "line 2: .*lone surrogate", FAILED),
         (b"not gzip", "c.txt.gz", "damaged or cut short", FAILED),
         (gzip.compress(b"a\n\nb" * 5000, mtime=0)[:-30], "c.txt.gz", "damaged or cut short", FAILED),
+        (_flipped(gzip.compress(bytes(range(10, 127)) * 5000, mtime=0), 200), "c.txt.gz", "damaged", FAILED),
         (b"PAR1 not really", "c.parquet", "no parquet file", FAILED),
+        (_flipped(_parquet(["some text"] * 2000), 100), "c.parquet", "c.parquet is damaged after row 0: ", FAILED),
         (b"x", "c.docx", "type are not known", 2),
     ],
 )

@@ -88,6 +88,15 @@ def test_data_of_another_tokenizer_are_refused(vocabulary, tmp_path):
         load_validation_text("text-tokenized", tmp_path, load_vocabulary("gpt2"))
 
 
+def test_ids_beyond_the_vocabulary_are_refused(tmp_path):
+    folder = tmp_path / "data_as_memmaps" / "theirs"  # without a manifest: gpt2
+    folder.mkdir(parents=True)
+    for split in ("train", "val"):
+        np.array([1, 60000, 50256], np.uint16).tofile(folder / f"{split}.bin")
+    with pytest.raises(UserError, match="the id 60000 is not in the vocabulary 'gpt2'; the data are damaged"):
+        load_validation_text("theirs", tmp_path, load_vocabulary("gpt2"))
+
+
 def test_a_folder_without_text(vocabulary, tmp_path):
     save(np.full(5, vocabulary.end_of_text, dtype=vocabulary.dtype), vocabulary, tmp_path)
     with pytest.raises(UserError, match=r"val\.bin holds no text to score"):

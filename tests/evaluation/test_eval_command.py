@@ -52,6 +52,11 @@ def place(tmp_path_factory) -> Path:
     return place
 
 
+def test_one_benchmark_from_two_files_is_refused(run_eval):
+    code, _, err = run_eval("other", "--evaluator", "mcq", "--benchmarks", "arc=a.jsonl,langgame-val,arc=b.jsonl")
+    assert (code, err) == (USAGE, "error: --benchmarks names arc twice; one result has room under that name\n")
+
+
 @pytest.fixture
 def run_eval(place, monkeypatch, capsys):
     """Runs the command in `place`; returns its exit code, stdout and stderr."""

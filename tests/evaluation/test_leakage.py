@@ -41,6 +41,14 @@ def test_of_the_others_some_ask_the_same(data_dir):
     assert not found.same_text.any()
 
 
+def test_what_is_asked_may_hold_an_apostrophe():
+    for inside in ("n't", "'s", "s", "ee"):
+        asked = f"Which word contains '{inside}'? The options: [ don't, fell]. Answer:"
+        assert ask(asked) == f"contains '{inside}'?"
+        most = f"Which word has the most letter '{inside}'s? The options: [ don't, fell]. Answer:"
+        assert ask(most) == f"has the most letter '{inside}'s?"
+
+
 def test_disjoint_data_share_no_question(tmp_path, vocabulary):
     made = make_langgame(vocabulary, tmp_path, train_size=3000, val_size=300, disjoint=True)
     assert made.manifest["options"]["disjoint"] is True

@@ -13,6 +13,7 @@ from stochastok_cli.evaluation.likelihood import log_likelihoods
 from stochastok_cli.evaluation.marginal import log_probability, marginal_bits_per_byte
 from stochastok_cli.evaluation.tokenization import Tokenization
 from stochastok_cli.tokens.segmentations import segmentation_lattice
+from tests.model.small_models import sharp_model, small_config
 
 
 def segmentations(spelled: bytes, ids: dict[bytes, int]) -> list[list[int]]:
@@ -69,6 +70,14 @@ def test_the_canonical_part_is_the_ordinary_bits_per_byte_while_the_window_holds
     # Where a draw is long, its span sees a little less of what came before.
     assert found["bits_per_byte/text/uniform0.1/canonical"] == pytest.approx(ordinary, rel=0.02)
     assert found["bits_per_byte/text/uniform0.1/all_tokenizations"] <= found["bits_per_byte/text/uniform0.1/canonical"]
+
+
+def test_a_draw_longer_than_the_window_is_one_clear_line(vocabulary):
+    ids = np.array(vocabulary.encode("understanding everything " * 4), dtype=np.uint16)
+    text = ScoredText("text", ids, 100)
+    narrow = sharp_model(small_config(context_window=16))
+    with pytest.raises(UserError, match="the context window only 16; lower P"):
+        marginal_bits_per_byte(narrow, vocabulary, text, Tokenization("uniform", 1.0, 4))
 
 
 def test_draws_of_unknown_probability_are_refused(vocabulary, model):

@@ -49,6 +49,14 @@ def test_p_for_a_growth(documents, method):
     assert diversity(StochasTok(GPT2, p=p, method=method), ids, lengths).growth == pytest.approx(1.1, abs=0.003)
 
 
+def test_p_for_a_growth_with_tokens_left_alone(documents):
+    ids, lengths = documents
+    how = {"keep": "^ ", "seed": 3}
+    p = match_growth(GPT2, "stochastok", 1.1, ids, lengths, **how)
+    assert diversity(StochasTok(GPT2, p, **how), ids, lengths).growth == pytest.approx(1.1, abs=0.003)
+    assert p > match_growth(GPT2, "stochastok", 1.1, ids, lengths)
+
+
 def test_a_growth_that_no_p_gives(documents):
     with pytest.raises(UserError, match="no p makes"):
         match_growth(GPT2, "uniform", 40.0, *documents)

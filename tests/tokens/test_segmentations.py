@@ -131,6 +131,21 @@ def test_laws_on_gpt2(method, text, p):
     check_law(GPT2, GPT2.encode(text), p, method, 30_000)
 
 
+@pytest.mark.parametrize("p", [0.4, 1.0])
+def test_uniform_where_a_byte_has_two_entries(p):
+    """As Llama 2's `▁` and `<0x20>`."""
+    twins = toy_vocabulary("a", "a", "b", "ab")
+    for ids in ([0], [1, 2], [3, 0]):
+        check_law(twins, ids, p, "uniform", 8_000)
+
+
+def test_uniform_k_of_a_long_token_and_a_huge_p():
+    ids = [int(np.argmax(GPT2.widths))]
+    out = StochasTok(GPT2, p=1000, method="uniform-k")(ids)
+    assert len(out) == GPT2.widths[ids[0]]
+    assert GPT2.decode(out) == GPT2.decode(ids)
+
+
 @pytest.mark.parametrize("p", [0.25, 0.5, 0.75, 1.0, 1.25, 2.0, 9.0])
 def test_uniform_k_where_numbers_of_splits_have_gaps(p):
     """As many splits as there can be up to K, and uniform over those refinements."""
