@@ -186,7 +186,7 @@ def eval(
                 loaded[key] = load_evaluators(
                     [config], data_dir, vocabulary, window, batch_tokens=batch_tokens, extras=extras, progress=tell
                 )
-            model = open_model(place, chosen).model
+            model = open_model(place, vocabulary, chosen)
             found = examine(model, loaded[key], progress=tell)
         _note_truncated(found.metrics)
         rows.append(

@@ -1,5 +1,7 @@
 """Evaluation questions on disk: a saved `datasets.DatasetDict`, built from columns without a Python object a row."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,17 +11,26 @@ if TYPE_CHECKING:
     import pyarrow
 
 
-def write_dataset(folder: Path, splits: "dict[str, pyarrow.Table]") -> dict[str, dict[str, int]]:
-    """Saves one table a split so that `datasets.load_from_disk` opens them; returns the counts for the manifest."""
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """`datasets` draws bars on stderr whether or not it is a terminal."""
     import datasets
 
     shown = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
-        datasets.DatasetDict({split: datasets.Dataset(table) for split, table in splits.items()}).save_to_disk(folder)
+        yield
     finally:
         if shown:
             datasets.enable_progress_bars()
+
+
+def write_dataset(folder: Path, splits: "dict[str, pyarrow.Table]") -> dict[str, dict[str, int]]:
+    """Saves one table a split so that `datasets.load_from_disk` opens them; returns the counts for the manifest."""
+    import datasets
+
+    with without_bars():
+        datasets.DatasetDict({split: datasets.Dataset(table) for split, table in splits.items()}).save_to_disk(folder)
     return {split: {"documents": table.num_rows} for split, table in splits.items()}
 
 

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stochastok_cli import hub
-from stochastok_cli.data.memmap import SPLITS, Corpus, corpus_manifest, document_batches, memmap_root
+from stochastok_cli.data.memmap import SPLITS, Corpus, corpus_manifest, document_batches, memmap_root, vocabulary_of
 from stochastok_cli.data.partial_pull import PartialPull
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.storage import Made, Progress, damage, make_folder, plain_name, read_manifest, silent
-from stochastok_cli.tokens.vocabulary import Vocabulary, load_vocabulary
+from stochastok_cli.tokens.vocabulary import Vocabulary
 
 _PUBLISHED = "anyasims"  # who published the paper's tokenized and expanded corpora
 _OTHER_NAMES = {"train": ("train",), "val": ("val", "validation", "test")}
@@ -48,10 +48,10 @@ def pull_corpus(
     manifest = {} if force else read_manifest(final) or {}
     there = manifest.get("options", {})
     if (there.get("repo"), there.get("asked"), there.get("subset")) in places and not damage(final, manifest):
-        assert Corpus(final, tokenizer).vocabulary  # or it is an error that it is another than the one asked for
+        vocabulary_of(final, manifest, tokenizer)  # is not another than the one asked for
         return Made(final, manifest, fresh=False)  # without a question to the Hub
     data, place = _first_with_ids(places)
-    vocabulary = _vocabulary(data, tokenizer)
+    vocabulary = vocabulary_of(data.repo, data.manifest, tokenizer)
     splits = {split: _split_name(data, split) for split in SPLITS}
     made = {key: value for key, value in _options(data).items() if key in ("method", "p", "seed")}
     options = {"repo": data.repo, "asked": place.revision, "revision": data.revision, **made}
@@ -131,17 +131,6 @@ def _first_with_ids(places: list[Place]) -> tuple[hub.HubDataset, Place]:
 
 def _options(data: hub.HubDataset) -> dict[str, Any]:
     return (data.manifest or {}).get("options", {})
-
-
-def _vocabulary(data: hub.HubDataset, tokenizer: str | None) -> Vocabulary:
-    recorded = data.manifest["tokenizer"] if data.manifest else None
-    vocabulary = load_vocabulary(tokenizer or (recorded["name"] if recorded else "gpt2"))
-    if recorded and vocabulary.fingerprint != recorded["fingerprint"]:
-        raise UserError(
-            f"{data.repo} was made with the tokenizer {recorded['name']!r}; {vocabulary.name!r} is another one",
-            fix="name the one it was made with (--tokenizer)",
-        )
-    return vocabulary
 
 
 def _split_name(data: hub.HubDataset, split: str) -> str | None:

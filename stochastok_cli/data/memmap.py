@@ -30,6 +30,21 @@ def dataset_root(data_dir: Path) -> Path:
     return data_dir / "data_as_datasets"
 
 
+def vocabulary_of(what: Path | str, manifest: dict[str, Any] | None, tokenizer: str | None) -> Vocabulary:
+    """The vocabulary of data with or without a manifest: the one it names, else `tokenizer`, else gpt2.
+
+    Raises UserError if `tokenizer` is another one than the manifest names.
+    """
+    recorded = manifest["tokenizer"] if manifest else None
+    vocabulary = load_vocabulary(tokenizer or (recorded["name"] if recorded else "gpt2"))
+    if recorded and vocabulary.fingerprint != recorded["fingerprint"]:
+        raise UserError(
+            f"{what} was made with the tokenizer {recorded['name']!r}; {vocabulary.name!r} is another one",
+            fix="name the one it was made with (--tokenizer)",
+        )
+    return vocabulary
+
+
 class BinFolder:
     """A folder of `.bin` files with or without a manifest: its vocabulary, type of ids and fingerprint.
 
@@ -54,14 +69,7 @@ class BinFolder:
     @functools.cached_property
     def vocabulary(self) -> Vocabulary:
         """The vocabulary that the ids belong to. Raises UserError if `--tokenizer` names another than the manifest."""
-        recorded = self.manifest["tokenizer"] if self.manifest else None
-        vocabulary = load_vocabulary(self._tokenizer or (recorded["name"] if recorded else "gpt2"))
-        if recorded and vocabulary.fingerprint != recorded["fingerprint"]:
-            raise UserError(
-                f"{self.path} was made with the tokenizer {recorded['name']!r}; {vocabulary.name!r} is another one",
-                fix="name the one it was made with (--tokenizer)",
-            )
-        return vocabulary
+        return vocabulary_of(self.path, self.manifest, self._tokenizer)
 
     @property
     def dtype(self) -> np.dtype:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from stochastok_cli.data.memmap import dataset_root
+from stochastok_cli.data.addition import NAME
+from stochastok_cli.data.memmap import SPLITS, dataset_root
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.findings import Findings
 from stochastok_cli.evaluation.likelihood import log_likelihoods
@@ -16,8 +17,6 @@ from stochastok_cli.model.transformer import Transformer
 from stochastok_cli.storage import Progress, read_manifest, silent
 from stochastok_cli.tokens.vocabulary import Vocabulary
 
-NAME = "multi_digit_addition"
-SPLITS = ("train", "val")
 FORMS = ("base", "stochastok", "character", "bpe_dropout")
 SHUFFLE_SEED = 42  # the reference's, so that it asks the same rows
 STOP = "$"  # the beginning of the next question
@@ -81,13 +80,6 @@ def _require_spelling(
                 f"{what}: in the model's vocabulary the ids of t_question_{form} do not spell {question!r}",
                 fix=_MAKE_AGAIN,
             )
-
-
-def math_generation(
-    model: Transformer, vocabulary: Vocabulary, asked: AdditionQuestions, *, progress: Progress = silent
-) -> dict[str, float]:
-    """The metrics of `ask_addition`."""
-    return ask_addition(model, vocabulary, asked, progress=progress).metrics
 
 
 def ask_addition(

@@ -18,7 +18,7 @@ from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.model.attention import KeyValueCache
 from stochastok_cli.model.transformer import Transformer
 from stochastok_cli.model.weights import load_model, read_model_config
-from stochastok_cli.tokens.vocabulary import Vocabulary, load_vocabulary
+from stochastok_cli.tokens.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -110,13 +110,6 @@ class CausalModel(nn.Module):
         return ours.shape == theirs.shape and torch.allclose(ours.float(), theirs.float(), atol=1e-3, rtol=1e-4)
 
 
-class Opened(NamedTuple):
-    """A model with its vocabulary; `model` is ours or a `CausalModel`, which the evaluators take as well."""
-
-    model: Transformer
-    vocabulary: Vocabulary
-
-
 class Where(NamedTuple):
     """A model that is not loaded yet. folder: its files, or those of its tokenizer; ours: whether our network runs it;
     name: as the user gave it."""
@@ -140,25 +133,25 @@ def locate(name: str, folder: Path | None) -> Where:
                 raise
             config = _configuration(str(folder), str(error))
             return Where(folder, False, str(folder), _window(config))
-    repo, revision = hub.split_revision(name)
-    config = _configuration(repo, f"{name} is on the Hub", revision=revision)
-    return Where(hub.tokenizer_folder(repo, revision), False, name, _window(config))
+    folder = hub.tokenizer_folder(*hub.split_revision(name))
+    return Where(folder, False, name, _window(_configuration(str(folder), f"{name} is on the Hub")))
 
 
-def open_model(where: Where, device: str) -> Opened:
-    """Loads a model in float32, in evaluation mode. Raises UserError for a model that can't be loaded, and for a
-    vocabulary that is larger than the model's."""
-    vocabulary = load_vocabulary(where.folder)
+def open_model(where: Where, vocabulary: Vocabulary, device: str) -> Transformer:
+    """Loads a model in float32, in evaluation mode: ours, or a `CausalModel`, which the evaluators take as well.
+
+    Raises UserError for a model that can't be loaded, and for a vocabulary that is larger than the model's.
+    """
     if where.ours:
-        return Opened(load_model(where.folder, device), vocabulary)
+        return load_model(where.folder, device)
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    repo, revision = hub.split_revision(where.name) if not Path(where.name).is_dir() else (where.name, None)
+    folder = where.folder if Path(where.name).is_dir() else hub.model_folder(*hub.split_revision(where.name))
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(repo, revision=revision, dtype=torch.float32)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
         model = CausalModel(loaded.eval().to(device), where.context_window)
     except Exception as error:  # transformers lets through whatever its parts raise
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
@@ -168,19 +161,19 @@ def open_model(where: Where, device: str) -> Opened:
             f"{where.name}: the tokenizer has {vocabulary.size:,} entries and the model {model.head_weight.shape[0]:,}",
             fix="they don't belong together",
         )
-    return Opened(cast(Transformer, model), vocabulary)
+    return cast(Transformer, model)
 
 
-def _configuration(name: str, why: str, revision: str | None = None) -> Any:
+def _configuration(folder: str, why: str) -> Any:
     try:
         from transformers import AutoConfig
     except ImportError:
         raise UserError(f"{why}; other models are run by transformers", fix="pip install 'stochastok[hf]'") from None
     try:
-        return AutoConfig.from_pretrained(name, revision=revision)
+        return AutoConfig.from_pretrained(folder)
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise UserError(f"transformers can't open {name}: {reason}", exit_code=FAILED) from None
+        raise UserError(f"transformers can't open {folder}: {reason}", exit_code=FAILED) from None
 
 
 def _window(config: Any) -> int:

@@ -37,7 +37,7 @@ def ask(question: str) -> str:
 def leakage(benchmark: Benchmark, trained: InstructionRows, *, progress: Progress = silent) -> Leakage:
     """Looks for each question of `benchmark` among the rows to train on."""
     decode = trained.vocabulary.decode
-    texts = {question.prefix: i for i, question in enumerate(benchmark.questions)}
+    texts = {question.prefix for question in benchmark.questions}
     asks = [(ask(question.prefix), question.options[0].strip()) for question in benchmark.questions]
     seen_texts, seen_asks = set(), set()
     wanted = set(asks)

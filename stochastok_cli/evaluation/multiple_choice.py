@@ -79,26 +79,13 @@ def by_kind(benchmark: Benchmark) -> dict[str, np.ndarray]:
     return {str(kind): kinds == kind for kind in sorted(set(kinds.tolist()) - {""})}
 
 
-def multiple_choice(
-    model: Transformer,
-    vocabulary: Vocabulary,
-    benchmark: Benchmark,
-    *,
-    batch_tokens: int = BATCH_TOKENS,
-    progress: Progress = silent,
-) -> dict[str, float]:
+def score(
+    model: Transformer, encoded: EncodedBenchmark, *, batch_tokens: int = BATCH_TOKENS, progress: Progress = silent
+) -> Findings:
     """All metrics of `metrics.multiple_choice_metrics` as `mcq/<benchmark>/<metric>`.
 
     `mcq/<benchmark>/truncated` is added where prefixes were too long: the number of questions concerned.
     """
-    encoded = encode(benchmark, vocabulary, model.config.context_window)
-    return score(model, encoded, batch_tokens=batch_tokens, progress=progress).metrics
-
-
-def score(
-    model: Transformer, encoded: EncodedBenchmark, *, batch_tokens: int = BATCH_TOKENS, progress: Progress = silent
-) -> Findings:
-    """The second half of `multiple_choice`, for a benchmark that is asked again and again."""
     scores = question_log_likelihoods(
         model, encoded.pairs, encoded.num_options, batch_tokens, what=encoded.name, progress=progress
     )
@@ -107,9 +94,8 @@ def score(
     right = np.array([bool(np.all(s[0] > s[1:])) for s in by_question])
     metrics = multiple_choice_metrics(by_question)
     found = Findings({f"{name}/{metric}": value for metric, value in metrics.items()})
-    found.add(f"{name}/accuracy", right)
-    guess = chance(by_question)
-    found.outcomes[f"{name}/normalized_accuracy"] = normalized(right.astype(np.float64), guess)
+    found.outcomes[f"{name}/accuracy"] = right.astype(np.float64)
+    found.outcomes[f"{name}/normalized_accuracy"] = normalized(right.astype(np.float64), chance(by_question))
     if encoded.truncated:
         found.metrics[f"{name}/truncated"] = encoded.truncated
     for group, members in encoded.groups.items():

@@ -1,11 +1,11 @@
 """Rows of questions from a file, from a folder or from the Hub, all as a `datasets.Dataset`."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stochastok_cli import hub
+from stochastok_cli.data.dataset_folder import without_bars
 from stochastok_cli.errors import FAILED, UserError, nearest
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ READERS: dict[str, tuple[str, dict[str, Any]]] = {
 def read_hub(what: str, repo: str, config: str | None, split: str) -> "datasets.Dataset":
     """A split of a dataset on the Hub, or of the copy in the cache. Raises UserError with the way out."""
     try:
-        with _without_bars():
+        with without_bars():
             return hub.load_rows(repo, subset=config, split=split)
     except UserError as error:
         raise UserError(
@@ -46,7 +46,7 @@ def read_path(what: str, path: Path, split: str) -> "datasets.Dataset":
     if path.is_file() and path.suffix not in READERS:
         raise UserError(f"{what}: {path} is of an unknown kind", fix=f"give {', '.join(READERS)} or a folder of them")
     try:
-        with _without_bars():
+        with without_bars():
             found = _read(path)
     except Exception as error:  # the readers below `datasets` raise whatever they like
         cause = error.__cause__ or error
@@ -57,20 +57,6 @@ def read_path(what: str, path: Path, split: str) -> "datasets.Dataset":
     if split not in found and len(found) > 1:
         raise UserError(f"{what}: {path} has no split {split!r} (there are: {', '.join(found)})")
     return found[split] if split in found else next(iter(found.values()))
-
-
-@contextmanager
-def _without_bars() -> Iterator[None]:
-    """`datasets` draws bars on stderr whether or not it is a terminal."""
-    import datasets
-
-    shown = not datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if shown:
-            datasets.enable_progress_bars()
 
 
 def _read(path: Path) -> "datasets.Dataset | datasets.DatasetDict":

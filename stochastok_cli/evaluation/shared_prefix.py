@@ -182,12 +182,10 @@ def _add_rests(
     predictions = []
     for row, (rest, (q, i), entry) in enumerate(zip(rests, options, entries.tolist(), strict=True)):
         ids[row, : len(rest)] = rest
-        skipped = max(len(questions[q].shared) - questions[q].first[i], 0)  # targets predicted from what is shared
-        start = len(questions[q].targets[i]) - skipped
-        for position, target in zip(
-            range(len(rest) - start, len(rest)), questions[q].targets[i][skipped:].tolist(), strict=True
-        ):
-            predictions.append((row, position, target, entry))
+        first = questions[q].first[i] - len(questions[q].shared)  # before 0: predicted from what is shared
+        for position, target in enumerate(questions[q].targets[i].tolist(), first):
+            if position >= 0:
+                predictions.append((row, position, target, entry))
     device = model.head_weight.device
     rows = np.array([q for q, _ in options])
     own = KeyValueCache()

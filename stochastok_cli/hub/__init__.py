@@ -8,6 +8,7 @@ through here.
 from stochastok_cli.hub.cards import dataset_card, model_card
 from stochastok_cli.hub.conversation import destination, username
 from stochastok_cli.hub.files import HubFiles, list_files
+from stochastok_cli.hub.models import model_folder, tokenizer_folder
 from stochastok_cli.hub.names import looks_like_repo, split_revision
 from stochastok_cli.hub.pull import (
     HubDataset,
@@ -18,7 +19,6 @@ from stochastok_cli.hub.pull import (
     stream_ids,
 )
 from stochastok_cli.hub.push import Pushed, push_corpus, push_folder
-from stochastok_cli.hub.tokenizer import tokenizer_folder
 
 __all__ = [
     "HubDataset",
@@ -33,6 +33,7 @@ __all__ = [
     "load_text_dataset",
     "looks_like_repo",
     "model_card",
+    "model_folder",
     "push_corpus",
     "push_folder",
     "split_revision",

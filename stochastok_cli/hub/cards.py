@@ -112,11 +112,9 @@ def model_card(
     metrics: Mapping[str, float],
     command: str,
     made_from: str | None = None,
-    licence: str | None = None,
 ) -> str:
     """The card of a trained model: what it was trained on (`made_from`), its metrics, configuration and command."""
     front = {
-        "license": licence,
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
         "tags": ["stochastok"],

@@ -8,6 +8,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from stochastok_cli.config import flatten
 from stochastok_cli.evaluation.findings import differences
 from stochastok_cli.evaluation.intervals import Difference, Spread, spread
 from stochastok_cli.report.tables import Row, interval_text
@@ -76,16 +77,9 @@ def differing_keys(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     >>> differing_keys([{"general": {"seed": 0, "device": "cpu"}}, {"general": {"seed": 1, "device": "cpu"}}])
     ['general.seed']
     """
-    flat = [dict(_leaves(config)) for config in configs]
+    flat = [flatten(config) for config in configs]
     keys = dict.fromkeys(key for config in flat for key in config)
     return [key for key in keys if any(config.get(key) != flat[0].get(key) for config in flat)]
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> "list[tuple[str, Any]]":
-    leaves: list[tuple[str, Any]] = []
-    for key, value in tree.items():
-        leaves += _leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(f"{prefix}{key}", value)]
-    return leaves
 
 
 def _spoken(name: str) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from stochastok_cli.data.addition import make_addition
 from stochastok_cli.errors import FAILED, UserError
-from stochastok_cli.evaluation.addition import AdditionQuestions, answer_text, load_addition, math_generation
+from stochastok_cli.evaluation.addition import AdditionQuestions, answer_text, ask_addition, load_addition
 from stochastok_cli.model.attention import KeyValueCache
 from stochastok_cli.tokens.vocabulary import Vocabulary, load_vocabulary
 from tests.model.small_models import sharp_model, small_config
@@ -61,7 +61,7 @@ def asked_of(questions: list[str], vocabulary: Vocabulary) -> AdditionQuestions:
 
 
 def results(speech: Callable[[str], str], asked: AdditionQuestions, vocabulary: Vocabulary) -> tuple[float, float]:
-    metrics = math_generation(Speaker(vocabulary, speech), vocabulary, asked)
+    metrics = ask_addition(Speaker(vocabulary, speech), vocabulary, asked).metrics
     return metrics["math_generation/val/base/exact_match"], metrics["math_generation/val/base/answer_found"]
 
 
@@ -77,7 +77,7 @@ def test_a_model_that_knows_the_answer_is_right_in_every_form_of_both_splits(dat
         (split, form) for split in ("train", "val") for form in ("base", "stochastok", "character")
     }
     for asked in forms:
-        metrics = math_generation(Speaker(vocabulary, lambda q: reversed_sum(q) + "$1+1="), vocabulary, asked)
+        metrics = ask_addition(Speaker(vocabulary, lambda q: reversed_sum(q) + "$1+1="), vocabulary, asked).metrics
         assert metrics == {
             f"math_generation/{asked.split}/{asked.form}/exact_match": 1.0,
             f"math_generation/{asked.split}/{asked.form}/answer_found": 1.0,
@@ -124,7 +124,7 @@ def test_the_number_of_tokens_is_limited(data_dir, vocabulary):
 
     asked = load_addition(data_dir, vocabulary, 1)[0]
     assert asked.max_new_tokens == 2 * 2 + 4
-    math_generation(Speaker(vocabulary, endless), vocabulary, asked)
+    ask_addition(Speaker(vocabulary, endless), vocabulary, asked)
     assert len(spoken) == asked.max_new_tokens + 1  # and one for the check that the model gives numbers
 
 
@@ -170,13 +170,13 @@ def test_a_model_that_gives_no_numbers_is_an_error(vocabulary):
     with torch.no_grad():
         model.norm.weight[0] = float("nan")
     with pytest.raises(UserError, match="no number") as caught:
-        math_generation(model, vocabulary, asked_of(["$1+1="], vocabulary))
+        ask_addition(model, vocabulary, asked_of(["$1+1="], vocabulary))
     assert caught.value.exit_code == FAILED
 
 
 def test_the_real_network_answers_and_keeps_its_mode(model, vocabulary, data_dir):
     asked = load_addition(data_dir, vocabulary, 20)[0]
     before = model.training
-    metrics = math_generation(model, vocabulary, asked)
+    metrics = ask_addition(model, vocabulary, asked).metrics
     assert all(0 <= value <= 1 for value in metrics.values())
     assert model.training == before

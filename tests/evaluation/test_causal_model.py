@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import transformers
+from hub_server import Repo
 
 from stochastok_cli.errors import FAILED, USAGE, UserError
 from stochastok_cli.evaluation.alignment import after_attention, attention_layers, require_plain_layers
@@ -62,8 +63,40 @@ def folder(request, tmp_path_factory):
     return folder
 
 
+def opened(name, folder):
+    """A model and its vocabulary."""
+    where = locate(name, folder)
+    vocabulary = load_vocabulary(where.folder)
+    return open_model(where, vocabulary, "cpu"), vocabulary
+
+
+def test_a_model_on_the_hub_is_fetched_without_what_could_hold_a_program(hub_server, folder):
+    name = f"someone/{folder.name}"
+    files = {file.name: file.read_bytes() for file in folder.iterdir()}
+    extra = {"pytorch_model.bin": b"a pickle", "onnx/model.safetensors": b"", "modeling.py": b"raise SystemExit"}
+    hub_server.repos[f"models/{name}"] = Repo()
+    hub_server.repos[f"models/{name}"].commit({**files, **extra})
+    model, _ = opened(name, None)
+    ours, _ = opened(str(folder), folder)
+    pairs, num_options = asked(np.random.default_rng(5), 5)
+    np.testing.assert_array_equal(
+        question_log_likelihoods(model, pairs, num_options), question_log_likelihoods(ours, pairs, num_options)
+    )
+    assert hub_server.asked("model.safetensors") and not hub_server.asked("pickle|pytorch_model|onnx|modeling")
+
+
+def test_weights_that_could_hold_a_program_are_not_opened(folder, tmp_path):
+    for file in folder.iterdir():
+        if file.suffix != ".safetensors":
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    torch.save({}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(UserError, match="transformers can't open .*safetensors") as caught:
+        opened(str(tmp_path), tmp_path)
+    assert caught.value.exit_code == FAILED
+
+
 def test_scores_are_those_of_its_own_logits(folder):
-    model, _ = open_model(locate(str(folder), folder), "cpu")
+    model, _ = opened(str(folder), folder)
     assert isinstance(model, CausalModel) and model.config.context_window == 64
     pairs, num_options = asked(np.random.default_rng(5), 25)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
@@ -79,7 +112,7 @@ def test_scores_are_those_of_its_own_logits(folder):
 
 
 def test_greedy_answers_are_what_it_generates(folder):
-    model, vocabulary = open_model(locate(str(folder), folder), "cpu")
+    model, vocabulary = opened(str(folder), folder)
     prompts = [vocabulary.encode(text) for text in ("The old house", "A", "It was the")]
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     expected = [
@@ -93,13 +126,13 @@ def test_greedy_answers_are_what_it_generates(folder):
 
 def test_our_own_checkpoints_stay_ours_and_score_the_same(tmp_path, model, vocabulary):
     save_model(model, tmp_path, vocabulary)
-    opened = open_model(locate("x", tmp_path), "cpu")
-    assert isinstance(opened.model, Transformer)
+    opened_model, _ = opened("x", tmp_path)
+    assert isinstance(opened_model, Transformer)
     theirs = CausalModel(transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval(), 48)
     pairs, num_options = asked(np.random.default_rng(6), 10)
     np.testing.assert_allclose(
         question_log_likelihoods(theirs, pairs, num_options),
-        question_log_likelihoods(opened.model, pairs, num_options),
+        question_log_likelihoods(opened_model, pairs, num_options),
         atol=2e-4,
     )
 
@@ -109,7 +142,7 @@ def test_a_vocabulary_that_is_larger_than_the_model(folder, tmp_path):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     load_vocabulary("gpt2").save_tokenizer(tmp_path)
     with pytest.raises(UserError, match="the tokenizer has 50,257 entries and the model 2,048") as caught:
-        open_model(locate("x", tmp_path), "cpu")
+        opened("x", tmp_path)
     assert caught.value.exit_code == USAGE
 
 
@@ -145,7 +178,7 @@ FEED_FORWARD_NORMS = {"gpt2": "ln_2", "llama": "post_attention_layernorm", "qwen
 
 def test_activations_after_attention(folder):
     """Where attention and feed-forward follow each other, they are what the latter's norm reads."""
-    model, _ = open_model(locate(str(folder), folder), "cpu")
+    model, _ = opened(str(folder), folder)
     layers = [layer for layer, _ in attention_layers(model)]
     assert len(layers) == model.model.config.num_hidden_layers
     if model.model.config.model_type == "gemma2":  # it norms what attention gives before it is added
@@ -182,8 +215,8 @@ def test_models_that_are_not_causal_or_keep_no_cache_are_refused(config, why, tm
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     load_vocabulary("sample2k").save_tokenizer(tmp_path)
     if why is None:
-        assert open_model(locate(str(tmp_path), tmp_path), "cpu")
+        assert opened(str(tmp_path), tmp_path)
     else:
         with pytest.raises(UserError, match=why) as info:
-            open_model(locate(str(tmp_path), tmp_path), "cpu")
+            opened(str(tmp_path), tmp_path)
         assert info.value.exit_code == FAILED

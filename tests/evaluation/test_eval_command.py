@@ -243,7 +243,7 @@ def test_another_model_that_transformers_opens(run_eval, place):
 
 def test_a_model_on_the_hub_that_is_not_there(run_eval, hub_server):
     code, _, err = run_eval("someone/no-such-model", *LANGGAME)
-    assert code == FAILED and err.startswith("error: transformers can't open someone/no-such-model")
+    assert code == USAGE and err.startswith("error: no repository someone/no-such-model is found on the Hub")
 
 
 def test_a_report(run_eval, place):

@@ -6,7 +6,7 @@ import pytest
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.benchmarks import Benchmark, Question
 from stochastok_cli.evaluation.metrics import multiple_choice_metrics
-from stochastok_cli.evaluation.multiple_choice import boundary, encode, multiple_choice
+from stochastok_cli.evaluation.multiple_choice import boundary, encode, score
 from tests.evaluation.test_likelihood import by_definition
 from tests.model.small_models import sharp_model, small_config
 
@@ -18,6 +18,10 @@ ASKED = Benchmark(
         Question("Answer:", [" yes", "no"], 3),
     ],
 )
+
+
+def multiple_choice(model, vocabulary, benchmark, **options):
+    return score(model, encode(benchmark, vocabulary, model.config.context_window), **options).metrics
 
 
 @pytest.mark.parametrize(

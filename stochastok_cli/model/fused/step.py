@@ -18,7 +18,7 @@ from stochastok_cli.model.fused.attention_forward import attention
 from stochastok_cli.model.fused.buffers import Buffers, activation_bytes, allocate, first_windows
 from stochastok_cli.model.fused.dropout import attention_words, output_stream
 from stochastok_cli.model.fused.embedding import embed, embed_backward
-from stochastok_cli.model.fused.head import FusedHead, head_losses
+from stochastok_cli.model.fused.head import VOCAB_ALIGNMENT, FusedHead, head_losses
 from stochastok_cli.model.fused.norm import PARTIAL_SUMS, residual_norm, residual_norm_backward
 from stochastok_cli.model.fused.products import add_product
 from stochastok_cli.model.fused.rotary import rotate_
@@ -57,7 +57,7 @@ class FusedStep:
         self._head: FusedHead | None = None
         self._micro_batches: dict[tuple[int, int], int] = {}
         self._buffers: dict[tuple[int, int], Buffers] = {}
-        padding = -self.config.vocab_size % 256
+        padding = -self.config.vocab_size % VOCAB_ALIGNMENT
         self.weights: dict[Tensor, Tensor] = {}  # of each matrix, its copy in the type in which products run
         for parameter in self.parameters:
             if parameter.dim() > 1:
