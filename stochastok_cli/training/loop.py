@@ -163,7 +163,7 @@ class Loop:
         """Validates, and asks this rank's share of the benchmarks; returns the validation loss."""
         self.world.synchronize()
         began = time.monotonic()
-        with self.clock.between():
+        with self.clock.between(), memory_enough_for(self.step.kernels, self.training):
             self.tell(events.Evaluating(done))
             self.metrics = self.validation(self.model, self.step.kernels)
             mine = [self.evaluators[i] for i in self.world.share(len(self.evaluators))]

@@ -77,7 +77,7 @@ class TrainingStep:
 
 @contextmanager
 def memory_enough_for(kernels: Kernels, training: TrainingConfig) -> Iterator[None]:
-    """Around iterations: when the device has no memory left, says with what, and what to lower."""
+    """Around iterations and evaluations: when the device has no memory left, says with what, and what to lower."""
     try:
         yield
     except torch.OutOfMemoryError:

@@ -283,11 +283,12 @@ def test_tensorboard_shows_what_the_metrics_file_says_also_after_a_resume(config
         assert [(s.step, s.value) for s in shown.Scalars(name)] == [(i, pytest.approx(v)) for i, v in recorded]
 
 
-def test_out_of_memory_says_what_to_lower(configured, monkeypatch):
+@pytest.mark.parametrize("where", ["add_gradients", "loss"])
+def test_out_of_memory_says_what_to_lower(configured, monkeypatch, where):
     def too_much(*arguments):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
-    monkeypatch.setattr("stochastok_cli.training.kernels.Reference.add_gradients", too_much)
+    monkeypatch.setattr(f"stochastok_cli.training.kernels.Reference.{where}", too_much)
     with pytest.raises(UserError, match="micro-batches of 3 windows and reference kernels; lower .*batch_size") as info:
         train(configured())
     assert info.value.exit_code == FAILED
