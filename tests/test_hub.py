@@ -314,14 +314,14 @@ def test_text_streams_from_parquet_and_from_lines(hub_server):
 SCRIPT = b"raise SystemExit('somebody\\'s code was run')"
 
 
-def add_scripted(hub_server, name, subsets):
+def add_scripted(hub_server, name, subsets, split="train"):
     """A dataset that a script of its own loads, and what the Hub has made of it."""
     repo = hub_server.add_dataset(name, {f"{name.split('/')[-1]}.py": SCRIPT, "README.md": b"---\nlicense: mit\n---\n"})
     converted = {}
     for subset, columns in subsets.items():
         sink = pyarrow.BufferOutputStream()
         pyarrow.parquet.write_table(pyarrow.table(columns), sink)
-        converted[f"{subset}/train/0000.parquet"] = sink.getvalue().to_pybytes()
+        converted[f"{subset}/{split}/0000.parquet"] = sink.getvalue().to_pybytes()
     if converted:
         repo.commit_to("refs/convert/parquet", converted)
 
@@ -352,11 +352,14 @@ def test_what_only_a_script_loads_is_taken_as_the_hub_has_converted_it(hub_serve
         (lambda: hub.load_text_dataset("anyone/old"), "is loaded by a script of its own, which is not run; download"),
         (lambda: hub.stream_ids("anyone/two", "main"), "is loaded by a script of its own"),
         (lambda: hub.load_rows("anyone/old", split="train"), "is loaded by a script of its own"),
+        (lambda: hub.load_rows("anyone/two", subset="en", split="val"), "anyone/two has no split 'val'"),
+        (lambda: hub.load_text_dataset("anyone/large"), "is loaded by a script of its own"),
     ],
 )
 def test_what_only_a_script_loads_may_not_be_had(hub_server, action, message):
     add_scripted(hub_server, "anyone/two", {"en": {"text": ["a"]}, "de": {"text": ["b"]}})
     add_scripted(hub_server, "anyone/old", {})
+    add_scripted(hub_server, "anyone/large", {"plain": {"text": ["the beginning"]}}, split="partial-train")
     with pytest.raises(UserError, match=re.escape(message)) as info:
         action()
     assert info.value.exit_code == USAGE

@@ -220,14 +220,20 @@ def load_rows(repo: str, *, subset: str | None = None, split: str) -> Any:
         # `datasets` would knock for 20 seconds at a Hub that isn't there before it looks into its cache.
         if not constants.HF_HUB_OFFLINE and answers(lambda: HfApi().dataset_info(repo, timeout=10)):
             _, where = _located(repo, None, subset)
-            return _converted_rows(repo, where["data_dir"], split) if "data_dir" in where else load(**where)
+            if "data_dir" not in where:
+                return load(**where)
+            rows = _converted_rows(repo, where["data_dir"], split)
+            if rows is None:
+                raise UserError(f"{repo} has no split {split!r}")
+            return rows
         with _offline(datasets.config):
             try:
                 return load(name=subset)
             except (UserError, ConnectionError):
-                if rows := _converted_rows(repo, subset or "*", split, local_files_only=True):
-                    return rows
-                raise
+                rows = _converted_rows(repo, subset or "*", split, local_files_only=True)
+                if rows is None:
+                    raise
+                return rows
 
 
 def _converted_rows(repo: str, folder: str, split: str, *, local_files_only: bool = False) -> Any:
@@ -292,11 +298,14 @@ def _located(repo: str, revision: str | None, subset: str | None) -> tuple[Any, 
         converted = ask(CONVERTED)
     except RevisionNotFoundError:
         raise unread from None
-    folders = sorted({file.rfilename.split("/")[0] for file in converted.siblings or [] if "/" in file.rfilename})
+    files = [file.rfilename for file in converted.siblings or []]
+    folders = sorted({file.split("/")[0] for file in files if "/" in file})
     folder = subset or (folders[0] if len(folders) == 1 else "default")
     if folder not in folders:
         wanted = f"no subset {subset!r}{nearest(subset, folders)}" if subset else "several subsets"
         raise UserError(f"{repo} has {wanted}", fix=f"there are: {', '.join(folders)}")
+    if any(file.startswith(f"{folder}/partial-") for file in files):  # so it calls a split that was too large for it
+        raise unread
     converted.card_data = info.card_data
     return converted, {"data_dir": folder, "revision": converted.sha}
 
