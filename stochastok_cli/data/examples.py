@@ -1,10 +1,13 @@
 """Expansion inside other people's pipelines: as the function of `datasets.map`, and in a collator.
 
 An example is a dictionary with `input_ids` (or `ids`) and, perhaps, columns with one value a token: those follow the
-parts of a split token. Labels that copy the ids (language modelling) become the new ids; others are repeated.
+parts of a split token. They are known by their names (`PER_TOKEN`), and further ones can be named. `labels` that are
+the ids again, or -100, become the new ids; other labels (a translation, a class) are left alone unless they are named,
+and then each is repeated for the parts of its token.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import copy
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,54 +15,85 @@ import numpy as np
 
 from stochastok_cli.errors import UserError
 from stochastok_cli.randomness import key64
-from stochastok_cli.tokens.expansion import StochasTok, origins
+from stochastok_cli.tokens.expansion import StochasTok, as_ids, origins
 
+PER_TOKEN = (
+    "attention_mask",
+    "token_type_ids",
+    "special_tokens_mask",
+    "loss_mask",
+    "prompt_mask",
+    "completion_mask",
+    "assistant_masks",
+)
 _IDS = ("input_ids", "ids")
+_LENGTHS = ("len", "length")
+_NO_LABEL = -100  # what losses pass over
 
 
-def expand_example(expand: StochasTok, example: Mapping[str, Any], index: int) -> dict[str, Any]:
-    """One example expanded; `index` picks its random numbers. Columns of another length than the ids stay."""
+def expand_example(
+    expand: StochasTok, example: Mapping[str, Any], index: int, per_token: Collection[str] = ()
+) -> dict[str, Any]:
+    """One example expanded; `index` picks its random numbers, `per_token` names further columns that follow.
+
+    Raises UserError for a method whose parts can't be told apart, and for a column that has not one value a token.
+    """
+    return {**example, **_changed(expand, example, index, per_token)}
+
+
+def _changed(expand: StochasTok, example: Mapping[str, Any], index: int, per_token: Collection[str]) -> dict[str, Any]:
+    """The columns that expansion changes."""
     if expand.method == "bpe-dropout":
         raise UserError("bpe-dropout merges across tokens, so masks and labels can't follow", fix="take another method")
+    ids = _ids_of(example)
+    expanded = expand(ids, index).astype(np.int64)
+    origin = origins(expand.vocabulary, ids, expanded)
+    changed: dict[str, Any] = {}
+    for column, value in example.items():
+        if column in _IDS:
+            changed[column] = expanded.tolist()
+        elif column in _LENGTHS and isinstance(value, int) and value == len(ids):
+            changed[column] = len(expanded)
+        elif column == "labels" and column not in per_token:
+            if _has_shape(value, ids) and np.isin(value, _NO_LABEL)[np.asarray(value) != ids].all():
+                changed[column] = np.where(np.asarray(value)[origin] == _NO_LABEL, _NO_LABEL, expanded).tolist()
+        elif column in per_token or column in PER_TOKEN:
+            if not _has_shape(value, ids):
+                raise UserError(f"column {column!r} has not one value for each of {len(ids)} ids")
+            changed[column] = np.asarray(value)[origin].tolist()
+    return changed
+
+
+def _ids_of(example: Mapping[str, Any]) -> np.ndarray:
     name = next((name for name in _IDS if name in example), None)
     if name is None:
         raise UserError(f"an example has neither input_ids nor ids, only {', '.join(example)}")
-    ids = np.asarray(example[name], dtype=np.int64)
-    expanded = expand(ids, index)
-    origin = origins(expand.vocabulary, ids, expanded)
-    result: dict[str, Any] = {}
-    for column, value in example.items():
-        if column == name:
-            result[column] = expanded.tolist()
-        elif column == "len":
-            result[column] = len(expanded)
-        elif _is_per_token(value, len(ids)):
-            follows = np.asarray(value)[origin]
-            if column == "labels":
-                follows = np.where(follows == ids[origin], expanded, follows)
-            result[column] = follows.tolist()
-        else:
-            result[column] = value
-    return result
+    return as_ids(example[name])
 
 
-def _is_per_token(value: Any, num_ids: int) -> bool:
+def _has_shape(value: Any, ids: np.ndarray) -> bool:
     try:
-        return np.shape(value) == (num_ids,)
+        return np.shape(value) == ids.shape
     except ValueError:  # lists of several lengths
         return False
 
 
 class MapExamples:
-    """The function of `dataset.map(MapExamples(expand), batched=True, with_indices=True)`."""
+    """The function of `dataset.map(MapExamples(expand), batched=True, with_indices=True)`, batched or not.
 
-    def __init__(self, expand: StochasTok):
-        self.expand = expand
+    It returns the columns that it changes. `per_token` names further columns with one value a token.
+    """
 
-    def __call__(self, batch: Mapping[str, Sequence[Any]], indices: Sequence[int]) -> dict[str, list[Any]]:
+    def __init__(self, expand: StochasTok, per_token: Collection[str] = ()):
+        self.expand, self.per_token = expand, tuple(per_token)
+
+    def __call__(self, batch: Mapping[str, Any], indices: Any) -> dict[str, Any]:
+        if isinstance(indices, int):
+            return _changed(self.expand, batch, indices, self.per_token)
         rows = [dict(zip(batch, row, strict=True)) for row in zip(*batch.values(), strict=True)]
-        done = [expand_example(self.expand, row, index) for row, index in zip(rows, indices, strict=True)]
-        return {column: [row[column] for row in done] for column in batch}
+        done = [_changed(self.expand, row, index, self.per_token) for row, index in zip(rows, indices, strict=True)]
+        columns = dict.fromkeys(column for row in done for column in row)
+        return {column: [{**row, **new}[column] for row, new in zip(rows, done, strict=True)] for column in columns}
 
 
 class ExpandingCollator:
@@ -68,17 +102,37 @@ class ExpandingCollator:
     Args:
         expand: does it; with p = 0 nothing is changed.
         then: any collator, such as `transformers.DataCollatorWithPadding(tokenizer)`.
-        max_length: columns with a value a token are cut to it after expansion.
+        max_length: ids and what follows them are cut to it after expansion; a special token at the end stays there.
+        per_token: further columns with one value a token.
 
     An example's random numbers depend on the seed, the epoch and its ids, not on workers or the order. Add
-    `collator.callback()` to a `transformers.Trainer`: it passes the epoch on, and leaves expansion on only while the
-    Trainer trains. Elsewhere `with collator.off():` does it by hand.
+    `collator.callback()` to a `transformers.Trainer`: the Trainer's training data are expanded, each epoch anew, and
+    nothing else is. In a loop of your own set `epoch`, which workers see that live on too, and leave expansion out of
+    an evaluation by `with collator.off():` (which such workers don't see) or by another collator.
     """
 
-    def __init__(self, expand: StochasTok, then: Callable[[list[Any]], Any], max_length: int | None = None):
-        self.expand, self.then, self.max_length = expand, then, max_length
-        self.epoch = 0
+    def __init__(
+        self,
+        expand: StochasTok,
+        then: Callable[[list[Any]], Any],
+        max_length: int | None = None,
+        per_token: Collection[str] = (),
+    ):
+        import torch
+
+        if max_length is not None and max_length < 1:
+            raise UserError(f"max_length is {max_length}", fix="give at least 1, or None")
+        self.expand, self.then, self.max_length, self.per_token = expand, then, max_length, tuple(per_token)
         self.enabled = True
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # the workers of a loader see it change
+
+    @property
+    def epoch(self) -> int:
+        return int(self._epoch)
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        self._epoch.fill_(epoch)
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> Any:
         if not self.enabled or self.expand.p == 0:
@@ -86,12 +140,13 @@ class ExpandingCollator:
         return self.then([self._expanded(example) for example in examples])
 
     def _expanded(self, example: Mapping[str, Any]) -> dict[str, Any]:
-        ids = next((np.asarray(example[name], dtype="<i8") for name in _IDS if name in example), np.empty(0))
-        key = key64(self.epoch, f"example/{ids.tobytes().hex()}")
-        expanded = expand_example(self.expand, example, key)
-        if self.max_length is None:
-            return expanded
-        return {c: v[: self.max_length] if _is_per_token(example[c], len(ids)) else v for c, v in expanded.items()}
+        ids = _ids_of(example)
+        key = key64(self.epoch, f"example/{ids.astype('<i8').tobytes().hex()}")
+        changed = _changed(self.expand, example, key, self.per_token)
+        if self.max_length is not None:
+            ends = len(ids) > 0 and self.expand.vocabulary.is_special(int(ids[-1]))
+            changed = {c: _cut(v, self.max_length, ends) for c, v in changed.items()}
+        return {**example, **changed}
 
     @contextmanager
     def off(self) -> Iterator[None]:
@@ -103,33 +158,45 @@ class ExpandingCollator:
             self.enabled = before
 
     def callback(self) -> Any:
-        """A `transformers.TrainerCallback` that tells this collator of epochs and evaluations."""
+        """A `transformers.TrainerCallback` that has the Trainer's training data expanded, each epoch anew."""
         from transformers import TrainerCallback
 
         collator = self
 
-        class Follow(TrainerCallback):
-            training = False
+        class ExpandTraining(TrainerCallback):
+            epochs = 0  # begun; `state.epoch` is no whole number where a dataset has no length
 
             def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
                 collator.enabled = False
 
-            def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-                self.training = True
-                collator.enabled = not args.eval_on_start
+            def on_train_begin(
+                self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **kwargs: Any
+            ) -> None:
+                loader = getattr(train_dataloader, "base_dataloader", train_dataloader)  # accelerate's is around it
+                loader.collate_fn = _expanding(loader.collate_fn)
+                self.epochs = int(state.epoch or 0)
 
             def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-                collator.epoch = int(state.epoch or 0)
+                collator.epoch = self.epochs
+                self.epochs += 1
 
-            def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-                collator.enabled = not control.should_evaluate
+        return ExpandTraining()
 
-            on_epoch_end = on_step_end
 
-            def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-                collator.enabled = self.training
+def _cut(value: Any, length: int, ends: bool) -> Any:
+    """What a column has up to a length; with `ends` its last entry stays the last."""
+    if not isinstance(value, list):
+        return min(value, length)
+    return value[: length - 1] + value[-1:] if ends and len(value) > length else value[:length]
 
-            def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-                self.training = collator.enabled = False
 
-        return Follow()
+def _expanding(collate: Any) -> Any:
+    """A copy, which expands, of what a Trainer collates with: the collator, or one that drops columns before it."""
+    found = copy.copy(collate)
+    if isinstance(collate, ExpandingCollator):
+        found.enabled = True
+    elif hasattr(collate, "data_collator"):
+        found.data_collator = _expanding(collate.data_collator)
+    else:
+        raise UserError("the Trainer does not collate with an ExpandingCollator", fix="give it as data_collator")
+    return found

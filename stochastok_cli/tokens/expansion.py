@@ -3,7 +3,7 @@
 import functools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self, overload
 
 import numpy as np
@@ -59,9 +59,13 @@ class StochasTok:
         max_splits: int | None = None,
         keep: str | None = None,
     ):
+        if not isinstance(vocabulary, Vocabulary):
+            raise UserError(
+                f"{vocabulary!r} is no vocabulary", fix="give load_vocabulary(…), or call StochasTok.from_pretrained"
+            )
         if method not in METHODS:
             raise UserError(f"unknown method {method!r}{nearest(method, [*METHODS])}", fix=f"give {', '.join(METHODS)}")
-        if not (math.isfinite(p) and p >= 0):
+        if not (isinstance(p, int | float | np.number) and math.isfinite(p) and p >= 0):
             raise UserError(f"p = {p} is not possible", fix="give a number that is not negative, such as 0.1")
         if p > MOST_P:
             raise UserError(
@@ -71,6 +75,8 @@ class StochasTok:
             raise UserError(f"p = {p} is not possible: for {method} it is a probability")
         if max_splits is not None and method in P_IS_A_PROBABILITY:
             raise UserError(f"{method} makes no counted splits to limit", fix="drop --max-splits")
+        if max_splits is not None and not (isinstance(max_splits, int) and max_splits >= 0):
+            raise UserError(f"max_splits = {max_splits} is not possible", fix="give a whole number from 0 on, or None")
         if method == "bpe-dropout":
             from stochastok_cli.tokens.bpe_dropout import require_merges
 
@@ -110,20 +116,27 @@ class StochasTok:
     def __call__(self, ids: Any, index: int = 0) -> Any:
         """The expanded ids of one document; `index` is its place in the corpus and picks its random numbers.
 
-        Of a batch, a sequence of documents of which the first has that index, the list of their expanded ids.
+        Of a batch, a sequence of documents of which the first has that index, the list of their expanded ids. They
+        are of the vocabulary's type (uint16 or uint32). Raises UserError for what is no sequence of ids.
         """
-        if len(ids) and np.ndim(ids[0]) == 1:
-            lengths = np.array([len(document) for document in ids])
-            out, lengths = self.documents(np.concatenate([np.asarray(d, np.int64) for d in ids]), lengths, index)
+        if hasattr(ids, "__len__") and not isinstance(ids, str | Mapping) and len(ids) and np.ndim(ids[0]) == 1:
+            documents = [as_ids(document) for document in ids]
+            out, lengths = self.documents(np.concatenate(documents), np.array([*map(len, documents)]), index)
             return np.split(out, np.cumsum(lengths)[:-1])
-        ids = np.asarray(ids)
+        ids = as_ids(ids)
         return self.documents(ids, np.array([len(ids)]), index)[0]
 
     def documents(self, ids: np.ndarray, lengths: np.ndarray, first_index: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Expands documents that lie one after the other in `ids`; the first has index `first_index`.
 
-        Returns their expanded ids (the vocabulary's dtype) and lengths (int64). Runs without the GIL.
+        Returns their expanded ids (the vocabulary's dtype) and lengths (int64). Runs without the GIL. Raises
+        UserError for ids that the vocabulary does not have, and for lengths that are not those of `ids`.
         """
+        ids, lengths = as_ids(ids), np.asarray(lengths)
+        if lengths.ndim != 1 or lengths.dtype.kind not in "iu" or (lengths < 0).any() or lengths.sum() != len(ids):
+            raise UserError(f"the lengths of the documents are not those of {len(ids):,} ids")
+        if not 0 <= first_index < 2**64:
+            raise UserError(f"the index {first_index} is not possible", fix="give one from 0 to 2^64 - 1")
         low, high = (int(ids.min()), int(ids.max())) if len(ids) else (0, 0)
         if low < 0 or high >= self.vocabulary.size:
             raise UserError(f"the id {low if low < 0 else high} is not in the vocabulary {self.vocabulary.name!r}")
@@ -174,6 +187,19 @@ class StochasTok:
 
     def _room(self, size: int) -> np.ndarray:
         return np.empty(size, dtype=self.vocabulary.dtype)
+
+
+def as_ids(ids: Any) -> np.ndarray:
+    """Token ids as a one-dimensional array of integers. Raises UserError for anything else."""
+    try:
+        found = np.asarray(ids)
+    except (ValueError, TypeError):
+        found = np.asarray(None)
+    if found.ndim == 1 and found.size == 0:
+        return np.empty(0, dtype=np.int64)
+    if found.ndim != 1 or found.dtype.kind not in "iu":
+        raise UserError(f"{str(ids)[:60]!r} is no sequence of token ids", fix="give a list or an array of integers")
+    return found
 
 
 def _matching(vocabulary: Vocabulary, pattern: str | None) -> frozenset[int]:

@@ -46,6 +46,8 @@ def vocabulary_of(
     """The vocabulary of a tokenizer whose `tokenizer.json` holds `content`; `end_of_text` is the spelling of the token
     that ends a document, one of the usual ones where None."""
     kind = _kind(content, name)
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
     spellings = tokenizer.get_vocab(with_added_tokens=True)
     added = {token["id"]: token for token in content.get("added_tokens", [])}
     special = {i for i, token in added.items() if token["special"]}
@@ -58,7 +60,9 @@ def vocabulary_of(
     for i in [i for i, piece in enumerate(pieces) if not piece]:
         special.add(i)
         pieces[i] = f"<|unused_{i}|>".encode()
-    if kind != "byte-level":
+    if kind == "byte-level":  # whose decoder takes an added token's letters for bytes
+        special |= {i for i in added if tokenizer.decode([i], skip_special_tokens=False).encode() != pieces[i]}
+    else:
         special |= _depending_on_neighbours(tokenizer, pieces, special)
     end = _end_of_text(spellings, end_of_text, name)
     return Vocabulary(
@@ -129,4 +133,7 @@ def _end_of_text(spellings: dict[str, int], named: str | None, name: str) -> int
     for spelling in [named, END_OF_TEXT, *_OTHER_ENDS_OF_TEXT]:
         if spelling in spellings:
             return spellings[spelling]
-    raise UserError(f"{name} has no end-of-text token", fix="name it as eos_token in a tokenizer_config.json beside it")
+    raise UserError(
+        f"{name} has no end-of-text token",
+        fix="name it: as eos_token of the tokenizer, or in a tokenizer_config.json beside its tokenizer.json",
+    )

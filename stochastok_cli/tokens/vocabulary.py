@@ -190,10 +190,10 @@ def vocabulary_for(tokenizer: Any) -> Vocabulary:
     if isinstance(tokenizer, Vocabulary):
         return tokenizer
     if isinstance(tokenizer, str | Path):
-        if "/" not in str(tokenizer) or Path(tokenizer).exists():
-            return load_vocabulary(tokenizer)
         from stochastok_cli import hub
 
+        if "/" not in str(tokenizer) or Path(tokenizer).exists() or not hub.looks_like_repo(str(tokenizer)):
+            return load_vocabulary(tokenizer)
         return load_vocabulary(hub.tokenizer_folder(str(tokenizer)))
     import tokenizers
 

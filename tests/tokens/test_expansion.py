@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from stochastok_cli import StochasTok, UserError, load_vocabulary
 from stochastok_cli.randomness import key64, splitmix64
+from stochastok_cli.tokens.expansion import METHODS
 from stochastok_cli.tokens.splits import split_table
 from tests.tokens.toys import ids_of, toy_vocabulary
 
@@ -188,6 +189,32 @@ def test_the_table_still_splits_on_the_second_use():
 def test_an_impossible_p(p):
     with pytest.raises(UserError, match="not possible"):
         StochasTok(HUGS, p=p)
+
+
+GPT2 = load_vocabulary("gpt2")
+
+
+@pytest.mark.parametrize(
+    "ids", [None, 5, "text", {"a": 1}, [1, None], [995.9], [True], np.zeros((1, 1, 1), int), [[1.5]]]
+)
+def test_what_is_no_sequence_of_ids_is_refused(ids):
+    with pytest.raises(UserError, match="is no sequence of token ids"):
+        StochasTok(GPT2)(ids)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("lengths", [[2], [2, 200_000], [2, 2], [4, -1], [1.0, 2.0], [[3]]])
+def test_lengths_that_are_not_those_of_the_ids_are_refused(method, lengths):
+    with pytest.raises(UserError, match="lengths of the documents are not those of 3 ids"):
+        StochasTok(GPT2, 0.5, method).documents(np.array([1000, 1100, 1200]), np.array(lengths))
+
+
+@pytest.mark.parametrize("options", [{"p": "0.1"}, {"max_splits": -5}, {"max_splits": 1.5}, {"vocabulary": "gpt2"}])
+def test_impossible_arguments(options):
+    with pytest.raises(UserError, match="is not possible|is no vocabulary"):
+        StochasTok(**{"vocabulary": GPT2, **options})
+    with pytest.raises(UserError, match="the index -1 is not possible"):
+        StochasTok(GPT2)([1, 2], -1)
 
 
 def test_an_unknown_method_and_an_id_outside_the_vocabulary():

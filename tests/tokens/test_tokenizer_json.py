@@ -1,6 +1,7 @@
 """Tokenizers of other families: what a token spells is judged by what it decodes to, in context."""
 
 import gzip
+import pickle
 from importlib import resources
 
 import pytest
@@ -64,6 +65,31 @@ def bert_style() -> Tokenizer:
 
 
 FAMILIES = {"llama2": llama2_style, "t5": t5_style, "bert": bert_style}
+
+
+def test_added_tokens_whose_letters_the_decoder_takes_for_bytes_are_left_alone():
+    """Of a byte-level tokenizer: it reads an added `é` as the byte E9, and `Ġ` as a space."""
+    tokenizer = Tokenizer.from_str(load_vocabulary("gpt2")._codec.tokenizer_json({"<|endoftext|>": 50256}))
+    tokenizer.add_tokens(["é", "über", "Ġhello", "plainly"])
+    added = [tokenizer.token_to_id(text) for text in ("é", "über", "Ġhello", "plainly")]
+    for method in ("stochastok", "uniform"):
+        expand = StochasTok.from_pretrained(tokenizer, p=1.0 if method == "uniform" else 3.0, method=method)
+        assert [i in expand.vocabulary.special for i in added] == [True, True, True, False]
+        for text in ("the café was", "an über hello", "plainly said"):
+            ids = tokenizer.encode(text).ids
+            for seed in range(20):
+                assert tokenizer.decode(expand(ids, seed).tolist()) == tokenizer.decode(ids)
+
+
+def test_what_a_tokenizer_cuts_and_fills_is_no_part_of_a_vocabulary():
+    tokenizer = Tokenizer.from_str(load_vocabulary("sample2k")._codec.tokenizer_json({"<|endoftext|>": 2047}))
+    tokenizer.enable_truncation(5)
+    tokenizer.enable_padding(length=9)
+    expand = StochasTok.from_pretrained(tokenizer)
+    before = pickle.dumps(expand)
+    expand.vocabulary.encode("the words of a sentence that is longer than that")
+    assert pickle.dumps(expand) == before
+    assert tokenizer.truncation["max_length"] == 5
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
