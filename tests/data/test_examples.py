@@ -183,8 +183,7 @@ def _evaluating_by_itself(transformers):
     return Evaluate()
 
 
-@pytest.mark.parametrize("streamed", [False, True])
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("workers", "streamed"), [(0, True), (2, False)])
 def test_under_the_trainer(tmp_path, workers, streamed):
     """Every training batch is expanded, differently in each epoch; evaluations see the canonical ids, whoever asks."""
     transformers = pytest.importorskip("transformers")
