@@ -202,6 +202,7 @@ def test_another_rope_base_is_refused(tied_folder, fields):
     [
         {"rope_parameters": {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0}},
         {"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 2.0}},
+        {"rope_parameters": "linear"},
     ],
 )
 def test_scaled_rope_is_refused(tied_folder, fields):

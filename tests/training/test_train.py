@@ -23,6 +23,7 @@ from stochastok_cli.training.preparation import open_data
 from stochastok_cli.training.step import TrainingStep
 from stochastok_cli.training.train import train
 from stochastok_cli.training.validation import Validation
+from stochastok_cli.training.wandb_log import _run_id
 from tests.training.runs import metrics, steps, tensors
 
 ALONE = World(0, 1, torch.device("cpu"))
@@ -292,6 +293,23 @@ def test_out_of_memory_says_what_to_lower(configured, monkeypatch, where):
     with pytest.raises(UserError, match="micro-batches of 3 windows and reference kernels; lower .*batch_size") as info:
         train(configured())
     assert info.value.exit_code == FAILED
+
+
+def test_a_record_without_its_line_end_is_kept_apart_from_the_next(configured, tmp_path):
+    folder = train(configured("trainer.training.max_iters=4"), run_name="a").folder
+    before = metrics(folder)
+    file = folder / "metrics.jsonl"
+    file.write_text(file.read_text().rstrip("\n"))
+    train(configured("trainer.training.max_iters=8"), run_name="a")
+    assert metrics(folder)[: len(before)] == before
+    assert metrics(folder)[-1]["iteration"] == 8
+
+
+def test_a_run_has_one_name_at_weights_and_biases_and_a_new_one_another(tmp_path):
+    first = _run_id(tmp_path)
+    assert first == _run_id(tmp_path) and first.startswith(f"{tmp_path.name}-")
+    (tmp_path / "wandb_id").unlink()  # as in a folder made anew
+    assert _run_id(tmp_path) != first
 
 
 def test_keep_checkpoints(configured):
