@@ -116,7 +116,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError:
-        manifest = "damaged"
+        manifest = None
     if not isinstance(manifest, dict):
         raise UserError(f"{file} is damaged", fix="make the folder again with --force", exit_code=FAILED)
     return manifest

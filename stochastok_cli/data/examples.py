@@ -55,8 +55,9 @@ def _changed(expand: StochasTok, example: Mapping[str, Any], index: int, per_tok
         elif column in _LENGTHS and isinstance(value, int) and value == len(ids):
             changed[column] = len(expanded)
         elif column == "labels" and column not in per_token:
-            if _has_shape(value, ids) and np.isin(value, _NO_LABEL)[np.asarray(value) != ids].all():
-                changed[column] = np.where(np.asarray(value)[origin] == _NO_LABEL, _NO_LABEL, expanded).tolist()
+            labels = np.asarray(value) if _has_shape(value, ids) else None
+            if labels is not None and ((labels == ids) | (labels == _NO_LABEL)).all():
+                changed[column] = np.where(labels[origin] == _NO_LABEL, _NO_LABEL, expanded).tolist()
         elif column in per_token or column in PER_TOKEN:
             if not _has_shape(value, ids):
                 raise UserError(f"column {column!r} has not one value for each of {len(ids)} ids")
@@ -93,7 +94,7 @@ class MapExamples:
         rows = [dict(zip(batch, row, strict=True)) for row in zip(*batch.values(), strict=True)]
         done = [_changed(self.expand, row, index, self.per_token) for row, index in zip(rows, indices, strict=True)]
         columns = dict.fromkeys(column for row in done for column in row)
-        return {column: [{**row, **new}[column] for row, new in zip(rows, done, strict=True)] for column in columns}
+        return {c: [new.get(c, row[c]) for row, new in zip(rows, done, strict=True)] for c in columns}
 
 
 class ExpandingCollator:

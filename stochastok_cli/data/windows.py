@@ -86,8 +86,7 @@ class CorpusWindows:
         assert self.expand is not None
         flat, lengths = self.expand.documents(ids.ravel(), np.full(len(ids), self.length), first_key)
         offsets = np.cumsum(lengths) - lengths
-        flat = np.append(flat, np.zeros(self.length, flat.dtype))  # no index is beyond its end
-        expanded = flat[offsets[:, None] + np.arange(self.length)]
+        expanded = flat.take(offsets[:, None] + np.arange(self.length), mode="clip")
         for row in np.flatnonzero(lengths < self.length):  # only merging anew (BPE-dropout) may shorten
             expanded[row] = self._of_a_longer_stretch(int(starts[row]), first_key + int(row))
         return expanded

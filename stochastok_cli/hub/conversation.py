@@ -66,13 +66,14 @@ def patiently(call: Callable[[], Result]) -> Result:
     return call()
 
 
-def answers(call: Callable[[], Any]) -> bool:
-    """Whether the Hub answers a request, with what it asks for or with an error."""
+def if_it_answers(call: Callable[[], Result]) -> Result | None:
+    """`call()`, or None where there is no Hub to answer it; an error that the Hub answers is raised."""
     try:
-        patiently(call)
+        return call()
     except Exception as error:
-        return _response(error) is not None or not any(map(_is_transport, _chain(error)))
-    return True
+        if _response(error) is not None or not any(map(_is_transport, _chain(error))):
+            raise
+        return None
 
 
 def _passing(error: Exception) -> float | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from stochastok_cli.errors import UserError, nearest
-from stochastok_cli.hub.conversation import Result, answers, conversation, patiently, quiet_datasets
+from stochastok_cli.hub.conversation import Result, conversation, if_it_answers, patiently, quiet_datasets
 from stochastok_cli.hub.shards import Documents
 from stochastok_cli.storage import MANIFEST
 
@@ -210,7 +210,7 @@ def load_rows(repo: str, *, subset: str | None = None, split: str) -> Any:
     Once it is there it loads without a network.
     """
     with conversation(repo, or_cache=True):
-        from huggingface_hub import HfApi, constants
+        from huggingface_hub import constants
 
         datasets = quiet_datasets()
 
@@ -218,8 +218,9 @@ def load_rows(repo: str, *, subset: str | None = None, split: str) -> Any:
             return _readable(repo, lambda: datasets.load_dataset(repo, split=split, **where))
 
         # `datasets` would knock for 20 seconds at a Hub that isn't there before it looks into its cache.
-        if not constants.HF_HUB_OFFLINE and answers(lambda: HfApi().dataset_info(repo, timeout=10)):
-            _, where = _located(repo, None, subset)
+        located = None if constants.HF_HUB_OFFLINE else if_it_answers(lambda: _located(repo, None, subset))
+        if located is not None:
+            _, where = located
             if "data_dir" not in where:
                 return load(**where)
             rows = _converted_rows(repo, where["data_dir"], split)
@@ -284,7 +285,7 @@ def _located(repo: str, revision: str | None, subset: str | None) -> tuple[Any, 
     from huggingface_hub.errors import RevisionNotFoundError
 
     def ask(at: str | None) -> Any:
-        return patiently(lambda: HfApi().dataset_info(repo, revision=at))
+        return patiently(lambda: HfApi().dataset_info(repo, revision=at, timeout=10))
 
     info = ask(revision)
     if f"{repo.split('/')[-1]}.py" not in (file.rfilename for file in info.siblings or []):

@@ -150,12 +150,10 @@ def _as_oniguruma(pattern: str) -> str:
 
 
 class TokenizersCodec:
-    """Whatever a `tokenizer.json` describes, by Hugging Face tokenizers."""
+    """Whatever a `tokenizer.json` describes, by Hugging Face tokenizers. `tokenizer` must neither cut nor fill."""
 
     def __init__(self, tokenizer: "tokenizers.Tokenizer"):
         tokenizer.encode_special_tokens = True  # special spellings are ordinary text
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
         self._tokenizer = tokenizer
 
     def encode(self, text: str) -> list[int]:

@@ -118,7 +118,7 @@ def _visit_queries(
         kept_p = p
         if threshold > 0:
             kept = keep(column_words, tl.load(rows_ptr + row).to(tl.uint32), threshold)
-            kept_p *= tl.where(kept, 1.0, 0.0)
+            kept_p *= tl.where(kept, 1.0, 0.0)  # a factor: a choice of p would be made in 16 bits, by more instructions
         dv = tl.dot(kept_p.to(grad.dtype), grad, dv)
         ds = kept_p * tl.dot(v, grad.T) - p * delta[None, :]
         dk = tl.dot(ds.to(q.dtype), q, dk)
