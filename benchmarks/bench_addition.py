@@ -10,7 +10,7 @@ if sys.argv[1:] in (["-h"], ["--help"]):
 start = time.perf_counter()  # before the package is imported, which a user waits for, too
 
 from stochastok_cli import load_vocabulary  # noqa: E402
-from stochastok_cli.data.addition import make_addition  # noqa: E402
+from stochastok_cli.data.recipes.addition import make_addition  # noqa: E402
 
 digits = int(sys.argv[1]) if len(sys.argv) > 1 else 3
 with tempfile.TemporaryDirectory() as folder:

@@ -20,14 +20,14 @@ import torch
 
 from stochastok_cli import load_vocabulary
 from stochastok_cli.config import ModelConfig
-from stochastok_cli.data.langgame import Game
-from stochastok_cli.data.langgame_cases import case_table, substring_lengths
-from stochastok_cli.data.sources import open_source
+from stochastok_cli.data.recipes.langgame import Game
+from stochastok_cli.data.recipes.langgame_questions import case_table, substring_lengths
+from stochastok_cli.data.text_sources import open_source
 from stochastok_cli.data.word_list import read_words
 from stochastok_cli.evaluation.benchmarks import Benchmark, Question, load_benchmark
 from stochastok_cli.evaluation.multiple_choice import encode
 from stochastok_cli.evaluation.shared_prefix import question_log_likelihoods
-from stochastok_cli.model.transformer import Transformer
+from stochastok_cli.models.llama.model import Llama
 
 # Mean words of prefix and option, number of options; the deviation of a length is half of its mean.
 SHAPES = {"hellaswag": (40, 20, 4), "arc": (20, 4, 4), "mmlu": (70, 8, 4), "winograd": (0, 20, 2), "blimp": (0, 8, 2)}
@@ -103,7 +103,7 @@ def main():
     batch_tokens = args.batch_tokens or (65536 if args.device == "cuda" else 16384)
     vocabulary = load_vocabulary("gpt2")
     torch.manual_seed(0)
-    model = Transformer(ModelConfig()).to(args.device).eval()
+    model = Llama(ModelConfig()).to(args.device).eval()
     where = torch.cuda.get_device_name() if args.device == "cuda" else f"{args.threads} CPU threads"
     print(f"{args.questions} questions of each, {where}, torch {torch.__version__}, {batch_tokens} tokens a batch")
     print("benchmark        tokens/question   alone s  padded s    ours s  alone/ours  padded/ours   difference")

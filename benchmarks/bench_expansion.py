@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from stochastok_cli import StochasTok, load_vocabulary
-from stochastok_cli.data.expanded import make_expanded
+from stochastok_cli.data.expand import expand_corpus
 from stochastok_cli.data.memmap import Corpus
-from stochastok_cli.data.sources import open_source
-from stochastok_cli.tokens.expansion import METHODS
-from stochastok_cli.tokens.segmentations import segmentation_lattice
-from stochastok_cli.tokens.splits import split_table
+from stochastok_cli.data.text_sources import open_source
+from stochastok_cli.tokenization.expansion import METHODS
+from stochastok_cli.tokenization.segmentation_lattice import segmentation_lattice
+from stochastok_cli.tokenization.split_table import split_table
 
 
 def seconds(function, repeat=3):
@@ -85,7 +85,7 @@ def to_files(ids):
         print(f"\n{tokens / 1e6:.0f} M tokens to finished files, two threads")
         for method in METHODS:
             start = time.perf_counter()
-            make_expanded(Corpus(corpus), p=0.1, method=method, threads=2)
+            expand_corpus(Corpus(corpus), p=0.1, method=method, threads=2)
             print(f"{method:16} {tokens / (time.perf_counter() - start) / 1e6:8.1f} M tokens/s")
 
 

@@ -10,7 +10,7 @@ if sys.argv[1:] in (["-h"], ["--help"]):
 start = time.perf_counter()  # before the package is imported, which a user waits for, too
 
 from stochastok_cli import load_vocabulary  # noqa: E402
-from stochastok_cli.data.langgame import make_langgame  # noqa: E402
+from stochastok_cli.data.recipes.langgame import make_langgame  # noqa: E402
 
 questions = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
 with tempfile.TemporaryDirectory() as folder:

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from stochastok_cli.config import ModelConfig, config_from_dict
-from stochastok_cli.model.attention import rotary_table
-from stochastok_cli.model.transformer import NORM_EPS, Transformer
+from stochastok_cli.models.llama.attention import rotary_table
+from stochastok_cli.models.llama.model import NORM_EPS, Llama
 
 WINDOWS, LENGTH, DROPOUT, RATE = 480, 512, 0.1, 1e-4
 BETAS, EPS, DECAY, CLIP = (0.9, 0.95), 1e-8, 0.1, 1.0
@@ -94,19 +94,19 @@ def report(name: str, measured: tuple[float, float, float], dense: bool = True) 
 
 def ours(kernels: str, *, packed: bool = False, fp8: bool = False, micro_batches: int = 8) -> Callable[[], Tensor]:
     """What `stochastok train` does in an iteration, but for the drawing of windows."""
-    from stochastok_cli.training.distributed import World
-    from stochastok_cli.training.feed import DeviceBatch
+    from stochastok_cli.training.distributed import DistributedContext
+    from stochastok_cli.training.prefetch import DeviceBatch
     from stochastok_cli.training.step import TrainingStep
 
     tree = {"general": {"kernels": kernels}, "trainer": {"training": {"fp8_logits": fp8}}}
     config = config_from_dict(tree, "this benchmark")
     torch.manual_seed(0)
-    step = TrainingStep(Transformer(config.model, DROPOUT).cuda(), config, World(0, 1, torch.device("cuda", 0)))
+    step = TrainingStep(Llama(config.model, DROPOUT).cuda(), config, DistributedContext(0, 1, torch.device("cuda", 0)))
     rows = WINDOWS // micro_batches
     ids = zipf_ids(WINDOWS, LENGTH + 1).split(rows)
     if packed:
-        first_visible, token_weights = instruction_data()
-        visible, weights = first_visible.split(rows), token_weights.split(rows)
+        segment_start, token_weights = instruction_data()
+        visible, weights = segment_start.split(rows), token_weights.split(rows)
     else:
         visible, weights = [None] * len(ids), [torch.full((rows, LENGTH), 1 / LENGTH, device="cuda")] * len(ids)
     batches = [DeviceBatch(i, v, w, int((w != 0).sum())) for i, v, w in zip(ids, visible, weights, strict=True)]

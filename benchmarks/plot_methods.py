@@ -11,9 +11,9 @@ import matplotlib
 import numpy as np
 
 from stochastok_cli import StochasTok, load_vocabulary
-from stochastok_cli.data.sources import open_source
-from stochastok_cli.tokens.diversity import match_growth
-from stochastok_cli.tokens.expansion import METHODS
+from stochastok_cli.data.text_sources import open_source
+from stochastok_cli.tokenization.expansion import METHODS
+from stochastok_cli.tokenization.statistics import match_growth
 
 matplotlib.use("Agg")
 from matplotlib import pyplot

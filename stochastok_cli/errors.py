@@ -30,7 +30,7 @@ class StoppedBySignal(Exception):
     """Training was asked to stop, finished its iteration and saved a checkpoint (exit code 75)."""
 
 
-def nearest(word: str, candidates: "list[str] | tuple[str, ...]") -> str:
+def did_you_mean(word: str, candidates: "list[str] | tuple[str, ...]") -> str:
     """`"; did you mean 'x'?"` for the candidate most like `word`, or nothing if none is close."""
     import difflib
 

@@ -13,7 +13,7 @@ from stochastok_cli.cli.app import subcommand
 from stochastok_cli.errors import UserError
 
 if TYPE_CHECKING:
-    from stochastok_cli.evaluation.causal_model import Where
+    from stochastok_cli.models.huggingface import ModelSource
 
 
 class EvaluatorName(StrEnum):
@@ -82,7 +82,7 @@ def eval(
     by_kind: Annotated[
         bool, typer.Option("--by-kind", help="Also the accuracy on each kind of question (LangGame, CUTE).")
     ] = False,
-    leakage: Annotated[
+    contamination_of: Annotated[
         bool,
         typer.Option(
             "--leakage", help="Also which questions stand in the data trained on, and accuracy on the others."
@@ -143,17 +143,19 @@ def eval(
     Brackets hold 95% intervals: by bootstrap over the questions, with --aggregate Student's over the runs.
     """
     from stochastok_cli.config import EvaluatorConfig
-    from stochastok_cli.evaluation import Evaluator, Extras, counts, examine, load_evaluators
+    from stochastok_cli.evaluation import Evaluator, Extras, counts, evaluate_models, load_evaluators
     from stochastok_cli.evaluation.alignment import DEFAULT, completions
-    from stochastok_cli.evaluation.causal_model import open_model
-    from stochastok_cli.evaluation.tokenization import parse_tokenization
+    from stochastok_cli.evaluation.robustness import parse_tokenization
+    from stochastok_cli.models.huggingface import open_model
     from stochastok_cli.report.tables import Row, metric_tables, row_json
-    from stochastok_cli.tokens.vocabulary import load_vocabulary
+    from stochastok_cli.tokenization.vocabulary import load_vocabulary
     from stochastok_cli.training.checkpoints import iteration_of
 
     names = tuple(name.strip() for name in benchmarks.split(",") if name.strip())
     _require_fitting(evaluator, names)
-    _require_asked_for(evaluator, EvaluatorName.MCQ, by_kind=by_kind, leakage=leakage, adversarial=adversarial)
+    _require_asked_for(
+        evaluator, EvaluatorName.MCQ, by_kind=by_kind, contamination_of=contamination_of, adversarial=adversarial
+    )
     _require_asked_for(evaluator, EvaluatorName.ALIGNMENT, words=words, prompt=prompt)
     if prompt == "":
         raise UserError("--prompt is empty")
@@ -167,11 +169,11 @@ def eval(
         tokenization = f"{DEFAULT.method}:{DEFAULT.p}"
     if samples is not None and tokenization is None:
         raise UserError("--samples says nothing without --tokenization", fix="drop it, or name a METHOD:P")
-    recut = parse_tokenization(tokenization, samples or DEFAULT.samples) if tokenization is not None else None
-    if recut and evaluator is EvaluatorName.MATH_GENERATION:
+    retokenize = parse_tokenization(tokenization, samples or DEFAULT.samples) if tokenization is not None else None
+    if retokenize and evaluator is EvaluatorName.MATH_GENERATION:
         raise UserError("math_generation asks in every tokenization anyway", fix="drop --tokenization")
     config = EvaluatorConfig(evaluator.value, num_samples, names)
-    extras = Extras(by_kind, leakage, recut, adversarial, words)
+    extras = Extras(by_kind, contamination_of, retokenize, adversarial, words)
     chosen = _torch_device(device)
     places = [_locate(name, checkpoint_dir) for name in checkpoints]
     folders = [Path(place.name) for place in places]
@@ -181,13 +183,13 @@ def eval(
     for place, folder in zip(places, folders, strict=True):
         vocabulary, window = load_vocabulary(place.folder), place.context_window
         key = (vocabulary.fingerprint, window)
-        with progress.progress_bar() as tell:
+        with progress.progress_bar() as emit:
             if key not in loaded:
                 loaded[key] = load_evaluators(
-                    [config], data_dir, vocabulary, window, batch_tokens=batch_tokens, extras=extras, progress=tell
+                    [config], data_dir, vocabulary, window, batch_tokens=batch_tokens, extras=extras, progress=emit
                 )
             model = open_model(place, vocabulary, chosen)
-            found = examine(model, loaded[key], progress=tell)
+            found = evaluate_models(model, loaded[key], progress=emit)
         _note_truncated(found.metrics)
         rows.append(
             Row(
@@ -204,7 +206,7 @@ def eval(
         if as_json:
             print(json.dumps(row_json(rows[-1])), flush=True)
         if prompt is not None:
-            said.append(completions(model, vocabulary, prompt, recut or DEFAULT))
+            said.append(completions(model, vocabulary, prompt, retokenize or DEFAULT))
     if not as_json:
         output.show(metric_tables(rows))
     for row, entries in zip(rows, said, strict=False):
@@ -218,10 +220,10 @@ def eval(
         output.write(report, rows, folders, comparisons)
 
 
-def _locate(name: str, checkpoint_dir: Path) -> "Where":
+def _locate(name: str, checkpoint_dir: Path) -> "ModelSource":
     """A folder, a run under `checkpoint_dir`, or where there is neither the id of a model on the Hub."""
     from stochastok_cli import hub
-    from stochastok_cli.evaluation.causal_model import locate
+    from stochastok_cli.models.huggingface import locate
     from stochastok_cli.training.checkpoints import require_intact, resolve_checkpoint
 
     try:
@@ -229,7 +231,7 @@ def _locate(name: str, checkpoint_dir: Path) -> "Where":
         require_intact(checkpoint, to_go_on=False, fix="name another checkpoint of the run")
         return locate(name, checkpoint)
     except UserError:
-        if Path(name).is_dir() or (checkpoint_dir / name).is_dir() or "/" not in name or not hub.looks_like_repo(name):
+        if Path(name).is_dir() or (checkpoint_dir / name).is_dir() or "/" not in name or not hub.is_repo_id(name):
             raise
     return locate(name, None)
 

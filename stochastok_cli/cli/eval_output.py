@@ -39,10 +39,10 @@ def show_completions(row: "Row", prompt: str, entries: list[dict[str, Any]], as_
 
 def write(report: Path, rows: "list[Row]", folders: list[Path], comparisons: list[dict[str, Any]]) -> None:
     """The report, with the records of the runs that the checkpoints are of."""
-    from stochastok_cli.report.documents import write_report
-    from stochastok_cli.storage import command_line
+    from stochastok_cli.artifacts import command_line
+    from stochastok_cli.report.html import write_report
     from stochastok_cli.training.events import read_metrics
-    from stochastok_cli.training.run_folder import METRICS
+    from stochastok_cli.training.run_dir import METRICS
 
     runs = {}
     for row, folder in zip(rows, folders, strict=True):

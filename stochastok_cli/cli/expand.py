@@ -91,27 +91,27 @@ def expand(
         raise UserError("--match-growth goes with --report", fix="add it, then expand with the p that it finds")
     if name is None:
         raise UserError("nothing to expand", fix='name a folder under data_as_memmaps, or give --text "…"')
-    from stochastok_cli.data.expanded import expanded_name, make_expanded
-    from stochastok_cli.data.memmap import Corpus, memmap_root
+    from stochastok_cli.data.expand import expand_corpus, expanded_name
+    from stochastok_cli.data.memmap import Corpus, memmap_dir
 
     if report:
-        _report(Corpus(memmap_root(data_dir) / name, tokenizer), expand_prop, method, match_growth, how, as_json)
+        _report(Corpus(memmap_dir(data_dir) / name, tokenizer), expand_prop, method, match_growth, how, as_json)
         return
     if pull:
         folder = out_name or expanded_name(name, method, expand_prop)
         made = options.pull(folder, None, None, data_dir, repo, hf_username, tokenizer, force)
         progress.note(options.summary(made))
     else:
-        corpus = Corpus(memmap_root(data_dir) / name, tokenizer)
-        with progress.progress_bar() as tell:
-            made = make_expanded(
+        corpus = Corpus(memmap_dir(data_dir) / name, tokenizer)
+        with progress.progress_bar() as emit:
+            made = expand_corpus(
                 corpus,
                 p=expand_prop,
                 method=method,
                 out_name=out_name,
                 threads=num_proc,
                 force=force,
-                progress=tell,
+                progress=emit,
                 **how,
             )
         growth = made.manifest["splits"]["train"]["tokens"] / max(corpus.num_tokens["train"], 1)
@@ -122,7 +122,7 @@ def expand(
 
 
 def _methods(named: str) -> list[str]:
-    from stochastok_cli.tokens.expansion import METHODS
+    from stochastok_cli.tokenization.expansion import METHODS
 
     return [*METHODS] if named == "all" else [part.strip() for part in named.split(",")]
 
@@ -134,8 +134,8 @@ def _show(text: str, tokenizer: str, p: float, method: str, samples: int, how: d
     from rich.console import Console
     from rich.text import Text
 
-    from stochastok_cli.tokens.expansion import StochasTok
-    from stochastok_cli.tokens.vocabulary import load_vocabulary
+    from stochastok_cli.tokenization.expansion import StochasTok
+    from stochastok_cli.tokenization.vocabulary import load_vocabulary
 
     vocabulary = load_vocabulary(tokenizer)
     expansions = [StochasTok(vocabulary, p=p, method=name, **how) for name in _methods(method)]
@@ -165,8 +165,8 @@ def _report(corpus: "Corpus", p: float, method: str, growth: float | None, how: 
     import json
 
     from stochastok_cli.data.memmap import document_batches
-    from stochastok_cli.tokens.diversity import COMMON_WORDS, diversity, match_growth
-    from stochastok_cli.tokens.expansion import StochasTok
+    from stochastok_cli.tokenization.expansion import StochasTok
+    from stochastok_cli.tokenization.statistics import COMMON_WORDS, diversity, match_growth
 
     _, stop, lengths = next(document_batches(corpus.ids("train"), corpus.end_of_text, _SAMPLE_TOKENS), (0, 0, None))
     if lengths is None:

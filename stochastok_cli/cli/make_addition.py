@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
+from stochastok_cli.artifacts import Artifact
 from stochastok_cli.cli import options, progress
 from stochastok_cli.cli.app import subcommand
-from stochastok_cli.storage import Made
 
 
 @subcommand
@@ -40,9 +40,9 @@ def make_addition(
     Prints that path; for training, each tokenization is in <data-dir>/data_as_memmaps/multi_digit_addition_<form>.
     What exists already, made with the same options, is left alone.
     """
-    from stochastok_cli.data import addition
-    from stochastok_cli.data.shared_folders import ADDITION
-    from stochastok_cli.tokens.vocabulary import load_vocabulary
+    from stochastok_cli.data.recipes import addition
+    from stochastok_cli.data.recipes.hub import ADDITION
+    from stochastok_cli.tokenization.vocabulary import load_vocabulary
 
     if pull:
         made = options.pull_shared(ADDITION, data_dir, repo, hf_username, force)
@@ -64,13 +64,13 @@ def make_addition(
     options.print_result(made, as_json)
 
 
-def _show(made: Made, data_dir: Path) -> None:
-    from stochastok_cli.data import addition
-    from stochastok_cli.data.memmap import Corpus, memmap_root
+def _show(made: Artifact, data_dir: Path) -> None:
+    from stochastok_cli.data.memmap import Corpus, memmap_dir
+    from stochastok_cli.data.recipes import addition
 
     progress.note(options.summary(made))
     for form in made.manifest["options"]["forms"]:
-        corpus = Corpus(memmap_root(data_dir) / f"{addition.NAME}_{form}")
+        corpus = Corpus(memmap_dir(data_dir) / f"{addition.NAME}_{form}")
         example = corpus.vocabulary.decode(corpus.ids("train")[:30].tolist()).split("$")[1]  # the first pair
         splits = ", ".join(f"{split} {tokens:,} tokens" for split, tokens in corpus.num_tokens.items())
         progress.note(f"{corpus.name}: {splits}, for example ${example}")

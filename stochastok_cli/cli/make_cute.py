@@ -34,9 +34,9 @@ def make_cute(
     Prints that path; the questions as text are in <data-dir>/data_as_datasets/cute. The benchmark's own test
     questions, `eval --benchmarks cute`, are not used. What exists already, made with the same options, is left alone.
     """
-    from stochastok_cli.data import cute
-    from stochastok_cli.data.instruction_rows import InstructionRows
-    from stochastok_cli.tokens.vocabulary import load_vocabulary
+    from stochastok_cli.data.recipes import cute
+    from stochastok_cli.data.sft_dataset import SFTDataset
+    from stochastok_cli.tokenization.vocabulary import load_vocabulary
 
     vocabulary = load_vocabulary(tokenizer)
     with progress.progress_bar() as report:
@@ -51,7 +51,7 @@ def make_cute(
             force=force,
             progress=report,
         )
-    rows = InstructionRows(made.path)
+    rows = SFTDataset(made.path)
     example, width = rows.rows("train")[0], rows.rows("train").shape[1]
     progress.note(f"{options.summary(made)}, the longest row {width} ids")
     progress.note(f"for example: {vocabulary.decode(example[: rows.offsets('train')[0, 2]].tolist())}")

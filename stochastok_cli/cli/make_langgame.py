@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
+from stochastok_cli.artifacts import Artifact
 from stochastok_cli.cli import options, progress
 from stochastok_cli.cli.app import subcommand
-from stochastok_cli.storage import Made
 
 
 @subcommand
@@ -58,9 +58,9 @@ def make_langgame(
     Prints that path; the questions as text are in <data-dir>/data_as_datasets/langgame. What exists already, made with
     the same options, is left alone.
     """
-    from stochastok_cli.data import langgame
-    from stochastok_cli.data.shared_folders import LANGGAME
-    from stochastok_cli.tokens.vocabulary import load_vocabulary
+    from stochastok_cli.data.recipes import langgame
+    from stochastok_cli.data.recipes.hub import LANGGAME
+    from stochastok_cli.tokenization.vocabulary import load_vocabulary
 
     if pull:
         made = options.pull_shared(LANGGAME, data_dir, repo, hf_username, force)
@@ -88,10 +88,10 @@ def make_langgame(
     options.print_result(made, as_json)
 
 
-def _show(made: Made) -> None:
-    from stochastok_cli.data.instruction_rows import InstructionRows
+def _show(made: Artifact) -> None:
+    from stochastok_cli.data.sft_dataset import SFTDataset
 
-    rows = InstructionRows(made.path)
+    rows = SFTDataset(made.path)
     example, width = rows.rows("train")[0], rows.rows("train").shape[1]
     progress.note(f"{options.summary(made)}, the longest row {width} ids")
     text = rows.vocabulary.decode(example[: rows.offsets("train")[0, 2]].tolist())

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stochastok_cli.artifacts import Artifact, command_line
 from stochastok_cli.cli import progress
 from stochastok_cli.errors import UserError
-from stochastok_cli.storage import Made, command_line
 
 if TYPE_CHECKING:
-    from stochastok_cli.data.shared_folders import Shared
-    from stochastok_cli.hub import Pushed
+    from stochastok_cli.data.recipes.hub import Shared
+    from stochastok_cli.hub import PushResult
 
 DataDir = Annotated[Path, typer.Option("--data-dir", help="Folder under which all data lie.")]
 Tokenizer = Annotated[
@@ -51,18 +51,18 @@ def pull(
     username: str | None,
     tokenizer: str | None,
     force: bool,
-) -> Made:
+) -> Artifact:
     """What `--pull` does, for `tokenize` and for `expand`."""
-    from stochastok_cli.data.exchange import candidate_places, pull_corpus
+    from stochastok_cli.data.hub_datasets import candidate_places, pull_corpus
 
     places = candidate_places(source, subset, repo, username, folder)
     with progress.progress_bar() as report:
         return pull_corpus(places, folder, data_dir, tokenizer=tokenizer, force=force, progress=report)
 
 
-def pull_shared(what: "Shared", data_dir: Path, repo: str | None, username: str | None, force: bool) -> Made:
+def pull_shared(what: "Shared", data_dir: Path, repo: str | None, username: str | None, force: bool) -> Artifact:
     """What `--pull` does, for `make-langgame` and for `make-addition`."""
-    from stochastok_cli.data.shared_folders import pull_shared
+    from stochastok_cli.data.recipes.hub import pull_shared
 
     if repo is None and username is None:
         raise UserError("--pull needs to know where from", fix="give --repo OWNER/NAME or --hf-username")
@@ -72,46 +72,46 @@ def pull_shared(what: "Shared", data_dir: Path, repo: str | None, username: str 
 
 def push_shared(what: "Shared", data_dir: Path, repo: str | None, username: str | None, private: bool) -> None:
     """What `--push` does, for `make-langgame` and for `make-addition`."""
-    from stochastok_cli.data import shared_folders
+    from stochastok_cli.data.recipes import hub
 
     with progress.progress_bar() as report:
-        pushed = shared_folders.push_shared(
-            what, data_dir, repo=repo, username=username, private=private, again=command_line(), progress=report
+        pushed = hub.push_shared(
+            what, data_dir, repo=repo, username=username, private=private, retry_command=command_line(), progress=report
         )
     tell_pushed(pushed)
 
 
 def push_corpus(folder: Path, repo: str | None, username: str | None, private: bool) -> None:
     """What `--push` does, for `tokenize` and for `expand`."""
-    from stochastok_cli.data import exchange
+    from stochastok_cli.data import hub_datasets
 
     with progress.progress_bar() as report:
-        pushed = exchange.push_corpus(
-            folder, repo=repo, username=username, private=private, again=command_line(), progress=report
+        pushed = hub_datasets.push_corpus(
+            folder, repo=repo, username=username, private=private, retry_command=command_line(), progress=report
         )
     tell_pushed(pushed)
 
 
-def tell_pushed(pushed: "Pushed") -> None:
+def tell_pushed(pushed: "PushResult") -> None:
     progress.note(f"pushed to {pushed.url} (commit {pushed.revision[:12]})")
 
 
-def print_result(made: Made, as_json: bool, **more: Any) -> None:
+def print_result(made: Artifact, as_json: bool, **more: Any) -> None:
     """A maker's whole stdout: the path of the finished folder, or one JSON object."""
     if as_json:
         keys = ("kind", "splits", "tokenizer", "options")
         entries = {key: made.manifest[key] for key in keys if key in made.manifest}
-        print(json.dumps({"path": str(made.path), "made": made.fresh, **entries, **more}))
+        print(json.dumps({"path": str(made.path), "made": made.created, **entries, **more}))
     else:
         print(made.path)
 
 
-def summary(made: Made) -> str:
+def summary(made: Artifact) -> str:
     """One line for people: what was made, or that it was there already."""
     counts = ", ".join(
         f"{split} {entry['documents']:,} documents, {entry['tokens']:,} tokens"
         for split, entry in made.manifest.get("splits", {}).items()
         if "tokens" in entry
     )
-    state = "made" if made.fresh else "already there, made with the same options; left alone:"
+    state = "made" if made.created else "already there, made with the same options; left alone:"
     return f"{state} {made.path.name}: {counts}" if counts else f"{state} {made.path}"

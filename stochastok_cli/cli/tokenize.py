@@ -53,9 +53,9 @@ def tokenize(
 
     Prints the path of the finished folder. One that exists already, made with the same options, is left alone.
     """
-    from stochastok_cli.data.sources import open_source
-    from stochastok_cli.data.tokenized import make_tokenized, tokenized_name
-    from stochastok_cli.tokens.vocabulary import load_vocabulary
+    from stochastok_cli.data.text_sources import open_source
+    from stochastok_cli.data.tokenize import tokenize_corpus, tokenized_name
+    from stochastok_cli.tokenization.vocabulary import load_vocabulary
 
     if errors not in ("strict", "replace"):
         raise UserError(f"--errors {errors!r} is not known", fix="give strict or replace")
@@ -66,7 +66,7 @@ def tokenize(
         vocabulary = load_vocabulary(tokenizer or "gpt2")
         text = open_source(source, text_column, errors=errors, subset=subset, split=split)
         with progress.progress_bar() as report:
-            made = make_tokenized(
+            made = tokenize_corpus(
                 text,
                 vocabulary,
                 data_dir,

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stochastok_cli.artifacts import command_line
 from stochastok_cli.cli import options, progress
 from stochastok_cli.cli.app import subcommand
 from stochastok_cli.errors import UserError
-from stochastok_cli.storage import command_line
 
 if TYPE_CHECKING:
     from stochastok_cli.config import Config
@@ -91,11 +91,11 @@ def train(
     # Read when torch is loaded: threads that wait by spinning make a busy CPU many times slower than sleeping ones do.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from stochastok_cli.config import load_config
-    from stochastok_cli.hub import looks_like_repo
+    from stochastok_cli.hub import is_repo_id
     from stochastok_cli.training import launch
-    from stochastok_cli.training.distributed import leads
+    from stochastok_cli.training.distributed import is_main_rank
 
-    if repo is not None and not looks_like_repo(repo):
+    if repo is not None and not is_repo_id(repo):
         raise UserError(f"--repo {repo!r} can't be a repository on the Hub", fix="OWNER/NAME")
     configuration = load_config(config, overrides or [])
     if data_dir is not None:
@@ -113,24 +113,24 @@ def train(
 
     from stochastok_cli.training.train import train
 
-    progress.quiet = progress.quiet or not leads()
+    progress.quiet = progress.quiet or not is_main_rank()
     with launch.exit_code_left():
         with console() as show:
             trained = train(configuration, run_name=run_name, force=force, listeners=[show])
-        if not trained.fresh:
+        if not trained.created:
             progress.note(f"{trained.folder} is complete; left alone")
-        if push and leads():
+        if push and is_main_rank():
             command = ["stochastok", "train", "--config", config, *(["--run-name", run_name] if run_name else [])]
             command += overrides or []
             _push(trained, configuration.trainer.dataset.name, shlex.join(command), repo, hf_username, private)
-    if leads():
+    if is_main_rank():
         print(_as_json(trained) if as_json else trained.folder, flush=True)
 
 
 def _push(
     trained: "Trained", dataset: str, command: str, repo: str | None, username: str | None, private: bool
 ) -> None:
-    from stochastok_cli.training.publish import push_run
+    from stochastok_cli.training.upload import push_run
 
     with progress.progress_bar() as report:
         pushed = push_run(
@@ -141,7 +141,7 @@ def _push(
             repo=repo,
             username=username,
             private=private,
-            again=command_line(),
+            retry_command=command_line(),
             progress=report,
         )
     options.tell_pushed(pushed)
@@ -149,10 +149,10 @@ def _push(
 
 def _plan(config: "Config", run_name: str | None, force: bool, as_json: bool) -> None:
     from stochastok_cli.cli.plan_output import nothing_left_json, plan_json, plan_table
-    from stochastok_cli.training.distributed import leads
+    from stochastok_cli.training.distributed import is_main_rank
     from stochastok_cli.training.plan import plan
 
-    progress.quiet = progress.quiet or not leads()
+    progress.quiet = progress.quiet or not is_main_rank()
     progress.note("measuring a few iterations and a part of an evaluation")
     planned = plan(config, run_name=run_name, force=force)
     if isinstance(planned, Path):
@@ -160,7 +160,7 @@ def _plan(config: "Config", run_name: str | None, force: bool, as_json: bool) ->
         result = nothing_left_json(planned) if as_json else str(planned)
     else:
         result = plan_json(planned) if as_json else plan_table(planned)
-    if leads():
+    if is_main_rank():
         print(result, flush=True)
 
 
@@ -170,7 +170,7 @@ def _as_json(trained: "Trained") -> str:
             "path": str(trained.folder),
             "checkpoint": str(trained.checkpoint),
             "iteration": trained.iteration,
-            "made": trained.fresh,
+            "made": trained.created,
             "metrics": trained.metrics,
         }
     )

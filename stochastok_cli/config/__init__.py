@@ -4,8 +4,8 @@ Every problem of a configuration is reported at once, each with the key, where i
 key. Nothing here touches the disk beyond reading the YAML file.
 """
 
-from stochastok_cli.config.reading import config_from_dict, find_config, load_config, read_yaml
-from stochastok_cli.config.sections import (
+from stochastok_cli.config.loader import config_from_dict, find_config, load_config, read_yaml
+from stochastok_cli.config.schema import (
     AttentionConfig,
     Config,
     CoreModelConfig,

@@ -13,19 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from stochastok_cli.errors import FAILED, UserError, nearest
-from stochastok_cli.storage import damage, folder_fingerprint, read_manifest
-from stochastok_cli.tokens.vocabulary import Vocabulary, load_vocabulary
+from stochastok_cli.artifacts import content_fingerprint, find_damage, read_manifest
+from stochastok_cli.errors import FAILED, UserError, did_you_mean
+from stochastok_cli.tokenization.vocabulary import Vocabulary, load_vocabulary
 
 SPLITS = ("train", "val")
 
 
-def memmap_root(data_dir: Path) -> Path:
+def memmap_dir(data_dir: Path) -> Path:
     """Where the `.bin` folders of a data directory lie."""
     return data_dir / "data_as_memmaps"
 
 
-def dataset_root(data_dir: Path) -> Path:
+def dataset_dir(data_dir: Path) -> Path:
     """Where the saved `datasets.DatasetDict`s of a data directory lie."""
     return data_dir / "data_as_datasets"
 
@@ -45,7 +45,7 @@ def vocabulary_of(what: Path | str, manifest: dict[str, Any] | None, tokenizer: 
     return vocabulary
 
 
-class BinFolder:
+class MemmapDataset:
     """A folder of `.bin` files with or without a manifest: its vocabulary, type of ids and fingerprint.
 
     Raises UserError (exit code 2) if there is no such folder, (exit code 1) if a file was cut short.
@@ -55,14 +55,14 @@ class BinFolder:
         if not folder.is_dir():
             siblings = [f.name for f in folder.parent.glob("*") if f.is_dir() and not f.name.startswith(".")]
             raise UserError(
-                f"there is no dataset {folder.name!r} in {folder.parent}{nearest(folder.name, siblings)}",
+                f"there is no dataset {folder.name!r} in {folder.parent}{did_you_mean(folder.name, siblings)}",
                 fix="make it first (stochastok tokenize, expand, make-langgame or make-addition), or give --data-dir",
             )
         self.path = folder
         self.name = folder.name
         self.manifest = read_manifest(folder)
         self._tokenizer = tokenizer
-        damaged = damage(folder, self.manifest or {})
+        damaged = find_damage(folder, self.manifest or {})
         if damaged:
             raise UserError(damaged, fix="make the folder again", exit_code=FAILED)
 
@@ -88,7 +88,7 @@ class BinFolder:
     def fingerprint(self) -> str:
         """A name for the content. Where there is no manifest, from sizes and the first and last bytes of the files."""
         if self.manifest:
-            return folder_fingerprint(self.manifest)
+            return content_fingerprint(self.manifest)
         digest = hashlib.sha256()
         for file in sorted(self.path.glob("*.bin")):
             content = np.memmap(file, np.uint8, "r") if file.stat().st_size else np.empty(0, np.uint8)
@@ -108,7 +108,7 @@ class BinFolder:
         return np.memmap(file, dtype, "r") if size else np.empty(0, dtype)
 
 
-class Corpus(BinFolder):
+class Corpus(MemmapDataset):
     """A flat corpus: `ids("train")` and `ids("val")` are one-dimensional memmaps."""
 
     def ids(self, split: str) -> np.ndarray:
@@ -145,7 +145,7 @@ def document_batches(ids: np.ndarray, end_of_text: int, batch_tokens: int) -> It
 def corpus_manifest(
     kind: str, vocabulary: Vocabulary, splits: dict[str, dict[str, int]], made_from: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """What `storage.make_folder` wants to know of a folder of ids: the entries common to all kinds."""
+    """What `storage.create_artifact` wants to know of a folder of ids: the entries common to all kinds."""
     return {
         "kind": kind,
         "tokenizer": vocabulary.describe(),

@@ -6,16 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
-from stochastok_cli.data.addition import NAME
-from stochastok_cli.data.memmap import SPLITS, dataset_root
+from stochastok_cli.artifacts import read_manifest
+from stochastok_cli.data.memmap import SPLITS, dataset_dir
+from stochastok_cli.data.recipes.addition import NAME
 from stochastok_cli.errors import UserError
-from stochastok_cli.evaluation.findings import Findings
-from stochastok_cli.evaluation.likelihood import log_likelihoods
-from stochastok_cli.evaluation.rows import read_path, require_columns
-from stochastok_cli.model.generation import greedy
-from stochastok_cli.model.transformer import Transformer
-from stochastok_cli.storage import Progress, read_manifest, silent
-from stochastok_cli.tokens.vocabulary import Vocabulary
+from stochastok_cli.evaluation.findings import EvalResult
+from stochastok_cli.evaluation.generation import greedy
+from stochastok_cli.evaluation.question_files import read_path, require_columns
+from stochastok_cli.evaluation.scoring import log_likelihoods
+from stochastok_cli.models.llama.model import Llama
+from stochastok_cli.progress import ProgressCallback, no_progress
+from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 FORMS = ("base", "stochastok", "character", "bpe_dropout")
 SHUFFLE_SEED = 42  # the reference's, so that it asks the same rows
@@ -43,7 +44,7 @@ def load_addition(data_dir: Path, vocabulary: Vocabulary, num_samples: int | Non
 
     Raises UserError if there are no such data, or if they are of another vocabulary.
     """
-    folder = dataset_root(data_dir) / NAME
+    folder = dataset_dir(data_dir) / NAME
     if not folder.is_dir():
         raise UserError(f"there is no {folder}", fix="run stochastok make-addition first, or give --data-dir")
     manifest = read_manifest(folder)
@@ -83,8 +84,8 @@ def _require_spelling(
 
 
 def ask_addition(
-    model: Transformer, vocabulary: Vocabulary, asked: AdditionQuestions, *, progress: Progress = silent
-) -> Findings:
+    model: Llama, vocabulary: Vocabulary, asked: AdditionQuestions, *, progress: ProgressCallback = no_progress
+) -> EvalResult:
     """`math_generation/<split>/<form>/exact_match` and `…/answer_found`, shares of the questions.
 
     An answer is what the model says greedily after the prompt, up to `$`, to end-of-text or to the limit of tokens;
@@ -97,7 +98,7 @@ def ask_addition(
     progress(f"addition, {asked.split}, {asked.form}", len(texts), len(texts))
     pairs = list(zip(texts, asked.answers, strict=True))
     name = f"math_generation/{asked.split}/{asked.form}"
-    found = Findings()
+    found = EvalResult()
     found.add(f"{name}/exact_match", np.array([text == answer for text, answer in pairs]))
     found.add(f"{name}/answer_found", np.array([answer in text for text, answer in pairs]))
     return found

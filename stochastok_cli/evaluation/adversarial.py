@@ -10,16 +10,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from stochastok_cli.evaluation.findings import Findings
-from stochastok_cli.evaluation.likelihood import BATCH_TOKENS, Pair
+from stochastok_cli.evaluation.findings import EvalResult
 from stochastok_cli.evaluation.multiple_choice import EncodedBenchmark
+from stochastok_cli.evaluation.robustness import margins
+from stochastok_cli.evaluation.scoring import BATCH_TOKENS, Pair
 from stochastok_cli.evaluation.shared_prefix import question_log_likelihoods
-from stochastok_cli.evaluation.tokenization import margins
-from stochastok_cli.model.transformer import Transformer
-from stochastok_cli.randomness import stream
-from stochastok_cli.storage import Progress, silent
-from stochastok_cli.tokens.splits import SplitTable, split_table
-from stochastok_cli.tokens.vocabulary import Vocabulary
+from stochastok_cli.models.llama.model import Llama
+from stochastok_cli.progress import ProgressCallback, no_progress
+from stochastok_cli.random_streams import stream
+from stochastok_cli.tokenization.split_table import SplitTable, split_table
+from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 ROUND = 32
 """Candidates a round and question, drawn at random where there are more: one that tried all would spend the budget."""
@@ -45,14 +45,14 @@ class Attack:
 
 
 def ask_adversarially(
-    model: Transformer,
+    model: Llama,
     vocabulary: Vocabulary,
     encoded: EncodedBenchmark,
     budget: int,
     *,
     batch_tokens: int = BATCH_TOKENS,
-    progress: Progress = silent,
-) -> Findings:
+    progress: ProgressCallback = no_progress,
+) -> EvalResult:
     """A benchmark under attack, as `mcq/<benchmark>/adversarial/<metric>`; `budget` passes a question.
 
     accuracy: still right at the end; splits: mean number of splits where the attack succeeded; passes: mean number of
@@ -71,7 +71,7 @@ def ask_adversarially(
         spent = sum(budget - attack.left for attack in attacks if attack.left < budget - 1)
         progress(f"{encoded.name}, adversarial", min(spent, started_right * budget), started_right * budget)
     name = f"mcq/{encoded.name}/adversarial"
-    found = Findings()
+    found = EvalResult()
     found.add(f"{name}/accuracy", np.array([attack.lead > 0 for attack in attacks]))
     broken = [attack.splits for attack in attacks if attack.lead <= 0 and attack.splits]
     found.metrics[f"{name}/splits"] = float(np.mean(broken)) if broken else 0.0
@@ -79,10 +79,10 @@ def ask_adversarially(
     return found
 
 
-def _attacks(encoded: EncodedBenchmark, leads: np.ndarray, left: int, end_of_text: int) -> list[Attack]:
+def _attacks(encoded: EncodedBenchmark, is_main_rank: np.ndarray, left: int, end_of_text: int) -> list[Attack]:
     attacks = []
     ends = np.cumsum(encoded.num_options)
-    for end, n, lead in zip(ends.tolist(), encoded.num_options.tolist(), leads.tolist(), strict=True):
+    for end, n, lead in zip(ends.tolist(), encoded.num_options.tolist(), is_main_rank.tolist(), strict=True):
         question = encoded.pairs[end - n : end]
         prefix = [int(i) for i in question[0][0]]
         without = prefix == [end_of_text]
@@ -106,7 +106,7 @@ def _candidates(attack: Attack, table: SplitTable, window: int, round_: int, ind
     return [[*attack.prefix[:i], *pair, *attack.prefix[i + 1 :]] for i, pair in chosen]
 
 
-def _advance(model: Transformer, attacks: list[Attack], batch_tokens: int) -> None:
+def _advance(model: Llama, attacks: list[Attack], batch_tokens: int) -> None:
     """One round: scores all candidates together, and each search takes its best or ends."""
     pairs: list[Pair] = []
     num_options = []
@@ -114,12 +114,12 @@ def _advance(model: Transformer, attacks: list[Attack], batch_tokens: int) -> No
         for candidate in attack.candidates:
             pairs += [(candidate, option) for option in attack.options]
             num_options.append(len(attack.options))
-    leads = np.empty(0)
+    is_main_rank = np.empty(0)
     if pairs:
-        leads = margins(question_log_likelihoods(model, pairs, num_options, batch_tokens), num_options)
+        is_main_rank = margins(question_log_likelihoods(model, pairs, num_options, batch_tokens), num_options)
     start = 0
     for attack in attacks:
-        found = leads[start : start + len(attack.candidates)]
+        found = is_main_rank[start : start + len(attack.candidates)]
         start += len(attack.candidates)
         attack.left -= len(attack.candidates)
         if len(found) and found.min() < attack.lead:

@@ -15,15 +15,15 @@ from torch import nn
 
 from stochastok_cli.data.word_list import WordList
 from stochastok_cli.errors import UserError
-from stochastok_cli.evaluation.findings import Findings
-from stochastok_cli.evaluation.likelihood import BATCH_TOKENS, evaluation_mode, require_numbers
-from stochastok_cli.evaluation.tokenization import Tokenization
-from stochastok_cli.model.generation import greedy
-from stochastok_cli.model.transformer import Transformer
-from stochastok_cli.randomness import stream
-from stochastok_cli.storage import Progress, silent
-from stochastok_cli.tokens.expansion import StochasTok
-from stochastok_cli.tokens.vocabulary import Vocabulary
+from stochastok_cli.evaluation.findings import EvalResult
+from stochastok_cli.evaluation.generation import greedy
+from stochastok_cli.evaluation.robustness import Tokenization
+from stochastok_cli.evaluation.scoring import BATCH_TOKENS, evaluation_mode, require_numbers
+from stochastok_cli.models.llama.model import Llama
+from stochastok_cli.progress import ProgressCallback, no_progress
+from stochastok_cli.random_streams import stream
+from stochastok_cli.tokenization.expansion import StochasTok
+from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 DEFAULT = Tokenization("uniform", 1.0, 8)
 PCA_WORDS = 20
@@ -68,13 +68,13 @@ def cut_words(
 
 
 def alignment(
-    model: Transformer,
+    model: Llama,
     cut: CutWords,
     name: str,
     *,
     batch_tokens: int = BATCH_TOKENS,
-    progress: Progress = silent,
-) -> Findings:
+    progress: ProgressCallback = no_progress,
+) -> EvalResult:
     """By layer `alignment/<name>/layer_<i>/distance`, the mean Euclidean distance between two tokenizations of a word
     (over its pairs, then over the words), and `…/relative`, over the mean distance between two words: activations grow
     from layer to layer, and from model to model.
@@ -82,7 +82,7 @@ def alignment(
     Curves: `alignment/<name>` has the distances by layer, `alignment/<name>/pca` the first two principal components of
     the last layer's activations of the first PCA_WORDS words.
     """
-    if not isinstance(model, Transformer):
+    if not isinstance(model, Llama):
         require_plain_layers(model)
     sequences = [ids for ways in cut.tokenizations for ids in ways]
     states = last_activations(model, sequences, batch_tokens, progress=progress)
@@ -90,7 +90,7 @@ def alignment(
     ends = np.cumsum([len(ways) for ways in cut.tokenizations])
     by_word = np.split(states, ends[:-1])
     prefix = f"alignment/{name}"
-    found = Findings()
+    found = EvalResult()
     for layer in range(states.shape[1]):
         inside = np.array([_mean_distance(word[:, layer]) for word in by_word])
         found.add(f"{prefix}/layer_{layer + 1}/distance", inside)
@@ -105,7 +105,7 @@ def alignment(
 
 @torch.inference_mode()
 def last_activations(
-    model: Transformer, sequences: Sequence[Sequence[int]], batch_tokens: int, *, progress: Progress = silent
+    model: Llama, sequences: Sequence[Sequence[int]], batch_tokens: int, *, progress: ProgressCallback = no_progress
 ) -> np.ndarray:
     """The residual stream after each attention layer at the last id of each sequence, float32 `[sequences, L, D]`."""
     device = model.head_weight.device
@@ -126,7 +126,7 @@ def last_activations(
     return np.concatenate(parts)
 
 
-def after_attention(model: Transformer, ids: torch.Tensor) -> list[torch.Tensor]:
+def after_attention(model: Llama, ids: torch.Tensor) -> list[torch.Tensor]:
     """The residual stream `[B, T, D]` after each attention layer: a layer's input and what its attention adds to it.
 
     Raises UserError for a foreign model whose layers are made in another way.
@@ -149,7 +149,7 @@ def after_attention(model: Transformer, ids: torch.Tensor) -> list[torch.Tensor]
 
 
 @torch.inference_mode()
-def require_plain_layers(model: Transformer) -> None:
+def require_plain_layers(model: Llama) -> None:
     """Raises UserError unless each layer gives its input, plus what attention adds, plus what one more part adds.
 
     Else what `after_attention` takes for the residual stream is something else: some models add it inside their
@@ -212,9 +212,7 @@ def _principal_components(words: Sequence[str], by_word: Sequence[np.ndarray]) -
     return [{"x": float(row[0]), "y": float(row[1]), "word": word} for row, word in zip(plane, owners, strict=True)]
 
 
-def completions(
-    model: Transformer, vocabulary: Vocabulary, prompt: str, tokenization: Tokenization
-) -> list[dict[str, Any]]:
+def completions(model: Llama, vocabulary: Vocabulary, prompt: str, tokenization: Tokenization) -> list[dict[str, Any]]:
     """What the model says after a prompt cut in its canonical and in other ways (the paper's Figure 11), greedily:
     `{"tokens": [texts], "completion": text}`, the canonical first. Raises UserError for an empty prompt."""
     canonical = vocabulary.encode(prompt)

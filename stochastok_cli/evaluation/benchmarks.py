@@ -11,12 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stochastok_cli.data.cute_tasks import TASKS
-from stochastok_cli.data.memmap import dataset_root
-from stochastok_cli.errors import UserError, nearest
+from stochastok_cli.data.memmap import dataset_dir
+from stochastok_cli.data.recipes.cute_tasks import TASKS
+from stochastok_cli.errors import UserError, did_you_mean
 from stochastok_cli.evaluation.cute import COLUMNS, cute_question, read_cute
-from stochastok_cli.evaluation.rows import read_hub, read_path, require_columns
-from stochastok_cli.randomness import stream
+from stochastok_cli.evaluation.question_files import read_hub, read_path, require_columns
+from stochastok_cli.random_streams import stream
 
 if TYPE_CHECKING:
     import datasets
@@ -176,7 +176,8 @@ def load_benchmark(name: str, data_dir: Path, num_samples: int | None = None) ->
     name, _, path = name.partition("=")
     if name not in BENCHMARKS:
         raise UserError(
-            f"unknown benchmark {name!r}{nearest(name, list(BENCHMARKS))}", fix=f"there are: {', '.join(BENCHMARKS)}"
+            f"unknown benchmark {name!r}{did_you_mean(name, list(BENCHMARKS))}",
+            fix=f"there are: {', '.join(BENCHMARKS)}",
         )
     dataset, asked = _rows(name, Path(path).expanduser() if path else None, data_dir)
     order = stream(SAMPLE_SEED, f"questions/{name}").permutation(len(asked))
@@ -187,7 +188,7 @@ def load_benchmark(name: str, data_dir: Path, num_samples: int | None = None) ->
 def _rows(name: str, path: Path | None, data_dir: Path) -> "tuple[datasets.Dataset, range]":
     """A dataset and those of its rows that are the benchmark's."""
     source, what = BENCHMARKS[name], f"benchmark {name}"
-    made = dataset_root(data_dir) / (source.folder or name)
+    made = dataset_dir(data_dir) / (source.folder or name)
     if source.read is not None:
         dataset = source.read(what, path)
     elif path is not None or made.is_dir():

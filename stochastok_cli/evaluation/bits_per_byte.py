@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from stochastok_cli.data.memmap import Corpus, memmap_root
+from stochastok_cli.data.memmap import Corpus, memmap_dir
 from stochastok_cli.errors import UserError
-from stochastok_cli.evaluation.likelihood import BATCH_TOKENS, log_likelihoods
-from stochastok_cli.model.transformer import Transformer
-from stochastok_cli.storage import Progress, silent
-from stochastok_cli.tokens.vocabulary import Vocabulary
+from stochastok_cli.evaluation.scoring import BATCH_TOKENS, log_likelihoods
+from stochastok_cli.models.llama.model import Llama
+from stochastok_cli.progress import ProgressCallback, no_progress
+from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def load_validation_text(
 
     Raises UserError if the folder's vocabulary is another, or if there is no text in the split.
     """
-    corpus = Corpus(memmap_root(data_dir) / name)
+    corpus = Corpus(memmap_dir(data_dir) / name)
     recorded = corpus.manifest["tokenizer"] if corpus.manifest else corpus.vocabulary.describe()
     if recorded["fingerprint"] != vocabulary.fingerprint:
         raise UserError(
@@ -60,12 +60,12 @@ def count_bytes(ids: np.ndarray, vocabulary: Vocabulary) -> int:
 
 
 def bits_per_byte(
-    model: Transformer,
+    model: Llama,
     vocabulary: Vocabulary,
     text: ScoredText,
     *,
     batch_tokens: int = BATCH_TOKENS,
-    progress: Progress = silent,
+    progress: ProgressCallback = no_progress,
 ) -> dict[str, float]:
     """`bits_per_byte/<folder>`: the negative log2-likelihood of all ids over the number of bytes that they spell.
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stochastok_cli.data.cute_tasks import TASKS, options
+from stochastok_cli.data.recipes.cute_tasks import TASKS, options
 from stochastok_cli.data.word_list import read_words
-from stochastok_cli.evaluation.rows import read_hub, read_path, require_columns
-from stochastok_cli.randomness import stream
+from stochastok_cli.evaluation.question_files import read_hub, read_path, require_columns
+from stochastok_cli.random_streams import stream
 
 if TYPE_CHECKING:
     import datasets

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from stochastok_cli.config import EvaluatorConfig
-from stochastok_cli.data.instruction_rows import InstructionRows
-from stochastok_cli.data.memmap import memmap_root
+from stochastok_cli.data.memmap import memmap_dir
+from stochastok_cli.data.sft_dataset import SFTDataset
 from stochastok_cli.data.word_list import read_words
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.addition import ask_addition, load_addition
@@ -16,22 +16,22 @@ from stochastok_cli.evaluation.adversarial import ask_adversarially
 from stochastok_cli.evaluation.alignment import DEFAULT, alignment, cut_words
 from stochastok_cli.evaluation.benchmarks import BENCHMARKS, Benchmark, load_benchmark
 from stochastok_cli.evaluation.bits_per_byte import ScoredText, bits_per_byte, load_validation_text
-from stochastok_cli.evaluation.findings import Findings, merged
-from stochastok_cli.evaluation.leakage import Leakage, leakage
-from stochastok_cli.evaluation.likelihood import BATCH_TOKENS
+from stochastok_cli.evaluation.contamination import Contamination, contamination_of
+from stochastok_cli.evaluation.findings import EvalResult, merged
 from stochastok_cli.evaluation.marginal import marginal_bits_per_byte, require_known_probability
 from stochastok_cli.evaluation.multiple_choice import by_kind, encode, score
-from stochastok_cli.evaluation.tokenization import Tokenization, ask_recut
-from stochastok_cli.model.transformer import Transformer
-from stochastok_cli.storage import Progress, silent
-from stochastok_cli.tokens.expansion import StochasTok
-from stochastok_cli.tokens.vocabulary import Vocabulary
+from stochastok_cli.evaluation.robustness import Tokenization, evaluate_retokenized
+from stochastok_cli.evaluation.scoring import BATCH_TOKENS
+from stochastok_cli.models.llama.model import Llama
+from stochastok_cli.progress import ProgressCallback, no_progress
+from stochastok_cli.tokenization.expansion import StochasTok
+from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 
 class Measure(Protocol):
     """What is asked of a model. It leaves the model in the mode in which it came."""
 
-    def __call__(self, model: Transformer, *, progress: Progress) -> Findings: ...
+    def __call__(self, model: Llama, *, progress: ProgressCallback) -> EvalResult: ...
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Extras:
     """
 
     by_kind: bool = False
-    leakage: bool = False
+    contamination_of: bool = False
     tokenization: Tokenization | None = None
     adversarial: int | None = None
     words: Path | None = None
@@ -69,7 +69,7 @@ def load_evaluators(
     *,
     batch_tokens: int = BATCH_TOKENS,
     extras: Extras = Extras(),
-    progress: Progress = silent,
+    progress: ProgressCallback = no_progress,
 ) -> list[Evaluator]:
     """Loads and checks everything that the evaluators need, for models of this vocabulary and context window.
 
@@ -88,12 +88,16 @@ def load_evaluators(
     return [evaluator for config in configs for evaluator in loaders[config.evaluator](config, data_dir, vocabulary)]
 
 
-def evaluate(model: Transformer, evaluators: Sequence[Evaluator], *, progress: Progress = silent) -> dict[str, float]:
+def evaluate(
+    model: Llama, evaluators: Sequence[Evaluator], *, progress: ProgressCallback = no_progress
+) -> dict[str, float]:
     """All metrics of all evaluators, in their order."""
-    return examine(model, evaluators, progress=progress).metrics
+    return evaluate_models(model, evaluators, progress=progress).metrics
 
 
-def examine(model: Transformer, evaluators: Sequence[Evaluator], *, progress: Progress = silent) -> Findings:
+def evaluate_models(
+    model: Llama, evaluators: Sequence[Evaluator], *, progress: ProgressCallback = no_progress
+) -> EvalResult:
     """The same with what each question gave."""
     return merged(evaluator.measure(model, progress=progress) for evaluator in evaluators)
 
@@ -111,7 +115,7 @@ def _load_mcq(
     context_window: int,
     batch_tokens: int,
     extras: Extras,
-    progress: Progress,
+    progress: ProgressCallback,
 ) -> list[Evaluator]:
     found = []
     for name in config.benchmarks:
@@ -119,7 +123,7 @@ def _load_mcq(
         encoded = encode(benchmark, vocabulary, context_window)
         groups = by_kind(benchmark) if extras.by_kind else {}
         measures: list[Measure] = []
-        if extras.leakage:
+        if extras.contamination_of:
             leaked = _leakage(benchmark, data_dir, progress)
             groups["new_question"] = ~leaked.same_text
             groups["new_ask"] = ~leaked.same_ask
@@ -131,7 +135,7 @@ def _load_mcq(
         n |= {f"{group}/{part}": int(members.sum()) for part, members in groups.items()}
         if extras.tokenization is not None:
             StochasTok(vocabulary, extras.tokenization.p, extras.tokenization.method)  # refuses what is impossible
-            measures.append(partial(ask_recut, tokenization=extras.tokenization, **how))
+            measures.append(partial(evaluate_retokenized, tokenization=extras.tokenization, **how))
             n[f"{group}/{extras.tokenization.name}"] = len(encoded.num_options)
         if extras.adversarial is not None:
             measures.append(partial(ask_adversarially, budget=extras.adversarial, **how))
@@ -140,18 +144,18 @@ def _load_mcq(
     return found
 
 
-def _all(model: Transformer, *, measures: list[Measure], progress: Progress) -> Findings:
+def _all(model: Llama, *, measures: list[Measure], progress: ProgressCallback) -> EvalResult:
     return merged(measure(model, progress=progress) for measure in measures)
 
 
-def _leakage(benchmark: Benchmark, data_dir: Path, progress: Progress) -> Leakage:
+def _leakage(benchmark: Benchmark, data_dir: Path, progress: ProgressCallback) -> Contamination:
     folder = BENCHMARKS[benchmark.name].trained_on
     if folder is None:
         raise UserError(
             f"benchmark {benchmark.name}: no data of this program teach it, so that nothing can have leaked",
             fix="drop --leakage",
         )
-    return leakage(benchmark, InstructionRows(memmap_root(data_dir) / folder), progress=progress)
+    return contamination_of(benchmark, SFTDataset(memmap_dir(data_dir) / folder), progress=progress)
 
 
 def _load_math_generation(config: EvaluatorConfig, data_dir: Path, vocabulary: Vocabulary) -> list[Evaluator]:
@@ -208,15 +212,15 @@ def _load_alignment(
 
 
 def _bits_per_byte(
-    model: Transformer,
+    model: Llama,
     *,
     vocabulary: Vocabulary,
     text: ScoredText,
     tokenization: Tokenization | None,
     batch_tokens: int,
-    progress: Progress,
-) -> Findings:
-    found = Findings(bits_per_byte(model, vocabulary, text, batch_tokens=batch_tokens, progress=progress))
+    progress: ProgressCallback,
+) -> EvalResult:
+    found = EvalResult(bits_per_byte(model, vocabulary, text, batch_tokens=batch_tokens, progress=progress))
     if tokenization is None:
         return found
     return found | marginal_bits_per_byte(

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from stochastok_cli.evaluation.intervals import Difference, Interval, bootstrap_interval, paired_difference
+from stochastok_cli.evaluation.statistics import Difference, Interval, bootstrap_interval, paired_difference
 
 
 @dataclass
-class Findings:
+class EvalResult:
     """Metrics by name. `outcomes` has for some of them one value a question, float64 `[questions]`, always in the same
     order, whose mean is the metric; `curves` has by name the points of a plot, `{"x": …, "y": …}` and what else is
     known of each."""
@@ -28,13 +28,13 @@ class Findings:
         """The bootstrap interval over questions of every metric that allows one."""
         return {name: bootstrap_interval(values) for name, values in self.outcomes.items()}
 
-    def __or__(self, other: "Findings") -> "Findings":
-        return Findings(self.metrics | other.metrics, self.outcomes | other.outcomes, self.curves | other.curves)
+    def __or__(self, other: "EvalResult") -> "EvalResult":
+        return EvalResult(self.metrics | other.metrics, self.outcomes | other.outcomes, self.curves | other.curves)
 
 
-def merged(parts: Iterable[Findings]) -> Findings:
+def merged(parts: Iterable[EvalResult]) -> EvalResult:
     """All findings in one, in their order."""
-    whole = Findings()
+    whole = EvalResult()
     for part in parts:
         whole |= part
     return whole

@@ -19,29 +19,29 @@ import numpy as np
 
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.bits_per_byte import ScoredText
-from stochastok_cli.evaluation.findings import Findings
-from stochastok_cli.evaluation.likelihood import BATCH_TOKENS, Pair
+from stochastok_cli.evaluation.findings import EvalResult
+from stochastok_cli.evaluation.robustness import Tokenization
+from stochastok_cli.evaluation.scoring import BATCH_TOKENS, Pair
 from stochastok_cli.evaluation.shared_prefix import question_log_likelihoods
-from stochastok_cli.evaluation.tokenization import Tokenization
-from stochastok_cli.model.transformer import Transformer
-from stochastok_cli.storage import Progress, silent
-from stochastok_cli.tokens.expansion import StochasTok
-from stochastok_cli.tokens.segmentations import Lattice
-from stochastok_cli.tokens.vocabulary import Vocabulary
+from stochastok_cli.models.llama.model import Llama
+from stochastok_cli.progress import ProgressCallback, no_progress
+from stochastok_cli.tokenization.expansion import StochasTok
+from stochastok_cli.tokenization.segmentation_lattice import SegmentationLattice
+from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 SPAN = 8  # canonical ids whose tokenizations are summed over together
 _SPANS = 2**12  # held at once
 
 
 def marginal_bits_per_byte(
-    model: Transformer,
+    model: Llama,
     vocabulary: Vocabulary,
     text: ScoredText,
     tokenization: Tokenization,
     *,
     batch_tokens: int = BATCH_TOKENS,
-    progress: Progress = silent,
-) -> Findings:
+    progress: ProgressCallback = no_progress,
+) -> EvalResult:
     """Bits per byte as `bits_per_byte/<folder>/<method><p>/<metric>`: `canonical` ids alone, `all_tokenizations`, and
     the `monte_carlo_error` of the latter (one standard error)."""
     require_known_probability(tokenization)
@@ -59,7 +59,7 @@ def marginal_bits_per_byte(
         variance += float((found[2] ** 2).sum())
         progress(f"{text.name}, {tokenization.name}", first + len(some), len(spans))
     name, unit = f"bits_per_byte/{text.name}/{tokenization.name}", math.log(2) * text.num_bytes
-    return Findings(
+    return EvalResult(
         {
             f"{name}/canonical": canonical / unit,
             f"{name}/all_tokenizations": estimated / unit,
@@ -115,7 +115,7 @@ def _draw(
 
 
 def log_probability(
-    canonical: np.ndarray, drawn: np.ndarray, lattice: Lattice, vocabulary: Vocabulary, p: float
+    canonical: np.ndarray, drawn: np.ndarray, lattice: SegmentationLattice, vocabulary: Vocabulary, p: float
 ) -> float:
     """log q of ids that `uniform` drew from canonical ones: each token's segmentation has p / (number of them), and its
     own id, where it stayed, another 1 - p."""

@@ -7,13 +7,13 @@ import numpy as np
 
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.benchmarks import Benchmark
-from stochastok_cli.evaluation.findings import Findings
-from stochastok_cli.evaluation.likelihood import BATCH_TOKENS, Pair
+from stochastok_cli.evaluation.findings import EvalResult
 from stochastok_cli.evaluation.metrics import chance, multiple_choice_metrics, normalized
+from stochastok_cli.evaluation.scoring import BATCH_TOKENS, Pair
 from stochastok_cli.evaluation.shared_prefix import question_log_likelihoods
-from stochastok_cli.model.transformer import Transformer
-from stochastok_cli.storage import Progress, silent
-from stochastok_cli.tokens.vocabulary import Vocabulary
+from stochastok_cli.models.llama.model import Llama
+from stochastok_cli.progress import ProgressCallback, no_progress
+from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,12 @@ def by_kind(benchmark: Benchmark) -> dict[str, np.ndarray]:
 
 
 def score(
-    model: Transformer, encoded: EncodedBenchmark, *, batch_tokens: int = BATCH_TOKENS, progress: Progress = silent
-) -> Findings:
+    model: Llama,
+    encoded: EncodedBenchmark,
+    *,
+    batch_tokens: int = BATCH_TOKENS,
+    progress: ProgressCallback = no_progress,
+) -> EvalResult:
     """All metrics of `metrics.multiple_choice_metrics` as `mcq/<benchmark>/<metric>`.
 
     `mcq/<benchmark>/truncated` is added where prefixes were too long: the number of questions concerned.
@@ -93,7 +97,7 @@ def score(
     name = f"mcq/{encoded.name}"
     right = np.array([bool(np.all(s[0] > s[1:])) for s in by_question])
     metrics = multiple_choice_metrics(by_question)
-    found = Findings({f"{name}/{metric}": value for metric, value in metrics.items()})
+    found = EvalResult({f"{name}/{metric}": value for metric, value in metrics.items()})
     found.outcomes[f"{name}/accuracy"] = right.astype(np.float64)
     found.outcomes[f"{name}/normalized_accuracy"] = normalized(right.astype(np.float64), chance(by_question))
     if encoded.truncated:

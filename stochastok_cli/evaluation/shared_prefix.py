@@ -14,16 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stochastok_cli.evaluation.likelihood import (
+from stochastok_cli.evaluation.scoring import (
     BATCH_TOKENS,
     Pair,
     evaluation_mode,
     require_numbers,
     target_log_likelihoods,
 )
-from stochastok_cli.model.attention import KeyValueCache
-from stochastok_cli.model.transformer import Transformer
-from stochastok_cli.storage import Progress, silent
+from stochastok_cli.models.llama.attention import KeyValueCache
+from stochastok_cli.models.llama.model import Llama
+from stochastok_cli.progress import ProgressCallback, no_progress
 
 FEW_TOKENS = {"cpu": 1024, "cuda": 16384}
 """A batch smaller than this is filled up even if it needs padding: the device would idle otherwise."""
@@ -45,13 +45,13 @@ class Question(NamedTuple):
 
 
 def question_log_likelihoods(
-    model: Transformer,
+    model: Llama,
     pairs: Sequence[Pair],
     num_options: Sequence[int] | np.ndarray,
     batch_tokens: int = BATCH_TOKENS,
     *,
     what: str = "scoring",
-    progress: Progress = silent,
+    progress: ProgressCallback = no_progress,
 ) -> np.ndarray:
     """What `log_likelihoods` gives for the same pairs, float64 `[len(pairs)]`, with less work.
 
@@ -88,7 +88,7 @@ def _question(pairs: Sequence[Pair]) -> Question:
     return Question(read[0][:length], [sequence[length:] for sequence in read], first, targets)
 
 
-def _few_tokens(model: Transformer) -> int:
+def _few_tokens(model: Llama) -> int:
     return FEW_TOKENS["cuda" if model.head_weight.is_cuda else "cpu"]
 
 
@@ -112,7 +112,7 @@ def batches(lengths: np.ndarray, more: np.ndarray, window: int, batch_tokens: in
 
 
 @torch.inference_mode()
-def _score(model: Transformer, questions: Sequence[Question], batch_tokens: int) -> np.ndarray:
+def _score(model: Llama, questions: Sequence[Question], batch_tokens: int) -> np.ndarray:
     """Log-likelihoods of all options of one batch of questions, one question after the other, float64."""
     cache = KeyValueCache()
     lengths = np.array([len(question.shared) for question in questions])
@@ -137,7 +137,7 @@ def _fitting(rows: np.ndarray, width: int, batch_tokens: int) -> Iterator[np.nda
     yield from (rows[i : i + step] for i in range(0, len(rows), step))
 
 
-def _read(model: Transformer, rows: Sequence[np.ndarray], lengths: np.ndarray, cache: KeyValueCache) -> Tensor:
+def _read(model: Llama, rows: Sequence[np.ndarray], lengths: np.ndarray, cache: KeyValueCache) -> Tensor:
     """Hidden states `[B, L, D]` of sequences padded on the left; the cache is filled with what they leave."""
     width = int(lengths.max())
     ids = np.zeros((len(rows), width), dtype=np.int64)
@@ -150,7 +150,7 @@ def _read(model: Transformer, rows: Sequence[np.ndarray], lengths: np.ndarray, c
     return model(torch.from_numpy(ids).to(device), visible, cache)
 
 
-def _add_shared(model: Transformer, hidden: Tensor, questions: Sequence[Question], scores: np.ndarray) -> None:
+def _add_shared(model: Llama, hidden: Tensor, questions: Sequence[Question], scores: np.ndarray) -> None:
     """Adds what the options' ids get that are predicted from the shared beginning, its last position included."""
     width = hidden.shape[1]
     predictions, entry = [], 0  # (row of the batch, position there, target, option)
@@ -164,7 +164,7 @@ def _add_shared(model: Transformer, hidden: Tensor, questions: Sequence[Question
 
 
 def _add_rests(
-    model: Transformer,
+    model: Llama,
     cache: KeyValueCache,
     questions: Sequence[Question],
     options: Sequence[tuple[int, int]],
@@ -197,9 +197,7 @@ def _add_rests(
     _add(model, model(torch.from_numpy(ids).to(device), visible, own), predictions, scores)
 
 
-def _add(
-    model: Transformer, hidden: Tensor, predictions: Sequence[tuple[int, int, int, int]], scores: np.ndarray
-) -> None:
+def _add(model: Llama, hidden: Tensor, predictions: Sequence[tuple[int, int, int, int]], scores: np.ndarray) -> None:
     """Adds log P(target) of every prediction to its option's score; each hidden state goes through the head once."""
     if not predictions:
         return

@@ -6,11 +6,8 @@ through here.
 """
 
 from stochastok_cli.hub.cards import dataset_card, model_card
-from stochastok_cli.hub.conversation import destination, username
-from stochastok_cli.hub.files import HubFiles, list_files
-from stochastok_cli.hub.models import model_folder, tokenizer_folder
-from stochastok_cli.hub.names import looks_like_repo, split_revision
-from stochastok_cli.hub.pull import (
+from stochastok_cli.hub.client import resolve_repo, username
+from stochastok_cli.hub.download import (
     HubDataset,
     TextRows,
     licence_of,
@@ -18,25 +15,28 @@ from stochastok_cli.hub.pull import (
     load_text_dataset,
     stream_ids,
 )
-from stochastok_cli.hub.push import Pushed, push_corpus, push_folder
+from stochastok_cli.hub.files import HubFiles, list_files
+from stochastok_cli.hub.repo_ids import is_repo_id, parse_repo_id
+from stochastok_cli.hub.snapshots import model_folder, tokenizer_folder
+from stochastok_cli.hub.upload import PushResult, push_corpus, push_folder
 
 __all__ = [
     "HubDataset",
     "HubFiles",
-    "Pushed",
+    "PushResult",
     "TextRows",
     "dataset_card",
-    "destination",
+    "is_repo_id",
     "licence_of",
     "list_files",
     "load_rows",
     "load_text_dataset",
-    "looks_like_repo",
     "model_card",
     "model_folder",
+    "parse_repo_id",
     "push_corpus",
     "push_folder",
-    "split_revision",
+    "resolve_repo",
     "stream_ids",
     "tokenizer_folder",
     "username",

@@ -7,8 +7,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from stochastok_cli.errors import FAILED, UserError
-from stochastok_cli.hub.conversation import conversation, patiently
-from stochastok_cli.storage import Progress, silent
+from stochastok_cli.hub.client import hub_errors, retry
+from stochastok_cli.progress import ProgressCallback, no_progress
 
 
 class HubFiles(NamedTuple):
@@ -26,7 +26,7 @@ class HubFiles(NamedTuple):
             except ValueError:
                 return None
 
-    def fetch(self, place: str, names: list[str], into: Path, progress: Progress = silent) -> None:
+    def fetch(self, place: str, names: list[str], into: Path, progress: ProgressCallback = no_progress) -> None:
         """Downloads `names` below `place` into the folder `into`."""
         for done, name in enumerate(names):
             if f"{place}/{name}" not in self.paths or ".." in PurePosixPath(name).parts:
@@ -37,11 +37,11 @@ class HubFiles(NamedTuple):
             progress(f"pull {PurePosixPath(place).name}", done + 1, len(names))
 
     def _download(self, path: str, folder: str) -> Path:
-        with conversation(self.repo):
+        with hub_errors(self.repo):
             from huggingface_hub import hf_hub_download
 
             return Path(
-                patiently(
+                retry(
                     lambda: hf_hub_download(
                         self.repo, path, repo_type="dataset", revision=self.revision, local_dir=folder
                     )
@@ -51,9 +51,9 @@ class HubFiles(NamedTuple):
 
 def list_files(repo: str, revision: str | None = None) -> HubFiles:
     """What a dataset repository holds. Raises UserError if it is not there or not to be had."""
-    with conversation(repo, revision):
+    with hub_errors(repo, revision):
         from huggingface_hub import HfApi
 
-        info = patiently(lambda: HfApi().dataset_info(repo, revision=revision))
+        info = retry(lambda: HfApi().dataset_info(repo, revision=revision))
         assert info.sha is not None
         return HubFiles(repo, info.sha, tuple(file.rfilename for file in info.siblings or []))

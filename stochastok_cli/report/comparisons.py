@@ -10,7 +10,7 @@ from rich.text import Text
 
 from stochastok_cli.config import flatten
 from stochastok_cli.evaluation.findings import differences
-from stochastok_cli.evaluation.intervals import Difference, Spread, spread
+from stochastok_cli.evaluation.statistics import Difference, Spread, spread
 from stochastok_cli.report.tables import Row, interval_text
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from stochastok_cli.errors import UserError
-from stochastok_cli.report.references import Reference, references
+from stochastok_cli.report.paper_values import PaperValue, paper_values
 from stochastok_cli.report.tables import Row
 
 if TYPE_CHECKING:
@@ -179,8 +179,8 @@ def _training(runs: Mapping[str, Records]) -> "Iterator[tuple[str, str, Figure]]
             axes.plot(x, y, "-" if len(x) > 40 else "o-", color=COLOURS[k % len(COLOURS)], markersize=4, label=label)
         axes.set_xlabel("iteration")
         axes.set_ylabel("nats a token" if loss else "")
-        source, lines = references(name)
-        _draw_references(axes, lines)
+        source, lines = paper_values(name)
+        _draw_paper_values(axes, lines)
         axes.legend(
             fontsize=9, loc="best" if loss else "upper left", bbox_to_anchor=None if loss else (0, -0.18), ncols=3
         )
@@ -190,7 +190,7 @@ def _training(runs: Mapping[str, Records]) -> "Iterator[tuple[str, str, Figure]]
         yield f"training-{name.replace('/', '-')}", caption, figure
 
 
-def _draw_references(axes: "Axes", lines: Sequence[Reference]) -> None:
+def _draw_paper_values(axes: "Axes", lines: Sequence[PaperValue]) -> None:
     """Dashed lines, each with its name and value at the right edge."""
     for line in lines:
         axes.axhline(line.value, color=GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=1)

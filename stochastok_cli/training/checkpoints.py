@@ -23,13 +23,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stochastok_cli.errors import FAILED, UserError, nearest
-from stochastok_cli.model.transformer import Transformer
-from stochastok_cli.model.weights import WEIGHTS, load_weights, save_model
-from stochastok_cli.storage import checksum, damage, publish_folder, write_durably
-from stochastok_cli.tokens.vocabulary import Vocabulary
-from stochastok_cli.training.optimizer import optimizer_tensors
-from stochastok_cli.training.schedule import superseded
+from stochastok_cli.artifacts import file_checksum, find_damage, rename_into_place, write_atomically
+from stochastok_cli.errors import FAILED, UserError, did_you_mean
+from stochastok_cli.models.llama.model import Llama
+from stochastok_cli.models.llama.state_dict import WEIGHTS, load_weights, save_model
+from stochastok_cli.tokenization.vocabulary import Vocabulary
+from stochastok_cli.training.optimizers import optimizer_tensors
+from stochastok_cli.training.schedules import checkpoints_to_delete
 
 STATE = "training_state.json"
 OPTIMIZER = "optimizer.safetensors"
@@ -53,7 +53,7 @@ class TrainingState:
 def save_checkpoint(
     run_folder: Path,
     state: TrainingState,
-    model: Transformer,
+    model: Llama,
     optimizer: torch.optim.AdamW,
     vocabulary: Vocabulary,
     keep: int | None,
@@ -69,8 +69,8 @@ def save_checkpoint(
         save_model(model, temporary, vocabulary)
         tensors = {name: tensor.cpu() for name, tensor in optimizer_tensors(model, optimizer).items()}
         save_file(tensors, temporary / OPTIMIZER)
-        _write_state(temporary, state, {file.name: checksum(file) for file in sorted(temporary.iterdir())})
-        publish_folder(temporary, final)
+        _write_state(temporary, state, {file.name: file_checksum(file) for file in sorted(temporary.iterdir())})
+        rename_into_place(temporary, final)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise UserError(
@@ -79,7 +79,7 @@ def save_checkpoint(
             exit_code=FAILED,
         ) from None
     losses = {iteration: read_state(folder).validation_loss for iteration, folder in checkpoints(run_folder).items()}
-    for iteration in superseded(losses, keep):
+    for iteration in checkpoints_to_delete(losses, keep):
         _delete(run_folder / f"step_{iteration}")
     return final
 
@@ -91,7 +91,7 @@ def amend_state(folder: Path, state: TrainingState) -> None:
 
 def _write_state(folder: Path, state: TrainingState, files: dict[str, Any]) -> None:
     tree = {"format": 1, **dataclasses.asdict(state), "files": files}
-    write_durably(folder / STATE, (json.dumps(tree, indent=2, ensure_ascii=False) + "\n").encode())
+    write_atomically(folder / STATE, (json.dumps(tree, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def _delete(folder: Path) -> None:
@@ -108,7 +108,7 @@ def remove_leftovers(run_folder: Path) -> None:
 # ------------------------------------------------------------------------------------------------ reading
 
 
-def load_checkpoint(folder: Path, model: Transformer, optimizer: torch.optim.AdamW) -> None:
+def load_checkpoint(folder: Path, model: Llama, optimizer: torch.optim.AdamW) -> None:
     """Copies an intact checkpoint's weights and moments into a model and its optimizer."""
     load_weights(model, folder)
     with safe_open(folder / OPTIMIZER, framework="pt") as stream:
@@ -130,7 +130,7 @@ def require_intact(folder: Path, *, to_go_on: bool, fix: str) -> None:
         if not to_go_on:
             files.pop(OPTIMIZER, None)
         for name, written in files.items():
-            if not (folder / name).is_file() or not written.items() <= checksum(folder / name).items():
+            if not (folder / name).is_file() or not written.items() <= file_checksum(folder / name).items():
                 raise UserError(
                     f"{folder / name} is damaged: its bytes are not those that were written", fix=fix, exit_code=FAILED
                 )
@@ -174,7 +174,7 @@ def is_complete(folder: Path) -> bool:
     named = _STEP.fullmatch(folder.name)
     return (
         {WEIGHTS, OPTIMIZER} <= files.keys()
-        and damage(folder, {"files": files}) is None
+        and find_damage(folder, {"files": files}) is None
         and (named is None or int(named[1]) == state.iteration)
     )
 
@@ -218,7 +218,8 @@ def resolve_checkpoint(name: str, checkpoint_dir: Path) -> Path:
         known = sorted(f.name for f in checkpoint_dir.glob("*") if f.is_dir() and not f.name.startswith("."))
         listed = f"there are {', '.join(known)}" if known else "there are none yet"
         raise UserError(
-            f"no checkpoint {name!r}: neither a folder nor a run in {checkpoint_dir}{nearest(name, known)}", fix=listed
+            f"no checkpoint {name!r}: neither a folder nor a run in {checkpoint_dir}{did_you_mean(name, known)}",
+            fix=listed,
         )
     if _STEP.fullmatch(folder.name) or (folder / "config.json").is_file():
         return folder

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class World:
+class DistributedContext:
     """The ranks of this run, seen from one of them."""
 
     rank: int
@@ -29,7 +29,7 @@ class World:
     device: torch.device
 
     @property
-    def leads(self) -> bool:
+    def is_main_rank(self) -> bool:
         """Whether this is rank 0, which alone touches the run's folder and speaks."""
         return self.rank == 0
 
@@ -37,11 +37,11 @@ class World:
         """The part of `range(count)` that this rank does."""
         return range(self.rank, count, self.size)
 
-    def sum_(self, tensor: Tensor) -> None:
+    def all_reduce_(self, tensor: Tensor) -> None:
         """Replaces a tensor by its sum over the ranks."""
-        self.start_sum(tensor)()
+        self.all_reduce_async(tensor)()
 
-    def start_sum(self, tensor: Tensor) -> Callable[[], None]:
+    def all_reduce_async(self, tensor: Tensor) -> Callable[[], None]:
         """Begins to replace a tensor by its sum over the ranks; the function that is returned waits for the end.
 
         All ranks must begin their sums in the same order. On GPUs it is the device that waits, not the host.
@@ -57,7 +57,7 @@ class World:
 
         return wait
 
-    def copy_from_lead_(self, tensors: Iterable[Tensor]) -> None:
+    def broadcast_(self, tensors: Iterable[Tensor]) -> None:
         """Gives every rank the values that rank 0 has."""
         if self.size > 1:
             with torch.no_grad(), _peers():
@@ -75,7 +75,7 @@ class World:
 
     def lead(self, function: Callable[[], T]) -> T:
         """What `function` returns on rank 0, on every rank. It runs there alone, and the others wait."""
-        box = [function() if self.leads else None]
+        box = [function() if self.is_main_rank else None]
         if self.size > 1:
             with _peers():
                 dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
@@ -116,7 +116,7 @@ def launched() -> bool:
     return "RANK" in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1
 
 
-def leads() -> bool:
+def is_main_rank() -> bool:
     """Whether this process is rank 0, or alone."""
     return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0))) == 0 if launched() else True
 
@@ -138,14 +138,14 @@ def device_name(device: torch.device) -> str:
 
 
 @contextmanager
-def join(device: str) -> Iterator[World]:
+def join(device: str) -> Iterator[DistributedContext]:
     """The world of this run, and its process group while the block lasts.
 
     When ranks fail, the first one's exception goes on its way to be shown. The others end silently, because what they
     have to say is most often only that the first one is gone.
     """
     if not launched():
-        yield World(rank=0, size=1, device=choose_device(device))
+        yield DistributedContext(rank=0, size=1, device=choose_device(device))
         return
     _adopt_srun()
     store, rank, size = next(iter(dist.rendezvous("env://")))
@@ -155,7 +155,7 @@ def join(device: str) -> Iterator[World]:
             torch.cuda.set_device(chosen)
         backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=dist.PrefixStore("world", store), rank=rank, world_size=size)
-        yield World(rank=rank, size=size, device=chosen)
+        yield DistributedContext(rank=rank, size=size, device=chosen)
     except StoppedBySignal:  # all of them agreed on it
         dist.destroy_process_group()
         raise

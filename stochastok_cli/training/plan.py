@@ -14,14 +14,14 @@ from pathlib import Path
 
 import torch
 
+from stochastok_cli.artifacts import nearest_existing_path
 from stochastok_cli.config import Config, TrainingConfig
-from stochastok_cli.data.windows import CorpusWindows
+from stochastok_cli.data.samplers import WindowSampler
 from stochastok_cli.evaluation import Evaluator, evaluate
-from stochastok_cli.storage import nearest_existing
-from stochastok_cli.training import costs, preparation, schedule
-from stochastok_cli.training.distributed import World, device_name, join
-from stochastok_cli.training.feed import feed
-from stochastok_cli.training.preparation import Data
+from stochastok_cli.training import flops, schedules, setup
+from stochastok_cli.training.distributed import DistributedContext, device_name, join
+from stochastok_cli.training.prefetch import prefetch
+from stochastok_cli.training.setup import Data
 from stochastok_cli.training.step import TrainingStep, memory_enough_for
 from stochastok_cli.training.validation import Validation
 
@@ -79,12 +79,12 @@ def plan(config: Config, *, run_name: str | None = None, force: bool = False) ->
     all get the same. Raises what `train` would.
     """
     with join(config.general.device) as world:
-        config, parent, _ = preparation.settle(config, world)
-        folder, found = preparation.find_run(config, parent, world, run_name, force=force)
+        config, parent, _ = setup.resolve_config(config, world)
+        folder, found = setup.find_run(config, parent, world, run_name, force=force)
         if found.is_complete(config):
             return folder
-        data, evaluators = preparation.open_everything(config, parent, found)
-        model = preparation.make_model(config, parent, world)
+        data, evaluators = setup.open_everything(config, parent, found)
+        model = setup.make_model(config, parent, world)
         start = found.state.iteration if found.state else 0
         training = config.trainer.training
 
@@ -94,8 +94,8 @@ def plan(config: Config, *, run_name: str | None = None, force: bool = False) ->
         seconds *= training.gradient_accumulation_steps / measured.trainer.training.gradient_accumulation_steps
         per_evaluation = _measure_evaluation(step, config, data, evaluators, world)
         pending = found.state is None or found.state.evaluation_pending
-        evaluations = schedule.times(training.eval_interval, start if pending else start + 1, training.max_iters)
-        tokens = costs.tokens_per_iteration(config)
+        evaluations = schedules.times(training.eval_interval, start if pending else start + 1, training.max_iters)
+        tokens = flops.tokens_per_iteration(config)
         parameters = model.num_parameters()
         memory, memory_total = _memory(world.device)
         return Plan(
@@ -106,28 +106,30 @@ def plan(config: Config, *, run_name: str | None = None, force: bool = False) ->
             parameters=parameters,
             iterations=training.max_iters - start,
             tokens_per_iteration=tokens,
-            dataset_tokens=len(data.train.ids) if isinstance(data.train, CorpusWindows) else None,
-            flops_per_token=costs.flops_per_token(config.model),
+            dataset_tokens=len(data.train.ids) if isinstance(data.train, WindowSampler) else None,
+            flops_per_token=flops.flops_per_token(config.model),
             compile_seconds=compile_seconds,
             seconds_per_iteration=seconds,
-            utilization=costs.utilization(tokens / seconds, config, world),
+            utilization=flops.utilization(tokens / seconds, config, world),
             memory=memory,
             memory_total=memory_total,
-            checkpoint_bytes=costs.checkpoint_bytes(parameters),
+            checkpoint_bytes=flops.checkpoint_bytes(parameters),
             checkpoints=_checkpoints_at_once(start, training),
-            disk_free=shutil.disk_usage(nearest_existing(folder)).free,
+            disk_free=shutil.disk_usage(nearest_existing_path(folder)).free,
             evaluations=evaluations,
             seconds_per_evaluation=per_evaluation,
         )
 
 
-def _one_micro_batch(config: Config, world: World) -> Config:
+def _one_micro_batch(config: Config, world: DistributedContext) -> Config:
     """An iteration of one micro-batch for each rank: on a CPU a whole one may take many minutes."""
     training = dataclasses.replace(config.trainer.training, gradient_accumulation_steps=world.size)
     return dataclasses.replace(config, trainer=dataclasses.replace(config.trainer, training=training))
 
 
-def _measure_iterations(step: TrainingStep, config: Config, data: Data, world: World) -> tuple[float, float]:
+def _measure_iterations(
+    step: TrainingStep, config: Config, data: Data, world: DistributedContext
+) -> tuple[float, float]:
     """Seconds to compile (0 on a CPU), and seconds of an iteration, as rank 0 saw them."""
     training = config.trainer.training
     places = [micro_step * training.batch_size for micro_step in world.share(training.gradient_accumulation_steps)]
@@ -137,7 +139,7 @@ def _measure_iterations(step: TrainingStep, config: Config, data: Data, world: W
         nonlocal done
         first, done = done, done + count
         keys = [(iteration, place) for iteration in range(first, done) for place in places]
-        with closing(feed(data.train, keys, training.batch_size, world.device)) as batches:
+        with closing(prefetch(data.train, keys, training.batch_size, world.device)) as batches:
 
             def run() -> None:
                 for iteration in range(first, done):
@@ -155,7 +157,7 @@ def _measure_iterations(step: TrainingStep, config: Config, data: Data, world: W
 
 
 def _measure_evaluation(
-    step: TrainingStep, config: Config, data: Data, evaluators: list[Evaluator], world: World
+    step: TrainingStep, config: Config, data: Data, evaluators: list[Evaluator], world: DistributedContext
 ) -> float:
     """Seconds of an evaluation, from those of smaller ones of two sizes."""
     training = config.trainer.training
@@ -192,14 +194,14 @@ def _with_fewer_questions(config: Config, data: Data, questions: int) -> list[Ev
         dataclasses.replace(e, num_samples=min(e.num_samples or questions, questions)) for e in config.trainer.eval
     )
     trainer = dataclasses.replace(config.trainer, eval=fewer)
-    return preparation.load_all_evaluators(dataclasses.replace(config, trainer=trainer), data.vocabulary)
+    return setup.load_all_evaluators(dataclasses.replace(config, trainer=trainer), data.vocabulary)
 
 
 def _questions(evaluator: Evaluator) -> int:
     return next(iter(evaluator.n.values()))
 
 
-def _timed(work: Callable[[], object], world: World) -> float:
+def _timed(work: Callable[[], object], world: DistributedContext) -> float:
     world.synchronize()
     began = time.monotonic()
     work()
@@ -209,7 +211,7 @@ def _timed(work: Callable[[], object], world: World) -> float:
 
 def _memory(device: torch.device) -> tuple[int, int]:
     """Bytes held at most, and bytes that there are."""
-    held = costs.peak_memory(device)
+    held = flops.peak_memory(device)
     if held is not None:
         return held, torch.cuda.get_device_properties(device).total_memory
     unit = 1 if sys.platform == "darwin" else 1024
@@ -219,6 +221,6 @@ def _memory(device: torch.device) -> tuple[int, int]:
 
 def _checkpoints_at_once(start: int, training: TrainingConfig) -> int:
     """How many are on disk when there are most: those that are kept, the best one, and the one being written."""
-    written = schedule.times(training.checkpoint_interval, start + 1, training.max_iters)
+    written = schedules.times(training.checkpoint_interval, start + 1, training.max_iters)
     kept = written if training.keep_checkpoints is None else training.keep_checkpoints + 2
     return min(written, kept)

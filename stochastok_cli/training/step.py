@@ -8,15 +8,15 @@ import torch
 
 from stochastok_cli.config import Config, TrainingConfig
 from stochastok_cli.errors import FAILED, UserError
-from stochastok_cli.model.transformer import Transformer
-from stochastok_cli.training.distributed import World
-from stochastok_cli.training.feed import DeviceBatch
-from stochastok_cli.training.kernels import Kernels, Share, choose_kernels
-from stochastok_cli.training.optimizer import FlatGradients, make_optimizer, skip_update_where
-from stochastok_cli.training.schedule import learning_rate
+from stochastok_cli.models.llama.model import Llama
+from stochastok_cli.training.backends import Backend, Share, choose_kernels
+from stochastok_cli.training.distributed import DistributedContext
+from stochastok_cli.training.optimizers import FlatGradients, make_optimizer, skip_update_where
+from stochastok_cli.training.prefetch import DeviceBatch
+from stochastok_cli.training.schedules import learning_rate
 
 
-class Figures(NamedTuple):
+class StepMetrics(NamedTuple):
     """What an iteration was like: loss (nats, the mean over all windows of all ranks), norm of the gradient."""
 
     loss: float
@@ -26,7 +26,7 @@ class Figures(NamedTuple):
 class TrainingStep:
     """The weights, the optimizer, and what one iteration does to them. An iteration never waits for the device."""
 
-    def __init__(self, model: Transformer, config: Config, world: World):
+    def __init__(self, model: Llama, config: Config, world: DistributedContext):
         self.model, self.config, self.world = model, config, world
         self.kernels = choose_kernels(model, config, world.device)
         self.optimizer = make_optimizer(model, config.trainer.optimizer)
@@ -64,10 +64,10 @@ class TrainingStep:
         self.gradients.flat.zero_()
         self.world.synchronize()
 
-    def figures(self) -> Figures:
+    def figures(self) -> StepMetrics:
         """Of the iteration done last. Waits for the device."""
         loss, norm = torch.stack([self.gradients.loss, self.norm]).tolist()
-        return Figures(loss, norm)
+        return StepMetrics(loss, norm)
 
     def first_bad_iteration(self) -> int | None:
         """The iteration (from 0) whose loss or gradient was the first not to be finite. Waits for the device."""
@@ -76,7 +76,7 @@ class TrainingStep:
 
 
 @contextmanager
-def memory_enough_for(kernels: Kernels, training: TrainingConfig) -> Iterator[None]:
+def memory_enough_for(kernels: Backend, training: TrainingConfig) -> Iterator[None]:
     """Around iterations and evaluations: when the device has no memory left, says with what, and what to lower."""
     try:
         yield

@@ -18,10 +18,10 @@ import yaml
 from hub_server import TOKEN, USER
 
 from stochastok_cli.cli import app
-from stochastok_cli.data import exchange
-from stochastok_cli.data.sources import open_source
-from stochastok_cli.data.tokenized import make_tokenized
-from stochastok_cli.tokens.vocabulary import load_vocabulary
+from stochastok_cli.data import hub_datasets
+from stochastok_cli.data.text_sources import open_source
+from stochastok_cli.data.tokenize import tokenize_corpus
+from stochastok_cli.tokenization.vocabulary import load_vocabulary
 
 TOKENS = {"ids": [[464, 3290, 50256], [1212, 318, 50256], [40, 50256]], "len": [3, 3, 2]}
 
@@ -226,20 +226,21 @@ def test_a_pull_killed_within_a_split_loses_its_last_seconds_only(hub_server, tm
     hub_server.add_dataset("x/within", files)
     code = f"""
 import os, pathlib, signal
-from stochastok_cli.data import exchange, partial_pull
-partial_pull.SAVE_SECONDS = 0
+from stochastok_cli.data import hub_datasets
+from stochastok_cli.data import resumable_download
+resumable_download.SAVE_SECONDS = 0
 def progress(what, done, total):
     if what == "pull train" and done >= 700:
         os.kill(os.getpid(), signal.SIGKILL)
-exchange.pull_corpus([exchange.Place("x/within")], "within", pathlib.Path({str(tmp_path)!r}), progress=progress)
+hub_datasets.pull_corpus([hub_datasets.Place("x/within")], "within", pathlib.Path({str(tmp_path)!r}), progress=progress)
 """
     assert subprocess.run([sys.executable, "-c", code]).returncode == -9
     arrived = tmp_path / "data_as_memmaps" / ".within.pull"
     with open(arrived / "train.bin", "ab") as torn:
         torn.write(b"half a token")
     seen = []
-    made = exchange.pull_corpus(
-        [exchange.Place("x/within")], "within", tmp_path, progress=lambda *state: seen.append(state)
+    made = hub_datasets.pull_corpus(
+        [hub_datasets.Place("x/within")], "within", tmp_path, progress=lambda *state: seen.append(state)
     )
     assert seen[0][0] == "pull train" and seen[0][1] > 700
     assert memmaps(made.path) == expected
@@ -255,11 +256,11 @@ def test_what_arrived_of_another_revision_is_not_mixed_in(hub_server, tmp_path, 
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        exchange.pull_corpus([exchange.Place("x/moved")], "moved", tmp_path, progress=interrupt)
+        hub_datasets.pull_corpus([hub_datasets.Place("x/moved")], "moved", tmp_path, progress=interrupt)
     assert (tmp_path / "data_as_memmaps" / ".moved.pull" / "train.bin").stat().st_size
     repo.commit(files)
     monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("no links here")))
-    made = exchange.pull_corpus([exchange.Place("x/moved")], "moved", tmp_path)
+    made = hub_datasets.pull_corpus([hub_datasets.Place("x/moved")], "moved", tmp_path)
     assert memmaps(made.path) == expected
     assert made.manifest["options"]["revision"] == repo.head
 
@@ -555,7 +556,7 @@ def test_benchmarks_that_can_not_be_had_end_a_run_at_once(hub_server, tiny, tmp_
 def tiny(tmp_path_factory):
     """A configuration that trains for four iterations, and its data."""
     folder = tmp_path_factory.mktemp("tiny")
-    make_tokenized(open_source("sample"), load_vocabulary("sample2k"), folder / "data")
+    tokenize_corpus(open_source("sample"), load_vocabulary("sample2k"), folder / "data")
     attn, ffn = {"num_heads": 2, "group_size": 2}, {"ffn_dim": 32}
     tree = {
         "model": {

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from stochastok_cli.model.transformer import Transformer
-from stochastok_cli.tokens.vocabulary import Vocabulary, load_vocabulary
+from stochastok_cli.models.llama.model import Llama
+from stochastok_cli.tokenization.vocabulary import Vocabulary, load_vocabulary
 from tests.model.small_models import sharp_model, small_config
 
 
@@ -18,7 +18,7 @@ def vocabulary() -> Vocabulary:
 
 
 @pytest.fixture(scope="session")
-def model() -> Transformer:
+def model() -> Llama:
     """Random weights, a context window of 48 tokens."""
     return sharp_model(small_config())
 

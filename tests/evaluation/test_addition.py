@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stochastok_cli.data.addition import make_addition
+from stochastok_cli.data.recipes.addition import make_addition
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.evaluation.addition import AdditionQuestions, answer_text, ask_addition, load_addition
-from stochastok_cli.model.attention import KeyValueCache
-from stochastok_cli.tokens.vocabulary import Vocabulary, load_vocabulary
+from stochastok_cli.models.llama.attention import KeyValueCache
+from stochastok_cli.tokenization.vocabulary import Vocabulary, load_vocabulary
 from tests.model.small_models import sharp_model, small_config
 
 
@@ -32,7 +32,7 @@ class Speaker(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         return hidden @ self.head_weight.T
 
-    def forward(self, ids: Tensor, first_visible: None = None, cache: KeyValueCache | None = None) -> Tensor:
+    def forward(self, ids: Tensor, segment_start: None = None, cache: KeyValueCache | None = None) -> Tensor:
         read = ids if cache is None else cache.extend(0, ids[:, None, :, None], ids[:, None, :, None])[0][:, 0, :, 0]
         said = torch.tensor([self._next(row.tolist()) for row in read])
         return F.one_hot(said, self.vocabulary.size).float()[:, None].expand(-1, ids.shape[1], -1)

@@ -11,8 +11,8 @@ from stochastok_cli.data.word_list import WordList, read_words
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation import counts, evaluate, load_evaluators
 from stochastok_cli.evaluation.alignment import alignment, completions, cut_words, last_activations
-from stochastok_cli.evaluation.tokenization import Tokenization
-from stochastok_cli.model.generation import greedy
+from stochastok_cli.evaluation.generation import greedy
+from stochastok_cli.evaluation.robustness import Tokenization
 from tests.model.small_models import sharp_model, small_config
 
 UNIFORM = Tokenization("uniform", 1.0, 4)

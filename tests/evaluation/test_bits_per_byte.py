@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from stochastok_cli.artifacts import create_artifact
 from stochastok_cli.data.memmap import corpus_manifest
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.bits_per_byte import ScoredText, bits_per_byte, count_bytes, load_validation_text
-from stochastok_cli.storage import make_folder
-from stochastok_cli.tokens.expansion import StochasTok
-from stochastok_cli.tokens.vocabulary import Vocabulary, load_vocabulary
+from stochastok_cli.tokenization.expansion import StochasTok
+from stochastok_cli.tokenization.vocabulary import Vocabulary, load_vocabulary
 from tests.evaluation.test_likelihood import by_definition
 from tests.model.small_models import sharp_model, small_config
 
@@ -30,7 +30,7 @@ def save(ids: np.ndarray, vocabulary: Vocabulary, data_dir: Path, name: str = "t
             ids.tofile(folder / f"{split}.bin")
         return corpus_manifest("tokenized", vocabulary, {}, None)
 
-    make_folder(data_dir / "data_as_memmaps" / name, {}, build)
+    create_artifact(data_dir / "data_as_memmaps" / name, {}, build)
 
 
 def test_bytes_are_those_of_the_text(vocabulary):

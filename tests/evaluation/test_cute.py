@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stochastok_cli.data.cute_tasks import TASKS
+from stochastok_cli.data.recipes.cute_tasks import TASKS
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.benchmarks import Benchmark, load_benchmark
 

@@ -4,7 +4,7 @@ import datasets
 import pytest
 
 from stochastok_cli.config import EvaluatorConfig
-from stochastok_cli.data.addition import make_addition
+from stochastok_cli.data.recipes.addition import make_addition
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation import counts, evaluate, load_evaluators
 from tests.evaluation.test_bits_per_byte import flat_ids, save

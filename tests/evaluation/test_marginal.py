@@ -9,10 +9,10 @@ import pytest
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation import marginal
 from stochastok_cli.evaluation.bits_per_byte import ScoredText, bits_per_byte
-from stochastok_cli.evaluation.likelihood import log_likelihoods
 from stochastok_cli.evaluation.marginal import log_probability, marginal_bits_per_byte
-from stochastok_cli.evaluation.tokenization import Tokenization
-from stochastok_cli.tokens.segmentations import segmentation_lattice
+from stochastok_cli.evaluation.robustness import Tokenization
+from stochastok_cli.evaluation.scoring import log_likelihoods
+from stochastok_cli.tokenization.segmentation_lattice import segmentation_lattice
 from tests.model.small_models import sharp_model, small_config
 
 

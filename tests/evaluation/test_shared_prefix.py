@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from stochastok_cli.errors import FAILED, UserError
-from stochastok_cli.evaluation.likelihood import log_likelihoods
+from stochastok_cli.evaluation.scoring import log_likelihoods
 from stochastok_cli.evaluation.shared_prefix import FEW_TOKENS, PADDING, batches, question_log_likelihoods
-from stochastok_cli.model.transformer import Transformer
+from stochastok_cli.models.llama.model import Llama
 from tests.model.small_models import sharp_model, small_config
 
 FEW = FEW_TOKENS["cpu"]
@@ -59,13 +59,13 @@ def test_sequences_that_fill_the_window(model):
 
 def shapes_read(model, monkeypatch, pairs, num_options, batch_tokens=16384) -> list[tuple[int, int]]:
     shapes = []
-    forward = Transformer.forward
+    forward = Llama.forward
 
-    def recorded(self, ids, first_visible=None, cache=None):
+    def recorded(self, ids, segment_start=None, cache=None):
         shapes.append(tuple(ids.shape))
-        return forward(self, ids, first_visible, cache)
+        return forward(self, ids, segment_start, cache)
 
-    monkeypatch.setattr(Transformer, "forward", recorded)
+    monkeypatch.setattr(Llama, "forward", recorded)
     question_log_likelihoods(model, pairs, num_options, batch_tokens)
     return shapes
 

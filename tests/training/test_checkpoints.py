@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from stochastok_cli.errors import FAILED, UserError
-from stochastok_cli.model.transformer import Transformer
-from stochastok_cli.training import run_folder
+from stochastok_cli.models.llama.model import Llama
+from stochastok_cli.training import run_dir
 from stochastok_cli.training.checkpoints import (
     TrainingState,
     amend_state,
@@ -24,8 +24,8 @@ from stochastok_cli.training.checkpoints import (
     run_of,
     save_checkpoint,
 )
-from stochastok_cli.training.optimizer import make_optimizer, optimizer_tensors
-from stochastok_cli.training.run_folder import Found
+from stochastok_cli.training.optimizers import make_optimizer, optimizer_tensors
+from stochastok_cli.training.run_dir import RunProgress
 
 STATE = TrainingState(4, False, 1.5, {"name": "d", "fingerprint": "f"}, {"model": {}})
 
@@ -35,7 +35,7 @@ def trained(configured):
     """A model and an optimizer that has made a step."""
     torch.manual_seed(0)
     config = configured()
-    model = Transformer(config.model)
+    model = Llama(config.model)
     optimizer = make_optimizer(model, config.trainer.optimizer)
     model(torch.arange(8)[None]).square().sum().backward()
     optimizer.step()
@@ -54,7 +54,7 @@ def saved(trained, tmp_path, vocabulary):
 
 def test_a_checkpoint_brings_everything_back(saved, trained, configured):
     model, optimizer = trained
-    other = Transformer(model.config)
+    other = Llama(model.config)
     other_optimizer = make_optimizer(other, configured().trainer.optimizer)
     load_checkpoint(saved / "step_12", other, other_optimizer)
     mine, theirs = optimizer_tensors(model, optimizer), optimizer_tensors(other, other_optimizer)
@@ -176,12 +176,12 @@ def test_metrics_are_cut_back_to_the_checkpoint(tmp_path, configured, state, kep
     names = {"t": "train/loss", "e": "validation/loss"}
     lines = [{"iteration": i, names[kind]: 1.0} for i, kind in [(0, "e"), (2, "t"), (4, "t"), (4, "e"), (6, "t")]]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"iter')
-    run_folder.begin(tmp_path, configured(), Found(Path("x") if state else None, state))
+    run_dir.begin(tmp_path, configured(), RunProgress(Path("x") if state else None, state))
     read = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert read == [{"iteration": i, names[kind]: 1.0} for i, kind in kept]
 
 
 def test_run_names(configured, saved):
     config = configured("general.logging.run_name_prefix=tune", "trainer.dataset.name=d")
-    assert run_folder.run_name(config, None) == "tune-d"
-    assert run_folder.run_name(config, saved / "step_4") == "tune-d-from-a"
+    assert run_dir.run_name(config, None) == "tune-d"
+    assert run_dir.run_name(config, saved / "step_4") == "tune-d-from-a"

@@ -7,9 +7,9 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from stochastok_cli.model.transformer import Transformer
+from stochastok_cli.models.llama.model import Llama
 from stochastok_cli.training import events
-from stochastok_cli.training.costs import flops_per_token, matrix_parameters
+from stochastok_cli.training.flops import flops_per_token, matrix_parameters
 from stochastok_cli.training.plan import plan
 from stochastok_cli.training.train import train
 from tests.training.test_ranks import launched
@@ -59,7 +59,7 @@ def test_a_run_without_end_can_be_planned(configured):
 
 def test_operations_are_those_of_the_products(configured):
     """Counted by torch while it computes: 2 for a multiplication and addition, the backward pass twice that."""
-    model = Transformer(configured("model.context_window=128").model)
+    model = Llama(configured("model.context_window=128").model)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # as products, the masked half too
         hidden = model(torch.zeros(2, 128, dtype=torch.int64))
         model.logits(hidden)

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from stochastok_cli.errors import STOPPED_WITH_CHECKPOINT, USAGE
-from stochastok_cli.training.distributed import World
-from stochastok_cli.training.preparation import open_data
+from stochastok_cli.training.distributed import DistributedContext
+from stochastok_cli.training.setup import open_data
 from stochastok_cli.training.train import train
 from tests.training.runs import metrics, steps
 
@@ -44,7 +44,7 @@ def test_the_global_batch_is_the_same_for_any_number_of_ranks(configured, datase
     def global_batch(ranks):
         windows = {}
         for rank in range(ranks):
-            for step in World(rank, ranks, None).share(micro_steps):
+            for step in DistributedContext(rank, ranks, None).share(micro_steps):
                 windows[step] = data.train.batch(5, step * size, size).ids
         return np.concatenate([windows[step] for step in range(micro_steps)])
 
@@ -71,14 +71,14 @@ def test_two_ranks_give_the_losses_of_one_and_a_checkpoint_that_one_can_go_on_fr
 SUM_IN_PIECES = """
 import torch
 from stochastok_cli.config import config_from_dict
-from stochastok_cli.model.transformer import Transformer
+from stochastok_cli.models.llama.model import Llama
 from stochastok_cli.training.distributed import join
-from stochastok_cli.training.optimizer import FlatGradients
+from stochastok_cli.training.optimizers import FlatGradients
 
 model = {"core_model": {"num_layers": 3, "ffn": {"ffn_dim": 32}, "attn": {"num_heads": 2, "group_size": 2}}}
 config = config_from_dict({"model": {**model, "hidden_dim": 16, "vocab_size": 300}}, "test")
 with join("cpu") as world:
-    gradients = FlatGradients(Transformer(config.model), world)
+    gradients = FlatGradients(Llama(config.model), world)
     place = torch.arange(len(gradients.flat), dtype=torch.float32)
     for complete in ([2, 1, 0], [], [1], [2, 0]):
         gradients.flat.copy_(place * (world.rank + 1))

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from stochastok_cli.data.langgame import make_langgame
-from stochastok_cli.data.memmap import memmap_root
+from stochastok_cli.data.memmap import memmap_dir
+from stochastok_cli.data.recipes.langgame import make_langgame
 from stochastok_cli.errors import FAILED, USAGE, UserError
-from stochastok_cli.training import run_folder
+from stochastok_cli.training import run_dir
 from stochastok_cli.training.plan import plan
 from stochastok_cli.training.train import train
 from tests.training.conftest import COMMAND
@@ -171,7 +171,7 @@ def test_force_sets_the_old_run_aside_and_says_where(configured):
 
 
 def test_one_process_a_run(configured, tmp_path):
-    with run_folder.locked(tmp_path / "runs" / "a"):
+    with run_dir.locked(tmp_path / "runs" / "a"):
         with pytest.raises(UserError, match="another process is training in .*a; ") as info:
             train(configured(), run_name="a")
         assert info.value.exit_code == FAILED
@@ -190,7 +190,7 @@ def test_a_run_does_not_go_on_with_other_data(configured, data_dir, vocabulary, 
 
 
 def test_a_folder_written_by_the_reference_trains_as_gpt2(configured, tmp_path):
-    folder = memmap_root(tmp_path) / "old-tokenized"
+    folder = memmap_dir(tmp_path) / "old-tokenized"
     folder.mkdir(parents=True)
     for split in ("train", "val"):
         np.arange(500, dtype="<u2").tofile(folder / f"{split}.bin")

@@ -26,7 +26,7 @@ def test_n_then_n_more_equals_2n(configured):
     halfway = train(configured("trainer.training.max_iters=4"), run_name="halves")
     assert (halfway.iteration, halfway.checkpoint.name) == (4, "step_4")
     more = train(configured(), run_name="halves")
-    assert more.fresh
+    assert more.created
     assert tensors(more.checkpoint) == tensors(straight.checkpoint)
     assert metrics(more.folder) == metrics(straight.folder)
     assert metrics(straight.folder)[-1]["validation/loss"] < metrics(straight.folder)[0]["validation/loss"]
@@ -36,7 +36,7 @@ def test_a_complete_run_is_left_alone(configured):
     first = train(configured(), run_name="a")
     before = {f: f.stat().st_mtime_ns for f in first.folder.rglob("*")}
     again = train(configured(), run_name="a")
-    assert (again.fresh, again.folder, again.checkpoint) == (False, first.folder, first.checkpoint)
+    assert (again.created, again.folder, again.checkpoint) == (False, first.folder, first.checkpoint)
     assert {f: f.stat().st_mtime_ns for f in first.folder.rglob("*")} == before
 
 
@@ -139,7 +139,7 @@ def test_a_torn_checkpoint_is_never_loaded(configured):
     os.truncate(weights, weights.stat().st_size // 2)
     notes = []
     again = train(configured(), run_name="torn", listeners=[notes.append])
-    assert again.fresh
+    assert again.created
     assert any("step_8 is incomplete and ignored" in getattr(note, "text", "") for note in notes)
     assert any("going on from" in getattr(note, "text", "") and "step_4" in note.text for note in notes)
     assert tensors(again.checkpoint) == tensors(straight.checkpoint)

@@ -10,23 +10,23 @@ import torch
 from safetensors.torch import load_file
 
 from stochastok_cli.config import load_config
-from stochastok_cli.data.memmap import Corpus, memmap_root
+from stochastok_cli.data.memmap import Corpus, memmap_dir
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.evaluation.bits_per_byte import count_bytes
-from stochastok_cli.model.transformer import Transformer
-from stochastok_cli.model.weights import load_model
+from stochastok_cli.models.llama.model import Llama
+from stochastok_cli.models.llama.state_dict import load_model
 from stochastok_cli.training import events
-from stochastok_cli.training.distributed import World
-from stochastok_cli.training.feed import DeviceBatch, feed
-from stochastok_cli.training.kernels import Reference, sum_of_window_losses
-from stochastok_cli.training.preparation import open_data
+from stochastok_cli.training.backends import PaperValue, sum_of_window_losses
+from stochastok_cli.training.distributed import DistributedContext
+from stochastok_cli.training.loggers.wandb import _run_id
+from stochastok_cli.training.prefetch import DeviceBatch, prefetch
+from stochastok_cli.training.setup import open_data
 from stochastok_cli.training.step import TrainingStep
 from stochastok_cli.training.train import train
 from stochastok_cli.training.validation import Validation
-from stochastok_cli.training.wandb_log import _run_id
 from tests.training.runs import metrics, steps, tensors
 
-ALONE = World(0, 1, torch.device("cpu"))
+ALONE = DistributedContext(0, 1, torch.device("cpu"))
 MCQ = "trainer.eval=[{evaluator:mcq,num_samples:10,benchmarks:[langgame-val]}]"
 
 
@@ -103,7 +103,7 @@ def test_one_step_is_what_a_plain_loop_does(configured):
     config = configured("trainer.dropout_scheduler.dropout=0", "trainer.training.warmup_iters=1")
     data, training, optimizer = open_data(config), config.trainer.training, config.trainer.optimizer
     torch.manual_seed(0)
-    model, twin = Transformer(config.model), Transformer(config.model)
+    model, twin = Llama(config.model), Llama(config.model)
     twin.load_state_dict(model.state_dict())
     step = TrainingStep(model, config, ALONE)
     groups = [
@@ -115,7 +115,7 @@ def test_one_step_is_what_a_plain_loop_does(configured):
         micro_steps = range(training.gradient_accumulation_steps)
         batches = [data.train.batch(iteration, m * training.batch_size, training.batch_size) for m in micro_steps]
         keys = [(iteration, m * training.batch_size) for m in micro_steps]
-        step(iteration, feed(data.train, keys, training.batch_size, ALONE.device))
+        step(iteration, prefetch(data.train, keys, training.batch_size, ALONE.device))
         ids = torch.from_numpy(np.concatenate([batch.ids for batch in batches]))
         logits = twin.logits(twin(ids[:, :-1]))
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
@@ -131,7 +131,7 @@ def test_one_step_is_what_a_plain_loop_does(configured):
 
 
 def test_a_window_without_answers_gives_zero_and_no_nan(configured):
-    model = Transformer(configured().model)
+    model = Llama(configured().model)
     batch = DeviceBatch(torch.zeros(2, 25, dtype=torch.int64), None, torch.zeros(2, 24), 0)
     loss = sum_of_window_losses(model, model.head_weight, batch)
     loss.backward()
@@ -142,11 +142,11 @@ def test_a_window_without_answers_gives_zero_and_no_nan(configured):
 def test_from_the_first_bad_number_on_nothing_is_applied(configured):
     config = configured()
     data = open_data(config)
-    step = TrainingStep(Transformer(config.model), config, ALONE)
+    step = TrainingStep(Llama(config.model), config, ALONE)
 
     def batches(iteration, poisoned):
         keys = [(iteration, 3 * m) for m in range(4)]
-        for m, batch in enumerate(feed(data.train, keys, 3, ALONE.device)):
+        for m, batch in enumerate(prefetch(data.train, keys, 3, ALONE.device)):
             yield batch._replace(token_weights=batch.token_weights * math.nan) if poisoned and m == 2 else batch
 
     step(0, batches(0, False))
@@ -182,9 +182,9 @@ def test_validation_takes_the_same_windows_each_time_however_they_are_divided(co
         config = configured(*overrides)
         data = open_data(config)
         torch.manual_seed(0)
-        model = Transformer(config.model)
+        model = Llama(config.model)
         validation = Validation(data.val, config.trainer.training, world, data.vocabulary)
-        return [validation(model, Reference(model, config, ALONE.device)) for _ in range(2)]
+        return [validation(model, PaperValue(model, config, ALONE.device)) for _ in range(2)]
 
     first, second = validate(ALONE, "trainer.training.eval_iters=6")
     assert first == second
@@ -195,9 +195,9 @@ def test_validation_takes_the_same_windows_each_time_however_they_are_divided(co
 def test_bits_per_byte_count_the_bytes_that_the_predicted_ids_spell(configured, vocabulary):
     config = configured()
     data = open_data(config)
-    model = Transformer(config.model)
+    model = Llama(config.model)
     validation = Validation(data.val, config.trainer.training, ALONE, vocabulary)
-    found = validation(model, Reference(model, config, ALONE.device))
+    found = validation(model, PaperValue(model, config, ALONE.device))
     ids = np.concatenate([data.val.batch(0, first, 3).ids[:, 1:] for first in (0, 3)])
     bits = found["validation/loss"] * ids.size / math.log(2)
     assert found["validation/bits_per_byte"] == pytest.approx(bits / count_bytes(ids.ravel(), vocabulary), rel=1e-6)
@@ -208,7 +208,7 @@ def test_windows_are_expanded_on_the_fly(configured, vocabulary, data_dir):
     plain = train(configured(), run_name="plain")
     assert metrics(trained.folder)[1]["train/loss"] != metrics(plain.folder)[1]["train/loss"]
     data = open_data(configured("trainer.dataset.expand_prop=1.0", "model.context_window=64"))
-    text = vocabulary.decode_bytes(Corpus(memmap_root(data_dir) / "sample-tokenized").ids("val"))
+    text = vocabulary.decode_bytes(Corpus(memmap_dir(data_dir) / "sample-tokenized").ids("val"))
     for row in data.val.batch(0, 0, 5).ids:  # expanded as in an expanded copy, and still the corpus's text
         assert vocabulary.decode_bytes(row) in text
 
@@ -230,8 +230,8 @@ def test_instruction_tuning_goes_from_a_checkpoint_and_its_weights_are_honoured(
     assert load_model(child.checkpoint).config.context_window == 128
     first = metrics(child.folder)[0]
     assert first["iteration"] == 0
-    fresh = train(configured(*tuning[:3], "model.context_window=128"), run_name="fresh")
-    assert first["validation/loss"] < metrics(fresh.folder)[0]["validation/loss"]
+    created = train(configured(*tuning[:3], "model.context_window=128"), run_name="fresh")
+    assert first["validation/loss"] < metrics(created.folder)[0]["validation/loss"]
     assert "validation/bits_per_byte" not in first  # the loss is on answers only
 
 
@@ -289,7 +289,7 @@ def test_out_of_memory_says_what_to_lower(configured, monkeypatch, where):
     def too_much(*arguments):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
-    monkeypatch.setattr(f"stochastok_cli.training.kernels.Reference.{where}", too_much)
+    monkeypatch.setattr(f"stochastok_cli.training.backends.Reference.{where}", too_much)
     with pytest.raises(UserError, match="micro-batches of 3 windows and reference kernels; lower .*batch_size") as info:
         train(configured())
     assert info.value.exit_code == FAILED

@@ -1,0 +1,113 @@
+"""Training windows of questions with answers: whole examples packed end to end, the loss on the answers only.
+
+Like the windows of a corpus they are a pure function of `(seed, iteration, index)`.
+"""
+
+import numpy as np
+
+from stochastok_cli.data.samplers import Batch, require_ids_below, window_key
+from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.random_streams import uniform_integers
+from stochastok_cli.tokenization.expansion import StochasTok
+
+
+class PackedSampler:
+    """Windows into which examples, drawn uniformly with replacement, are packed until T + 1 ids are there.
+
+    The last example is cut. Attention is confined to the example that a token belongs to, and a window's loss is the
+    mean over its answer tokens; a window without any has no weight.
+
+    Args:
+        rows: ids `[n, width]`, padded after the answer.
+        offsets: `[n, 3]`: 0, end of the question, end of the answer.
+        context_window: T.
+        seed, purpose: name the random stream.
+        expand: expands question and answer (apart, so that the answer stays known) of each example as it is drawn.
+        vocab_size: the ids must be below it, which is looked at as they are drawn.
+
+    Raises UserError for rows that do not fit the window, and for rows without ids.
+    """
+
+    def __init__(
+        self,
+        rows: np.ndarray,
+        offsets: np.ndarray,
+        context_window: int,
+        *,
+        seed: int,
+        purpose: str,
+        expand: StochasTok | None = None,
+        vocab_size: int | None = None,
+    ):
+        self.length = context_window + 1
+        if not len(rows):
+            raise UserError(f"the {purpose} split has no rows", fix="make the dataset again, larger")
+        longest, shortest = int(offsets[:, 2].max()), int(offsets[:, 2].min())
+        if longest > context_window:
+            raise UserError(
+                f"the longest row of the {purpose} split has {longest:,} ids, and the context window only "
+                f"{context_window:,}",
+                fix=f"set model.context_window to {longest} or more",
+            )
+        if shortest < 1:
+            raise UserError(f"a row of the {purpose} split has no ids", fix="make the dataset again", exit_code=FAILED)
+        self.rows, self.offsets = rows, offsets
+        self.draws = -(-self.length // shortest)  # so many examples fill any window
+        self.seed, self.purpose = seed, purpose
+        self.expand = expand
+        self.vocab_size = vocab_size
+
+    def batch(self, iteration: int, first_index: int, rows: int) -> Batch:
+        index = np.arange(first_index, first_index + rows)
+        counters = index[:, None] * self.draws + np.arange(self.draws)
+        example = uniform_integers(
+            self.seed, f"{self.purpose}/examples", iteration, counters=counters, bound=len(self.rows)
+        )  # [B, K]: the examples in the order in which they are packed
+        question_ends, ends = self.offsets[example, 1].astype(np.int64), self.offsets[example, 2].astype(np.int64)
+        ids, first_id = self.rows.reshape(-1), example * self.rows.shape[1]
+        if self.expand is not None:
+            ids, first_id, question_ends, ends = self._expanded(example, question_ends, ends, iteration, first_index)
+        batch = _packed(ids, first_id, question_ends, ends, self.length)
+        require_ids_below(self.vocab_size, batch.ids, self.purpose)
+        return batch
+
+    def _expanded(
+        self, example: np.ndarray, question_ends: np.ndarray, ends: np.ndarray, iteration: int, first_index: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The same examples with other ids: flat ids, where each example begins in them, and its two ends."""
+        assert self.expand is not None
+        column = np.arange(self.rows.shape[1])
+        parts, lengths = [], []
+        for b, drawn in enumerate(example):
+            canonical = self.rows[drawn][column < ends[b][:, None]]
+            two = np.stack([question_ends[b], ends[b] - question_ends[b]], axis=1).ravel()
+            key = window_key(iteration, first_index + b) * 2 * self.draws
+            expanded, expanded_lengths = self.expand.documents(canonical, two, key % 2**64)
+            if len(expanded) < self.length:  # only merging anew (BPE-dropout) may shorten, and hardly ever by so much
+                expanded, expanded_lengths = canonical, two
+            parts.append(expanded)
+            lengths.append(expanded_lengths.reshape(-1, 2))
+        questions, answers = np.moveaxis(np.stack(lengths), 2, 0)
+        total = (questions + answers).ravel()
+        first_id = (np.cumsum(total) - total).reshape(example.shape)
+        return np.concatenate(parts), first_id, questions, questions + answers
+
+
+def _packed(ids: np.ndarray, first_id: np.ndarray, question_ends: np.ndarray, ends: np.ndarray, length: int) -> Batch:
+    """Lays K examples a window end to end and cuts after `length` ids.
+
+    `ids` flat; `first_id`, `question_ends`, `ends` int64 `[B, K]`: where each example begins in `ids`, and its two
+    ends counted from there. The examples of a window have at least `length` ids together.
+    """
+    after = np.cumsum(ends, axis=1)  # [B, K] position in the window that follows each example
+    begins = np.zeros((len(ends), length), dtype=np.int64)  # [B, length] 1 where an example other than the first begins
+    window, k = np.nonzero(after < length)
+    begins[window, after[window, k]] = 1
+    slot = np.cumsum(begins, axis=1)  # [B, length] which example each position belongs to
+    begin = np.take_along_axis(after - ends, slot, axis=1)
+    place = np.arange(length) - begin  # within the example
+    packed = ids[np.take_along_axis(first_id, slot, axis=1) + place]
+    answer = place >= np.take_along_axis(question_ends, slot, axis=1)
+    counts = (answer & (place > 0))[:, 1:]  # an answer's first id without a question would be predicted from elsewhere
+    weights = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    return Batch(packed.astype(np.int64), begin[:, :-1].astype(np.int32), weights.astype(np.float32), int(counts.sum()))

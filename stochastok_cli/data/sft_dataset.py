@@ -1,0 +1,114 @@
+"""Questions with their answers on disk, one row each: the layout of LangGame for training.
+
+    {train,val}_data.bin            ids, `(rows, width)`: question, answer, end-of-text up to the longest row of all
+    {train,val}_idxs_for_masks.bin  uint16, `(rows, 3)`: 0, end of the question, end of the answer
+    shapes.json                     {"train_size": rows, "val_size": rows}
+
+The layout is the reference's, which writes no manifest; ours stands beside it.
+"""
+
+import functools
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from stochastok_cli.artifacts import write_json
+from stochastok_cli.data.memmap import SPLITS, MemmapDataset
+from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.progress import ProgressCallback, no_progress
+from stochastok_cli.tokenization.vocabulary import Vocabulary
+
+SHAPES = "shapes.json"
+_OFFSETS = np.dtype("<u2")
+LONGEST_ROW = 2**16 - 1  # ids; an offset must fit its type
+
+
+class Examples(NamedTuple):
+    """Some questions and answers: ids (the vocabulary's dtype) one after the other, and the lengths of each (int64)."""
+
+    question_ids: np.ndarray
+    question_lengths: np.ndarray
+    answer_ids: np.ndarray
+    answer_lengths: np.ndarray
+
+
+class SFTDataset(MemmapDataset):
+    """A folder of rows: `rows("train")` and `offsets("train")` are two-dimensional memmaps.
+
+    Raises UserError (exit code 2) if the folder is of another kind, (exit code 1) if it is damaged or cut short.
+    """
+
+    @functools.cached_property
+    def num_rows(self) -> dict[str, int]:
+        file = self.path / SHAPES
+        try:
+            shapes = json.loads(file.read_text(encoding="utf-8"))
+            return {split: int(shapes[f"{split}_size"]) for split in SPLITS}
+        except FileNotFoundError:
+            raise UserError(f"{self.path} has no {SHAPES}", fix="it is no instruction dataset") from None
+        except (ValueError, TypeError, KeyError):
+            raise UserError(f"{file} is damaged", fix="make the folder again", exit_code=FAILED) from None
+
+    def rows(self, split: str) -> np.ndarray:
+        """Ids, `(rows, width)`."""
+        return self._table(f"{split}_data.bin", self.dtype, self.num_rows[split])
+
+    def offsets(self, split: str) -> np.ndarray:
+        """uint16 `(rows, 3)`: 0, end of the question, end of the answer."""
+        return self._table(f"{split}_idxs_for_masks.bin", _OFFSETS, self.num_rows[split], 3)
+
+    def _table(self, file_name: str, dtype: np.dtype, rows: int, width: int | None = None) -> np.ndarray:
+        flat = self._array(file_name, dtype)
+        if width is None:
+            width = len(flat) // rows if rows else 0
+        if width * rows != len(flat):
+            file = self.path / file_name
+            raise UserError(f"{file} is cut short: {len(flat):,} numbers are no {rows:,} equal rows", exit_code=FAILED)
+        return flat.reshape(rows, width)
+
+
+def write_rows(
+    folder: Path, splits: dict[str, list[Examples]], vocabulary: Vocabulary, progress: ProgressCallback = no_progress
+) -> dict[str, dict[str, int]]:
+    """Writes the files of both splits; returns the counts of rows and of ids without padding, as a manifest has them.
+
+    Raises UserError for a row of more than 65,535 ids.
+    """
+    width = max(int((b.question_lengths + b.answer_lengths).max()) for blocks in splits.values() for b in blocks)
+    if width > LONGEST_ROW:
+        raise UserError(
+            f"the longest question has {width:,} ids with its answer, and a row holds at most {LONGEST_ROW:,}",
+            fix="give fewer options or shorter words",
+        )
+    counts = {}
+    for split, blocks in splits.items():
+        total = sum(len(block.question_lengths) for block in blocks)
+        rows, tokens = 0, 0
+        with (
+            open(folder / f"{split}_data.bin", "wb") as data,
+            open(folder / f"{split}_idxs_for_masks.bin", "wb") as out,
+        ):
+            for block in blocks:
+                data.write(np.ascontiguousarray(padded(block, width, vocabulary.end_of_text)).data)
+                ends = block.question_lengths + block.answer_lengths
+                offsets = np.column_stack([np.zeros_like(ends), block.question_lengths, ends])
+                out.write(np.ascontiguousarray(offsets, _OFFSETS).data)
+                rows += len(ends)
+                tokens += int(ends.sum())
+                progress(f"write {split}", rows, total)
+        counts[split] = {"documents": rows, "tokens": tokens}
+    write_json(folder / SHAPES, {f"{split}_size": counts[split]["documents"] for split in splits})
+    return counts
+
+
+def padded(block: Examples, width: int, end_of_text: int) -> np.ndarray:
+    """The rows of a block, `(rows, width)`. A mask picks cells row by row, the order in which the ids lie."""
+    rows = np.full((len(block.question_lengths), width), end_of_text, dtype=block.question_ids.dtype)
+    column = np.arange(width)
+    in_question = column < block.question_lengths[:, None]
+    up_to_answer = column < (block.question_lengths + block.answer_lengths)[:, None]
+    rows[in_question] = block.question_ids
+    rows[up_to_answer & ~in_question] = block.answer_ids
+    return rows

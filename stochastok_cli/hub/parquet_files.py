@@ -1,0 +1,71 @@
+"""A corpus as parquet files with the columns `ids` and `len`, the same bytes however its documents are batched."""
+
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stochastok_cli.progress import ProgressCallback
+
+if TYPE_CHECKING:
+    import pyarrow
+
+Documents = tuple[np.ndarray, np.ndarray]
+"""Many documents at once: their ids end to end, and the length of each (int64)."""
+
+ROW_GROUP_TOKENS = 2**22  # what a reader of the files, or the writer here, holds in memory
+SHARD_ROW_GROUPS = 32  # about 256 MiB of uint16 ids a file: what lies on disk while it goes up
+SMALL_FILE = 16 * 2**20  # bytes; the Hub keeps files in git only below this, and then wants them in the commit itself
+
+
+def write_shards(
+    split: str, documents: Iterable[Documents], manifest: dict[str, Any], folder: Path, progress: ProgressCallback
+) -> Iterator[tuple[str, Path | bytes]]:
+    """Writes one parquet file after another, each removed when the next is asked for."""
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = manifest["splits"][split]["documents"]
+    groups = min(rows, max(1, math.ceil(manifest["splits"][split]["tokens"] / ROW_GROUP_TOKENS)))
+    shards = math.ceil(groups / SHARD_ROW_GROUPS)
+    ids_type = pyarrow.list_(pyarrow.from_numpy_dtype(np.dtype(manifest["dtype"])))
+    schema = pyarrow.schema({"ids": ids_type, "len": pyarrow.int64()})
+    tables = _row_groups(documents, rows, groups, schema)
+    done = 0
+    for shard in range(shards):
+        name = f"{split}-{shard:05d}-of-{shards:05d}.parquet"
+        with pyarrow.parquet.ParquetWriter(folder / name, schema, compression="zstd") as writer:
+            for _ in range(min(SHARD_ROW_GROUPS, groups - shard * SHARD_ROW_GROUPS)):
+                table = next(tables)
+                writer.write_table(table)
+                done += len(table)
+                progress(f"push {split}", done, rows)
+        small = (folder / name).stat().st_size < SMALL_FILE
+        yield f"data/{name}", (folder / name).read_bytes() if small else folder / name
+        (folder / name).unlink()
+    assert next(tables, None) is None
+
+
+def _row_groups(
+    documents: Iterable[Documents], rows: int, groups: int, schema: "pyarrow.Schema"
+) -> Iterator["pyarrow.Table"]:
+    """The documents as `groups` tables with as equal numbers of rows as can be, whatever batches they come in."""
+    import pyarrow
+
+    batches = iter(documents)
+    waiting = schema.empty_table()
+    for group in range(groups):
+        size = rows * (group + 1) // groups - rows * group // groups
+        parts, have = [waiting], len(waiting)
+        while have < size:
+            ids, lengths = next(batches)
+            have += len(lengths)
+            offsets = np.concatenate(([0], np.cumsum(lengths)), dtype=np.int32)
+            lists = pyarrow.ListArray.from_arrays(offsets, ids, type=schema.field("ids").type)
+            parts.append(pyarrow.table([lists, np.asarray(lengths, np.int64)], schema=schema))
+        table = pyarrow.concat_tables(parts)
+        yield table.slice(0, size).combine_chunks()
+        waiting = table.slice(size)
+    assert not len(waiting), "more documents than the manifest counts"

@@ -1,0 +1,131 @@
+"""To the Hub: corpora as parquet files, and folders as they lie on the disk.
+
+Files go up one by one and appear in one commit: a push that fails leaves the repository as it was, and the next one
+skips what is up already.
+"""
+
+import json
+import re
+import tempfile
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from stochastok_cli.artifacts import MANIFEST
+from stochastok_cli.errors import UserError
+from stochastok_cli.hub import cards
+from stochastok_cli.hub.client import hub_errors, require_token, retry
+from stochastok_cli.hub.parquet_files import Documents, write_shards
+from stochastok_cli.progress import ProgressCallback, no_progress
+
+
+class PushResult(NamedTuple):
+    """Where something was pushed: the address for people, and the commit that holds it."""
+
+    url: str
+    revision: str
+
+
+def push_corpus(
+    repo: str,
+    splits: Mapping[str, Callable[[], Iterable[Documents]]],
+    manifest: dict[str, Any],
+    *,
+    retry_command: str,
+    private: bool = False,
+    licence: str | None = None,
+    progress: ProgressCallback = no_progress,
+) -> PushResult:
+    """Pushes a corpus as a dataset with the columns `ids` and `len`, its manifest and a card.
+
+    `splits` has a function for each split that starts the iteration over its documents; the manifest knows their type
+    and their counts. A split without documents is left out: `datasets` can't load one. `again` is the command to name
+    when the push fails. One file of about 256 MiB lies on the disk at a time; the files are the same bytes however
+    the documents are batched.
+    """
+
+    def files() -> Generator[tuple[str, Path | bytes]]:
+        with tempfile.TemporaryDirectory() as folder:
+            for split, documents in splits.items():
+                if manifest["splits"][split]["documents"]:
+                    yield from write_shards(split, documents(), manifest, Path(folder), progress)
+        yield MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False).encode() + b"\n"
+        yield cards.NAME, cards.corpus_card(repo, manifest, licence).encode()
+
+    stale = re.compile(rf"data/({'|'.join(map(re.escape, splits))})-\d+-of-\d+\.parquet")
+    return _push(repo, "dataset", files(), retry_command=retry_command, private=private, stale=stale)
+
+
+def push_folder(
+    repo: str,
+    contents: Mapping[str, Path],
+    *,
+    card: str,
+    retry_command: str,
+    repo_type: Literal["dataset", "model"] = "dataset",
+    private: bool = False,
+    progress: ProgressCallback = no_progress,
+) -> PushResult:
+    """Pushes files as they lie on the disk, with a card.
+
+    `contents` maps a path in the repository (`""` for its root) to a file, or to a folder of which everything goes up
+    but hidden files. What else there is in the repository below such a path (other than its root) is deleted.
+    """
+    found = {}
+    for place, source in contents.items():
+        for file in sorted(source.rglob("*")) if source.is_dir() else [source]:
+            inside = file.relative_to(source).as_posix() if source.is_dir() else ""
+            if file.is_file() and not re.search(r"(^|/)\.", inside):
+                found["/".join(filter(None, (place, inside)))] = file
+    found.pop(cards.NAME, None)
+
+    def files() -> Generator[tuple[str, Path | bytes]]:
+        for done, (path, file) in enumerate(found.items()):
+            progress("push", done, len(found))
+            yield path, file
+        progress("push", len(found), len(found))
+        yield cards.NAME, card.encode()
+
+    stale = re.compile(rf"({'|'.join(re.escape(place) for place in contents if place)})/.*")
+    return _push(repo, repo_type, files(), retry_command=retry_command, private=private, stale=stale)
+
+
+def _push(
+    repo: str,
+    repo_type: str,
+    files: Generator[tuple[str, Path | bytes]],
+    *,
+    retry_command: str,
+    private: bool,
+    stale: re.Pattern[str] | None = None,
+) -> PushResult:
+    """Uploads the files one by one as they come, then commits them all at once and deletes `stale` ones not among them.
+
+    A large file is on the Hub when the next one is asked for: its storage knows it by its checksum, so a second push
+    does not send it again.
+    """
+    with hub_errors(repo, retry_command=retry_command), closing(files):
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+
+        require_token()
+        api = HfApi()
+        url = retry(lambda: api.create_repo(repo, repo_type=repo_type, private=private or None, exist_ok=True))
+        if private and not retry(lambda: api.repo_info(repo, repo_type=repo_type)).private:
+            raise UserError(f"{repo} exists on the Hub and is public", fix="make it private there, or drop --private")
+        additions: list[CommitOperationAdd] = []
+        for path, content in files:
+            addition = CommitOperationAdd(path, content)
+            if isinstance(content, Path) or path.endswith(".parquet"):
+                api.preupload_lfs_files(repo, [addition], repo_type=repo_type)
+            additions.append(addition)
+        new = {addition.path_in_repo for addition in additions}
+
+        def commit() -> str:
+            there = api.list_repo_files(repo, repo_type=repo_type)
+            old = [path for path in there if stale and stale.fullmatch(path) and path not in new]
+            operations = additions + [CommitOperationDelete(path) for path in old]
+            message = "Upload with stochastok"
+            return api.create_commit(repo, operations, commit_message=message, repo_type=repo_type).oid
+
+        return PushResult(str(url), retry(commit))

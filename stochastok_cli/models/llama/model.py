@@ -1,0 +1,92 @@
+"""The network: a Llama-family causal language model, from token ids to hidden states.
+
+RMSNorm before each part, rotary positions, grouped query heads, SwiGLU, no biases; the embedding may be the head's
+weight. `weights.py` reads and writes it in the layout of `transformers`, whose `LlamaForCausalLM` computes the same.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stochastok_cli.config import ModelConfig
+from stochastok_cli.models.llama.attention import KeyValueCache, SelfAttention, rotary_table, visibility
+
+NORM_EPS = 1e-6
+
+
+class FeedForward(nn.Module):
+    """SwiGLU (Shazeer 2020): down(silu(gate(x)) * up(x))."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.core_model.ffn.ffn_dim
+        self.gate_up = nn.Linear(config.hidden_dim, 2 * width, bias=False)
+        self.down = nn.Linear(width, config.hidden_dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        return self.down(F.silu(gate) * up)
+
+
+class Block(nn.Module):
+    """One layer: attention and feed-forward, each on a normalized copy of the residual stream."""
+
+    def __init__(self, config: ModelConfig, layer: int, dropout: float) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(config.hidden_dim, eps=NORM_EPS)
+        self.attention = SelfAttention(config, layer, dropout)
+        self.ffn_norm = nn.RMSNorm(config.hidden_dim, eps=NORM_EPS)
+        self.ffn = FeedForward(config)
+
+    def forward(self, x: Tensor, rotation: Tensor, mask: Tensor | None, cache: KeyValueCache | None) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), rotation, mask, cache)
+        return x + self.ffn(self.ffn_norm(x))
+
+
+class Llama(nn.Module):
+    """The model of `config`, initialised by PyTorch's default laws from torch's global generator.
+
+    `dropout` acts in training mode on the embeddings, the attention weights and the attention's output; the masks are
+    drawn from torch's global generator and from nothing else.
+    """
+
+    def __init__(self, config: ModelConfig, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.config = config
+        self.dropout = dropout
+        self.embedding = nn.Embedding(config.vocab_size, config.hidden_dim)
+        self.layers = nn.ModuleList(Block(config, i, dropout) for i in range(config.core_model.num_layers))
+        self.norm = nn.RMSNorm(config.hidden_dim, eps=NORM_EPS)
+        self.head = nn.Linear(config.hidden_dim, config.vocab_size, bias=False)
+        if config.embedding_weight_tying:
+            self.embedding.weight = self.head.weight  # so that the shared matrix has a linear layer's law, U(±1/√D)
+        self.rotation: Tensor
+        self.register_buffer("rotation", rotary_table(config.head_dim, config.context_window), persistent=False)
+
+    def forward(self, ids: Tensor, segment_start: Tensor | None = None, cache: KeyValueCache | None = None) -> Tensor:
+        """The hidden states after the last norm, `[B, T, D]`, of int64 `ids` `[B, T]`.
+
+        `segment_start` (int `[B, T]`) is the first position that each token may see, which confines attention to one
+        of several examples packed into a row; without it attention is causal. With a `cache` the ids follow the
+        positions that it holds, and it is extended by them; together they must fit the context window.
+        """
+        start, length = (cache.length if cache is not None else 0), ids.shape[1]
+        assert start + length <= self.config.context_window
+        rotation = self.rotation[:, start : start + length]
+        mask = visibility(segment_start, start, length, ids.device)
+        x = F.dropout(self.embedding(ids), self.dropout, self.training)
+        for layer in self.layers:
+            x = layer(x, rotation, mask, cache)
+        return self.norm(x)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The output matrix `[V, D]`: what `head_loss` and `token_log_likelihoods` take."""
+        return self.head.weight
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """`[..., D]` → `[..., V]`. For training use `head_loss`, which never holds all of them."""
+        return self.head(hidden)
+
+    def num_parameters(self) -> int:
+        """Trained numbers; a shared matrix counts once."""
+        return sum(parameter.numel() for parameter in self.parameters())

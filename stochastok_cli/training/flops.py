@@ -1,0 +1,74 @@
+"""What a model costs, counted: operations, and bytes of a checkpoint; and what a GPU can do at most."""
+
+import re
+
+import torch
+
+from stochastok_cli.config import Config, ModelConfig
+from stochastok_cli.training.distributed import DistributedContext
+
+# Dense bfloat16 with float32 sums, TFLOP/s, from the makers' data sheets; the first name that a device's contains.
+_PEAK = {
+    "H100 PCIe": 756.0,
+    "H100": 989.0,
+    "H200": 989.0,
+    "B200": 2250.0,
+    "A100": 312.0,
+    "A800": 312.0,
+    "H800": 989.0,
+    "L40S": 362.0,
+    "A10G": 70.0,
+    "RTX 4090": 165.0,
+    "RTX 3090": 71.0,
+}
+_CHECKPOINT_BYTES = 12  # of a parameter: its weight and AdamW's two moments, float32
+
+
+def matrix_parameters(model: ModelConfig) -> int:
+    """Parameters that a token is multiplied by: all but the norms' gains and an embedding that is only looked up."""
+    width, core = model.hidden_dim, model.core_model
+    attention = width * (2 * width + 2 * model.kv_heads * model.head_dim)
+    return core.num_layers * (attention + 3 * width * core.ffn.ffn_dim) + model.vocab_size * width
+
+
+def flops_per_token(model: ModelConfig) -> int:
+    """Floating-point operations of training on one token, forward and backward.
+
+    Six for every parameter of a product (Kaplan et al. 2020, section 2.1), and those of causal attention over half a
+    context window on average. Nothing is counted twice for being computed twice.
+    """
+    attention = 6 * model.core_model.num_layers * model.hidden_dim * model.context_window
+    return 6 * matrix_parameters(model) + attention
+
+
+def checkpoint_bytes(parameters: int) -> int:
+    return parameters * _CHECKPOINT_BYTES
+
+
+def tokens_per_iteration(config: Config) -> int:
+    training = config.trainer.training
+    return training.gradient_accumulation_steps * training.batch_size * config.model.context_window
+
+
+def utilization(tokens_per_second: float, config: Config, world: DistributedContext) -> float | None:
+    """The share of the GPUs' peak that the model's operations make (MFU; Chowdhery et al. 2022, appendix B).
+
+    None where the peak is not known, and for instruction data, whose attention and loss leave most of them out.
+    """
+    peak = peak_flops(world.device)
+    if peak is None or config.trainer.dataset.is_instruction:
+        return None
+    return tokens_per_second * flops_per_token(config.model) / (peak * world.size)
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """The most operations a second that a GPU is sold for, in bfloat16 products; None where it is not known."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak * 1e12 for known, peak in _PEAK.items() if re.search(rf"\b{known}\b", name)), None)
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """The most bytes that this process has held on a GPU at once; None on a CPU."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None

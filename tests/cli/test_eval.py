@@ -1,0 +1,314 @@
+"""`stochastok eval` on real checkpoints: what it prints where, and how it ends."""
+
+import json
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import stochastok_cli.cli.eval  # noqa: F401 (registers the subcommand)
+from stochastok_cli.cli.app import main
+from stochastok_cli.data.recipes.addition import make_addition
+from stochastok_cli.data.recipes.langgame import make_langgame
+from stochastok_cli.errors import FAILED, USAGE
+from stochastok_cli.models.llama.state_dict import save_model
+from stochastok_cli.tokenization.vocabulary import load_vocabulary
+from stochastok_cli.training.checkpoints import TrainingState, save_checkpoint
+from tests.evaluation.test_bits_per_byte import flat_ids, save
+from tests.model.small_models import sharp_model, small_config
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A data directory and a checkpoint directory: a run with two checkpoints, and a model with a longer window."""
+    place = tmp_path_factory.mktemp("place")
+    vocabulary = load_vocabulary("sample2k")
+    save(flat_ids(vocabulary), vocabulary, place / "data")
+    make_langgame(vocabulary, place / "data", train_size=40, val_size=20)
+    make_addition(vocabulary, place / "data", num_digits=1)
+    run = place / "checkpoints" / "pretraining-text"
+    run.mkdir(parents=True)
+    model = sharp_model(small_config())
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.tensor([[1, 2]])).sum().backward()
+    for iteration in (100, 2000):
+        optimizer.step()
+        save_checkpoint(
+            run,
+            TrainingState(iteration, False, None, {"name": "d", "fingerprint": "f"}, {}),
+            model,
+            optimizer,
+            vocabulary,
+            keep=None,
+        )
+    other = place / "checkpoints" / "other"
+    other.mkdir()
+    save_model(sharp_model(small_config(context_window=200)), other, vocabulary)
+    return place
+
+
+def test_one_benchmark_from_two_files_is_refused(run_eval):
+    code, _, err = run_eval("other", "--evaluator", "mcq", "--benchmarks", "arc=a.jsonl,langgame-val,arc=b.jsonl")
+    assert (code, err) == (USAGE, "error: --benchmarks names arc twice; one result has room under that name\n")
+
+
+@pytest.fixture
+def run_eval(place, monkeypatch, capsys):
+    """Runs the command in `place`; returns its exit code, stdout and stderr."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.chdir(place)
+        monkeypatch.setattr(sys, "argv", ["stochastok", "eval", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return ended.value.code, out, err
+
+    return run
+
+
+LANGGAME = ("--evaluator", "mcq", "--benchmarks", "langgame-train,langgame-val", "--num-samples", "7")
+
+
+def test_json_of_one_checkpoint(run_eval):
+    code, out, err = run_eval("pretraining-text", *LANGGAME, "--json", "--quiet")
+    assert (code, err) == (0, "")
+    [line] = out.splitlines()
+    result = json.loads(line)
+    assert list(result) == ["schema", "checkpoint", "iteration", "metrics", "n", "intervals"]
+    assert result["schema"] == 1
+    assert Path(result["checkpoint"]) == Path("checkpoints/pretraining-text/step_2000")
+    assert result["iteration"] == 2000
+    assert result["n"] == {"mcq/langgame-train": 7, "mcq/langgame-val": 7}
+    names = "accuracy path_confidence ground_confidence num_options normalized_accuracy normalized_path_confidence"
+    expected = {f"mcq/{asked}/{name}" for asked in ("langgame-train", "langgame-val") for name in names.split()}
+    assert set(result["metrics"]) - {"mcq/langgame-train/truncated", "mcq/langgame-val/truncated"} == expected
+    assert all(math.isfinite(value) for value in result["metrics"].values())
+
+
+def test_json_of_several_checkpoints_is_one_object_a_line(run_eval):
+    checkpoints = ["pretraining-text/step_100", "checkpoints/pretraining-text", "other"]
+    code, out, _ = run_eval(*checkpoints, *LANGGAME, "--json")
+    results = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert [result["iteration"] for result in results] == [100, 2000, None]
+    assert "mcq/langgame-val/truncated" not in results[2]["metrics"]  # tokenized anew for its longer window
+
+
+def test_the_same_command_gives_the_same_numbers(run_eval):
+    assert run_eval("other", *LANGGAME, "--json") == run_eval("other", *LANGGAME, "--json")
+
+
+def test_truncated_questions_are_noted_on_stderr_and_counted(run_eval, place, tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"question": "the garden " * 100, "options": ["a", "b"]}) + "\n")
+    arguments = ("other", "--evaluator", "mcq", "--benchmarks", f"langgame-val={file}", "--json")
+    _, out, err = run_eval(*arguments)
+    assert json.loads(out)["metrics"]["mcq/langgame-val/truncated"] == 1
+    assert "langgame-val: 1 questions did not fit the context window" in err
+    assert run_eval(*arguments, "--quiet")[2] == ""
+
+
+def test_addition(run_eval):
+    code, out, _ = run_eval("other", "--evaluator", "math_generation", "--num-samples", "5", "--json")
+    result = json.loads(out)
+    assert code == 0
+    assert set(result["n"].values()) == {5}
+    assert {
+        f"math_generation/{split}/base/{m}" for split in ("train", "val") for m in ("exact_match", "answer_found")
+    } <= set(result["metrics"])
+
+
+def test_bits_per_byte_as_a_table(run_eval):
+    arguments = ("--evaluator", "bits_per_byte", "--benchmarks", "text-tokenized")
+    code, out, err = run_eval("pretraining-text", "other", *arguments)
+    assert (code, err) == (0, "")
+    lines = [line.split() for line in out.splitlines()]
+    assert out.startswith("Bits per byte of the validation text (lower is better)")
+    assert [line[:-1] for line in lines if len(line) > 1][-2:] == [["pretraining-text", "2,000"], ["other"]]
+
+
+def test_intervals_stand_beside_the_metrics_and_in_the_tables(run_eval):
+    _, out, _ = run_eval("other", *LANGGAME, "--json")
+    result = json.loads(out)
+    low, high = result["intervals"]["mcq/langgame-val/accuracy"]
+    assert low <= result["metrics"]["mcq/langgame-val/accuracy"] <= high
+    _, out, _ = run_eval("other", *LANGGAME)
+    assert f"[{low:.2f} {high:.2f}]" in out
+
+
+def test_paired(run_eval):
+    checkpoints = ("pretraining-text/step_100", "other", "pretraining-text/step_100")
+    code, out, _ = run_eval(*checkpoints, *LANGGAME, "--paired", "--json")
+    first, second, _, difference, none = map(json.loads, out.splitlines())
+    assert code == 0 and difference["paired"] == [first["checkpoint"], second["checkpoint"]]
+    found = difference["differences"]["mcq/langgame-val/accuracy"]
+    name = "mcq/langgame-val/accuracy"
+    assert found["difference"] == pytest.approx(second["metrics"][name] - first["metrics"][name])
+    assert found["interval"][0] <= found["difference"] <= found["interval"][1]
+    assert (found["second_better"] - found["first_better"]) / 7 == pytest.approx(found["difference"])
+    assert all(one["difference"] == 0 for one in none["differences"].values())
+    code, out, _ = run_eval(*checkpoints[:2], *LANGGAME, "--paired")
+    assert code == 0 and "Paired: other minus pretraining-text on the same questions" in out
+
+
+def test_several_seeds_of_a_run(run_eval):
+    arguments = ("pretraining-text/step_100", "pretraining-text", *LANGGAME, "--aggregate")
+    *single, whole = map(json.loads, run_eval(*arguments, "--json")[1].splitlines())
+    name = "mcq/langgame-val/ground_confidence"
+    values = [result["metrics"][name] for result in single]
+    assert whole["metrics"][name] == pytest.approx(np.mean(values))
+    assert whole["deviations"][name] == pytest.approx(np.std(values, ddof=1))
+    assert whole["intervals"][name][0] < whole["metrics"][name] < whole["intervals"][name][1]
+    assert "Over 2 runs: pretraining-text, pretraining-text" in run_eval(*arguments)[1]
+
+
+def test_kinds_of_question_and_leakage(run_eval):
+    code, out, _ = run_eval("other", *LANGGAME, "--by-kind", "--leakage")
+    assert code == 0
+    assert "Multiple choice: langgame-val, parts and other tokenizations" in out
+    assert re.search(r"new question +7 +\d", out)
+
+
+def test_other_tokenizations(run_eval):
+    arguments = ("other", *LANGGAME, "--tokenization", "stochastok:0.5", "--samples", "2", "--adversarial", "20")
+    code, out, _ = run_eval(*arguments, "--json")
+    result = json.loads(out)
+    assert code == 0
+    assert {"mcq/langgame-val/stochastok0.5/worst_case", "mcq/langgame-val/adversarial/accuracy"} <= set(
+        result["metrics"]
+    )
+    assert result["curves"]["mcq/langgame-val/stochastok0.5"]
+    assert re.search(r"stochastok0.5 worst case +7 +\d", run_eval(*arguments)[1])
+
+
+def test_bits_per_byte_over_all_tokenizations(run_eval):
+    arguments = ("--evaluator", "bits_per_byte", "--benchmarks", "text-tokenized", "--tokenization", "uniform:0.2")
+    code, out, _ = run_eval("other", *arguments, "--num-samples", "1", "--json")
+    assert code == 0 and "bits_per_byte/text-tokenized/uniform0.2/monte_carlo_error" in json.loads(out)["metrics"]
+    code, _, err = run_eval("other", *arguments[:-1], "stochastok:0.2")
+    assert code == USAGE and "known probability" in err
+
+
+def test_inside_the_model(run_eval, place):
+    arguments = (
+        "other",
+        "--evaluator",
+        "alignment",
+        "--num-samples",
+        "30",
+        "--prompt",
+        "The old house",
+        "--samples",
+        "2",
+    )
+    _, out, _ = run_eval(*arguments, "--json")
+    assert len(json.loads(out.splitlines()[1])["completions"]) == 3  # the canonical one and 2 samples
+    arguments = (*arguments, "--tokenization", "uniform:0.5")
+    code, out, _ = run_eval(*arguments, "--json")
+    result, said = map(json.loads, out.splitlines())
+    assert code == 0 and result["n"] == {"alignment/uniform0.5": 30}
+    assert "alignment/uniform0.5/layer_3/relative" in result["intervals"]
+    assert [*said["completions"][0]] == ["tokens", "completion"]
+    code, out, _ = run_eval(*arguments, "--report", "inside")
+    assert code == 0
+    assert re.search(r"layer 1 distance +30 +\d", out) and "The| old| " in out
+    assert {file.stem for file in (place / "inside" / "plots").iterdir()} == {
+        "alignment-uniform0.5",
+        "alignment-pca-uniform0.5-other",
+    }
+
+
+def test_another_model_that_transformers_opens(run_eval, place):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    folder = place / "checkpoints" / "small-gpt2"
+    GPT2LMHeadModel(GPT2Config(vocab_size=2048, n_embd=32, n_layer=2, n_head=4, n_positions=128)).save_pretrained(
+        folder
+    )
+    load_vocabulary("sample2k").save_tokenizer(folder)
+    code, out, _ = run_eval("small-gpt2", "other", *LANGGAME, "--json", "--quiet", "--adversarial", "10")
+    foreign, ours = map(json.loads, out.splitlines())
+    assert code == 0 and foreign["iteration"] is None
+    assert set(foreign["metrics"]) >= set(ours["metrics"])
+    assert run_eval("small-gpt2", "--evaluator", "math_generation", "--num-samples", "2", "--quiet")[0] == 0
+    code, out, _ = run_eval("small-gpt2", "--evaluator", "alignment", "--num-samples", "5", "--json", "--quiet")
+    assert code == 0 and "alignment/uniform1.0/layer_2/distance" in json.loads(out)["metrics"]
+
+
+def test_a_model_on_the_hub_that_is_not_there(run_eval, hub_server):
+    code, _, err = run_eval("someone/no-such-model", *LANGGAME)
+    assert code == USAGE and err.startswith("error: no repository someone/no-such-model is found on the Hub")
+
+
+def test_a_report(run_eval, place):
+    (place / "checkpoints" / "pretraining-text" / "metrics.jsonl").write_text('{"iteration": 0, "train/loss": 8.0}\n')
+    code, out, err = run_eval("pretraining-text", "other", *LANGGAME, "--paired", "--report", "report", "--json")
+    assert code == 0 and err.endswith("report: report/report.html\n")
+    assert json.loads((place / "report" / "results.json").read_text()) == [json.loads(x) for x in out.splitlines()]
+    assert (place / "report" / "plots" / "training-train-loss.svg").is_file()
+
+
+def test_as_a_program(place):
+    """In a process of its own: the exit code, and nothing but results on stdout."""
+    code = "import stochastok_cli.cli.eval; from stochastok_cli.cli.app import main; main()"
+    arguments = ["eval", "other", "--evaluator", "bits_per_byte", "--benchmarks", "text-tokenized", "--json"]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=place, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["n"] == {"bits_per_byte/text-tokenized": len(flat_ids(load_vocabulary("sample2k")))}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("absent", *LANGGAME), "no checkpoint 'absent'"),
+        (("other", "--evaluator", "mcq"), "--evaluator mcq needs --benchmarks; there are: hellaswag, arc"),
+        (("other", "--evaluator", "bits_per_byte"), "needs --benchmarks; name folders under data_as_memmaps"),
+        (("other", "--evaluator", "math_generation", "--benchmarks", "arc"), "drop it"),
+        (("other", "--evaluator", "mcq", "--benchmarks", "langame"), "did you mean 'langgame-val'?"),
+        (("other", "--evaluator", "mcq", "--benchmarks", "arc=absent.csv"), "benchmark arc: absent.csv does not exist"),
+        (("other", "--evaluator", "bits_per_byte", "--benchmarks", "texts"), "there is no dataset 'texts'"),
+        (("other", "--evaluator", "guess"), "'guess' is not one of"),
+        (("other", *LANGGAME, "--tokenization", "uniform"), "is not METHOD:P"),
+        (("other", *LANGGAME, "--tokenization", "unifrom:0.1"), "unknown method 'unifrom'; did you mean"),
+        (("other", *LANGGAME, "--prompt", "The"), "--prompt can only go with --evaluator alignment; drop it"),
+        (("other", *LANGGAME, "--samples", "3"), "--samples says nothing without --tokenization; drop it"),
+        (("other", "--evaluator", "alignment", "--prompt", ""), "--prompt is empty"),
+        (("other", *LANGGAME, "--paired"), "--paired needs two checkpoints or more"),
+        (
+            ("other", "other", "--evaluator", "math_generation", "--leakage"),
+            "--leakage can only go with --evaluator mcq; drop it",
+        ),
+        (("other", *LANGGAME, "--num-samples", "0"), "Invalid value for '--num-samples'"),
+        (("--evaluator", "mcq"), "Missing argument"),
+    ],
+)
+def test_wrong_use_is_one_line_and_exit_code_2(run_eval, arguments, message):
+    code, out, err = run_eval(*arguments)
+    assert (code, out) == (USAGE, "")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_cuda_where_there_is_none(run_eval):
+    code, _, err = run_eval("other", *LANGGAME, "--device", "cuda")
+    assert code == USAGE
+    assert "no GPU is available" in err
+
+
+def test_a_model_that_gives_no_numbers(run_eval, place):
+    model = sharp_model(small_config())
+    with torch.no_grad():
+        model.norm.weight.fill_(np.nan)
+    folder = place / "checkpoints" / "overflowed"
+    folder.mkdir()
+    save_model(model, folder, load_vocabulary("sample2k"))
+    code, out, err = run_eval("overflowed", *LANGGAME)
+    assert (code, out) == (FAILED, "")
+    assert "the model gave no number for" in err

@@ -1,0 +1,144 @@
+"""CUTE's tasks against the paper's examples and a slow distance, and the generated questions on disk."""
+
+import collections
+import functools
+import sys
+
+import datasets
+import numpy as np
+import pytest
+
+from stochastok_cli.cli import app, make_cute  # noqa: F401 - importing the second registers the subcommand
+from stochastok_cli.data.recipes.cute import Cute
+from stochastok_cli.data.recipes.cute import make_cute as make
+from stochastok_cli.data.recipes.cute_tasks import TASKS, levenshtein
+from stochastok_cli.data.sft_dataset import SFTDataset
+from stochastok_cli.data.word_list import read_words
+from stochastok_cli.errors import USAGE, UserError
+from stochastok_cli.tokenization.vocabulary import load_vocabulary
+
+SAMPLE = load_vocabulary("sample2k")
+PAPER = [  # Table 2
+    ("spell", ["there"], "Spell out the word: there.", "t h e r e"),
+    ("spell_inverse", ["t h e r e"], "Write the word that is spelled out (no spaces): t h e r e.", "there"),
+    ("contains_char", ["c", "there"], "Is there a 'c' in 'there'?", "No"),
+    ("orth", ["happy", "glad", "apply"], "Closer in Levenshtein distance to 'happy': glad or apply?", "apply"),
+    ("ins_char", ["b", "e", "there"], "Add 'b' after every 'e' in 'there'.", "thebreb"),
+    ("del_char", ["e", "there"], "Delete every 'e' in 'there'.", "thr"),
+    ("sub_char", ["e", "a", "there"], "Replace every 'e' with 'a' in 'there'.", "thara"),
+    ("swap_char", ["t", "r", "there"], "Swap 't' and 'r' in 'there'.", "rhete"),
+]
+
+
+@pytest.mark.parametrize(("task", "inputs", "question", "answer"), PAPER)
+def test_the_papers_examples(task, inputs, question, answer):
+    assert TASKS[task].question(inputs) == f"{question} Answer:"
+    assert TASKS[task].answer(*inputs) == answer
+
+
+def test_the_papers_examples_are_all_eight():
+    assert [task for task, *_ in PAPER] == list(TASKS)
+
+
+@functools.cache
+def slow_distance(a: str, b: str) -> int:
+    if not a or not b:
+        return len(a) + len(b)
+    cost = slow_distance(a[1:], b[1:]) + (a[0] != b[0])
+    return min(cost, slow_distance(a[1:], b) + 1, slow_distance(a, b[1:]) + 1)
+
+
+def test_levenshtein_against_the_definition():
+    words = read_words().words[::31]
+    for word in words:
+        assert levenshtein(word, words).tolist() == [slow_distance(word, other) for other in words]
+
+
+@pytest.fixture(scope="module")
+def asked():
+    return list(Cute({"train": read_words().words}, 0).questions("train", 2400))
+
+
+def test_every_task_is_asked_equally_often(asked):
+    counts = collections.Counter(question.task for question in asked)
+    assert set(counts) == set(TASKS)
+    assert all(abs(count - 300) < 5 * 300**0.5 for count in counts.values())
+    yes = [question.options[0] == "Yes" for question in asked if question.task == "contains_char"]
+    assert 0.38 < np.mean(yes) < 0.62
+
+
+def test_options_are_distinct_and_one_is_right(asked):
+    words = set(read_words().words)
+    for question in asked:
+        right, *wrong = question.options
+        assert len({right, *wrong}) == len(question.options) == (2 if TASKS[question.task].choices else 4)
+        if question.task == "spell_inverse":
+            assert words >= {right, *wrong}
+        elif not TASKS[question.task].choices:
+            assert all(len(option) == len(right) for option in wrong)
+            assert all(bool(" " in option) == (" " in right) for option in wrong)
+
+
+def test_of_two_candidates_exactly_one_is_nearer(asked):
+    for question in asked:
+        if question.task == "orth":
+            word = question.text.split("'")[1]
+            right, wrong = levenshtein(word, question.options)
+            assert 0 < right < wrong
+
+
+def test_a_shorter_set_is_the_beginning_of_a_longer_one(asked):
+    assert list(Cute({"train": read_words().words}, 0).questions("train", 100)) == asked[:100]
+    assert list(Cute({"train": read_words().words}, 1).questions("train", 100)) != asked[:100]
+
+
+def test_both_forms_on_disk_hold_the_same_questions(tmp_path):
+    made = make(SAMPLE, tmp_path, train_size=300, val_size=200)
+    rows = SFTDataset(made.path)
+    texts = datasets.load_from_disk(str(tmp_path / "data_as_datasets" / "cute"))
+    assert {split: len(texts[split]) for split in texts} == {"train": 200, "val": 200}
+    assert rows.num_rows == {"train": 300, "val": 200}
+    for split in ("train", "val"):
+        for row, (_, middle, end), text in zip(rows.rows(split), rows.offsets(split), texts[split], strict=False):
+            assert SAMPLE.decode(row[:middle].tolist()) == text["question"]
+            assert SAMPLE.decode(row[middle:end].tolist()) == text["options"][0]
+    again = make(SAMPLE, tmp_path, train_size=300, val_size=200)
+    assert not again.created
+    with pytest.raises(UserError, match="made with other options: seed"):
+        make(SAMPLE, tmp_path, train_size=300, val_size=200, seed=1)
+
+
+def test_disjoint_words(tmp_path):
+    make(SAMPLE, tmp_path, train_size=2000, val_size=500, disjoint=True)
+    texts = datasets.load_from_disk(str(tmp_path / "data_as_datasets" / "cute"))
+    spelled = {
+        split: {row["options"][0] for row in texts[split] if row["task"] == "spell"} for split in ("train", "val")
+    }
+    assert spelled["train"] and spelled["val"] and not spelled["train"] & spelled["val"]
+
+
+def test_too_few_words(tmp_path):
+    file = tmp_path / "words.txt"
+    file.write_text("aa\nbb\ncc\n")
+    with pytest.raises(UserError, match="no questions of every task can be made of 3 words"):
+        make(SAMPLE, tmp_path, words=file)
+    file.write_text("abc\nabd\nab\nabe\n")  # each as far from any other
+    with pytest.raises(UserError, match="no questions of every task can be made of 4 words"):
+        make(SAMPLE, tmp_path, words=file)
+    file.write_text("ab\ncde\nabcd\n½\n")
+    with pytest.raises(UserError, match="line 4: '½', which is not one word of letters"):
+        make(SAMPLE, tmp_path, words=file)
+    with pytest.raises(UserError, match="--val-size is 0; it must be at least 1"):
+        make(SAMPLE, tmp_path, val_size=0)
+
+
+def test_the_command_prints_the_path(tmp_path, monkeypatch, capsys):
+    arguments = ["--train-size", "20", "--val-size", "10", "--tokenizer", "sample2k", "--data-dir", str(tmp_path)]
+    for more, code in (([], 0), ([], 0), (["--seed", "5"], USAGE)):
+        monkeypatch.setattr(sys, "argv", ["stochastok", "make-cute", *arguments, *more])
+        with pytest.raises(SystemExit) as ended:
+            app.main()
+        out, err = capsys.readouterr()
+        assert ended.value.code == code
+        assert out == ("" if code else f"{tmp_path / 'data_as_memmaps' / 'cute'}\n")
+        assert "for example: " in err if not code else err.count("\n") == 1

@@ -1,0 +1,132 @@
+"""From a corpus to an expanded one, document by document."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stochastok_cli import StochasTok
+from stochastok_cli.data.expand import expand_corpus
+from stochastok_cli.data.memmap import Corpus, document_batches
+from stochastok_cli.data.text_sources import open_source
+from stochastok_cli.data.tokenize import tokenize_corpus
+from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.tokenization.vocabulary import load_vocabulary
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    made = tokenize_corpus(open_source("sample"), load_vocabulary("gpt2"), tmp_path_factory.mktemp("data"))
+    return Corpus(made.path)
+
+
+def split_documents(ids, end_of_text):
+    return np.split(ids, np.flatnonzero(ids == end_of_text) + 1)
+
+
+def test_document_by_document(corpus):
+    made = expand_corpus(corpus, p=0.3, seed=4)
+    assert made.path.name == "sample-tokenized-stochastok0.3"
+    expanded, expand = Corpus(made.path), StochasTok(corpus.vocabulary, p=0.3, seed=4)
+    train = split_documents(corpus.ids("train"), corpus.end_of_text)[:-1]
+    val = split_documents(corpus.ids("val"), corpus.end_of_text)[:-1]
+    theirs = split_documents(expanded.ids("train"), corpus.end_of_text)[:-1]
+    for i in [0, 1, 2, len(train) - 1]:
+        assert theirs[i].tolist() == expand(train[i], i).tolist()
+    first_val = split_documents(expanded.ids("val"), corpus.end_of_text)[0]
+    assert first_val.tolist() == expand(val[0], len(train)).tolist()
+    decode = corpus.vocabulary.decode_bytes
+    for split in ("train", "val"):
+        assert decode(expanded.ids(split)) == decode(corpus.ids(split))
+        assert made.manifest["splits"][split]["tokens"] == len(expanded.ids(split)) > len(corpus.ids(split))
+    assert made.manifest["made_from"]["name"] == "sample-tokenized"
+    assert made.manifest["made_from"]["fingerprint"] == corpus.fingerprint
+
+
+def test_neither_threads_nor_batches_change_a_byte(corpus, monkeypatch):
+    one = expand_corpus(corpus, p=1.0, out_name="one", threads=1)
+    monkeypatch.setattr("stochastok_cli.data.expand._BATCH_TOKENS", 10_000)
+    many = expand_corpus(corpus, p=1.0, out_name="many", threads=4)
+    assert one.manifest["files"] == many.manifest["files"]
+    other = expand_corpus(corpus, p=1.0, out_name="other", seed=1)
+    assert one.manifest["files"] != other.manifest["files"]
+
+
+def test_the_proportion_is_honoured(corpus):
+    """The reference expanded with 0.1 whatever was asked."""
+    growth = {}
+    for p in (0.05, 0.1, 0.8):
+        tokens = expand_corpus(corpus, p=p, out_name=f"p{p}").manifest["splits"]["train"]["tokens"]
+        growth[p] = tokens / len(corpus.ids("train")) - 1
+    assert growth[0.05] < growth[0.1] < growth[0.8]
+    assert growth[0.05] < 0.05 < growth[0.1] + 0.05
+    assert growth[0.8] > 0.3
+
+
+def test_p_zero_copies(corpus):
+    made = expand_corpus(corpus, p=0.0)
+    assert made.path.name == "sample-tokenized-stochastok0.0"
+    for split in ("train", "val"):
+        assert (Corpus(made.path).ids(split) == corpus.ids(split)).all()
+
+
+def test_a_folder_of_the_references(tmp_path):
+    """No manifest: gpt2 and uint16; ids after the last end-of-text are a document too."""
+    folder = tmp_path / "openwebtext-tokenized"
+    folder.mkdir()
+    gpt2 = load_vocabulary("gpt2")
+    ids = [*gpt2.encode("A first document."), 50256, *gpt2.encode("And a second without an end")]
+    np.array(ids, dtype=np.uint16).tofile(folder / "train.bin")
+    np.array(ids[:6], dtype=np.uint16).tofile(folder / "val.bin")
+    corpus = Corpus(folder)
+    made = expand_corpus(corpus, p=2.0)
+    assert gpt2.decode(Corpus(made.path).ids("train")) == gpt2.decode(ids)
+    assert made.manifest["splits"]["train"]["documents"] == 2
+    with pytest.raises(UserError, match="not in the vocabulary"):
+        expand_corpus(Corpus(folder, "sample2k"), p=0.1)
+
+
+@settings(max_examples=200, deadline=None)
+@given(ids=st.lists(st.integers(0, 3), max_size=60), batch=st.integers(1, 20))
+def test_batches_are_whole_documents(ids, batch):
+    array = np.array(ids, dtype=np.uint16)
+    seen, lengths = [], []
+    for start, stop, parts in document_batches(array, 0, batch):
+        assert parts.sum() == stop - start > 0
+        seen += array[start:stop].tolist()
+        lengths += parts.tolist()
+    assert seen == ids
+    ends = [i + 1 for i, token in enumerate(ids) if token == 0 or i == len(ids) - 1]
+    assert lengths == np.diff([0, *ends]).tolist()
+
+
+def test_damaged_folders(corpus, tmp_path):
+    folder = expand_corpus(corpus, p=0.01, out_name="damaged").path
+    with open(folder / "train.bin", "r+b") as stream:
+        stream.truncate(1001)
+    with pytest.raises(UserError, match=r"1,001 bytes, not") as caught:
+        Corpus(folder)
+    assert caught.value.exit_code == FAILED
+    (folder / "train.bin").unlink()
+    with pytest.raises(UserError, match="is missing"):
+        Corpus(folder)
+    (folder / "manifest.json").unlink()
+    (folder / "train.bin").write_bytes(b"abc")
+    with pytest.raises(UserError, match="cut short"):
+        Corpus(folder).ids("train")
+    with pytest.raises(UserError, match="did you mean 'damaged'"):
+        Corpus(folder.parent / "damagd")
+
+
+def test_another_tokenizer_than_the_manifests(corpus):
+    with pytest.raises(UserError, match="made with the tokenizer 'gpt2'"):
+        _ = Corpus(corpus.path, "sample2k").vocabulary
+
+
+def test_a_result_never_replaces_its_source(corpus):
+    before = corpus.ids("train").tolist()
+    with pytest.raises(UserError, match="replace its own source"):
+        expand_corpus(corpus, p=1.0, out_name=corpus.name, force=True)
+    with pytest.raises(UserError, match="name of a folder"):
+        expand_corpus(corpus, p=1.0, out_name="../elsewhere")
+    assert corpus.ids("train").tolist() == before

@@ -1,0 +1,126 @@
+"""Questions with answers packed into windows: what counts, what is seen, and that ranks draw different examples."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stochastok_cli.data.packed_sampler import PackedSampler
+from stochastok_cli.errors import UserError
+from stochastok_cli.tokenization.expansion import StochasTok
+from stochastok_cli.tokenization.vocabulary import load_vocabulary
+
+PADDING = 9999
+VOCABULARY = load_vocabulary("sample2k")
+
+
+def table(examples):
+    """Rows and offsets of `(question ids, answer ids)` pairs, padded as on disk."""
+    width = max(len(q) + len(a) for q, a in examples)
+    rows = np.full((len(examples), width), PADDING, dtype=np.uint16)
+    offsets = np.zeros((len(examples), 3), dtype=np.uint16)
+    for i, (question, answer) in enumerate(examples):
+        rows[i, : len(question) + len(answer)] = [*question, *answer]
+        offsets[i] = 0, len(question), len(question) + len(answer)
+    return rows, offsets
+
+
+def packed(examples, context_window, **options):
+    return PackedSampler(*table(examples), context_window, **{"seed": 0, "purpose": "train", **options})
+
+
+def numbered(lengths):
+    """Examples in which an id says the example and the place: 100 * example + place."""
+    return [([100 * i + j for j in range(q)], [100 * i + q + j for j in range(a)]) for i, (q, a) in enumerate(lengths)]
+
+
+@given(
+    lengths=st.lists(st.tuples(st.integers(1, 9), st.integers(0, 4)), min_size=1, max_size=8),
+    context_window=st.integers(13, 40),
+    iteration=st.integers(0, 5),
+)
+def test_laws_of_packing(lengths, context_window, iteration):
+    batch = packed(numbered(lengths), context_window).batch(iteration, 0, 4)
+    assert batch.ids.shape == (4, context_window + 1)
+    assert np.isfinite(batch.token_weights).all()
+    assert batch.num_loss_tokens == np.count_nonzero(batch.token_weights)
+    for ids, segment_start, weights in zip(batch.ids, batch.segment_start, batch.token_weights, strict=True):
+        t = 0
+        counting = []
+        while t < len(ids):  # whole examples end to end, without padding; the last may be cut
+            example = ids[t] // 100
+            question, answer = lengths[example]
+            length = min(question + answer, len(ids) - t)
+            assert ids[t : t + length].tolist() == [100 * example + j for j in range(length)]
+            assert (segment_start[t : t + length] == t).all()  # attention is confined to the example
+            counting += range(t + question, t + length)
+            t += length
+        expected = np.zeros(len(ids))
+        expected[counting] = 1 / max(len(counting), 1)
+        np.testing.assert_allclose(weights, expected[1:], rtol=1e-6)  # weight t is that of predicting id t + 1
+
+
+def test_a_window_without_an_answer_counts_nothing():
+    batch = packed([(list(range(12)), [])], 12).batch(0, 0, 3)
+    assert not batch.token_weights.any()
+    assert batch.num_loss_tokens == 0
+
+
+def test_examples_are_drawn_uniformly_and_independently_of_how_the_batch_is_divided():
+    lengths = [(3, 1)] * 50
+    source = packed(numbered(lengths), 40)
+    whole = source.batch(2, 0, 12)
+    parts = [source.batch(2, first, 3) for first in (9, 3, 0, 6)]
+    for part, first in zip(parts, (9, 3, 0, 6), strict=True):
+        np.testing.assert_array_equal(part.ids, whole.ids[first : first + 3])
+        np.testing.assert_array_equal(part.segment_start, whole.segment_start[first : first + 3])
+    assert len({row.tobytes() for row in whole.ids}) == 12  # micro-batches, and so ranks, draw different examples
+    drawn = source.batch(0, 0, 5000).ids[:, ::4] // 100
+    counts = np.bincount(drawn.ravel(), minlength=50)
+    expected = drawn.size / 50
+    assert abs(((counts - expected) ** 2 / expected).sum() - 50) < 4 * np.sqrt(100)
+
+
+def test_rows_that_do_not_fit_are_refused_with_what_to_set():
+    with pytest.raises(UserError, match=r"longest row .* has 14 ids.* only 13; set model\.context_window to 14"):
+        packed(numbered([(3, 1), (10, 4)]), 13)
+    with pytest.raises(UserError, match="no rows"):
+        PackedSampler(np.empty((0, 0), np.uint16), np.empty((0, 3), np.uint16), 8, seed=0, purpose="val")
+
+
+def test_an_id_beyond_the_vocabulary_is_refused_when_it_is_drawn():
+    windows = packed([([1, 2], [7])], 8, vocab_size=7)
+    with pytest.raises(UserError, match="the train split holds the id 7, and the vocabulary ends at 6"):
+        windows.batch(0, 0, 1)
+
+
+def test_merging_anew_may_shorten_an_example():
+    """Single bytes, which merges make an eighth: what then does not fill a window stays as it was."""
+    ids = [VOCABULARY.encode(letter)[0] for letter in "understanding"]
+    expand = StochasTok(VOCABULARY, 0.0, "bpe-dropout")
+    assert len(expand(ids)) < 7
+    batch = packed([(ids, ids)], 100, expand=expand).batch(0, 0, 3)
+    assert batch.ids.shape == (3, 101)
+    assert VOCABULARY.decode(batch.ids[0]).startswith("understanding" * 2)
+
+
+def test_expansion_changes_ids_and_neither_text_nor_what_counts():
+    pairs = [("Which word is the longest? Answer:", " understanding"), ("What contains 'ee'? Answer:", " between")]
+    examples = [(VOCABULARY.encode(q), VOCABULARY.encode(a)) for q, a in pairs]
+    expand = StochasTok(VOCABULARY, 1.0, seed=1)
+    batch = packed(examples, 150, expand=expand).batch(4, 0, 6)
+    again = packed(examples, 150, expand=expand).batch(4, 3, 1)
+    np.testing.assert_array_equal(batch.ids[3:4], again.ids)
+    canonical = {tuple(q + a) for q, a in examples}
+    for ids, segment_start, weights in zip(batch.ids, batch.segment_start, batch.token_weights, strict=True):
+        starts = [*np.unique(segment_start), len(ids)]
+        for start, end in itertools.pairwise(starts[:-1]):  # all but the last, which is cut
+            text, num_loss_tokens = VOCABULARY.decode(ids[start:end]), ids[start:end][weights[start - 1 : end - 1] > 0]
+            assert tuple(ids[start:end]) not in canonical
+            if start:
+                assert (
+                    text.removesuffix(VOCABULARY.decode(num_loss_tokens)),
+                    VOCABULARY.decode(num_loss_tokens),
+                ) in pairs

@@ -1,0 +1,99 @@
+"""Windows of a corpus: uniform, independent of the ranks, expanded afresh."""
+
+import numpy as np
+import pytest
+
+from stochastok_cli.data.samplers import WindowSampler
+from stochastok_cli.errors import UserError
+from stochastok_cli.random_streams import splitmix64, uniform_integers
+from stochastok_cli.tokenization.expansion import StochasTok
+from stochastok_cli.tokenization.vocabulary import load_vocabulary
+
+IDS = np.arange(1000, dtype=np.uint16)  # so that an id tells its position
+VOCABULARY = load_vocabulary("sample2k")
+
+
+def windows(ids=IDS, context_window=16, **options):
+    return WindowSampler(ids, context_window, **{"seed": 0, "purpose": "train", **options})
+
+
+def test_a_window_is_a_stretch_of_the_corpus():
+    batch = windows().batch(iteration=3, first_index=0, rows=50)
+    assert batch.ids.shape == (50, 17)
+    assert batch.ids.dtype == np.int64
+    assert (np.diff(batch.ids, axis=1) == 1).all()
+    assert batch.segment_start is None
+    assert batch.token_weights.shape == (50, 16)
+    np.testing.assert_allclose(batch.token_weights.sum(axis=1), 1, rtol=1e-6)
+    assert batch.num_loss_tokens == 800
+
+
+def test_a_window_depends_on_seed_purpose_iteration_and_index_and_on_nothing_else():
+    whole = windows().batch(7, 0, 24).ids
+    apart = [windows().batch(7, first, 4).ids for first in (20, 16, 12, 8, 4, 0)]  # any order, any micro-batches
+    np.testing.assert_array_equal(whole, np.concatenate(apart[::-1]))
+    for other in (windows().batch(8, 0, 24), windows(seed=1).batch(7, 0, 24), windows(purpose="val").batch(7, 0, 24)):
+        assert (other.ids[:, 0] == whole[:, 0]).mean() < 0.2
+    assert len(set(whole[:, 0])) > 20  # the windows of a batch differ
+
+
+def test_starts_are_uniform_over_all_positions():
+    places = 1000 - 16
+    starts = windows().batch(0, 0, 100 * places).ids[:, 0]
+    counts = np.bincount(starts, minlength=places)
+    assert len(counts) == places  # the last window that fits can be drawn, and none beyond
+    chi_square = ((counts - 100) ** 2 / 100).sum()
+    assert abs(chi_square - places) < 4 * np.sqrt(2 * places)
+
+
+def test_a_corpus_of_exactly_one_window_has_one_and_a_shorter_one_is_refused():
+    assert (windows(IDS[:17]).batch(0, 0, 5).ids == IDS[:17]).all()
+    with pytest.raises(UserError, match=r"16 tokens, and one window takes 17; .*model\.context_window"):
+        windows(IDS[:16])
+
+
+def test_windows_are_expanded_afresh_each_time_and_reproducibly():
+    text = np.array(VOCABULARY.encode("The quick brown fox jumps over the lazy dog. " * 60), dtype=np.uint16)
+    expand = StochasTok(VOCABULARY, 0.5, seed=1)
+    plain, expanded = windows(text, 64), windows(text, 64, expand=expand)
+    once = expanded.batch(5, 2, 6)
+    np.testing.assert_array_equal(once.ids, np.concatenate([expanded.batch(5, i, 1).ids for i in range(2, 8)]))
+    canonical = plain.batch(5, 2, 6).ids
+    assert once.ids.shape == canonical.shape
+    for row, original in zip(once.ids, canonical, strict=True):
+        spelled = VOCABULARY.decode_bytes(row)
+        assert VOCABULARY.decode_bytes(original).startswith(spelled)  # the same text, cut earlier
+        assert len(spelled) < len(VOCABULARY.decode_bytes(original))
+    one_place = windows(text[:65], 64, expand=expand)  # the same stretch every time, another expansion each time
+    seen = {one_place.batch(i, 0, 4).ids[j].tobytes() for i in range(5) for j in range(4)}
+    assert len(seen) == 20
+
+
+def test_merging_anew_may_shorten_a_window_which_then_takes_more_of_the_corpus():
+    text = "The quick brown fox jumps over the lazy dog. " * 60
+    ids = StochasTok(VOCABULARY, 1.0, seed=1)(VOCABULARY.encode(text))  # many more than canonical
+    drawn = windows(ids, 64, expand=StochasTok(VOCABULARY, 0.01, "bpe-dropout"))
+    for iteration in range(20):
+        batch = drawn.batch(iteration, 2, 6)
+        assert batch.ids.shape == (6, 65)
+        alone = [drawn.batch(iteration, i, 1).ids for i in range(2, 8)]
+        np.testing.assert_array_equal(batch.ids, np.concatenate(alone))
+        assert all(VOCABULARY.decode(row) in text for row in batch.ids)
+    assert windows(ids[:90], 64).batch(0, 0, 1).ids.shape == (1, 65)
+    with pytest.raises(UserError, match=r"shorter than one window of 65 tokens; lower model\.context_window"):
+        windows(ids[:70], 64, expand=StochasTok(VOCABULARY, 0, "bpe-dropout")).batch(0, 0, 1)
+
+
+def test_the_vectorised_mix_is_the_scalar_one():
+    counters = np.array([0, 1, 2**40])
+    bound = 2**62  # keeps nearly all bits
+    from stochastok_cli.random_streams import derive_key
+
+    expected = [splitmix64((derive_key(3, "x", 9) + splitmix64(int(c))) % 2**64) % bound for c in counters]
+    assert uniform_integers(3, "x", 9, counters=counters, bound=bound).tolist() == expected
+
+
+def test_an_id_outside_the_vocabulary_is_said_and_not_looked_up():
+    windows = WindowSampler(np.full(100, 7, np.uint16), 8, seed=0, purpose="train", vocab_size=7)
+    with pytest.raises(UserError, match="holds the id 7"):
+        windows.batch(0, 0, 2)

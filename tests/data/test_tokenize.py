@@ -1,0 +1,230 @@
+"""From text to a corpus on disk: formats, the corpus split, the layout, and bad input."""
+
+import bz2
+import gzip
+import json
+import lzma
+import os
+from itertools import chain
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from stochastok_cli.data.memmap import Corpus
+from stochastok_cli.data.text_sources import open_source
+from stochastok_cli.data.tokenize import tokenize_corpus
+from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.tokenization.vocabulary import load_vocabulary
+
+GPT2 = load_vocabulary("gpt2")
+TEXTS = [f"Document {i}: " + "word " * (i % 7) + "naïve <|endoftext|> 日本\nsecond line" for i in range(150)] + [""]
+
+
+def jsonl(texts, key="text"):
+    return "".join(json.dumps({"id": i, key: text}) + "\n" for i, text in enumerate(texts)).encode()
+
+
+def _parquet(texts) -> bytes:
+    sink = pa.BufferOutputStream()
+    pyarrow.parquet.write_table(pa.table({"text": texts}), sink, use_dictionary=False)
+    return sink.getvalue().to_pybytes()
+
+
+def _flipped(content: bytes, place: int) -> bytes:
+    return content[:place] + bytes([content[place] ^ 0x55]) + content[place + 1 :]
+
+
+def documents(corpus: Corpus, split: str) -> list[str]:
+    ids = corpus.ids(split)
+    ends = np.flatnonzero(ids == corpus.end_of_text)
+    assert ends[-1] == len(ids) - 1
+    return [GPT2.decode(part[:-1]) for part in np.split(ids, ends + 1)[:-1]]
+
+
+def tokenize(path, tmp_path, **options):
+    source = open_source(str(path), **{k: options.pop(k) for k in ("text_column", "errors") if k in options})
+    return tokenize_corpus(source, GPT2, tmp_path / "data", **options)
+
+
+def test_the_split_is_the_one_that_datasets_makes(tmp_path):
+    file = tmp_path / "corpus.jsonl"
+    file.write_bytes(jsonl(TEXTS))
+    made = tokenize(file, tmp_path, threads=2)
+    assert made.path == tmp_path / "data" / "data_as_memmaps" / "corpus-tokenized"
+    corpus = Corpus(made.path)
+    theirs = datasets.Dataset.from_dict({"text": TEXTS}).train_test_split(test_size=0.01, seed=489, shuffle=True)
+    assert documents(corpus, "train") == theirs["train"]["text"]
+    assert documents(corpus, "val") == theirs["test"]["text"]
+    assert made.manifest["splits"] == {
+        split: {"documents": len(documents(corpus, split)), "tokens": len(corpus.ids(split))}
+        for split in ("train", "val")
+    }
+    assert made.manifest["dtype"] == "uint16"
+    assert not list(made.path.glob(".*"))
+
+
+def test_a_text_that_has_changed_at_equal_length_is_noticed(tmp_path):
+    file = tmp_path / "corpus.jsonl"
+    file.write_bytes(jsonl(TEXTS))
+    made = tokenize(file, tmp_path)
+    later = (made.path / "manifest.json").stat().st_mtime + 5
+    os.utime(file, (later, later))
+    assert not tokenize(file, tmp_path).created  # touched, and the same
+    file.write_bytes(jsonl(TEXTS).replace(b"Document 7", b"Document X"))
+    os.utime(file, (later, later))
+    with pytest.raises(UserError, match="corpus.jsonl held another text; --force makes it again"):
+        tokenize(file, tmp_path)
+    assert tokenize(file, tmp_path, force=True).created
+
+
+def test_the_bytes_are_the_references(tmp_path):
+    """Flat little-endian uint16, each document followed by 50256: what the reference's loader maps."""
+    file = tmp_path / "corpus.jsonl"
+    file.write_bytes(jsonl(TEXTS))
+    path = tokenize(file, tmp_path).path
+    order = np.random.default_rng(489).permutation(len(TEXTS))
+    expected = [[*GPT2._encoder._encoding.encode_ordinary(TEXTS[i]), 50256] for i in order]
+    val, train = expected[:2], expected[2:]  # ceil(0.01 * 151) == 2
+    assert np.memmap(path / "train.bin", dtype=np.uint16, mode="r").tolist() == list(chain(*train))
+    assert np.memmap(path / "val.bin", dtype=np.uint16, mode="r").tolist() == list(chain(*val))
+
+
+def write_text(path, opener=open):
+    body = "\n\n".join(text for text in TEXTS if text).encode() + b"\n"
+    with opener(path, "wb") as stream:
+        stream.write(body)
+
+
+@pytest.mark.parametrize(
+    "name", ["c.txt", "c.txt.gz", "c.txt.bz2", "c.txt.xz", "c.jsonl", "c.jsonl.gz", "c.parquet", "c"]
+)
+def test_every_format_gives_the_same_documents(tmp_path, name):
+    texts = [text for text in TEXTS if text]
+    path = tmp_path / name
+    openers = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+    if ".txt" in name:
+        write_text(path, openers.get(path.suffix, open))
+    elif ".jsonl" in name:
+        with openers.get(path.suffix, open)(path, "wb") as stream:
+            stream.write(jsonl(texts))
+    elif name == "c.parquet":
+        pyarrow.parquet.write_table(pa.table({"id": range(len(texts)), "text": texts}), path, row_group_size=40)
+    else:
+        (path / "deep").mkdir(parents=True)
+        (path / "a.jsonl").write_bytes(jsonl(texts[:60]))
+        (path / "deep" / "b.jsonl").write_bytes(jsonl(texts[60:]))
+        (path / "notes.pdf").write_bytes(b"not text")
+        (path / "README.md").write_text("a card, no document")
+        (path / "dataset_infos.json").write_text("{}")
+    made = tokenize(path, tmp_path, name="same")
+    corpus = Corpus(made.path)
+    assert made.path.name == "same-tokenized"
+    assert sorted(documents(corpus, "train") + documents(corpus, "val")) == sorted(texts)
+
+
+def test_two_documents_are_enough(tmp_path):
+    """The reference needed the whole corpus on the Hub and at least 1,024 documents in each split."""
+    (tmp_path / "two.txt").write_text("one\n\ntwo\n")
+    corpus = Corpus(tokenize(tmp_path / "two.txt", tmp_path).path)
+    assert len(documents(corpus, "train")) == len(documents(corpus, "val")) == 1
+
+
+def test_batches_and_threads_change_nothing(tmp_path, monkeypatch):
+    (tmp_path / "c.jsonl").write_bytes(jsonl(TEXTS))
+    one = tokenize(tmp_path / "c.jsonl", tmp_path, name="one")
+    monkeypatch.setattr("stochastok_cli.data.text_sources._BATCH_CHARACTERS", 500)
+    two = tokenize(tmp_path / "c.jsonl", tmp_path, name="two", threads=3)
+    assert one.manifest["files"] == two.manifest["files"]
+
+
+def test_the_bundled_sample(tmp_path):
+    made = tokenize_corpus(open_source("sample"), load_vocabulary("sample2k"), tmp_path)
+    assert made.path.name == "sample-tokenized"
+    assert made.manifest["splits"]["train"]["tokens"] > 300_000
+    assert Corpus(made.path).vocabulary.name == "sample2k"
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "message", "code"),
+    [
+        (b"", "empty.jsonl", "holds 0 document", 2),
+        (b"\n \n\n", "blank.txt", "holds 0 document", 2),
+        (b"only one", "one.txt", "too few", 2),
+        (b'{"txt": "a"}\n', "c.jsonl", "no column 'text'; did you mean 'txt'", 2),
+        (b'{"text": "a"}\n{"text": 3}\n', "c.jsonl", "line 2: 'text' holds 3, not text", 2),
+        (b'{"text": "a"}\n{"text": "b"\n', "c.jsonl", "line 2: not a JSON object", FAILED),
+        (b'{"text": "a"}\n["b"]\n', "c.jsonl", "line 2: .* is not a JSON object", FAILED),
+        (b"fine\n\nbad \xff byte\n", "c.txt", "line 3: the byte 0xff at 4 is not UTF-8", FAILED),
+        (b'{"text": "a"}\n{"text": "\\ud800"}\n', "c.jsonl", "line 2: .*lone surrogate", FAILED),
+        (b"not gzip", "c.txt.gz", "damaged or cut short", FAILED),
+        (gzip.compress(b"a\n\nb" * 5000, mtime=0)[:-30], "c.txt.gz", "damaged or cut short", FAILED),
+        (_flipped(gzip.compress(bytes(range(10, 127)) * 5000, mtime=0), 200), "c.txt.gz", "damaged", FAILED),
+        (b"PAR1 not really", "c.parquet", "no parquet file", FAILED),
+        (_flipped(_parquet(["some text"] * 2000), 100), "c.parquet", "c.parquet is damaged after row 0: ", FAILED),
+        (b"x", "c.docx", "type are not known", 2),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_leaves_nothing(tmp_path, content, name, message, code):
+    file = tmp_path / name
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        tokenize(file, tmp_path)
+    assert caught.value.exit_code == code
+    assert "\n" not in str(caught.value)
+    root = tmp_path / "data" / "data_as_memmaps"
+    assert not root.exists() or [f for f in root.iterdir() if not f.name.endswith(".lock")] == []
+
+
+def test_bad_text_can_be_replaced(tmp_path):
+    (tmp_path / "c.jsonl").write_bytes(b'{"text": "a\\ud800b"}\n{"text": "c\xffd"}\n')
+    corpus = Corpus(tokenize(tmp_path / "c.jsonl", tmp_path, errors="replace").path)
+    assert sorted(documents(corpus, "train") + documents(corpus, "val")) == ["a\ufffdb", "c\ufffdd"]
+
+
+def test_a_missing_source_and_an_empty_folder(tmp_path):
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(UserError, match="holds no"):
+        open_source(str(tmp_path / "nothing"))
+    with pytest.raises(UserError, match="neither a file"):
+        open_source(str(tmp_path / "absent" / "file.txt"))
+    (tmp_path / "c.jsonl").write_bytes(jsonl(TEXTS))
+    with pytest.raises(UserError, match="share of validation"):
+        tokenize(tmp_path / "c.jsonl", tmp_path, val_fraction=1.5)
+
+
+def test_a_source_that_has_grown_is_noticed(tmp_path):
+    (tmp_path / "c.jsonl").write_bytes(jsonl(TEXTS))
+    tokenize(tmp_path / "c.jsonl", tmp_path)
+    assert not tokenize(tmp_path / "c.jsonl", tmp_path).created
+    (tmp_path / "c.jsonl").write_bytes(jsonl([*TEXTS, "one more"]))
+    with pytest.raises(UserError, match="source_bytes"):
+        tokenize(tmp_path / "c.jsonl", tmp_path)
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    for name, body in (("c.txt", "one\n\ntwo\n"), ("c.jsonl", jsonl(["one", "two"]).decode())):
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + body.encode())
+        corpus = Corpus(tokenize(tmp_path / name, tmp_path, name=name).path)
+        assert sorted(documents(corpus, "train") + documents(corpus, "val")) == ["one", "two"]
+
+
+def test_a_negative_seed_is_refused(tmp_path):
+    (tmp_path / "c.jsonl").write_bytes(jsonl(TEXTS))
+    with pytest.raises(UserError, match="not negative"):
+        tokenize(tmp_path / "c.jsonl", tmp_path, seed=-1)
+
+
+def test_a_full_disk_is_said_as_such(tmp_path):
+    """Every write fails as on a full device."""
+    from stochastok_cli.data import tokenize
+
+    (tmp_path / "c.jsonl").write_bytes(jsonl(TEXTS))
+    full = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenize, "open", lambda *a, **k: full, raising=False)
+        with pytest.raises(UserError, match="no space is left"):
+            tokenize(tmp_path / "c.jsonl", tmp_path)
+    assert [f for f in (tmp_path / "data" / "data_as_memmaps").iterdir() if not f.name.endswith(".lock")] == []

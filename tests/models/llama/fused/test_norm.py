@@ -1,0 +1,74 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from stochastok_cli.models.llama.model import NORM_EPS
+from tests.model.fused.twins import random_keys, relative_error, residual_mask
+
+WINDOWS, LENGTH, WIDTH, STREAM = 2, 64, 192, 8
+ROWS = WINDOWS * LENGTH
+
+
+@pytest.fixture
+def case(device, dtype):
+    """x, y, gain, keys, and a gradient for each of the two results."""
+    generator = torch.Generator().manual_seed(0)
+    x, y, normed_grad, total_grad = torch.randn(4, ROWS, WIDTH, generator=generator).to(device, dtype)
+    gain = torch.rand(WIDTH, generator=generator).to(device) + 0.5
+    return x, y, gain, random_keys(WINDOWS, device), normed_grad, total_grad
+
+
+def _forward(x, y, gain, keys, dropout):
+    from stochastok_cli.models.llama.fused.norm import residual_norm
+
+    total, normed = torch.empty_like(x), torch.empty_like(x)
+    rstd = torch.empty(ROWS, device=x.device)
+    residual_norm(x, y, gain, keys, STREAM, dropout, LENGTH, total, normed, rstd)
+    return total, normed, rstd
+
+
+def _mask(keys, dropout):
+    return residual_mask(keys, STREAM, LENGTH, WIDTH, dropout).view(ROWS, WIDTH)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_forward(case, dropout, tolerance):
+    x, y, gain, keys, _, _ = case
+    total, normed, rstd = _forward(x, y, gain, keys, dropout)
+    expected = x.float() + y.float() * _mask(keys, dropout)
+    assert relative_error(total, expected) < tolerance
+    assert relative_error(normed, F.rms_norm(expected, (WIDTH,), gain, NORM_EPS)) < tolerance
+    assert relative_error(rstd, (expected.square().mean(1) + NORM_EPS).rsqrt()) < tolerance
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_backward(case, dropout, tolerance):
+    from stochastok_cli.models.llama.fused.norm import residual_norm_backward
+
+    x, y, gain, keys, normed_grad, total_grad = case
+    total, _, rstd = _forward(x, y, gain, keys, dropout)
+    dx, dy = torch.empty_like(x), torch.empty_like(x)
+    gain_grad, partial = torch.ones_like(gain), torch.empty(3, WIDTH, device=x.device)
+    residual_norm_backward(
+        normed_grad, total, rstd, gain, total_grad, dx, gain_grad, partial, dy=dy, keys=keys, stream=STREAM,
+        dropout=dropout, length=LENGTH,
+    )  # fmt: skip
+
+    wide, gain = total.float().requires_grad_(), gain.clone().requires_grad_()
+    normed = F.rms_norm(wide, (WIDTH,), gain, NORM_EPS)
+    torch.autograd.backward((normed, wide.clone()), (normed_grad.float(), total_grad.float()))
+    assert relative_error(dx, wide.grad) < tolerance
+    assert relative_error(dy, wide.grad * _mask(keys, dropout)) < tolerance
+    assert relative_error(gain_grad - 1, gain.grad) < tolerance
+
+
+def test_backward_without_a_residual_stream_may_write_over_nothing_else(case, tolerance):
+    from stochastok_cli.models.llama.fused.norm import residual_norm_backward
+
+    x, y, gain, keys, normed_grad, _ = case
+    total, _, rstd = _forward(x, y, gain, keys, 0.0)
+    dx, gain_grad = torch.empty_like(x), torch.zeros_like(gain)
+    residual_norm_backward(normed_grad, total, rstd, gain, None, dx, gain_grad, torch.empty(2, WIDTH, device=x.device))
+    wide = total.float().requires_grad_()
+    F.rms_norm(wide, (WIDTH,), gain, NORM_EPS).backward(normed_grad.float())
+    assert relative_error(dx, wide.grad) < tolerance

@@ -1,0 +1,195 @@
+"""The whole step against the reference model and its head loss."""
+
+import pytest
+import torch
+
+from stochastok_cli.models.llama.model import Llama
+from tests.model.fused.twins import (
+    errors_of,
+    fused_config,
+    gradients_of,
+    hidden_states,
+    packed_rows,
+    random_keys,
+    reference_gradients,
+    relative_error,
+)
+from tests.model.small_models import random_ids, sharp_model
+
+WINDOWS = 2
+
+
+def _model(config, device):
+    """Weights that bfloat16 holds exactly, so that only activations are rounded."""
+    model = sharp_model(config).to(device).train()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.bfloat16())
+    return model
+
+
+def _batch(config, device, packed=False):
+    length = config.context_window
+    ids = random_ids(WINDOWS, length + 1, vocab_size=config.vocab_size).to(device)
+    if packed:
+        segment_start, token_weights = packed_rows(WINDOWS, length, device)
+    else:
+        segment_start, token_weights = None, torch.rand(WINDOWS, length, device=device) / length
+    return ids, token_weights, segment_start, random_keys(WINDOWS, device)
+
+
+def _step(model, dropout, dtype, **options):
+    from stochastok_cli.models.llama.fused.step import FusedStep
+
+    return FusedStep(model, dropout, dtype=dtype, **options)
+
+
+def _assert_close(found, expected, tolerance):
+    assert not {name: error for name, error in errors_of(found, expected).items() if not error < tolerance}
+
+
+def test_twin_is_the_reference_model_where_nothing_is_dropped():
+    model = sharp_model(fused_config())
+    ids, _, segment_start, keys = _batch(model.config, torch.device("cpu"), packed=True)
+    torch.testing.assert_close(
+        hidden_states(model, ids[:, :-1], segment_start, keys, 0.0), model(ids[:, :-1], segment_start)
+    )
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["causal", "packed"])
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize(("head_dim", "tied"), [(32, True), (64, False)])
+def test_loss_and_gradients_are_the_references(packed, dropout, head_dim, tied, device, dtype, tolerance):
+    model = _model(fused_config(head_dim=head_dim, tied=tied), device)
+    batch = _batch(model.config, device, packed)
+    expected = reference_gradients(model, *batch, dropout)
+    allowed = dict.fromkeys(("loss", *expected[1]), tolerance)
+    if dtype == torch.bfloat16:  # these weights are sharp: what rounding does to the reference path is the measure
+        rounded = errors_of(reference_gradients(model, *batch, dropout, rounded=True), expected)
+        allowed = {name: max(tolerance, 2 * error) for name, error in rounded.items()}
+    model.zero_grad()
+    loss = _step(model, dropout, dtype).loss_and_gradients(*batch)
+    errors = errors_of((loss, gradients_of(model)), expected)
+    assert not {name: (error, allowed[name]) for name, error in errors.items() if not error < allowed[name]}
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["causal", "packed"])
+def test_the_loss_alone_is_without_dropout_and_leaves_the_gradients_alone(packed, device, dtype, tolerance):
+    model = _model(fused_config(), device)
+    ids, token_weights, segment_start, keys = _batch(model.config, device, packed)
+    expected, _ = reference_gradients(model, ids, token_weights, segment_start, keys, 0.0)
+    model.zero_grad()
+    step = _step(model, 0.1, dtype)
+    num_loss_tokens = int((token_weights != 0).sum())
+    for bound in (None, num_loss_tokens, num_loss_tokens + 7):
+        loss = step.loss(ids, token_weights, segment_start, num_loss_tokens=bound)
+        assert relative_error(loss, expected) < tolerance
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["causal", "packed"])
+def test_windows_may_be_split_and_merged(packed, device, dtype, tolerance):
+    model = _model(fused_config(layers=1), device)
+    ids, token_weights, segment_start, keys = _batch(model.config, device, packed)
+    merged = _step(model, 0.1, dtype).loss_and_gradients(ids, token_weights, segment_start, keys)
+    expected = merged, gradients_of(model)
+
+    split = _step(model, 0.1, dtype, micro_batch=1, head_chunk=100)
+    model.zero_grad()
+    loss = split.loss_and_gradients(ids, token_weights, segment_start, keys)
+    _assert_close((loss, gradients_of(model)), expected, tolerance / 2)
+
+    model.zero_grad()
+    losses = []
+    for i in range(WINDOWS):
+        part = slice(i, i + 1)
+        seen = None if segment_start is None else segment_start[part]
+        losses.append(split.loss_and_gradients(ids[part], token_weights[part], seen, keys[part]))
+    _assert_close((sum(losses), gradients_of(model)), expected, tolerance / 2)
+
+
+def test_rows_that_do_not_count_are_left_to_nobody(device, dtype, tolerance):
+    model = _model(fused_config(layers=1), device)
+    batch = _batch(model.config, device, packed=True)
+    step = _step(model, 0.1, dtype)
+    expected = step.loss_and_gradients(*batch), gradients_of(model)
+    num_loss_tokens = int((batch[1] != 0).sum())
+    for bound in (num_loss_tokens, num_loss_tokens + 7):
+        model.zero_grad()
+        loss = step.loss_and_gradients(*batch, num_loss_tokens=bound)
+        _assert_close((loss, gradients_of(model)), expected, tolerance / 2)
+
+
+def test_gradients_add_up_where_the_trainer_keeps_them(device, dtype, tolerance):
+    model = _model(fused_config(layers=1), device)
+    batch = _batch(model.config, device)
+    flat = torch.zeros(model.num_parameters(), device=device)
+    start = 0
+    for parameter in model.parameters():
+        parameter.grad = flat[start : start + parameter.numel()].view_as(parameter)
+        start += parameter.numel()
+    step = _step(model, 0.1, dtype)
+    step.loss_and_gradients(*batch)
+    once = flat.clone()
+    step.loss_and_gradients(*batch)
+    assert relative_error(flat, 2 * once) < tolerance
+
+
+def test_layers_are_told_when_their_gradients_are_complete(device, dtype):
+    model = _model(fused_config(layers=3), device)
+    told = []
+
+    def complete(layer):
+        told.append((layer, [p.grad.clone() for p in model.layers[layer].parameters()]))
+
+    _step(model, 0.1, dtype, micro_batch=1).loss_and_gradients(
+        *_batch(model.config, device), layer_is_complete=complete
+    )
+    assert [layer for layer, _ in told] == [2, 1, 0]
+    for layer, gradients in told:
+        for then, now in zip(gradients, model.layers[layer].parameters(), strict=True):
+            assert then.any() and torch.equal(then, now.grad)
+
+
+def test_keys_may_be_unsigned(device, dtype):
+    model = _model(fused_config(layers=1), device)
+    ids, token_weights, segment_start, keys = _batch(model.config, device)
+    step = _step(model, 0.1, dtype)
+    losses = [step.loss_and_gradients(ids, token_weights, segment_start, k) for k in (keys, keys.view(torch.uint64))]
+    torch.testing.assert_close(losses[0], losses[1])
+
+
+def test_shipped_model_is_supported_but_for_the_device():
+    from stochastok_cli.config import ModelConfig
+    from stochastok_cli.models.llama.fused.support import supported, unsupported_shape
+
+    assert unsupported_shape(ModelConfig()) is None
+    assert "NVIDIA" in supported(ModelConfig(), torch.device("cpu"))
+
+
+def test_shapes_that_do_not_fit_are_named():
+    from stochastok_cli.models.llama.fused.support import unsupported_shape
+
+    assert "context windows of a multiple of 64" in unsupported_shape(fused_config(context_window=100))
+    assert "heads of width 32 or 64, and these have 16" in unsupported_shape(fused_config(head_dim=16))
+    with torch.device("meta"):
+        assert Llama(fused_config()).num_parameters() > 0
+
+
+def test_call_is_split_into_equal_parts_where_it_does_not_fit(device, dtype, monkeypatch):
+    from stochastok_cli.models.llama.fused import step as module
+
+    config = fused_config(layers=1)
+    step = _step(_model(config, device), 0.1, dtype)
+    assert module.activation_bytes(config, 8, 64) == 8 * module.activation_bytes(config, 1, 64)
+    assert step._micro_batch_of(7, 64) == 7  # there is room, or no GPU to ask
+
+    monkeypatch.setattr(step, "device", torch.device("cuda"))
+    head = 3 * 64 * (config.vocab_size + config.hidden_dim) * 2 + config.vocab_size * config.hidden_dim * 4
+    monkeypatch.setattr(step, "head_chunk", 3 * 64)
+    room = head + module.activation_bytes(config, 4, 64) / 0.95
+    monkeypatch.setattr(module, "free_memory", lambda device: room)
+    assert step._micro_batch_of(10, 64) == 4  # 4, 4 and 2 rather than 9 and 1
+    assert step._micro_batch_of(8, 64) == 4
+    monkeypatch.setattr(module, "free_memory", lambda device: 0)
+    assert step._micro_batch_of(6, 64) == 1

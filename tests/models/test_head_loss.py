@@ -1,0 +1,149 @@
+"""The chunked loss against PyTorch's own cross-entropy over whole logits."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stochastok_cli.models import head_loss as module
+from stochastok_cli.models.head_loss import head_loss, token_log_likelihoods
+
+
+def batch(n: int, vocab_size: int, seed: int = 0, width: int = 24, zeros: float = 0.0):
+    """Leaves `hidden` and `weight`, targets, and token weights of which a share is 0."""
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(n, width, generator=generator).requires_grad_()
+    weight = torch.randn(vocab_size, width, generator=generator).requires_grad_()
+    targets = torch.randint(vocab_size, (n,), generator=generator)
+    token_weights = torch.rand(n, generator=generator) * (torch.rand(n, generator=generator) >= zeros)
+    return hidden, weight, targets, token_weights
+
+
+def whole_loss(hidden, weight, targets, token_weights):
+    nll = F.cross_entropy(hidden @ weight.T, targets, reduction="none")
+    return (token_weights * nll).sum()
+
+
+def value_and_gradients(loss_function, hidden, weight, *rest, scale=1.0, **options):
+    loss = loss_function(hidden, weight, *rest, **options)
+    return loss.detach(), *torch.autograd.grad(loss * scale, (hidden, weight))
+
+
+@pytest.mark.parametrize("zeros", [0.0, 0.8])
+@pytest.mark.parametrize("chunk_rows", [1, 7, 64, 1000, None])
+@pytest.mark.parametrize("vocab_size", [128, 131])
+def test_value_and_gradients_equal_cross_entropys(vocab_size, chunk_rows, zeros):
+    arguments = batch(100, vocab_size, zeros=zeros)
+    found = value_and_gradients(head_loss, *arguments, scale=0.3, chunk_rows=chunk_rows)
+    expected = value_and_gradients(whole_loss, *arguments, scale=0.3)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    n=st.integers(0, 40),
+    vocab_size=st.integers(2, 200),
+    chunk_rows=st.integers(1, 50),
+    zeros=st.sampled_from([0.0, 0.5, 1.0]),
+    seed=st.integers(0, 2**20),
+)
+def test_any_sizes(n, vocab_size, chunk_rows, zeros, seed):
+    arguments = batch(n, vocab_size, seed, zeros=zeros)
+    found = value_and_gradients(head_loss, *arguments, chunk_rows=chunk_rows)
+    expected = value_and_gradients(whole_loss, *arguments)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_all_weights_zero_is_zero_with_zero_gradients():
+    hidden, weight, targets, _ = batch(50, 131)
+    for num_loss_tokens in (None, 0):
+        loss, *gradients = value_and_gradients(
+            head_loss, hidden, weight, targets, torch.zeros(50), num_loss_tokens=num_loss_tokens
+        )
+        assert loss == 0
+        assert all((gradient == 0).all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("zeros", [0.0, 0.8, 1.0])
+def test_a_known_count_changes_nothing(zeros):
+    arguments = batch(100, 131, zeros=zeros)
+    num_loss_tokens = int(arguments[3].count_nonzero())
+    known = value_and_gradients(head_loss, *arguments, num_loss_tokens=num_loss_tokens)
+    assert all(map(torch.equal, known, value_and_gradients(head_loss, *arguments)))
+
+
+def test_rows_of_weight_zero_are_never_looked_at():
+    hidden, weight, targets, token_weights = batch(60, 131, zeros=0.5)
+    spoilt = hidden.detach().clone()
+    spoilt[token_weights == 0] = float("nan")
+    expected = value_and_gradients(head_loss, hidden, weight, targets, token_weights)
+    found = value_and_gradients(head_loss, spoilt.requires_grad_(), weight, targets, token_weights)
+    assert all(map(torch.equal, found, expected))
+
+
+def test_without_gradients_the_value_is_the_same():
+    arguments = batch(100, 131, zeros=0.3)
+    with torch.no_grad():
+        value = head_loss(*arguments, chunk_rows=9)
+    torch.testing.assert_close(value, head_loss(*arguments).detach())
+    assert not value.requires_grad
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 33, None])
+def test_token_log_likelihoods(chunk_rows):
+    hidden, weight, targets, _ = batch(100, 131)
+    found = token_log_likelihoods(hidden, weight, targets, chunk_rows=chunk_rows)
+    expected = torch.log_softmax(hidden @ weight.T, dim=-1)[torch.arange(100), targets]
+    torch.testing.assert_close(found, expected.detach(), atol=1e-4, rtol=1e-5)
+    assert not found.requires_grad
+
+
+def test_large_logits_stay_finite():
+    hidden, weight, targets, token_weights = batch(20, 131)
+    results = value_and_gradients(head_loss, (hidden * 1e4).detach().requires_grad_(), weight, targets, token_weights)
+    assert all(result.isfinite().all() for result in results)
+
+
+def test_bfloat16_autocast_multiplies_in_bfloat16_and_sums_in_float32():
+    arguments = batch(300, 131, zeros=0.2)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = value_and_gradients(head_loss, *arguments, chunk_rows=64)
+    exact = value_and_gradients(whole_loss, *arguments)
+    for result, expected in zip(found, exact, strict=True):
+        assert result.dtype == torch.float32
+        assert 0 < (result - expected).norm() / expected.norm() < 0.02
+
+
+def test_logits_of_all_rows_are_never_held(monkeypatch):
+    monkeypatch.setattr(module, "CHUNK_BYTES", 4 * 64 * 8192)
+    shapes = []
+    whole = module._logits
+
+    def watched(*arguments):
+        shapes.append((result := whole(*arguments)).shape)
+        return result
+
+    monkeypatch.setattr(module, "_logits", watched)
+    head_loss(*batch(200, 8192))
+    assert shapes == [(64, 8192)] * 3 + [(8, 8192)]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_memory_is_bounded_and_the_host_never_waits():
+    hidden, weight, targets, token_weights = (x.detach().cuda() for x in batch(8192, 50257, width=64, zeros=0.5))
+    num_loss_tokens = int(token_weights.count_nonzero())
+    expected = value_and_gradients(whole_loss, hidden.requires_grad_(), weight.requires_grad_(), targets, token_weights)
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        with torch.autocast("cuda", torch.bfloat16):
+            loss = head_loss(hidden, weight, targets, token_weights, num_loss_tokens=num_loss_tokens, chunk_rows=512)
+        found = (loss.detach(), *torch.autograd.grad(loss, (hidden, weight)))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.cuda.max_memory_allocated() - before < 4 * 4 * 512 * 50304 + 4 * 4 * 64 * 50304 + 2**24
+    for result, exact in zip(found, expected, strict=True):
+        assert (result - exact).norm() / exact.norm() < 0.02

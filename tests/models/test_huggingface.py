@@ -1,0 +1,222 @@
+"""Models of `transformers` under the same evaluators: scores against their own logits, answers against `generate`."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import transformers
+from hub_server import Repo
+
+from stochastok_cli.errors import FAILED, USAGE, UserError
+from stochastok_cli.evaluation.alignment import after_attention, attention_layers, require_plain_layers
+from stochastok_cli.evaluation.benchmarks import load_benchmark
+from stochastok_cli.evaluation.generation import greedy
+from stochastok_cli.evaluation.multiple_choice import encode
+from stochastok_cli.evaluation.scoring import log_likelihoods
+from stochastok_cli.evaluation.shared_prefix import question_log_likelihoods
+from stochastok_cli.models.huggingface import HuggingFaceModel, locate, open_model
+from stochastok_cli.models.llama.model import Llama
+from stochastok_cli.models.llama.state_dict import save_model
+from stochastok_cli.tokenization.vocabulary import load_vocabulary
+from tests.evaluation.test_benchmarks import ROWS
+from tests.evaluation.test_shared_prefix import asked
+from tests.model.small_models import sharp_model, small_config
+
+SMALL = {"vocab_size": 2048, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+FAMILIES = {
+    "gpt2": transformers.GPT2Config(vocab_size=2048, n_embd=32, n_layer=2, n_head=4, n_positions=64),
+    "llama": transformers.LlamaConfig(
+        **SMALL, intermediate_size=64, num_key_value_heads=2, max_position_embeddings=64, rope_theta=5e5
+    ),
+    "qwen2": transformers.Qwen2Config(
+        **SMALL, intermediate_size=64, num_key_value_heads=2, max_position_embeddings=64, attention_bias=True
+    ),
+    "gpt_neox": transformers.GPTNeoXConfig(**SMALL, intermediate_size=64, max_position_embeddings=64),
+    "opt": transformers.OPTConfig(
+        **SMALL, ffn_dim=64, max_position_embeddings=64, word_embed_proj_dim=32, pad_token_id=1
+    ),
+    "gemma2": transformers.Gemma2Config(  # caps its logits
+        **SMALL,
+        intermediate_size=64,
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=64,
+        final_logit_softcapping=2.0,
+        sliding_window=64,
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def folder(request, tmp_path_factory):
+    torch.manual_seed(3)
+    folder = tmp_path_factory.mktemp(request.param)
+    model = transformers.AutoModelForCausalLM.from_config(FAMILIES[request.param])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(8)  # far from uniform
+    model.save_pretrained(folder)
+    load_vocabulary("sample2k").save_tokenizer(folder)
+    return folder
+
+
+def opened(name, folder):
+    """A model and its vocabulary."""
+    where = locate(name, folder)
+    vocabulary = load_vocabulary(where.folder)
+    return open_model(where, vocabulary, "cpu"), vocabulary
+
+
+def test_a_model_on_the_hub_is_fetched_without_what_could_hold_a_program(hub_server, folder):
+    name = f"someone/{folder.name}"
+    files = {file.name: file.read_bytes() for file in folder.iterdir()}
+    extra = {"pytorch_model.bin": b"a pickle", "onnx/model.safetensors": b"", "modeling.py": b"raise SystemExit"}
+    hub_server.repos[f"models/{name}"] = Repo()
+    hub_server.repos[f"models/{name}"].commit({**files, **extra})
+    model, _ = opened(name, None)
+    ours, _ = opened(str(folder), folder)
+    pairs, num_options = asked(np.random.default_rng(5), 5)
+    np.testing.assert_array_equal(
+        question_log_likelihoods(model, pairs, num_options), question_log_likelihoods(ours, pairs, num_options)
+    )
+    assert hub_server.asked("model.safetensors") and not hub_server.asked("pickle|pytorch_model|onnx|modeling")
+
+
+def test_weights_that_could_hold_a_program_are_not_opened(folder, tmp_path):
+    for file in folder.iterdir():
+        if file.suffix != ".safetensors":
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    torch.save({}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(UserError, match="transformers can't open .*safetensors") as caught:
+        opened(str(tmp_path), tmp_path)
+    assert caught.value.exit_code == FAILED
+
+
+def test_scores_are_those_of_its_own_logits(folder):
+    model, _ = opened(str(folder), folder)
+    assert isinstance(model, HuggingFaceModel) and model.config.context_window == 64
+    pairs, num_options = asked(np.random.default_rng(5), 25)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    expected = []
+    with torch.no_grad():
+        for context, option in pairs:
+            log_p = F.log_softmax(theirs(torch.tensor([[*context, *option]])).logits[0].double(), dim=-1)
+            places = range(len(context) - 1, len(context) + len(option) - 1)
+            expected.append(sum(log_p[i, target].item() for i, target in zip(places, option, strict=True)))
+    np.testing.assert_allclose(question_log_likelihoods(model, pairs, num_options), expected, atol=1e-3)
+    np.testing.assert_allclose(log_likelihoods(model, pairs), expected, atol=1e-3)
+    assert model.splits == ("gemma2" not in folder.name)
+
+
+def test_greedy_answers_are_what_it_generates(folder):
+    model, vocabulary = opened(str(folder), folder)
+    prompts = [vocabulary.encode(text) for text in ("The old house", "A", "It was the")]
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    expected = [
+        theirs.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=6, eos_token_id=None)[
+            0, len(ids) :
+        ].tolist()
+        for ids in prompts
+    ]
+    assert greedy(model, prompts, 6, lambda ids: False) == expected
+
+
+def test_our_own_checkpoints_stay_ours_and_score_the_same(tmp_path, model, vocabulary):
+    save_model(model, tmp_path, vocabulary)
+    opened_model, _ = opened("x", tmp_path)
+    assert isinstance(opened_model, Llama)
+    theirs = HuggingFaceModel(transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval(), 48)
+    pairs, num_options = asked(np.random.default_rng(6), 10)
+    np.testing.assert_allclose(
+        question_log_likelihoods(theirs, pairs, num_options),
+        question_log_likelihoods(opened_model, pairs, num_options),
+        atol=2e-4,
+    )
+
+
+def test_a_vocabulary_that_is_larger_than_the_model(folder, tmp_path):
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    load_vocabulary("gpt2").save_tokenizer(tmp_path)
+    with pytest.raises(UserError, match="the tokenizer has 50,257 entries and the model 2,048") as caught:
+        opened("x", tmp_path)
+    assert caught.value.exit_code == USAGE
+
+
+def test_what_transformers_can_not_open(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "nothing like it"}))
+    with pytest.raises(UserError, match="transformers can't open") as caught:
+        locate("x", tmp_path)
+    assert caught.value.exit_code == FAILED and "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=r"config.json is missing"):
+        locate("x", tmp_path / "..")
+
+
+# ------------------------------------------------------------------------------------------------ lm-eval
+
+
+def test_likelihoods_equal_those_of_lm_evaluation_harness(tmp_path, vocabulary, jsonl):
+    """On our checkpoint as it is, the same pairs of ids, of rows of local files."""
+    huggingface = pytest.importorskip("lm_eval.models.huggingface", reason="the extra lm-eval is not installed")
+    model = sharp_model(small_config(context_window=128))
+    save_model(model, tmp_path, vocabulary)
+    theirs = huggingface.HFLM(pretrained=str(tmp_path), device="cpu", dtype="float32", batch_size=4)
+    for name in ("mmlu", "hellaswag", "arc", "winograd", "blimp"):
+        benchmark = load_benchmark(f"{name}={jsonl([ROWS[name]], f'{name}.jsonl')}", tmp_path)
+        encoded = encode(benchmark, vocabulary, 128)
+        requests = [(("", ""), list(context), list(option)) for context, option in encoded.pairs]
+        expected = [score for score, _ in theirs._loglikelihood_tokens(requests, disable_tqdm=True)]
+        found = question_log_likelihoods(model, encoded.pairs, encoded.num_options)
+        np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+FEED_FORWARD_NORMS = {"gpt2": "ln_2", "llama": "post_attention_layernorm", "qwen2": "post_attention_layernorm"}
+
+
+def test_activations_after_attention(folder):
+    """Where attention and feed-forward follow each other, they are what the latter's norm reads."""
+    model, _ = opened(str(folder), folder)
+    layers = [layer for layer, _ in attention_layers(model)]
+    assert len(layers) == model.model.config.num_hidden_layers
+    if model.model.config.model_type == "gemma2":  # it norms what attention gives before it is added
+        with pytest.raises(UserError, match=r"can't tell what attention adds .*\(Gemma2DecoderLayer\)"):
+            require_plain_layers(model)
+        return
+    require_plain_layers(model)
+    seen = []
+    norm = FEED_FORWARD_NORMS.get(model.model.config.model_type)
+    for layer in layers if norm else []:
+        getattr(layer, norm).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        found = after_attention(model, torch.tensor([[5, 6, 7, 8]]))
+    assert [x.shape for x in found] == [(1, 4, 32)] * len(layers)
+    for ours, theirs in zip(found, seen, strict=norm is not None):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        (
+            transformers.BertConfig(**SMALL, intermediate_size=64, max_position_embeddings=64),
+            "no causal language model",
+        ),
+        (transformers.MambaConfig(vocab_size=2048, hidden_size=32, num_hidden_layers=2), "keeps no keys and values"),
+        (
+            transformers.BertConfig(**SMALL, intermediate_size=64, max_position_embeddings=64, is_decoder=True),
+            None,
+        ),
+    ],
+)
+def test_models_that_are_not_causal_or_keep_no_cache_are_refused(config, why, tmp_path):
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    load_vocabulary("sample2k").save_tokenizer(tmp_path)
+    if why is None:
+        assert opened(str(tmp_path), tmp_path)
+    else:
+        with pytest.raises(UserError, match=why) as info:
+            opened(str(tmp_path), tmp_path)
+        assert info.value.exit_code == FAILED

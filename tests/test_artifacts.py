@@ -1,0 +1,149 @@
+"""A folder is complete or not there, whatever happens to the command that makes it."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import filelock
+import pytest
+
+from stochastok_cli import artifacts
+from stochastok_cli.errors import FAILED, USAGE, UserError
+
+
+def write_two_files(folder: Path) -> dict:
+    (folder / "a.bin").write_bytes(b"abc")
+    (folder / "deeper").mkdir()
+    (folder / "deeper" / "b.bin").write_bytes(b"")
+    return {"kind": "toy"}
+
+
+def test_a_folder_appears_complete_with_its_manifest(tmp_path):
+    final = tmp_path / "new" / "thing"
+    made = artifacts.create_artifact(final, {"seed": 1, "shape": (1, 2)}, write_two_files)
+    assert made.created
+    manifest = json.loads((final / "manifest.json").read_text())
+    assert manifest == made.manifest == artifacts.read_manifest(final)
+    assert manifest["options"] == {"seed": 1, "shape": [1, 2]}
+    assert manifest["files"]["a.bin"] == {
+        "bytes": 3,
+        "sha256": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+    }
+    assert set(manifest["files"]) == {"a.bin", "deeper/b.bin"}
+    assert len(artifacts.content_fingerprint(manifest)) == 32
+
+
+def test_the_same_options_leave_it_alone_and_others_are_named(tmp_path):
+    final = tmp_path / "thing"
+    artifacts.create_artifact(final, {"seed": 1, "p": 0.1}, write_two_files)
+
+    def must_not_run(folder):
+        raise AssertionError("built again")
+
+    again = artifacts.create_artifact(final, {"seed": 1, "p": 0.1}, must_not_run)
+    assert not again.created
+    assert again.manifest["kind"] == "toy"
+    with pytest.raises(UserError, match=r"seed \(there 1, now 2\).*--force") as caught:
+        artifacts.create_artifact(final, {"seed": 2, "p": 0.1}, must_not_run)
+    assert caught.value.exit_code == USAGE
+    assert (
+        artifacts.create_artifact(final, {"seed": 2, "p": 0.1}, write_two_files, force=True).manifest["options"]["seed"]
+        == 2
+    )
+
+
+def test_a_damaged_folder_is_made_again(tmp_path):
+    final = tmp_path / "thing"
+    artifacts.create_artifact(final, {"seed": 1}, write_two_files)
+    for find_damage in (lambda: (final / "a.bin").write_bytes(b"a"), (final / "deeper" / "b.bin").unlink):
+        find_damage()
+        assert artifacts.create_artifact(final, {"seed": 1}, write_two_files).created
+        assert (final / "a.bin").read_bytes() == b"abc"
+    assert not artifacts.create_artifact(final, {"seed": 1}, write_two_files).created
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "/abs", ".hidden", "a\\b"])
+def test_names_that_lead_elsewhere(name):
+    with pytest.raises(UserError, match="name of a folder"):
+        artifacts.validate_folder_name(name)
+    assert artifacts.validate_folder_name("corpus-tokenized-stochastok0.1") == "corpus-tokenized-stochastok0.1"
+
+
+def test_a_folder_without_a_manifest_is_not_overwritten(tmp_path):
+    final = tmp_path / "mine"
+    final.mkdir()
+    (final / "train.bin").write_bytes(b"precious")
+    with pytest.raises(UserError, match="no manifest"):
+        artifacts.create_artifact(final, {}, write_two_files)
+    assert (final / "train.bin").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt(), ValueError("bug")])
+def test_what_fails_leaves_nothing(tmp_path, error):
+    def fail(folder):
+        write_two_files(folder)
+        raise error
+
+    with pytest.raises((UserError, KeyboardInterrupt, ValueError)) as caught:
+        artifacts.create_artifact(tmp_path / "thing", {}, fail)
+    if isinstance(error, OSError):
+        assert "no space is left" in str(caught.value)
+        assert caught.value.exit_code == FAILED
+    assert [f.name for f in tmp_path.iterdir() if not f.name.endswith(".lock")] == []
+
+
+def test_the_old_result_survives_a_failing_remake(tmp_path):
+    final = tmp_path / "thing"
+    artifacts.create_artifact(final, {}, write_two_files)
+
+    def fail(folder):
+        raise OSError(errno.ENOSPC, "No space left")
+
+    with pytest.raises(UserError):
+        artifacts.create_artifact(final, {}, fail, force=True)
+    assert (final / "a.bin").read_bytes() == b"abc"
+
+
+def test_one_maker_at_a_time(tmp_path):
+    with filelock.FileLock(tmp_path / ".thing.lock"), pytest.raises(UserError, match="another process") as caught:
+        artifacts.create_artifact(tmp_path / "thing", {}, write_two_files)
+    assert caught.value.exit_code == FAILED
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "garbage"])
+def test_a_damaged_manifest_is_said_and_mended_by_force(tmp_path, content):
+    final = tmp_path / "thing"
+    artifacts.create_artifact(final, {}, write_two_files)
+    (final / "manifest.json").write_text(content)
+    with pytest.raises(UserError, match="manifest.json is damaged; make the folder again with --force"):
+        artifacts.create_artifact(final, {}, write_two_files)
+    assert artifacts.create_artifact(final, {}, write_two_files, force=True).manifest == artifacts.read_manifest(final)
+
+
+def test_killed_at_any_moment_and_run_again(tmp_path):
+    """kill -9 while `stochastok expand` runs; the next run's bytes equal an uninterrupted run's."""
+    command = [sys.executable, "-m", "stochastok_cli"]
+    tokenize = [*command, "tokenize", "sample", "--tokenizer", "sample2k", "--data-dir", str(tmp_path)]
+    subprocess.run(tokenize, check=True, capture_output=True)
+    expand = [*command, "expand", "sample-tokenized", "-p", "0.5", "--data-dir", str(tmp_path), "--out-name"]
+    subprocess.run([*expand, "whole"], check=True, capture_output=True)
+    root = tmp_path / "data_as_memmaps"
+    for i in range(6):
+        process = subprocess.Popen([*expand, "killed"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 20
+        while not (root / ".killed.partial").exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(0.004 * i)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        if (root / "killed").exists():
+            assert artifacts.read_manifest(root / "killed") is not None
+    subprocess.run([*expand, "killed"], check=True, capture_output=True)
+    for name in ("train.bin", "val.bin"):
+        assert (root / "killed" / name).read_bytes() == (root / "whole" / name).read_bytes()
+    assert not (root / ".killed.partial").exists()

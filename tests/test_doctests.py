@@ -1,0 +1,24 @@
+"""The examples in the docstrings of evaluation and report are true."""
+
+import doctest
+import importlib
+
+import pytest
+
+MODULES = [
+    "data.recipes.cute_tasks",
+    "evaluation.statistics",
+    "evaluation.contamination",
+    "evaluation.multiple_choice",
+    "evaluation.robustness",
+    "report.comparisons",
+    "report.plots",
+    "report.paper_values",
+    "report.tables",
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples(name):
+    found = doctest.testmod(importlib.import_module(f"stochastok_cli.{name}"))
+    assert found.attempted > 0 and found.failed == 0

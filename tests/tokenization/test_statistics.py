@@ -1,0 +1,62 @@
+"""The report on what an expansion does."""
+
+import numpy as np
+import pytest
+
+from stochastok_cli import StochasTok, UserError, load_vocabulary
+from stochastok_cli.data.text_sources import open_source
+from stochastok_cli.tokenization.expansion import METHODS
+from stochastok_cli.tokenization.statistics import diversity, match_growth
+
+GPT2 = load_vocabulary("gpt2")
+
+
+@pytest.fixture(scope="module")
+def documents():
+    texts = next(open_source("sample").batches())[0][:300]
+    return GPT2.encode_batch(texts)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_figures_of_a_method(documents, method):
+    ids, lengths = documents
+    expand = StochasTok(GPT2, p=0.2, method=method)
+    row = diversity(expand, ids, lengths)
+    out = expand.documents(ids, lengths)[0]
+    assert row.growth == len(out) / len(ids)
+    assert 0 < row.touched < 0.4
+    assert 1 < row.segmentations <= row.possible
+    assert 0.1 < row.entropy < 4
+
+
+def test_nothing_happens_at_p_zero(documents):
+    row = diversity(StochasTok(GPT2, p=0.0), *documents)
+    assert (row.growth, row.touched, row.segmentations, row.entropy) == (1.0, 0.0, 1.0, 0.0)
+
+
+def test_touched_tokens_by_hand():
+    ids = np.array(GPT2.encode(" example") * 4)
+    expand = StochasTok(GPT2, p=0.5, method="uniform-k", seed=1)
+    row = diversity(expand, ids, np.array([4]))
+    whole = expand(ids).tolist().count(ids[0])
+    assert row.touched == 1 - whole / 4
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_p_for_a_growth(documents, method):
+    ids, lengths = documents
+    p = match_growth(GPT2, method, 1.1, ids, lengths)
+    assert diversity(StochasTok(GPT2, p=p, method=method), ids, lengths).growth == pytest.approx(1.1, abs=0.003)
+
+
+def test_p_for_a_growth_with_tokens_left_alone(documents):
+    ids, lengths = documents
+    how = {"keep": "^ ", "seed": 3}
+    p = match_growth(GPT2, "stochastok", 1.1, ids, lengths, **how)
+    assert diversity(StochasTok(GPT2, p, **how), ids, lengths).growth == pytest.approx(1.1, abs=0.003)
+    assert p > match_growth(GPT2, "stochastok", 1.1, ids, lengths)
+
+
+def test_a_growth_that_no_p_gives(documents):
+    with pytest.raises(UserError, match="no p makes"):
+        match_growth(GPT2, "uniform", 40.0, *documents)

@@ -1,0 +1,54 @@
+"""The learning rate against hand values, what is due, and which checkpoints go."""
+
+import pytest
+
+from stochastok_cli.config import OptimizerConfig, TrainingConfig, load_config
+from stochastok_cli.training.schedules import (
+    checkpoint_is_due,
+    checkpoints_to_delete,
+    evaluation_is_due,
+    learning_rate,
+    log_is_due,
+)
+
+
+@pytest.mark.parametrize(
+    ("config", "iteration", "expected"),
+    [
+        ("pretraining", 0, 0.0),
+        ("pretraining", 2500, 3e-4),
+        ("pretraining", 5000, 6e-4),
+        ("pretraining", 20000, 3.3e-4),  # halfway down
+        ("pretraining", 30000, 9.617e-5),  # the published runs end here, above min_lr
+        ("pretraining", 35000, 6e-5),
+        ("pretraining", 90000, 6e-5),
+        ("instruction_tuning", 250, 5e-5),
+        ("instruction_tuning", 3000, 1.603e-5),
+    ],
+)
+def test_learning_rates_of_the_shipped_configurations(config, iteration, expected):
+    trainer = load_config(config).trainer
+    assert learning_rate(iteration, trainer.optimizer, trainer.training) == pytest.approx(expected, rel=1e-3, abs=1e-12)
+
+
+def test_without_decay_the_rate_stays_and_without_warm_up_it_starts_at_the_top():
+    training = TrainingConfig(warmup_iters=10, lr_decay_iters=100)
+    held = OptimizerConfig(lr=1e-3, decay_lr=False)
+    assert [learning_rate(i, held, training) for i in (5, 10, 1000)] == [5e-4, 1e-3, 1e-3]
+    assert learning_rate(0, OptimizerConfig(lr=1e-3), TrainingConfig(warmup_iters=0)) == 1e-3
+
+
+def test_what_is_due_when():
+    training = TrainingConfig(max_iters=25, log_interval=10, eval_interval=12, checkpoint_interval=20)
+    assert [n for n in range(26) if log_is_due(n, training)] == [10, 20, 25]
+    assert [n for n in range(26) if evaluation_is_due(n, training)] == [0, 12, 24, 25]
+    assert [n for n in range(26) if checkpoint_is_due(n, training)] == [20, 25]
+
+
+def test_the_latest_and_the_best_checkpoint_stay():
+    losses = {10: 3.0, 20: 1.0, 30: None, 40: 2.0, 50: 2.5}
+    assert checkpoints_to_delete(losses, keep=2) == [10, 30]  # 20 is the best
+    assert checkpoints_to_delete(losses, keep=1) == [10, 30, 40]
+    assert checkpoints_to_delete(losses, keep=5) == checkpoints_to_delete(losses, keep=None) == []
+    assert checkpoints_to_delete({1: None, 2: None}, keep=1) == [1]
+    assert checkpoints_to_delete({1: 2.0, 2: 2.0, 3: 3.0}, keep=1) == [2]  # of equals the earlier
