@@ -1,0 +1,228 @@
+"""What an evaluator is and what it gives: `Evaluator`, `Metric`, `Curve`, `EvalResult`, and the registry of evaluators.
+
+This module imports neither numpy nor torch, so that the command line can list evaluators and their options quickly.
+"""
+
+import dataclasses
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from stochastok_cli.progress import ProgressCallback
+    from stochastok_cli.tokenization.vocabulary import Vocabulary
+
+# ------------------------------------------------------------------------------------------------ results
+
+
+def metric_group(evaluator: str, benchmark: str, part: str = "") -> str:
+    """What the keys of related metrics begin with.
+
+    >>> metric_group("mcq", "arc"), metric_group("mcq", "langgame-val", "starts_with")
+    ('mcq/arc', 'mcq/langgame-val/starts_with')
+    """
+    return "/".join(filter(None, (evaluator, benchmark, part)))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number that an evaluator computes for a model.
+
+    Attributes:
+        evaluator: Name of the evaluator: "mcq", "math_generation", "bits_per_byte", "alignment".
+        benchmark: What was scored: "langgame-val", a split of addition, a folder, a tokenization of words.
+        part: "" for the whole benchmark; else a kind of question ("starts_with"), another tokenization
+            ("stochastok0.1", "adversarial"), a form of an addition question ("base"), or a layer ("layer_3").
+        name: "accuracy", "exact_match", "bits_per_byte", "distance" …
+        value: The number.
+        n: How many questions, tokens or words it rests on.
+        outcomes: One value per question whose mean is `value`, float64 `[questions]`, always in the same order; None
+            where the metric is no mean over questions.
+    """
+
+    evaluator: str
+    benchmark: str
+    part: str
+    name: str
+    value: float
+    n: int | None = None
+    outcomes: "np.ndarray | None" = field(default=None, repr=False, compare=False)
+
+    @property
+    def key(self) -> str:
+        """The name in `metrics.jsonl` and `eval --json`. A metric that is named as its evaluator is not named twice.
+
+        >>> Metric("mcq", "langgame-val", "starts_with", "accuracy", 0.5).key
+        'mcq/langgame-val/starts_with/accuracy'
+        >>> Metric("bits_per_byte", "sample-tokenized", "", "bits_per_byte", 2.5).key
+        'bits_per_byte/sample-tokenized'
+        """
+        group = metric_group(self.evaluator, self.benchmark, self.part)
+        return group if self.name == self.evaluator else f"{group}/{self.name}"
+
+    @cached_property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95% bootstrap interval over questions; None where there are no outcomes."""
+        from stochastok_cli.evaluation.statistics import bootstrap_interval
+
+        return None if self.outcomes is None else bootstrap_interval(self.outcomes)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The points of a plot: `{"x": …, "y": …}` and what else is known of each."""
+
+    evaluator: str
+    benchmark: str
+    part: str
+    points: list[dict[str, Any]]
+
+    @property
+    def key(self) -> str:
+        """
+        >>> Curve("alignment", "uniform1.0", "pca", []).key
+        'alignment/uniform1.0/pca'
+        """
+        return metric_group(self.evaluator, self.benchmark, self.part)
+
+
+@dataclass
+class EvalResult:
+    """All results of one checkpoint.
+
+    Attributes:
+        checkpoint: The folder that was evaluated, or the model's id on the Hub.
+        label: What tables call the checkpoint: its run's name, or its path where two runs have the same name.
+        iteration: How many iterations made it; None where that is unknown.
+        metrics: In the order in which the evaluators gave them.
+        curves: Points of plots.
+        sample_counts: How many questions (or tokens, or words) each group of metrics rests on: `{"mcq/arc": 1000, …}`.
+        completions: Continuations of a prompt, `{"tokens": […], "completion": "…"}`; not part of `to_json`.
+    """
+
+    checkpoint: str
+    label: str
+    iteration: int | None
+    metrics: list[Metric] = field(default_factory=list)
+    curves: list[Curve] = field(default_factory=list)
+    sample_counts: dict[str, int] = field(default_factory=dict)
+    completions: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The value of each metric by its key."""
+        return {metric.key: metric.value for metric in self.metrics}
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that `stochastok eval --json` prints; a value that is not finite becomes None."""
+        return {
+            "schema": 1,
+            "checkpoint": self.checkpoint,
+            "iteration": self.iteration,
+            "metrics": {key: value if math.isfinite(value) else None for key, value in self.values.items()},
+            "n": self.sample_counts,
+            "intervals": {metric.key: metric.interval for metric in self.metrics if metric.interval is not None},
+            **({"curves": {curve.key: curve.points for curve in self.curves}} if self.curves else {}),
+        }
+
+
+# ------------------------------------------------------------------------------------------------ evaluators
+
+
+@dataclass(frozen=True)
+class Option:
+    """How a field of an evaluator is given on the command line.
+
+    Attributes:
+        help: A phrase for the option's help text.
+        flag: The option's name; `--<field>` where None.
+        metavar: What the help calls the option's value.
+        min: The smallest value, for whole numbers.
+        show_default: What the help calls the default.
+    """
+
+    help: str
+    flag: str | None = None
+    metavar: str | None = None
+    min: int | None = None
+    show_default: str | None = None
+
+
+def option(default: Any, help: str, **more: Any) -> Any:
+    """A field of an `Evaluator` that `stochastok eval` offers as an option; `more` are the fields of `Option`."""
+    return field(default=default, metadata={"option": Option(help, **more)})
+
+
+@dataclass
+class EvaluatorOutput:
+    """What a loaded evaluator gives for one model."""
+
+    metrics: list[Metric] = field(default_factory=list)
+    curves: list[Curve] = field(default_factory=list)
+    completions: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class LoadedEvaluator:
+    """An evaluator on one benchmark, with all data loaded and tokenized.
+
+    Attributes:
+        sample_counts: How many questions (or tokens, or words) each group of its metrics rests on, by `metric_group`.
+        run: Scores a model.
+    """
+
+    sample_counts: dict[str, int]
+    run: Callable[[Any], EvaluatorOutput]
+
+
+@dataclass(frozen=True)
+class Evaluator(ABC):
+    """One way to measure a model. A subclass is a frozen dataclass whose fields are its options (see `option`).
+
+    The fields decide what the command line accepts: an option that is not a field of the chosen evaluator is refused.
+    A subclass in a module of `stochastok_cli.evaluation.evaluators` that is decorated with `register` is offered by
+    `stochastok eval --evaluator`, by `trainer.eval` and by `stochastok_cli.evaluate`. Its module must import numpy,
+    torch and datasets only inside its functions.
+
+    Attributes:
+        name: What `--evaluator` and metric names call it.
+        title: The heading of its tables.
+        description: A phrase for the help of `--evaluator`.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    description: ClassVar[str]
+
+    @classmethod
+    def options(cls) -> dict[str, Option]:
+        """The options by the name of their field."""
+        return {f.name: f.metadata["option"] for f in dataclasses.fields(cls) if "option" in f.metadata}
+
+    def check(self) -> None:  # noqa: B027 (not every evaluator has such options)
+        """Raises UserError for options that do not fit together. Called before anything is loaded."""
+
+    @abstractmethod
+    def load(
+        self, vocabulary: "Vocabulary", context_window: int, data_dir: Path, progress: "ProgressCallback"
+    ) -> list[LoadedEvaluator]:
+        """Loads, checks and tokenizes everything for models of a vocabulary and a context window.
+
+        Raises UserError for whatever would go wrong later, so that nothing fails after a model has been loaded.
+        """
+
+
+EVALUATORS: dict[str, type[Evaluator]] = {}
+"""The evaluators by name; filled when `stochastok_cli.evaluation.evaluators` is imported."""
+
+
+def register(evaluator: type[Evaluator]) -> type[Evaluator]:
+    """Adds an evaluator to the registry."""
+    EVALUATORS[evaluator.name] = evaluator
+    return evaluator
