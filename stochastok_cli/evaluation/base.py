@@ -194,11 +194,16 @@ class Evaluator(ABC):
         name: What `--evaluator` and metric names call it.
         title: The heading of its tables.
         description: A phrase for the help of `--evaluator`.
+        unit: What `Metric.n` counts.
+        parts_table: The title of a table with a row for each part of `{benchmark}`; "" where parts are columns of the
+            benchmark's table.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     description: ClassVar[str]
+    unit: ClassVar[str] = "questions"
+    parts_table: ClassVar[str] = ""
 
     @classmethod
     def options(cls) -> dict[str, Option]:
