@@ -146,10 +146,10 @@ def eval(
     from stochastok_cli.evaluation import Evaluator, Extras, counts, evaluate_models, load_evaluators
     from stochastok_cli.evaluation.alignment import DEFAULT, completions
     from stochastok_cli.evaluation.robustness import parse_tokenization
+    from stochastok_cli.models.checkpoint_folders import iteration_of
     from stochastok_cli.models.huggingface import open_model
     from stochastok_cli.report.tables import Row, metric_tables, row_json
     from stochastok_cli.tokenization.vocabulary import load_vocabulary
-    from stochastok_cli.training.checkpoints import iteration_of
 
     names = tuple(name.strip() for name in benchmarks.split(",") if name.strip())
     _require_fitting(evaluator, names)
@@ -223,12 +223,12 @@ def eval(
 def _locate(name: str, checkpoint_dir: Path) -> "ModelSource":
     """A folder, a run under `checkpoint_dir`, or where there is neither the id of a model on the Hub."""
     from stochastok_cli import hub
+    from stochastok_cli.models.checkpoint_folders import require_intact, resolve_checkpoint
     from stochastok_cli.models.huggingface import locate
-    from stochastok_cli.training.checkpoints import require_intact, resolve_checkpoint
 
     try:
         checkpoint = resolve_checkpoint(name, checkpoint_dir)
-        require_intact(checkpoint, to_go_on=False, fix="name another checkpoint of the run")
+        require_intact(checkpoint, with_optimizer=False, fix="name another checkpoint of the run")
         return locate(name, checkpoint)
     except UserError:
         if Path(name).is_dir() or (checkpoint_dir / name).is_dir() or "/" not in name or not hub.is_repo_id(name):

@@ -72,8 +72,8 @@ def compare(rows: "list[Row]", as_json: bool) -> list[dict[str, Any]]:
 
 def aggregate(rows: "list[Row]", folders: list[Path], as_json: bool) -> dict[str, Any]:
     """All checkpoints as seeds of one run; a note says in what else they differ."""
+    from stochastok_cli.models.checkpoint_folders import is_complete, read_state
     from stochastok_cli.report import comparisons
-    from stochastok_cli.training.checkpoints import is_complete, read_state
 
     configs = [read_state(folder).config for folder in folders if is_complete(folder)]
     differing = comparisons.differing_keys(configs) if len(configs) == len(folders) else []

@@ -16,6 +16,7 @@ from stochastok_cli.data.samplers import Sampler, WindowSampler
 from stochastok_cli.data.sft_dataset import SHAPES, SFTDataset
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation import Evaluator, load_evaluators
+from stochastok_cli.models.checkpoint_folders import require_intact, resolve_checkpoint
 from stochastok_cli.models.llama.model import Llama
 from stochastok_cli.models.llama.state_dict import load_weights, read_model_config
 from stochastok_cli.random_streams import derive_key
@@ -23,7 +24,6 @@ from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.vocabulary import Vocabulary, load_vocabulary
 from stochastok_cli.training import run_dir
 from stochastok_cli.training.backends import takes_fused
-from stochastok_cli.training.checkpoints import require_intact, resolve_checkpoint
 from stochastok_cli.training.distributed import DistributedContext
 
 
@@ -66,7 +66,7 @@ def find_run(
         found = run_dir.inspect(folder, config)
         if found.checkpoint and not found.is_complete(config):
             fix = "remove it and run the same command again: the one before it is taken"
-            require_intact(found.checkpoint, to_go_on=True, fix=fix)
+            require_intact(found.checkpoint, with_optimizer=True, fix=fix)
         return found
 
     return folder, run_dir.RunProgress() if force else world.lead(look)
@@ -100,7 +100,7 @@ def starting_point(config: Config) -> tuple[Config, Path | None, list[str]]:
     if config.checkpoint_name is None:
         return config, None, []
     folder = resolve_checkpoint(config.checkpoint_name, Path(config.general.paths.checkpoint_dir))
-    require_intact(folder, to_go_on=False, fix="start from another checkpoint")
+    require_intact(folder, with_optimizer=False, fix="start from another checkpoint")
     model = dataclasses.replace(read_model_config(folder), checkpoint_name=config.model.checkpoint_name)
     asked, given = _flat_model(config.model), _flat_model(model)
     differing = [key for key in asked if asked[key] != given[key]]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stochastok_cli.config import Config
+from stochastok_cli.models.checkpoint_folders import incomplete_checkpoints
 from stochastok_cli.training import run_dir, setup
-from stochastok_cli.training.checkpoints import incomplete_checkpoints
 from stochastok_cli.training.distributed import join
 from stochastok_cli.training.events import Event, Listener, Note, log_file, metrics_file
 from stochastok_cli.training.run_dir import RunProgress

@@ -12,9 +12,10 @@ from pathlib import Path
 from stochastok_cli.config import Config
 from stochastok_cli.errors import FAILED, StoppedBySignal, UserError
 from stochastok_cli.evaluation import Evaluator, evaluate
+from stochastok_cli.models.checkpoint_folders import TrainingState
 from stochastok_cli.models.llama.model import Llama
 from stochastok_cli.training import events, schedules
-from stochastok_cli.training.checkpoints import TrainingState, amend_state, load_checkpoint, save_checkpoint
+from stochastok_cli.training.checkpoints import amend_state, load_checkpoint, save_checkpoint
 from stochastok_cli.training.distributed import DistributedContext, device_name
 from stochastok_cli.training.events import Listener
 from stochastok_cli.training.flops import peak_memory, tokens_per_iteration, utilization

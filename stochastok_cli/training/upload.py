@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from stochastok_cli import hub
+from stochastok_cli.models.checkpoint_folders import OPTIMIZER
 from stochastok_cli.progress import ProgressCallback, no_progress
-from stochastok_cli.training.checkpoints import OPTIMIZER
 from stochastok_cli.training.events import read_metrics
 from stochastok_cli.training.run_dir import CONFIG, METRICS
 

@@ -8,22 +8,19 @@ import pytest
 import torch
 
 from stochastok_cli.errors import FAILED, UserError
-from stochastok_cli.models.llama.model import Llama
-from stochastok_cli.training import run_dir
-from stochastok_cli.training.checkpoints import (
+from stochastok_cli.models.checkpoint_folders import (
     TrainingState,
-    amend_state,
     checkpoints,
     iteration_of,
     latest_checkpoint,
-    load_checkpoint,
     read_state,
-    remove_leftovers,
     require_intact,
     resolve_checkpoint,
     run_of,
-    save_checkpoint,
 )
+from stochastok_cli.models.llama.model import Llama
+from stochastok_cli.training import run_dir
+from stochastok_cli.training.checkpoints import amend_state, load_checkpoint, remove_leftovers, save_checkpoint
 from stochastok_cli.training.optimizers import make_optimizer, optimizer_tensors
 from stochastok_cli.training.run_dir import RunProgress
 
@@ -104,22 +101,22 @@ def test_a_flipped_bit_is_said(saved, trained, name):
     file.write_bytes(content)
     assert 4 in checkpoints(saved)  # only the bytes tell
     with pytest.raises(UserError, match=f"{name} is damaged: .*; go back") as info:
-        require_intact(saved / "step_4", to_go_on=True, fix="go back")
+        require_intact(saved / "step_4", with_optimizer=True, fix="go back")
     assert info.value.exit_code == FAILED
 
 
 def test_whoever_wants_the_weights_alone_does_without_the_moments(saved):
     (saved / "step_4" / "optimizer.safetensors").unlink()
-    require_intact(saved / "step_4", to_go_on=False, fix="")
+    require_intact(saved / "step_4", with_optimizer=False, fix="")
     with pytest.raises(UserError, match="optimizer.safetensors is damaged"):
-        require_intact(saved / "step_4", to_go_on=True, fix="")
+        require_intact(saved / "step_4", with_optimizer=True, fix="")
 
 
 @pytest.mark.parametrize("content", ["{", "{}", "[]", '{"files": [1]}'])
 def test_a_state_that_can_not_be_read_is_damage(saved, content):
     (saved / "step_4" / "training_state.json").write_text(content)
     with pytest.raises(UserError, match="training_state.json is damaged; go back") as info:
-        require_intact(saved / "step_4", to_go_on=True, fix="go back")
+        require_intact(saved / "step_4", with_optimizer=True, fix="go back")
     assert info.value.exit_code == FAILED
 
 
@@ -129,7 +126,7 @@ def test_checkpoints_of_the_first_version_are_as_good(saved, trained):
     state["files"] = {name: entry["bytes"] for name, entry in state["files"].items()}
     file.write_text(json.dumps(state))
     assert 4 in checkpoints(saved)
-    require_intact(saved / "step_4", to_go_on=True, fix="go back")
+    require_intact(saved / "step_4", with_optimizer=True, fix="go back")
     load_checkpoint(saved / "step_4", *trained)
 
 

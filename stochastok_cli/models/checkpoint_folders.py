@@ -1,0 +1,154 @@
+"""Reading checkpoint folders: which checkpoints a run has, whether one is complete, and what its training state says.
+
+    step_<N>/
+      config.json, model.safetensors, tokenizer files   a model that `transformers` opens
+      optimizer.safetensors                             AdamW's moments and step counts
+      training_state.json                               iteration, data, configuration, checksums of the files
+
+A checkpoint is complete if `training_state.json` is there and every file has the size that is recorded in it. Training
+writes these folders (`training/checkpoints.py`); evaluation reads them.
+"""
+
+import dataclasses
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stochastok_cli.artifacts import file_checksum, find_damage
+from stochastok_cli.errors import FAILED, UserError, did_you_mean
+
+STATE = "training_state.json"
+OPTIMIZER = "optimizer.safetensors"
+WEIGHTS = "model.safetensors"
+STEP = re.compile(r"step_(\d+)")
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """What a checkpoint records of its run besides tensors.
+
+    Attributes:
+        iteration: How many iterations are done.
+        evaluation_pending: Whether an evaluation was due here and was skipped, because a signal asked to stop.
+        validation_loss: The loss measured on exactly these weights, where it was.
+        data: Name and fingerprint of the dataset.
+        config: The run's configuration.
+    """
+
+    iteration: int
+    evaluation_pending: bool
+    validation_loss: float | None
+    data: dict[str, Any]
+    config: dict[str, Any]
+
+
+def read_state(folder: Path) -> TrainingState:
+    """The training state of a checkpoint. Raises ValueError, KeyError or TypeError if the file is not valid."""
+    tree = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    state = TrainingState(**{field.name: tree[field.name] for field in dataclasses.fields(TrainingState)})
+    loss = state.validation_loss
+    valid = [
+        tree.get("format") == 1,
+        type(state.iteration) is int and state.iteration > 0,
+        type(state.evaluation_pending) is bool,
+        loss is None or isinstance(loss, int | float),
+        isinstance(state.config, dict),
+        isinstance(state.data, dict) and {"name", "fingerprint"} <= state.data.keys(),
+    ]
+    if not all(valid):
+        raise ValueError(f"{folder / STATE} is no training state")
+    return state
+
+
+def recorded_files(folder: Path) -> dict[str, Any]:
+    """The files of a checkpoint by name, with length and checksum; the first version recorded lengths alone."""
+    files = json.loads((folder / STATE).read_text(encoding="utf-8"))["files"]
+    return {name: entry if isinstance(entry, dict) else {"bytes": entry} for name, entry in files.items()}
+
+
+def require_intact(folder: Path, *, with_optimizer: bool, fix: str) -> None:
+    """Raises UserError (exit code 1) if the bytes of a checkpoint are not those that were written.
+
+    The optimizer's file is checked only if `with_optimizer`: evaluation does not read it, and users may delete it to
+    free space. A folder without a training state is a model from elsewhere, whose checksums are not known.
+    """
+    if (folder / STATE).is_file():
+        try:
+            files = recorded_files(folder)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise UserError(f"{folder / STATE} is damaged", fix=fix, exit_code=FAILED) from None
+        if not with_optimizer:
+            files.pop(OPTIMIZER, None)
+        for name, written in files.items():
+            if not (folder / name).is_file() or not written.items() <= file_checksum(folder / name).items():
+                raise UserError(
+                    f"{folder / name} is damaged: its bytes are not those that were written", fix=fix, exit_code=FAILED
+                )
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a checkpoint has all of its files in full length."""
+    try:
+        state, files = read_state(folder), recorded_files(folder)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+    step = STEP.fullmatch(folder.name)
+    return (
+        {WEIGHTS, OPTIMIZER} <= files.keys()
+        and find_damage(folder, {"files": files}) is None
+        and (step is None or int(step[1]) == state.iteration)
+    )
+
+
+def checkpoints(run_folder: Path) -> dict[int, Path]:
+    """The complete checkpoints of a run by their iteration, in ascending order."""
+    folders = {int(m[1]): folder for folder in run_folder.glob("step_*") if (m := STEP.fullmatch(folder.name))}
+    return {iteration: folders[iteration] for iteration in sorted(folders) if is_complete(folders[iteration])}
+
+
+def incomplete_checkpoints(run_folder: Path) -> list[Path]:
+    """Folders that are named as checkpoints and are not complete. Something else damaged them, since training renames
+    a checkpoint only when it is complete."""
+    return sorted(f for f in run_folder.glob("step_*") if STEP.fullmatch(f.name) and not is_complete(f))
+
+
+def latest_checkpoint(run_folder: Path) -> Path | None:
+    """The complete checkpoint of the highest iteration, if there is one."""
+    return next(reversed(checkpoints(run_folder).values()), None)
+
+
+def iteration_of(checkpoint: Path) -> int | None:
+    """How many iterations made a checkpoint; None for a model from elsewhere."""
+    try:
+        return int(json.loads((checkpoint / STATE).read_text(encoding="utf-8"))["iteration"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def run_of(checkpoint: Path) -> str:
+    """The name of the run that a checkpoint belongs to; for a model from elsewhere the name of its folder."""
+    checkpoint = checkpoint.resolve()
+    return checkpoint.parent.name if STEP.fullmatch(checkpoint.name) else checkpoint.name
+
+
+def resolve_checkpoint(name: str, checkpoint_dir: Path) -> Path:
+    """The model folder of an existing path, else of a name under `checkpoint_dir`.
+
+    A run's folder resolves to its latest complete checkpoint. Raises UserError if there is none.
+    """
+    folder = next((f for f in (Path(name), checkpoint_dir / name) if f.is_dir()), None)
+    if folder is None:
+        known = sorted(f.name for f in checkpoint_dir.glob("*") if f.is_dir() and not f.name.startswith("."))
+        listed = f"there are {', '.join(known)}" if known else "there are none yet"
+        raise UserError(
+            f"no checkpoint {name!r}: neither a folder nor a run in {checkpoint_dir}{did_you_mean(name, known)}",
+            fix=listed,
+        )
+    if STEP.fullmatch(folder.name) or (folder / "config.json").is_file():
+        return folder
+    latest = latest_checkpoint(folder)
+    if latest is None:
+        raise UserError(f"{folder} holds no complete checkpoint", fix="name a folder with config.json, or a run")
+    return latest
