@@ -19,7 +19,7 @@ SOURCES = {"langgame": "Fig. 1", "cute": "Fig. 4", "math_generation": "Fig. 8"}
 def paper_values(metric: str) -> tuple[str, list[PaperValue]]:
     """The figure of the paper and its values for a metric; none for metrics that it does not report.
 
-    >>> references("mcq/langgame-val/normalized_accuracy")[0], references("mcq/arc/accuracy")
+    >>> paper_values("mcq/langgame-val/normalized_accuracy")[0], paper_values("mcq/arc/accuracy")
     ('Fig. 1', ('', []))
     """
     evaluator, _, rest = metric.partition("/")

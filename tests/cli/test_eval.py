@@ -20,7 +20,7 @@ from stochastok_cli.models.llama.state_dict import save_model
 from stochastok_cli.tokenization.vocabulary import load_vocabulary
 from stochastok_cli.training.checkpoints import TrainingState, save_checkpoint
 from tests.evaluation.test_bits_per_byte import flat_ids, save
-from tests.model.small_models import sharp_model, small_config
+from tests.models.small_models import sharp_model, small_config
 
 
 @pytest.fixture(scope="module")

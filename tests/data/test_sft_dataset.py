@@ -89,7 +89,7 @@ def cut(file, count):
 
 
 @pytest.mark.parametrize(
-    ("damage", "message", "code"),
+    ("find_damage", "message", "code"),
     [
         (lambda folder: cut(folder / "train_data.bin", 1), "cut short", FAILED),
         (lambda folder: cut(folder / "train_data.bin", 2), "no 3 equal rows", FAILED),

@@ -219,12 +219,12 @@ def test_a_negative_seed_is_refused(tmp_path):
 
 def test_a_full_disk_is_said_as_such(tmp_path):
     """Every write fails as on a full device."""
-    from stochastok_cli.data import tokenize
+    from stochastok_cli.data import tokenize as module
 
     (tmp_path / "c.jsonl").write_bytes(jsonl(TEXTS))
     full = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tokenize, "open", lambda *a, **k: full, raising=False)
+        patch.setattr(module, "open", lambda *a, **k: full, raising=False)
         with pytest.raises(UserError, match="no space is left"):
             tokenize(tmp_path / "c.jsonl", tmp_path)
     assert [f for f in (tmp_path / "data" / "data_as_memmaps").iterdir() if not f.name.endswith(".lock")] == []

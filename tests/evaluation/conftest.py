@@ -9,7 +9,7 @@ import pytest
 
 from stochastok_cli.models.llama.model import Llama
 from stochastok_cli.tokenization.vocabulary import Vocabulary, load_vocabulary
-from tests.model.small_models import sharp_model, small_config
+from tests.models.small_models import sharp_model, small_config
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.evaluation.addition import AdditionQuestions, answer_text, ask_addition, load_addition
 from stochastok_cli.models.llama.attention import KeyValueCache
 from stochastok_cli.tokenization.vocabulary import Vocabulary, load_vocabulary
-from tests.model.small_models import sharp_model, small_config
+from tests.models.small_models import sharp_model, small_config
 
 
 class Speaker(nn.Module):

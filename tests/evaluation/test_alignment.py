@@ -13,7 +13,7 @@ from stochastok_cli.evaluation import counts, evaluate, load_evaluators
 from stochastok_cli.evaluation.alignment import alignment, completions, cut_words, last_activations
 from stochastok_cli.evaluation.generation import greedy
 from stochastok_cli.evaluation.robustness import Tokenization
-from tests.model.small_models import sharp_model, small_config
+from tests.models.small_models import sharp_model, small_config
 
 UNIFORM = Tokenization("uniform", 1.0, 4)
 

@@ -13,8 +13,8 @@ from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.bits_per_byte import ScoredText, bits_per_byte, count_bytes, load_validation_text
 from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.vocabulary import Vocabulary, load_vocabulary
-from tests.evaluation.test_likelihood import by_definition
-from tests.model.small_models import sharp_model, small_config
+from tests.evaluation.test_scoring import by_definition
+from tests.models.small_models import sharp_model, small_config
 
 DOCUMENTS = ["The cat sat on the garden wall – né? " * 3, "", "And then it rained, all day and all night. " * 4]
 

@@ -13,7 +13,7 @@ from stochastok_cli.evaluation import Extras, counts, evaluate_models, load_eval
 from stochastok_cli.evaluation.benchmarks import KINDS, load_benchmark
 from stochastok_cli.evaluation.contamination import ask, contamination_of
 from stochastok_cli.tokenization.vocabulary import load_vocabulary
-from tests.model.small_models import sharp_model, small_config
+from tests.models.small_models import sharp_model, small_config
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from stochastok_cli.evaluation.generation import greedy
-from tests.model.small_models import random_ids, sharp_model, small_config
+from tests.models.small_models import random_ids, sharp_model, small_config
 
 WINDOW = 48
 

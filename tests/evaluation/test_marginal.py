@@ -13,7 +13,7 @@ from stochastok_cli.evaluation.marginal import log_probability, marginal_bits_pe
 from stochastok_cli.evaluation.robustness import Tokenization
 from stochastok_cli.evaluation.scoring import log_likelihoods
 from stochastok_cli.tokenization.segmentation_lattice import segmentation_lattice
-from tests.model.small_models import sharp_model, small_config
+from tests.models.small_models import sharp_model, small_config
 
 
 def segmentations(spelled: bytes, ids: dict[bytes, int]) -> list[list[int]]:

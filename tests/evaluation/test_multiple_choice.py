@@ -7,8 +7,8 @@ from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.benchmarks import Benchmark, Question
 from stochastok_cli.evaluation.metrics import multiple_choice_metrics
 from stochastok_cli.evaluation.multiple_choice import boundary, encode, score
-from tests.evaluation.test_likelihood import by_definition
-from tests.model.small_models import sharp_model, small_config
+from tests.evaluation.test_scoring import by_definition
+from tests.models.small_models import sharp_model, small_config
 
 ASKED = Benchmark(
     "arc",

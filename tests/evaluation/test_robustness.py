@@ -20,7 +20,7 @@ from stochastok_cli.evaluation.robustness import (
 from stochastok_cli.evaluation.scoring import log_likelihoods
 from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.split_table import split_table
-from tests.model.small_models import sharp_model, small_config
+from tests.models.small_models import sharp_model, small_config
 
 WINDOW = 200
 

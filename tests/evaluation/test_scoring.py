@@ -9,7 +9,7 @@ from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.evaluation import scoring
 from stochastok_cli.evaluation.scoring import log_likelihoods
 from stochastok_cli.models.llama.model import Llama
-from tests.model.small_models import sharp_model, small_config
+from tests.models.small_models import sharp_model, small_config
 
 
 def by_definition(model: Llama, context: list[int], continuation: list[int]) -> float:

@@ -8,7 +8,7 @@ from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.evaluation.scoring import log_likelihoods
 from stochastok_cli.evaluation.shared_prefix import FEW_TOKENS, PADDING, batches, question_log_likelihoods
 from stochastok_cli.models.llama.model import Llama
-from tests.model.small_models import sharp_model, small_config
+from tests.models.small_models import sharp_model, small_config
 
 FEW = FEW_TOKENS["cpu"]
 

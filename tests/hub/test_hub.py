@@ -471,7 +471,7 @@ def test_the_token_names_the_user_and_opens_only_their_repositories(hub_server):
 def test_the_token_is_sent_to_the_hub_and_written_nowhere(hub_server, tmp_path):
     made = run_python(
         "from pathlib import Path; folder = Path(sys.argv[1])\n    "
-        "print(hub.push_folder('someone/tokens', {'': folder}, card='', again='x').url)",
+        "print(hub.push_folder('someone/tokens', {'': folder}, card='', retry_command='x').url)",
         str(tmp_path),
         HF_HOME=str(tmp_path / "home"),
     )
@@ -581,7 +581,7 @@ def test_an_outage_ends_a_pull_with_one_line(hub_server, no_waiting, monkeypatch
         "hub.stream_ids('someone/x')",
         "hub.load_text_dataset('someone/x')",
         "hub.load_rows('someone/x', split='val')",
-        "hub.push_folder('someone/x', {}, card='', again='x')",
+        "hub.push_folder('someone/x', {}, card='', retry_command='x')",
     ],
 )
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import pytest
 
 from stochastok_cli.models.llama.model import Llama
-from tests.model.small_models import sharp_model, small_config
+from tests.models.small_models import sharp_model, small_config
 
 
 @pytest.fixture(params=[True, False], ids=["tied", "untied"])

@@ -22,7 +22,7 @@ from stochastok_cli.models.llama.state_dict import save_model
 from stochastok_cli.tokenization.vocabulary import load_vocabulary
 from tests.evaluation.test_benchmarks import ROWS
 from tests.evaluation.test_shared_prefix import asked
-from tests.model.small_models import sharp_model, small_config
+from tests.models.small_models import sharp_model, small_config
 
 SMALL = {"vocab_size": 2048, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 FAMILIES = {

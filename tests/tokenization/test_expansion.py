@@ -16,7 +16,7 @@ from stochastok_cli import StochasTok, UserError, load_vocabulary
 from stochastok_cli.random_streams import derive_key, splitmix64
 from stochastok_cli.tokenization.expansion import METHODS
 from stochastok_cli.tokenization.split_table import split_table
-from tests.tokens.toys import ids_of, toy_vocabulary
+from tests.tokenization.toys import ids_of, toy_vocabulary
 
 HUGS = toy_vocabulary("h", "u", "g", "b", "m", "hu", "ug", "hug", "bug", "hugs", "s", "gs", "ugs")
 GOLDEN = 0x9E37_79B9_7F4A_7C15

@@ -75,7 +75,7 @@ def test_without_gigatoken_the_ids_are_the_same(monkeypatch):
     vocabulary = load_vocabulary("sample2k")
     texts = ["one text", "", "it's\u0378 another — naïve"]
     ids, lengths = vocabulary.encode_batch(texts, 2)
-    monkeypatch.setattr(vocabulary._encoder, "_bulk", None)
+    monkeypatch.setattr(vocabulary._encoder, "_gigatoken", None)
     slow, slow_lengths = vocabulary.encode_batch(texts, 2)
     assert ids.tolist() == slow.tolist()
     assert lengths.tolist() == slow_lengths.tolist()

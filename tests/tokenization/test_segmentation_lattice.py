@@ -13,8 +13,8 @@ from stochastok_cli import StochasTok, UserError, load_vocabulary
 from stochastok_cli.tokenization.segmentation_lattice import segmentation_lattice
 from stochastok_cli.tokenization.split_table import split_table
 from stochastok_cli.tokenization.vocabulary import Vocabulary
-from tests.tokens.test_expansion import exact_law
-from tests.tokens.toys import ids_of, toy_vocabulary
+from tests.tokenization.test_expansion import exact_law
+from tests.tokenization.toys import ids_of, toy_vocabulary
 
 HUGS = toy_vocabulary("h", "u", "g", "b", "m", "hu", "ug", "hug", "bug", "hugs", "s", "gs", "ugs")
 GAPS = toy_vocabulary("a", "b", "c", "abc", "ca", "abca", "d", "cd")  # abc has segmentations of one and of three pieces

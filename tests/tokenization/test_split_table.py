@@ -5,7 +5,7 @@ import pytest
 
 from stochastok_cli.tokenization.split_table import split_table
 from stochastok_cli.tokenization.vocabulary import Vocabulary, load_vocabulary
-from tests.tokens.toys import toy_vocabulary
+from tests.tokenization.toys import toy_vocabulary
 
 
 def brute_force(vocabulary: Vocabulary, token: int) -> set[tuple[int, int]]:

@@ -289,7 +289,7 @@ def test_out_of_memory_says_what_to_lower(configured, monkeypatch, where):
     def too_much(*arguments):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
-    monkeypatch.setattr(f"stochastok_cli.training.backends.Reference.{where}", too_much)
+    monkeypatch.setattr(f"stochastok_cli.training.backends.PaperValue.{where}", too_much)
     with pytest.raises(UserError, match="micro-batches of 3 windows and reference kernels; lower .*batch_size") as info:
         train(configured())
     assert info.value.exit_code == FAILED

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from stochastok_cli.models.llama.attention import KeyValueCache, rotary_table, rotate, visibility
-from tests.model.small_models import random_ids, sharp_model, small_config
+from tests.models.small_models import random_ids, sharp_model, small_config
 
 
 def test_rotation_depends_on_relative_positions_only():

@@ -7,7 +7,7 @@ import torch
 
 from stochastok_cli.config import ModelConfig
 from stochastok_cli.models.llama.model import Llama
-from tests.model.small_models import random_ids, sharp_model, small_config
+from tests.models.small_models import random_ids, sharp_model, small_config
 
 
 def test_shipped_configuration_has_the_papers_number_of_parameters():

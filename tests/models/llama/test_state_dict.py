@@ -12,7 +12,7 @@ from stochastok_cli.errors import FAILED, USAGE, UserError
 from stochastok_cli.models.llama.model import Llama
 from stochastok_cli.models.llama.state_dict import load_model, load_weights, read_model_config, save_model
 from stochastok_cli.tokenization.vocabulary import load_vocabulary
-from tests.model.small_models import random_ids, sharp_model, small_config
+from tests.models.small_models import random_ids, sharp_model, small_config
 
 
 @pytest.fixture(scope="module")

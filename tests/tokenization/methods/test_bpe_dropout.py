@@ -14,7 +14,7 @@ from scipy.stats import chisquare
 
 from stochastok_cli import StochasTok, UserError, load_vocabulary
 from stochastok_cli.tokenization.pretokenizers import character_classes, cut_as_gpt2
-from tests.tokens.toys import toy_vocabulary
+from tests.tokenization.toys import toy_vocabulary
 
 GPT2 = load_vocabulary("gpt2")
 TEXT = st.text(

@@ -6,7 +6,7 @@ import torch
 from stochastok_cli.config import ModelConfig
 from stochastok_cli.models.head_loss import head_loss
 from stochastok_cli.models.llama.model import Llama
-from tests.model.fused.twins import errors_of, gradients_of, reference_gradients
+from tests.models.llama.fused.twins import errors_of, gradients_of, reference_gradients
 
 WINDOWS, LENGTH, ITERATIONS, DROPOUT, VOCAB = 16, 512, 300, 0.1, 50257
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from stochastok_cli.models.llama.model import Llama
-from tests.model.fused.twins import (
+from tests.models.llama.fused.twins import (
     errors_of,
     fused_config,
     gradients_of,
@@ -14,7 +14,7 @@ from tests.model.fused.twins import (
     reference_gradients,
     relative_error,
 )
-from tests.model.small_models import random_ids, sharp_model
+from tests.models.small_models import random_ids, sharp_model
 
 WINDOWS = 2
 
