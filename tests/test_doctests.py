@@ -11,8 +11,7 @@ MODULES = [
     "evaluation.contamination",
     "evaluation.multiple_choice",
     "evaluation.robustness",
-    "report.comparisons",
-    "report.plots",
+    "evaluation.comparison",
     "report.paper_values",
     "report.tables",
 ]

@@ -13,6 +13,8 @@ from stochastok_cli.cli.app import subcommand
 from stochastok_cli.errors import UserError
 
 if TYPE_CHECKING:
+    from stochastok_cli.evaluation.base import EvalResult
+    from stochastok_cli.evaluation.findings import EvalResult as FoundMetrics
     from stochastok_cli.models.huggingface import ModelSource
 
 
@@ -145,10 +147,12 @@ def eval(
     from stochastok_cli.config import EvaluatorConfig
     from stochastok_cli.evaluation import Evaluator, Extras, counts, evaluate_models, load_evaluators
     from stochastok_cli.evaluation.alignment import DEFAULT, completions
+    from stochastok_cli.evaluation.base import EvalResult
+    from stochastok_cli.evaluation.comparison import Aggregate, PairedComparison
     from stochastok_cli.evaluation.robustness import parse_tokenization
     from stochastok_cli.models.checkpoint_folders import iteration_of
     from stochastok_cli.models.huggingface import open_model
-    from stochastok_cli.report.tables import Row, metric_tables, row_json
+    from stochastok_cli.report.tables import print_tables, tables_of
     from stochastok_cli.tokenization.vocabulary import load_vocabulary
 
     names = tuple(name.strip() for name in benchmarks.split(",") if name.strip())
@@ -178,7 +182,7 @@ def eval(
     places = [_locate(name, checkpoint_dir) for name in checkpoints]
     folders = [Path(place.name) for place in places]
     loaded: dict[tuple[str, int], list[Evaluator]] = {}  # by what the questions were tokenized for
-    rows: list[Row] = []
+    rows: list[EvalResult] = []
     said: list[list[dict[str, Any]]] = []
     for place, folder in zip(places, folders, strict=True):
         vocabulary, window = load_vocabulary(place.folder), place.context_window
@@ -191,33 +195,44 @@ def eval(
             model = open_model(place, vocabulary, chosen)
             found = evaluate_models(model, loaded[key], progress=emit)
         _note_truncated(found.metrics)
-        rows.append(
-            Row(
-                _label(folder, folders),
-                iteration_of(folder),
-                found.metrics,
-                counts(loaded[key]),
-                found.intervals(),
-                found.outcomes,
-                str(folder),
-                found.curves,
-            )
-        )
+        rows.append(_as_result(found, str(folder), _label(folder, folders), iteration_of(folder), counts(loaded[key])))
         if as_json:
-            print(json.dumps(row_json(rows[-1])), flush=True)
+            print(json.dumps(rows[-1].to_json()), flush=True)
         if prompt is not None:
             said.append(completions(model, vocabulary, prompt, retokenize or DEFAULT))
     if not as_json:
-        output.show(metric_tables(rows))
+        print_tables(tables_of(rows))
     for row, entries in zip(rows, said, strict=False):
         output.show_completions(row, prompt or "", entries, as_json)
-    comparisons: list[dict[str, Any]] = []
+    comparisons: list[PairedComparison | Aggregate] = []
     if paired:
         comparisons += output.compare(rows, as_json)
     if aggregate:
         comparisons.append(output.aggregate(rows, folders, as_json))
     if report is not None:
         output.write(report, rows, folders, comparisons)
+
+
+def _as_result(
+    found: "FoundMetrics", checkpoint: str, label: str, iteration: int | None, counts: dict[str, int]
+) -> "EvalResult":
+    """Metrics by name as records with fields, until the evaluators give these themselves."""
+    from stochastok_cli.evaluation.base import Curve, EvalResult, Metric
+
+    metrics = []
+    for key, value in found.metrics.items():
+        evaluator, benchmark, *rest = key.split("/")
+        part, name = ("", *rest)[-2:] if rest else ("", evaluator)
+        group = key.rpartition("/")[0]
+        n = counts.get(
+            group, counts.get(key, counts.get(f"{evaluator}/{benchmark}") if part.startswith("layer") else None)
+        )
+        metrics.append(Metric(evaluator, benchmark, part, name, value, n, found.outcomes.get(key)))
+    curves = []
+    for key, points in found.curves.items():
+        evaluator, benchmark, part = [*key.split("/"), ""][:3]
+        curves.append(Curve(evaluator, benchmark, part, points))
+    return EvalResult(checkpoint, label, iteration, metrics, curves, counts)
 
 
 def _locate(name: str, checkpoint_dir: Path) -> "ModelSource":

@@ -1,7 +1,6 @@
 """What `stochastok eval` prints and writes after the numbers are known: tables, comparisons, completions, reports."""
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,23 +9,11 @@ from stochastok_cli.cli import progress
 from stochastok_cli.errors import UserError
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from stochastok_cli.report.tables import Row
-
-
-def show(tables: "Sequence[RenderableType]") -> None:
-    """Tables for people, on stdout."""
-    from rich.console import Console
-
-    console = Console()
-    if not sys.stdout.isatty():
-        console.width = 200  # a file or a pipe has no edge at which to cut columns
-    for table in tables:
-        console.print(table)
+    from stochastok_cli.evaluation.base import EvalResult
+    from stochastok_cli.evaluation.comparison import Aggregate, PairedComparison
 
 
-def show_completions(row: "Row", prompt: str, entries: list[dict[str, Any]], as_json: bool) -> None:
+def show_completions(row: "EvalResult", prompt: str, entries: list[dict[str, Any]], as_json: bool) -> None:
     """The tokens of a prompt and what follows, side by side for each tokenization."""
     if as_json:
         print(json.dumps({"schema": 1, "checkpoint": row.checkpoint, "prompt": prompt, "completions": entries}))
@@ -37,7 +24,12 @@ def show_completions(row: "Row", prompt: str, entries: list[dict[str, Any]], as_
     print()
 
 
-def write(report: Path, rows: "list[Row]", folders: list[Path], comparisons: list[dict[str, Any]]) -> None:
+def write(
+    report: Path,
+    rows: "list[EvalResult]",
+    folders: list[Path],
+    comparisons: "Sequence[PairedComparison | Aggregate]",
+) -> None:
     """The report, with the records of the runs that the checkpoints are of."""
     from stochastok_cli.artifacts import command_line
     from stochastok_cli.report.html import write_report
@@ -53,36 +45,37 @@ def write(report: Path, rows: "list[Row]", folders: list[Path], comparisons: lis
     progress.note(f"report: {page}")
 
 
-def compare(rows: "list[Row]", as_json: bool) -> list[dict[str, Any]]:
+def compare(rows: "list[EvalResult]", as_json: bool) -> "list[PairedComparison]":
     """Each further checkpoint against the first."""
-    from stochastok_cli.report import comparisons
+    from stochastok_cli.evaluation.comparison import compare_paired
+    from stochastok_cli.report.tables import paired_table, print_tables
 
-    objects = []
+    comparisons = []
     for second in rows[1:]:
-        found = comparisons.paired(rows[0], second)
-        if not found:
+        comparison = compare_paired(rows[0], second)
+        if not comparison.differences:
             raise UserError("--paired: this evaluator gives nothing a question to compare", fix="drop --paired")
-        objects.append(comparisons.paired_json(rows[0], second, found))
+        comparisons.append(comparison)
         if as_json:
-            print(json.dumps(objects[-1]))
+            print(json.dumps(comparison.to_json()))
         else:
-            show([comparisons.paired_table(rows[0], second, found)])
-    return objects
+            print_tables([paired_table(comparison)])
+    return comparisons
 
 
-def aggregate(rows: "list[Row]", folders: list[Path], as_json: bool) -> dict[str, Any]:
+def aggregate(rows: "list[EvalResult]", folders: list[Path], as_json: bool) -> "Aggregate":
     """All checkpoints as seeds of one run; a note says in what else they differ."""
+    from stochastok_cli.evaluation import comparison
     from stochastok_cli.models.checkpoint_folders import is_complete, read_state
-    from stochastok_cli.report import comparisons
+    from stochastok_cli.report.tables import aggregate_table, print_tables
 
     configs = [read_state(folder).config for folder in folders if is_complete(folder)]
-    differing = comparisons.differing_keys(configs) if len(configs) == len(folders) else []
+    differing = comparison.differing_keys(configs) if len(configs) == len(folders) else []
     if differing:
         progress.note(f"averaged over {len(rows)} runs, which differ in {', '.join(differing)}")
-    found = comparisons.over_seeds(rows)
-    result = comparisons.seeds_json(rows, found)
+    result = comparison.aggregate(rows)
     if as_json:
-        print(json.dumps(result))
+        print(json.dumps(result.to_json()))
     else:
-        show([comparisons.seeds_table(rows, found)])
+        print_tables([aggregate_table(result)])
     return result

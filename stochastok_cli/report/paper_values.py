@@ -1,34 +1,90 @@
-"""Values that the StochasTok paper (arXiv 2506.01687) reports, for the lines that plots draw where they apply."""
+"""Values that the StochasTok paper (arXiv 2506.01687) reports for its 50M models, for the lines that plots draw."""
 
+import math
 from typing import NamedTuple
+
+from stochastok_cli.evaluation.addition import FORMS
+from stochastok_cli.evaluation.base import Metric
 
 
 class PaperValue(NamedTuple):
+    """One line of a figure: how the model was pretrained, and the accuracy that it reaches."""
+
     label: str
     value: float
 
 
-WITH, DETERMINISTIC, DROPOUT, NONE = "StochasTok", "deterministic", "BPE-dropout", "no pretraining"
+class PaperFigure(NamedTuple):
+    """A figure of the paper, and the metrics of ours that its values compare with.
 
-_LANGGAME = [PaperValue(WITH, 1.0), PaperValue(DROPOUT, 0.8), PaperValue(DETERMINISTIC, 0.65), PaperValue(NONE, 0.05)]
-_CUTE = [PaperValue(WITH, 0.85), PaperValue(DETERMINISTIC, 0.62), PaperValue(DROPOUT, 0.57), PaperValue(NONE, 0.27)]
-_ADDITION = [PaperValue(WITH, 1.0), PaperValue(DROPOUT, 0.75), PaperValue(DETERMINISTIC, 0.5)]
-SOURCES = {"langgame": "Fig. 1", "cute": "Fig. 4", "math_generation": "Fig. 8"}
-
-
-def paper_values(metric: str) -> tuple[str, list[PaperValue]]:
-    """The figure of the paper and its values for a metric; none for metrics that it does not report.
-
-    >>> paper_values("mcq/langgame-val/normalized_accuracy")[0], paper_values("mcq/arc/accuracy")
-    ('Fig. 1', ('', []))
+    Attributes:
+        source: The figure's number.
+        evaluator, benchmarks, parts, name: The fields of those metrics.
+        values: What the figure shows, read off at the end of training.
     """
-    evaluator, _, rest = metric.partition("/")
-    if evaluator == "mcq" and rest.endswith("/normalized_accuracy") and rest.count("/") == 1:
-        name = rest.partition("/")[0]
-        if name.startswith("langgame-"):
-            return SOURCES["langgame"], _LANGGAME
-        if name == "cute":
-            return SOURCES["cute"], _CUTE
-    if evaluator == "math_generation" and rest.endswith("/exact_match"):
-        return SOURCES["math_generation"], _ADDITION
-    return "", []
+
+    source: str
+    evaluator: str
+    benchmarks: tuple[str, ...]
+    parts: tuple[str, ...]
+    name: str
+    values: tuple[PaperValue, ...]
+
+
+FIGURES = (
+    PaperFigure(
+        "Fig. 1",
+        "mcq",
+        ("langgame-train", "langgame-val"),
+        ("",),
+        "normalized_accuracy",
+        (
+            PaperValue("StochasTok", 1.0),
+            PaperValue("BPE-dropout", 0.8),
+            PaperValue("deterministic", 0.65),
+            PaperValue("no pretraining", 0.05),
+        ),
+    ),
+    PaperFigure(
+        "Fig. 4",
+        "mcq",
+        ("cute",),
+        ("",),
+        "normalized_accuracy",
+        (
+            PaperValue("StochasTok", 0.85),
+            PaperValue("deterministic", 0.62),
+            PaperValue("BPE-dropout", 0.57),
+            PaperValue("no pretraining", 0.27),
+        ),
+    ),
+    PaperFigure(
+        "Fig. 8",
+        "math_generation",
+        ("train", "val"),
+        FORMS,
+        "exact_match",
+        (PaperValue("StochasTok", 1.0), PaperValue("BPE-dropout", 0.75), PaperValue("deterministic", 0.5)),
+    ),
+)
+_BY_KEY = {
+    Metric(figure.evaluator, benchmark, part, figure.name, math.nan).key: figure
+    for figure in FIGURES
+    for benchmark in figure.benchmarks
+    for part in figure.parts
+}
+
+
+def paper_figure(key: str) -> PaperFigure | None:
+    """The figure that reports a metric.
+
+    Args:
+        key: `Metric.key`, as in `metrics.jsonl`.
+
+    Returns:
+        The figure, or None where the paper does not report the metric.
+
+    >>> paper_figure("mcq/langgame-val/normalized_accuracy").source, paper_figure("mcq/arc/accuracy")
+    ('Fig. 1', None)
+    """
+    return _BY_KEY.get(key)

@@ -1,18 +1,19 @@
-"""Plots of results and of training, as matplotlib figures (the extra `report`). Numbers in, figures out."""
+"""Plots of results and of training, as matplotlib figures (the extra `report`)."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stochastok_cli.errors import UserError
-from stochastok_cli.report.paper_values import PaperValue, paper_values
-from stochastok_cli.report.tables import Row
+from stochastok_cli.evaluation.base import Curve, EvalResult, Metric
+from stochastok_cli.report.paper_values import PaperValue, paper_figure
+from stochastok_cli.report.tables import has_parts_table, metric_label, part_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which colour-blind readers tell apart.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's colors, which color-blind readers can tell apart."""
 GREY = "#767676"
 STYLE: Any = {
     "font.size": 10,
@@ -27,8 +28,21 @@ STYLE: Any = {
     "legend.frameon": False,
     "svg.hashsalt": "stochastok",
 }
+ACCURACIES = ("accuracy", "exact_match", "worst_case")
+"""Names of metrics that lie between 0 and 1 and are drawn in the plots of accuracy."""
+LOSSES = ("train/loss", "validation/loss")
+TRAINING_SUFFIXES = ("/normalized_accuracy", "/exact_match")
+"""The ends of those names in `metrics.jsonl` that get a training curve besides the losses."""
 Records = Sequence[Mapping[str, Any]]
 """The lines of a run's `metrics.jsonl`."""
+
+
+class Plot(NamedTuple):
+    """A figure, the name of its files, and the sentence below it."""
+
+    name: str
+    caption: str
+    figure: "Figure"
 
 
 def require_matplotlib() -> None:
@@ -39,176 +53,226 @@ def require_matplotlib() -> None:
         raise UserError("plots need matplotlib", fix="pip install 'stochastok[report]', or drop --report") from None
 
 
-def figures(rows: Sequence[Row], runs: Mapping[str, Records]) -> "Iterator[tuple[str, str, Figure]]":
-    """`(file name, caption, figure)` of all that the results of checkpoints and the records of their runs give."""
+def plots_of(results: Sequence[EvalResult], runs: Mapping[str, Records]) -> Iterator[Plot]:
+    """All plots of a report.
+
+    Args:
+        results: One for each checkpoint.
+        runs: The training records of the checkpoints' runs, by label.
+
+    Yields:
+        Plots of accuracy, of curves and of training, as far as there are numbers for them.
+    """
     import matplotlib
 
     with matplotlib.rc_context(STYLE):
-        yield from _results(rows)
-        yield from _distances(rows)
-        yield from _alignment(rows)
-        yield from _training(runs)
+        yield from _accuracy_plots(results)
+        yield from _distance_plots(results)
+        yield from _alignment_plots(results)
+        yield from _training_plots(runs)
 
 
-def _figure(title: str, *, width: float = 7.5, height: float = 3.6) -> "tuple[Figure, Axes]":
+def _new_axes(title: str, *, width: float = 7.5, height: float = 3.6) -> "Axes":
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
-    axes.set_title(title)
-    return figure, axes
+    axes.set_title(_literal(title))
+    return axes
 
 
-def _results(rows: Sequence[Row]) -> "Iterator[tuple[str, str, Figure]]":
-    """Accuracies with their intervals: all benchmarks together, and the parts of each."""
-    names = [name for name in rows[0].metrics if name.endswith(("/accuracy", "/exact_match", "/worst_case"))]
-    whole = [name for name in names if name.count("/") == 2 or name.startswith("math_generation")]
-    if whole:
-        yield "accuracy", "Accuracy with 95% intervals over the questions.", _bars("Accuracy", whole, rows)
-    for benchmark in dict.fromkeys(name.rsplit("/", 2)[0] for name in names if name not in whole):
-        parts = [name for name in names if name not in whole and name.startswith(f"{benchmark}/")]
-        asked = benchmark.partition("/")[2]
-        caption = f"Accuracy on parts of {asked} and in other tokenizations, with 95% intervals over the questions."
-        yield f"parts-{asked}", caption, _bars(f"{asked}: parts", [f"{benchmark}/accuracy", *parts], rows)
-
-
-def _bars(title: str, names: Sequence[str], rows: Sequence[Row]) -> "Figure":
-    """A group of dots with intervals for each metric, read from top to bottom."""
-    figure, axes = _figure(title, height=1.1 + len(names) * (0.26 + 0.17 * len(rows)))
-    for k, row in enumerate(rows):
-        offset = (k - (len(rows) - 1) / 2) * 0.6 / max(len(rows), 2)
-        for i, name in enumerate(names):
-            if name not in row.metrics:
-                continue
-            value = row.metrics[name]
-            low, high = row.intervals.get(name, (value, value))
-            colour = COLOURS[k % len(COLOURS)]
-            axes.plot([low, high], [i + offset] * 2, color=colour, linewidth=1.6, solid_capstyle="butt")
-            axes.plot(value, i + offset, "o", color=colour, markersize=5, label=row.label if i == 0 else None)
-    axes.set_yticks(range(len(names)), [_spoken(name) for name in names])
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.set_xlim(-0.02, 1.02)
-    axes.grid(axis="x")
-    axes.grid(visible=False, axis="y")
-    if len(rows) > 1:
-        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=9)
-    else:
-        axes.set_title(f"{title} of {rows[0].label}")
+def _figure_of(axes: "Axes") -> "Figure":
+    figure = axes.get_figure(root=True)
+    assert figure is not None
     return figure
 
 
-def _distances(rows: Sequence[Row]) -> "Iterator[tuple[str, str, Figure]]":
-    """Accuracy against the distance from the canonical tokenization, from the checkpoints' curves."""
-    for name in dict.fromkeys(name for row in rows for name in row.curves if name.startswith("mcq/")):
-        asked, method = name.split("/")[1:3]
-        figure, axes = _figure(f"{asked}, cut by {method}")
-        for k, row in enumerate(rows):
-            points = row.curves.get(name, [])
-            colour = COLOURS[k % len(COLOURS)]
-            x, y = [p["x"] for p in points], [p["y"] for p in points]
-            most = max((p["n"] for p in points), default=1.0)
-            axes.plot(x, y, "-", color=colour, label=row.label)
-            low, high = [p["low"] for p in points], [p["high"] for p in points]
-            axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
-            axes.scatter(x, y, [10 + 70 * p["n"] / most for p in points], color=colour, zorder=3)
-            canonical = row.metrics.get(f"mcq/{asked}/accuracy")
-            if canonical is not None:
-                axes.plot(0, canonical, "D", color=colour, markersize=7, fillstyle="none")
-        axes.set_xlabel("splits over the most there can be (◇ canonical)")
-        axes.set_ylabel("accuracy")
-        axes.set_ylim(-0.02, 1.02)
-        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=9)
-        caption = (
-            "Accuracy of answers by how far the question was cut from its canonical tokenization; bins of 0.1, larger "
-            "dots for more answers, shaded 95% intervals over the questions."
-        )
-        yield f"distance-{asked}-{method}", caption, figure
+def _color(i: int) -> str:
+    return COLORS[i % len(COLORS)]
 
 
-def _alignment(rows: Sequence[Row]) -> "Iterator[tuple[str, str, Figure]]":
-    """Distances by layer, all checkpoints in one plot (the paper's Figure 13); words in a plane for each (its 12)."""
-    for name in dict.fromkeys(name for row in rows for name in row.curves if name.startswith("alignment/")):
-        method = name.split("/")[1]
-        if name.endswith("/pca"):
-            for row in (row for row in rows if name in row.curves):
-                words = dict.fromkeys(point["word"] for point in row.curves.get(name, []))
-                figure, axes = _figure(f"{row.label}: tokenizations of {len(words)} words ({method})", height=5.5)
-                for k, word in enumerate(words):
-                    x, y = zip(*[(p["x"], p["y"]) for p in row.curves[name] if p["word"] == word], strict=True)
-                    axes.scatter(x, y, 18, color=COLOURS[k % len(COLOURS)], marker="osD^v"[k // len(COLOURS) % 5])
-                    for i in range(1, len(x)):
-                        axes.plot([x[0], x[i]], [y[0], y[i]], color=COLOURS[k % len(COLOURS)], linewidth=0.5, alpha=0.6)
-                    axes.annotate(f" {word}", (x[0], y[0]), fontsize=8)
-                axes.grid(visible=False)
-                axes.set_xlabel("first principal component")
-                axes.set_ylabel("second")
-                caption = (
-                    "Activations at a word's last id after the last attention layer: a dot for each tokenization, "
-                )
-                caption += "the canonical one with the word."
-                yield f"alignment-pca-{method}-{_file_name(row.label)}", caption, figure
-            continue
-        figure, axes = _figure(f"Distance between the tokenizations of a word ({method})")
-        for k, row in enumerate(rows):
-            points = row.curves.get(name, [])
-            colour = COLOURS[k % len(COLOURS)]
-            axes.plot([p["x"] for p in points], [p["y"] for p in points], "o-", color=colour, label=row.label)
-        axes.set_xlabel("attention layer")
-        axes.set_ylabel("over the distance between words")
-        axes.set_ylim(bottom=0)
-        axes.set_xticks(sorted({point["x"] for row in rows for point in row.curves.get(name, [])}))
-        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=9)
-        yield f"alignment-{method}", "Mean distance of last-id activations, layer by layer.", figure
+def _literal(text: str) -> str:
+    """The text with dollar signs that matplotlib does not take for formulas."""
+    return text.replace("$", r"\$")
 
 
 def _file_name(label: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in label)
 
 
-def _training(runs: Mapping[str, Records]) -> "Iterator[tuple[str, str, Figure]]":
-    """A plot for each recorded metric that tells something of a run's course, all runs in it."""
-    recorded = dict.fromkeys(name for records in runs.values() for record in records for name in record)
-    for name in recorded:
-        loss = name in ("train/loss", "validation/loss")
-        if not loss and not name.endswith(("/normalized_accuracy", "/exact_match")):
+def _legend_at_the_right(axes: "Axes") -> None:
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=9)
+
+
+# ------------------------------------------------------------------------------------------------ results
+
+
+def _accuracy_plots(results: Sequence[EvalResult]) -> Iterator[Plot]:
+    """Accuracies with their intervals: all benchmarks together, and the parts of each."""
+    whole: dict[str, Metric] = {}  # y labels and metrics
+    parts: dict[tuple[str, str], dict[str, Metric]] = {}  # by evaluator and benchmark
+    for metric in (metric for result in results for metric in result.metrics):
+        if metric.name not in ACCURACIES:
             continue
-        figure, axes = _figure(name if loss else name.partition("/")[2].replace("_", " ").replace("/", " "))
-        for k, (label, records) in enumerate(runs.items()):
-            points = [(record["iteration"], record[name]) for record in records if record.get(name) is not None]
-            x, y = [point[0] for point in points], [point[1] for point in points]
-            axes.plot(x, y, "-" if len(x) > 40 else "o-", color=COLOURS[k % len(COLOURS)], markersize=4, label=label)
-        axes.set_xlabel("iteration")
-        axes.set_ylabel("nats a token" if loss else "")
-        source, lines = paper_values(name)
-        _draw_paper_values(axes, lines)
-        axes.legend(
-            fontsize=9, loc="best" if loss else "upper left", bbox_to_anchor=None if loss else (0, -0.18), ncols=3
+        if metric.part and has_parts_table(metric.evaluator):
+            parts.setdefault((metric.evaluator, metric.benchmark), {})[part_label(metric)] = metric
+        else:
+            whole[metric.benchmark if metric.name == "accuracy" else metric_label(metric)] = metric
+    if whole:
+        yield Plot("accuracy", "Accuracy with 95% intervals over the questions.", _dots("Accuracy", whole, results))
+    for (evaluator, benchmark), metrics in parts.items():
+        of_benchmark = {
+            label: metric
+            for label, metric in whole.items()
+            if (metric.evaluator, metric.benchmark, metric.name) == (evaluator, benchmark, "accuracy")
+        }
+        figure = _dots(f"{benchmark}: parts", of_benchmark | metrics, results)
+        caption = f"Accuracy on parts of {benchmark} and in other tokenizations, with 95% intervals over the questions."
+        yield Plot(f"parts-{_file_name(benchmark)}", caption, figure)
+
+
+def _dots(title: str, metrics: Mapping[str, Metric], results: Sequence[EvalResult]) -> "Figure":
+    """For each metric, by its label, a dot with its interval for each checkpoint, read from top to bottom."""
+    title = title if len(results) > 1 else f"{title} of {results[0].label}"
+    axes = _new_axes(title, height=1.1 + len(metrics) * (0.26 + 0.17 * len(results)))
+    for k, result in enumerate(results):
+        by_key = {metric.key: metric for metric in result.metrics}
+        offset = (k - (len(results) - 1) / 2) * 0.6 / max(len(results), 2)
+        for i, of_first in enumerate(metrics.values()):
+            metric = by_key.get(of_first.key)
+            if metric is None:
+                continue
+            low, high = metric.interval or (metric.value, metric.value)
+            axes.plot([low, high], [i + offset] * 2, color=_color(k), linewidth=1.6, solid_capstyle="butt")
+            label = _literal(result.label) if i == 0 else None
+            axes.plot(metric.value, i + offset, "o", color=_color(k), markersize=5, label=label)
+    axes.set_yticks(range(len(metrics)), [_literal(label) for label in metrics])
+    axes.set_ylim(len(metrics) - 0.5, -0.5)
+    axes.set_xlim(-0.02, 1.02)
+    axes.grid(axis="x")
+    axes.grid(visible=False, axis="y")
+    if len(results) > 1:
+        _legend_at_the_right(axes)
+    return _figure_of(axes)
+
+
+def _curves(
+    results: Sequence[EvalResult], evaluator: str
+) -> dict[tuple[str, str], list[tuple[int, EvalResult, Curve]]]:
+    """The curves of an evaluator by benchmark and part: of which checkpoint (its number and result), and the curve."""
+    curves: dict[tuple[str, str], list[tuple[int, EvalResult, Curve]]] = {}
+    for k, result in enumerate(results):
+        for curve in result.curves:
+            if curve.evaluator == evaluator:
+                curves.setdefault((curve.benchmark, curve.part), []).append((k, result, curve))
+    return curves
+
+
+def _distance_plots(results: Sequence[EvalResult]) -> Iterator[Plot]:
+    """Accuracy against the distance from the canonical tokenization."""
+    for (benchmark, method), curves in _curves(results, "mcq").items():
+        axes = _new_axes(f"{benchmark}, tokenized by {method}")
+        for k, result, curve in curves:
+            x, y, n = ([point[name] for point in curve.points] for name in ("x", "y", "n"))
+            low, high = ([point[name] for point in curve.points] for name in ("low", "high"))
+            axes.plot(x, y, "-", color=_color(k), label=_literal(result.label))
+            axes.fill_between(x, low, high, color=_color(k), alpha=0.15, linewidth=0)
+            largest = max(n, default=1.0)
+            axes.scatter(x, y, [10 + 70 * count / largest for count in n], color=_color(k), zorder=3)
+            for metric in result.metrics:
+                if (metric.evaluator, metric.benchmark, metric.part, metric.name) == ("mcq", benchmark, "", "accuracy"):
+                    axes.plot(0, metric.value, "D", color=_color(k), markersize=7, fillstyle="none")
+        axes.set_xlabel("splits over the largest possible number of splits (◇ canonical)")
+        axes.set_ylabel("accuracy")
+        axes.set_ylim(-0.02, 1.02)
+        _legend_at_the_right(axes)
+        caption = (
+            "Accuracy by the distance of the question from its canonical tokenization, in bins of 0.1. Larger dots "
+            "stand for more answers, shaded areas are 95% intervals over the questions."
         )
-        caption = f"Course of {name}."
-        if lines:
-            caption += f" Dashed: what the paper reports ({source}) for its 50M models."
-        yield f"training-{name.replace('/', '-')}", caption, figure
+        yield Plot(f"distance-{_file_name(benchmark)}-{method}", caption, _figure_of(axes))
 
 
-def _draw_paper_values(axes: "Axes", lines: Sequence[PaperValue]) -> None:
+def _alignment_plots(results: Sequence[EvalResult]) -> Iterator[Plot]:
+    """Distances by layer (the paper's Figure 13), and for each checkpoint words in a plane (its Figure 12)."""
+    for (method, part), curves in _curves(results, "alignment").items():
+        if part == "pca":
+            for _, result, curve in curves:
+                yield _words_plot(method, result, curve)
+        else:
+            yield _layers_plot(method, curves)
+
+
+def _layers_plot(method: str, curves: Sequence[tuple[int, EvalResult, Curve]]) -> Plot:
+    axes = _new_axes(f"Distance between the tokenizations of a word ({method})")
+    for k, result, curve in curves:
+        x, y = [point["x"] for point in curve.points], [point["y"] for point in curve.points]
+        axes.plot(x, y, "o-", color=_color(k), label=_literal(result.label))
+    axes.set_xlabel("attention layer")
+    axes.set_ylabel("over the distance between words")
+    axes.set_ylim(bottom=0)
+    axes.set_xticks(sorted({point["x"] for _, _, curve in curves for point in curve.points}))
+    _legend_at_the_right(axes)
+    caption = "Mean distance of the activations at the last token, layer by layer."
+    return Plot(f"alignment-{method}", caption, _figure_of(axes))
+
+
+def _words_plot(method: str, result: EvalResult, curve: Curve) -> Plot:
+    words: dict[str, list[tuple[float, float]]] = {}
+    for point in curve.points:
+        words.setdefault(point["word"], []).append((point["x"], point["y"]))
+    axes = _new_axes(f"{result.label}: tokenizations of {len(words)} words ({method})", height=5.5)
+    for k, (word, points) in enumerate(words.items()):
+        x, y = zip(*points, strict=True)
+        axes.scatter(x, y, 18, color=_color(k), marker="osD^v"[k // len(COLORS) % 5])
+        for i in range(1, len(points)):
+            axes.plot([x[0], x[i]], [y[0], y[i]], color=_color(k), linewidth=0.5, alpha=0.6)
+        axes.annotate(f" {_literal(word)}", (x[0], y[0]), fontsize=8)
+    axes.grid(visible=False)
+    axes.set_xlabel("first principal component")
+    axes.set_ylabel("second")
+    caption = (
+        "Activations at the last token of a word after the last attention layer: a dot for each tokenization, the "
+        "canonical one with the word."
+    )
+    return Plot(f"alignment-pca-{method}-{_file_name(result.label)}", caption, _figure_of(axes))
+
+
+# ------------------------------------------------------------------------------------------------ training
+
+
+def _training_plots(runs: Mapping[str, Records]) -> Iterator[Plot]:
+    """A plot for each loss, accuracy and exact match that was recorded during training, with all runs in it."""
+    names = dict.fromkeys(name for records in runs.values() for record in records for name in record)
+    for name in names:
+        if name in LOSSES or name.endswith(TRAINING_SUFFIXES):
+            yield _training_plot(name, runs)
+
+
+def _training_plot(name: str, runs: Mapping[str, Records]) -> Plot:
+    axes = _new_axes(name)
+    for k, (label, records) in enumerate(runs.items()):
+        points = [(record["iteration"], record[name]) for record in records if record.get(name) is not None]
+        x, y = [point[0] for point in points], [point[1] for point in points]
+        axes.plot(x, y, "-" if len(x) > 40 else "o-", color=_color(k), markersize=4, label=_literal(label))
+    axes.set_xlabel("iteration")
+    caption = f"{name} during training."
+    if name in LOSSES:
+        axes.set_ylabel("nats per token")
+        axes.legend(loc="best", fontsize=9, ncols=3)
+    else:
+        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.18), fontsize=9, ncols=3)
+    if figure := paper_figure(name):
+        _draw_paper_values(axes, figure.values)
+        caption += f" Dashed: what the paper reports ({figure.source}) for its 50M models."
+    return Plot(f"training-{_file_name(name)}", caption, _figure_of(axes))
+
+
+def _draw_paper_values(axes: "Axes", values: Sequence[PaperValue]) -> None:
     """Dashed lines, each with its name and value at the right edge."""
-    for line in lines:
-        axes.axhline(line.value, color=GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-        text = f" {line.label} {line.value:.2f}"
-        axes.annotate(text, (1, line.value), xycoords=axes.get_yaxis_transform(), va="center", color=GREY, fontsize=8)
-    if lines:
-        low, high = axes.get_ylim()
-        axes.set_ylim(min(low, -0.05), max(high, 1.05))
-
-
-def _spoken(name: str) -> str:
-    """
-    >>> _spoken("mcq/langgame-val/starts_with/accuracy"), _spoken("mcq/arc/accuracy")
-    ('starts with', 'arc')
-    """
-    evaluator, *rest = name.split("/")
-    if evaluator == "mcq" and rest[-1] == "accuracy":
-        rest = rest[-2:-1]
-    elif evaluator == "mcq" and len(rest) == 3:
-        rest = rest[1:]
-    return " ".join(rest).replace("_", " ")
+    for label, value in values:
+        axes.axhline(value, color=GREY, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+        text = f" {label} {value:.2f}"
+        axes.annotate(text, (1, value), xycoords=axes.get_yaxis_transform(), va="center", color=GREY, fontsize=8)
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(low, -0.05), max(high, 1.05))

@@ -1,142 +1,301 @@
-"""Metrics as tables for people."""
+"""Evaluation results as tables: one model, built from the fields of metrics, and its renderings.
 
-import math
+`tables_of`, `paired_table` and `aggregate_table` build a `Table`; `to_rich`, `to_markdown` and `to_html` render it for
+the terminal, Markdown and HTML. `to_csv` writes the metrics themselves.
+"""
+
+import csv
+import html
+import io
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rich import box
-from rich.console import Group
-from rich.table import Table
+from rich.console import Console, Group
+from rich.table import Table as RichTable
 from rich.text import Text
 
-if TYPE_CHECKING:
-    import numpy as np
+from stochastok_cli.evaluation.base import EVALUATORS, EvalResult, Metric
+from stochastok_cli.evaluation.comparison import Aggregate, PairedComparison
 
-TITLES = {
-    "mcq": "Multiple choice",
-    "math_generation": "Addition",
-    "alignment": "Distance between the tokenizations of a word, after each attention layer",
-    "bits_per_byte": "Bits per byte of the validation text (lower is better)",
-}
-HEADINGS = {
+MISSING = "–"
+NARROW_HEADINGS = {
     "path_confidence": "path\nconf.",
     "ground_confidence": "ground\nconf.",
     "num_options": "options",
     "normalized_accuracy": "norm.\naccuracy",
     "normalized_path_confidence": "norm.\npath\nconf.",
 }
+NORMALIZED = ("normalized_accuracy", "normalized_path_confidence")
+"""Metrics that repeat another one on the scale where chance is 0."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """A checkpoint: what to call it, its iteration where known, its metrics by full name, on how many questions each
-    group of them rests; intervals and what each question gave where known; where it lies."""
+class Cell:
+    """The text of one cell.
 
-    label: str
-    iteration: int | None
-    metrics: Mapping[str, float]
-    n: Mapping[str, int]
-    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    outcomes: "Mapping[str, np.ndarray]" = field(default_factory=dict)
-    checkpoint: str = ""
-    curves: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
-
-
-def row_json(row: Row) -> dict[str, Any]:
-    """As a line of `stochastok eval --json`."""
-    return {
-        "schema": 1,
-        "checkpoint": row.checkpoint,
-        "iteration": row.iteration,
-        "metrics": {name: value if math.isfinite(value) else None for name, value in row.metrics.items()},
-        "n": row.n,
-        "intervals": row.intervals,
-        **({"curves": row.curves} if row.curves else {}),
-    }
-
-
-def metric_tables(rows: Sequence[Row]) -> list[Group]:
-    """A titled table for each group of metrics: a benchmark, a split of addition, or all corpora in bits per byte.
-
-    Checkpoints are its rows and metrics its columns; the number of questions goes into the title.
+    Attributes:
+        value: A number or a name.
+        interval: The interval of the number, `[0.04 0.10]`; "" where there is none.
     """
-    names = list(dict.fromkeys(name for row in rows for name in row.metrics))
-    groups = list(dict.fromkeys(group_of(name) for name in names))
-    return [_table(group, [name for name in names if group_of(name) == group], rows) for group in groups]
+
+    value: str
+    interval: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.value} {self.interval}".strip()
 
 
-def group_of(name: str) -> str:
-    """What a table is about: `mcq/arc`, `math_generation/val`, `bits_per_byte`; `mcq/arc/` is about parts of it."""
-    if name.startswith(("mcq/", "alignment/")) and name.count("/") == 3:
-        return f"{name.rsplit('/', 2)[0]}/"
-    return name.rpartition("/")[0] if name.count("/") < 3 else name.rsplit("/", 2)[0]
+@dataclass(frozen=True)
+class Column:
+    """The heading of a column and how the terminal shows it.
 
-
-def _table(group: str, names: Sequence[str], rows: Sequence[Row]) -> Group:
-    evaluator, _, about = group.partition("/")
-    title = TITLES.get(evaluator, evaluator) + (f": {about.rstrip('/')}" if about else "")
-    if about.endswith("/"):
-        more = "" if evaluator == "alignment" else ", parts and other tokenizations"
-        return _parts_table(f"{title}{more}", group, names, rows)
-    groups = {group} if evaluator == "mcq" else {name.rpartition("/")[0] for name in names if about}
-    asked = {row.n[name] for row in rows for name in groups if name in row.n}
-    if asked:
-        title += f" ({', '.join(f'{count:,}' for count in sorted(asked))} questions)"
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)  # six metrics must fit 80 columns
-    table.add_column("checkpoint", overflow="fold")
-    table.add_column("iteration", justify="right", no_wrap=True)
-    for name in names:
-        table.add_column(column_label(name.removeprefix(f"{group}/")), justify="right", no_wrap=True)
-    for row in rows:
-        values = [_value(name, row) if name in row.metrics else "–" for name in names]
-        table.add_row(row.label, "" if row.iteration is None else f"{row.iteration:,}", *values)
-    return Group(Text(title, style="bold"), table, "")  # a table's own title is broken at the table's width
-
-
-def _parts_table(title: str, group: str, names: Sequence[str], rows: Sequence[Row]) -> Group:
-    """Kinds of question and other parts: a line for each, a column for each checkpoint."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column("" if group.startswith("alignment") else "accuracy on")
-    table.add_column("number", justify="right")
-    for row in rows:
-        table.add_column(row.label, justify="right", overflow="fold")
-    for name in names:
-        part = name.removeprefix(group)
-        kind, _, metric = part.partition("/")
-        part = kind if metric == "accuracy" else f"{kind} {metric}"
-        values = [_value(name, row).replace("\n", " ") if name in row.metrics else "–" for row in rows]
-        number = rows[0].n.get(name.rpartition("/")[0], rows[0].n.get(group.rstrip("/")))
-        table.add_row(part.replace("_", " "), f"{number:,}" if number is not None else "", *values)
-    return Group(Text(title, style="bold"), table, "")
-
-
-def column_label(name: str) -> str:
-    """A narrow heading of a few lines.
-
-    >>> column_label("base/exact_match"), column_label("web-tokenized"), column_label("web-tokenized-stochastok1.0")
-    ('base\\nexact\\nmatch', 'web\\ncanonical', 'web\\nstochastok 1.0')
+    Attributes:
+        heading: The heading in one line.
+        narrow: The heading on the terminal, in several short lines; `heading` where it is "".
+        wrap: Whether the terminal may break the column's text into lines.
+        show_intervals: Whether the terminal shows the intervals of the column's cells.
     """
-    if name in HEADINGS:
-        return HEADINGS[name]
-    corpus = re.fullmatch(r"(.+)-tokenized(?:-(.+?)(\d[\d.e-]*))?", name)
-    if corpus:
-        dataset, method, p = corpus.groups()
-        return f"{dataset}\n{f'{method} {p}' if method else 'canonical'}"
-    return re.sub("[_/]", "\n", name)
+
+    heading: str
+    narrow: str = ""
+    wrap: bool = False
+    show_intervals: bool = True
 
 
-def _value(name: str, row: Row) -> str:
-    """A number, and below it the interval where there is one."""
-    value = value_text(name, row.metrics[name])
-    # The normalized accuracy has one as well, which says the same once more.
-    shown = name in row.intervals and "/normalized_" not in name
-    return f"{value}\n{interval_text(row.intervals[name])}" if shown else value
+@dataclass(frozen=True)
+class Table:
+    """A table of results. The first column holds names and is aligned left, the others are aligned right.
+
+    Attributes:
+        section: What several tables have in common: the title of the evaluator.
+        title: What this table is about; "" where the section says it all.
+        columns: Headings.
+        rows: One cell for each column.
+        notes: Sentences below the table.
+        stack_intervals: Whether the terminal puts intervals below their values, which takes less width.
+    """
+
+    section: str
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell]]
+    notes: Sequence[str] = ()
+    stack_intervals: bool = False
+
+    @property
+    def full_title(self) -> str:
+        """Section and title in one line."""
+        return ": ".join(filter(None, (self.section, self.title)))
+
+
+# ------------------------------------------------------------------------------------------------ building
+
+
+def tables_of(results: Sequence[EvalResult]) -> list[Table]:
+    """All metrics of some checkpoints.
+
+    Args:
+        results: One for each checkpoint.
+
+    Returns:
+        For each benchmark a table with a row for each checkpoint, followed by one with a row for each of its parts
+        where the evaluator wants that (`Evaluator.parts_table`). Metrics that are named like their evaluator share one
+        table, with a column for each benchmark.
+    """
+    groups: dict[tuple[str, str, bool], dict[str, Metric]] = {}
+    for result in results:
+        for metric in result.metrics:
+            shared = metric.name == metric.evaluator
+            by_part = metric.part != "" and has_parts_table(metric.evaluator)
+            group = metric.evaluator, "" if shared else metric.benchmark, by_part
+            groups.setdefault(group, {}).setdefault(metric.key, metric)
+    return [
+        (_parts_table if by_part else _checkpoints_table)(evaluator, benchmark, list(metrics.values()), results)
+        for (evaluator, benchmark, by_part), metrics in groups.items()
+    ]
+
+
+def _checkpoints_table(
+    evaluator: str, benchmark: str, metrics: Sequence[Metric], results: Sequence[EvalResult]
+) -> Table:
+    """A row for each checkpoint, a column for each metric."""
+    keys = {metric.key for metric in metrics}
+    counts = {metric.n for result in results for metric in result.metrics if metric.key in keys and metric.n}
+    title = benchmark
+    if benchmark and counts:
+        title += f" ({', '.join(f'{n:,}' for n in sorted(counts))} {_unit(evaluator)})"
+    columns = [Column("checkpoint", wrap=True), Column("iteration"), *map(_metric_column, metrics)]
+    rows = []
+    for result in results:
+        by_key = {metric.key: metric for metric in result.metrics}
+        iteration = "" if result.iteration is None else f"{result.iteration:,}"
+        rows.append([Cell(result.label), Cell(iteration), *(_cell(by_key.get(metric.key)) for metric in metrics)])
+    return Table(_section(evaluator), title, columns, rows, stack_intervals=True)
+
+
+def _parts_table(evaluator: str, benchmark: str, metrics: Sequence[Metric], results: Sequence[EvalResult]) -> Table:
+    """A row for each metric of a part, a column for each checkpoint."""
+    by_key = [{metric.key: metric for metric in result.metrics} for result in results]
+    is_accuracy = any(metric.name == "accuracy" for metric in metrics)
+    columns = [Column("accuracy on" if is_accuracy else "", wrap=True), Column("number")]
+    columns += [Column(result.label, wrap=True) for result in results]
+    rows = [
+        [
+            Cell(part_label(metric)),
+            Cell("" if metric.n is None else f"{metric.n:,}"),
+            *(_cell(of_result.get(metric.key)) for of_result in by_key),
+        ]
+        for metric in metrics
+    ]
+    return Table(_section(evaluator), _parts_title(evaluator).format(benchmark=benchmark), columns, rows)
+
+
+def comparison_table(comparison: PairedComparison | Aggregate) -> Table:
+    """The table of either kind of comparison."""
+    return paired_table(comparison) if isinstance(comparison, PairedComparison) else aggregate_table(comparison)
+
+
+def paired_table(comparison: PairedComparison) -> Table:
+    """For each metric both values, the difference with its interval, and on how many questions each one was better.
+
+    Normalized metrics are left out: they repeat others on another scale.
+    """
+    first, second = comparison.first, comparison.second
+    headings = "metric", "n", "first", "second", "second\n- first", "95%\ninterval", "first\nbetter", "second\nbetter"
+    values = second.values
+    rows = []
+    for metric in first.metrics:
+        difference = comparison.differences.get(metric.key)
+        if difference is None or metric.outcomes is None or metric.name in NORMALIZED:
+            continue
+        rows.append(
+            [
+                Cell(metric_label(metric)),
+                Cell(f"{len(metric.outcomes):,}"),
+                Cell(f"{metric.value:.3f}"),
+                Cell(f"{values[metric.key]:.3f}"),
+                Cell(f"{difference.difference:+.3f}"),
+                Cell("", interval_text(difference.interval, "+.2f")),
+                Cell(f"{difference.first_better:,}"),
+                Cell(f"{difference.second_better:,}"),
+            ]
+        )
+    title = f"{second.label} minus {first.label} on the same questions, with 95% intervals"
+    return Table("Paired", title, _columns(headings), rows)
+
+
+def aggregate_table(aggregate: Aggregate) -> Table:
+    """For each metric the mean over the runs, their standard deviation, the interval of the mean, and the range."""
+    results = aggregate.results
+    rows = []
+    for metric in results[0].metrics:
+        if metric.key not in aggregate.spreads:
+            continue
+        mean, deviation, interval = aggregate.spreads[metric.key]
+        values = [result.values[metric.key] for result in results]
+        rows.append(
+            [
+                Cell(metric_label(metric)),
+                Cell(f"{mean:.3f}"),
+                Cell(f"{deviation:.3f}"),
+                Cell("", interval_text(interval)),
+                Cell(f"{min(values):.3f}"),
+                Cell(f"{max(values):.3f}"),
+            ]
+        )
+    columns = _columns(("metric", "mean", "deviation", "95% interval", "least", "most"))
+    note = "The interval is Student's 95% interval of the mean over the runs."
+    return Table(f"Over {len(results)} runs", ", ".join(result.label for result in results), columns, rows, [note])
+
+
+def _section(evaluator: str) -> str:
+    return EVALUATORS[evaluator].title if evaluator in EVALUATORS else _TITLES.get(evaluator, evaluator)
+
+
+def _unit(evaluator: str) -> str:
+    return EVALUATORS[evaluator].unit if evaluator in EVALUATORS else "questions"
+
+
+def _parts_title(evaluator: str) -> str:
+    return EVALUATORS[evaluator].parts_table if evaluator in EVALUATORS else _PARTS.get(evaluator, "")
+
+
+# Until all evaluators are in the registry.
+_TITLES = {
+    "mcq": "Multiple choice",
+    "math_generation": "Addition",
+    "alignment": "Distance between the tokenizations of a word, after each attention layer",
+    "bits_per_byte": "Bits per byte of the validation text (lower is better)",
+}
+_PARTS = {"mcq": "{benchmark}, parts and other tokenizations", "alignment": "{benchmark}"}
+
+
+def has_parts_table(evaluator: str) -> bool:
+    """Whether the parts of an evaluator's benchmarks are rows of a table of their own."""
+    return bool(_parts_title(evaluator))
+
+
+def _cell(metric: Metric | None) -> Cell:
+    if metric is None:
+        return Cell(MISSING)
+    interval = "" if metric.interval is None else interval_text(metric.interval)
+    return Cell(value_text(metric.name, metric.value), interval)
+
+
+def _columns(headings: Sequence[str]) -> list[Column]:
+    return [Column(heading.replace("\n", " "), heading, wrap=i == 0) for i, heading in enumerate(headings)]
+
+
+def _metric_column(metric: Metric) -> Column:
+    if metric.name == metric.evaluator:
+        return Column(metric.benchmark, folder_heading(metric.benchmark))
+    heading = " ".join(filter(None, (metric.part, metric.name))).replace("_", " ")
+    narrow = "" if metric.part else NARROW_HEADINGS.get(metric.name, "")
+    return Column(heading, narrow or heading.replace(" ", "\n"), show_intervals=metric.name not in NORMALIZED)
+
+
+def folder_heading(folder: str) -> str:
+    """A narrow heading for a folder of tokenized text, which is called by the data and the method of expansion.
+
+    >>> folder_heading("web-tokenized"), folder_heading("web-tokenized-stochastok1.0")
+    ('web\\ncanonical', 'web\\nstochastok 1.0')
+    """
+    match = re.fullmatch(r"(.+)-tokenized(?:-(.+?)(\d[\d.e-]*))?", folder)
+    if match is None:
+        return folder
+    dataset, method, p = match.groups()
+    return f"{dataset}\n{f'{method} {p}' if method else 'canonical'}"
+
+
+def part_label(metric: Metric) -> str:
+    """What a metric of a part is called where its benchmark is known; its accuracy has the name of the part.
+
+    >>> part_label(Metric("mcq", "langgame-val", "starts_with", "accuracy", 0.5))
+    'starts with'
+    >>> part_label(Metric("mcq", "langgame-val", "stochastok0.1", "worst_case", 0.5))
+    'stochastok0.1 worst case'
+    """
+    return (metric.part if metric.name == "accuracy" else f"{metric.part} {metric.name}").replace("_", " ")
+
+
+def metric_label(metric: Metric) -> str:
+    """What a metric is called where its evaluator is known.
+
+    >>> metric_label(Metric("mcq", "langgame-val", "starts_with", "accuracy", 0.5))
+    'langgame-val starts with accuracy'
+    >>> metric_label(Metric("bits_per_byte", "web-tokenized", "", "bits_per_byte", 1.0))
+    'web-tokenized'
+    """
+    name = "" if metric.name == metric.evaluator else metric.name
+    return " ".join(filter(None, (metric.benchmark, metric.part.replace("_", " "), name.replace("_", " "))))
 
 
 def value_text(name: str, value: float) -> str:
-    return f"{value:,.0f}" if name.endswith("/truncated") else f"{value:.3f}"
+    """The value of a metric of this name: a count as a whole number, anything else with three decimals."""
+    return f"{value:,.0f}" if name == "truncated" else f"{value:.3f}"
 
 
 def interval_text(interval: tuple[float, float], form: str = ".2f") -> str:
@@ -145,3 +304,77 @@ def interval_text(interval: tuple[float, float], form: str = ".2f") -> str:
     '[0.04 0.10]'
     """
     return f"[{interval[0]:{form}} {interval[1]:{form}}]"
+
+
+# ------------------------------------------------------------------------------------------------ rendering
+
+
+def to_rich(table: Table) -> Group:
+    """The table for a terminal. All texts go in as data: brackets in a label are no markup."""
+    rendered = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)  # six metrics must fit 80 columns
+    for i, column in enumerate(table.columns):
+        rendered.add_column(
+            Text(column.narrow or column.heading),
+            justify="right" if i else "left",
+            no_wrap=not column.wrap,
+            overflow="fold" if column.wrap else "ellipsis",
+        )
+    separator = "\n" if table.stack_intervals else " "
+    for row in table.rows:
+        shown = [
+            f"{cell.value}{separator}{cell.interval}".strip() if column.show_intervals and cell.interval else cell.value
+            for cell, column in zip(row, table.columns, strict=True)
+        ]
+        rendered.add_row(*map(Text, shown))
+    # A title inside the table would be broken at the table's width.
+    return Group(Text(table.full_title, style="bold"), rendered, *map(Text, table.notes), "")
+
+
+def to_markdown(table: Table) -> str:
+    """The table as a Markdown pipe table, without its titles."""
+    lines = [_markdown_row([column.heading for column in table.columns])]
+    lines += [_markdown_row(["---", *["---:"] * (len(table.columns) - 1)])]
+    lines += [_markdown_row([str(cell) for cell in row]) for row in table.rows]
+    return "\n".join([*lines, *(f"\n{note}" for note in table.notes)])
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def to_html(table: Table) -> str:
+    """The table as an HTML element without its titles, intervals in small print."""
+    head = "".join(f"<th>{html.escape(column.heading)}</th>" for column in table.columns)
+    body = "".join(f"<tr>{''.join(map(_html_cell, row))}</tr>" for row in table.rows)
+    notes = "".join(f"<p>{html.escape(note)}</p>" for note in table.notes)
+    return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>{notes}'
+
+
+def _html_cell(cell: Cell) -> str:
+    value = html.escape(cell.value)
+    if not cell.interval:
+        return f"<td>{value}</td>"
+    return f"<td>{value} <small>{html.escape(cell.interval)}</small></td>"
+
+
+def to_csv(results: Sequence[EvalResult]) -> str:
+    """The metrics with a line for each checkpoint and metric: checkpoint, iteration, metric, value, low, high, n."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["checkpoint", "iteration", "metric", "value", "low", "high", "n"])
+    for result in results:
+        for metric in result.metrics:
+            low, high = metric.interval or ("", "")
+            iteration = "" if result.iteration is None else result.iteration
+            n = "" if metric.n is None else metric.n
+            writer.writerow([result.checkpoint, iteration, metric.key, metric.value, low, high, n])
+    return text.getvalue()
+
+
+def print_tables(tables: Sequence[Table]) -> None:
+    """Prints tables on stdout."""
+    console = Console()
+    if not sys.stdout.isatty():
+        console.width = 200  # a file or a pipe has no edge at which columns would have to be cut
+    for table in tables:
+        console.print(to_rich(table))

@@ -11,36 +11,41 @@ import numpy as np
 import pytest
 
 from stochastok_cli.errors import UserError
-from stochastok_cli.report import comparisons, plots
-from stochastok_cli.report.html import to_csv, write_report
-from stochastok_cli.report.paper_values import paper_values
-from stochastok_cli.report.tables import Row
+from stochastok_cli.evaluation.base import Curve, EvalResult, Metric
+from stochastok_cli.evaluation.comparison import aggregate, compare_paired
+from stochastok_cli.report import plots
+from stochastok_cli.report.html import write_report
+from stochastok_cli.report.paper_values import paper_figure
+from stochastok_cli.report.tables import to_csv
 
-CURVE = {"y": 0.6, "low": 0.5, "high": 0.7}  # of a point of a curve, the same for all
+POINT = {"y": 0.6, "low": 0.5, "high": 0.7}
 
 
-def row(label: str, seed: int) -> Row:
+def checkpoint(label: str, seed: int) -> EvalResult:
     right = (np.random.default_rng(seed).random(40) < 0.6).astype(float)
-    metrics = {
-        "mcq/langgame-val/accuracy": right.mean(),
-        "mcq/langgame-val/normalized_accuracy": (right.mean() - 0.25) / 0.75,
-        "mcq/langgame-val/truncated": 3,
-        "mcq/langgame-val/starts_with/accuracy": right[:9].mean(),
-        "mcq/langgame-val/uniform0.5/accuracy": 0.5,
-    }
-    return Row(
+    normalized = (right - 0.25) / 0.75
+
+    def metric(part: str, name: str, value: float, n: int, outcomes: np.ndarray | None = None) -> Metric:
+        return Metric("mcq", "langgame-val", part, name, value, n, outcomes)
+
+    return EvalResult(
+        f"runs/{label}/step_300",
         label,
         300,
-        metrics,
+        [
+            metric("", "accuracy", right.mean(), 40, right),
+            metric("", "normalized_accuracy", normalized.mean(), 40, normalized),
+            metric("", "truncated", 3, 40),
+            metric("starts_with", "accuracy", right[:9].mean(), 9),
+            metric("uniform0.5", "accuracy", 0.5, 40),
+        ],
+        [Curve("mcq", "langgame-val", "uniform0.5", [POINT | {"x": 0.1, "n": 30.0}, POINT | {"x": 0.3, "n": 10.0}])],
         {"mcq/langgame-val": 40, "mcq/langgame-val/starts_with": 9},
-        {"mcq/langgame-val/accuracy": (0.41, 0.72)},
-        {"mcq/langgame-val/accuracy": right},
-        f"runs/{label}/step_300",
-        {"mcq/langgame-val/uniform0.5": [CURVE | {"x": 0.1, "n": 30.0}, CURVE | {"x": 0.3, "n": 10.0}]},
     )
 
 
-ROWS = [row("canonical & co", 0), row("stochastok", 1)]
+RESULTS = [checkpoint("canonical & co", 0), checkpoint("stochastok", 1)]
+LOW, HIGH = RESULTS[1].metrics[0].interval
 RUNS = {
     "canonical & co": [
         {"iteration": 0, "validation/loss": 8.0, "mcq/langgame-val/normalized_accuracy": 0.0},
@@ -54,8 +59,8 @@ RUNS = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    pair = comparisons.paired_json(ROWS[0], ROWS[1], comparisons.paired(*ROWS))
-    page = write_report(folder, ROWS, RUNS, command="stochastok eval <a> b", comparisons=[pair])
+    comparisons = [compare_paired(*RESULTS), aggregate(RESULTS)]
+    page = write_report(folder, RESULTS, RUNS, command="stochastok eval <a> b", comparisons=comparisons)
     assert page == folder / "report.html"
     return folder
 
@@ -106,15 +111,19 @@ def test_every_reference_in_a_drawing_is_there(folder):
 
 def test_tables_in_every_form(folder):
     results = json.loads((folder / "results.json").read_text())
-    assert [one.get("checkpoint") for one in results] == [*(row.checkpoint for row in ROWS), None]
+    assert [one.get("checkpoint") for one in results] == [*(result.checkpoint for result in RESULTS), None, None]
     lines = list(csv.DictReader((folder / "results.csv").open()))
-    assert len(lines) == sum(len(row.metrics) for row in ROWS)
+    assert len(lines) == sum(len(result.metrics) for result in RESULTS)
     first = lines[0]
-    assert (first["metric"], first["low"], first["n"]) == ("mcq/langgame-val/accuracy", "0.41", "40")
-    assert float(first["value"]) == ROWS[0].metrics["mcq/langgame-val/accuracy"]
+    assert (first["metric"], first["n"]) == ("mcq/langgame-val/accuracy", "40")
+    assert float(first["value"]) == RESULTS[0].values["mcq/langgame-val/accuracy"]
+    assert (float(first["low"]), float(first["high"])) == RESULTS[0].metrics[0].interval
+    assert (lines[2]["value"], lines[2]["low"]) == ("3", "")
     text = (folder / "report.md").read_text()
     assert "## langgame-val (40 questions)" in text
-    assert f"| stochastok | 300 | {ROWS[1].metrics['mcq/langgame-val/accuracy']:.3f} [0.41 0.72] |" in text
+    value = RESULTS[1].values["mcq/langgame-val/accuracy"]
+    assert f"| stochastok | 300 | {value:.3f} [{LOW:.2f} {HIGH:.2f}] |" in text
+    assert "### stochastok minus canonical & co on the same questions" in text and "## Over 2 runs" in text
     for name in re.findall(r"\((plots/[^)]+)\)", text):
         assert (folder / name).is_file()
 
@@ -135,7 +144,7 @@ def test_plots_in_both_forms(folder):
 
 
 def test_the_papers_lines_are_drawn_where_they_apply():
-    drawn = {name: figure.axes[0] for name, _, figure in plots.figures(ROWS, RUNS)}
+    drawn = {plot.name: plot.figure.axes[0] for plot in plots.plots_of(RESULTS, RUNS)}
     texts = [text.get_text().strip() for text in drawn["training-mcq-langgame-val-normalized_accuracy"].texts]
     assert texts == ["StochasTok 1.00", "BPE-dropout 0.80", "deterministic 0.65", "no pretraining 0.05"]
     assert not drawn["training-validation-loss"].texts
@@ -144,22 +153,29 @@ def test_the_papers_lines_are_drawn_where_they_apply():
 
 
 def test_where_the_paper_reports_something():
-    assert paper_values("mcq/cute/normalized_accuracy")[0] == "Fig. 4"
-    assert paper_values("math_generation/val/character/exact_match")[0] == "Fig. 8"
+    assert paper_figure("mcq/cute/normalized_accuracy").source == "Fig. 4"
+    assert paper_figure("math_generation/val/character/exact_match").source == "Fig. 8"
     for name in ("mcq/cute-val/normalized_accuracy", "mcq/arc/normalized_accuracy", "validation/loss"):
-        assert paper_values(name) == ("", [])
+        assert paper_figure(name) is None
+
+
+def test_dollar_signs_in_labels_are_no_formulas():
+    [plot] = plots.plots_of([], {"a $x_1$ run": [{"iteration": 0, "train/loss": 8.0}]})
+    plot.figure.canvas.draw()
+    [text] = plot.figure.axes[0].get_legend().get_texts()
+    assert text.get_text() == r"a \$x_1\$ run"
 
 
 def test_the_same_results_give_the_same_files(folder, tmp_path):
-    pair = comparisons.paired_json(ROWS[0], ROWS[1], comparisons.paired(*ROWS))
-    write_report(tmp_path, ROWS, RUNS, command="stochastok eval <a> b", comparisons=[pair])
+    comparisons = [compare_paired(*RESULTS), aggregate(RESULTS)]
+    write_report(tmp_path, RESULTS, RUNS, command="stochastok eval <a> b", comparisons=comparisons)
     for file in folder.rglob("*.*"):
         if file.is_file():
             assert file.read_bytes() == (tmp_path / file.relative_to(folder)).read_bytes(), file
 
 
 def test_a_checkpoint_alone_without_a_run(tmp_path):
-    bare = Row("other", None, {"bits_per_byte/text": 2.5}, {"bits_per_byte/text": 100})
+    bare = EvalResult("", "other", None, [Metric("bits_per_byte", "text", "", "bits_per_byte", 2.5, 100)])
     write_report(tmp_path, [bare], {}, command="x")
     assert to_csv([bare]).splitlines()[1] == ",,bits_per_byte/text,2.5,,,100"
     assert not list((tmp_path / "plots").iterdir())
