@@ -1,0 +1,79 @@
+"""The code blocks of the README and of the documentation pages: commands exist, and what can run here runs."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import typer
+
+from stochastok_cli.cli.app import app, register_subcommands
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(
+    r"^(?:<!-- not run: (?P<reason>.+?) -->\n)?```(?P<language>bash|python)\n(?P<code>.*?)^```$", re.M | re.S
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of code; `reason` says why it is not run, if it is not."""
+
+    language: str
+    code: str
+    reason: str | None
+
+
+def blocks_of(page: Path) -> list[Block]:
+    return [Block(m["language"], m["code"], m["reason"]) for m in BLOCK.finditer(page.read_text(encoding="utf-8"))]
+
+
+def commands_in(code: str) -> list[list[str]]:
+    """The `stochastok` commands of a bash block, as arguments after the program's name."""
+    lines = code.replace("\\\n", " ").splitlines()
+    found = [m[1] for line in lines if (m := re.search(r"(?:^|\$\()\s*stochastok (.*)", line))]
+    return [shlex.split(line.split('" = ')[0].rstrip(")"), comments=True) for line in found]
+
+
+def test_every_page_has_blocks_to_check():
+    assert sum(len(blocks_of(page)) for page in PAGES) > 20
+    assert commands_in("x=$(stochastok tokenize a --quiet)\nstochastok eval A \\\n  --evaluator mcq  # note\n") == [
+        ["tokenize", "a", "--quiet"],
+        ["eval", "A", "--evaluator", "mcq"],
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_documented_commands_have_these_options(page):
+    register_subcommands()
+    group = typer.main.get_command(app)
+    for block in blocks_of(page):
+        for name, *arguments in commands_in(block.code) if block.language == "bash" else []:
+            group.commands[name].make_context(name, arguments)  # raises a usage error for an unknown option
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if any(not b.reason for b in blocks_of(p))], ids=lambda page: page.name
+)
+def test_documented_code_runs(page, tmp_path):
+    """The blocks of a page that are not marked run one after the other in one folder."""
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+    }
+    for block in blocks_of(page):
+        if block.reason is None:
+            command = (
+                ["bash", "-euo", "pipefail", "-c", block.code]
+                if block.language == "bash"
+                else [sys.executable, "-c", block.code]
+            )
+            done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+            assert done.returncode == 0, f"{block.code}\n{done.stderr}"
