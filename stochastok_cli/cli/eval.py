@@ -150,10 +150,10 @@ def eval(
     from stochastok_cli.evaluation.base import EvalResult
     from stochastok_cli.evaluation.comparison import Aggregate, PairedComparison
     from stochastok_cli.evaluation.robustness import parse_tokenization
-    from stochastok_cli.models.checkpoint_folders import iteration_of
     from stochastok_cli.models.huggingface import open_model
     from stochastok_cli.report.tables import print_tables, tables_of
     from stochastok_cli.tokenization.vocabulary import load_vocabulary
+    from stochastok_cli.models.checkpoint_folders import iteration_of
 
     names = tuple(name.strip() for name in benchmarks.split(",") if name.strip())
     _require_fitting(evaluator, names)
@@ -239,16 +239,16 @@ def _locate(name: str, checkpoint_dir: Path) -> "ModelSource":
     """A folder, a run under `checkpoint_dir`, or where there is neither the id of a model on the Hub."""
     from stochastok_cli import hub
     from stochastok_cli.models.checkpoint_folders import require_intact, resolve_checkpoint
-    from stochastok_cli.models.huggingface import locate
+    from stochastok_cli.models.huggingface import locate_model
 
     try:
         checkpoint = resolve_checkpoint(name, checkpoint_dir)
         require_intact(checkpoint, with_optimizer=False, fix="name another checkpoint of the run")
-        return locate(name, checkpoint)
+        return locate_model(name, checkpoint)
     except UserError:
         if Path(name).is_dir() or (checkpoint_dir / name).is_dir() or "/" not in name or not hub.is_repo_id(name):
             raise
-    return locate(name, None)
+    return locate_model(name, None)
 
 
 def _require_asked_for(evaluator: EvaluatorName, only: EvaluatorName, **options: Any) -> None:

@@ -14,7 +14,7 @@ from stochastok_cli.evaluation.findings import EvalResult
 from stochastok_cli.evaluation.generation import greedy
 from stochastok_cli.evaluation.question_files import read_path, require_columns
 from stochastok_cli.evaluation.scoring import log_likelihoods
-from stochastok_cli.models.llama.model import Llama
+from stochastok_cli.models.base import CausalLM
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
@@ -84,7 +84,7 @@ def _require_spelling(
 
 
 def ask_addition(
-    model: Llama, vocabulary: Vocabulary, asked: AdditionQuestions, *, progress: ProgressCallback = no_progress
+    model: CausalLM, vocabulary: Vocabulary, asked: AdditionQuestions, *, progress: ProgressCallback = no_progress
 ) -> EvalResult:
     """`math_generation/<split>/<form>/exact_match` and `…/answer_found`, shares of the questions.
 

@@ -15,7 +15,7 @@ from stochastok_cli.evaluation.multiple_choice import EncodedBenchmark
 from stochastok_cli.evaluation.robustness import margins
 from stochastok_cli.evaluation.scoring import BATCH_TOKENS, Pair
 from stochastok_cli.evaluation.shared_prefix import question_log_likelihoods
-from stochastok_cli.models.llama.model import Llama
+from stochastok_cli.models.base import CausalLM
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.random_streams import stream
 from stochastok_cli.tokenization.split_table import SplitTable, split_table
@@ -45,7 +45,7 @@ class Attack:
 
 
 def ask_adversarially(
-    model: Llama,
+    model: CausalLM,
     vocabulary: Vocabulary,
     encoded: EncodedBenchmark,
     budget: int,
@@ -65,7 +65,7 @@ def ask_adversarially(
     rounds = 0
     while any(attack.going for attack in attacks):
         for i, attack in enumerate(attacks):
-            attack.candidates = _candidates(attack, table, model.config.context_window, rounds, i)
+            attack.candidates = _candidates(attack, table, model.context_window, rounds, i)
         _advance(model, [attack for attack in attacks if attack.candidates], batch_tokens)
         rounds += 1
         spent = sum(budget - attack.left for attack in attacks if attack.left < budget - 1)
@@ -106,7 +106,7 @@ def _candidates(attack: Attack, table: SplitTable, window: int, round_: int, ind
     return [[*attack.prefix[:i], *pair, *attack.prefix[i + 1 :]] for i, pair in chosen]
 
 
-def _advance(model: Llama, attacks: list[Attack], batch_tokens: int) -> None:
+def _advance(model: CausalLM, attacks: list[Attack], batch_tokens: int) -> None:
     """One round: scores all candidates together, and each search takes its best or ends."""
     pairs: list[Pair] = []
     num_options = []

@@ -19,7 +19,7 @@ from stochastok_cli.evaluation.findings import EvalResult
 from stochastok_cli.evaluation.generation import greedy
 from stochastok_cli.evaluation.robustness import Tokenization
 from stochastok_cli.evaluation.scoring import BATCH_TOKENS, evaluation_mode, require_numbers
-from stochastok_cli.models.llama.model import Llama
+from stochastok_cli.models.base import CausalLM
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.random_streams import stream
 from stochastok_cli.tokenization.expansion import StochasTok
@@ -68,7 +68,7 @@ def cut_words(
 
 
 def alignment(
-    model: Llama,
+    model: CausalLM,
     cut: CutWords,
     name: str,
     *,
@@ -82,8 +82,7 @@ def alignment(
     Curves: `alignment/<name>` has the distances by layer, `alignment/<name>/pca` the first two principal components of
     the last layer's activations of the first PCA_WORDS words.
     """
-    if not isinstance(model, Llama):
-        require_plain_layers(model)
+    require_plain_layers(model)
     sequences = [ids for ways in cut.tokenizations for ids in ways]
     states = last_activations(model, sequences, batch_tokens, progress=progress)
     require_numbers(states.sum(axis=(1, 2)), "alignment")
@@ -105,10 +104,10 @@ def alignment(
 
 @torch.inference_mode()
 def last_activations(
-    model: Llama, sequences: Sequence[Sequence[int]], batch_tokens: int, *, progress: ProgressCallback = no_progress
+    model: CausalLM, sequences: Sequence[Sequence[int]], batch_tokens: int, *, progress: ProgressCallback = no_progress
 ) -> np.ndarray:
     """The residual stream after each attention layer at the last id of each sequence, float32 `[sequences, L, D]`."""
-    device = model.head_weight.device
+    device = model.device
     width = max(map(len, sequences))
     step = max(1, batch_tokens // width)
     parts = []
@@ -126,7 +125,7 @@ def last_activations(
     return np.concatenate(parts)
 
 
-def after_attention(model: Llama, ids: torch.Tensor) -> list[torch.Tensor]:
+def after_attention(model: CausalLM, ids: torch.Tensor) -> list[torch.Tensor]:
     """The residual stream `[B, T, D]` after each attention layer: a layer's input and what its attention adds to it.
 
     Raises UserError for a foreign model whose layers are made in another way.
@@ -149,7 +148,7 @@ def after_attention(model: Llama, ids: torch.Tensor) -> list[torch.Tensor]:
 
 
 @torch.inference_mode()
-def require_plain_layers(model: Llama) -> None:
+def require_plain_layers(model: CausalLM) -> None:
     """Raises UserError unless each layer gives its input, plus what attention adds, plus what one more part adds.
 
     Else what `after_attention` takes for the residual stream is something else: some models add it inside their
@@ -177,19 +176,12 @@ def require_plain_layers(model: Llama) -> None:
             )
 
 
-def attention_layers(model: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
-    """The layers of a network in their order, each with the attention in it, which is known by its class's name."""
-    for parts in model.modules():
-        if isinstance(parts, nn.ModuleList):
-            found = [
-                (layer, part)
-                for layer in parts
-                for part in layer.children()
-                if type(part).__name__.endswith("Attention")
-            ]
-            if found and len(found) == len(parts):
-                return found
-    raise UserError("--evaluator alignment finds no attention in the layers of this model")
+def attention_layers(model: CausalLM) -> list[tuple[nn.Module, nn.Module]]:
+    """The layers of a model in their order, each with its attention. Raises UserError if one has none."""
+    layers = [(block, attention) for block in model.blocks if (attention := model.attention_of(block)) is not None]
+    if not layers or len(layers) < len(model.blocks):
+        raise UserError("--evaluator alignment finds no attention in the layers of this model")
+    return layers
 
 
 def _mean_distance(points: np.ndarray) -> float:
@@ -212,7 +204,9 @@ def _principal_components(words: Sequence[str], by_word: Sequence[np.ndarray]) -
     return [{"x": float(row[0]), "y": float(row[1]), "word": word} for row, word in zip(plane, owners, strict=True)]
 
 
-def completions(model: Llama, vocabulary: Vocabulary, prompt: str, tokenization: Tokenization) -> list[dict[str, Any]]:
+def completions(
+    model: CausalLM, vocabulary: Vocabulary, prompt: str, tokenization: Tokenization
+) -> list[dict[str, Any]]:
     """What the model says after a prompt cut in its canonical and in other ways (the paper's Figure 11), greedily:
     `{"tokens": [texts], "completion": text}`, the canonical first. Raises UserError for an empty prompt."""
     canonical = vocabulary.encode(prompt)

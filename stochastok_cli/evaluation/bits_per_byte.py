@@ -9,7 +9,7 @@ import numpy as np
 from stochastok_cli.data.memmap import Corpus, memmap_dir
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.scoring import BATCH_TOKENS, log_likelihoods
-from stochastok_cli.models.llama.model import Llama
+from stochastok_cli.models.base import CausalLM
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
@@ -60,7 +60,7 @@ def count_bytes(ids: np.ndarray, vocabulary: Vocabulary) -> int:
 
 
 def bits_per_byte(
-    model: Llama,
+    model: CausalLM,
     vocabulary: Vocabulary,
     text: ScoredText,
     *,
@@ -78,7 +78,7 @@ def bits_per_byte(
     the context, which is counted in tokens. A beginning of a split (`num_tokens`) compares models, not
     tokenizations: equal numbers of ids are different stretches of text.
     """
-    ids, window = text.ids, model.config.context_window
+    ids, window = text.ids, model.context_window
     start_of_text = np.array([vocabulary.end_of_text], dtype=ids.dtype)
     pairs = [
         (ids[start - 1 : start] if start else start_of_text, ids[start : start + window])

@@ -22,7 +22,7 @@ from stochastok_cli.evaluation.marginal import marginal_bits_per_byte, require_k
 from stochastok_cli.evaluation.multiple_choice import by_kind, encode, score
 from stochastok_cli.evaluation.robustness import Tokenization, evaluate_retokenized
 from stochastok_cli.evaluation.scoring import BATCH_TOKENS
-from stochastok_cli.models.llama.model import Llama
+from stochastok_cli.models.base import CausalLM
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.vocabulary import Vocabulary
@@ -31,7 +31,7 @@ from stochastok_cli.tokenization.vocabulary import Vocabulary
 class Measure(Protocol):
     """What is asked of a model. It leaves the model in the mode in which it came."""
 
-    def __call__(self, model: Llama, *, progress: ProgressCallback) -> EvalResult: ...
+    def __call__(self, model: CausalLM, *, progress: ProgressCallback) -> EvalResult: ...
 
 
 @dataclass(frozen=True)
@@ -89,14 +89,14 @@ def load_evaluators(
 
 
 def evaluate(
-    model: Llama, evaluators: Sequence[Evaluator], *, progress: ProgressCallback = no_progress
+    model: CausalLM, evaluators: Sequence[Evaluator], *, progress: ProgressCallback = no_progress
 ) -> dict[str, float]:
     """All metrics of all evaluators, in their order."""
     return evaluate_models(model, evaluators, progress=progress).metrics
 
 
 def evaluate_models(
-    model: Llama, evaluators: Sequence[Evaluator], *, progress: ProgressCallback = no_progress
+    model: CausalLM, evaluators: Sequence[Evaluator], *, progress: ProgressCallback = no_progress
 ) -> EvalResult:
     """The same with what each question gave."""
     return merged(evaluator.measure(model, progress=progress) for evaluator in evaluators)
@@ -144,7 +144,7 @@ def _load_mcq(
     return found
 
 
-def _all(model: Llama, *, measures: list[Measure], progress: ProgressCallback) -> EvalResult:
+def _all(model: CausalLM, *, measures: list[Measure], progress: ProgressCallback) -> EvalResult:
     return merged(measure(model, progress=progress) for measure in measures)
 
 
@@ -212,7 +212,7 @@ def _load_alignment(
 
 
 def _bits_per_byte(
-    model: Llama,
+    model: CausalLM,
     *,
     vocabulary: Vocabulary,
     text: ScoredText,

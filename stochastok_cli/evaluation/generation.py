@@ -5,13 +5,12 @@ from collections.abc import Callable
 
 import torch
 
-from stochastok_cli.models.llama.attention import KeyValueCache
-from stochastok_cli.models.llama.model import Llama
+from stochastok_cli.models.base import CausalLM, KeyValueCache
 
 
 @torch.inference_mode()
 def greedy(
-    model: Llama,
+    model: CausalLM,
     prompts: list[list[int]],
     max_new_tokens: int,
     stop: Callable[[list[int]], bool],
@@ -26,7 +25,7 @@ def greedy(
 
     Prompts of equal length are decoded together, at most `batch_size` at once, so that no padding is needed.
     """
-    window = model.config.context_window
+    window = model.context_window
     kept = [p if len(p) <= window else p[-max(window - max_new_tokens, 1) :] for p in prompts]
     by_length: dict[int, list[int]] = defaultdict(list)
     for i, prompt in enumerate(kept):
@@ -47,9 +46,11 @@ def greedy(
     return answers
 
 
-def _decode(model: Llama, prompts: list[list[int]], limit: int, stop: Callable[[list[int]], bool]) -> list[list[int]]:
+def _decode(
+    model: CausalLM, prompts: list[list[int]], limit: int, stop: Callable[[list[int]], bool]
+) -> list[list[int]]:
     """At most `limit` new ids for each of some prompts of one length; finished sequences leave the batch."""
-    device = model.head_weight.device
+    device = model.device
     answers: list[list[int]] = [[] for _ in prompts]
     running = list(range(len(prompts)))
     cache = KeyValueCache()

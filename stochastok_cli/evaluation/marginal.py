@@ -23,7 +23,7 @@ from stochastok_cli.evaluation.findings import EvalResult
 from stochastok_cli.evaluation.robustness import Tokenization
 from stochastok_cli.evaluation.scoring import BATCH_TOKENS, Pair
 from stochastok_cli.evaluation.shared_prefix import question_log_likelihoods
-from stochastok_cli.models.llama.model import Llama
+from stochastok_cli.models.base import CausalLM
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.segmentation_lattice import SegmentationLattice
@@ -34,7 +34,7 @@ _SPANS = 2**12  # held at once
 
 
 def marginal_bits_per_byte(
-    model: Llama,
+    model: CausalLM,
     vocabulary: Vocabulary,
     text: ScoredText,
     tokenization: Tokenization,
@@ -50,7 +50,7 @@ def marginal_bits_per_byte(
     for first in range(0, len(spans), _SPANS):
         some = spans[first : first + _SPANS]
         draws, log_q = _draw(some, first, vocabulary, tokenization)
-        pairs = list(_pairs(text.ids, first * SPAN, some, draws, model.config.context_window, vocabulary.end_of_text))
+        pairs = list(_pairs(text.ids, first * SPAN, some, draws, model.context_window, vocabulary.end_of_text))
         num_options = [tokenization.samples + 1] * len(some)
         nats = question_log_likelihoods(model, pairs, num_options, batch_tokens, what=text.name)
         found = estimate(nats.reshape(len(some), -1), log_q)

@@ -11,7 +11,7 @@ from stochastok_cli.evaluation.findings import EvalResult
 from stochastok_cli.evaluation.metrics import chance, multiple_choice_metrics, normalized
 from stochastok_cli.evaluation.scoring import BATCH_TOKENS, Pair
 from stochastok_cli.evaluation.shared_prefix import question_log_likelihoods
-from stochastok_cli.models.llama.model import Llama
+from stochastok_cli.models.base import CausalLM
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
@@ -80,7 +80,7 @@ def by_kind(benchmark: Benchmark) -> dict[str, np.ndarray]:
 
 
 def score(
-    model: Llama,
+    model: CausalLM,
     encoded: EncodedBenchmark,
     *,
     batch_tokens: int = BATCH_TOKENS,

@@ -16,7 +16,7 @@ from stochastok_cli.evaluation.multiple_choice import EncodedBenchmark
 from stochastok_cli.evaluation.scoring import BATCH_TOKENS, Pair
 from stochastok_cli.evaluation.shared_prefix import question_log_likelihoods
 from stochastok_cli.evaluation.statistics import bootstrap_share
-from stochastok_cli.models.llama.model import Llama
+from stochastok_cli.models.base import CausalLM
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.vocabulary import Vocabulary
@@ -100,7 +100,7 @@ def _has_prefix(context: np.ndarray, end_of_text: int) -> bool:
 
 
 def evaluate_retokenized(
-    model: Llama,
+    model: CausalLM,
     vocabulary: Vocabulary,
     encoded: EncodedBenchmark,
     tokenization: Tokenization,
@@ -119,7 +119,7 @@ def evaluate_retokenized(
     right, distances, truncated = [], [], 0
     for sample in range(tokenization.samples):
         expand = StochasTok(vocabulary, tokenization.p, tokenization.method, seed=sample)
-        cut = retokenize(encoded, expand, vocabulary.end_of_text, model.config.context_window)
+        cut = retokenize(encoded, expand, vocabulary.end_of_text, model.context_window)
         what = f"{encoded.name}, {tokenization.name}, sample {sample + 1} of {tokenization.samples}"
         scores = question_log_likelihoods(
             model, cut.pairs, encoded.num_options, batch_tokens, what=what, progress=progress

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from stochastok_cli.errors import FAILED, UserError
-from stochastok_cli.models.llama.model import Llama
+from stochastok_cli.models.base import CausalLM
 from stochastok_cli.progress import ProgressCallback, no_progress
 
 BATCH_TOKENS = 16384
@@ -19,7 +19,7 @@ Pair = tuple[Sequence[int] | np.ndarray, Sequence[int] | np.ndarray]
 
 
 def log_likelihoods(
-    model: Llama,
+    model: CausalLM,
     pairs: Sequence[Pair],
     batch_tokens: int = BATCH_TOKENS,
     *,
@@ -46,7 +46,7 @@ def log_likelihoods(
 
 
 @contextmanager
-def evaluation_mode(model: Llama) -> Iterator[None]:
+def evaluation_mode(model: CausalLM) -> Iterator[None]:
     """Without dropout; afterwards the model is in the mode in which it came."""
     was_training = model.training
     model.eval()
@@ -78,9 +78,9 @@ def _batches(sizes: np.ndarray, batch_tokens: int) -> Iterator[np.ndarray]:
 
 
 @torch.inference_mode()
-def _score(model: Llama, pairs: Sequence[Pair]) -> np.ndarray:
+def _score(model: CausalLM, pairs: Sequence[Pair]) -> np.ndarray:
     """One batch through the model: log-likelihoods, float64 `[len(pairs)]`."""
-    device = model.head_weight.device
+    device = model.device
     sequences = [np.concatenate([context, continuation]).astype(np.int64) for context, continuation in pairs]
     inputs = np.zeros((len(pairs), max(map(len, sequences)) - 1), dtype=np.int64)
     scored = np.zeros(inputs.shape, dtype=bool)  # position t is scored on what follows it
@@ -94,9 +94,9 @@ def _score(model: Llama, pairs: Sequence[Pair]) -> np.ndarray:
     return np.add.reduceat(nats, ends)
 
 
-def target_log_likelihoods(model: Llama, states: Tensor, which: np.ndarray, targets: np.ndarray) -> np.ndarray:
+def target_log_likelihoods(model: CausalLM, states: Tensor, which: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """log P(targets[i] | states[which[i]]), float64 `[targets]`, of hidden states `[N, D]`, in chunks of logits."""
-    vocabulary = model.head_weight.shape[0]
+    vocabulary = model.vocab_size
     step = max(1, (2**24 if states.device.type == "cpu" else 2**28) // vocabulary)
     order = np.argsort(which, kind="stable")
     found = np.empty(len(targets), dtype=np.float64)

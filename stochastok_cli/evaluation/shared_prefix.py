@@ -21,8 +21,7 @@ from stochastok_cli.evaluation.scoring import (
     require_numbers,
     target_log_likelihoods,
 )
-from stochastok_cli.models.llama.attention import KeyValueCache
-from stochastok_cli.models.llama.model import Llama
+from stochastok_cli.models.base import CausalLM, KeyValueCache
 from stochastok_cli.progress import ProgressCallback, no_progress
 
 FEW_TOKENS = {"cpu": 1024, "cuda": 16384}
@@ -45,7 +44,7 @@ class Question(NamedTuple):
 
 
 def question_log_likelihoods(
-    model: Llama,
+    model: CausalLM,
     pairs: Sequence[Pair],
     num_options: Sequence[int] | np.ndarray,
     batch_tokens: int = BATCH_TOKENS,
@@ -65,7 +64,7 @@ def question_log_likelihoods(
     scores = np.zeros(len(pairs), dtype=np.float64)
     done, few = 0, _few_tokens(model)
     with evaluation_mode(model):
-        for batch in batches(lengths, longest_rest, model.config.context_window, batch_tokens, few):
+        for batch in batches(lengths, longest_rest, model.context_window, batch_tokens, few):
             members = [questions[i] for i in batch]
             nats = _score(model, members, batch_tokens)
             where = np.concatenate([np.arange(ends[i] - len(questions[i].rests), ends[i]) for i in batch])
@@ -88,8 +87,8 @@ def _question(pairs: Sequence[Pair]) -> Question:
     return Question(read[0][:length], [sequence[length:] for sequence in read], first, targets)
 
 
-def _few_tokens(model: Llama) -> int:
-    return FEW_TOKENS["cuda" if model.head_weight.is_cuda else "cpu"]
+def _few_tokens(model: CausalLM) -> int:
+    return FEW_TOKENS["cuda" if model.device.type == "cuda" else "cpu"]
 
 
 def batches(lengths: np.ndarray, more: np.ndarray, window: int, batch_tokens: int, few: int) -> Iterator[np.ndarray]:
@@ -112,7 +111,7 @@ def batches(lengths: np.ndarray, more: np.ndarray, window: int, batch_tokens: in
 
 
 @torch.inference_mode()
-def _score(model: Llama, questions: Sequence[Question], batch_tokens: int) -> np.ndarray:
+def _score(model: CausalLM, questions: Sequence[Question], batch_tokens: int) -> np.ndarray:
     """Log-likelihoods of all options of one batch of questions, one question after the other, float64."""
     cache = KeyValueCache()
     lengths = np.array([len(question.shared) for question in questions])
@@ -137,20 +136,20 @@ def _fitting(rows: np.ndarray, width: int, batch_tokens: int) -> Iterator[np.nda
     yield from (rows[i : i + step] for i in range(0, len(rows), step))
 
 
-def _read(model: Llama, rows: Sequence[np.ndarray], lengths: np.ndarray, cache: KeyValueCache) -> Tensor:
+def _read(model: CausalLM, rows: Sequence[np.ndarray], lengths: np.ndarray, cache: KeyValueCache) -> Tensor:
     """Hidden states `[B, L, D]` of sequences padded on the left; the cache is filled with what they leave."""
     width = int(lengths.max())
     ids = np.zeros((len(rows), width), dtype=np.int64)
     for row, sequence in zip(ids, rows, strict=True):
         row[width - len(sequence) :] = sequence
-    device = model.head_weight.device
+    device = model.device
     visible = None
     if (lengths < width).any():  # a padding token looks at itself alone, since looking at nothing is no number
         visible = torch.from_numpy(np.minimum((width - lengths)[:, None], np.arange(width))).to(device)
     return model(torch.from_numpy(ids).to(device), visible, cache)
 
 
-def _add_shared(model: Llama, hidden: Tensor, questions: Sequence[Question], scores: np.ndarray) -> None:
+def _add_shared(model: CausalLM, hidden: Tensor, questions: Sequence[Question], scores: np.ndarray) -> None:
     """Adds what the options' ids get that are predicted from the shared beginning, its last position included."""
     width = hidden.shape[1]
     predictions, entry = [], 0  # (row of the batch, position there, target, option)
@@ -164,7 +163,7 @@ def _add_shared(model: Llama, hidden: Tensor, questions: Sequence[Question], sco
 
 
 def _add_rests(
-    model: Llama,
+    model: CausalLM,
     cache: KeyValueCache,
     questions: Sequence[Question],
     options: Sequence[tuple[int, int]],
@@ -186,7 +185,7 @@ def _add_rests(
         for position, target in enumerate(questions[q].targets[i].tolist(), first):
             if position >= 0:
                 predictions.append((row, position, target, entry))
-    device = model.head_weight.device
+    device = model.device
     rows = np.array([q for q, _ in options])
     own = KeyValueCache()
     own.keys, own.values = list(cache.keys), list(cache.values)
@@ -197,7 +196,7 @@ def _add_rests(
     _add(model, model(torch.from_numpy(ids).to(device), visible, own), predictions, scores)
 
 
-def _add(model: Llama, hidden: Tensor, predictions: Sequence[tuple[int, int, int, int]], scores: np.ndarray) -> None:
+def _add(model: CausalLM, hidden: Tensor, predictions: Sequence[tuple[int, int, int, int]], scores: np.ndarray) -> None:
     """Adds log P(target) of every prediction to its option's score; each hidden state goes through the head once."""
     if not predictions:
         return

@@ -1,90 +1,123 @@
-"""Any causal language model that `transformers` opens, with the face of our own network (the extra `hf`).
-
-The evaluators ask of a model what `Llama` has: `config.context_window`, a forward pass from ids to hidden states
-that takes left padding and a cache, `logits`, and `head_weight` for its device and the size of its vocabulary.
-"""
+"""Any causal language model that `transformers` opens, as a `CausalLM` (needs the extra `hf`)."""
 
 import contextlib
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from stochastok_cli import hub
 from stochastok_cli.errors import FAILED, UserError
-from stochastok_cli.models.llama.attention import KeyValueCache
-from stochastok_cli.models.llama.model import Llama
-from stochastok_cli.models.llama.state_dict import load_model, read_model_config
+from stochastok_cli.models.base import (
+    WRAPPER_MODEL_TYPE,
+    CausalLM,
+    KeyValueCache,
+    ModelSpec,
+    register_model,
+    spec_for,
+    unwrap,
+)
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedConfig, PreTrainedModel
 
-_WINDOW_FIELDS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
+_CONTEXT_WINDOW_FIELDS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
+_DEFAULT_CONTEXT_WINDOW = 2048
 
 
 @dataclass(frozen=True)
-class WindowConfig:
+class HuggingFaceConfig:
+    """The hyperparameters of a model of `transformers`."""
+
     context_window: int
+    vocab_size: int
+    pretrained: "PreTrainedConfig"
 
 
-class HuggingFaceModel(nn.Module):
-    """A model of `transformers`. Hidden states are those before its head, unless its head does more than multiply, as
-    a cap on logits does: then they are the logits themselves."""
+class HuggingFaceModel(CausalLM):
+    """A model of `transformers`.
+
+    Its hidden states are those that its output head reads. A head that does more than a matrix product, for example one
+    that caps the logits, is run with the body, and the hidden states are then the logits themselves.
+
+    Raises ValueError for a model that attends to later tokens, and for one that keeps no keys and values.
+    """
+
+    model_type: ClassVar[str] = WRAPPER_MODEL_TYPE
 
     def __init__(self, model: "PreTrainedModel", context_window: int) -> None:
         super().__init__()
         self.model = model
-        self.config = WindowConfig(context_window)
         self.head = model.get_output_embeddings()
         self.body = model.base_model
-        known = set(inspect.signature(self.body.forward).parameters)
-        self.takes_positions = "position_ids" in known
-        self.splits = self.head is not None and self.body is not model and self._head_only_multiplies()
+        self.context_window = context_window
+        self.vocab_size = _vocab_size(model)
+        self.accepts_position_ids = "position_ids" in inspect.signature(self.body.forward).parameters
+        self.head_is_linear = self.head is not None and self.body is not model and self._head_only_multiplies()
         self.cache_argument = self._cache_argument()
         self._require_causal()
 
-    @property
-    def head_weight(self) -> Tensor:
-        return self.head.weight if self.head is not None else next(self.model.parameters())
-
     def forward(self, ids: Tensor, segment_start: Tensor | None = None, cache: KeyValueCache | None = None) -> Tensor:
-        """As `Llama.forward`; of `segment_start` only padding on the left is understood, the same for all tokens
-        of a row after the padding."""
+        """See `CausalLM.forward`. Of `segment_start`, only padding on the left is supported: it has to be the same for
+        all tokens of a row that follow the padding."""
         from transformers import DynamicCache
 
         start = cache.length if cache is not None else 0
-        columns = torch.arange(start + ids.shape[1], device=ids.device)
+        positions = torch.arange(start + ids.shape[1], device=ids.device)
         padding = segment_start[:, -1:] if segment_start is not None else torch.zeros_like(ids[:, :1])
-        arguments: dict[str, Any] = {"attention_mask": (columns >= padding).long()}
-        if self.takes_positions:
-            arguments["position_ids"] = (columns[start:] - padding).clamp(min=0)
+        arguments: dict[str, Any] = {"attention_mask": (positions >= padding).long()}
+        if self.accepts_position_ids:
+            arguments["position_ids"] = (positions[start:] - padding).clamp(min=0)
         past: Any = DynamicCache()
         if cache is not None:
             arguments[self.cache_argument] = past
             for layer, (keys, values) in enumerate(zip(cache.keys, cache.values, strict=True)):
                 past.update(keys, values, layer)
-        out = (self.body if self.splits else self.model)(ids, use_cache=cache is not None, **arguments)
+        out = (self.body if self.head_is_linear else self.model)(ids, use_cache=cache is not None, **arguments)
         if cache is not None:
             cache.keys = [layer.keys for layer in past.layers]
             cache.values = [layer.values for layer in past.layers]
-        return out.last_hidden_state if self.splits else out.logits
+        return out.last_hidden_state if self.head_is_linear else out.logits
+
+    @property
+    def head_weight(self) -> Tensor:
+        if self.head is None:
+            raise ValueError("the model has no output head")
+        return self.head.weight
 
     def logits(self, hidden: Tensor) -> Tensor:
-        return self.head(hidden) if self.splits else hidden
+        return self.head(hidden) if self.head_is_linear else hidden
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """The layers: the first list of modules of which each has attention, or else the first list of modules."""
+        lists = [list(module) for module in self.modules() if isinstance(module, nn.ModuleList) and len(module)]
+        with_attention = (blocks for blocks in lists if all(self.attention_of(block) is not None for block in blocks))
+        return next(with_attention, lists[0] if lists else [])
+
+    def attention_of(self, block: nn.Module) -> nn.Module | None:
+        """The attention module, which `transformers` names so in every architecture: `GPT2Attention`."""
+        return next((part for part in block.children() if type(part).__name__.endswith("Attention")), None)
+
+    def flops_per_token(self, context_window: int) -> int:
+        """Counted as for `Llama`. Of a mixture of experts all experts are counted, also those that a token skips."""
+        width = self.model.config.get_text_config().hidden_size
+        return 6 * self.num_matrix_parameters() + 6 * len(self.blocks) * width * context_window
 
     @torch.inference_mode()
     def _cache_argument(self) -> str:
-        """What the model calls the cache, which it fills: the name differs between versions of `transformers`.
+        """The argument that takes the cache, whose name differs between versions of `transformers`.
 
         Raises ValueError for a model that keeps no keys and values.
         """
         from transformers import DynamicCache
 
-        ids = torch.arange(1, 3, device=self.head_weight.device)[None]
+        ids = torch.arange(1, 3, device=self.device)[None]
         for name in ("cache", "past_key_values"):
             past = DynamicCache()
             with contextlib.suppress(Exception):  # whatever a model does with an argument that it doesn't know
@@ -95,88 +128,159 @@ class HuggingFaceModel(nn.Module):
 
     @torch.inference_mode()
     def _require_causal(self) -> None:
-        """Raises ValueError for a model that looks ahead."""
-        ids = torch.arange(1, 5, device=self.head_weight.device)[None]
+        """Raises ValueError for a model that attends to later tokens."""
+        ids = torch.arange(1, 5, device=self.device)[None]
         whole, prefix = self.logits(self(ids)), self.logits(self(ids[:, :2]))
         if not torch.allclose(whole[:, :2], prefix, atol=1e-3, rtol=1e-3):
             raise ValueError("it is no causal language model: what it says of a token depends on those after it")
 
     @torch.inference_mode()
     def _head_only_multiplies(self) -> bool:
-        """Whether the head, put on the body's last states, gives the model's own logits."""
-        ids = torch.arange(1, 5, device=self.head_weight.device)[None]
+        """Whether the head, applied to the last hidden states of the body, gives the logits of the whole model."""
+        ids = torch.arange(1, 5, device=self.device)[None]
         ours = self.head(self.body(ids).last_hidden_state)
         theirs = self.model(ids).logits
         return ours.shape == theirs.shape and torch.allclose(ours.float(), theirs.float(), atol=1e-3, rtol=1e-4)
 
 
-class ModelSource(NamedTuple):
-    """A model that is not loaded yet. folder: its files, or those of its tokenizer; ours: whether our network runs it;
-    name: as the user gave it."""
-
-    folder: Path
-    ours: bool
-    name: str
-    context_window: int
+def _vocab_size(model: "PreTrainedModel") -> int:
+    head = model.get_output_embeddings()
+    return head.weight.shape[0] if head is not None else model.config.get_text_config().vocab_size
 
 
-def locate(name: str, folder: Path | None) -> ModelSource:
-    """What is known of a model before it is loaded: in a folder, or with None the Hub id `name`.
-
-    Raises UserError where it is neither ours nor one that `transformers` (which must be installed) opens.
-    """
-    if folder is not None:
-        try:
-            return ModelSource(folder, True, str(folder), read_model_config(folder).context_window)
-        except UserError as error:
-            if not (folder / "config.json").is_file():
-                raise
-            config = _configuration(str(folder), str(error))
-            return ModelSource(folder, False, str(folder), _window(config))
-    folder = hub.tokenizer_folder(*hub.parse_repo_id(name))
-    return ModelSource(folder, False, name, _window(_configuration(str(folder), f"{name} is on the Hub")))
+# ------------------------------------------------------------------------------------------------ the ModelSpec
 
 
-def open_model(where: ModelSource, vocabulary: Vocabulary, device: str) -> Llama:
-    """Loads a model in float32, in evaluation mode: ours, or a `CausalModel`, which the evaluators take as well.
-
-    Raises UserError for a model that can't be loaded, and for a vocabulary that is larger than the model's.
-    """
-    if where.ours:
-        return load_model(where.folder, device)
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    folder = where.folder if Path(where.name).is_dir() else hub.model_folder(*hub.parse_repo_id(where.name))
-    try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
-        model = HuggingFaceModel(loaded.eval().to(device), where.context_window)
-    except Exception as error:  # transformers lets through whatever its parts raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise UserError(f"transformers can't open {where.name}: {reason}", exit_code=FAILED) from None
-    if vocabulary.size > model.head_weight.shape[0]:
-        raise UserError(
-            f"{where.name}: the tokenizer has {vocabulary.size:,} entries and the model {model.head_weight.shape[0]:,}",
-            fix="they don't belong together",
-        )
-    return cast(Llama, model)
-
-
-def _configuration(folder: str, why: str) -> Any:
+def _read_config(folder: Path) -> HuggingFaceConfig:
+    """Raises UserError if `transformers` is not installed, or doesn't know the model."""
     try:
         from transformers import AutoConfig
     except ImportError:
-        raise UserError(f"{why}; other models are run by transformers", fix="pip install 'stochastok[hf]'") from None
+        raise UserError(
+            f"{folder} holds no model that this program runs itself; other models are run by transformers",
+            fix="pip install 'stochastok[hf]'",
+        ) from None
     try:
-        return AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder)
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise UserError(f"transformers can't open {folder}: {reason}", exit_code=FAILED) from None
-
-
-def _window(config: Any) -> int:
-    return next(
-        (int(n) for field in _WINDOW_FIELDS if isinstance(n := getattr(config, field, None), int) and n > 0), 2048
+        raise _cannot_open(str(folder), error) from None
+    window = next(
+        (int(n) for field in _CONTEXT_WINDOW_FIELDS if isinstance(n := getattr(config, field, None), int) and n > 0),
+        _DEFAULT_CONTEXT_WINDOW,
     )
+    return HuggingFaceConfig(window, config.get_text_config().vocab_size, config)
+
+
+def _build(config: HuggingFaceConfig, dropout: float) -> HuggingFaceModel:
+    """A model of fresh weights; its dropout is that of its own configuration."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_config(config.pretrained)
+    return HuggingFaceModel(model.eval(), config.context_window)
+
+
+def _from_folder(folder: Path, device: str | torch.device) -> HuggingFaceModel:
+    return _open_pretrained(folder, str(folder), device)
+
+
+def _open_pretrained(folder: Path, name: str, device: str | torch.device) -> HuggingFaceModel:
+    """The model in a folder, float32, in evaluation mode. Raises UserError if `transformers` can't open it."""
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    config = _read_config(folder)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+        return HuggingFaceModel(model.eval().to(device), config.context_window)
+    except Exception as error:  # transformers lets through whatever its parts raise
+        raise _cannot_open(name, error) from None
+
+
+def _load_weights(model: nn.Module, folder: Path) -> None:
+    wrapper = unwrap(model)
+    assert isinstance(wrapper, HuggingFaceModel)
+    stored = _open_pretrained(folder, str(folder), "cpu")
+    wrapper.model.load_state_dict(stored.model.state_dict())
+
+
+def _save(model: nn.Module, folder: Path, vocabulary: Vocabulary) -> None:
+    wrapper = unwrap(model)
+    assert isinstance(wrapper, HuggingFaceModel)
+    wrapper.model.save_pretrained(folder)
+    vocabulary.save_tokenizer(folder)
+
+
+def _cannot_open(name: str, error: Exception) -> UserError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return UserError(f"transformers can't open {name}: {reason}", exit_code=FAILED)
+
+
+HUGGINGFACE = register_model(
+    ModelSpec(
+        name=WRAPPER_MODEL_TYPE,
+        read_config=_read_config,
+        build=_build,
+        load_weights=_load_weights,
+        save=_save,
+        from_folder=_from_folder,
+        trainable=False,
+    )
+)
+
+
+# ------------------------------------------------------------------------------------------------ models by name
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model that is not loaded yet.
+
+    Attributes:
+        name: As the user gave it.
+        folder: Its files; for a model on the Hub, those of its tokenizer.
+        is_on_hub: Whether its weights have to be downloaded.
+        spec: The architecture that opens it.
+        context_window: In tokens.
+    """
+
+    name: str
+    folder: Path
+    is_on_hub: bool
+    spec: ModelSpec
+    context_window: int
+
+
+def locate_model(name: str, folder: Path | None) -> ModelSource:
+    """What is known of a model before it is loaded.
+
+    Args:
+        name: The id on the Hub of a model that is not on this machine.
+        folder: The folder of a model that is, or None.
+
+    Raises:
+        UserError: It is neither of an architecture of ours nor a model that `transformers` (if installed) opens.
+    """
+    if folder is not None:
+        spec = spec_for(folder)
+        return ModelSource(str(folder), folder, False, spec, spec.read_config(folder).context_window)
+    folder = hub.tokenizer_folder(*hub.parse_repo_id(name))
+    return ModelSource(name, folder, True, HUGGINGFACE, HUGGINGFACE.read_config(folder).context_window)
+
+
+def open_model(source: ModelSource, vocabulary: Vocabulary, device: str) -> CausalLM:
+    """Loads a model in float32, in evaluation mode.
+
+    Raises UserError for a model that can't be loaded, and for a vocabulary that is larger than the model's.
+    """
+    if source.is_on_hub:
+        model: CausalLM = _open_pretrained(hub.model_folder(*hub.parse_repo_id(source.name)), source.name, device)
+    else:
+        model = source.spec.load(source.folder, device)
+    if vocabulary.size > model.vocab_size:
+        raise UserError(
+            f"{source.name}: the tokenizer has {vocabulary.size:,} entries and the model {model.vocab_size:,}",
+            fix="they don't belong together",
+        )
+    return model

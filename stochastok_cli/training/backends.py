@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from stochastok_cli.config import Config
 from stochastok_cli.errors import UserError
 from stochastok_cli.models.head_loss import head_loss
-from stochastok_cli.models.llama.fused.support import supported
+from stochastok_cli.models.llama.fused.support import unsupported
 from stochastok_cli.models.llama.model import Llama
 from stochastok_cli.random_streams import derive_key, random_bits
 from stochastok_cli.training.prefetch import DeviceBatch
@@ -66,7 +66,7 @@ def choose_kernels(model: Llama, config: Config, device: torch.device) -> Backen
 
 def takes_fused(config: Config, device: torch.device) -> bool:
     """Whether the run will use the fused kernels. Raises UserError if they are asked for and can't run."""
-    wanted, hindrance = config.general.kernels, supported(config.model, device)
+    wanted, hindrance = config.general.kernels, unsupported(config.model, device)
     if wanted == "fused" and hindrance:
         raise UserError(f"general.kernels is fused, but {hindrance}", fix="set general.kernels=auto")
     fused = wanted != "reference" and not hindrance
@@ -96,7 +96,7 @@ class PaperValue:
         # Compiled, the backward pass gives all gradients at its end, so that no layer is complete before the others.
         training = self.config.trainer.training
         windows = training.gradient_accumulation_steps * training.batch_size
-        total = torch.zeros((), device=self.model.head_weight.device)
+        total = torch.zeros((), device=self.model.device)
         for micro_step in share.micro_steps:
             # Dropout depends on the micro-batch's place, not on the rank that runs it.
             torch.manual_seed(derive_key(self.config.general.seed, "dropout", share.iteration, micro_step))
@@ -114,11 +114,11 @@ class Fused:
     to_save_memory = "they take what the GPU has free when a run begins: see what else runs on it (nvidia-smi)"
 
     def __init__(self, model: Llama, config: Config):
-        from stochastok_cli.models.llama.fused.step import FusedStep
+        from stochastok_cli.models.llama.fused.step import LlamaFusedStep
 
         self.config = config
         fp8 = config.trainer.training.fp8_logits
-        self.step = FusedStep(model, config.trainer.dropout_scheduler.dropout, fp8_logits=fp8)
+        self.step = LlamaFusedStep(model, config.trainer.dropout_scheduler.dropout, fp8_logits=fp8)
 
     def loss(self, batch: DeviceBatch) -> Tensor:
         return self.step.loss(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from stochastok_cli.data.recipes.addition import make_addition
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.evaluation.addition import AdditionQuestions, answer_text, ask_addition, load_addition
-from stochastok_cli.models.llama.attention import KeyValueCache
+from stochastok_cli.models.base import KeyValueCache
 from stochastok_cli.tokenization.vocabulary import Vocabulary, load_vocabulary
 from tests.models.small_models import sharp_model, small_config
 

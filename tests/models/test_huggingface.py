@@ -16,7 +16,7 @@ from stochastok_cli.evaluation.generation import greedy
 from stochastok_cli.evaluation.multiple_choice import encode
 from stochastok_cli.evaluation.scoring import log_likelihoods
 from stochastok_cli.evaluation.shared_prefix import question_log_likelihoods
-from stochastok_cli.models.huggingface import HuggingFaceModel, locate, open_model
+from stochastok_cli.models.huggingface import HuggingFaceModel, locate_model, open_model
 from stochastok_cli.models.llama.model import Llama
 from stochastok_cli.models.llama.state_dict import save_model
 from stochastok_cli.tokenization.vocabulary import load_vocabulary
@@ -65,7 +65,7 @@ def folder(request, tmp_path_factory):
 
 def opened(name, folder):
     """A model and its vocabulary."""
-    where = locate(name, folder)
+    where = locate_model(name, folder)
     vocabulary = load_vocabulary(where.folder)
     return open_model(where, vocabulary, "cpu"), vocabulary
 
@@ -97,7 +97,7 @@ def test_weights_that_could_hold_a_program_are_not_opened(folder, tmp_path):
 
 def test_scores_are_those_of_its_own_logits(folder):
     model, _ = opened(str(folder), folder)
-    assert isinstance(model, HuggingFaceModel) and model.config.context_window == 64
+    assert isinstance(model, HuggingFaceModel) and model.context_window == 64
     pairs, num_options = asked(np.random.default_rng(5), 25)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     expected = []
@@ -108,7 +108,7 @@ def test_scores_are_those_of_its_own_logits(folder):
             expected.append(sum(log_p[i, target].item() for i, target in zip(places, option, strict=True)))
     np.testing.assert_allclose(question_log_likelihoods(model, pairs, num_options), expected, atol=1e-3)
     np.testing.assert_allclose(log_likelihoods(model, pairs), expected, atol=1e-3)
-    assert model.splits == ("gemma2" not in folder.name)
+    assert model.head_is_linear == ("gemma2" not in folder.name)
 
 
 def test_greedy_answers_are_what_it_generates(folder):
@@ -149,10 +149,10 @@ def test_a_vocabulary_that_is_larger_than_the_model(folder, tmp_path):
 def test_what_transformers_can_not_open(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "nothing like it"}))
     with pytest.raises(UserError, match="transformers can't open") as caught:
-        locate("x", tmp_path)
+        locate_model("x", tmp_path)
     assert caught.value.exit_code == FAILED and "\n" not in str(caught.value)
     with pytest.raises(UserError, match=r"config.json is missing"):
-        locate("x", tmp_path / "..")
+        locate_model("x", tmp_path / "..")
 
 
 # ------------------------------------------------------------------------------------------------ lm-eval

@@ -9,36 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stochastok_cli.config import ModelConfig
+from stochastok_cli.models.base import KeyValueCache
 
 ROPE_BASE = 10_000.0
-
-
-class KeyValueCache:
-    """The rotated keys and the values of all positions so far, `[B, G, S, h]` for each layer."""
-
-    def __init__(self) -> None:
-        self.keys: list[Tensor] = []
-        self.values: list[Tensor] = []
-
-    @property
-    def length(self) -> int:
-        """Positions held, the same for every sequence of the batch."""
-        return self.keys[0].shape[2] if self.keys else 0
-
-    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Adds `[B, G, T, h]` to a layer and returns all that it now holds. Layers come in order, from 0."""
-        if layer == len(self.keys):
-            self.keys.append(keys)
-            self.values.append(values)
-        else:
-            self.keys[layer] = torch.cat((self.keys[layer], keys), dim=2)
-            self.values[layer] = torch.cat((self.values[layer], values), dim=2)
-        return self.keys[layer], self.values[layer]
-
-    def keep(self, rows: Tensor) -> None:
-        """Keeps the sequences at these int64 indices of the batch, in this order."""
-        self.keys = [keys[rows] for keys in self.keys]
-        self.values = [values[rows] for values in self.values]
 
 
 def rotary_table(head_dim: int, positions: int) -> Tensor:

@@ -4,11 +4,15 @@ RMSNorm before each part, rotary positions, grouped query heads, SwiGLU, no bias
 weight. `weights.py` reads and writes it in the layout of `transformers`, whose `LlamaForCausalLM` computes the same.
 """
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stochastok_cli.config import ModelConfig
-from stochastok_cli.models.llama.attention import KeyValueCache, SelfAttention, rotary_table, visibility
+from stochastok_cli.models.base import CausalLM, KeyValueCache
+from stochastok_cli.models.llama.attention import SelfAttention, rotary_table, visibility
 
 NORM_EPS = 1e-6
 
@@ -42,35 +46,32 @@ class Block(nn.Module):
         return x + self.ffn(self.ffn_norm(x))
 
 
-class Llama(nn.Module):
-    """The model of `config`, initialised by PyTorch's default laws from torch's global generator.
+class Llama(CausalLM):
+    """The model of `config`, initialized by PyTorch's defaults from torch's global generator.
 
     `dropout` acts in training mode on the embeddings, the attention weights and the attention's output; the masks are
     drawn from torch's global generator and from nothing else.
     """
 
+    model_type: ClassVar[str] = "llama"
+
     def __init__(self, config: ModelConfig, dropout: float = 0.0) -> None:
         super().__init__()
         self.config = config
+        self.context_window, self.vocab_size = config.context_window, config.vocab_size
         self.dropout = dropout
         self.embedding = nn.Embedding(config.vocab_size, config.hidden_dim)
         self.layers = nn.ModuleList(Block(config, i, dropout) for i in range(config.core_model.num_layers))
         self.norm = nn.RMSNorm(config.hidden_dim, eps=NORM_EPS)
         self.head = nn.Linear(config.hidden_dim, config.vocab_size, bias=False)
         if config.embedding_weight_tying:
-            self.embedding.weight = self.head.weight  # so that the shared matrix has a linear layer's law, U(±1/√D)
+            self.embedding.weight = self.head.weight  # initialized as a linear layer, U(±1/√D)
         self.rotation: Tensor
         self.register_buffer("rotation", rotary_table(config.head_dim, config.context_window), persistent=False)
 
     def forward(self, ids: Tensor, segment_start: Tensor | None = None, cache: KeyValueCache | None = None) -> Tensor:
-        """The hidden states after the last norm, `[B, T, D]`, of int64 `ids` `[B, T]`.
-
-        `segment_start` (int `[B, T]`) is the first position that each token may see, which confines attention to one
-        of several examples packed into a row; without it attention is causal. With a `cache` the ids follow the
-        positions that it holds, and it is extended by them; together they must fit the context window.
-        """
         start, length = (cache.length if cache is not None else 0), ids.shape[1]
-        assert start + length <= self.config.context_window
+        assert start + length <= self.context_window
         rotation = self.rotation[:, start : start + length]
         mask = visibility(segment_start, start, length, ids.device)
         x = F.dropout(self.embedding(ids), self.dropout, self.training)
@@ -80,13 +81,21 @@ class Llama(nn.Module):
 
     @property
     def head_weight(self) -> Tensor:
-        """The output matrix `[V, D]`: what `head_loss` and `token_log_likelihoods` take."""
         return self.head.weight
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """`[..., D]` → `[..., V]`. For training use `head_loss`, which never holds all of them."""
         return self.head(hidden)
 
-    def num_parameters(self) -> int:
-        """Trained numbers; a shared matrix counts once."""
-        return sum(parameter.numel() for parameter in self.parameters())
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        return list(self.layers)
+
+    def attention_of(self, block: nn.Module) -> nn.Module:
+        assert isinstance(block, Block)
+        return block.attention
+
+    def flops_per_token(self, context_window: int) -> int:
+        """Six operations for every parameter of a matrix product (Kaplan et al. 2020, section 2.1), and those of causal
+        attention over half a window on average. What is computed twice is counted once."""
+        core = self.config.core_model
+        return 6 * self.num_matrix_parameters() + 6 * core.num_layers * self.config.hidden_dim * context_window

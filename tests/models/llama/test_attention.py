@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from stochastok_cli.models.llama.attention import KeyValueCache, rotary_table, rotate, visibility
+from stochastok_cli.models.base import KeyValueCache
+from stochastok_cli.models.llama.attention import rotary_table, rotate, visibility
 from tests.models.small_models import random_ids, sharp_model, small_config
 
 

@@ -29,7 +29,7 @@ HEAD_CHUNK = 122_880  # rows whose logits are held at once: 12.4 GB at the shipp
 HEAD_STEP = 4096  # its room grows by so many rows, when the tokens that count grow in number
 
 
-class FusedStep:
+class LlamaFusedStep:
     """Loss and gradients of `model`, whose parameters it reads and whose `.grad` it adds to, float32 both.
 
     `dropout` acts where the reference model's does, with masks that `fused.dropout` makes from keys of windows, so the
@@ -75,7 +75,7 @@ class FusedStep:
         ids: Tensor,
         token_weights: Tensor,
         segment_start: Tensor | None,
-        window_keys: Tensor,
+        dropout_keys: Tensor,
         *,
         num_loss_tokens: int | None = None,
         layer_is_complete: Callable[[int], None] = lambda layer: None,
@@ -83,8 +83,9 @@ class FusedStep:
         """`sum(token_weights * nll)`, a float32 scalar on the device, whose gradients are added to the parameters'.
 
         `ids` `[B, T + 1]`, `token_weights` float32 `[B, T]`, `segment_start` `[B, T]` as `Llama` takes it,
-        `window_keys` int64 or uint64 `[B]`: each window's key of dropout. `counted` is the number of token weights that
-        are not 0, or more: knowing it, the head computes those tokens only, which for instruction data is a small part.
+        `dropout_keys` int64 or uint64 `[B]`: each window's key of dropout. `num_loss_tokens` is the number of token
+        weights that are not 0, or more: knowing it, the head computes those tokens only, which for instruction data is
+        a small part.
         `layer_is_complete` is called, from the last layer to the first, when nothing will be added to a layer's
         gradients any more. Nothing waits for the device.
         """
@@ -93,7 +94,7 @@ class FusedStep:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         self._copy_weights()
-        keys = window_keys.view(torch.int64)
+        keys = dropout_keys.view(torch.int64)
         visible = None if segment_start is None else segment_start.to(torch.int32).contiguous()
         inputs, targets = ids[:, :-1].to(torch.int32).contiguous(), ids[:, 1:].to(torch.int32).contiguous()
         step = self._micro_batch_of(windows, length)

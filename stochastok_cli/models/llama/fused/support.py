@@ -12,7 +12,7 @@ WIDTH_MULTIPLE = 64  # the depth of a tile of the products
 LARGEST_WIDTH = 4096  # a program holds whole rows of the residual stream
 
 
-def supported(config: ModelConfig, device: torch.device) -> str | None:
+def unsupported(config: ModelConfig, device: torch.device) -> str | None:
     """None if the fused kernels can train this model there, else why not, in words that complete "because"."""
     return unsupported_shape(config) or unsupported_device(device)
 

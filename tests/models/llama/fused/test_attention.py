@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from stochastok_cli.models.llama.attention import rotary_table, rotate
-from tests.models.llama.fused.twins import attend, attention_mask, packed_rows, random_keys, relative_error
+from tests.models.llama.fused.reference_kernels import attend, attention_mask, packed_rows, random_keys, relative_error
 
 WINDOWS, HEADS, GROUPS, LAYER = 2, 4, 2, 1
 

@@ -6,7 +6,7 @@ import torch
 from stochastok_cli.config import ModelConfig
 from stochastok_cli.models.head_loss import head_loss
 from stochastok_cli.models.llama.model import Llama
-from tests.models.llama.fused.twins import errors_of, gradients_of, reference_gradients
+from tests.models.llama.fused.reference_kernels import errors_of, gradients_of, reference_gradients
 
 WINDOWS, LENGTH, ITERATIONS, DROPOUT, VOCAB = 16, 512, 300, 0.1, 50257
 
@@ -42,7 +42,7 @@ def _train(device, batches, loss_and_gradients, model):
 def test_loss_curves_agree(device):
     if device.type != "cuda":
         pytest.skip("300 iterations of the shipped model need a GPU")
-    from stochastok_cli.models.llama.fused.step import FusedStep
+    from stochastok_cli.models.llama.fused.step import LlamaFusedStep
 
     batches = [_batch(i, device) for i in range(ITERATIONS)]
     weights = torch.full((WINDOWS, LENGTH), 1 / (WINDOWS * LENGTH), device=device)
@@ -50,7 +50,7 @@ def test_loss_curves_agree(device):
     reference = Llama(ModelConfig(), DROPOUT).to(device).train()
     model = Llama(ModelConfig(), DROPOUT).to(device)
     model.load_state_dict(reference.state_dict())
-    step = FusedStep(model, DROPOUT)
+    step = LlamaFusedStep(model, DROPOUT)
 
     def fused(i, ids):
         keys = torch.arange(i * WINDOWS, (i + 1) * WINDOWS, device=device)
@@ -85,7 +85,7 @@ def test_loss_curves_agree(device):
     exact = reference_gradients(model, *batch, dropout=0.0)
     rounded = errors_of(reference_gradients(model, *batch, dropout=0.0, rounded=True), exact)
     model.zero_grad()
-    loss = FusedStep(model, 0.0).loss_and_gradients(*batch)
+    loss = LlamaFusedStep(model, 0.0).loss_and_gradients(*batch)
     errors = errors_of((loss, gradients_of(model)), exact)
     print("trained weights, relative error of loss and of the worst gradient: fused, reference in bfloat16")
     print([f"{e['loss']:.1e} {max(e.values()):.1e}" for e in (errors, rounded)])

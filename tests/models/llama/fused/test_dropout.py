@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
-from tests.models.llama.fused.twins import attention_mask, random_keys, residual_mask, words
+from tests.models.llama.fused.reference_kernels import attention_mask, random_keys, residual_mask, words
 
 P = 0.1
 LENGTH, WIDTH, HEADS, GROUPS = 128, 192, 6, 2

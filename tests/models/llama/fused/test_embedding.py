@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from stochastok_cli.models.llama.model import NORM_EPS
-from tests.models.llama.fused.twins import random_keys, relative_error, residual_mask
+from tests.models.llama.fused.reference_kernels import random_keys, relative_error, residual_mask
 
 WINDOWS, LENGTH, WIDTH, VOCAB = 2, 64, 192, 20
 ROWS = WINDOWS * LENGTH

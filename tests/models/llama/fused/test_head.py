@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.models.llama.fused.twins import relative_error
+from tests.models.llama.fused.reference_kernels import relative_error
 
 VOCAB, WIDTH = 300, 128
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from stochastok_cli.models.llama.model import Llama
-from tests.models.llama.fused.twins import (
+from tests.models.llama.fused.reference_kernels import (
     errors_of,
     fused_config,
     gradients_of,
@@ -39,9 +39,9 @@ def _batch(config, device, packed=False):
 
 
 def _step(model, dropout, dtype, **options):
-    from stochastok_cli.models.llama.fused.step import FusedStep
+    from stochastok_cli.models.llama.fused.step import LlamaFusedStep
 
-    return FusedStep(model, dropout, dtype=dtype, **options)
+    return LlamaFusedStep(model, dropout, dtype=dtype, **options)
 
 
 def _assert_close(found, expected, tolerance):
@@ -161,10 +161,10 @@ def test_keys_may_be_unsigned(device, dtype):
 
 def test_shipped_model_is_supported_but_for_the_device():
     from stochastok_cli.config import ModelConfig
-    from stochastok_cli.models.llama.fused.support import supported, unsupported_shape
+    from stochastok_cli.models.llama.fused.support import unsupported, unsupported_shape
 
     assert unsupported_shape(ModelConfig()) is None
-    assert "NVIDIA" in supported(ModelConfig(), torch.device("cpu"))
+    assert "NVIDIA" in unsupported(ModelConfig(), torch.device("cpu"))
 
 
 def test_shapes_that_do_not_fit_are_named():

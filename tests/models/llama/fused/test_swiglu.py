@@ -1,7 +1,7 @@
 import torch
 import torch.nn.functional as F
 
-from tests.models.llama.fused.twins import relative_error
+from tests.models.llama.fused.reference_kernels import relative_error
 
 
 def test_products_swiglu_and_its_gradient(device, dtype, tolerance):

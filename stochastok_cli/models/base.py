@@ -1,0 +1,285 @@
+"""What the rest of the program knows of a model: `CausalLM`, its cache, and the registry of architectures.
+
+Training, evaluation and checkpoints use these interfaces alone. To add an architecture, write a module or a package in
+`stochastok_cli/models` that subclasses `CausalLM` and calls `register_model(ModelSpec(...))` when it is imported;
+modules of that folder are found by themselves, a module elsewhere has to be imported by its user.
+
+Shapes: B sequences, T tokens of a call, S tokens that can be attended to (T plus what the cache holds), D the width of
+the hidden states, V the entries of the vocabulary, G key/value heads of width h.
+"""
+
+import abc
+import functools
+import importlib
+import json
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from stochastok_cli.errors import UserError
+
+if TYPE_CHECKING:
+    from stochastok_cli.tokenization.vocabulary import Vocabulary
+
+CONFIG_FILE = "config.json"
+DEFAULT_MODEL_TYPE = "llama"
+"""The architecture of a model that is trained from scratch."""
+WRAPPER_MODEL_TYPE = "huggingface"
+"""The architecture that stands for every model of `transformers`."""
+
+
+class KeyValueCache:
+    """The rotated keys and the values of all positions so far, `[B, G, S, h]` for each layer."""
+
+    def __init__(self) -> None:
+        self.keys: list[Tensor] = []
+        self.values: list[Tensor] = []
+
+    @property
+    def length(self) -> int:
+        """Positions held, the same number for every sequence of the batch."""
+        return self.keys[0].shape[2] if self.keys else 0
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Appends `[B, G, T, h]` to a layer and returns all that it holds then. Layers come in order, from 0."""
+        if layer == len(self.keys):
+            self.keys.append(keys)
+            self.values.append(values)
+        else:
+            self.keys[layer] = torch.cat((self.keys[layer], keys), dim=2)
+            self.values[layer] = torch.cat((self.values[layer], values), dim=2)
+        return self.keys[layer], self.values[layer]
+
+    def keep(self, rows: Tensor) -> None:
+        """Keeps the sequences at these int64 indices of the batch, in this order."""
+        self.keys = [keys[rows] for keys in self.keys]
+        self.values = [values[rows] for values in self.values]
+
+
+class CausalLM(nn.Module, abc.ABC):
+    """A causal language model: hidden states from token ids, and logits from hidden states."""
+
+    model_type: ClassVar[str]
+    """The name of the architecture's `ModelSpec`."""
+    context_window: int
+    """The most tokens of a sequence, those in the cache included."""
+    vocab_size: int
+
+    @abc.abstractmethod
+    def forward(self, ids: Tensor, segment_start: Tensor | None = None, cache: KeyValueCache | None = None) -> Tensor:
+        """Computes the hidden states that the output head reads.
+
+        Args:
+            ids: int64 `[B, T]`.
+            segment_start: int `[B, T]`, the first position that each token may attend to. It confines attention to
+                one of several examples packed into a row, and hides padding on the left. None: causal attention to
+                the whole row.
+            cache: Positions that precede `ids`. The call appends its own to it.
+
+        Returns:
+            Hidden states after the last norm, `[B, T, D]`.
+        """
+
+    @property
+    @abc.abstractmethod
+    def head_weight(self) -> Tensor:
+        """The weight of the output head, `[V, D]`, as `head_loss` takes it."""
+
+    @abc.abstractmethod
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits `[..., V]` of hidden states `[..., D]`. Training uses `head_loss`, which never holds all of them."""
+
+    @property
+    @abc.abstractmethod
+    def blocks(self) -> Sequence[nn.Module]:
+        """The layers, from the first to the last."""
+
+    def attention_of(self, block: nn.Module) -> nn.Module | None:
+        """The self-attention in one of `blocks`, whose output the block adds to its input; None where it has none."""
+        return None
+
+    @abc.abstractmethod
+    def flops_per_token(self, context_window: int) -> int:
+        """Floating-point operations of training on one token (forward and backward) in windows of this many tokens."""
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def num_parameters(self) -> int:
+        """The number of trained parameters; a shared tensor counts once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def num_matrix_parameters(self) -> int:
+        """The number of parameters in matrix products: without the gains of norms, biases, and embeddings that are
+        only looked up."""
+        looked_up = {module.weight for module in self.modules() if isinstance(module, nn.Embedding)}
+        looked_up -= {self.head_weight}
+        return sum(p.numel() for p in self.parameters() if p.dim() >= 2 and p not in looked_up)
+
+
+class ArchitectureConfig(Protocol):
+    """The hyperparameters of a model. What else they hold is the architecture's own affair."""
+
+    @property
+    def context_window(self) -> int: ...
+    @property
+    def vocab_size(self) -> int: ...
+
+
+class FusedStep(Protocol):
+    """The loss of a model and its gradients, computed by kernels made for the architecture.
+
+    See `stochastok_cli.models.llama.fused.step` for the arguments.
+    """
+
+    def loss(
+        self,
+        ids: Tensor,
+        token_weights: Tensor,
+        segment_start: Tensor | None,
+        *,
+        num_loss_tokens: int | None = None,
+    ) -> Tensor: ...
+
+    def loss_and_gradients(
+        self,
+        ids: Tensor,
+        token_weights: Tensor,
+        segment_start: Tensor | None,
+        dropout_keys: Tensor,
+        *,
+        num_loss_tokens: int | None = None,
+        layer_is_complete: Callable[[int], None],
+    ) -> Tensor: ...
+
+
+def _no_fused_kernels(config: Any, device: torch.device) -> str | None:
+    return "there are none for this architecture"
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """One architecture: how its models are made, read and written.
+
+    Attributes:
+        name: `model_type` in the `config.json` of its folders.
+        read_config: The hyperparameters in a folder. Raises UserError if the folder doesn't fit the architecture.
+        build: A model with fresh weights from torch's global generator, given its hyperparameters and dropout.
+        load_weights: Copies the weights in a folder into a model of the same shapes.
+        save: Writes a model (compiled and wrapped ones, too) and its tokenizer into an existing folder.
+        from_folder: Makes a model on a device from a folder, in evaluation mode; absent where `build` and
+            `load_weights` are as cheap.
+        fused_unsupported: Why the fused kernels can't train a model of these hyperparameters on a device, in words
+            that complete "because"; None if they can.
+        fused_step: The fused kernels for a model: `fused_step(model, dropout, fp8_logits=False)`.
+        trainable: Whether the trainer can train it.
+    """
+
+    name: str
+    read_config: Callable[[Path], Any]
+    build: Callable[[Any, float], CausalLM]
+    load_weights: Callable[[nn.Module, Path], None]
+    save: Callable[[nn.Module, Path, "Vocabulary"], None]
+    from_folder: Callable[[Path, str | torch.device], CausalLM] | None = None
+    fused_unsupported: Callable[[Any, torch.device], str | None] = _no_fused_kernels
+    fused_step: Callable[..., FusedStep] | None = None
+    trainable: bool = True
+
+    def load(self, folder: Path, device: str | torch.device = "cpu") -> CausalLM:
+        """The model in a folder, in evaluation mode and without dropout.
+
+        Raises UserError where the folder holds another kind of model, or files are missing, damaged or cut short.
+        """
+        if self.from_folder is not None:
+            return self.from_folder(folder, device)
+        model = self.build(self.read_config(folder), 0.0)
+        self.load_weights(model, folder)
+        return model.to(device).eval()
+
+
+_specs: dict[str, ModelSpec] = {}
+
+
+def register_model(spec: ModelSpec) -> ModelSpec:
+    """Adds an architecture to the registry and returns it. Raises ValueError for a name that is taken."""
+    if spec.name in _specs:
+        raise ValueError(f"there is a model of the name {spec.name!r} already")
+    _specs[spec.name] = spec
+    return spec
+
+
+def model_specs() -> Mapping[str, ModelSpec]:
+    """All registered architectures by name."""
+    _import_architectures()
+    return _specs
+
+
+@functools.cache
+def _import_architectures() -> None:
+    package = importlib.import_module("stochastok_cli.models")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+
+
+def spec_for(folder: Path) -> ModelSpec:
+    """The architecture that opens the model in a folder: the one of its `model_type`, or else `transformers`.
+
+    Raises UserError if there is no such folder, or no `config.json` in it.
+    """
+    spec = _spec_of_type(folder)
+    try:
+        spec.read_config(folder)
+    except UserError:
+        if not (folder / CONFIG_FILE).is_file():
+            raise
+        return model_specs()[WRAPPER_MODEL_TYPE]
+    return spec
+
+
+def trainable_spec_for(folder: Path) -> ModelSpec:
+    """The architecture that trains the model in a folder. Raises UserError naming what in it can't be trained."""
+    spec = spec_for(folder)
+    if not spec.trainable:
+        _spec_of_type(folder).read_config(folder)  # raises, naming the fields
+        raise UserError(f"{folder} holds a model that can't be trained here", fix="start from another checkpoint")
+    return spec
+
+
+def spec_of(model: nn.Module) -> ModelSpec:
+    """The architecture of a model, which may be compiled or wrapped."""
+    return model_specs()[unwrap(model).model_type]
+
+
+def load_model(folder: Path, device: str | torch.device = "cpu") -> CausalLM:
+    """The model in a folder, whatever its architecture, in evaluation mode and without dropout.
+
+    Raises UserError where files are missing, damaged or cut short.
+    """
+    return spec_for(folder).load(folder, device)
+
+
+def unwrap(model: Any) -> CausalLM:
+    """The model inside `torch.compile` and DistributedDataParallel, in whatever order they were put around it."""
+    while not isinstance(model, CausalLM):
+        model = model._orig_mod if hasattr(model, "_orig_mod") else model.module
+    return model
+
+
+def _spec_of_type(folder: Path) -> ModelSpec:
+    """The architecture that `model_type` names; the default one where it names none that is registered.
+
+    The default architecture then says what doesn't fit, or what is wrong with the folder.
+    """
+    try:
+        tree = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        tree = None
+    name = tree.get("model_type") if isinstance(tree, dict) else None
+    specs = model_specs()
+    return specs[name] if isinstance(name, str) and name in specs else specs[DEFAULT_MODEL_TYPE]
