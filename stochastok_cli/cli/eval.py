@@ -150,10 +150,10 @@ def eval(
     from stochastok_cli.evaluation.base import EvalResult
     from stochastok_cli.evaluation.comparison import Aggregate, PairedComparison
     from stochastok_cli.evaluation.robustness import parse_tokenization
+    from stochastok_cli.models.checkpoint_folders import iteration_of
     from stochastok_cli.models.huggingface import open_model
     from stochastok_cli.report.tables import print_tables, tables_of
     from stochastok_cli.tokenization.vocabulary import load_vocabulary
-    from stochastok_cli.models.checkpoint_folders import iteration_of
 
     names = tuple(name.strip() for name in benchmarks.split(",") if name.strip())
     _require_fitting(evaluator, names)

@@ -82,10 +82,10 @@ def alignment(
     Curves: `alignment/<name>` has the distances by layer, `alignment/<name>/pca` the first two principal components of
     the last layer's activations of the first PCA_WORDS words.
     """
-    require_plain_layers(model)
     sequences = [ids for ways in cut.tokenizations for ids in ways]
     states = last_activations(model, sequences, batch_tokens, progress=progress)
     require_numbers(states.sum(axis=(1, 2)), "alignment")
+    require_plain_layers(model)
     ends = np.cumsum([len(ways) for ways in cut.tokenizations])
     by_word = np.split(states, ends[:-1])
     prefix = f"alignment/{name}"

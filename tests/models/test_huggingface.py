@@ -158,14 +158,16 @@ def test_what_transformers_can_not_open(tmp_path):
 # ------------------------------------------------------------------------------------------------ lm-eval
 
 
-def test_likelihoods_equal_those_of_lm_evaluation_harness(tmp_path, vocabulary, jsonl):
+def test_likelihoods_equal_those_of_lm_evaluation_harness(tmp_path, vocabulary):
     """On our checkpoint as it is, the same pairs of ids, of rows of local files."""
     huggingface = pytest.importorskip("lm_eval.models.huggingface", reason="the extra lm-eval is not installed")
     model = sharp_model(small_config(context_window=128))
     save_model(model, tmp_path, vocabulary)
     theirs = huggingface.HFLM(pretrained=str(tmp_path), device="cpu", dtype="float32", batch_size=4)
     for name in ("mmlu", "hellaswag", "arc", "winograd", "blimp"):
-        benchmark = load_benchmark(f"{name}={jsonl([ROWS[name]], f'{name}.jsonl')}", tmp_path)
+        file = tmp_path / f"{name}.jsonl"
+        file.write_text(json.dumps(ROWS[name]) + "\n", encoding="utf-8")
+        benchmark = load_benchmark(f"{name}={file}", tmp_path)
         encoded = encode(benchmark, vocabulary, 128)
         requests = [(("", ""), list(context), list(option)) for context, option in encoded.pairs]
         expected = [score for score, _ in theirs._loglikelihood_tokens(requests, disable_tqdm=True)]

@@ -11,13 +11,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from stochastok_cli.errors import FAILED, USAGE, UserError
 from stochastok_cli.models.llama.model import Llama
 from stochastok_cli.models.llama.state_dict import load_model, load_weights, read_model_config, save_model
-from stochastok_cli.tokenization.vocabulary import load_vocabulary
 from tests.models.small_models import random_ids, sharp_model, small_config
-
-
-@pytest.fixture(scope="module")
-def vocabulary():
-    return load_vocabulary("sample2k")
 
 
 @pytest.fixture
