@@ -27,7 +27,7 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; } h3 { fon
 div.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 0.88rem; }
 th, td { padding: 0.3rem 0.7rem; text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
-th { border-bottom: 1px solid #888; vertical-align: bottom; } small { color: #666; }
+th { border-bottom: 1px solid #888; vertical-align: bottom; white-space: normal; } small { color: #666; }
 figure { margin: 1.5rem 0; } figure svg { max-width: 100%; height: auto; }
 figcaption { color: #555; font-size: 0.9rem; }
 code { font-size: 0.85rem; overflow-wrap: anywhere; }

@@ -1,5 +1,7 @@
 """Plots of results and of training, as matplotlib figures (the extra `report`)."""
 
+import math
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's colors, which color-blind readers can tell apart."""
 GREY = "#767676"
+LINE = 80
+"""Letters that fit the width of a figure."""
 STYLE: Any = {
     "font.size": 10,
     "axes.titlesize": 11,
@@ -77,7 +81,7 @@ def _new_axes(title: str, *, width: float = 7.5, height: float = 3.6) -> "Axes":
 
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
-    axes.set_title(_literal(title))
+    axes.set_title(textwrap.fill(_literal(title), LINE))
     return axes
 
 
@@ -100,8 +104,13 @@ def _file_name(label: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in label)
 
 
-def _legend_at_the_right(axes: "Axes") -> None:
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=9)
+def _add_legend(axes: "Axes") -> None:
+    """The names of the lines below the axes, in as many columns as fit."""
+    handles, labels = axes.get_legend_handles_labels()
+    columns = max(1, min(3, LINE // (max(map(len, labels), default=0) + 6)))
+    figure = _figure_of(axes)
+    figure.set_figheight(figure.get_figheight() + 0.2 * math.ceil(len(labels) / columns))
+    figure.legend(handles, labels, loc="outside lower left", fontsize=9, ncols=columns)
 
 
 # ------------------------------------------------------------------------------------------------ results
@@ -152,7 +161,7 @@ def _dots(title: str, metrics: Mapping[str, Metric], results: Sequence[EvalResul
     axes.grid(axis="x")
     axes.grid(visible=False, axis="y")
     if len(results) > 1:
-        _legend_at_the_right(axes)
+        _add_legend(axes)
     return _figure_of(axes)
 
 
@@ -185,7 +194,7 @@ def _distance_plots(results: Sequence[EvalResult]) -> Iterator[Plot]:
         axes.set_xlabel("splits over the largest possible number of splits (◇ canonical)")
         axes.set_ylabel("accuracy")
         axes.set_ylim(-0.02, 1.02)
-        _legend_at_the_right(axes)
+        _add_legend(axes)
         caption = (
             "Accuracy by the distance of the question from its canonical tokenization, in bins of 0.1. Larger dots "
             "stand for more answers, shaded areas are 95% intervals over the questions."
@@ -212,7 +221,7 @@ def _layers_plot(method: str, curves: Sequence[tuple[int, EvalResult, Curve]]) -
     axes.set_ylabel("over the distance between words")
     axes.set_ylim(bottom=0)
     axes.set_xticks(sorted({point["x"] for _, _, curve in curves for point in curve.points}))
-    _legend_at_the_right(axes)
+    _add_legend(axes)
     caption = "Mean distance of the activations at the last token, layer by layer."
     return Plot(f"alignment-{method}", caption, _figure_of(axes))
 
@@ -259,9 +268,7 @@ def _training_plot(name: str, runs: Mapping[str, Records]) -> Plot:
     caption = f"{name} during training."
     if name in LOSSES:
         axes.set_ylabel("nats per token")
-        axes.legend(loc="best", fontsize=9, ncols=3)
-    else:
-        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.18), fontsize=9, ncols=3)
+    _add_legend(axes)
     if figure := paper_figure(name):
         _draw_paper_values(axes, figure.values)
         caption += f" Dashed: what the paper reports ({figure.source}) for its 50M models."

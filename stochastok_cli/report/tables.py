@@ -21,6 +21,8 @@ from stochastok_cli.evaluation.base import EVALUATORS, EvalResult, Metric
 from stochastok_cli.evaluation.comparison import Aggregate, PairedComparison
 
 MISSING = "–"
+LEAST_NAME = 6
+"""The width on the terminal to which a column of names may shrink."""
 NARROW_HEADINGS = {
     "path_confidence": "path\nconf.",
     "ground_confidence": "ground\nconf.",
@@ -309,8 +311,13 @@ def interval_text(interval: tuple[float, float], form: str = ".2f") -> str:
 # ------------------------------------------------------------------------------------------------ rendering
 
 
-def to_rich(table: Table) -> Group:
-    """The table for a terminal. All texts go in as data: brackets in a label are no markup."""
+def to_rich(table: Table, width: int) -> Group:
+    """The table for a terminal of `width` columns, transposed if it would not fit.
+
+    All texts go in as data: brackets in a label are no markup.
+    """
+    if table.stack_intervals and _least_width(table) > width:
+        table = _transposed(table)
     rendered = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)  # six metrics must fit 80 columns
     for i, column in enumerate(table.columns):
         rendered.add_column(
@@ -319,15 +326,33 @@ def to_rich(table: Table) -> Group:
             no_wrap=not column.wrap,
             overflow="fold" if column.wrap else "ellipsis",
         )
-    separator = "\n" if table.stack_intervals else " "
     for row in table.rows:
-        shown = [
-            f"{cell.value}{separator}{cell.interval}".strip() if column.show_intervals and cell.interval else cell.value
-            for cell, column in zip(row, table.columns, strict=True)
-        ]
-        rendered.add_row(*map(Text, shown))
+        rendered.add_row(*(Text(_terminal_text(table, *pair)) for pair in zip(table.columns, row, strict=True)))
     # A title inside the table would be broken at the table's width.
     return Group(Text(table.full_title, style="bold"), rendered, *map(Text, table.notes), "")
+
+
+def _terminal_text(table: Table, column: Column, cell: Cell) -> str:
+    if not (cell.interval and column.show_intervals):
+        return cell.value
+    return f"{cell.value}{chr(10) if table.stack_intervals else ' '}{cell.interval}".strip()
+
+
+def _least_width(table: Table) -> int:
+    """The width below which the terminal would cut numbers. A column that may wrap needs LEAST_NAME at most."""
+    widths = []
+    for column, cells in zip(table.columns, zip(*table.rows, strict=True), strict=True):
+        texts = [column.narrow or column.heading, *(_terminal_text(table, column, cell) for cell in cells)]
+        longest = max(len(line) for text in texts for line in text.split("\n"))
+        widths.append(min(longest, LEAST_NAME) if column.wrap else longest)
+    return sum(widths) + 3 * (len(widths) - 1)
+
+
+def _transposed(table: Table) -> Table:
+    """The table with its rows as columns."""
+    columns = [Column("", wrap=True), *(Column(row[0].value, wrap=True) for row in table.rows)]
+    rows = [[Cell(column.heading), *(row[i] for row in table.rows)] for i, column in enumerate(table.columns)]
+    return Table(table.section, table.title, columns, rows[1:], table.notes)
 
 
 def to_markdown(table: Table) -> str:
@@ -346,7 +371,7 @@ def to_html(table: Table) -> str:
     """The table as an HTML element without its titles, intervals in small print."""
     head = "".join(f"<th>{html.escape(column.heading)}</th>" for column in table.columns)
     body = "".join(f"<tr>{''.join(map(_html_cell, row))}</tr>" for row in table.rows)
-    notes = "".join(f"<p>{html.escape(note)}</p>" for note in table.notes)
+    notes = "".join(f"<p><small>{html.escape(note)}</small></p>" for note in table.notes)
     return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>{notes}'
 
 
@@ -377,4 +402,4 @@ def print_tables(tables: Sequence[Table]) -> None:
     if not sys.stdout.isatty():
         console.width = 200  # a file or a pipe has no edge at which columns would have to be cut
     for table in tables:
-        console.print(to_rich(table))
+        console.print(to_rich(table, console.width))

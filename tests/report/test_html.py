@@ -162,7 +162,7 @@ def test_where_the_paper_reports_something():
 def test_dollar_signs_in_labels_are_no_formulas():
     [plot] = plots.plots_of([], {"a $x_1$ run": [{"iteration": 0, "train/loss": 8.0}]})
     plot.figure.canvas.draw()
-    [text] = plot.figure.axes[0].get_legend().get_texts()
+    [text] = plot.figure.legends[0].get_texts()
     assert text.get_text() == r"a \$x_1\$ run"
 
 

@@ -27,7 +27,7 @@ def rendered(tables: list[Table], width: int = 80) -> list[list[str]]:
     """The lines of tables on a terminal, each as its cells."""
     console = Console(width=width, file=io.StringIO())
     for table in tables:
-        console.print(to_rich(table))
+        console.print(to_rich(table, width))
     lines = console.file.getvalue().splitlines()
     assert max(map(len, lines)) <= width
     return [re.split(r"\s{2,}", line.strip()) for line in lines]
@@ -82,6 +82,17 @@ def test_all_metrics_of_multiple_choice_are_whole_at_80_columns():
     for label in ("run", "a-long-name-of-a-run-from-another-run-from-a-third"):
         lines = rendered(tables_of([result(label, 30000, *metrics)]))
         assert next(line for line in lines if "30,000" in line)[1:] == ["30,000", *["-11.011"] * 6]
+
+
+def test_a_table_that_does_not_fit_is_transposed():
+    forms = "base", "stochastok", "character", "bpe_dropout"
+    right = np.array([1.0, 0.0])
+    metrics = [Metric("math_generation", "val", form, "exact_match", 0.5, 2, right) for form in forms]
+    tables = tables_of([result("run", 30000, *metrics), result("other", None, *metrics)])
+    assert ["run", "30,000", *["0.500"] * 4] in rendered(tables, 200)
+    lines = rendered(tables, 68)
+    assert ["run", "other"] in lines and ["iteration", "30,000"] in lines
+    assert ["bpe dropout exact match", "0.500 [0.00 1.00]", "0.500 [0.00 1.00]"] in lines
 
 
 def test_parts_are_rows_with_their_number_of_questions():
