@@ -11,7 +11,6 @@ the hidden states, V the entries of the vocabulary, G key/value heads of width h
 import abc
 import functools
 import importlib
-import json
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,11 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from stochastok_cli.errors import UserError
+from stochastok_cli.models.weight_files import CONFIG, read_json
 
 if TYPE_CHECKING:
     from stochastok_cli.tokenization.vocabulary import Vocabulary
 
-CONFIG_FILE = "config.json"
 DEFAULT_MODEL_TYPE = "llama"
 """The architecture of a model that is trained from scratch."""
 WRAPPER_MODEL_TYPE = "huggingface"
@@ -159,6 +158,17 @@ class FusedStep(Protocol):
     ) -> Tensor: ...
 
 
+class SaveModel(Protocol):
+    """Writes a model, which may be compiled or wrapped, and its tokenizer into an existing folder.
+
+    `state_dict` is given where the model's own holds only a part of each tensor, because it is sharded.
+    """
+
+    def __call__(
+        self, model: nn.Module, folder: Path, vocabulary: "Vocabulary", state_dict: Mapping[str, Tensor] | None = None
+    ) -> None: ...
+
+
 def _no_fused_kernels(config: Any, device: torch.device) -> str | None:
     return "there are none for this architecture"
 
@@ -172,7 +182,7 @@ class ModelSpec:
         read_config: The hyperparameters in a folder. Raises UserError if the folder doesn't fit the architecture.
         build: A model with fresh weights from torch's global generator, given its hyperparameters and dropout.
         load_weights: Copies the weights in a folder into a model of the same shapes.
-        save: Writes a model (compiled and wrapped ones, too) and its tokenizer into an existing folder.
+        save: See `SaveModel`.
         from_folder: Makes a model on a device from a folder, in evaluation mode; absent where `build` and
             `load_weights` are as cheap.
         fused_unsupported: Why the fused kernels can't train a model of these hyperparameters on a device, in words
@@ -182,10 +192,10 @@ class ModelSpec:
     """
 
     name: str
-    read_config: Callable[[Path], Any]
+    read_config: Callable[[Path], ArchitectureConfig]
     build: Callable[[Any, float], CausalLM]
     load_weights: Callable[[nn.Module, Path], None]
-    save: Callable[[nn.Module, Path, "Vocabulary"], None]
+    save: SaveModel
     from_folder: Callable[[Path, str | torch.device], CausalLM] | None = None
     fused_unsupported: Callable[[Any, torch.device], str | None] = _no_fused_kernels
     fused_step: Callable[..., FusedStep] | None = None
@@ -236,7 +246,7 @@ def spec_for(folder: Path) -> ModelSpec:
     try:
         spec.read_config(folder)
     except UserError:
-        if not (folder / CONFIG_FILE).is_file():
+        if not (folder / CONFIG).is_file():
             raise
         return model_specs()[WRAPPER_MODEL_TYPE]
     return spec
@@ -272,14 +282,13 @@ def unwrap(model: Any) -> CausalLM:
 
 
 def _spec_of_type(folder: Path) -> ModelSpec:
-    """The architecture that `model_type` names; the default one where it names none that is registered.
+    """The architecture of the `model_type` in a folder; the default one where that is not registered, or not there.
 
-    The default architecture then says what doesn't fit, or what is wrong with the folder.
+    The default architecture then raises the error that says what is wrong with the folder.
     """
     try:
-        tree = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        tree = None
-    name = tree.get("model_type") if isinstance(tree, dict) else None
+        name = read_json(folder / CONFIG).get("model_type")
+    except UserError:
+        name = None
     specs = model_specs()
     return specs[name] if isinstance(name, str) and name in specs else specs[DEFAULT_MODEL_TYPE]

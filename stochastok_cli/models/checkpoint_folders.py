@@ -18,10 +18,10 @@ from typing import Any
 
 from stochastok_cli.artifacts import file_checksum, find_damage
 from stochastok_cli.errors import FAILED, UserError, did_you_mean
+from stochastok_cli.models.weight_files import WEIGHTS
 
 STATE = "training_state.json"
 OPTIMIZER = "optimizer.safetensors"
-WEIGHTS = "model.safetensors"
 STEP = re.compile(r"step_(\d+)")
 
 

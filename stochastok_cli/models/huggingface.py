@@ -2,7 +2,7 @@
 
 import contextlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -21,6 +21,7 @@ from stochastok_cli.models.base import (
     spec_for,
     unwrap,
 )
+from stochastok_cli.models.weight_files import strip_wrappers
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -205,10 +206,14 @@ def _load_weights(model: nn.Module, folder: Path) -> None:
     wrapper.model.load_state_dict(stored.model.state_dict())
 
 
-def _save(model: nn.Module, folder: Path, vocabulary: Vocabulary) -> None:
+def _save(
+    model: nn.Module, folder: Path, vocabulary: Vocabulary, state_dict: Mapping[str, Tensor] | None = None
+) -> None:
     wrapper = unwrap(model)
     assert isinstance(wrapper, HuggingFaceModel)
-    wrapper.model.save_pretrained(folder)
+    if state_dict is not None:
+        state_dict = {strip_wrappers(name).removeprefix("model."): tensor for name, tensor in state_dict.items()}
+    wrapper.model.save_pretrained(folder, state_dict=state_dict)
     vocabulary.save_tokenizer(folder)
 
 

@@ -13,8 +13,8 @@ from stochastok_cli.config import load_config
 from stochastok_cli.data.memmap import Corpus, memmap_dir
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.evaluation.bits_per_byte import count_bytes
+from stochastok_cli.models.base import load_model
 from stochastok_cli.models.llama.model import Llama
-from stochastok_cli.models.llama.state_dict import load_model
 from stochastok_cli.training import events
 from stochastok_cli.training.backends import PaperValue, sum_of_window_losses
 from stochastok_cli.training.distributed import DistributedContext

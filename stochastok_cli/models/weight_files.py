@@ -1,0 +1,88 @@
+"""Reading the files of a model folder: `config.json` and safetensors, one file or several. Nothing is unpickled."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError, safe_open
+
+from stochastok_cli.errors import FAILED, UserError
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+COPY_AGAIN = "copy or download it again"
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+
+class StoredTensor(NamedTuple):
+    """Where a tensor is stored.
+
+    Attributes:
+        file: The safetensors file.
+        name: Its name in the file, which may have the prefix of a wrapper.
+    """
+
+    file: Path
+    name: str
+
+
+def find_tensors(folder: Path) -> dict[str, StoredTensor]:
+    """Where each tensor of a model folder is stored, by its name without the prefixes of wrappers.
+
+    The tensors are in `model.safetensors`, or else in the files that `model.safetensors.index.json` lists.
+
+    Raises:
+        UserError: There are no such files, or only pickles, or a file is damaged.
+    """
+    single, index = folder / WEIGHTS, folder / INDEX
+    if single.is_file():
+        with open_safetensors(single) as stream:
+            return {strip_wrappers(name): StoredTensor(single, name) for name in stream.keys()}  # noqa: SIM118
+    if index.is_file():
+        weight_map = read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+            raise UserError(f"{index} has no weight_map of file names", fix=COPY_AGAIN, exit_code=FAILED)
+        return {strip_wrappers(name): StoredTensor(folder / file, name) for name, file in weight_map.items()}
+    pickles = sorted(file.name for pattern in _PICKLES for file in folder.glob(pattern))
+    if pickles:
+        raise UserError(
+            f"{folder} holds its weights in {pickles[0]}, a pickle, which can run any code when it is opened",
+            fix=f"convert it to {WEIGHTS} (transformers' save_pretrained writes that)",
+        )
+    raise UserError(f"{single} is missing", fix=COPY_AGAIN, exit_code=FAILED)
+
+
+def strip_wrappers(name: str) -> str:
+    """A tensor's name without what `torch.compile` and DistributedDataParallel add to it."""
+    return name.removeprefix("module.").replace("_orig_mod.", "").removeprefix("module.")
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises UserError if the file is missing, can't be read, or holds no such thing."""
+    try:
+        tree = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{file} is missing", fix="name the folder of a model, as transformers writes it") from None
+    except OSError as error:
+        raise UserError(f"{file} can't be read: {error.strerror}", exit_code=FAILED) from None
+    except ValueError:
+        raise UserError(f"{file} is damaged: it is not JSON", fix=COPY_AGAIN, exit_code=FAILED) from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{file} is damaged: it holds no JSON object", fix=COPY_AGAIN, exit_code=FAILED)
+    return tree
+
+
+@contextmanager
+def open_safetensors(file: Path) -> Iterator[Any]:
+    """Opens a safetensors file. Errors in it, also those found while tensors are read, are raised as UserError."""
+    try:
+        with safe_open(file, framework="pt") as stream:
+            yield stream
+    except FileNotFoundError:
+        raise UserError(f"{file} is missing", fix=COPY_AGAIN, exit_code=FAILED) from None
+    except (SafetensorError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{file} is damaged or cut short ({reason})", fix=COPY_AGAIN, exit_code=FAILED) from None
