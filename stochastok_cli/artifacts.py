@@ -1,19 +1,21 @@
-"""Folders that are either complete or not there, and the manifest that says what is in them.
+"""Folders that are either complete or absent, and the manifest that describes what is in them.
 
-The one place where "complete" is decided: a folder is built under a temporary name beside its final one,
-checksummed, synced to disk and renamed. A killed command leaves only a temporary folder, which the next run of the
-same command removes. One maker at a time holds a lock.
+A folder is built under a temporary name beside its final one, checksummed, synced to disk and renamed. A killed
+command leaves only a temporary folder, which the next run of the same command removes. A lock lets one process at a
+time make a folder.
 """
 
+import dataclasses
 import errno
 import hashlib
 import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import filelock
 
@@ -23,29 +25,213 @@ from stochastok_cli.errors import FAILED, UserError
 MANIFEST = "manifest.json"
 
 
+@dataclass(frozen=True)
+class _Record:
+    """A JSON object with typed fields. A field that has its default is not written; unknown keys are kept in `extra`.
+
+    The metadata entry `key` of a field is its name in JSON where the two differ.
+    """
+
+    extra: dict[str, Any] = field(default_factory=dict, kw_only=True)
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> Self:
+        """Reads a JSON object. Raises TypeError or AttributeError for one that can't be of this class."""
+        names = {field.metadata.get("key", field.name): field.name for field in _own_fields(cls)}
+        known = {names[key]: value for key, value in entry.items() if key in names}
+        return cls(**known, extra={key: value for key, value in entry.items() if key not in names})
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object, with its keys in the order of the fields."""
+        values = {f.metadata.get("key", f.name): (getattr(self, f.name), f.default) for f in _own_fields(type(self))}
+        return {key: value for key, (value, default) in values.items() if value != default} | self.extra
+
+
+def _own_fields(cls: type[_Record]) -> list[dataclasses.Field[Any]]:
+    return [field for field in dataclasses.fields(cls) if field.name != "extra"]
+
+
+@dataclass(frozen=True)
+class TokenizerInfo(_Record):
+    """The tokenizer that made the ids: its name (as `--tokenizer` takes it), a hash of its vocabulary, and its size."""
+
+    name: str
+    fingerprint: str
+    size: int
+
+
+@dataclass(frozen=True)
+class SplitInfo(_Record):
+    """The size of a split. Text datasets have no count of tokens."""
+
+    documents: int
+    tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class FileInfo(_Record):
+    """The size of a file in bytes and its SHA-256 (absent from the first version of checkpoints)."""
+
+    bytes: int
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class SourceInfo(_Record):
+    """What a folder was made from.
+
+    `license` is an identifier of the Hub (`cc0-1.0`), None where the source states none, and "" where nobody looked.
+    """
+
+    name: str
+    fingerprint: str | None = None
+    license: str | None = field(default="", metadata={"key": "licence"})
+
+
+@dataclass(frozen=True)
+class CommandInfo(_Record):
+    """The program and the command line that made a folder."""
+
+    version: str
+    command: str
+
+
+@dataclass(frozen=True)
+class HubSource(_Record):
+    """The repository that a folder was pulled from: the revision that was requested and the commit that it was."""
+
+    repo: str
+    requested: str | None = field(metadata={"key": "asked"})
+    revision: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of a folder's `manifest.json`.
+
+    A maker fills in what describes the content; `create_artifact` adds `options`, `made_by` and `files`.
+
+    Args:
+        kind: "tokenized", "expanded", "addition", "dataset" (texts), or the name of a recipe.
+        tokenizer, dtype, end_of_text: how to read the ids; None for folders of texts.
+        splits: the size of each split.
+        made_from: the source; None where there is none (a generated dataset without a word list).
+        unknown_tokens: how many ids replace text that the tokenizer can't represent.
+        pulled_from: the repository on the Hub, for a folder that was pulled as it is there.
+        options: everything that decides the content.
+        made_by: the command; None for a manifest that describes a folder made by other code.
+        files: size and checksum of each file, by path relative to the folder.
+        extra: entries that this version does not know.
+    """
+
+    kind: str | None = None
+    tokenizer: TokenizerInfo | None = None
+    dtype: str | None = None
+    end_of_text: int | None = None
+    splits: dict[str, SplitInfo] = field(default_factory=dict)
+    made_from: SourceInfo | None = None
+    unknown_tokens: int | None = None
+    pulled_from: HubSource | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    made_by: CommandInfo | None = None
+    files: dict[str, FileInfo] = field(default_factory=dict)
+    format: int = 1
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, Any]) -> Self:
+        """Reads the JSON object of a manifest; missing entries have their defaults.
+
+        Raises TypeError, ValueError or AttributeError if an entry is of another type than it must be.
+        """
+        known = {field.name for field in dataclasses.fields(cls)} - {"extra"}
+        values = {key: value for key, value in tree.items() if key in known and value is not None}
+        for key, record in _RECORDS.items():
+            if key in values:
+                values[key] = record.from_json(values[key])
+        for key, record in _TABLES.items():
+            if key in values:
+                values[key] = {name: record.from_json(entry) for name, entry in values[key].items()}
+        values["options"] = dict(values.get("options", {}))
+        return cls(**values, extra={key: value for key, value in tree.items() if key not in known})
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object, with its keys in the order in which they are written."""
+        tree: dict[str, Any] = {
+            "format": self.format,
+            "kind": self.kind,
+            "tokenizer": self.tokenizer and self.tokenizer.to_json(),
+            "dtype": self.dtype,
+            "end_of_text": self.end_of_text,
+            "splits": {name: split.to_json() for name, split in self.splits.items()},
+        }
+        tree = {key: value for key, value in tree.items() if value is not None}
+        tree["made_from"] = self.made_from and self.made_from.to_json()
+        if self.unknown_tokens:
+            tree["unknown_tokens"] = self.unknown_tokens
+        tree |= self.extra
+        if self.pulled_from:
+            tree["pulled_from"] = self.pulled_from.to_json()
+        if self.options or self.made_by:
+            tree["options"] = self.options
+        if self.made_by:
+            tree["made_by"] = self.made_by.to_json()
+        if self.files or self.made_by:
+            tree["files"] = {name: file.to_json() for name, file in self.files.items()}
+        return tree
+
+    @property
+    def license(self) -> str | None:
+        """The license of the text that the folder was made from, where it is known."""
+        return (self.made_from.license or None) if self.made_from else None
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the content of the folder: a hash of the checksums of its files, not of how it was made."""
+        sums = sorted((name, file.sha256) for name, file in self.files.items())
+        return hashlib.sha256(json.dumps(sums).encode()).hexdigest()[:32]
+
+
+_RECORDS: dict[str, type[_Record]] = {
+    "tokenizer": TokenizerInfo,
+    "made_from": SourceInfo,
+    "pulled_from": HubSource,
+    "made_by": CommandInfo,
+}
+_TABLES: dict[str, type[_Record]] = {"splits": SplitInfo, "files": FileInfo}
+
+
 class Artifact(NamedTuple):
-    """A finished folder, its manifest, and whether this call made it (or found it, made with the same options)."""
+    """A finished folder and its manifest; `created` is False if it was there already, made with the same options."""
 
     path: Path
-    manifest: dict[str, Any]
+    manifest: Manifest
     created: bool
 
 
 def create_artifact(
-    final: Path, options: dict[str, Any], build: Callable[[Path], dict[str, Any]], *, force: bool = False
+    final: Path, options: dict[str, Any], build: Callable[[Path], Manifest], *, force: bool = False
 ) -> Artifact:
     """Makes the folder `final` by calling `build(temporary folder)`, unless it is there already.
 
-    `options` holds everything that decides the content (it goes into the manifest); `build` writes files and returns
-    further manifest entries. A folder made with the same options, all its files in full length, is left alone; one
-    made with other options is an error unless `force`. Raises UserError (exit code 1) for a full disk or when another
-    process makes it.
+    A folder made with the same options, all its files in full length, is left alone; one made with other options is
+    an error unless `force`.
+
+    Args:
+        final: the folder.
+        options: everything that decides the content; it goes into the manifest.
+        build: writes the files into the folder that it is given, and returns the manifest's entries on their content.
+        force: make the folder again whatever is there.
+
+    Raises:
+        UserError: the folder is there, made with other options (exit code 2); the disk is full, or another process
+            makes the same folder (exit code 1).
     """
     options = json.loads(json.dumps(options))
     existing = None if force else read_manifest(final)
     if final.exists() and not force:
-        _require_same(final, existing, options)
-        if existing and not find_damage(final, existing):
+        _require_same_options(final, existing, options)
+        if existing and not find_damage(final, existing.files):
             return Artifact(final, existing, created=False)
     final.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(final.parent / f".{final.name}.lock")
@@ -57,15 +243,11 @@ def create_artifact(
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        entries = build(temporary)
-        manifest = {
-            "format": 1,
-            **entries,
-            "options": options,
-            "made_by": {"version": __version__, "command": command_line()},
-            "files": {name: file_checksum(temporary / name) for name in _files_below(temporary)},
-        }
-        write_json(temporary / MANIFEST, manifest)
+        manifest = build(temporary)
+        files = {name: file_checksum(temporary / name) for name in _files_below(temporary)}
+        made_by = CommandInfo(__version__, command_line())
+        manifest = dataclasses.replace(manifest, options=options, made_by=made_by, files=files)
+        write_json(temporary / MANIFEST, manifest.to_json())
         _sync(temporary)
         _replace(temporary, final)
         return Artifact(final, manifest, created=True)
@@ -80,55 +262,47 @@ def create_artifact(
         lock.release()
 
 
-def find_damage(folder: Path, manifest: dict[str, Any]) -> str | None:
-    """The first file of the manifest that is not there in full length, and what is wrong with it; None if all are."""
-    for name, entry in manifest.get("files", {}).items():
+def find_damage(folder: Path, files: Mapping[str, FileInfo]) -> str | None:
+    """Describes the first of `files` that is missing from the folder or of another size; None if all are there."""
+    for name, file in files.items():
         size = (folder / name).stat().st_size if (folder / name).is_file() else -1
-        if size != entry["bytes"]:
-            state = "is missing" if size < 0 else f"has {size:,} bytes, not {entry['bytes']:,}"
+        if size != file.bytes:
+            state = "is missing" if size < 0 else f"has {size:,} bytes, not {file.bytes:,}"
             return f"{folder / name} {state}"
     return None
 
 
 def nearest_existing_path(path: Path) -> Path:
     """The path itself, or the nearest folder above it that exists."""
-    return next(place for place in (path, *path.absolute().parents) if place.exists())
+    return next(candidate for candidate in (path, *path.absolute().parents) if candidate.exists())
 
 
 def validate_folder_name(name: str) -> str:
-    """The name of a folder to make. Raises UserError for one that would lead elsewhere."""
+    """Returns the name of a folder to make. Raises UserError for one that would lead elsewhere."""
     if name in ("", ".", "..") or "/" in name or "\\" in name or name.startswith("."):
         raise UserError(f"{name!r} can't be the name of a folder", fix="give a name without slashes or a leading dot")
     return name
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a folder, or None where it has none. Raises UserError if it is damaged."""
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of a folder, or None where it has none. Raises UserError (exit code 1) if it is damaged."""
     file = folder / MANIFEST
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
+        return Manifest.from_json(json.loads(file.read_text(encoding="utf-8")))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError:
-        manifest = None
-    if not isinstance(manifest, dict):
-        raise UserError(f"{file} is damaged", fix="make the folder again with --force", exit_code=FAILED)
-    return manifest
+    except (ValueError, TypeError, AttributeError):
+        raise UserError(f"{file} is damaged", fix="make the folder again with --force", exit_code=FAILED) from None
 
 
-def content_fingerprint(manifest: dict[str, Any]) -> str:
-    """A name for the content of a folder: a hash over the checksums of its files (not over how it was made)."""
-    sums = sorted((name, entry["sha256"]) for name, entry in manifest["files"].items())
-    return hashlib.sha256(json.dumps(sums).encode()).hexdigest()[:32]
-
-
-def file_checksum(file: Path) -> dict[str, Any]:
-    """`{"bytes": size, "sha256": hex digest}` of one file."""
+def file_checksum(file: Path) -> FileInfo:
+    """The size and the SHA-256 of a file."""
     with open(file, "rb") as stream:
-        return {"bytes": file.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+        return FileInfo(file.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest())
 
 
 def write_json(file: Path, content: Any) -> None:
+    """Writes indented JSON in UTF-8 with a newline at the end."""
     file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -144,21 +318,21 @@ def write_atomically(file: Path, content: bytes) -> None:
 
 
 def rename_into_place(temporary: Path, final: Path) -> None:
-    """Syncs a folder that was built aside and gives it its final name, replacing what stands there."""
+    """Syncs a temporary folder and gives it its final name, replacing a folder of that name."""
     _sync(temporary)
     _replace(temporary, final)
 
 
-def _require_same(final: Path, manifest: dict[str, Any] | None, options: dict[str, Any]) -> None:
+def _require_same_options(final: Path, manifest: Manifest | None, options: dict[str, Any]) -> None:
     if manifest is None:
         raise UserError(
             f"{final} exists and has no manifest, so what it was made with is unknown",
             fix="give another name, remove it, or make it again with --force",
         )
-    made = manifest.get("options", {})
-    differing = [key for key in sorted({*made, *options}) if made.get(key) != options.get(key)]
+    before = manifest.options
+    differing = [key for key in sorted({*before, *options}) if before.get(key) != options.get(key)]
     if differing:
-        listed = ", ".join(f"{key} (there {made.get(key)!r}, now {options.get(key)!r})" for key in differing)
+        listed = ", ".join(f"{key} (there {before.get(key)!r}, now {options.get(key)!r})" for key in differing)
         raise UserError(f"{final} exists, made with other options: {listed}", fix="--force makes it again")
 
 

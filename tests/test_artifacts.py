@@ -13,14 +13,15 @@ import filelock
 import pytest
 
 from stochastok_cli import artifacts
+from stochastok_cli.artifacts import FileInfo, HubSource, Manifest, SourceInfo, SplitInfo, TokenizerInfo
 from stochastok_cli.errors import FAILED, USAGE, UserError
 
 
-def write_two_files(folder: Path) -> dict:
+def write_two_files(folder: Path) -> Manifest:
     (folder / "a.bin").write_bytes(b"abc")
     (folder / "deeper").mkdir()
     (folder / "deeper" / "b.bin").write_bytes(b"")
-    return {"kind": "toy"}
+    return Manifest(kind="toy")
 
 
 def test_a_folder_appears_complete_with_its_manifest(tmp_path):
@@ -28,14 +29,46 @@ def test_a_folder_appears_complete_with_its_manifest(tmp_path):
     made = artifacts.create_artifact(final, {"seed": 1, "shape": (1, 2)}, write_two_files)
     assert made.created
     manifest = json.loads((final / "manifest.json").read_text())
-    assert manifest == made.manifest == artifacts.read_manifest(final)
+    assert manifest == made.manifest.to_json()
+    assert made.manifest == artifacts.read_manifest(final)
     assert manifest["options"] == {"seed": 1, "shape": [1, 2]}
     assert manifest["files"]["a.bin"] == {
         "bytes": 3,
         "sha256": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
     }
     assert set(manifest["files"]) == {"a.bin", "deeper/b.bin"}
-    assert len(artifacts.content_fingerprint(manifest)) == 32
+    assert len(made.manifest.fingerprint) == 32
+
+
+def test_a_manifest_is_written_as_it_was_read():
+    tree = {
+        "format": 1,
+        "kind": "expanded",
+        "tokenizer": {"name": "gpt2", "fingerprint": "0123abcd", "size": 50257},
+        "dtype": "uint16",
+        "end_of_text": 50256,
+        "splits": {"train": {"documents": 2, "tokens": 9}, "val": {"documents": 1}},
+        "made_from": {"name": "a", "fingerprint": "4567cdef", "licence": None},
+        "unknown_tokens": 3,
+        "added_later": [1],
+        "pulled_from": {"repo": "me/a", "asked": None, "revision": "89ab"},
+        "options": {"p": 0.1},
+        "made_by": {"version": "0.1.0", "command": "stochastok", "host": "added later"},
+        "files": {"train.bin": {"bytes": 18, "sha256": "ef01"}},
+    }
+    manifest = Manifest.from_json(tree)
+    assert json.dumps(manifest.to_json()) == json.dumps(tree)
+    assert manifest.tokenizer == TokenizerInfo("gpt2", "0123abcd", 50257)
+    assert manifest.splits == {"train": SplitInfo(2, 9), "val": SplitInfo(1)}
+    assert manifest.made_from == SourceInfo("a", "4567cdef", None)
+    assert manifest.pulled_from == HubSource("me/a", None, "89ab")
+    assert manifest.files == {"train.bin": FileInfo(18, "ef01")}
+    assert manifest.extra == {"added_later": [1]}
+
+
+def test_a_manifest_without_entries_is_read():
+    assert Manifest.from_json({}) == Manifest()
+    assert Manifest.from_json({"tokenizer": None, "options": None}).options == {}
 
 
 def test_the_same_options_leave_it_alone_and_others_are_named(tmp_path):
@@ -47,12 +80,12 @@ def test_the_same_options_leave_it_alone_and_others_are_named(tmp_path):
 
     again = artifacts.create_artifact(final, {"seed": 1, "p": 0.1}, must_not_run)
     assert not again.created
-    assert again.manifest["kind"] == "toy"
+    assert again.manifest.kind == "toy"
     with pytest.raises(UserError, match=r"seed \(there 1, now 2\).*--force") as caught:
         artifacts.create_artifact(final, {"seed": 2, "p": 0.1}, must_not_run)
     assert caught.value.exit_code == USAGE
     assert (
-        artifacts.create_artifact(final, {"seed": 2, "p": 0.1}, write_two_files, force=True).manifest["options"]["seed"]
+        artifacts.create_artifact(final, {"seed": 2, "p": 0.1}, write_two_files, force=True).manifest.options["seed"]
         == 2
     )
 
@@ -115,7 +148,7 @@ def test_one_maker_at_a_time(tmp_path):
     assert caught.value.exit_code == FAILED
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "garbage"])
+@pytest.mark.parametrize("content", ["{", "[]", "garbage", '{"splits": [1]}', '{"files": {"a.bin": 3}}'])
 def test_a_damaged_manifest_is_said_and_mended_by_force(tmp_path, content):
     final = tmp_path / "thing"
     artifacts.create_artifact(final, {}, write_two_files)

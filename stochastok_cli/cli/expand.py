@@ -114,7 +114,7 @@ def expand(
                 progress=emit,
                 **how,
             )
-        growth = made.manifest["splits"]["train"]["tokens"] / max(corpus.num_tokens["train"], 1)
+        growth = (made.manifest.splits["train"].tokens or 0) / max(corpus.num_tokens["train"], 1)
         progress.note(f"{options.summary(made)} ({growth:.3f} times the tokens)")
     if push:
         options.push_corpus(made.path, None if pull else repo, hf_username, private)

@@ -69,7 +69,7 @@ def _show(made: Artifact, data_dir: Path) -> None:
     from stochastok_cli.data.recipes import addition
 
     progress.note(options.summary(made))
-    for form in made.manifest["options"]["forms"]:
+    for form in made.manifest.options["forms"]:
         corpus = Corpus(memmap_dir(data_dir) / f"{addition.NAME}_{form}")
         example = corpus.vocabulary.decode(corpus.ids("train")[:30].tolist()).split("$")[1]  # the first pair
         splits = ", ".join(f"{split} {tokens:,} tokens" for split, tokens in corpus.num_tokens.items())

@@ -100,7 +100,8 @@ def print_result(made: Artifact, as_json: bool, **more: Any) -> None:
     """A maker's whole stdout: the path of the finished folder, or one JSON object."""
     if as_json:
         keys = ("kind", "splits", "tokenizer", "options")
-        entries = {key: made.manifest[key] for key in keys if key in made.manifest}
+        tree = made.manifest.to_json()
+        entries = {key: tree[key] for key in keys if key in tree}
         print(json.dumps({"path": str(made.path), "made": made.created, **entries, **more}))
     else:
         print(made.path)
@@ -109,9 +110,9 @@ def print_result(made: Artifact, as_json: bool, **more: Any) -> None:
 def summary(made: Artifact) -> str:
     """One line for people: what was made, or that it was there already."""
     counts = ", ".join(
-        f"{split} {entry['documents']:,} documents, {entry['tokens']:,} tokens"
-        for split, entry in made.manifest.get("splits", {}).items()
-        if "tokens" in entry
+        f"{name} {split.documents:,} documents, {split.tokens:,} tokens"
+        for name, split in made.manifest.splits.items()
+        if split.tokens is not None
     )
     state = "made" if made.created else "already there, made with the same options; left alone:"
     return f"{state} {made.path.name}: {counts}" if counts else f"{state} {made.path}"

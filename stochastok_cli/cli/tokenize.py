@@ -78,7 +78,7 @@ def tokenize(
                 progress=report,
             )
     progress.note(options.summary(made))
-    if lost := made.manifest.get("unknown_tokens"):
+    if lost := made.manifest.unknown_tokens:
         progress.note(f"{lost:,} tokens stand for text that the tokenizer can't spell, which is lost")
     if push:
         options.push_corpus(made.path, None if pull else repo, hf_username, private)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stochastok_cli.artifacts import SplitInfo
+
 if TYPE_CHECKING:
     import pyarrow
 
@@ -25,13 +27,13 @@ def without_bars() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def write_dataset(folder: Path, splits: "dict[str, pyarrow.Table]") -> dict[str, dict[str, int]]:
+def write_dataset(folder: Path, splits: "dict[str, pyarrow.Table]") -> dict[str, SplitInfo]:
     """Saves one table a split so that `datasets.load_from_disk` opens them; returns the counts for the manifest."""
     import datasets
 
     with without_bars():
         datasets.DatasetDict({split: datasets.Dataset(table) for split, table in splits.items()}).save_to_disk(folder)
-    return {split: {"documents": table.num_rows} for split, table in splits.items()}
+    return {split: SplitInfo(table.num_rows) for split, table in splits.items()}
 
 
 def list_column(values: np.ndarray, lengths: np.ndarray) -> "pyarrow.ListArray":

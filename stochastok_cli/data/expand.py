@@ -9,11 +9,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
-from stochastok_cli.artifacts import Artifact, create_artifact, validate_folder_name
+from stochastok_cli.artifacts import Artifact, Manifest, SourceInfo, SplitInfo, create_artifact, validate_folder_name
 from stochastok_cli.data.memmap import SPLITS, Corpus, corpus_manifest, document_batches, forget_pages
 from stochastok_cli.errors import UserError
 from stochastok_cli.progress import ProgressCallback, no_progress
@@ -52,7 +52,7 @@ def expand_corpus(
     options = {"method": method, "p": float(p), "seed": seed, "max_splits": max_splits, "keep": keep}
     options["source"] = corpus.fingerprint
 
-    def build(folder: Path) -> dict[str, Any]:
+    def build(folder: Path) -> Manifest:
         index = 0
         splits = {}
         for split in SPLITS:
@@ -69,8 +69,8 @@ def expand_corpus(
                     forget_pages(ids, done, stop)
                     done = stop
             index += documents
-            splits[split] = {"documents": documents, "tokens": tokens}
-        made_from = {"name": corpus.name, "fingerprint": corpus.fingerprint, "licence": corpus.licence}
+            splits[split] = SplitInfo(documents, tokens)
+        made_from = SourceInfo(corpus.name, corpus.fingerprint, corpus.license)
         return corpus_manifest("expanded", corpus.vocabulary, splits, made_from)
 
     return create_artifact(final, options, build, force=force)

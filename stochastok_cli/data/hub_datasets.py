@@ -3,12 +3,21 @@
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from stochastok_cli import hub
-from stochastok_cli.artifacts import Artifact, create_artifact, find_damage, read_manifest, validate_folder_name
+from stochastok_cli.artifacts import (
+    Artifact,
+    Manifest,
+    SourceInfo,
+    SplitInfo,
+    create_artifact,
+    find_damage,
+    read_manifest,
+    validate_folder_name,
+)
 from stochastok_cli.data.memmap import SPLITS, Corpus, corpus_manifest, document_batches, memmap_dir, vocabulary_of
 from stochastok_cli.data.resumable_download import PartialPull
 from stochastok_cli.errors import FAILED, UserError
@@ -46,15 +55,17 @@ def pull_corpus(
     """
     final = memmap_dir(data_dir) / validate_folder_name(name)
     arrived = PartialPull(final.with_name(f".{name}.pull"))
-    manifest = {} if force else read_manifest(final) or {}
-    there = manifest.get("options", {})
-    if (there.get("repo"), there.get("asked"), there.get("subset")) in places and not find_damage(final, manifest):
+    manifest = None if force else read_manifest(final)
+    options = manifest.options if manifest else {}
+    before = (options.get("repo"), options.get("asked"), options.get("subset"))
+    if manifest and before in places and not find_damage(final, manifest.files):
         vocabulary_of(final, manifest, tokenizer)  # is not another than the one asked for
         return Artifact(final, manifest, created=False)  # without a question to the Hub
     data, place = _first_with_ids(places)
     vocabulary = vocabulary_of(data.repo, data.manifest, tokenizer)
     splits = {split: _split_name(data, split) for split in SPLITS}
-    made = {key: value for key, value in _options(data).items() if key in ("method", "p", "seed")}
+    recorded = data.manifest.options if data.manifest else {}
+    made = {key: value for key, value in recorded.items() if key in ("method", "p", "seed")}
     options = {"repo": data.repo, "asked": place.revision, "revision": data.revision, **made}
     if place.subset:
         options["subset"] = place.subset
@@ -62,7 +73,7 @@ def pull_corpus(
     def arriving(split: str, row: int) -> Iterator[tuple[np.ndarray, int]]:
         return _documents(data, splits[split], row, vocabulary, progress)
 
-    def build(folder: Path) -> dict[str, Any]:
+    def build(folder: Path) -> Manifest:
         arrived.open({**options, "tokenizer": vocabulary.fingerprint}, vocabulary.dtype)
         try:
             counts = {split: arrived.write(split, partial(arriving, split)) for split in SPLITS}
@@ -72,7 +83,7 @@ def pull_corpus(
             arrived.discard()
             raise
         arrived.hand_over(folder)
-        made_from = {"name": data.repo, "fingerprint": data.revision, "licence": data.licence}
+        made_from = SourceInfo(data.repo, data.revision, data.license)
         return corpus_manifest("expanded" if made else "tokenized", vocabulary, counts, made_from)
 
     pulled = create_artifact(final, options, build, force=force)
@@ -115,11 +126,11 @@ def push_corpus(
     manifest = corpus.manifest
     if manifest is None:  # written by the reference: count what a manifest would say
         lengths = {split: [n for _, n in documents(split)] for split in SPLITS}
-        counts = {s: {"documents": sum(map(len, n)), "tokens": len(corpus.ids(s))} for s, n in lengths.items()}
-        manifest = {"format": 1, **corpus_manifest("tokenized", corpus.vocabulary, counts, None)}
+        counts = {s: SplitInfo(sum(map(len, n)), len(corpus.ids(s))) for s, n in lengths.items()}
+        manifest = corpus_manifest("tokenized", corpus.vocabulary, counts, None)
     batches = {split: lambda split=split: documents(split) for split in SPLITS}
     return hub.push_corpus(
-        repo, batches, manifest, retry_command=retry_command, private=private, licence=corpus.licence, progress=progress
+        repo, batches, manifest, retry_command=retry_command, private=private, license=corpus.license, progress=progress
     )
 
 
@@ -136,16 +147,13 @@ def _first_with_ids(places: list[Place]) -> tuple[hub.HubDataset, Place]:
     raise UserError("; ".join(dict.fromkeys(found)), fix="name another with --repo")
 
 
-def _options(data: hub.HubDataset) -> dict[str, Any]:
-    return (data.manifest or {}).get("options", {})
-
-
 def _split_name(data: hub.HubDataset, split: str) -> str | None:
     """What the repository calls a split; None for one that is known to be empty and was not uploaded."""
     for name in _OTHER_NAMES[split]:
         if name in data.splits:
             return name
-    if data.manifest and data.manifest["splits"].get(split, {}).get("documents") == 0:
+    recorded = data.manifest.splits.get(split) if data.manifest else None
+    if recorded and recorded.documents == 0:
         return None
     raise UserError(f"{data.repo} has no split {split!r}", fix=f"it has {', '.join(data.splits) or 'none'}")
 

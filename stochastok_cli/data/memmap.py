@@ -9,11 +9,10 @@ import hashlib
 import mmap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from stochastok_cli.artifacts import content_fingerprint, find_damage, read_manifest
+from stochastok_cli.artifacts import Manifest, SourceInfo, SplitInfo, TokenizerInfo, find_damage, read_manifest
 from stochastok_cli.errors import FAILED, UserError, did_you_mean
 from stochastok_cli.tokenization.vocabulary import Vocabulary, load_vocabulary
 
@@ -30,16 +29,16 @@ def dataset_dir(data_dir: Path) -> Path:
     return data_dir / "data_as_datasets"
 
 
-def vocabulary_of(what: Path | str, manifest: dict[str, Any] | None, tokenizer: str | None) -> Vocabulary:
+def vocabulary_of(what: Path | str, manifest: Manifest | None, tokenizer: str | None) -> Vocabulary:
     """The vocabulary of data with or without a manifest: the one it names, else `tokenizer`, else gpt2.
 
     Raises UserError if `tokenizer` is another one than the manifest names.
     """
-    recorded = manifest["tokenizer"] if manifest else None
-    vocabulary = load_vocabulary(tokenizer or (recorded["name"] if recorded else "gpt2"))
-    if recorded and vocabulary.fingerprint != recorded["fingerprint"]:
+    recorded = manifest.tokenizer if manifest else None
+    vocabulary = load_vocabulary(tokenizer or (recorded.name if recorded else "gpt2"))
+    if recorded and vocabulary.fingerprint != recorded.fingerprint:
         raise UserError(
-            f"{what} was made with the tokenizer {recorded['name']!r}; {vocabulary.name!r} is another one",
+            f"{what} was made with the tokenizer {recorded.name!r}; {vocabulary.name!r} is another one",
             fix="name the one it was made with (--tokenizer)",
         )
     return vocabulary
@@ -62,7 +61,7 @@ class MemmapDataset:
         self.name = folder.name
         self.manifest = read_manifest(folder)
         self._tokenizer = tokenizer
-        damaged = find_damage(folder, self.manifest or {})
+        damaged = find_damage(folder, self.manifest.files) if self.manifest else None
         if damaged:
             raise UserError(damaged, fix="make the folder again", exit_code=FAILED)
 
@@ -73,22 +72,24 @@ class MemmapDataset:
 
     @property
     def dtype(self) -> np.dtype:
-        return np.dtype(self.manifest["dtype"]).newbyteorder("<") if self.manifest else self.vocabulary.dtype
+        recorded = self.manifest.dtype if self.manifest else None
+        return np.dtype(recorded).newbyteorder("<") if recorded else self.vocabulary.dtype
 
     @property
     def end_of_text(self) -> int:
-        return self.manifest["end_of_text"] if self.manifest else self.vocabulary.end_of_text
+        recorded = self.manifest.end_of_text if self.manifest else None
+        return self.vocabulary.end_of_text if recorded is None else recorded
 
     @property
-    def licence(self) -> str | None:
-        """The licence of the text that the ids come from, where it is known."""
-        return ((self.manifest or {}).get("made_from") or {}).get("licence")
+    def license(self) -> str | None:
+        """The license of the text that the ids come from, where it is known."""
+        return self.manifest.license if self.manifest else None
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """A name for the content. Where there is no manifest, from sizes and the first and last bytes of the files."""
         if self.manifest:
-            return content_fingerprint(self.manifest)
+            return self.manifest.fingerprint
         digest = hashlib.sha256()
         for file in sorted(self.path.glob("*.bin")):
             content = np.memmap(file, np.uint8, "r") if file.stat().st_size else np.empty(0, np.uint8)
@@ -143,17 +144,17 @@ def document_batches(ids: np.ndarray, end_of_text: int, batch_tokens: int) -> It
 
 
 def corpus_manifest(
-    kind: str, vocabulary: Vocabulary, splits: dict[str, dict[str, int]], made_from: dict[str, Any] | None
-) -> dict[str, Any]:
-    """What `storage.create_artifact` wants to know of a folder of ids: the entries common to all kinds."""
-    return {
-        "kind": kind,
-        "tokenizer": vocabulary.describe(),
-        "dtype": vocabulary.dtype.name,
-        "end_of_text": vocabulary.end_of_text,
-        "splits": splits,
-        "made_from": made_from,
-    }
+    kind: str, vocabulary: Vocabulary, splits: dict[str, SplitInfo], made_from: SourceInfo | None
+) -> Manifest:
+    """The manifest entries that describe the content of a folder of ids, for `create_artifact`."""
+    return Manifest(
+        kind=kind,
+        tokenizer=TokenizerInfo.from_json(vocabulary.describe()),
+        dtype=vocabulary.dtype.name,
+        end_of_text=vocabulary.end_of_text,
+        splits=splits,
+        made_from=made_from,
+    )
 
 
 def forget_pages(ids: np.ndarray, start: int, stop: int) -> None:

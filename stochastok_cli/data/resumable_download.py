@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from stochastok_cli.artifacts import write_atomically
+from stochastok_cli.artifacts import SplitInfo, write_atomically
 
 PROGRESS = "progress.json"
 SAVE_SECONDS = 5.0  # what a killed pull has to fetch again
@@ -45,7 +45,7 @@ class PartialPull:
         except (OSError, ValueError, KeyError):
             return {}
 
-    def write(self, split: str, ids_from: Callable[[int], Iterator[tuple[np.ndarray, int]]]) -> dict[str, int]:
+    def write(self, split: str, ids_from: Callable[[int], Iterator[tuple[np.ndarray, int]]]) -> SplitInfo:
         """Appends what a split lacks and returns its counts.
 
         `ids_from(row)` starts the iteration from a document on: ids, and how many documents they are.
@@ -66,7 +66,7 @@ class PartialPull:
                         saved = time.monotonic()
             finally:
                 self._save(out)
-        return counts
+        return SplitInfo(counts["documents"], counts["tokens"])
 
     def hand_over(self, folder: Path) -> None:
         """Puts the files into `folder`, too: they stay here as well until that folder is safe (`discard`)."""

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stochastok_cli.artifacts import write_json
+from stochastok_cli.artifacts import SplitInfo, write_json
 from stochastok_cli.data.memmap import SPLITS, MemmapDataset
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.progress import ProgressCallback, no_progress
@@ -71,7 +71,7 @@ class SFTDataset(MemmapDataset):
 
 def write_rows(
     folder: Path, splits: dict[str, list[Examples]], vocabulary: Vocabulary, progress: ProgressCallback = no_progress
-) -> dict[str, dict[str, int]]:
+) -> dict[str, SplitInfo]:
     """Writes the files of both splits; returns the counts of rows and of ids without padding, as a manifest has them.
 
     Raises UserError for a row of more than 65,535 ids.
@@ -98,8 +98,8 @@ def write_rows(
                 rows += len(ends)
                 tokens += int(ends.sum())
                 progress(f"write {split}", rows, total)
-        counts[split] = {"documents": rows, "tokens": tokens}
-    write_json(folder / SHAPES, {f"{split}_size": counts[split]["documents"] for split in splits})
+        counts[split] = SplitInfo(rows, tokens)
+    write_json(folder / SHAPES, {f"{split}_size": counts[split].documents for split in splits})
     return counts
 
 

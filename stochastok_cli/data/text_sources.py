@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from stochastok_cli.artifacts import file_checksum
+from stochastok_cli.artifacts import SourceInfo, file_checksum
 from stochastok_cli.errors import FAILED, UserError, did_you_mean
 
 TEXT_SUFFIXES = (".txt", ".text", ".md")
@@ -40,7 +40,7 @@ class Source(NamedTuple):
     batches: Callable[[], Iterator[tuple[list[str], int]]]
     total: int
     options: dict[str, Any]
-    made_from: Callable[[], dict[str, Any]]
+    made_from: Callable[[], SourceInfo]
     changed: float = 0.0
 
 
@@ -69,10 +69,10 @@ def open_source(
                 yield documents, before + done
             before += file.stat().st_size
 
-    def made_from() -> dict[str, Any]:
+    def made_from() -> SourceInfo:
         with ThreadPoolExecutor() as pool:
-            sums = [entry["sha256"] for entry in pool.map(file_checksum, files)]
-        return {"name": source, "fingerprint": hashlib.sha256("".join(sums).encode()).hexdigest()[:32]}
+            sums = [str(checksum.sha256) for checksum in pool.map(file_checksum, files)]
+        return SourceInfo(source, hashlib.sha256("".join(sums).encode()).hexdigest()[:32])
 
     # Sizes stand in for the content, so that a source that has grown is noticed before it is read.
     options = {"source": source, "source_files": len(files), "source_bytes": total, "text_column": text_column}
@@ -91,8 +91,8 @@ def _hub_source(repo: str, text_column: str, subset: str | None, split: str) -> 
 
     rows, total, revision = hub.load_text_dataset(repo, text_column, subset=subset, split=split)
 
-    def made_from() -> dict[str, Any]:
-        return {"name": repo, "fingerprint": revision, "licence": hub.licence_of(repo)}
+    def made_from() -> SourceInfo:
+        return SourceInfo(repo, revision, hub.license_of(repo))
 
     def batches() -> Iterator[tuple[list[str], int]]:
         done = 0

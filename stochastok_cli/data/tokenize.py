@@ -4,15 +4,16 @@ Documents are encoded in the order of the source into one temporary file and gat
 corpus split, so memory stays bounded by the batch, not by the corpus (less than a hundred bytes a document are kept).
 """
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
-from stochastok_cli.artifacts import MANIFEST, Artifact, create_artifact, validate_folder_name
+from stochastok_cli.artifacts import MANIFEST, Artifact, Manifest, SplitInfo, create_artifact, validate_folder_name
 from stochastok_cli.data.memmap import corpus_manifest, memmap_dir
 from stochastok_cli.data.text_sources import Source
 from stochastok_cli.errors import UserError
@@ -51,7 +52,7 @@ def tokenize_corpus(
     final = memmap_dir(data_dir) / validate_folder_name(tokenized_name(name or source.name))
     options = {**source.options, "tokenizer": vocabulary.fingerprint, "val_fraction": val_fraction, "seed": seed}
 
-    def build(folder: Path) -> dict[str, Any]:
+    def build(folder: Path) -> Manifest:
         encoded = folder / ".encoded"
         origin = worker.submit(source.made_from)  # a checksum of the source, while there is other work
         lengths, unknown = _encode(source, vocabulary, encoded, threads, progress)
@@ -68,10 +69,10 @@ def tokenize_corpus(
         splits = {}
         for split, chosen in (("train", order[val:]), ("val", order[:val])):
             _gather(encoded, starts[chosen] * size, lengths[chosen] * size, folder / f"{split}.bin", split, progress)
-            splits[split] = {"documents": len(chosen), "tokens": int(lengths[chosen].sum())}
+            splits[split] = SplitInfo(len(chosen), int(lengths[chosen].sum()))
         encoded.unlink()
         manifest = corpus_manifest("tokenized", vocabulary, splits, origin.result())
-        return manifest | ({"unknown_tokens": unknown} if unknown else {})
+        return dataclasses.replace(manifest, unknown_tokens=unknown or None)
 
     with ThreadPoolExecutor(1) as worker:
         made = create_artifact(final, options, build, force=force)
@@ -83,8 +84,8 @@ def tokenize_corpus(
 def _require_same_content(made: Artifact, source: Source) -> None:
     """Raises UserError if files that were changed since the folder was made hold something else now."""
     if source.changed > (made.path / MANIFEST).stat().st_mtime:
-        before = (made.manifest.get("made_from") or {}).get("fingerprint")
-        if before and source.made_from()["fingerprint"] != before:
+        before = made.manifest.made_from.fingerprint if made.manifest.made_from else None
+        if before and source.made_from().fingerprint != before:
             raise UserError(
                 f"{made.path} exists, made when {source.options['source']} held another text",
                 fix="--force makes it again",

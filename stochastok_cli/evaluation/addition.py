@@ -48,7 +48,7 @@ def load_addition(data_dir: Path, vocabulary: Vocabulary, num_samples: int | Non
     if not folder.is_dir():
         raise UserError(f"there is no {folder}", fix="run stochastok make-addition first, or give --data-dir")
     manifest = read_manifest(folder)
-    if manifest and manifest["options"]["tokenizer"] != vocabulary.fingerprint:
+    if manifest and manifest.options["tokenizer"] != vocabulary.fingerprint:
         raise UserError(f"{folder} was made with another tokenizer than the model's", fix=_MAKE_AGAIN)
     found = []
     for split in SPLITS:

@@ -31,10 +31,10 @@ def load_validation_text(
     Raises UserError if the folder's vocabulary is another, or if there is no text in the split.
     """
     corpus = Corpus(memmap_dir(data_dir) / name)
-    recorded = corpus.manifest["tokenizer"] if corpus.manifest else corpus.vocabulary.describe()
-    if recorded["fingerprint"] != vocabulary.fingerprint:
+    recorded = (corpus.manifest and corpus.manifest.tokenizer) or corpus.vocabulary
+    if recorded.fingerprint != vocabulary.fingerprint:
         raise UserError(
-            f"{corpus.path} was made with the tokenizer {recorded['name']!r}, which is not the model's",
+            f"{corpus.path} was made with the tokenizer {recorded.name!r}, which is not the model's",
             fix="give a dataset that was made with the model's",
         )
     ids = corpus.ids("val")[:num_tokens]

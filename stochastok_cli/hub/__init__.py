@@ -10,7 +10,7 @@ from stochastok_cli.hub.client import resolve_repo, username
 from stochastok_cli.hub.download import (
     HubDataset,
     TextRows,
-    licence_of,
+    license_of,
     load_rows,
     load_text_dataset,
     stream_ids,
@@ -27,7 +27,7 @@ __all__ = [
     "TextRows",
     "dataset_card",
     "is_repo_id",
-    "licence_of",
+    "license_of",
     "list_files",
     "load_rows",
     "load_text_dataset",

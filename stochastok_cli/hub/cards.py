@@ -10,17 +10,20 @@ from typing import Any
 
 import yaml
 
+from stochastok_cli.artifacts import Manifest, SplitInfo
+
 NAME = "README.md"
 _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
 
 
-def corpus_card(repo: str, manifest: dict[str, Any], licence: str | None = None) -> str:
+def corpus_card(repo: str, manifest: Manifest, license: str | None = None) -> str:
     """The card of a tokenized or expanded corpus with the columns `ids` and `len`.
 
-    `licence` is the source's, as an identifier of the Hub (`cc0-1.0`); None where it is not known.
+    `license` is the source's, as an identifier of the Hub (`cc0-1.0`); None where it is not known.
     """
-    options, tokenizer = manifest.get("options", {}), manifest["tokenizer"]["name"]
-    source = (manifest.get("made_from") or {}).get("name", "a text")
+    assert manifest.tokenizer is not None
+    options, tokenizer = manifest.options, manifest.tokenizer.name
+    source = manifest.made_from.name if manifest.made_from else "a text"
     if "method" in options:
         about = (
             f"The documents of `{source}` as token ids of the `{tokenizer}` vocabulary, expanded with "
@@ -43,7 +46,7 @@ def corpus_card(repo: str, manifest: dict[str, Any], licence: str | None = None)
         about = f"The documents of `{source}`, tokenized with the `{tokenizer}` vocabulary."
         ours = ["stochastok", "tokenize", repo, "--pull"]
     use = f"""\
-A row is a document: `ids` are its token ids, with the end-of-text id {manifest["end_of_text"]} at the end, and `len` is
+A row is a document: `ids` are its token ids, with the end-of-text id {manifest.end_of_text} at the end, and `len` is
 their number.
 
 ```python
@@ -59,28 +62,27 @@ For training with `stochastok`, as flat files of ids:
 ```
 {shlex.join(ours)}
 ```"""
-    data_files = {split: f"data/{split}-*" for split, n in manifest["splits"].items() if n["documents"]}
-    return dataset_card(repo, manifest, about=about, use=use, data_files=data_files, licence=licence)
+    data_files = {split: f"data/{split}-*" for split, size in manifest.splits.items() if size.documents}
+    return dataset_card(repo, manifest, about=about, use=use, data_files=data_files, license=license)
 
 
 def dataset_card(
     repo: str,
-    manifest: dict[str, Any],
+    manifest: Manifest,
     *,
     about: str,
     use: str,
     data_files: Mapping[str, str],
-    licence: str | None = None,
+    license: str | None = None,
 ) -> str:
     """The card of any dataset with a manifest: `about` says what it is, `use` how to load it.
 
     `data_files` maps a split to the pattern of its files, for `datasets.load_dataset`.
     """
-    splits = manifest.get("splits", {})
-    rows = sum(entry.get("documents", 0) for entry in splits.values())
+    rows = sum(split.documents for split in manifest.splits.values())
     front = {
-        "license": licence,
-        "tags": ["stochastok", manifest.get("kind")],
+        "license": license,
+        "tags": ["stochastok", manifest.kind],
         "size_categories": [next((name for size, name in _SIZES if rows < size), "n>10M")],
         "configs": [
             {
@@ -89,18 +91,19 @@ def dataset_card(
             }
         ],
     }
-    tokenizer, source = manifest.get("tokenizer"), manifest.get("made_from")
+    tokenizer, source = manifest.tokenizer, manifest.made_from
     named = {
-        "source": source and f"{source['name']} ({source['fingerprint']})",
-        "licence of the source": source and (licence or "not known here: see the source"),
-        "tokenizer": tokenizer and f"{tokenizer['name']} ({tokenizer['size']:,} ids, {tokenizer['fingerprint']})",
+        "source": source and f"{source.name} ({source.fingerprint})",
+        "licence of the source": source and (license or "not known here: see the source"),
+        "tokenizer": tokenizer and f"{tokenizer.name} ({tokenizer.size:,} ids, {tokenizer.fingerprint})",
     }
-    options = {key: value for key, value in manifest.get("options", {}).items() if not isinstance(value, dict | list)}
+    options = {key: value for key, value in manifest.options.items() if not isinstance(value, dict | list)}
+    made_by = manifest.made_by
     facts = {
         **named,
         **{key: value for key, value in options.items() if key not in named},
-        **{split: ", ".join(f"{n:,} {unit}" for unit, n in entry.items()) for split, entry in splits.items()},
-        **_made_by(manifest),
+        **{name: _size(split) for name, split in manifest.splits.items()},
+        **({"made by": f"`{made_by.command}` (version {made_by.version})"} if made_by else {}),
     }
     return _card(repo, front, [about, _table(facts), f"## Use\n\n{use}"])
 
@@ -135,9 +138,8 @@ tokenizer = AutoTokenizer.from_pretrained({repo!r})
     return _card(repo, front, sections)
 
 
-def _made_by(manifest: dict[str, Any]) -> dict[str, str]:
-    made_by = manifest.get("made_by")
-    return {"made by": f"`{made_by['command']}` (version {made_by['version']})"} if made_by else {}
+def _size(split: SplitInfo) -> str:
+    return f"{split.documents:,} documents" + ("" if split.tokens is None else f", {split.tokens:,} tokens")
 
 
 def _table(facts: Mapping[str, Any]) -> str:

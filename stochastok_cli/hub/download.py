@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from stochastok_cli.artifacts import MANIFEST
+from stochastok_cli.artifacts import MANIFEST, Manifest
 from stochastok_cli.errors import UserError, did_you_mean
 from stochastok_cli.hub.client import Result, hub_errors, import_datasets, none_if_unreachable, retry
 from stochastok_cli.hub.parquet_files import Documents
@@ -32,10 +32,10 @@ class HubDataset:
     `builder` is the `datasets.DatasetBuilder` that knows which files are which split.
     """
 
-    def __init__(self, repo: str, revision: str, licence: str | None, manifest: dict[str, Any] | None, builder: Any):
+    def __init__(self, repo: str, revision: str, license: str | None, manifest: Manifest | None, builder: Any):
         self.repo = repo
         self.revision = revision  # the commit's sha
-        self.licence = licence  # as its card states it
+        self.license = license  # as its card states it
         self.manifest = manifest  # ours, where the repository carries one
         self._builder = builder
 
@@ -48,7 +48,8 @@ class HubDataset:
         known = self._builder.info.splits
         if known and split in known:
             return known[split].num_examples
-        return self.manifest["splits"].get(split, {}).get("documents") if self.manifest else None
+        recorded = self.manifest.splits.get(split) if self.manifest else None
+        return recorded.documents if recorded else None
 
     def schema(self, split: str) -> "pyarrow.Schema":
         """The columns of a split and their types, from its first file or rows."""
@@ -198,12 +199,12 @@ def load_text_dataset(repo: str, column: str = "text", *, subset: str | None = N
     return TextRows(lambda: dataset.texts(split, column), dataset.num_rows(split) or 0, dataset.revision)
 
 
-def licence_of(repo: str) -> str | None:
-    """The licence that the card of a dataset states, as the Hub's identifier (`cc0-1.0`)."""
+def license_of(repo: str) -> str | None:
+    """The license that the card of a dataset states, as the Hub's identifier (`cc0-1.0`)."""
     from huggingface_hub import HfApi
 
     with hub_errors(repo):
-        return _licence(retry(lambda: HfApi().dataset_info(repo)))
+        return _license(retry(lambda: HfApi().dataset_info(repo)))
 
 
 def load_rows(repo: str, *, subset: str | None = None, split: str) -> Any:
@@ -274,7 +275,7 @@ def _open(repo: str, revision: str | None, subset: str | None = None) -> HubData
             manifest = _our_manifest(Path(file).read_bytes())
         load = import_datasets().load_dataset_builder
         builder = retry(lambda: _readable(repo, lambda: load(repo, **where)))
-        return HubDataset(repo, info.sha, _licence(info), manifest, builder)
+        return HubDataset(repo, info.sha, _license(info), manifest, builder)
 
 
 def _located(repo: str, revision: str | None, subset: str | None) -> tuple[Any, dict[str, Any]]:
@@ -313,18 +314,18 @@ def _located(repo: str, revision: str | None, subset: str | None) -> tuple[Any, 
     return converted, {"data_dir": folder, "revision": converted.sha}
 
 
-def _licence(info: Any) -> str | None:
-    licence = getattr(info.card_data, "license", None)
-    return licence if isinstance(licence, str) else None
+def _license(info: Any) -> str | None:
+    license = getattr(info.card_data, "license", None)
+    return license if isinstance(license, str) else None
 
 
-def _our_manifest(content: bytes) -> dict[str, Any] | None:
+def _our_manifest(content: bytes) -> Manifest | None:
     """The manifest in a repository's `manifest.json`, or None if that file is somebody else's."""
     try:
-        manifest = json.loads(content)
-    except ValueError:
+        manifest = Manifest.from_json(json.loads(content))
+    except (ValueError, TypeError, AttributeError):
         return None
-    return manifest if isinstance(manifest, dict) and {"format", "splits", "tokenizer"} <= manifest.keys() else None
+    return manifest if manifest.splits and manifest.tokenizer else None
 
 
 def _readable(repo: str, load: Callable[[], Result]) -> Result:

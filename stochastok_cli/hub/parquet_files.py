@@ -3,10 +3,11 @@
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from stochastok_cli.artifacts import Manifest
 from stochastok_cli.progress import ProgressCallback
 
 if TYPE_CHECKING:
@@ -21,16 +22,16 @@ SMALL_FILE = 16 * 2**20  # bytes; the Hub keeps files in git only below this, an
 
 
 def write_shards(
-    split: str, documents: Iterable[Documents], manifest: dict[str, Any], folder: Path, progress: ProgressCallback
+    split: str, documents: Iterable[Documents], manifest: Manifest, folder: Path, progress: ProgressCallback
 ) -> Iterator[tuple[str, Path | bytes]]:
     """Writes one parquet file after another, each removed when the next is asked for."""
     import pyarrow
     import pyarrow.parquet
 
-    rows = manifest["splits"][split]["documents"]
-    groups = min(rows, max(1, math.ceil(manifest["splits"][split]["tokens"] / ROW_GROUP_TOKENS)))
+    rows, tokens = manifest.splits[split].documents, manifest.splits[split].tokens or 0
+    groups = min(rows, max(1, math.ceil(tokens / ROW_GROUP_TOKENS)))
     shards = math.ceil(groups / SHARD_ROW_GROUPS)
-    ids_type = pyarrow.list_(pyarrow.from_numpy_dtype(np.dtype(manifest["dtype"])))
+    ids_type = pyarrow.list_(pyarrow.from_numpy_dtype(np.dtype(manifest.dtype)))
     schema = pyarrow.schema({"ids": ids_type, "len": pyarrow.int64()})
     tables = _row_groups(documents, rows, groups, schema)
     done = 0

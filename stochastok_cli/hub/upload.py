@@ -10,9 +10,9 @@ import tempfile
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from stochastok_cli.artifacts import MANIFEST
+from stochastok_cli.artifacts import MANIFEST, Manifest
 from stochastok_cli.errors import UserError
 from stochastok_cli.hub import cards
 from stochastok_cli.hub.client import hub_errors, require_token, retry
@@ -30,11 +30,11 @@ class PushResult(NamedTuple):
 def push_corpus(
     repo: str,
     splits: Mapping[str, Callable[[], Iterable[Documents]]],
-    manifest: dict[str, Any],
+    manifest: Manifest,
     *,
     retry_command: str,
     private: bool = False,
-    licence: str | None = None,
+    license: str | None = None,
     progress: ProgressCallback = no_progress,
 ) -> PushResult:
     """Pushes a corpus as a dataset with the columns `ids` and `len`, its manifest and a card.
@@ -48,10 +48,10 @@ def push_corpus(
     def files() -> Generator[tuple[str, Path | bytes]]:
         with tempfile.TemporaryDirectory() as folder:
             for split, documents in splits.items():
-                if manifest["splits"][split]["documents"]:
+                if manifest.splits[split].documents:
                     yield from write_shards(split, documents(), manifest, Path(folder), progress)
-        yield MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False).encode() + b"\n"
-        yield cards.NAME, cards.corpus_card(repo, manifest, licence).encode()
+        yield MANIFEST, json.dumps(manifest.to_json(), indent=2, ensure_ascii=False).encode() + b"\n"
+        yield cards.NAME, cards.corpus_card(repo, manifest, license).encode()
 
     stale = re.compile(rf"data/({'|'.join(map(re.escape, splits))})-\d+-of-\d+\.parquet")
     return _push(repo, "dataset", files(), retry_command=retry_command, private=private, stale=stale)

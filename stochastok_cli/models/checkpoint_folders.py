@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stochastok_cli.artifacts import file_checksum, find_damage
+from stochastok_cli.artifacts import FileInfo, file_checksum, find_damage
 from stochastok_cli.errors import FAILED, UserError, did_you_mean
 from stochastok_cli.models.weight_files import WEIGHTS
 
@@ -62,10 +62,12 @@ def read_state(folder: Path) -> TrainingState:
     return state
 
 
-def recorded_files(folder: Path) -> dict[str, Any]:
+def recorded_files(folder: Path) -> dict[str, FileInfo]:
     """The files of a checkpoint by name, with length and checksum; the first version recorded lengths alone."""
     files = json.loads((folder / STATE).read_text(encoding="utf-8"))["files"]
-    return {name: entry if isinstance(entry, dict) else {"bytes": entry} for name, entry in files.items()}
+    return {
+        name: FileInfo.from_json(entry) if isinstance(entry, dict) else FileInfo(entry) for name, entry in files.items()
+    }
 
 
 def require_intact(folder: Path, *, with_optimizer: bool, fix: str) -> None:
@@ -82,7 +84,8 @@ def require_intact(folder: Path, *, with_optimizer: bool, fix: str) -> None:
         if not with_optimizer:
             files.pop(OPTIMIZER, None)
         for name, written in files.items():
-            if not (folder / name).is_file() or not written.items() <= file_checksum(folder / name).items():
+            actual = file_checksum(folder / name) if (folder / name).is_file() else None
+            if actual is None or actual.bytes != written.bytes or written.sha256 not in (None, actual.sha256):
                 raise UserError(
                     f"{folder / name} is damaged: its bytes are not those that were written", fix=fix, exit_code=FAILED
                 )
@@ -97,7 +100,7 @@ def is_complete(folder: Path) -> bool:
     step = STEP.fullmatch(folder.name)
     return (
         {WEIGHTS, OPTIMIZER} <= files.keys()
-        and find_damage(folder, {"files": files}) is None
+        and find_damage(folder, files) is None
         and (step is None or int(step[1]) == state.iteration)
     )
 

@@ -14,14 +14,13 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stochastok_cli.artifacts import file_checksum, rename_into_place, write_atomically
+from stochastok_cli.artifacts import FileInfo, file_checksum, rename_into_place, write_atomically
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.models.checkpoint_folders import (
     OPTIMIZER,
@@ -79,8 +78,9 @@ def amend_state(folder: Path, state: TrainingState) -> None:
     _write_state(folder, state, recorded_files(folder))
 
 
-def _write_state(folder: Path, state: TrainingState, files: dict[str, Any]) -> None:
-    tree = {"format": 1, **dataclasses.asdict(state), "files": files}
+def _write_state(folder: Path, state: TrainingState, files: dict[str, FileInfo]) -> None:
+    sums = {name: file.to_json() for name, file in files.items()}
+    tree = {"format": 1, **dataclasses.asdict(state), "files": sums}
     write_atomically(folder / STATE, (json.dumps(tree, indent=2, ensure_ascii=False) + "\n").encode())
 
 

@@ -17,6 +17,7 @@ import pytest
 import yaml
 from hub_server import TOKEN, USER
 
+from stochastok_cli.artifacts import SplitInfo
 from stochastok_cli.cli import app
 from stochastok_cli.data import hub_datasets
 from stochastok_cli.data.text_sources import open_source
@@ -244,7 +245,7 @@ hub_datasets.pull_corpus([hub_datasets.Place("x/within")], "within", pathlib.Pat
     )
     assert seen[0][0] == "pull train" and seen[0][1] > 700
     assert memmaps(made.path) == expected
-    assert made.manifest["splits"] == {s: {"documents": 1200, "tokens": 3000} for s in ("train", "val")}
+    assert made.manifest.splits == {s: SplitInfo(1200, 3000) for s in ("train", "val")}
 
 
 def test_what_arrived_of_another_revision_is_not_mixed_in(hub_server, tmp_path, monkeypatch):
@@ -262,7 +263,7 @@ def test_what_arrived_of_another_revision_is_not_mixed_in(hub_server, tmp_path, 
     monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("no links here")))
     made = hub_datasets.pull_corpus([hub_datasets.Place("x/moved")], "moved", tmp_path)
     assert memmaps(made.path) == expected
-    assert made.manifest["options"]["revision"] == repo.head
+    assert made.manifest.options["revision"] == repo.head
 
 
 def test_offline_and_refused(hub_server, tmp_path):

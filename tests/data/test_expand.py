@@ -38,25 +38,25 @@ def test_document_by_document(corpus):
     decode = corpus.vocabulary.decode_bytes
     for split in ("train", "val"):
         assert decode(expanded.ids(split)) == decode(corpus.ids(split))
-        assert made.manifest["splits"][split]["tokens"] == len(expanded.ids(split)) > len(corpus.ids(split))
-    assert made.manifest["made_from"]["name"] == "sample-tokenized"
-    assert made.manifest["made_from"]["fingerprint"] == corpus.fingerprint
+        assert made.manifest.splits[split].tokens == len(expanded.ids(split)) > len(corpus.ids(split))
+    assert made.manifest.made_from.name == "sample-tokenized"
+    assert made.manifest.made_from.fingerprint == corpus.fingerprint
 
 
 def test_neither_threads_nor_batches_change_a_byte(corpus, monkeypatch):
     one = expand_corpus(corpus, p=1.0, out_name="one", threads=1)
     monkeypatch.setattr("stochastok_cli.data.expand._BATCH_TOKENS", 10_000)
     many = expand_corpus(corpus, p=1.0, out_name="many", threads=4)
-    assert one.manifest["files"] == many.manifest["files"]
+    assert one.manifest.files == many.manifest.files
     other = expand_corpus(corpus, p=1.0, out_name="other", seed=1)
-    assert one.manifest["files"] != other.manifest["files"]
+    assert one.manifest.files != other.manifest.files
 
 
 def test_the_proportion_is_honoured(corpus):
     """The reference expanded with 0.1 whatever was asked."""
     growth = {}
     for p in (0.05, 0.1, 0.8):
-        tokens = expand_corpus(corpus, p=p, out_name=f"p{p}").manifest["splits"]["train"]["tokens"]
+        tokens = expand_corpus(corpus, p=p, out_name=f"p{p}").manifest.splits["train"].tokens
         growth[p] = tokens / len(corpus.ids("train")) - 1
     assert growth[0.05] < growth[0.1] < growth[0.8]
     assert growth[0.05] < 0.05 < growth[0.1] + 0.05
@@ -81,7 +81,7 @@ def test_a_folder_of_the_references(tmp_path):
     corpus = Corpus(folder)
     made = expand_corpus(corpus, p=2.0)
     assert gpt2.decode(Corpus(made.path).ids("train")) == gpt2.decode(ids)
-    assert made.manifest["splits"]["train"]["documents"] == 2
+    assert made.manifest.splits["train"].documents == 2
     with pytest.raises(UserError, match="not in the vocabulary"):
         expand_corpus(Corpus(folder, "sample2k"), p=0.1)
 

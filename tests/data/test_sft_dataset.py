@@ -6,7 +6,7 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from stochastok_cli.artifacts import create_artifact
+from stochastok_cli.artifacts import Manifest, SplitInfo, create_artifact
 from stochastok_cli.data.sft_dataset import LONGEST_ROW, Examples, SFTDataset, write_rows
 from stochastok_cli.errors import FAILED, USAGE, UserError
 from stochastok_cli.tokenization.vocabulary import load_vocabulary
@@ -37,7 +37,7 @@ def write(folder):
 
 
 def test_rows_are_padded_to_the_longest_of_both_splits(tmp_path):
-    assert write(tmp_path) == {"train": {"documents": 3, "tokens": 13}, "val": {"documents": 2, "tokens": 2}}
+    assert write(tmp_path) == {"train": SplitInfo(3, 13), "val": SplitInfo(2, 2)}
     e = 50256
     train = np.fromfile(tmp_path / "train_data.bin", np.uint16).reshape(3, 6)
     assert train.tolist() == [[1, 2, 3, 4, e, e], [5, 6, 7, e, e, e], [8, 9, 10, 11, 12, 13]]
@@ -89,7 +89,7 @@ def cut(file, count):
 
 
 @pytest.mark.parametrize(
-    ("find_damage", "message", "code"),
+    ("damage", "message", "code"),
     [
         (lambda folder: cut(folder / "train_data.bin", 1), "cut short", FAILED),
         (lambda folder: cut(folder / "train_data.bin", 2), "no 3 equal rows", FAILED),
@@ -100,9 +100,9 @@ def cut(file, count):
         (lambda folder: (folder / "shapes.json").write_text("{}"), "shapes.json is damaged", FAILED),
     ],
 )
-def test_damage_is_named(tmp_path, find_damage, message, code):
+def test_damage_is_named(tmp_path, damage, message, code):
     write(tmp_path)
-    find_damage(tmp_path)
+    damage(tmp_path)
     with pytest.raises(UserError) as raised:
         read_both(tmp_path)
     assert message in str(raised.value)
@@ -111,7 +111,7 @@ def test_damage_is_named(tmp_path, find_damage, message, code):
 
 def test_damage_is_found_by_the_manifest(tmp_path):
     folder = tmp_path / "rows"
-    create_artifact(folder, {}, lambda temporary: {"splits": write(temporary)})
+    create_artifact(folder, {}, lambda temporary: Manifest(splits=write(temporary)))
     cut(folder / "val_idxs_for_masks.bin", 6)
     with pytest.raises(UserError, match="val_idxs_for_masks.bin has 6 bytes, not 12"):
         SFTDataset(folder)

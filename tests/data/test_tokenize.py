@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from stochastok_cli.artifacts import SplitInfo
 from stochastok_cli.data.memmap import Corpus
 from stochastok_cli.data.text_sources import open_source
 from stochastok_cli.data.tokenize import tokenize_corpus
@@ -58,11 +59,10 @@ def test_the_split_is_the_one_that_datasets_makes(tmp_path):
     theirs = datasets.Dataset.from_dict({"text": TEXTS}).train_test_split(test_size=0.01, seed=489, shuffle=True)
     assert documents(corpus, "train") == theirs["train"]["text"]
     assert documents(corpus, "val") == theirs["test"]["text"]
-    assert made.manifest["splits"] == {
-        split: {"documents": len(documents(corpus, split)), "tokens": len(corpus.ids(split))}
-        for split in ("train", "val")
+    assert made.manifest.splits == {
+        split: SplitInfo(len(documents(corpus, split)), len(corpus.ids(split))) for split in ("train", "val")
     }
-    assert made.manifest["dtype"] == "uint16"
+    assert made.manifest.dtype == "uint16"
     assert not list(made.path.glob(".*"))
 
 
@@ -137,13 +137,13 @@ def test_batches_and_threads_change_nothing(tmp_path, monkeypatch):
     one = tokenize(tmp_path / "c.jsonl", tmp_path, name="one")
     monkeypatch.setattr("stochastok_cli.data.text_sources._BATCH_CHARACTERS", 500)
     two = tokenize(tmp_path / "c.jsonl", tmp_path, name="two", threads=3)
-    assert one.manifest["files"] == two.manifest["files"]
+    assert one.manifest.files == two.manifest.files
 
 
 def test_the_bundled_sample(tmp_path):
     made = tokenize_corpus(open_source("sample"), load_vocabulary("sample2k"), tmp_path)
     assert made.path.name == "sample-tokenized"
-    assert made.manifest["splits"]["train"]["tokens"] > 300_000
+    assert made.manifest.splits["train"].tokens > 300_000
     assert Corpus(made.path).vocabulary.name == "sample2k"
 
 

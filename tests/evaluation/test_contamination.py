@@ -51,7 +51,7 @@ def test_what_is_asked_may_hold_an_apostrophe():
 
 def test_disjoint_data_share_no_question(tmp_path, vocabulary):
     made = make_langgame(vocabulary, tmp_path, train_size=3000, val_size=300, disjoint=True)
-    assert made.manifest["options"]["disjoint"] is True
+    assert made.manifest.options["disjoint"] is True
     found = contamination_of(load_benchmark("langgame-val", tmp_path), SFTDataset(made.path))
     assert not found.same_ask.any() and not found.same_text.any()
     with pytest.raises(UserError, match="made with other options: disjoint \\(there True, now None\\)"):

@@ -19,6 +19,7 @@ from hub_server import TOKEN, USER, HubServer
 from hypothesis import HealthCheck, given, settings
 
 from stochastok_cli import hub
+from stochastok_cli.artifacts import Manifest
 from stochastok_cli.errors import FAILED, USAGE, UserError
 from stochastok_cli.hub import cards, parquet_files
 
@@ -48,8 +49,8 @@ def batches(docs: list[np.ndarray], size: int = 7):
     return start
 
 
-def manifest_of(corpus: dict[str, list[np.ndarray]], dtype: str = "uint16", **more) -> dict:
-    return {
+def manifest_of(corpus: dict[str, list[np.ndarray]], dtype: str = "uint16", **more) -> Manifest:
+    tree = {
         "format": 1,
         "kind": "tokenized",
         "tokenizer": {"name": "gpt2", "fingerprint": "0123abcd", "size": 50257},
@@ -61,6 +62,7 @@ def manifest_of(corpus: dict[str, list[np.ndarray]], dtype: str = "uint16", **mo
         "made_by": {"version": "0.1.0", "command": "stochastok tokenize someone/texts"},
         **more,
     }
+    return Manifest.from_json(tree)
 
 
 def push(name: str, corpus: dict[str, list[np.ndarray]], *, size: int = 7, dtype: str = "uint16", **options):
@@ -338,7 +340,7 @@ def test_what_only_a_script_loads_is_taken_as_the_hub_has_converted_it(hub_serve
         [["a", "b"]],
         hub_server.dataset("anyone/books").refs["refs/convert/parquet"],
     )
-    assert hub.licence_of("anyone/books") == "mit"
+    assert hub.license_of("anyone/books") == "mit"
     add_scripted(hub_server, "anyone/two", {"en": {"text": ["a"]}, "de": {"text": ["b"]}})
     assert list(hub.load_text_dataset("anyone/two", subset="de").batches()) == [["b"]]
     add_scripted(hub_server, "anyone/ids", {"default": {"ids": [[1, 2]]}, "other": {"ids": [[3]]}})
@@ -370,13 +372,13 @@ def test_what_only_a_script_loads_may_not_be_had(hub_server, action, message):
     assert info.value.exit_code == USAGE
 
 
-def test_the_licence_of_a_source_is_known(hub_server):
+def test_the_license_of_a_source_is_known(hub_server):
     hub_server.add_dataset(
         "anyone/free", {"README.md": b"---\nlicense: cc0-1.0\n---\n", "train.jsonl": b'{"ids": [1]}\n'}
     )
     hub_server.add_dataset("anyone/unfree", {"train.jsonl": b'{"ids": [1]}\n'})
-    assert hub.licence_of("anyone/free") == hub.stream_ids("anyone/free").licence == "cc0-1.0"
-    assert hub.licence_of("anyone/unfree") is None
+    assert hub.license_of("anyone/free") == hub.stream_ids("anyone/free").license == "cc0-1.0"
+    assert hub.license_of("anyone/unfree") is None
 
 
 # ------------------------------------------------------------------------------------------------ wrong use

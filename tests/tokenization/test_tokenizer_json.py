@@ -152,7 +152,7 @@ def test_text_that_a_vocabulary_can_not_spell_is_counted(family, tmp_path):
     made = tokenize_corpus(open_source(str(tmp_path / "text.txt")), vocabulary, tmp_path)
     unknown = {"llama2": None, "t5": "<unk>", "bert": "[UNK]"}[name]  # llama2 has bytes to fall back on
     assert vocabulary.unknown == tokenizer.token_to_id(unknown or "<unk>")
-    assert made.manifest.get("unknown_tokens") == (3 if unknown else None)
+    assert made.manifest.unknown_tokens == (3 if unknown else None)
 
 
 def test_bpe_dropout_is_refused_where_there_are_no_bytes_to_start_from(family):

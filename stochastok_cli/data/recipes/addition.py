@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stochastok_cli.artifacts import Artifact, create_artifact
+from stochastok_cli.artifacts import Artifact, Manifest, SourceInfo, SplitInfo, create_artifact
 from stochastok_cli.data.arrow_datasets import list_column, write_dataset
 from stochastok_cli.data.memmap import SPLITS, Corpus, corpus_manifest, dataset_dir, memmap_dir
 from stochastok_cli.data.recipes.addition_tokenizations import Form, addition_forms
@@ -87,21 +87,21 @@ def make_addition(
         "tokenizer": vocabulary.fingerprint,
     }
 
-    def build_base(folder: Path) -> dict[str, Any]:
+    def build_base(folder: Path) -> Manifest:
         splits = {split: _write_base(folder, split, codes[split], num_digits, vocabulary, progress) for split in SPLITS}
         return corpus_manifest("addition", vocabulary, splits, None)
 
-    def build_form(name: str, folder: Path) -> dict[str, Any]:
+    def build_form(name: str, folder: Path) -> Manifest:
         splits = _write_form(folder, base, forms[name], f"write {name}", progress)
-        return corpus_manifest("addition", vocabulary, splits, {"name": base.name, "fingerprint": base.fingerprint})
+        return corpus_manifest("addition", vocabulary, splits, SourceInfo(base.name, base.fingerprint))
 
-    def build_dataset(folder: Path) -> dict[str, Any]:
+    def build_dataset(folder: Path) -> Manifest:
         train, val = codes["train"][: len(codes["val"])], codes["val"]
         tables = {
             "train": _table(train, num_digits, forms, vocabulary, _EVALUATION_INDEX),
             "val": _table(val, num_digits, forms, vocabulary, _EVALUATION_INDEX + 2 * len(train)),
         }
-        return {"kind": "dataset", "splits": write_dataset(folder, tables), "made_from": None}
+        return Manifest(kind="dataset", splits=write_dataset(folder, tables))
 
     root, option_of = memmap_dir(data_dir), {name: {**options, "form": name, **forms[name].options} for name in forms}
     base = Corpus(create_artifact(root / f"{NAME}_base", option_of["base"], build_base, force=force).path)
@@ -114,7 +114,7 @@ def make_addition(
 
 def _write_base(
     folder: Path, split: str, codes: np.ndarray, num_digits: int, vocabulary: Vocabulary, progress: ProgressCallback
-) -> dict[str, int]:
+) -> SplitInfo:
     """Tokenizes the pairs of a split one after the other."""
     tokens = 0
     with open(folder / f"{split}.bin", "wb") as out:
@@ -124,12 +124,10 @@ def _write_base(
             out.write(np.ascontiguousarray(ids).data)
             tokens += len(ids)
             progress(f"tokenize {split}", start + len(batch), len(codes))
-    return {"documents": len(codes), "tokens": tokens}
+    return SplitInfo(len(codes), tokens)
 
 
-def _write_form(
-    folder: Path, base: Corpus, form: Form, what: str, progress: ProgressCallback
-) -> dict[str, dict[str, int]]:
+def _write_form(folder: Path, base: Corpus, form: Form, what: str, progress: ProgressCallback) -> dict[str, SplitInfo]:
     """Tokenizes the canonical stream otherwise, block by block; blocks are numbered through train and then val."""
     index = 0
     splits = {}
@@ -146,7 +144,7 @@ def _write_form(
                 index += len(lengths)
                 progress(f"{what} {split}", start + len(batch), len(ids))
         assert base.manifest is not None
-        splits[split] = {"documents": base.manifest["splits"][split]["documents"], "tokens": tokens}
+        splits[split] = SplitInfo(base.manifest.splits[split].documents, tokens)
     return splits
 
 

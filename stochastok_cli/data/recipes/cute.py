@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stochastok_cli.artifacts import Artifact
+from stochastok_cli.artifacts import Artifact, SourceInfo
 from stochastok_cli.data.recipes.cute_tasks import NUM_OPTIONS, TASKS, levenshtein, options
 from stochastok_cli.data.recipes.multiple_choice import make_question_folders
 from stochastok_cli.data.sft_dataset import Examples
@@ -101,7 +101,7 @@ def make_cute(
             raise UserError(f"{name} is {value}", fix="it must be at least 1")
     word_list = read_words(words)
     game = Cute({split: _words(word_list.words, split, disjoint, seed) for split in ("train", "val")}, seed)
-    made_from = {"name": word_list.name, "fingerprint": word_list.fingerprint}
+    made_from = SourceInfo(word_list.name, word_list.fingerprint)
     settings = {"train_size": train_size, "val_size": val_size, "words": word_list.fingerprint}
     settings |= {"disjoint": disjoint, "seed": seed}
     return make_question_folders(

@@ -1,19 +1,28 @@
 """LangGame and addition to and from the Hub: their folders lie there as they do under the data directory."""
 
+import dataclasses
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from stochastok_cli import hub
-from stochastok_cli.artifacts import MANIFEST, Artifact, create_artifact, file_checksum, find_damage, read_manifest
+from stochastok_cli.artifacts import (
+    MANIFEST,
+    Artifact,
+    HubSource,
+    Manifest,
+    SplitInfo,
+    create_artifact,
+    file_checksum,
+    find_damage,
+    read_manifest,
+)
 from stochastok_cli.data.memmap import dataset_dir, memmap_dir
 from stochastok_cli.data.recipes import addition, langgame
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.progress import ProgressCallback, no_progress
 
 _MEMMAPS, _QUESTIONS = memmap_dir(Path()).name, dataset_dir(Path()).name
-_OURS = ("format", "options", "made_by", "files")  # what `create_artifact` says of a folder anew
 
 
 @dataclass(frozen=True)
@@ -78,17 +87,17 @@ def push_shared(
     name if the upload fails.
     """
     repo = hub.resolve_repo(what.name, repo=repo, owner=username, retry_command=retry_command)
-    questions = read_manifest(data_dir / what.questions) or {}
+    questions = read_manifest(data_dir / what.questions) or Manifest()
     places = what.folders(_forms(questions))
     memmaps = [place for place in places if place != what.questions]
-    ids = read_manifest(data_dir / memmaps[0]) or {}
-    training = f"{', '.join(f'`{place}`' for place in memmaps)}: {what.layout} Ids are {ids['dtype']}."
+    ids = read_manifest(data_dir / memmaps[0]) or Manifest()
+    training = f"{', '.join(f'`{place}`' for place in memmaps)}: {what.layout} Ids are {ids.dtype}."
     card = hub.dataset_card(
         repo,
-        {**ids, "options": questions["options"]},
+        dataclasses.replace(ids, options=questions.options),
         about=what.about,
-        use=_use(repo, what, questions["splits"], training),
-        data_files={split: f"{what.questions}/{split}/*.arrow" for split in questions["splits"]},
+        use=_use(repo, what, questions.splits, training),
+        data_files={split: f"{what.questions}/{split}/*.arrow" for split in questions.splits},
     )
     contents = {place: data_dir / place for place in places}
     return hub.push_folder(repo, contents, card=card, retry_command=retry_command, private=private, progress=progress)
@@ -103,26 +112,29 @@ def pull_shared(
     Raises UserError for a repository that holds something else, and for what the Hub refuses.
     """
     repo, asked = hub.parse_repo_id(repo)
-    pulled_from = {"repo": repo, "asked": asked}
-    there = {} if force else read_manifest(data_dir / what.last) or {}
-    whole = not find_damage(data_dir / what.last, there)
-    if whole and pulled_from.items() <= there.get("pulled_from", {}).items():
-        return Artifact(data_dir / what.last, there, created=False)  # without a question to the Hub
+    there = None if force else read_manifest(data_dir / what.last)
+    before = there and there.pulled_from and (there.pulled_from.repo, there.pulled_from.requested)
+    if there and before == (repo, asked) and not find_damage(data_dir / what.last, there.files):
+        return Artifact(data_dir / what.last, there, created=False)  # without a request to the Hub
     files = hub.list_files(repo, asked)
-    pulled_from["revision"] = files.revision
+    pulled_from = HubSource(repo, asked, files.revision)
     places = what.folders(_forms(_manifest(files, what.questions)))
     made = [_pull(files, place, data_dir, pulled_from, force, progress) for place in places]
     return made[-1]
 
 
-def _forms(manifest: dict[str, Any]) -> list[str]:
+def _forms(manifest: Manifest) -> list[str]:
     """Addition's forms, of which each is a folder. A stranger's manifest may say anything."""
-    return [form for form in manifest["options"].get("forms", []) if re.fullmatch(r"\w+", str(form))]
+    return [form for form in manifest.options.get("forms", []) if re.fullmatch(r"\w+", str(form))]
 
 
-def _manifest(files: hub.HubFiles, place: str) -> dict[str, Any]:
-    manifest = files.json(f"{place}/{MANIFEST}") if f"{place}/{MANIFEST}" in files.paths else None
-    if not (isinstance(manifest, dict) and {"options", "files"} <= manifest.keys()):
+def _manifest(files: hub.HubFiles, place: str) -> Manifest:
+    tree = files.json(f"{place}/{MANIFEST}") if f"{place}/{MANIFEST}" in files.paths else None
+    try:
+        manifest = Manifest.from_json(tree or {})
+    except (TypeError, ValueError, AttributeError):
+        manifest = Manifest()
+    if not manifest.files:
         raise UserError(
             f"{files.repo} on the Hub holds no {place} with a manifest",
             fix="--pull takes what the same command has pushed with --push",
@@ -134,24 +146,24 @@ def _pull(
     files: hub.HubFiles,
     place: str,
     data_dir: Path,
-    pulled_from: dict[str, str | None],
+    pulled_from: HubSource,
     force: bool,
     progress: ProgressCallback,
 ) -> Artifact:
     manifest = _manifest(files, place)
 
-    def build(folder: Path) -> dict[str, Any]:
-        files.fetch(place, list(manifest["files"]), folder, progress)
-        for name, entry in manifest["files"].items():
+    def build(folder: Path) -> Manifest:
+        files.fetch(place, list(manifest.files), folder, progress)
+        for name, entry in manifest.files.items():
             if file_checksum(folder / name) != entry:
                 raise UserError(f"{place}/{name} of {files.repo} differs from its manifest", exit_code=FAILED)
-        return {**{key: manifest[key] for key in manifest if key not in _OURS}, "pulled_from": pulled_from}
+        return dataclasses.replace(manifest, pulled_from=pulled_from)
 
-    return create_artifact(data_dir / place, manifest["options"], build, force=force)
+    return create_artifact(data_dir / place, manifest.options, build, force=force)
 
 
-def _use(repo: str, what: Shared, questions: dict[str, dict[str, int]], training: str) -> str:
-    counts = ", ".join(f"{entry['documents']:,} of {split}" for split, entry in questions.items())
+def _use(repo: str, what: Shared, questions: dict[str, SplitInfo], training: str) -> str:
+    counts = ", ".join(f"{entry.documents:,} of {split}" for split, entry in questions.items())
     return f"""\
 ```python
 from datasets import load_dataset

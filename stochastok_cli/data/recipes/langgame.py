@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stochastok_cli.artifacts import Artifact
+from stochastok_cli.artifacts import Artifact, SourceInfo
 from stochastok_cli.data.recipes.langgame_questions import CaseTable, case_table, substring_lengths
 from stochastok_cli.data.recipes.langgame_templates import WORDINGS
 from stochastok_cli.data.recipes.multiple_choice import make_question_folders
@@ -96,7 +96,7 @@ def make_langgame(
         for split, side in zip(("train", "val"), HOLDOUTS[holdout], strict=True)
     }
     game = Game(tables, seed)
-    made_from = {"name": word_list.name, "fingerprint": word_list.fingerprint}
+    made_from = SourceInfo(word_list.name, word_list.fingerprint)
     options = {
         "train_size": train_size,
         "val_size": val_size,

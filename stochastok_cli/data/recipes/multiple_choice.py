@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stochastok_cli.artifacts import Artifact, create_artifact
+from stochastok_cli.artifacts import Artifact, Manifest, SourceInfo, create_artifact
 from stochastok_cli.data.arrow_datasets import write_dataset
 from stochastok_cli.data.memmap import corpus_manifest, dataset_dir, memmap_dir
 from stochastok_cli.data.sft_dataset import Examples, write_rows
@@ -23,7 +23,7 @@ def make_question_folders(
     columns: "Callable[[str, int], pyarrow.Table]",
     encode: Callable[[str, int], list[Examples]],
     vocabulary: Vocabulary,
-    made_from: dict[str, Any],
+    made_from: SourceInfo,
     *,
     force: bool,
     progress: ProgressCallback,
@@ -34,12 +34,12 @@ def make_question_folders(
     are those of the training form. For evaluation as many training questions are kept as there are in val.
     """
 
-    def build_dataset(folder: Path) -> dict[str, Any]:
+    def build_dataset(folder: Path) -> Manifest:
         kept = {split: min(size, sizes["val"]) for split, size in sizes.items()}
         splits = write_dataset(folder, {split: columns(split, size) for split, size in kept.items()})
-        return {"kind": "dataset", "splits": splits, "made_from": made_from}
+        return Manifest(kind="dataset", splits=splits, made_from=made_from)
 
-    def build_rows(folder: Path) -> dict[str, Any]:
+    def build_rows(folder: Path) -> Manifest:
         splits = write_rows(folder, {split: encode(split, size) for split, size in sizes.items()}, vocabulary, progress)
         return corpus_manifest(name, vocabulary, splits, made_from)
 

@@ -49,7 +49,7 @@ def test_every_row_is_the_encoded_question_and_answer(tmp_path, tokenizer):
             longest = max(longest, end)
             tokens[split] += int(end)
     assert data.shape[1] == longest
-    assert {split: entry["tokens"] for split, entry in made.manifest["splits"].items()} == tokens
+    assert {split: info.tokens for split, info in made.manifest.splits.items()} == tokens
     rows = SFTDataset(made.path)
     assert rows.vocabulary.fingerprint == vocabulary.fingerprint
     assert (rows.rows("val") == data).all()
@@ -76,7 +76,7 @@ def test_a_words_file_is_used_whatever_it_is_called(tmp_path):
     made = make(GPT2, tmp_path, train_size=300, val_size=10, num_options=2, words=tmp_path / "a.txt")
     texts = datasets.load_from_disk(str(tmp_path / "data_as_datasets" / "langgame"))
     assert {option[1:] for row in texts["train"] for option in row["options"]} <= set(words)
-    assert made.manifest["made_from"]["name"] == "a.txt"
+    assert made.manifest.made_from.name == "a.txt"
     assert not make(GPT2, tmp_path, train_size=300, val_size=10, num_options=2, words=tmp_path / "b.txt").created
 
 
