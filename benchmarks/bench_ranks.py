@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from stochastok_cli.training.events import read_metrics
+from stochastok_cli.training.loggers.jsonl import read_metrics
 
 
 class Runs:

@@ -44,7 +44,7 @@ def zipf_ids(*shape: int) -> Tensor:
 
 
 def instruction_data() -> tuple[Tensor, Tensor]:
-    """First visible positions int32 and token weights `[WINDOWS, LENGTH]`."""
+    """Segment starts (int32) and token weights (float32), both `[WINDOWS, LENGTH]`."""
     first, weights = torch.zeros(WINDOWS, LENGTH, dtype=torch.int32), torch.zeros(WINDOWS, LENGTH)
     for row in range(WINDOWS):
         start = 0
@@ -92,29 +92,31 @@ def report(name: str, measured: tuple[float, float, float], dense: bool = True) 
 # ------------------------------------------------------------------------------------------------ our own step
 
 
-def ours(kernels: str, *, packed: bool = False, fp8: bool = False, micro_batches: int = 8) -> Callable[[], Tensor]:
-    """What `stochastok train` does in an iteration, but for the drawing of windows."""
+def ours(kernels: str, *, packed: bool = False, fp8: bool = False) -> Callable[[], Tensor]:
+    """An iteration of `stochastok train`, without the drawing of windows."""
+    from stochastok_cli.data.samplers import Batch
     from stochastok_cli.training.distributed import DistributedContext
-    from stochastok_cli.training.prefetch import DeviceBatch
-    from stochastok_cli.training.step import TrainingStep
+    from stochastok_cli.training.trainer import TrainingStep
 
     tree = {"general": {"kernels": kernels}, "trainer": {"training": {"fp8_logits": fp8}}}
     config = config_from_dict(tree, "this benchmark")
     torch.manual_seed(0)
     step = TrainingStep(Llama(config.model, DROPOUT).cuda(), config, DistributedContext(0, 1, torch.device("cuda", 0)))
-    rows = WINDOWS // micro_batches
-    ids = zipf_ids(WINDOWS, LENGTH + 1).split(rows)
+    ids = zipf_ids(WINDOWS, LENGTH + 1)
     if packed:
         segment_start, token_weights = instruction_data()
-        visible, weights = segment_start.split(rows), token_weights.split(rows)
     else:
-        visible, weights = [None] * len(ids), [torch.full((rows, LENGTH), 1 / LENGTH, device="cuda")] * len(ids)
-    batches = [DeviceBatch(i, v, w, int((w != 0).sum())) for i, v, w in zip(ids, visible, weights, strict=True)]
+        segment_start, token_weights = None, torch.full((WINDOWS, LENGTH), 1 / LENGTH, device="cuda")
+    batches = []
+    for index in map(torch.from_numpy, step.micro_batches):
+        weights = token_weights[index]
+        visible = None if segment_start is None else segment_start[index]
+        batches.append(Batch(ids[index], visible, weights, int((weights != 0).sum())))
     iteration = itertools.count()
 
     def iterate() -> Tensor:
         step(next(iteration), iter(batches))
-        return step.gradients.loss
+        return step.parallel.loss
 
     return iterate
 

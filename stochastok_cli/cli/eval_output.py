@@ -33,7 +33,7 @@ def write(
     """The report, with the records of the runs that the checkpoints are of."""
     from stochastok_cli.artifacts import command_line
     from stochastok_cli.report.html import write_report
-    from stochastok_cli.training.events import read_metrics
+    from stochastok_cli.training.loggers.jsonl import read_metrics
     from stochastok_cli.training.run_dir import METRICS
 
     runs = {}

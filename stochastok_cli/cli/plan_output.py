@@ -1,20 +1,20 @@
-"""What `stochastok train --plan` prints."""
+"""The output of `stochastok train --plan`."""
 
 import dataclasses
 import json
 from pathlib import Path
 
-from stochastok_cli.training.events import duration
+from stochastok_cli.training.events import format_duration
 from stochastok_cli.training.plan import Plan
 
 
 def nothing_left_json(folder: Path) -> str:
-    """The object of a run that is complete."""
+    """The JSON object for a run that is complete."""
     return json.dumps({"schema": 1, "folder": str(folder), "iterations": 0, "seconds": 0.0})
 
 
 def plan_json(plan: Plan) -> str:
-    """One object: the plan's fields by their names, and what follows from them."""
+    """A JSON object with the plan's fields and the quantities derived from them."""
     derived = {
         "folder": str(plan.folder),
         "tokens": plan.tokens,
@@ -27,23 +27,25 @@ def plan_json(plan: Plan) -> str:
 
 
 def plan_table(plan: Plan) -> str:
-    """Lines of a title and what there is to say."""
-    width = max(len(title) for title, _ in _lines(plan))
-    return "\n".join(f"{title:{width}}  {text}" for title, text in _lines(plan))
+    """Lines of a title and a text."""
+    lines = _lines(plan)
+    width = max(len(title) for title, _ in lines)
+    return "\n".join(f"{title:{width}}  {text}" for title, text in lines)
 
 
 def _lines(plan: Plan) -> list[tuple[str, str]]:
-    where = f"{plan.ranks} × {plan.device}" if plan.ranks > 1 else plan.device
+    devices = f"{plan.ranks} × {plan.device}" if plan.ranks > 1 else plan.device
     epochs = f" ({plan.tokens / plan.dataset_tokens:.2f} epochs)" if plan.dataset_tokens else ""
     peak = f", {plan.utilization:.0%} of peak" if plan.utilization is not None else ""
-    compiling = f", after {duration(plan.compile_seconds)} of compiling" if plan.compile_seconds >= 1 else ""
+    compiling = f", after {format_duration(plan.compile_seconds)} of compiling" if plan.compile_seconds >= 1 else ""
     disk = plan.checkpoints * plan.checkpoint_bytes
-    share = plan.evaluation_seconds / max(plan.seconds, 1e-9)
-    short = "" if disk < plan.disk_free else ": NOT ENOUGH"
+    fraction = plan.evaluation_seconds / max(plan.seconds, 1e-9)
+    training = format_duration(plan.training_seconds)
+    warning = "" if disk < plan.disk_free else ": NOT ENOUGH"
     return [
         ("run", str(plan.folder)),
         ("model", f"{plan.parameters:,} parameters"),
-        ("device", f"{where}, {plan.kernels} kernels"),
+        ("device", f"{devices}, {plan.kernels} kernels"),
         ("training", f"{plan.iterations:,} iterations of {plan.tokens_per_iteration:,} tokens"),
         ("", f"{plan.tokens:,} tokens{epochs}, {plan.tokens * plan.flops_per_token:.2e} FLOPs"),
         (
@@ -54,11 +56,11 @@ def _lines(plan: Plan) -> list[tuple[str, str]]:
         ("memory", f"{_size(plan.memory)} of {_size(plan.memory_total)}"),
         (
             "disk",
-            f"{plan.checkpoints} checkpoints of {_size(plan.checkpoint_bytes)}; {_size(plan.disk_free)} free{short}",
+            f"{plan.checkpoints} checkpoints of {_size(plan.checkpoint_bytes)}; {_size(plan.disk_free)} free{warning}",
         ),
-        ("evaluation", f"{plan.evaluations} times {plan.seconds_per_evaluation:.1f} s, {share:.0%} of the time"),
-        ("time", f"{duration(plan.training_seconds)} training + {duration(plan.evaluation_seconds)} evaluation"),
-        ("", f"= {duration(plan.seconds)}"),
+        ("evaluation", f"{plan.evaluations} times {plan.seconds_per_evaluation:.1f} s, {fraction:.0%} of the time"),
+        ("time", f"{training} training + {format_duration(plan.evaluation_seconds)} evaluation"),
+        ("", f"= {format_duration(plan.seconds)}"),
     ]
 
 

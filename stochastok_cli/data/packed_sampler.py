@@ -12,20 +12,23 @@ from stochastok_cli.tokenization.expansion import StochasTok
 
 
 class PackedSampler:
-    """Windows into which examples, drawn uniformly with replacement, are packed until T + 1 ids are there.
+    """Windows of examples that are drawn uniformly with replacement and packed until there are T + 1 ids.
 
     The last example is cut. Attention is confined to the example that a token belongs to, and a window's loss is the
-    mean over its answer tokens; a window without any has no weight.
+    mean over its answer tokens; a window without answer tokens has no weight.
 
     Args:
-        rows: ids `[n, width]`, padded after the answer.
+        rows: Ids `[n, width]`, padded after the answer.
         offsets: `[n, 3]`: 0, end of the question, end of the answer.
         context_window: T.
-        seed, purpose: name the random stream.
-        expand: expands question and answer (apart, so that the answer stays known) of each example as it is drawn.
-        vocab_size: the ids must be below it, which is looked at as they are drawn.
+        seed: Together with `purpose` it names the random stream.
+        purpose: "train" or "val", which draw independently.
+        expand: Expands the question and the answer of each example as it is drawn, separately, so that the boundary
+            between them stays known.
+        vocab_size: Ids from here on are refused when they are drawn. None: they are not checked.
 
-    Raises UserError for rows that do not fit the window, and for rows without ids.
+    Raises:
+        UserError: A row does not fit the window, or has no ids.
     """
 
     def __init__(
@@ -52,13 +55,13 @@ class PackedSampler:
         if shortest < 1:
             raise UserError(f"a row of the {purpose} split has no ids", fix="make the dataset again", exit_code=FAILED)
         self.rows, self.offsets = rows, offsets
-        self.draws = -(-self.length // shortest)  # so many examples fill any window
+        self.draws = -(-self.length // shortest)  # examples drawn for each window: enough to fill any
         self.seed, self.purpose = seed, purpose
         self.expand = expand
         self.vocab_size = vocab_size
 
-    def batch(self, iteration: int, first_index: int, rows: int) -> Batch:
-        index = np.arange(first_index, first_index + rows)
+    def batch(self, iteration: int, index: np.ndarray) -> Batch[np.ndarray]:
+        """The windows of an iteration with these indices, int64 `[B]`."""
         counters = index[:, None] * self.draws + np.arange(self.draws)
         example = uniform_integers(
             self.seed, f"{self.purpose}/examples", iteration, counters=counters, bound=len(self.rows)
@@ -66,25 +69,25 @@ class PackedSampler:
         question_ends, ends = self.offsets[example, 1].astype(np.int64), self.offsets[example, 2].astype(np.int64)
         ids, first_id = self.rows.reshape(-1), example * self.rows.shape[1]
         if self.expand is not None:
-            ids, first_id, question_ends, ends = self._expanded(example, question_ends, ends, iteration, first_index)
+            ids, first_id, question_ends, ends = self._expanded(example, question_ends, ends, iteration, index)
         batch = _packed(ids, first_id, question_ends, ends, self.length)
         require_ids_below(self.vocab_size, batch.ids, self.purpose)
         return batch
 
     def _expanded(
-        self, example: np.ndarray, question_ends: np.ndarray, ends: np.ndarray, iteration: int, first_index: int
+        self, example: np.ndarray, question_ends: np.ndarray, ends: np.ndarray, iteration: int, index: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """The same examples with other ids: flat ids, where each example begins in them, and its two ends."""
+        """The expanded examples: flat ids, and `[B, K]` where each example begins in them, and its two ends."""
         assert self.expand is not None
         column = np.arange(self.rows.shape[1])
         parts, lengths = [], []
         for b, drawn in enumerate(example):
             canonical = self.rows[drawn][column < ends[b][:, None]]
-            two = np.stack([question_ends[b], ends[b] - question_ends[b]], axis=1).ravel()
-            key = window_key(iteration, first_index + b) * 2 * self.draws
-            expanded, expanded_lengths = self.expand.documents(canonical, two, key % 2**64)
-            if len(expanded) < self.length:  # only merging anew (BPE-dropout) may shorten, and hardly ever by so much
-                expanded, expanded_lengths = canonical, two
+            part_lengths = np.stack([question_ends[b], ends[b] - question_ends[b]], axis=1).ravel()
+            key = window_key(iteration, int(index[b])) * 2 * self.draws
+            expanded, expanded_lengths = self.expand.documents(canonical, part_lengths, key % 2**64)
+            if len(expanded) < self.length:  # only BPE-dropout may shorten, and hardly ever by so much
+                expanded, expanded_lengths = canonical, part_lengths
             parts.append(expanded)
             lengths.append(expanded_lengths.reshape(-1, 2))
         questions, answers = np.moveaxis(np.stack(lengths), 2, 0)
@@ -93,11 +96,17 @@ class PackedSampler:
         return np.concatenate(parts), first_id, questions, questions + answers
 
 
-def _packed(ids: np.ndarray, first_id: np.ndarray, question_ends: np.ndarray, ends: np.ndarray, length: int) -> Batch:
-    """Lays K examples a window end to end and cuts after `length` ids.
+def _packed(
+    ids: np.ndarray, first_id: np.ndarray, question_ends: np.ndarray, ends: np.ndarray, length: int
+) -> Batch[np.ndarray]:
+    """Packs the K examples of each window end to end and cuts after `length` ids.
 
-    `ids` flat; `first_id`, `question_ends`, `ends` int64 `[B, K]`: where each example begins in `ids`, and its two
-    ends counted from there. The examples of a window have at least `length` ids together.
+    Args:
+        ids: The ids of all examples, flat.
+        first_id: int64 `[B, K]`, where each example begins in `ids`.
+        question_ends: int64 `[B, K]`, the end of each question, counted from the example's beginning.
+        ends: int64 `[B, K]`, the end of each answer. The examples of a window have at least `length` ids together.
+        length: Ids of a window, T + 1.
     """
     after = np.cumsum(ends, axis=1)  # [B, K] position in the window that follows each example
     begins = np.zeros((len(ends), length), dtype=np.int64)  # [B, length] 1 where an example other than the first begins
@@ -105,9 +114,10 @@ def _packed(ids: np.ndarray, first_id: np.ndarray, question_ends: np.ndarray, en
     begins[window, after[window, k]] = 1
     slot = np.cumsum(begins, axis=1)  # [B, length] which example each position belongs to
     begin = np.take_along_axis(after - ends, slot, axis=1)
-    place = np.arange(length) - begin  # within the example
-    packed = ids[np.take_along_axis(first_id, slot, axis=1) + place]
-    answer = place >= np.take_along_axis(question_ends, slot, axis=1)
-    counts = (answer & (place > 0))[:, 1:]  # an answer's first id without a question would be predicted from elsewhere
+    offset = np.arange(length) - begin  # [B, length] position within the example
+    packed = ids[np.take_along_axis(first_id, slot, axis=1) + offset]
+    is_answer = offset >= np.take_along_axis(question_ends, slot, axis=1)
+    # The first id of an example without a question would be predicted from the example before.
+    counts = (is_answer & (offset > 0))[:, 1:]
     weights = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     return Batch(packed.astype(np.int64), begin[:, :-1].astype(np.int32), weights.astype(np.float32), int(counts.sum()))

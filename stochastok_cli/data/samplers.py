@@ -1,10 +1,12 @@
 """Training windows of a flat corpus: where each begins is a pure function of `(seed, iteration, index)`.
 
-Nothing here has a state, so a batch is the same whichever rank draws it, and in whatever order; a resumed run needs
-no data loader to be wound forward.
+There is no loader state. A batch is the same on whichever rank and in whatever order it is drawn, and a resumed run
+has nothing to wind forward.
 """
 
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -12,41 +14,61 @@ from stochastok_cli.errors import UserError
 from stochastok_cli.random_streams import uniform_integers
 from stochastok_cli.tokenization.expansion import StochasTok
 
+Array = TypeVar("Array")
+Other = TypeVar("Other")
 
-class Batch(NamedTuple):
+
+@dataclass(frozen=True)
+class Batch(Generic[Array]):
     """B windows of T + 1 ids: the model reads the first T of each and predicts the last T.
 
-    ids: int64 `[B, T + 1]`.
-    segment_start: int32 `[B, T]`, the first position that each position may attend to, or None for all before it.
-    token_weights: float32 `[B, T]`; those of a window sum to 1, or to 0 where none of its tokens counts.
-    counted: the number of weights that are not 0.
+    Samplers give numpy arrays, `training.prefetch` makes them tensors.
+
+    Attributes:
+        ids: int64 `[B, T + 1]`.
+        segment_start: int32 `[B, T]`, the first position that each position may attend to; None for plain causal
+            attention.
+        token_weights: float32 `[B, T]`, the weight of each predicted token in its window's loss. The weights of a
+            window sum to 1, or to 0 where no token counts.
+        num_loss_tokens: The number of weights that are not 0.
     """
 
-    ids: np.ndarray
-    segment_start: np.ndarray | None
-    token_weights: np.ndarray
+    ids: Array
+    segment_start: Array | None
+    token_weights: Array
     num_loss_tokens: int
+
+    def map(self, function: Callable[[Array], Other]) -> "Batch[Other]":
+        """The batch with `function` applied to each of its arrays."""
+        return Batch(
+            ids=function(self.ids),
+            segment_start=None if self.segment_start is None else function(self.segment_start),
+            token_weights=function(self.token_weights),
+            num_loss_tokens=self.num_loss_tokens,
+        )
 
 
 class Sampler(Protocol):
-    """Whatever draws windows for training or validation."""
+    """Draws the windows of training or validation."""
 
-    def batch(self, iteration: int, first_index: int, rows: int) -> Batch:
-        """The windows `first_index` to `first_index + rows - 1` of an iteration's batch."""
+    def batch(self, iteration: int, index: np.ndarray) -> Batch[np.ndarray]:
+        """The windows of an iteration with these indices, int64 `[B]`, in their order."""
         ...
 
 
 class WindowSampler:
-    """Windows that begin at uniform positions of a corpus, blind to the documents' ends.
+    """Windows that begin at uniform positions of a corpus, regardless of the ends of documents.
 
     Args:
-        ids: the corpus, one-dimensional.
+        ids: The corpus, one-dimensional.
         context_window: T.
-        seed, purpose: name the random stream ("train" and "validation" draw independently).
-        expand: expands each window as it is drawn, with its own random numbers; it is cut to T + 1 ids afterwards.
-        vocab_size: the ids must be below it, which is looked at as they are drawn.
+        seed: Together with `purpose` it names the random stream.
+        purpose: "train" or "val", which draw independently.
+        expand: Expands each window as it is drawn; the result is cut to T + 1 ids.
+        vocab_size: Ids from here on are refused when they are drawn. None: they are not checked.
 
-    Raises UserError if the corpus is shorter than one window.
+    Raises:
+        UserError: The corpus is shorter than one window.
     """
 
     def __init__(
@@ -70,35 +92,39 @@ class WindowSampler:
         self.expand = expand
         self.vocab_size = vocab_size
 
-    def batch(self, iteration: int, first_index: int, rows: int) -> Batch:
-        index = np.arange(first_index, first_index + rows)
-        places = len(self.ids) - self.length + 1
-        start = uniform_integers(self.seed, f"{self.purpose}/start", iteration, counters=index, bound=places)
+    def batch(self, iteration: int, index: np.ndarray) -> Batch[np.ndarray]:
+        """The windows of an iteration with these indices, int64 `[B]`."""
+        num_starts = len(self.ids) - self.length + 1
+        start = uniform_integers(self.seed, f"{self.purpose}/start", iteration, counters=index, bound=num_starts)
         ids = self.ids[start[:, None] + np.arange(self.length)]
         require_ids_below(self.vocab_size, ids, self.purpose)
         if self.expand is not None:
-            ids = self._expanded(ids, start, window_key(iteration, first_index))
-        weights = np.full((rows, self.length - 1), 1 / (self.length - 1), dtype=np.float32)
-        return Batch(ids.astype(np.int64), None, weights, weights.size)
+            ids = self._expanded(ids, start, iteration, index)
+        weights = np.full((len(index), self.length - 1), 1 / (self.length - 1), dtype=np.float32)
+        return Batch(ids.astype(np.int64, copy=False), None, weights, weights.size)
 
-    def _expanded(self, ids: np.ndarray, starts: np.ndarray, first_key: int) -> np.ndarray:
-        """Windows `ids` `[B, T + 1]`, which begin at `starts` of the corpus, expanded and cut to the same length."""
+    def _expanded(self, ids: np.ndarray, start: np.ndarray, iteration: int, index: np.ndarray) -> np.ndarray:
+        """The windows `ids` `[B, T + 1]`, which begin at `start` `[B]`, expanded and cut to the same length."""
         assert self.expand is not None
-        flat, lengths = self.expand.documents(ids.ravel(), np.full(len(ids), self.length), first_key)
-        offsets = np.cumsum(lengths) - lengths
-        expanded = flat.take(offsets[:, None] + np.arange(self.length), mode="clip")
-        for row in np.flatnonzero(lengths < self.length):  # only merging anew (BPE-dropout) may shorten
-            expanded[row] = self._of_a_longer_stretch(int(starts[row]), first_key + int(row))
+        expanded = np.empty(ids.shape, np.int64)
+        for run in _consecutive(index):
+            windows = ids[run]
+            first_key = window_key(iteration, int(index[run.start]))
+            flat, lengths = self.expand.documents(windows.ravel(), np.full(len(windows), self.length), first_key)
+            offsets = np.cumsum(lengths) - lengths
+            expanded[run] = flat.take(offsets[:, None] + np.arange(self.length), mode="clip")
+            for row in np.flatnonzero(lengths < self.length):  # only BPE-dropout, which merges anew, may shorten
+                expanded[run.start + row] = self._longer_window(int(start[run.start + row]), first_key + int(row))
         return expanded
 
-    def _of_a_longer_stretch(self, start: int, key: int) -> np.ndarray:
-        """T + 1 ids of what begins at `start`, or as much earlier as the corpus's end demands."""
+    def _longer_window(self, start: int, key: int) -> np.ndarray:
+        """T + 1 expanded ids of the text from `start` on, or from earlier where the corpus ends too soon."""
         assert self.expand is not None
-        stretch = self.length
-        while stretch < len(self.ids):
-            stretch = min(2 * stretch, len(self.ids))
-            first = min(start, len(self.ids) - stretch)
-            expanded = self.expand(self.ids[first : first + stretch], key)
+        length = self.length
+        while length < len(self.ids):
+            length = min(2 * length, len(self.ids))
+            first = min(start, len(self.ids) - length)
+            expanded = self.expand(self.ids[first : first + length], key)
             if len(expanded) >= self.length:
                 return expanded[: self.length]
         raise UserError(
@@ -108,7 +134,7 @@ class WindowSampler:
 
 
 def require_ids_below(vocab_size: int | None, ids: np.ndarray, purpose: str) -> None:
-    """Raises UserError if ids are beyond the vocabulary, where its size is known."""
+    """Raises UserError if an id is not below `vocab_size`, where that is known."""
     if vocab_size is not None and ids.max() >= vocab_size:
         raise UserError(
             f"the {purpose} split holds the id {ids.max()}, and the vocabulary ends at {vocab_size - 1}",
@@ -117,5 +143,18 @@ def require_ids_below(vocab_size: int | None, ids: np.ndarray, purpose: str) -> 
 
 
 def window_key(iteration: int, index: int) -> int:
-    """One number below 2^64 for each window of a run: its place in the stream of random expansions."""
+    """The number of a window among all windows of a run, below 2^64: it selects the random numbers of its expansion."""
     return (iteration << 32) + index
+
+
+def _consecutive(index: np.ndarray) -> Iterator[slice]:
+    """Slices of `index` in which each number is the one before plus 1, as the keys of one expansion must be.
+
+    >>> list(_consecutive(np.array([4, 5, 6, 10, 11])))
+    [slice(0, 3, None), slice(3, 5, None)]
+    """
+    ends = [*np.flatnonzero(np.diff(index) != 1) + 1, len(index)]
+    first = 0
+    for end in map(int, ends):
+        yield slice(first, end)
+        first = end

@@ -1,10 +1,9 @@
-"""How the loss and its gradients are computed: by the readable modules, or by the fused kernels where they run.
+"""How the loss and its gradients are computed: by the readable modules, or by fused kernels where they can run.
 
-Both take the same weights and add to the same gradients; only the random numbers of dropout differ between them.
+Both backends take the same weights and add to the same gradients. Only the random numbers of dropout differ.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -12,15 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from stochastok_cli.config import Config
+from stochastok_cli.config import Config, TrainingConfig
+from stochastok_cli.data.samplers import Batch
 from stochastok_cli.errors import UserError
 from stochastok_cli.models.head_loss import head_loss
 from stochastok_cli.models.llama.fused.support import unsupported
 from stochastok_cli.models.llama.model import Llama
 from stochastok_cli.random_streams import derive_key, random_bits
-from stochastok_cli.training.prefetch import DeviceBatch
 
-# The first of torch's attention kernels that can: cuDNN's is by far the fastest on recent cards.
+# In this order of preference: cuDNN's attention is by far the fastest on recent cards.
 _ATTENTION = [
     SDPBackend.CUDNN_ATTENTION,
     SDPBackend.FLASH_ATTENTION,
@@ -29,89 +28,113 @@ _ATTENTION = [
 ]
 
 Forward = Callable[[Tensor, Tensor | None], Tensor]
-"""Ids `[B, T]` and first visible positions `[B, T]` to hidden states `[B, T, D]`."""
-
-
-@dataclass(frozen=True)
-class Share:
-    """A rank's part of an iteration (counted from 0): the numbers of its micro-batches, and those."""
-
-    iteration: int
-    micro_steps: Sequence[int]
-    batches: Iterator[DeviceBatch]
-    layer_is_complete: Callable[[int], None]
-    """May be called with a layer's number when its gradients are, in an order that is the same on all ranks."""
+"""From ids `[B, T]` and segment starts `[B, T]` to hidden states `[B, T, D]`."""
 
 
 class Backend(Protocol):
+    """One way to compute the loss of a model and its gradients.
+
+    Attributes:
+        name: As in the key `general.kernels`.
+        out_of_memory_fix: What a user can do when the device has too little memory.
+    """
+
     name: str
-    to_save_memory: str  # what a user can do
+    out_of_memory_fix: str
 
-    def loss(self, batch: DeviceBatch) -> Tensor:
-        """As `sum_of_window_losses`, of the model as it is: for validation in eval mode and under `torch.no_grad`."""
-        ...
+    def micro_batches(self, windows: np.ndarray) -> list[np.ndarray]:
+        """Divides a rank's windows of an iteration into the batches that `forward_backward` takes.
 
-    def add_gradients(self, share: Share) -> Tensor:
-        """Adds the gradients of a share to the parameters' `.grad`.
+        Args:
+            windows: int64 `[accumulation steps of this rank, batch_size]`, indices of windows.
 
-        Returns its part of the loss, the mean over the iteration's windows of all ranks: a scalar on the device.
+        Returns:
+            One-dimensional arrays of indices, one for each call.
         """
         ...
 
+    def forward_backward(
+        self, batch: Batch[Tensor], iteration: int, index: np.ndarray, block_is_complete: Callable[[int], None]
+    ) -> Tensor:
+        """Adds the gradients of a micro-batch to the parameters' `.grad`. The host does not wait for the device.
 
-def choose_kernels(model: Llama, config: Config, device: torch.device) -> Backend:
-    """What `general.kernels` asks for; `auto` takes the fused ones where they can run."""
-    return Fused(model, config) if takes_fused(config, device) else PaperValue(model, config, device)
+        Args:
+            batch: Its windows.
+            iteration: Counted from 0; with the indices it determines the dropout.
+            index: The indices of the windows, one of the arrays of `micro_batches`.
+            block_is_complete: May be called with the number of a block to whose gradients nothing more will be added
+                in this iteration.
+
+        Returns:
+            The part of the windows in the mean loss of the whole iteration, a scalar on the device.
+        """
+        ...
+
+    def loss(self, batch: Batch[Tensor]) -> Tensor:
+        """The sum of the windows' losses in nats, for validation: in eval mode and under `torch.no_grad`."""
+        ...
 
 
-def takes_fused(config: Config, device: torch.device) -> bool:
-    """Whether the run will use the fused kernels. Raises UserError if they are asked for and can't run."""
-    wanted, hindrance = config.general.kernels, unsupported(config.model, device)
-    if wanted == "fused" and hindrance:
-        raise UserError(f"general.kernels is fused, but {hindrance}", fix="set general.kernels=auto")
-    fused = wanted != "reference" and not hindrance
+def make_backend(model: Llama, config: Config, device: torch.device) -> Backend:
+    """The backend of `general.kernels`. `auto` takes the fused one where it can run."""
+    return FusedBackend(model, config) if uses_fused(config, device) else EagerBackend(model, config, device)
+
+
+def uses_fused(config: Config, device: torch.device) -> bool:
+    """Whether a run uses the fused kernels. Raises UserError if they are required and can't run."""
+    kernels, reason = config.general.kernels, unsupported(config.model, device)
+    if kernels == "fused" and reason:
+        raise UserError(f"general.kernels is fused, but {reason}", fix="set general.kernels=auto")
+    fused = kernels != "reference" and not reason
     if config.trainer.training.fp8_logits and not fused:
         raise UserError(
             "trainer.training.fp8_logits is true, which only the fused kernels know, and "
-            + (hindrance or "general.kernels is reference"),
+            + (reason or "general.kernels is reference"),
             fix="set it to false",
         )
     return fused
 
 
-class PaperValue:
-    """The modules of `model.transformer`, compiled by torch on CUDA."""
+def windows_per_iteration(training: TrainingConfig) -> int:
+    """The number of windows in an iteration, over all ranks."""
+    return training.gradient_accumulation_steps * training.batch_size
+
+
+class EagerBackend:
+    """The model's own modules and autograd, compiled by torch on CUDA, `batch_size` windows at a time."""
 
     name = "reference"
-    to_save_memory = "lower trainer.training.batch_size and raise gradient_accumulation_steps by as much"
+    out_of_memory_fix = "lower trainer.training.batch_size and raise gradient_accumulation_steps by as much"
 
     def __init__(self, model: Llama, config: Config, device: torch.device):
         self.model, self.config = model, config
         self.forward: Forward = torch.compile(model) if device.type == "cuda" else model
 
-    def loss(self, batch: DeviceBatch) -> Tensor:
+    def micro_batches(self, windows: np.ndarray) -> list[np.ndarray]:
+        return list(windows)
+
+    def forward_backward(
+        self, batch: Batch[Tensor], iteration: int, index: np.ndarray, block_is_complete: Callable[[int], None]
+    ) -> Tensor:
+        # Torch draws a dropout mask for a whole micro-batch. Its seed is the accumulation step's place among those of
+        # all ranks, so that the mask does not depend on the number of ranks.
+        training = self.config.trainer.training
+        accumulation_step = int(index[0]) // training.batch_size
+        torch.manual_seed(derive_key(self.config.general.seed, "dropout", iteration, accumulation_step))
+        with sdpa_kernel(_ATTENTION, set_priority=True):
+            loss = self.loss(batch) / windows_per_iteration(training)
+        loss.backward()
+        return loss.detach()
+
+    def loss(self, batch: Batch[Tensor]) -> Tensor:
         return sum_of_window_losses(self.forward, self.model.head_weight, batch)
 
-    def add_gradients(self, share: Share) -> Tensor:
-        # Compiled, the backward pass gives all gradients at its end, so that no layer is complete before the others.
-        training = self.config.trainer.training
-        windows = training.gradient_accumulation_steps * training.batch_size
-        total = torch.zeros((), device=self.model.device)
-        for micro_step in share.micro_steps:
-            # Dropout depends on the micro-batch's place, not on the rank that runs it.
-            torch.manual_seed(derive_key(self.config.general.seed, "dropout", share.iteration, micro_step))
-            with sdpa_kernel(_ATTENTION, set_priority=True):
-                loss = self.loss(next(share.batches)) / windows
-            loss.backward()
-            total += loss.detach()
-        return total
 
-
-class Fused:
-    """The kernels of `model.fused`: all micro-batches of the iteration at once, or as many windows as fit."""
+class FusedBackend:
+    """Kernels made for the architecture, on all windows of a rank at once, or as many of them as fit the device."""
 
     name = "fused"
-    to_save_memory = "they take what the GPU has free when a run begins: see what else runs on it (nvidia-smi)"
+    out_of_memory_fix = "they take what the GPU has free when a run begins: see what else runs on it (nvidia-smi)"
 
     def __init__(self, model: Llama, config: Config):
         from stochastok_cli.models.llama.fused.step import LlamaFusedStep
@@ -120,33 +143,32 @@ class Fused:
         fp8 = config.trainer.training.fp8_logits
         self.step = LlamaFusedStep(model, config.trainer.dropout_scheduler.dropout, fp8_logits=fp8)
 
-    def loss(self, batch: DeviceBatch) -> Tensor:
+    def micro_batches(self, windows: np.ndarray) -> list[np.ndarray]:
+        return [windows.ravel()]
+
+    def forward_backward(
+        self, batch: Batch[Tensor], iteration: int, index: np.ndarray, block_is_complete: Callable[[int], None]
+    ) -> Tensor:
+        dropout_keys = random_bits(self.config.general.seed, "dropout", iteration, counters=index).view(np.int64)
+        return self.step.loss_and_gradients(
+            batch.ids,
+            batch.token_weights / windows_per_iteration(self.config.trainer.training),
+            batch.segment_start,
+            torch.from_numpy(dropout_keys).pin_memory().to(batch.ids.device, non_blocking=True),
+            num_loss_tokens=batch.num_loss_tokens,
+            layer_is_complete=block_is_complete,
+        )
+
+    def loss(self, batch: Batch[Tensor]) -> Tensor:
         return self.step.loss(
             batch.ids, batch.token_weights, batch.segment_start, num_loss_tokens=batch.num_loss_tokens
         )
 
-    def add_gradients(self, share: Share) -> Tensor:
-        training = self.config.trainer.training
-        parts = [next(share.batches) for _ in share.micro_steps]
-        ids, weights = torch.cat([part.ids for part in parts]), torch.cat([part.token_weights for part in parts])
-        visible = [part.segment_start for part in parts if part.segment_start is not None]
-        starts = np.array(share.micro_steps)[:, None] * training.batch_size
-        index = (starts + np.arange(training.batch_size)).ravel()
-        keys = random_bits(self.config.general.seed, "dropout", share.iteration, counters=index).view(np.int64)
-        return self.step.loss_and_gradients(
-            ids,
-            weights / (training.gradient_accumulation_steps * training.batch_size),
-            torch.cat(visible) if visible else None,
-            torch.from_numpy(keys).pin_memory().to(ids.device, non_blocking=True),
-            num_loss_tokens=sum(part.num_loss_tokens for part in parts),
-            layer_is_complete=share.layer_is_complete,
-        )
 
-
-def sum_of_window_losses(forward: Forward, head_weight: Tensor, batch: DeviceBatch) -> Tensor:
+def sum_of_window_losses(forward: Forward, head_weight: Tensor, batch: Batch[Tensor]) -> Tensor:
     """The sum over a batch's windows of the weighted mean negative log-likelihood of their tokens, in nats.
 
-    A float32 scalar; in bfloat16 products on CUDA, in float32 throughout on a CPU.
+    A float32 scalar. Products are in bfloat16 on CUDA, everything is in float32 on a CPU.
     """
     inputs, targets = batch.ids[:, :-1], batch.ids[:, 1:]
     device = head_weight.device.type

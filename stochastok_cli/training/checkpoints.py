@@ -1,13 +1,7 @@
-"""Checkpoints: a model folder as `transformers` opens it, and beside it what training needs to go on.
+"""Writing checkpoints. `models/checkpoint_folders.py` describes and reads them.
 
-    step_<N>/
-      config.json, model.safetensors, tokenizer files   see model/weights.py
-      optimizer.safetensors                             AdamW's moments and step counts
-      training_state.json                               the iteration, the data, the configuration, the files' checksums
-
-A folder is built under a temporary name, synced and renamed. It is complete if `training_state.json` is there and
-every file has the size written in it; anything else is not seen. Before it is gone on from, its bytes are compared
-with their checksums. Nothing is ever unpickled.
+A folder is built under a temporary name, synced and renamed, and old ones are renamed before they are deleted, so that
+`step_<N>` is complete or absent. Nothing is ever pickled.
 """
 
 import dataclasses
@@ -15,10 +9,8 @@ import json
 import shutil
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import Tensor
 
 from stochastok_cli.artifacts import FileInfo, file_checksum, rename_into_place, write_atomically
 from stochastok_cli.errors import FAILED, UserError
@@ -31,33 +23,42 @@ from stochastok_cli.models.checkpoint_folders import (
     recorded_files,
 )
 from stochastok_cli.models.llama.model import Llama
-from stochastok_cli.models.llama.state_dict import load_weights, save_model
+from stochastok_cli.models.llama.state_dict import save_model
 from stochastok_cli.tokenization.vocabulary import Vocabulary
-from stochastok_cli.training.optimizers import optimizer_tensors
+from stochastok_cli.training.parallel import FullState
 from stochastok_cli.training.schedules import checkpoints_to_delete
-
-# ------------------------------------------------------------------------------------------------ writing
 
 
 def save_checkpoint(
     run_folder: Path,
     state: TrainingState,
     model: Llama,
-    optimizer: torch.optim.AdamW,
+    tensors: FullState,
     vocabulary: Vocabulary,
     keep: int | None,
 ) -> Path:
-    """Writes `step_<N>`, then deletes the checkpoints that are not to be kept (see `schedule.superseded`).
+    """Writes `step_<N>`, then deletes old checkpoints (see `checkpoints_to_delete`).
 
-    Raises UserError (exit code 1) if it can't be written; those that are there already stay.
+    Args:
+        run_folder: The run's folder.
+        state: What is recorded besides the tensors.
+        model: The model, for its architecture.
+        tensors: Weights and optimizer state, from `Parallel.full_state_dict`.
+        vocabulary: The tokenizer that is saved with the model.
+        keep: How many of the latest checkpoints to keep; None keeps all.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        UserError: It can't be written (exit code 1). Earlier checkpoints stay.
     """
     final = run_folder / f"step_{state.iteration}"
     temporary = run_folder / f".{final.name}.partial"
     try:
         temporary.mkdir()
         save_model(model, temporary, vocabulary)
-        tensors = {name: tensor.cpu() for name, tensor in optimizer_tensors(model, optimizer).items()}
-        save_file(tensors, temporary / OPTIMIZER)
+        save_file({name: tensor.cpu() for name, tensor in tensors.optimizer.items()}, temporary / OPTIMIZER)
         _write_state(temporary, state, {file.name: file_checksum(file) for file in sorted(temporary.iterdir())})
         rename_into_place(temporary, final)
     except (OSError, SafetensorError) as error:
@@ -74,7 +75,7 @@ def save_checkpoint(
 
 
 def amend_state(folder: Path, state: TrainingState) -> None:
-    """Writes the state of a checkpoint anew, after the evaluation that was pending."""
+    """Replaces the state of a checkpoint, after the evaluation that was pending."""
     _write_state(folder, state, recorded_files(folder))
 
 
@@ -85,27 +86,11 @@ def _write_state(folder: Path, state: TrainingState, files: dict[str, FileInfo])
 
 
 def _delete(folder: Path) -> None:
-    """Takes the name away first, so that a half-deleted folder is no `step_*`."""
-    shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}.superseded")))
+    """Renames the folder first, so that a half-deleted one does not match `step_*`."""
+    shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}.deleted")))
 
 
 def remove_leftovers(run_folder: Path) -> None:
-    """Removes what a killed run has left half-written."""
+    """Removes half-written and half-deleted checkpoints of a run that was killed."""
     for folder in run_folder.glob(".step_*"):
         shutil.rmtree(folder, ignore_errors=True)
-
-
-# ------------------------------------------------------------------------------------------------ reading
-
-
-def load_checkpoint(folder: Path, model: Llama, optimizer: torch.optim.AdamW) -> None:
-    """Copies an intact checkpoint's weights and moments into a model and its optimizer."""
-    load_weights(model, folder)
-    with safe_open(folder / OPTIMIZER, framework="pt") as stream:
-        for name, tensor in optimizer_tensors(model, optimizer).items():
-            _copy(stream.get_tensor(name), tensor)
-
-
-@torch.no_grad()
-def _copy(source: Tensor, target: Tensor) -> None:
-    target.copy_(source)

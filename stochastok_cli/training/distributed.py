@@ -1,7 +1,7 @@
-"""The ranks of a run: who they are, and the few things that they do together.
+"""The ranks of a run: which one this process is, and the collective operations that the trainer uses.
 
-A run of one process is a world of size 1 in which nothing is sent. Larger worlds are described by the environment
-that torchrun sets, or by srun's.
+A single process is a world of size 1, in which nothing is sent. Larger worlds are described by the environment
+variables that torchrun or srun sets.
 """
 
 import os
@@ -22,83 +22,84 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """The ranks of this run, seen from one of them."""
+    """This process's rank, the number of ranks, and the device of this rank."""
 
     rank: int
-    size: int
+    world_size: int
     device: torch.device
 
     @property
-    def is_main_rank(self) -> bool:
-        """Whether this is rank 0, which alone touches the run's folder and speaks."""
+    def is_main(self) -> bool:
+        """Whether this is rank 0, which alone reads and writes the run's folder and prints."""
         return self.rank == 0
 
-    def share(self, count: int) -> range:
-        """The part of `range(count)` that this rank does."""
-        return range(self.rank, count, self.size)
+    def indices_of_rank(self, count: int) -> range:
+        """The indices of `range(count)` that this rank processes: every `world_size`-th, from its rank on."""
+        return range(self.rank, count, self.world_size)
 
     def all_reduce_(self, tensor: Tensor) -> None:
         """Replaces a tensor by its sum over the ranks."""
         self.all_reduce_async(tensor)()
 
     def all_reduce_async(self, tensor: Tensor) -> Callable[[], None]:
-        """Begins to replace a tensor by its sum over the ranks; the function that is returned waits for the end.
+        """Starts to replace a tensor by its sum over the ranks. All ranks must start their sums in the same order.
 
-        All ranks must begin their sums in the same order. On GPUs it is the device that waits, not the host.
+        Returns:
+            A function that waits for the end. On GPUs the device waits, not the host.
         """
-        if self.size == 1 or not tensor.numel():
+        if self.world_size == 1 or not tensor.numel():
             return lambda: None
-        with _peers():
+        with _report_lost_ranks():
             work = dist.all_reduce(tensor, async_op=True)
 
         def wait() -> None:
-            with _peers():
+            with _report_lost_ranks():
                 work.wait()
 
         return wait
 
     def broadcast_(self, tensors: Iterable[Tensor]) -> None:
-        """Gives every rank the values that rank 0 has."""
-        if self.size > 1:
-            with torch.no_grad(), _peers():
+        """Copies the values of rank 0 into the tensors of all ranks."""
+        if self.world_size > 1:
+            with torch.no_grad(), _report_lost_ranks():
                 for tensor in tensors:
                     dist.broadcast(tensor, src=0)
 
     def any(self, flag: bool) -> bool:
-        """Whether it is true on some rank. Goes through host memory, so the device is not waited for."""
-        if self.size == 1:
+        """Whether the flag is true on any rank. It travels through host memory, so the device is not waited for."""
+        if self.world_size == 1:
             return flag
         votes = torch.tensor([int(flag)])
-        with _peers():
+        with _report_lost_ranks():
             dist.all_reduce(votes)
         return bool(votes.item())
 
-    def lead(self, function: Callable[[], T]) -> T:
-        """What `function` returns on rank 0, on every rank. It runs there alone, and the others wait."""
-        box = [function() if self.is_main_rank else None]
-        if self.size > 1:
-            with _peers():
-                dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
-        return box[0]  # type: ignore[return-value]
+    def broadcast_from_rank_0(self, function: Callable[[], T]) -> T:
+        """Calls a function on rank 0 only, while the others wait, and returns its result on every rank."""
+        result = [function() if self.is_main else None]
+        if self.world_size > 1:
+            with _report_lost_ranks():
+                dist.broadcast_object_list(result, src=0, device=torch.device("cpu"))
+        return result[0]  # type: ignore[return-value]
 
-    def gather(self, item: T) -> list[T]:
-        """Every rank's item, in their order, on every rank."""
-        if self.size == 1:
+    def all_gather_object(self, item: T) -> list[T]:
+        """Returns the items of all ranks, in the order of ranks, on every rank. Items must be picklable."""
+        if self.world_size == 1:
             return [item]
-        items: list[Any] = [None] * self.size
-        with _peers():
+        items: list[Any] = [None] * self.world_size
+        with _report_lost_ranks():
             dist.all_gather_object(items, item)
         return items
 
     def synchronize(self) -> None:
-        """Waits for the device, so that a clock read afterwards tells the truth."""
+        """Waits until the device has finished all work, as before a clock is read."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
 
 @contextmanager
-def _peers() -> Iterator[None]:
-    """Around what all ranks do together: there a rank learns that another one is gone."""
+def _report_lost_ranks() -> Iterator[None]:
+    """Around collective operations, which fail with a RuntimeError when another rank has ended."""
     try:
         yield
     except RuntimeError as error:
@@ -111,18 +112,18 @@ def _peers() -> Iterator[None]:
         ) from error
 
 
-def launched() -> bool:
+def is_distributed() -> bool:
     """Whether this process is one of several that torchrun or srun started."""
     return "RANK" in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1
 
 
-def is_main_rank() -> bool:
-    """Whether this process is rank 0, or alone."""
-    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0))) == 0 if launched() else True
+def is_main_process() -> bool:
+    """Whether this process is rank 0, or the only one."""
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0))) == 0 if is_distributed() else True
 
 
 def choose_device(wanted: str, local_rank: int = 0) -> torch.device:
-    """The device of `general.device` (auto, cpu or cuda) for the local rank. UserError if it is not there."""
+    """The device for `general.device` (auto, cpu or cuda) and a local rank. Raises UserError if it does not exist."""
     if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
@@ -133,30 +134,30 @@ def choose_device(wanted: str, local_rank: int = 0) -> torch.device:
 
 
 def device_name(device: torch.device) -> str:
-    """What people call it."""
+    """The GPU's product name, or `CPU`."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
 @contextmanager
-def join(device: str) -> Iterator[DistributedContext]:
-    """The world of this run, and its process group while the block lasts.
+def distributed_context(device: str) -> Iterator[DistributedContext]:
+    """The context of this process, with a process group until the block ends where there are several.
 
-    When ranks fail, the first one's exception goes on its way to be shown. The others end silently, because what they
-    have to say is most often only that the first one is gone.
+    When ranks fail, only the first failure is raised as it is. The other ranks exit silently, because their errors are
+    mostly consequences of the first.
     """
-    if not launched():
-        yield DistributedContext(rank=0, size=1, device=choose_device(device))
+    if not is_distributed():
+        yield DistributedContext(rank=0, world_size=1, device=choose_device(device))
         return
-    _adopt_srun()
-    store, rank, size = next(iter(dist.rendezvous("env://")))
+    _export_srun_variables()
+    store, rank, world_size = next(iter(dist.rendezvous("env://")))
     try:
         chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", 0)))
         if chosen.type == "cuda":
             torch.cuda.set_device(chosen)
         backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
-        dist.init_process_group(backend, store=dist.PrefixStore("world", store), rank=rank, world_size=size)
-        yield DistributedContext(rank=rank, size=size, device=chosen)
-    except StoppedBySignal:  # all of them agreed on it
+        dist.init_process_group(backend, store=dist.PrefixStore("world", store), rank=rank, world_size=world_size)
+        yield DistributedContext(rank=rank, world_size=world_size, device=chosen)
+    except StoppedBySignal:  # all ranks raise it together
         dist.destroy_process_group()
         raise
     except (Exception, KeyboardInterrupt):
@@ -170,12 +171,12 @@ def join(device: str) -> Iterator[DistributedContext]:
 def _is_first_to_fail(store: dist.Store) -> bool:
     try:
         return store.add("failed", 1) == 1
-    except RuntimeError:  # the store is gone, and with it the process that started all
+    except RuntimeError:  # the process that holds the store has ended
         return False
 
 
-def _adopt_srun() -> None:
-    """Gives srun's variables the names that torch reads; where to meet can't be known from them."""
+def _export_srun_variables() -> None:
+    """Sets the variables that torch reads from those of srun, which do not include the address of rank 0."""
     if "RANK" in os.environ:
         return
     if "MASTER_ADDR" not in os.environ:

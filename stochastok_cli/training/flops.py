@@ -1,4 +1,4 @@
-"""What a model costs, counted: operations, and bytes of a checkpoint; and what a GPU can do at most."""
+"""Floating-point operations, utilization of the GPUs, and memory."""
 
 import re
 
@@ -7,8 +7,8 @@ import torch
 from stochastok_cli.config import Config, ModelConfig
 from stochastok_cli.training.distributed import DistributedContext
 
-# Dense bfloat16 with float32 sums, TFLOP/s, from the makers' data sheets; the first name that a device's contains.
-_PEAK = {
+# Dense bfloat16 with float32 sums, TFLOP/s, from the manufacturers' data sheets. The first name in a device's counts.
+_PEAK_TFLOPS = {
     "H100 PCIe": 756.0,
     "H100": 989.0,
     "H200": 989.0,
@@ -21,7 +21,7 @@ _PEAK = {
     "RTX 4090": 165.0,
     "RTX 3090": 71.0,
 }
-_CHECKPOINT_BYTES = 12  # of a parameter: its weight and AdamW's two moments, float32
+_CHECKPOINT_BYTES = 12  # per parameter: its weight and AdamW's two moments, float32
 
 
 def matrix_parameters(model: ModelConfig) -> int:
@@ -42,33 +42,35 @@ def flops_per_token(model: ModelConfig) -> int:
 
 
 def checkpoint_bytes(parameters: int) -> int:
+    """The size of a checkpoint, without headers and small files."""
     return parameters * _CHECKPOINT_BYTES
 
 
 def tokens_per_iteration(config: Config) -> int:
+    """The number of tokens that all ranks together train on in one iteration."""
     training = config.trainer.training
     return training.gradient_accumulation_steps * training.batch_size * config.model.context_window
 
 
 def utilization(tokens_per_second: float, config: Config, world: DistributedContext) -> float | None:
-    """The share of the GPUs' peak that the model's operations make (MFU; Chowdhery et al. 2022, appendix B).
+    """The model's operations relative to the GPUs' peak (MFU; Chowdhery et al. 2022, appendix B).
 
-    None where the peak is not known, and for instruction data, whose attention and loss leave most of them out.
+    None where the peak is unknown, and for instruction data, where attention and loss skip most of the operations.
     """
     peak = peak_flops(world.device)
     if peak is None or config.trainer.dataset.is_instruction:
         return None
-    return tokens_per_second * flops_per_token(config.model) / (peak * world.size)
+    return tokens_per_second * flops_per_token(config.model) / (peak * world.world_size)
 
 
 def peak_flops(device: torch.device) -> float | None:
-    """The most operations a second that a GPU is sold for, in bfloat16 products; None where it is not known."""
+    """The nominal peak of a GPU in bfloat16 products, in operations per second; None where it is unknown."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
-    return next((peak * 1e12 for known, peak in _PEAK.items() if re.search(rf"\b{known}\b", name)), None)
+    return next((peak * 1e12 for model, peak in _PEAK_TFLOPS.items() if re.search(rf"\b{model}\b", name)), None)
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """The most bytes that this process has held on a GPU at once; None on a CPU."""
+    """The most bytes that this process has had allocated on a GPU at once; None on a CPU."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None

@@ -1,57 +1,44 @@
-"""Batches on their way to the device: drawn by a background thread while the step before is computed."""
+"""Batches as tensors on the device, drawn by a background thread while the step before is computed."""
 
 from collections import deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from stochastok_cli.data.samplers import Sampler
+from stochastok_cli.data.samplers import Batch, Sampler
 
-AHEAD = 4  # batches drawn before they are needed; a batch of the shipped configuration has 0.4 MB
-
-
-class DeviceBatch(NamedTuple):
-    """A batch as tensors: int64 `ids` `[B, T + 1]`, int32 `segment_start` and float32 `token_weights` `[B, T]`."""
-
-    ids: Tensor
-    segment_start: Tensor | None
-    token_weights: Tensor
-    num_loss_tokens: int
+BATCHES_AHEAD = 4  # a batch of the shipped configuration has 0.4 MB, or 3 MB where it is a whole iteration
 
 
 def prefetch(
-    windows: Sampler, keys: Iterable[tuple[int, int]], batch_size: int, device: torch.device
-) -> Generator[DeviceBatch]:
-    """For each key `(iteration, first index)` the batch of `batch_size` windows, on the device.
+    sampler: Sampler, keys: Iterable[tuple[int, np.ndarray]], device: torch.device
+) -> Generator[Batch[Tensor]]:
+    """Yields the batch of each key `(iteration, window indices)` on the device.
 
-    Batches are pure functions of their keys, so drawing ahead keeps no state that a resumed run would miss. On CUDA
-    they travel from pinned memory without the host waiting.
+    A batch is a pure function of its key, so drawing ahead makes no state that a resumed run would miss. On CUDA the
+    copies start from pinned memory, and the host does not wait for them.
     """
 
-    def draw(iteration: int, first_index: int) -> DeviceBatch:
-        ids, segment_start, token_weights, num_loss_tokens = windows.batch(iteration, first_index, batch_size)
-        visible = None if segment_start is None else _pinned(segment_start, device)
-        return DeviceBatch(_pinned(ids, device), visible, _pinned(token_weights, device), num_loss_tokens)
+    def draw(iteration: int, index: np.ndarray) -> Batch[Tensor]:
+        return sampler.batch(iteration, index).map(lambda array: _pinned(array, device))
 
-    def moved(drawn: "Future[DeviceBatch]") -> DeviceBatch:
-        ids, segment_start, token_weights, num_loss_tokens = drawn.result()
-        visible = None if segment_start is None else segment_start.to(device, non_blocking=True)
-        return DeviceBatch(
-            ids.to(device, non_blocking=True), visible, token_weights.to(device, non_blocking=True), num_loss_tokens
-        )
+    def to_device(drawn: "Future[Batch[Tensor]]") -> Batch[Tensor]:
+        return drawn.result().map(lambda tensor: tensor.to(device, non_blocking=True))
 
-    with ThreadPoolExecutor(1, thread_name_prefix="feed") as pool:
-        waiting: deque[Future[DeviceBatch]] = deque()
+    pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
+    try:
+        waiting: deque[Future[Batch[Tensor]]] = deque()
         for key in keys:
             waiting.append(pool.submit(draw, *key))
-            if len(waiting) > AHEAD:
-                yield moved(waiting.popleft())
+            if len(waiting) > BATCHES_AHEAD:
+                yield to_device(waiting.popleft())
         while waiting:
-            yield moved(waiting.popleft())
+            yield to_device(waiting.popleft())
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _pinned(array: np.ndarray, device: torch.device) -> Tensor:

@@ -1,10 +1,10 @@
-"""A run's folder: its name, whether the command at hand may go on in it, and what is made of what it holds.
+"""The folder of a run: its name, what it holds, and whether a command may continue it.
 
     <checkpoint_dir>/<run name>/
       config.yaml  metrics.jsonl  train.log  step_<N>/
     <checkpoint_dir>/.<run name>.lock
 
-Only rank 0 writes here.
+Only rank 0 reads and writes here.
 """
 
 from collections.abc import Iterator
@@ -20,12 +20,12 @@ from stochastok_cli.config import Config, config_from_dict, flatten, read_yaml
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.models.checkpoint_folders import TrainingState, latest_checkpoint, read_state, run_of
 from stochastok_cli.training.checkpoints import remove_leftovers
-from stochastok_cli.training.events import metrics_line, read_metrics
+from stochastok_cli.training.loggers.jsonl import parse_record, read_metrics
 
 CONFIG, METRICS, LOG = "config.yaml", "metrics.jsonl", "train.log"
 
-# What may change while a run goes on: nothing here decides what is computed from which numbers.
-_FREE = (
+# Keys that may change while a run goes on, because no weight depends on them.
+_FREE_KEYS = (
     "trainer.training.eval_interval",
     "trainer.training.log_interval",
     "trainer.training.checkpoint_interval",
@@ -38,75 +38,83 @@ _FREE = (
     "general.device",
     "general.kernels",
 )
-_LENGTH = "trainer.training.max_iters"  # may grow
+_GROWING_KEY = "trainer.training.max_iters"
 
 
 @dataclass(frozen=True)
 class RunProgress:
-    """How far a run has come: its latest complete checkpoint, if there is one."""
+    """The latest complete checkpoint of a run and its state; None where there is none yet."""
 
     checkpoint: Path | None = None
     state: TrainingState | None = None
 
+    @property
+    def iteration(self) -> int:
+        """How many iterations are done."""
+        return self.state.iteration if self.state else 0
+
     def is_complete(self, config: Config) -> bool:
-        """Whether nothing is left to do."""
-        state = self.state
-        done = state is not None and state.iteration >= config.trainer.training.max_iters
-        return done and state is not None and not state.evaluation_pending
+        """Whether the run has nothing left to do."""
+        done = self.state is not None and not self.state.evaluation_pending
+        return done and self.iteration >= config.trainer.training.max_iters
 
 
-def run_name(config: Config, parent: Path | None) -> str:
-    """The name of a run that was given none: `<prefix>-<dataset>[-from-<run of the checkpoint it starts from>]`."""
+def default_run_name(config: Config, parent: Path | None) -> str:
+    """`<prefix>-<dataset>`, followed by `-from-<run>` where training starts from the checkpoint `parent`."""
     name = f"{config.general.logging.run_name_prefix}-{config.trainer.dataset.name}"
     return f"{name}-from-{run_of(parent)}" if parent else name
 
 
-def inspect(folder: Path, config: Config) -> RunProgress:
-    """Looks at a run's folder without touching it.
+def read_progress(folder: Path, config: Config) -> RunProgress:
+    """The progress of the run in a folder, which may not exist. Changes nothing.
 
-    Raises UserError if it is another run's: one of another configuration, or no run at all.
+    Raises:
+        UserError: The folder holds a run of another configuration, or something that is not a run.
     """
-    there = nearest_existing_path(folder)
-    if not there.is_dir():
-        raise UserError(f"{there} is a file, where a run's folder should be", fix="set general.paths.checkpoint_dir")
-    if there != folder or not any(folder.iterdir()):
+    existing = nearest_existing_path(folder)
+    if not existing.is_dir():
+        raise UserError(f"{existing} is a file, where a run's folder should be", fix="set general.paths.checkpoint_dir")
+    if existing != folder or not any(folder.iterdir()):
         return RunProgress()
     file = folder / CONFIG
     if not file.is_file():
         raise UserError(f"{folder} exists and is no run", fix="give another --run-name, or --force to set it aside")
     before = config_from_dict(read_yaml(file), str(file))
-    differing = _differing(before.to_dict(), config.to_dict())
-    if differing:
+    differences = _differences(before.to_dict(), config.to_dict())
+    if differences:
         raise UserError(
-            f"{folder} is a run of another configuration: {', '.join(differing)}",
+            f"{folder} is a run of another configuration: {', '.join(differences)}",
             fix="give another --run-name, or --force to set the old run aside",
         )
     checkpoint = latest_checkpoint(folder)
     return RunProgress(checkpoint, read_state(checkpoint)) if checkpoint else RunProgress()
 
 
-def _differing(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """The keys that differ and may not, with both values."""
     old, new = flatten(before), flatten(now)
     return [
         f"{key} (there {old.get(key)!r}, now {new.get(key)!r})"
         for key in sorted({*old, *new})
-        if old.get(key) != new.get(key) and not key.startswith(_FREE) and not (key == _LENGTH and new[key] > old[key])
+        if old.get(key) != new.get(key)
+        and not key.startswith(_FREE_KEYS)
+        and not (key == _GROWING_KEY and new[key] > old[key])
     ]
 
 
-def require_same_data(found: RunProgress, data: dict[str, Any]) -> None:
-    """Raises UserError if a run has been trained on other bytes than the dataset now has."""
-    if found.state and found.state.data != data:
+def require_same_data(progress: RunProgress, data: dict[str, Any]) -> None:
+    """Raises UserError if a run was trained on another dataset, or on other bytes than the dataset has now."""
+    if progress.state and progress.state.data != data:
         raise UserError(
-            f"{found.checkpoint} was trained on other data: {data['name']} had the fingerprint "
-            f"{found.state.data['fingerprint']}, now {data['fingerprint']}",
+            f"{progress.checkpoint} was trained on other data: {data['name']} had the fingerprint "
+            f"{progress.state.data['fingerprint']}, now {data['fingerprint']}",
             fix="make the dataset as it was, or give another --run-name",
         )
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keeps other processes out of a run's folder. Raises UserError (exit code 1) if one is in it."""
+def run_lock(folder: Path) -> Iterator[None]:
+    """Holds the lock of a run's folder. Raises UserError (exit code 1) if another process holds it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder.parent / f".{folder.name}.lock")
     try:
@@ -122,37 +130,37 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def set_aside(folder: Path) -> Path | None:
-    """Renames a folder to `<name>-old-<k>`, the first free k; returns where it is now, or None if there was none."""
+    """Renames a folder to `<name>-old-<k>` with the first free k. Returns the new path, None if there is no folder."""
     if not folder.exists():
         return None
     k = 1
-    while (aside := folder.with_name(f"{folder.name}-old-{k}")).exists():
+    while (renamed := folder.with_name(f"{folder.name}-old-{k}")).exists():
         k += 1
-    return folder.rename(aside)
+    return folder.rename(renamed)
 
 
-def begin(folder: Path, config: Config, found: RunProgress) -> None:
-    """Makes the folder ready to go on from `found`: what a killed run did after its last checkpoint is taken back."""
+def start_or_resume(folder: Path, config: Config, progress: RunProgress) -> None:
+    """Makes the folder ready for training: removes whatever was written after the last checkpoint."""
     folder.mkdir(exist_ok=True)
     remove_leftovers(folder)
     write_atomically(folder / CONFIG, config.to_yaml().encode())
     metrics = folder / METRICS
     if metrics.is_file():
-        kept = [f"{line}\n" for line in metrics.read_text(encoding="utf-8").splitlines() if _kept(line, found)]
-        write_atomically(metrics, "".join(kept).encode())
+        lines = metrics.read_text(encoding="utf-8").splitlines()
+        write_atomically(metrics, "".join(f"{line}\n" for line in lines if _precedes(line, progress)).encode())
 
 
-def _kept(line: str, found: RunProgress) -> bool:
-    """Whether a line of `metrics.jsonl` was written before the checkpoint (and not torn in the writing)."""
-    record = metrics_line(line)
-    if record is None or found.state is None or record["iteration"] > found.state.iteration:
+def _precedes(line: str, progress: RunProgress) -> bool:
+    """Whether a line of `metrics.jsonl` is whole and was written before the checkpoint."""
+    record = parse_record(line)
+    if record is None or progress.state is None or record["iteration"] > progress.iteration:
         return False
-    # An evaluation that is still to be made may have been made before, by a run that was killed after it.
-    return record["iteration"] < found.state.iteration or not found.state.evaluation_pending or "train/loss" in record
+    # A pending evaluation may have been recorded already, by a run that was killed before it could note that.
+    return record["iteration"] < progress.iteration or not progress.state.evaluation_pending or "train/loss" in record
 
 
 def last_evaluation(folder: Path) -> dict[str, float]:
-    """The metrics of a run's last evaluation, as its `metrics.jsonl` has them; nothing where there is none."""
+    """The metrics of a run's last evaluation, from its `metrics.jsonl`; empty where there is none."""
     for record in reversed(read_metrics(folder / METRICS)):
         if "validation/loss" in record:
             return {name: value for name, value in record.items() if name != "iteration"}

@@ -1,6 +1,6 @@
-"""What happens at an iteration, as pure functions of it: the learning rate, and what is due.
+"""The learning rate of an iteration, and whether it is time to log, evaluate or save: pure functions.
 
-Iterations are counted from 0; "after iteration n" and the folder `step_<n>` mean that n of them are done.
+Iterations are counted from 0. `done` is the number of iterations that are done, as in the folder name `step_<done>`.
 """
 
 import math
@@ -11,8 +11,8 @@ from stochastok_cli.config import OptimizerConfig, TrainingConfig
 def learning_rate(iteration: int, optimizer: OptimizerConfig, training: TrainingConfig) -> float:
     """The learning rate of an iteration: linear warm-up, then a cosine down to `min_lr`.
 
-    The cosine is counted from the end of the warm-up, as in the published runs: a run of `lr_decay_iters` iterations
-    ends before it has reached `min_lr`.
+    The cosine is counted from the end of the warm-up, as in the published runs. A run of `lr_decay_iters` iterations
+    therefore ends before it has reached `min_lr`.
     """
     if iteration < training.warmup_iters:
         return optimizer.lr * iteration / training.warmup_iters
@@ -23,21 +23,24 @@ def learning_rate(iteration: int, optimizer: OptimizerConfig, training: Training
 
 
 def log_is_due(done: int, training: TrainingConfig) -> bool:
+    """Whether to log after `done` iterations."""
     return done > 0 and (done % training.log_interval == 0 or done == training.max_iters)
 
 
 def evaluation_is_due(done: int, training: TrainingConfig) -> bool:
+    """Whether to evaluate after `done` iterations."""
     return done % training.eval_interval == 0 or done == training.max_iters
 
 
 def checkpoint_is_due(done: int, training: TrainingConfig) -> bool:
+    """Whether to save after `done` iterations."""
     return done > 0 and (done % training.checkpoint_interval == 0 or done == training.max_iters)
 
 
-def times(interval: int, first: int, last: int) -> int:
-    """How many numbers from `first` to `last` are multiples of `interval`, or `last` itself: when something is due.
+def count_due(interval: int, first: int, last: int) -> int:
+    """How many numbers from `first` to `last` are multiples of `interval`, or `last` itself.
 
-    >>> times(3, 0, 10), times(3, 1, 9), times(3, 5, 4)
+    >>> count_due(3, 0, 10), count_due(3, 1, 9), count_due(3, 5, 4)
     (5, 3, 0)
     """
     if last < first:
@@ -46,12 +49,17 @@ def times(interval: int, first: int, last: int) -> int:
 
 
 def checkpoints_to_delete(losses: dict[int, float | None], keep: int | None) -> list[int]:
-    """The checkpoints to delete: all but the latest `keep` and the one of the lowest validation loss.
+    """The iterations of the checkpoints to delete: all but the latest `keep` and the best.
 
-    `losses` has the validation loss of each checkpoint by its iteration, None where there was no validation.
+    Args:
+        losses: The validation loss of each checkpoint by its iteration; None where there was no validation.
+        keep: None keeps all.
+
+    >>> checkpoints_to_delete({10: 3.0, 20: 1.0, 30: None, 40: 2.0}, keep=1)
+    [10, 30]
     """
     if keep is None:
         return []
-    rated = {iteration: loss for iteration, loss in losses.items() if loss is not None}
-    kept = sorted(losses)[-keep:] + ([min(rated, key=lambda i: (rated[i], i))] if rated else [])
-    return sorted(set(losses) - set(kept))
+    measured = {iteration: loss for iteration, loss in losses.items() if loss is not None}
+    best = [min(measured, key=lambda iteration: (measured[iteration], iteration))] if measured else []
+    return sorted(set(losses) - {*sorted(losses)[-keep:], *best})

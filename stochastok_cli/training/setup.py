@@ -1,4 +1,4 @@
-"""Everything that a run needs, opened and checked before anything is written."""
+"""What a run needs, checked before anything is written: configuration, starting point, data, benchmarks, model."""
 
 import dataclasses
 import importlib.util
@@ -23,95 +23,137 @@ from stochastok_cli.random_streams import derive_key
 from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.vocabulary import Vocabulary, load_vocabulary
 from stochastok_cli.training import run_dir
-from stochastok_cli.training.backends import takes_fused
+from stochastok_cli.training.backends import uses_fused
 from stochastok_cli.training.distributed import DistributedContext
+from stochastok_cli.training.run_dir import RunProgress
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run whose configuration is resolved.
+
+    Attributes:
+        config: As it is run: with the model section of the checkpoint that training starts from.
+        parent: The checkpoint that training starts from; None for fresh weights.
+        folder: The run's folder.
+        progress: What the folder holds already.
+        world: The ranks.
+        notes: Messages for the user.
+    """
+
+    config: Config
+    parent: Path | None
+    folder: Path
+    progress: RunProgress
+    world: DistributedContext
+    notes: list[str]
 
 
 @dataclass(frozen=True)
 class Data:
-    """What is trained and validated on."""
+    """Samplers of training and validation windows, the vocabulary of their ids, and the dataset's identity.
+
+    Attributes:
+        identity: Name and fingerprint, as a checkpoint records them.
+    """
 
     train: Sampler
     val: Sampler
     vocabulary: Vocabulary
-    identity: dict[str, Any]  # name and fingerprint of the dataset
+    identity: dict[str, Any]
 
 
-def resolve_config(config: Config, world: DistributedContext) -> tuple[Config, Path | None, list[str]]:
-    """The configuration as it will be run, the folder of the checkpoint to start from, and notes for the user.
+@dataclass(frozen=True)
+class RunInputs:
+    """Everything that is loaded for a run."""
 
-    Raises UserError if the ranks can't divide the work, if the device can't run the kernels that are asked for, or if
-    something is not installed.
+    data: Data
+    evaluators: list[Evaluator]
+    model: Llama
+
+
+def resolve_run(config: Config, world: DistributedContext, run_name: str | None, *, force: bool) -> Run:
+    """Finds the checkpoint to start from, the run's folder and its progress. Changes nothing on disk.
+
+    Args:
+        config: The configuration as it was loaded.
+        world: The ranks.
+        run_name: The folder's name; None for the default one.
+        force: Ignore what the folder holds.
+
+    Raises:
+        UserError: The number of ranks, the device or the installed packages don't fit the configuration, the folder
+            holds something else, or a checkpoint is missing or damaged.
     """
-    notes = unused_keys(config)
-    config, parent, differing = starting_point(config)
-    require_divisible(config, world)
-    takes_fused(config, world.device)
-    require_logger(config)
-    return config, parent, notes + differing
+    notes = _notes_on_unused_keys(config)
+    config, parent, differences = resolve_starting_point(config)
+    _require_divisible(config, world)
+    uses_fused(config, world.device)
+    _require_logger_packages(config)
+    name = validate_folder_name(run_dir.default_run_name(config, parent) if run_name is None else run_name)
+    folder = Path(config.general.paths.checkpoint_dir) / name
 
-
-def find_run(
-    config: Config, parent: Path | None, world: DistributedContext, name: str | None, *, force: bool
-) -> tuple[Path, run_dir.RunProgress]:
-    """The run's folder, and how far it has come: with `force` nowhere, whatever it holds.
-
-    Raises UserError for a folder that can't be the run's, and for a damaged checkpoint to go on from.
-    """
-    folder = Path(config.general.paths.checkpoint_dir) / validate_folder_name(
-        run_dir.run_name(config, parent) if name is None else name
-    )
-
-    def look() -> run_dir.RunProgress:
-        found = run_dir.inspect(folder, config)
-        if found.checkpoint and not found.is_complete(config):
+    def read_progress() -> RunProgress:
+        progress = run_dir.read_progress(folder, config)
+        if progress.checkpoint and not progress.is_complete(config):
             fix = "remove it and run the same command again: the one before it is taken"
-            require_intact(found.checkpoint, with_optimizer=True, fix=fix)
-        return found
+            require_intact(progress.checkpoint, with_optimizer=True, fix=fix)
+        return progress
 
-    return folder, run_dir.RunProgress() if force else world.lead(look)
-
-
-def open_everything(config: Config, parent: Path | None, found: run_dir.RunProgress) -> tuple[Data, list[Evaluator]]:
-    """Data and benchmarks, checked against each other, the run and the checkpoint to start from."""
-    data = open_data(config)
-    run_dir.require_same_data(found, data.identity)
-    if parent is not None:
-        require_same_vocabulary(parent, data.vocabulary)
-    return data, load_all_evaluators(config, data.vocabulary)
+    progress = RunProgress() if force else world.broadcast_from_rank_0(read_progress)
+    return Run(config, parent, folder, progress, world, notes + differences)
 
 
-def make_model(config: Config, parent: Path | None, world: DistributedContext) -> Llama:
-    """The model of the seed, or with the weights of the checkpoint to start from, which rank 0 reads for all."""
-    torch.manual_seed(derive_key(config.general.seed, "weights"))
-    model = Llama(config.model, config.trainer.dropout_scheduler.dropout).to(world.device)
-    if parent is not None:
-        world.lead(lambda: load_weights(model, parent))
-        world.broadcast_(model.parameters())
+def load_inputs(run: Run) -> RunInputs:
+    """Opens data and benchmarks, checks them against each other and the run, and builds the model."""
+    data = open_data(run.config)
+    run_dir.require_same_data(run.progress, data.identity)
+    if run.parent is not None:
+        _require_same_vocabulary(run.parent, data.vocabulary)
+    return RunInputs(data, load_evaluators_of(run.config, data.vocabulary), _build_model(run))
+
+
+def _build_model(run: Run) -> Llama:
+    """The model with the weights of the seed, or on rank 0 with those of the checkpoint that training starts from."""
+    torch.manual_seed(derive_key(run.config.general.seed, "weights"))
+    model = Llama(run.config.model, run.config.trainer.dropout_scheduler.dropout).to(run.world.device)
+    if run.parent is not None:
+        load_weights_from(run.parent, model, run.world)
     return model
 
 
-def starting_point(config: Config) -> tuple[Config, Path | None, list[str]]:
-    """The configuration with the model section of the checkpoint that training starts from, if it names one.
+def load_weights_from(checkpoint: Path, model: Llama, world: DistributedContext) -> None:
+    """Reads the weights of a checkpoint on rank 0 alone; `Parallel.prepare` gives them to the other ranks."""
+    world.broadcast_from_rank_0(lambda: load_weights(model, checkpoint))
 
-    Returns it with that checkpoint's folder and notes on what differed. Raises UserError if a `model.*` override on
-    the command line says otherwise than the checkpoint, or if there is no such checkpoint.
+
+def resolve_starting_point(config: Config) -> tuple[Config, Path | None, list[str]]:
+    """Replaces the model section by that of the checkpoint that training starts from, if the configuration names one.
+
+    Returns:
+        The configuration, the checkpoint's folder (None for fresh weights), and a note on each value that differed.
+
+    Raises:
+        UserError: There is no such checkpoint, it is damaged, or a `model.*` override on the command line contradicts
+            it.
     """
     if config.checkpoint_name is None:
         return config, None, []
     folder = resolve_checkpoint(config.checkpoint_name, Path(config.general.paths.checkpoint_dir))
     require_intact(folder, with_optimizer=False, fix="start from another checkpoint")
     model = dataclasses.replace(read_model_config(folder), checkpoint_name=config.model.checkpoint_name)
-    asked, given = _flat_model(config.model), _flat_model(model)
-    differing = [key for key in asked if asked[key] != given[key]]
+    configured, actual = _flat_model(config.model), _flat_model(model)
+    differing = [key for key in configured if configured[key] != actual[key]]
     overridden = [key for key in differing if _is_overridden(key, config.overridden)]
     if overridden:
         raise UserError(
             f"the checkpoint {folder} has "
-            + ", ".join(f"{key} = {given[key]!r}, not {asked[key]!r}" for key in overridden),
+            + ", ".join(f"{key} = {actual[key]!r}, not {configured[key]!r}" for key in overridden),
             fix="its weights fit no other model: drop the override",
         )
-    notes = [f"{key} = {given[key]!r} as in {folder}, not {asked[key]!r} as in the configuration" for key in differing]
+    notes = [
+        f"{key} = {actual[key]!r} as in {folder}, not {configured[key]!r} as in the configuration" for key in differing
+    ]
     return dataclasses.replace(config, model=model), folder, notes
 
 
@@ -124,18 +166,19 @@ def _is_overridden(key: str, overridden: frozenset[str]) -> bool:
 
 
 def open_data(config: Config) -> Data:
-    """Opens the dataset and checks that it suits the model.
+    """Opens the dataset and checks that it fits the model.
 
-    Raises UserError if it is missing, damaged, of another kind or vocabulary, or too short for the context window.
+    Raises:
+        UserError: The dataset is missing, damaged, of another kind or vocabulary, or too short for a context window.
     """
     dataset, data_dir = config.trainer.dataset, Path(config.general.paths.data_dir)
     folder = memmap_dir(data_dir) / dataset.name
     kind: type[MemmapDataset] = SFTDataset if dataset.is_instruction else Corpus
     source = kind(folder)
     if dataset.is_instruction != (folder / SHAPES).is_file():
-        holds = "plain text, no questions" if dataset.is_instruction else "questions with answers"
-        right = str(not dataset.is_instruction).lower()
-        raise UserError(f"{folder} holds {holds}", fix=f"set trainer.dataset.is_instruction={right}")
+        content = "plain text, no questions" if dataset.is_instruction else "questions with answers"
+        is_instruction = str(not dataset.is_instruction).lower()
+        raise UserError(f"{folder} holds {content}", fix=f"set trainer.dataset.is_instruction={is_instruction}")
     vocabulary = source.vocabulary
     if vocabulary.size != config.model.vocab_size:
         raise UserError(
@@ -144,24 +187,23 @@ def open_data(config: Config) -> Data:
             fix=f"set model.vocab_size={vocabulary.size}, or make the data with the model's tokenizer",
         )
     return Data(
-        train=_windows(source, "train", config),
-        val=_windows(source, "val", config),
+        train=_make_sampler(source, "train", config),
+        val=_make_sampler(source, "val", config),
         vocabulary=vocabulary,
         identity={"name": source.name, "fingerprint": source.fingerprint},
     )
 
 
-def _windows(source: MemmapDataset, split: str, config: Config) -> Sampler:
-    """The windows of a split. Validation draws, and expands, from random streams of its own."""
-    dataset, length = config.trainer.dataset, config.model.context_window
-    seed = config.general.seed
+def _make_sampler(source: MemmapDataset, split: str, config: Config) -> Sampler:
+    """The sampler of a split. Validation has its own random streams, for windows and for their expansion."""
+    dataset, length, seed = config.trainer.dataset, config.model.context_window, config.general.seed
     try:
         expansion = StochasTok(
             source.vocabulary, dataset.expand_prop, dataset.expand_method, derive_key(seed, f"{split}/expansion")
         )
     except UserError as error:
-        asked = f"trainer.dataset.expand_prop = {dataset.expand_prop}, expand_method = {dataset.expand_method!r}"
-        raise UserError(f"{asked}: {error}") from None
+        keys = f"trainer.dataset.expand_prop = {dataset.expand_prop}, expand_method = {dataset.expand_method!r}"
+        raise UserError(f"{keys}: {error}") from None
     expand = expansion if dataset.expand_prop > 0 else None
     if isinstance(source, SFTDataset):
         rows, offsets = source.rows(split), source.offsets(split)
@@ -174,19 +216,8 @@ def _windows(source: MemmapDataset, split: str, config: Config) -> Sampler:
     )
 
 
-def require_same_vocabulary(checkpoint: Path, vocabulary: Vocabulary) -> None:
-    """Raises UserError if a checkpoint that brings its tokenizer was trained on another vocabulary of the same size."""
-    if (checkpoint / "tokenizer.json").is_file():
-        theirs = load_vocabulary(checkpoint)
-        if theirs.fingerprint != vocabulary.fingerprint:
-            raise UserError(
-                f"the data was made with the tokenizer {vocabulary.name!r}, which is not that of {checkpoint}",
-                fix=f"make the data with --tokenizer {checkpoint}",
-            )
-
-
-def load_all_evaluators(config: Config, vocabulary: Vocabulary) -> list[Evaluator]:
-    """The benchmarks of `trainer.eval`; the error for one that can't be had says how to go without."""
+def load_evaluators_of(config: Config, vocabulary: Vocabulary) -> list[Evaluator]:
+    """Loads the benchmarks of `trainer.eval`. An error says how to train without them."""
     data_dir = Path(config.general.paths.data_dir)
     try:
         return load_evaluators(config.trainer.eval, data_dir, vocabulary, config.model.context_window)
@@ -194,27 +225,36 @@ def load_all_evaluators(config: Config, vocabulary: Vocabulary) -> list[Evaluato
         raise UserError(str(error), fix="or train without it: trainer.eval=[]", exit_code=error.exit_code) from None
 
 
-def require_divisible(config: Config, world: DistributedContext) -> None:
-    steps = config.trainer.training.gradient_accumulation_steps
-    if steps % world.size:
+def _require_same_vocabulary(checkpoint: Path, vocabulary: Vocabulary) -> None:
+    """Raises UserError if a checkpoint has a tokenizer, and it is not that of the data."""
+    if (checkpoint / "tokenizer.json").is_file() and load_vocabulary(checkpoint).fingerprint != vocabulary.fingerprint:
         raise UserError(
-            f"trainer.training.gradient_accumulation_steps = {steps} can't be divided over {world.size} processes",
+            f"the data was made with the tokenizer {vocabulary.name!r}, which is not that of {checkpoint}",
+            fix=f"make the data with --tokenizer {checkpoint}",
+        )
+
+
+def _require_divisible(config: Config, world: DistributedContext) -> None:
+    steps = config.trainer.training.gradient_accumulation_steps
+    if steps % world.world_size:
+        raise UserError(
+            f"trainer.training.gradient_accumulation_steps = {steps} can't be divided over "
+            f"{world.world_size} processes",
             fix="set it to a multiple of their number, or give fewer GPUs (CUDA_VISIBLE_DEVICES)",
         )
 
 
-def require_logger(config: Config) -> None:
-    """Raises UserError if Weights & Biases or TensorBoard is asked for and not installed."""
+def _require_logger_packages(config: Config) -> None:
     logging = config.general.logging
-    for asked, package in [(logging.wandb_log, "wandb"), (logging.tensorboard_log, "tensorboard")]:
-        if asked and importlib.util.find_spec(package) is None:
+    for enabled, package in [(logging.wandb_log, "wandb"), (logging.tensorboard_log, "tensorboard")]:
+        if enabled and importlib.util.find_spec(package) is None:
             raise UserError(
                 f"general.logging.{package}_log is true, and {package} is not installed",
                 fix=f"pip install 'stochastok[{package}]', or set it to false",
             )
 
 
-def unused_keys(config: Config) -> list[str]:
-    """Notes on keys of the reference that are accepted and have no effect."""
+def _notes_on_unused_keys(config: Config) -> list[str]:
+    """Notes on keys of the reference implementation that are accepted and have no effect."""
     output_dir = config.general.paths.output_dir
     return [] if output_dir is None else [f"general.paths.output_dir ({output_dir}) has no effect: nothing goes there"]

@@ -1,4 +1,4 @@
-"""Signals that ask training to stop: finish the iteration, save, leave."""
+"""Signals that stop training: it finishes the iteration, saves and exits."""
 
 import signal
 import threading
@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # SLURM sends the last before it pre-empts a job
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # SLURM sends SIGUSR1 before it preempts a job
 
 
 class StopRequest:
-    """Which signal has asked for a stop, if any.
+    """The signal that has requested a stop, if any.
 
-    Before `armed` is set there is nothing to save, and a signal interrupts at once; so does a second SIGINT.
+    Before `armed` is set there is nothing to save, and a signal raises KeyboardInterrupt at once; so does a second
+    SIGINT.
     """
 
     def __init__(self) -> None:
@@ -20,6 +21,7 @@ class StopRequest:
         self.signal: str | None = None
 
     def handle(self, number: int, frame: FrameType | None) -> None:
+        """The signal handler."""
         if not self.armed or (self.signal is not None and number == signal.SIGINT):
             raise KeyboardInterrupt
         self.signal = self.signal or signal.Signals(number).name
@@ -27,7 +29,7 @@ class StopRequest:
 
 @contextmanager
 def stop_signals() -> Iterator[StopRequest]:
-    """Handles the stopping signals until the block ends. Outside the main thread Python can't, and leaves them."""
+    """Handles the stopping signals until the block ends. Python allows that in the main thread only."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request

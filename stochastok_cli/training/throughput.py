@@ -1,4 +1,4 @@
-"""How fast a run goes, and how long it has left."""
+"""The speed of a run, and the time that it will still take."""
 
 import time
 from collections.abc import Iterator
@@ -6,30 +6,31 @@ from contextlib import contextmanager
 
 
 class ThroughputTimer:
-    """Counts iterations against time, with and without what happens between them (evaluating, saving).
+    """Measures iterations per second, without the time in `pause` (evaluating, saving).
 
-    `start` is the number of iterations done when the clock starts.
+    Args:
+        start: The number of iterations done when the clock starts.
     """
 
     def __init__(self, start: int):
-        self._start = self._mark = start
-        self._began = self._marked = time.monotonic()
-        self._between = 0.0  # seconds since the mark in which no iteration ran
+        self._start = self._last = start
+        self._started_at = self._last_at = time.monotonic()
+        self._paused = 0.0  # seconds since `_last_at`
 
     @contextmanager
-    def between(self) -> Iterator[None]:
-        """Time spent in this block is no iteration's."""
+    def pause(self) -> Iterator[None]:
+        """Excludes the block from the speed of iterations."""
         before = time.monotonic()
         yield
-        self._between += time.monotonic() - before
+        self._paused += time.monotonic() - before
 
-    def speed(self, done: int) -> float:
-        """Iterations a second since this was last asked."""
+    def iterations_per_second(self, done: int) -> float:
+        """The speed since the last call, when `done` iterations are done."""
         now = time.monotonic()
-        speed = (done - self._mark) / (now - self._marked - self._between)
-        self._mark, self._marked, self._between = done, now, 0.0
+        speed = (done - self._last) / (now - self._last_at - self._paused)
+        self._last, self._last_at, self._paused = done, now, 0.0
         return speed
 
-    def seconds_left(self, done: int, until: int) -> float:
-        """If the rest goes as all has gone since the start, what happens between iterations included."""
-        return (time.monotonic() - self._began) / (done - self._start) * (until - done)
+    def seconds_left(self, done: int, max_iters: int) -> float:
+        """The time for the remaining iterations at the average speed since the start, pauses included."""
+        return (time.monotonic() - self._started_at) / (done - self._start) * (max_iters - done)

@@ -1,96 +1,118 @@
-"""`train`, which `stochastok train` calls: everything is opened and checked, then the run's folder, then the loop."""
+"""`train`: the whole of a training run, as a function."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stochastok_cli.config import Config
 from stochastok_cli.models.checkpoint_folders import incomplete_checkpoints
 from stochastok_cli.training import run_dir, setup
-from stochastok_cli.training.distributed import join
-from stochastok_cli.training.events import Event, Listener, Note, log_file, metrics_file
+from stochastok_cli.training.distributed import distributed_context
+from stochastok_cli.training.events import Event, Listener, Note
+from stochastok_cli.training.loggers.jsonl import jsonl_logger, log_file_logger
 from stochastok_cli.training.run_dir import RunProgress
+from stochastok_cli.training.setup import Run
 from stochastok_cli.training.signals import stop_signals
 from stochastok_cli.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A finished run."""
+class TrainResult:
+    """A finished run.
+
+    Attributes:
+        folder: The run's folder.
+        checkpoint: Its last checkpoint.
+        iteration: How many iterations are done.
+        created: Whether this call trained; False if the run was complete already.
+        metrics: Those of the last evaluation, by name.
+    """
 
     folder: Path
-    checkpoint: Path  # the last
+    checkpoint: Path
     iteration: int
-    created: bool  # whether this call did any of it, or found it complete
-    metrics: dict[str, float]  # of the last evaluation
+    created: bool
+    metrics: dict[str, float]
 
 
 def train(
     config: Config, *, run_name: str | None = None, force: bool = False, listeners: Sequence[Listener] = ()
-) -> Trained:
-    """Trains the model that `config` describes, or goes on where an earlier call with the same `config` stopped.
+) -> TrainResult:
+    """Trains the model that a configuration describes, or resumes where an earlier call with it stopped.
+
+    Under torchrun every rank calls it.
 
     Args:
-        run_name: the run's folder under `checkpoint_dir`; where absent, named after the prefix, data and parent.
-        force: begin anew, with an existing run of that name set aside under another.
-        listeners: told of every event, on rank 0 only; `metrics.jsonl` and `train.log` are always written.
+        config: From `load_config` or `config_from_dict`.
+        run_name: The run's folder under `general.paths.checkpoint_dir`; by default it is named after the prefix, the
+            dataset and the run that training starts from.
+        force: Start anew, and rename an existing run of that name.
+        listeners: Called with every event (see `training.events`), on rank 0 only. `metrics.jsonl` and `train.log` are
+            always written.
 
-    Under torchrun every rank calls it. Raises UserError for what the user can mend, StoppedBySignal after a stopping
-    signal once a checkpoint is saved, KeyboardInterrupt if there was nothing to save.
+    Returns:
+        The run's folder, its last checkpoint and metrics.
+
+    Raises:
+        UserError: Something that the user can correct; nothing has been written unless training had begun.
+        StoppedBySignal: After SIGINT, SIGTERM or SIGUSR1, once a checkpoint is saved.
+        KeyboardInterrupt: A signal came when there was nothing to save.
     """
-    with stop_signals() as stop, join(config.general.device) as world, ExitStack() as stack:
-        config, parent, notes = setup.resolve_config(config, world)
-        folder, found = setup.find_run(config, parent, world, run_name, force=force)
-        if found.checkpoint and found.state and found.is_complete(config):
-            metrics = run_dir.last_evaluation(folder)
-            return Trained(folder, found.checkpoint, found.state.iteration, created=False, metrics=metrics)
-        data, evaluators = setup.open_everything(config, parent, found)
-        model = setup.make_model(config, parent, world)
-
-        def open_folder() -> RunProgress:
-            stack.enter_context(run_dir.locked(folder))
-            aside = run_dir.set_aside(folder) if force else None
-            found = run_dir.inspect(folder, config)  # again: now nobody else is in it
-            run_dir.begin(folder, config, found)
-            notes.extend(f"{torn} is incomplete and ignored" for torn in incomplete_checkpoints(folder))
-            notes.extend([f"the run that was in {folder} is now in {aside}"] if aside else [])
-            notes.extend([f"going on from {found.checkpoint}"] if found.checkpoint else [])
-            return found
-
-        found = world.lead(open_folder)
-        emit = _teller(config, folder, found, listeners, stack) if world.is_main_rank else _silence
-        for note in notes:
+    with stop_signals() as stop, distributed_context(config.general.device) as world, ExitStack() as stack:
+        run = setup.resolve_run(config, world, run_name, force=force)
+        if run.progress.checkpoint and run.progress.is_complete(run.config):
+            metrics = run_dir.last_evaluation(run.folder)
+            return TrainResult(run.folder, run.progress.checkpoint, run.progress.iteration, False, metrics)
+        inputs = setup.load_inputs(run)
+        progress, notes = world.broadcast_from_rank_0(lambda: _open_folder(run, stack, force=force))
+        run = replace(run, progress=progress, notes=[*run.notes, *notes])
+        emit = _all_listeners(run, listeners, stack) if world.is_main else _no_listener
+        for note in run.notes:
             emit(Note(note))
-        loop = Trainer(config, folder, found, model, data, evaluators, world, stop, emit)
-        checkpoint = loop.run()
-        return Trained(folder, checkpoint, config.trainer.training.max_iters, created=True, metrics=loop.metrics)
+        trainer = Trainer(run, inputs, stop, emit)
+        checkpoint = trainer.train()
+        max_iters = run.config.trainer.training.max_iters
+        return TrainResult(run.folder, checkpoint, max_iters, True, trainer.metrics)
 
 
-def _teller(
-    config: Config, folder: Path, found: RunProgress, listeners: Sequence[Listener], stack: ExitStack
-) -> Listener:
-    """One function that tells all listeners, those that write into the run's folder among them."""
-    everyone = [
-        stack.enter_context(metrics_file(folder / run_dir.METRICS)),
-        stack.enter_context(log_file(folder / run_dir.LOG)),
+def _open_folder(run: Run, stack: ExitStack, *, force: bool) -> tuple[RunProgress, list[str]]:
+    """Locks the run's folder and makes it ready for training. Returns the progress in it, and notes for the user."""
+    folder, config = run.folder, run.config
+    stack.enter_context(run_dir.run_lock(folder))
+    renamed = run_dir.set_aside(folder) if force else None
+    progress = run_dir.read_progress(folder, config)  # another process may have trained before the folder was locked
+    run_dir.start_or_resume(folder, config, progress)
+    notes = [f"{torn} is incomplete and ignored" for torn in incomplete_checkpoints(folder)]
+    notes += [f"the run that was in {folder} is now in {renamed}"] if renamed else []
+    notes += [f"going on from {progress.checkpoint}"] if progress.checkpoint else []
+    return progress, notes
+
+
+def _all_listeners(run: Run, listeners: Sequence[Listener], stack: ExitStack) -> Listener:
+    """One listener that passes every event to those of the run's folder, the configured loggers and `listeners`."""
+    folder, logging = run.folder, run.config.general.logging
+    active = [
+        stack.enter_context(jsonl_logger(folder / run_dir.METRICS)),
+        stack.enter_context(log_file_logger(folder / run_dir.LOG)),
         *listeners,
     ]
 
     def emit(event: Event) -> None:
-        for listener in everyone:
+        for listener in active:
             listener(event)
 
-    if config.general.logging.wandb_log:
-        from stochastok_cli.training.loggers.wandb import wandb_run
+    if logging.wandb_log:
+        from stochastok_cli.training.loggers.wandb import wandb_logger
 
-        everyone.append(stack.enter_context(wandb_run(config, folder, emit)))
-    if config.general.logging.tensorboard_log:
-        from stochastok_cli.training.loggers.tensorboard import tensorboard_run
+        active.append(stack.enter_context(wandb_logger(run.config, folder, emit)))
+    if logging.tensorboard_log:
+        from stochastok_cli.training.loggers.tensorboard import tensorboard_logger
 
-        everyone.append(stack.enter_context(tensorboard_run(folder, found.state.iteration if found.state else None)))
+        resumed_at = run.progress.iteration if run.progress.state else None
+        active.append(stack.enter_context(tensorboard_logger(folder, resumed_at)))
     return emit
 
 
-def _silence(event: Event) -> None:
+def _no_listener(event: Event) -> None:
     pass

@@ -1,109 +1,173 @@
-"""The loop of a run: iterate, and between iterations log, evaluate, save and listen for signals.
+"""The training step, and the loop around it: log, evaluate, save, stop on signals.
 
-It says what happens through events and knows no console.
+The loop reports what happens as events (see `events`) and prints nothing.
 """
 
 import dataclasses
 import time
-from collections.abc import Generator
-from contextlib import closing
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
-from stochastok_cli.config import Config
+import numpy as np
+import torch
+from torch import Tensor
+
+from stochastok_cli.config import Config, TrainingConfig
+from stochastok_cli.data.samplers import Batch
 from stochastok_cli.errors import FAILED, StoppedBySignal, UserError
-from stochastok_cli.evaluation import Evaluator, evaluate
-from stochastok_cli.models.checkpoint_folders import TrainingState
+from stochastok_cli.evaluation import evaluate
+from stochastok_cli.models.checkpoint_folders import OPTIMIZER, TrainingState
 from stochastok_cli.models.llama.model import Llama
 from stochastok_cli.training import events, schedules
-from stochastok_cli.training.checkpoints import amend_state, load_checkpoint, save_checkpoint
+from stochastok_cli.training.backends import Backend, make_backend
+from stochastok_cli.training.checkpoints import amend_state, save_checkpoint
 from stochastok_cli.training.distributed import DistributedContext, device_name
 from stochastok_cli.training.events import Listener
 from stochastok_cli.training.flops import peak_memory, tokens_per_iteration, utilization
-from stochastok_cli.training.loggers.profiler import profiled
-from stochastok_cli.training.optimizers import optimizer_tensors
-from stochastok_cli.training.prefetch import DeviceBatch, prefetch
-from stochastok_cli.training.run_dir import RunProgress
-from stochastok_cli.training.setup import Data
+from stochastok_cli.training.loggers.profiler import profiler
+from stochastok_cli.training.optimizers import make_optimizer, skip_update_where
+from stochastok_cli.training.parallel import Replicated
+from stochastok_cli.training.prefetch import prefetch
+from stochastok_cli.training.setup import Run, RunInputs, load_weights_from
 from stochastok_cli.training.signals import StopRequest
-from stochastok_cli.training.step import TrainingStep, memory_enough_for
 from stochastok_cli.training.throughput import ThroughputTimer
 from stochastok_cli.training.validation import Validation
 
 
-class Trainer:
-    """A run between the moment when its folder is ready and its last checkpoint."""
+class StepMetrics(NamedTuple):
+    """The metrics of one iteration.
 
-    def __init__(
-        self,
-        config: Config,
-        folder: Path,
-        found: RunProgress,
-        model: Llama,
-        data: Data,
-        evaluators: list[Evaluator],
-        world: DistributedContext,
-        stop: StopRequest,
-        emit: Listener,
-    ):
-        self.config, self.training, self.folder, self.found = config, config.trainer.training, folder, found
-        self.model, self.data, self.evaluators = model, data, evaluators
-        self.world, self.stop, self.emit = world, stop, emit
-        self.step = TrainingStep(model, config, world)
-        bytes_are_known = not config.trainer.dataset.is_instruction
-        self.validation = Validation(data.val, self.training, world, data.vocabulary if bytes_are_known else None)
-        self.start = found.state.iteration if found.state else 0
-        self.checkpoint = found.checkpoint
-        self.metrics: dict[str, float] = {}
-        self.clock = ThroughputTimer(self.start)
+    Attributes:
+        loss: Nats per token, the mean over the windows of all ranks.
+        gradient_norm: Before clipping.
+    """
 
-    def run(self) -> Path:
-        """Trains to the end; returns the last checkpoint."""
-        training = self.training
-        self._resume()
-        self.emit(
-            events.Started(
-                folder=self.folder,
-                iteration=self.start,
-                max_iters=training.max_iters,
-                parameters=self.model.num_parameters(),
-                tokens_per_iteration=tokens_per_iteration(self.config),
-                device=device_name(self.world.device),
-                kernels=self.step.kernels.name,
-                ranks=self.world.size,
+    loss: float
+    gradient_norm: float
+
+
+class TrainingStep:
+    """The model, its optimizer, and one iteration of training. An iteration never waits for the device."""
+
+    def __init__(self, model: Llama, config: Config, world: DistributedContext):
+        self.config, self.world = config, world
+        self.parallel = Replicated(world)
+        self.model = self.parallel.prepare(model)
+        self.backend = make_backend(self.model, config, world.device)
+        self.optimizer = make_optimizer(self.model, config.trainer.optimizer)
+        self.micro_batches = self.backend.micro_batches(windows_of_rank(config.trainer.training, world))
+        self.gradient_norm = torch.zeros((), device=world.device)
+        self.first_bad = torch.full((), -1, dtype=torch.int64, device=world.device)
+
+    def __call__(self, iteration: int, batches: Iterator[Batch[Tensor]]) -> None:
+        """Iteration `iteration`, counted from 0: this rank's micro-batches, then one update, the same on all ranks."""
+        self.parallel.zero_grad()
+        for index in self.micro_batches:
+            batch = next(batches)
+            self.parallel.loss += self.backend.forward_backward(
+                batch, iteration, index, self.parallel.block_is_complete
             )
-        )
-        self._evaluate_at_the_start()
-        trace = self.folder / "trace.json" if training.run_profiler and self.world.is_main_rank else None
-        with closing(self._batches()) as batches, profiled(trace, self.world.device, self.emit) as profile_step:
+        self.parallel.reduce()
+        self.gradient_norm = self.parallel.clip_(self.config.trainer.optimizer.grad_clip)
+
+        # From the first loss or gradient on that is not finite, updates are skipped. The next log stops the run.
+        bad = ~torch.isfinite(self.gradient_norm + self.parallel.loss)
+        self.first_bad = torch.where(bad & (self.first_bad < 0), iteration, self.first_bad)
+        skip_update_where(self.first_bad >= 0, self.optimizer)
+
+        rate = schedules.learning_rate(iteration, self.config.trainer.optimizer, self.config.trainer.training)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+
+    def compile(self, iteration: int, batches: Iterator[Batch[Tensor]]) -> None:
+        """Makes the backend compile, on an iteration's batches, and sets the gradients to 0 again."""
+        for index in self.micro_batches:
+            self.backend.forward_backward(next(batches), iteration, index, lambda block: None)
+        self.parallel.zero_grad()
+        self.world.synchronize()
+
+    def metrics(self) -> StepMetrics:
+        """The metrics of the last iteration. Waits for the device."""
+        loss, norm = torch.stack([self.parallel.loss, self.gradient_norm]).tolist()
+        return StepMetrics(loss, norm)
+
+    def first_bad_iteration(self) -> int | None:
+        """The first iteration (from 0) whose loss or gradient was not finite. Waits for the device."""
+        first = int(self.first_bad.item())
+        return first if first >= 0 else None
+
+
+def windows_of_rank(training: TrainingConfig, world: DistributedContext) -> np.ndarray:
+    """The indices of a rank's windows in each iteration, int64 `[accumulation steps of the rank, batch_size]`."""
+    steps = np.array(world.indices_of_rank(training.gradient_accumulation_steps))
+    return steps[:, None] * training.batch_size + np.arange(training.batch_size)
+
+
+@contextmanager
+def explain_out_of_memory(backend: Backend, training: TrainingConfig) -> Iterator[None]:
+    """Around iterations and evaluations: turns lack of device memory into a UserError that says what to lower."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise UserError(
+            f"out of memory with micro-batches of {training.batch_size} windows and {backend.name} kernels",
+            fix=backend.out_of_memory_fix,
+            exit_code=FAILED,
+        ) from None
+
+
+class Trainer:
+    """A run from the moment when its folder is ready to its last checkpoint."""
+
+    def __init__(self, run: Run, inputs: RunInputs, stop: StopRequest, emit: Listener):
+        self.run, self.inputs, self.stop, self.emit = run, inputs, stop, emit
+        self.config, self.training, self.world = run.config, run.config.trainer.training, run.world
+        self.checkpoint = run.progress.checkpoint
+        self.start = run.progress.iteration
+        if self.checkpoint is not None:
+            load_weights_from(self.checkpoint, inputs.model, self.world)
+        self.step = TrainingStep(inputs.model, self.config, self.world)
+        if self.checkpoint is not None:
+            self.step.parallel.load_optimizer_state(self.step.optimizer, self.checkpoint / OPTIMIZER)
+        vocabulary = None if self.config.trainer.dataset.is_instruction else inputs.data.vocabulary
+        self.validation = Validation(inputs.data.val, self.training, self.world, vocabulary)
+        self.timer = ThroughputTimer(self.start)
+        self.metrics: dict[str, float] = {}  # of the last evaluation
+
+    def train(self) -> Path:
+        """Trains to the end and returns the last checkpoint."""
+        self._emit_started()
+        self._evaluate_at_start()
+        trace = self.run.folder / "trace.json" if self.training.run_profiler and self.world.is_main else None
+        iterations = range(self.start, self.training.max_iters)
+        with closing(self._batches(iterations)) as batches, profiler(trace, self.world.device, self.emit) as profile:
             self._compile()
-            self.clock = ThroughputTimer(self.start)
+            self.timer = ThroughputTimer(self.start)
             self.stop.armed = True
-            for iteration in range(self.start, training.max_iters):
-                with memory_enough_for(self.step.kernels, training):
+            for iteration in iterations:
+                with explain_out_of_memory(self.step.backend, self.training):
                     self.step(iteration, batches)
-                profile_step()
-                self._between(iteration + 1)
+                profile()
+                self._after(iteration + 1)
         assert self.checkpoint is not None
         return self.checkpoint
 
-    def _batches(self) -> Generator[DeviceBatch]:
-        """This rank's micro-batches of all iterations to come."""
-        training = self.training
-        keys = (
-            (iteration, micro_step * training.batch_size)
-            for iteration in range(self.start, training.max_iters)
-            for micro_step in self.world.share(training.gradient_accumulation_steps)
-        )
-        return prefetch(self.data.train, keys, training.batch_size, self.world.device)
+    def _batches(self, iterations: range) -> Generator[Batch[Tensor]]:
+        """This rank's micro-batches of some iterations, in order."""
+        keys = ((iteration, index) for iteration in iterations for index in self.step.micro_batches)
+        return prefetch(self.inputs.data.train, keys, self.world.device)
 
-    def _between(self, done: int) -> None:
-        """What is due when `done` iterations are done."""
+    def _after(self, done: int) -> None:
+        """Logs, evaluates, saves and stops where it is time to, after `done` iterations."""
         training = self.training
         if schedules.log_is_due(done, training):
             self._log(done)
         stopping = self._is_stopping()
         evaluation_due, loss = schedules.evaluation_is_due(done, training), None
-        pending = evaluation_due and stopping
+        pending = evaluation_due and stopping  # a signal leaves no time for it
         if evaluation_due and not stopping:
             loss = self._evaluate(done)
             stopping = self._is_stopping()
@@ -112,79 +176,94 @@ class Trainer:
         if stopping and (pending or done < training.max_iters):
             signal = self.stop.signal or "a signal to another rank"
             self.emit(events.Stopped(done, signal))
-            self.world.any(False)  # rank 0 has said it: now everyone may leave
+            self.world.any(False)  # no rank leaves before rank 0 has reported it
             raise StoppedBySignal(f"stopped by {signal} after iteration {done:,}; run the same command again to go on")
 
     def _is_stopping(self) -> bool:
         return self.world.any(self.stop.signal is not None)
 
-    def _resume(self) -> None:
-        """Takes weights and moments from the checkpoint to go on from; rank 0 reads them for all."""
-        checkpoint = self.found.checkpoint
-        if checkpoint is not None:
-            self.world.lead(lambda: load_checkpoint(checkpoint, self.model, self.step.optimizer))
-            self.world.broadcast_(self.model.parameters())
-            self.world.broadcast_(optimizer_tensors(self.model, self.step.optimizer).values())
+    def _emit_started(self) -> None:
+        self.emit(
+            events.Started(
+                folder=self.run.folder,
+                iteration=self.start,
+                max_iters=self.training.max_iters,
+                parameters=self.inputs.model.num_parameters(),
+                tokens_per_iteration=tokens_per_iteration(self.config),
+                device=device_name(self.world.device),
+                kernels=self.step.backend.name,
+                ranks=self.world.world_size,
+            )
+        )
 
-    def _evaluate_at_the_start(self) -> None:
-        state, checkpoint = self.found.state, self.found.checkpoint
+    def _evaluate_at_start(self) -> None:
+        """The evaluation before the first iteration, or the one that a signal has put off."""
+        state, checkpoint = self.run.progress.state, self.checkpoint
         if state is None or checkpoint is None:
             self._evaluate(0)
         elif state.evaluation_pending:
             loss = self._evaluate(self.start)
             state = dataclasses.replace(state, evaluation_pending=False, validation_loss=loss)
-            self.world.lead(lambda: amend_state(checkpoint, state))
+            self.world.broadcast_from_rank_0(lambda: amend_state(checkpoint, state))
 
     def _compile(self) -> None:
         if self.world.device.type == "cuda" and self.start < self.training.max_iters:
             began = time.monotonic()
-            with closing(self._batches()) as batches, memory_enough_for(self.step.kernels, self.training):
+            one_iteration = range(self.start, self.start + 1)
+            with (
+                closing(self._batches(one_iteration)) as batches,
+                explain_out_of_memory(self.step.backend, self.training),
+            ):
                 self.step.compile(self.start, batches)
             self.emit(events.Compiled(time.monotonic() - began))
 
     def _log(self, done: int) -> None:
         self._require_finite()
-        figures = self.step.figures()
-        training, speed = self.training, tokens_per_iteration(self.config) * self.clock.speed(done)
+        metrics = self.step.metrics()
+        training, optimizer = self.training, self.config.trainer.optimizer
+        tokens_per_second = tokens_per_iteration(self.config) * self.timer.iterations_per_second(done)
         self.emit(
             events.Logged(
                 iteration=done,
                 max_iters=training.max_iters,
-                loss=figures.loss,
-                learning_rate=schedules.learning_rate(done - 1, self.config.trainer.optimizer, training),
-                gradient_norm=figures.gradient_norm,
-                tokens_per_second=speed,
-                seconds_left=self.clock.seconds_left(done, training.max_iters),
-                utilization=utilization(speed, self.config, self.world),
+                loss=metrics.loss,
+                learning_rate=schedules.learning_rate(done - 1, optimizer, training),
+                gradient_norm=metrics.gradient_norm,
+                tokens_per_second=tokens_per_second,
+                seconds_left=self.timer.seconds_left(done, training.max_iters),
+                utilization=utilization(tokens_per_second, self.config, self.world),
                 memory=peak_memory(self.world.device),
             )
         )
 
     def _evaluate(self, done: int) -> float:
-        """Validates, and asks this rank's share of the benchmarks; returns the validation loss."""
+        """Validates and runs the benchmarks; returns the validation loss."""
         self.world.synchronize()
         began = time.monotonic()
-        with self.clock.between(), memory_enough_for(self.step.kernels, self.training):
+        with self.timer.pause(), explain_out_of_memory(self.step.backend, self.training):
             self.emit(events.Evaluating(done))
-            self.metrics = self.validation(self.model, self.step.kernels)
-            mine = [self.evaluators[i] for i in self.world.share(len(self.evaluators))]
-            for part in self.world.gather(evaluate(self.model, mine)):
-                self.metrics |= part
+            self.metrics = self.validation(self.step.model, self.step.backend)
+            evaluators = self.inputs.evaluators
+            own = [evaluators[i] for i in self.world.indices_of_rank(len(evaluators))]
+            for metrics in self.world.all_gather_object(evaluate(self.step.model, own)):
+                self.metrics |= metrics
         self.emit(events.Evaluated(done, self.metrics, time.monotonic() - began))
         return self.metrics["validation/loss"]
 
     def _save(self, done: int, evaluation_pending: bool, validation_loss: float | None) -> None:
         self._require_finite()
-        state = TrainingState(done, evaluation_pending, validation_loss, self.data.identity, self.config.to_dict())
+        data = self.inputs.data
+        state = TrainingState(done, evaluation_pending, validation_loss, data.identity, self.config.to_dict())
         began = time.monotonic()
-        with self.clock.between():
-            self.checkpoint = self.world.lead(
+        with self.timer.pause():
+            tensors = self.step.parallel.full_state_dict(self.step.optimizer)
+            self.checkpoint = self.world.broadcast_from_rank_0(
                 lambda: save_checkpoint(
-                    self.folder,
+                    self.run.folder,
                     state,
-                    self.model,
-                    self.step.optimizer,
-                    self.data.vocabulary,
+                    self.inputs.model,
+                    tensors,
+                    data.vocabulary,
                     self.training.keep_checkpoints,
                 )
             )

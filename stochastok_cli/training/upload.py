@@ -1,11 +1,11 @@
-"""A run's model to the Hub, as it lies on the disk: what `transformers` opens, and how it was made."""
+"""Uploads the model of a run to the Hugging Face Hub, with its configuration, metrics and a model card."""
 
 from pathlib import Path
 
 from stochastok_cli import hub
 from stochastok_cli.models.checkpoint_folders import OPTIMIZER
 from stochastok_cli.progress import ProgressCallback, no_progress
-from stochastok_cli.training.events import read_metrics
+from stochastok_cli.training.loggers.jsonl import read_metrics
 from stochastok_cli.training.run_dir import CONFIG, METRICS
 
 _NOT_SHOWN = ("iteration", "train/tokens_per_second")
@@ -23,11 +23,24 @@ def push_run(
     retry_command: str,
     progress: ProgressCallback = no_progress,
 ) -> hub.PushResult:
-    """Uploads a checkpoint of the run in `folder`, without the optimizer's state, and beside it the run's configuration
-    and metrics, with a model card that shows them.
+    """Uploads a checkpoint without the optimizer's state, the run's configuration and metrics, and a model card.
 
-    The repository is `repo`, else the run's name at `username` or the logged-in user. `dataset` is what it was trained
-    on and `command` how; `again` is the command to name if the upload fails.
+    Args:
+        folder: The run's folder.
+        checkpoint: The checkpoint to upload.
+        dataset: The dataset that the card names.
+        command: The command that the card shows.
+        repo: The repository; None for the run's name at `username`.
+        username: The owner; None for the logged-in user.
+        private: Whether a new repository is private.
+        retry_command: The command that an error proposes.
+        progress: Called with what has been uploaded.
+
+    Returns:
+        The repository and what was uploaded.
+
+    Raises:
+        UserError: The upload failed.
     """
     repo = hub.resolve_repo(folder.name, repo=repo, owner=username, retry_command=retry_command)
     files = {file.name: file for file in sorted(checkpoint.iterdir()) if file.name != OPTIMIZER}
@@ -51,6 +64,6 @@ def push_run(
 
 
 def last_metrics(folder: Path) -> dict[str, float]:
-    """The last value of each of a run's metrics; empty if it has recorded none. (One that wasn't finite is null.)"""
+    """The last value of each metric of a run, without those that were not finite."""
     last = {name: value for record in read_metrics(folder / METRICS) for name, value in record.items()}
     return {name: value for name, value in last.items() if name not in _NOT_SHOWN and value is not None}

@@ -1,7 +1,8 @@
-"""The loss on windows of the validation split: the same windows each time, whatever the ranks."""
+"""The loss on windows of the validation split: the same windows each time, whatever the number of ranks."""
 
 import math
 
+import numpy as np
 import torch
 
 from stochastok_cli.config import TrainingConfig
@@ -14,36 +15,49 @@ from stochastok_cli.training.prefetch import prefetch
 
 
 class Validation:
-    """`eval_iters` batches of `batch_size` windows, divided over the ranks.
+    """Measures the loss on `eval_iters` batches of `batch_size` windows, divided over the ranks.
 
-    `vocabulary` is given where the loss is to be told as bits per byte as well, which needs windows whose tokens all
-    count: the bytes are those that the predicted ids spell, special tokens spelling none.
+    Args:
+        sampler: Draws the windows.
+        training: Has `eval_iters` and `batch_size`.
+        world: The ranks.
+        vocabulary: Given where the loss is to be reported in bits per byte as well. The windows' tokens must then all
+            count. Special tokens have no bytes.
     """
 
     def __init__(
-        self, windows: Sampler, training: TrainingConfig, world: DistributedContext, vocabulary: Vocabulary | None
+        self, sampler: Sampler, training: TrainingConfig, world: DistributedContext, vocabulary: Vocabulary | None
     ):
-        self.windows, self.training, self.world = windows, training, world
+        self.sampler, self.training, self.world = sampler, training, world
         self.byte_lengths = None if vocabulary is None else torch.from_numpy(vocabulary.text_widths).to(world.device)
 
     @torch.no_grad()
-    def __call__(self, model: Llama, kernels: Backend) -> dict[str, float]:
-        """Loss (nats, the mean over windows), perplexity and, where they can be told, bits per byte."""
-        batch_size = self.training.batch_size
-        keys = ((0, batch * batch_size) for batch in self.world.share(self.training.eval_iters))
-        totals = torch.zeros(2, dtype=torch.float64, device=self.world.device)  # nats, bytes
+    def __call__(self, model: Llama, backend: Backend) -> dict[str, float]:
+        """Returns loss (nats, the mean over windows), perplexity and, given a vocabulary, bits per byte."""
+        world, batch_size = self.world, self.training.batch_size
+        batches = list(world.indices_of_rank(self.training.eval_iters))
+        # Every rank makes the same number of forward passes, which sharded models need. Extra ones are not counted.
+        passes = math.ceil(self.training.eval_iters / world.world_size)
+        padded = batches + [0] * (passes - len(batches))
+        keys = ((0, np.arange(batch * batch_size, (batch + 1) * batch_size)) for batch in padded)
+        totals = torch.zeros(2, dtype=torch.float64, device=world.device)  # nats, bytes
         tokens = 0
         model.eval()
-        for batch in prefetch(self.windows, keys, batch_size, self.world.device):
-            totals[0] += kernels.loss(batch)
-            if self.byte_lengths is not None:
-                totals[1] += self.byte_lengths[batch.ids[:, 1:]].sum()
+        for i, batch in enumerate(prefetch(self.sampler, keys, world.device)):
+            loss = backend.loss(batch)
+            if i < len(batches):
+                totals[0] += loss
+                if self.byte_lengths is not None:
+                    totals[1] += self.byte_lengths[batch.ids[:, 1:]].sum()
             tokens = batch.ids.shape[1] - 1
         model.train()
-        self.world.all_reduce_(totals)
+        world.all_reduce_(totals)
         nats, num_bytes = totals.tolist()
-        loss = nats / (self.training.eval_iters * batch_size)
-        metrics = {"validation/loss": loss, "validation/perplexity": math.exp(loss) if loss < 700 else math.inf}
+        loss_of_window = nats / (self.training.eval_iters * batch_size)
+        metrics = {
+            "validation/loss": loss_of_window,
+            "validation/perplexity": math.exp(loss_of_window) if loss_of_window < 700 else math.inf,
+        }
         if num_bytes:
             metrics["validation/bits_per_byte"] = nats * tokens / math.log(2) / num_bytes
         return metrics

@@ -19,6 +19,8 @@ from stochastok_cli.errors import FAILED, USAGE
 from stochastok_cli.models.llama.state_dict import save_model
 from stochastok_cli.tokenization.vocabulary import load_vocabulary
 from stochastok_cli.training.checkpoints import TrainingState, save_checkpoint
+from stochastok_cli.training.optimizers import optimizer_tensors
+from stochastok_cli.training.parallel import FullState
 from tests.evaluation.test_bits_per_byte import flat_ids, save
 from tests.models.small_models import sharp_model, small_config
 
@@ -42,7 +44,7 @@ def place(tmp_path_factory) -> Path:
             run,
             TrainingState(iteration, False, None, {"name": "d", "fingerprint": "f"}, {}),
             model,
-            optimizer,
+            FullState(model.state_dict(), optimizer_tensors(model, optimizer)),
             vocabulary,
             keep=None,
         )

@@ -42,7 +42,7 @@ def numbered(lengths):
     iteration=st.integers(0, 5),
 )
 def test_laws_of_packing(lengths, context_window, iteration):
-    batch = packed(numbered(lengths), context_window).batch(iteration, 0, 4)
+    batch = packed(numbered(lengths), context_window).batch(iteration, np.arange(4))
     assert batch.ids.shape == (4, context_window + 1)
     assert np.isfinite(batch.token_weights).all()
     assert batch.num_loss_tokens == np.count_nonzero(batch.token_weights)
@@ -63,7 +63,7 @@ def test_laws_of_packing(lengths, context_window, iteration):
 
 
 def test_a_window_without_an_answer_counts_nothing():
-    batch = packed([(list(range(12)), [])], 12).batch(0, 0, 3)
+    batch = packed([(list(range(12)), [])], 12).batch(0, np.arange(3))
     assert not batch.token_weights.any()
     assert batch.num_loss_tokens == 0
 
@@ -71,13 +71,13 @@ def test_a_window_without_an_answer_counts_nothing():
 def test_examples_are_drawn_uniformly_and_independently_of_how_the_batch_is_divided():
     lengths = [(3, 1)] * 50
     source = packed(numbered(lengths), 40)
-    whole = source.batch(2, 0, 12)
-    parts = [source.batch(2, first, 3) for first in (9, 3, 0, 6)]
+    whole = source.batch(2, np.arange(12))
+    parts = [source.batch(2, np.arange(first, first + 3)) for first in (9, 3, 0, 6)]
     for part, first in zip(parts, (9, 3, 0, 6), strict=True):
         np.testing.assert_array_equal(part.ids, whole.ids[first : first + 3])
         np.testing.assert_array_equal(part.segment_start, whole.segment_start[first : first + 3])
     assert len({row.tobytes() for row in whole.ids}) == 12  # micro-batches, and so ranks, draw different examples
-    drawn = source.batch(0, 0, 5000).ids[:, ::4] // 100
+    drawn = source.batch(0, np.arange(5000)).ids[:, ::4] // 100
     counts = np.bincount(drawn.ravel(), minlength=50)
     expected = drawn.size / 50
     assert abs(((counts - expected) ** 2 / expected).sum() - 50) < 4 * np.sqrt(100)
@@ -93,7 +93,7 @@ def test_rows_that_do_not_fit_are_refused_with_what_to_set():
 def test_an_id_beyond_the_vocabulary_is_refused_when_it_is_drawn():
     windows = packed([([1, 2], [7])], 8, vocab_size=7)
     with pytest.raises(UserError, match="the train split holds the id 7, and the vocabulary ends at 6"):
-        windows.batch(0, 0, 1)
+        windows.batch(0, np.arange(1))
 
 
 def test_merging_anew_may_shorten_an_example():
@@ -101,7 +101,7 @@ def test_merging_anew_may_shorten_an_example():
     ids = [VOCABULARY.encode(letter)[0] for letter in "understanding"]
     expand = StochasTok(VOCABULARY, 0.0, "bpe-dropout")
     assert len(expand(ids)) < 7
-    batch = packed([(ids, ids)], 100, expand=expand).batch(0, 0, 3)
+    batch = packed([(ids, ids)], 100, expand=expand).batch(0, np.arange(3))
     assert batch.ids.shape == (3, 101)
     assert VOCABULARY.decode(batch.ids[0]).startswith("understanding" * 2)
 
@@ -110,8 +110,8 @@ def test_expansion_changes_ids_and_neither_text_nor_what_counts():
     pairs = [("Which word is the longest? Answer:", " understanding"), ("What contains 'ee'? Answer:", " between")]
     examples = [(VOCABULARY.encode(q), VOCABULARY.encode(a)) for q, a in pairs]
     expand = StochasTok(VOCABULARY, 1.0, seed=1)
-    batch = packed(examples, 150, expand=expand).batch(4, 0, 6)
-    again = packed(examples, 150, expand=expand).batch(4, 3, 1)
+    batch = packed(examples, 150, expand=expand).batch(4, np.arange(6))
+    again = packed(examples, 150, expand=expand).batch(4, np.arange(3, 4))
     np.testing.assert_array_equal(batch.ids[3:4], again.ids)
     canonical = {tuple(q + a) for q, a in examples}
     for ids, segment_start, weights in zip(batch.ids, batch.segment_start, batch.token_weights, strict=True):

@@ -9,6 +9,7 @@ import torch
 
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.models.checkpoint_folders import (
+    OPTIMIZER,
     TrainingState,
     checkpoints,
     iteration_of,
@@ -19,9 +20,12 @@ from stochastok_cli.models.checkpoint_folders import (
     run_of,
 )
 from stochastok_cli.models.llama.model import Llama
+from stochastok_cli.models.llama.state_dict import load_weights
 from stochastok_cli.training import run_dir
-from stochastok_cli.training.checkpoints import amend_state, load_checkpoint, remove_leftovers, save_checkpoint
+from stochastok_cli.training.checkpoints import amend_state, remove_leftovers, save_checkpoint
+from stochastok_cli.training.distributed import DistributedContext
 from stochastok_cli.training.optimizers import make_optimizer, optimizer_tensors
+from stochastok_cli.training.parallel import Replicated
 from stochastok_cli.training.run_dir import RunProgress
 
 STATE = TrainingState(4, False, 1.5, {"name": "d", "fingerprint": "f"}, {"model": {}})
@@ -29,14 +33,15 @@ STATE = TrainingState(4, False, 1.5, {"name": "d", "fingerprint": "f"}, {"model"
 
 @pytest.fixture
 def trained(configured):
-    """A model and an optimizer that has made a step."""
+    """A model on one rank, and an optimizer that has made a step."""
     torch.manual_seed(0)
     config = configured()
-    model = Llama(config.model)
+    parallel = Replicated(DistributedContext(0, 1, torch.device("cpu")))
+    model = parallel.prepare(Llama(config.model))
     optimizer = make_optimizer(model, config.trainer.optimizer)
     model(torch.arange(8)[None]).square().sum().backward()
     optimizer.step()
-    return model, optimizer
+    return parallel, model, optimizer
 
 
 @pytest.fixture
@@ -44,16 +49,24 @@ def saved(trained, tmp_path, vocabulary):
     """A run with checkpoints at 4, 12 and 100."""
     run = tmp_path / "runs" / "a"
     run.mkdir(parents=True)
+    parallel, model, optimizer = trained
     for iteration in (12, 4, 100):
-        save_checkpoint(run, dataclasses.replace(STATE, iteration=iteration), *trained, vocabulary, keep=None)
+        state = dataclasses.replace(STATE, iteration=iteration)
+        save_checkpoint(run, state, model, parallel.full_state_dict(optimizer), vocabulary, keep=None)
     return run
 
 
+def load_checkpoint(folder, parallel, model, optimizer):
+    load_weights(model, folder)
+    parallel.load_optimizer_state(optimizer, folder / OPTIMIZER)
+
+
 def test_a_checkpoint_brings_everything_back(saved, trained, configured):
-    model, optimizer = trained
-    other = Llama(model.config)
+    parallel, model, optimizer = trained
+    other_parallel = Replicated(parallel.world)
+    other = other_parallel.prepare(Llama(model.config))
     other_optimizer = make_optimizer(other, configured().trainer.optimizer)
-    load_checkpoint(saved / "step_12", other, other_optimizer)
+    load_checkpoint(saved / "step_12", other_parallel, other, other_optimizer)
     mine, theirs = optimizer_tensors(model, optimizer), optimizer_tensors(other, other_optimizer)
     assert set(mine) == set(theirs)
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
@@ -155,7 +168,7 @@ def test_the_state_can_be_amended_and_leftovers_go(saved):
     assert read_state(saved / "step_4") == pending
     assert list(checkpoints(saved)) == [4, 12, 100]
     (saved / ".step_8.partial").mkdir()
-    (saved / "step_12").rename(saved / ".step_12.superseded")
+    (saved / "step_12").rename(saved / ".step_12.deleted")
     remove_leftovers(saved)
     assert sorted(f.name for f in saved.iterdir()) == ["step_100", "step_4"]
 
@@ -173,12 +186,12 @@ def test_metrics_are_cut_back_to_the_checkpoint(tmp_path, configured, state, kep
     names = {"t": "train/loss", "e": "validation/loss"}
     lines = [{"iteration": i, names[kind]: 1.0} for i, kind in [(0, "e"), (2, "t"), (4, "t"), (4, "e"), (6, "t")]]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"iter')
-    run_dir.begin(tmp_path, configured(), RunProgress(Path("x") if state else None, state))
+    run_dir.start_or_resume(tmp_path, configured(), RunProgress(Path("x") if state else None, state))
     read = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert read == [{"iteration": i, names[kind]: 1.0} for i, kind in kept]
 
 
 def test_run_names(configured, saved):
     config = configured("general.logging.run_name_prefix=tune", "trainer.dataset.name=d")
-    assert run_dir.run_name(config, None) == "tune-d"
-    assert run_dir.run_name(config, saved / "step_4") == "tune-d-from-a"
+    assert run_dir.default_run_name(config, None) == "tune-d"
+    assert run_dir.default_run_name(config, saved / "step_4") == "tune-d-from-a"

@@ -1,4 +1,4 @@
-"""Decay groups, the flat gradient, clipping, and updates skipped without asking the host."""
+"""Decay groups, the flat gradient, clipping, and updates that are skipped on the device."""
 
 import pytest
 import torch
@@ -6,7 +6,8 @@ import torch
 from stochastok_cli.config import OptimizerConfig
 from stochastok_cli.models.llama.model import Llama
 from stochastok_cli.training.distributed import DistributedContext
-from stochastok_cli.training.optimizers import FlatGradients, make_optimizer, optimizer_tensors, skip_update_where
+from stochastok_cli.training.optimizers import make_optimizer, optimizer_tensors, skip_update_where
+from stochastok_cli.training.parallel import Replicated
 
 ALONE = DistributedContext(0, 1, torch.device("cpu"))
 
@@ -15,6 +16,12 @@ ALONE = DistributedContext(0, 1, torch.device("cpu"))
 def model(configured):
     torch.manual_seed(0)
     return Llama(configured().model)
+
+
+def replicated(model):
+    parallel = Replicated(ALONE)
+    parallel.prepare(model)
+    return parallel
 
 
 def backward(model):
@@ -34,7 +41,7 @@ def test_decay_is_on_tensors_of_two_or_more_dimensions_the_embedding_included(mo
 def test_the_flat_buffer_holds_every_gradient_and_survives_steps(model):
     plain = Llama(model.config)
     plain.load_state_dict(model.state_dict())
-    gradients = FlatGradients(model, ALONE)
+    gradients = replicated(model)
     for _ in range(2):
         backward(model)
         backward(plain)
@@ -44,12 +51,12 @@ def test_the_flat_buffer_holds_every_gradient_and_survives_steps(model):
     torch.testing.assert_close(gradients.clip_(0.01), norm)
     torch.testing.assert_close(gradients.gradient, torch.cat([p.grad.flatten() for p in plain.parameters()]))
     make_optimizer(model, OptimizerConfig()).step()
-    gradients.flat.zero_()
+    gradients.zero_grad()
     assert all(not p.grad.any() for p in model.parameters())
 
 
 def test_no_clipping_at_zero(model):
-    gradients = FlatGradients(model, ALONE)
+    gradients = replicated(model)
     backward(model)
     before = gradients.gradient.clone()
     gradients.clip_(0)
@@ -57,7 +64,7 @@ def test_no_clipping_at_zero(model):
 
 
 def test_a_bad_update_touches_neither_weights_nor_moments(model):
-    optimizer, gradients = make_optimizer(model, OptimizerConfig(lr=0.1)), FlatGradients(model, ALONE)
+    optimizer, gradients = make_optimizer(model, OptimizerConfig(lr=0.1)), replicated(model)
     backward(model)
     skip_update_where(torch.tensor(False), optimizer)
     optimizer.step()

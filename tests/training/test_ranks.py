@@ -44,8 +44,8 @@ def test_the_global_batch_is_the_same_for_any_number_of_ranks(configured, datase
     def global_batch(ranks):
         windows = {}
         for rank in range(ranks):
-            for step in DistributedContext(rank, ranks, None).share(micro_steps):
-                windows[step] = data.train.batch(5, step * size, size).ids
+            for step in DistributedContext(rank, ranks, None).indices_of_rank(micro_steps):
+                windows[step] = data.train.batch(5, np.arange(step * size, (step + 1) * size)).ids
         return np.concatenate([windows[step] for step in range(micro_steps)])
 
     one, two, four = global_batch(1), global_batch(2), global_batch(4)
@@ -72,24 +72,28 @@ SUM_IN_PIECES = """
 import torch
 from stochastok_cli.config import config_from_dict
 from stochastok_cli.models.llama.model import Llama
-from stochastok_cli.training.distributed import join
-from stochastok_cli.training.optimizers import FlatGradients
+from stochastok_cli.training.distributed import distributed_context
+from stochastok_cli.training.parallel import Replicated
 
 model = {"core_model": {"num_layers": 3, "ffn": {"ffn_dim": 32}, "attn": {"num_heads": 2, "group_size": 2}}}
 config = config_from_dict({"model": {**model, "hidden_dim": 16, "vocab_size": 300}}, "test")
-with join("cpu") as world:
-    gradients = FlatGradients(Llama(config.model), world)
-    place = torch.arange(len(gradients.flat), dtype=torch.float32)
+with distributed_context("cpu") as world:
+    parallel = Replicated(world)
+    torch.manual_seed(world.rank)
+    model = parallel.prepare(Llama(config.model))
+    torch.manual_seed(0)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), Llama(config.model).parameters(), strict=True))
+    expected = torch.arange(len(parallel.flat), dtype=torch.float32)
     for complete in ([2, 1, 0], [], [1], [2, 0]):
-        gradients.flat.copy_(place * (world.rank + 1))
-        for layer in complete:
-            gradients.layer_is_complete(layer)
-        gradients.sum_over_ranks()
-        assert torch.equal(gradients.flat, place * 3), complete
+        parallel.flat.copy_(expected * (world.rank + 1))
+        for block in complete:
+            parallel.block_is_complete(block)
+        parallel.reduce()
+        assert torch.equal(parallel.flat, expected * 3), complete
 """
 
 
-def test_gradients_are_summed_once_whichever_layers_go_ahead(tmp_path):
+def test_gradients_are_summed_once_whichever_blocks_are_reduced_early(tmp_path):
     script = tmp_path / "sum.py"
     script.write_text(SUM_IN_PIECES)
     done = subprocess.run(

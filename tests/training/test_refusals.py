@@ -171,7 +171,7 @@ def test_force_sets_the_old_run_aside_and_says_where(configured):
 
 
 def test_one_process_a_run(configured, tmp_path):
-    with run_dir.locked(tmp_path / "runs" / "a"):
+    with run_dir.run_lock(tmp_path / "runs" / "a"):
         with pytest.raises(UserError, match="another process is training in .*a; ") as info:
             train(configured(), run_name="a")
         assert info.value.exit_code == FAILED

@@ -1,4 +1,4 @@
-"""What a run does, from the files that it leaves and the events that it tells."""
+"""What a run does, from the files that it leaves and the events that it emits."""
 
 import dataclasses
 import json
@@ -11,18 +11,19 @@ from safetensors.torch import load_file
 
 from stochastok_cli.config import load_config
 from stochastok_cli.data.memmap import Corpus, memmap_dir
+from stochastok_cli.data.samplers import Batch
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.evaluation.bits_per_byte import count_bytes
 from stochastok_cli.models.base import load_model
 from stochastok_cli.models.llama.model import Llama
 from stochastok_cli.training import events
-from stochastok_cli.training.backends import PaperValue, sum_of_window_losses
+from stochastok_cli.training.backends import EagerBackend, sum_of_window_losses
 from stochastok_cli.training.distributed import DistributedContext
 from stochastok_cli.training.loggers.wandb import _run_id
-from stochastok_cli.training.prefetch import DeviceBatch, prefetch
+from stochastok_cli.training.prefetch import prefetch
 from stochastok_cli.training.setup import open_data
-from stochastok_cli.training.step import TrainingStep
 from stochastok_cli.training.train import train
+from stochastok_cli.training.trainer import TrainingStep
 from stochastok_cli.training.validation import Validation
 from tests.training.runs import metrics, steps, tensors
 
@@ -101,7 +102,7 @@ def test_it_learns(configured):
 def test_one_step_is_what_a_plain_loop_does(configured):
     """The whole step against an obvious twin: dense logits, torch's own losses, clipping and (unfused) AdamW."""
     config = configured("trainer.dropout_scheduler.dropout=0", "trainer.training.warmup_iters=1")
-    data, training, optimizer = open_data(config), config.trainer.training, config.trainer.optimizer
+    data, optimizer = open_data(config), config.trainer.optimizer
     torch.manual_seed(0)
     model, twin = Llama(config.model), Llama(config.model)
     twin.load_state_dict(model.state_dict())
@@ -112,11 +113,9 @@ def test_one_step_is_what_a_plain_loop_does(configured):
     ]
     plain = torch.optim.AdamW(groups, lr=0, betas=(0.9, 0.95), eps=1e-8, fused=False, foreach=False)
     for iteration, rate in [(0, 0.0), (1, optimizer.lr)]:
-        micro_steps = range(training.gradient_accumulation_steps)
-        batches = [data.train.batch(iteration, m * training.batch_size, training.batch_size) for m in micro_steps]
-        keys = [(iteration, m * training.batch_size) for m in micro_steps]
-        step(iteration, prefetch(data.train, keys, training.batch_size, ALONE.device))
-        ids = torch.from_numpy(np.concatenate([batch.ids for batch in batches]))
+        keys = [(iteration, index) for index in step.micro_batches]
+        step(iteration, prefetch(data.train, keys, ALONE.device))
+        ids = torch.from_numpy(data.train.batch(iteration, np.concatenate(step.micro_batches)).ids)
         logits = twin.logits(twin(ids[:, :-1]))
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
         plain.zero_grad()
@@ -125,14 +124,14 @@ def test_one_step_is_what_a_plain_loop_does(configured):
         for group in plain.param_groups:
             group["lr"] = rate
         plain.step()
-        assert step.figures() == pytest.approx((loss.item(), norm.item()), rel=1e-5)
+        assert step.metrics() == pytest.approx((loss.item(), norm.item()), rel=1e-5)
     for ours, theirs in zip(model.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_a_window_without_answers_gives_zero_and_no_nan(configured):
     model = Llama(configured().model)
-    batch = DeviceBatch(torch.zeros(2, 25, dtype=torch.int64), None, torch.zeros(2, 24), 0)
+    batch = Batch(torch.zeros(2, 25, dtype=torch.int64), None, torch.zeros(2, 24), 0)
     loss = sum_of_window_losses(model, model.head_weight, batch)
     loss.backward()
     assert loss.item() == 0
@@ -145,9 +144,10 @@ def test_from_the_first_bad_number_on_nothing_is_applied(configured):
     step = TrainingStep(Llama(config.model), config, ALONE)
 
     def batches(iteration, poisoned):
-        keys = [(iteration, 3 * m) for m in range(4)]
-        for m, batch in enumerate(prefetch(data.train, keys, 3, ALONE.device)):
-            yield batch._replace(token_weights=batch.token_weights * math.nan) if poisoned and m == 2 else batch
+        keys = [(iteration, index) for index in step.micro_batches]
+        for m, batch in enumerate(prefetch(data.train, keys, ALONE.device)):
+            weights = batch.token_weights * math.nan if poisoned and m == 2 else batch.token_weights
+            yield dataclasses.replace(batch, token_weights=weights)
 
     step(0, batches(0, False))
     step(1, batches(1, False))
@@ -184,7 +184,7 @@ def test_validation_takes_the_same_windows_each_time_however_they_are_divided(co
         torch.manual_seed(0)
         model = Llama(config.model)
         validation = Validation(data.val, config.trainer.training, world, data.vocabulary)
-        return [validation(model, PaperValue(model, config, ALONE.device)) for _ in range(2)]
+        return [validation(model, EagerBackend(model, config, ALONE.device)) for _ in range(2)]
 
     first, second = validate(ALONE, "trainer.training.eval_iters=6")
     assert first == second
@@ -197,8 +197,8 @@ def test_bits_per_byte_count_the_bytes_that_the_predicted_ids_spell(configured, 
     data = open_data(config)
     model = Llama(config.model)
     validation = Validation(data.val, config.trainer.training, ALONE, vocabulary)
-    found = validation(model, PaperValue(model, config, ALONE.device))
-    ids = np.concatenate([data.val.batch(0, first, 3).ids[:, 1:] for first in (0, 3)])
+    found = validation(model, EagerBackend(model, config, ALONE.device))
+    ids = np.concatenate([data.val.batch(0, np.arange(first, first + 3)).ids[:, 1:] for first in (0, 3)])
     bits = found["validation/loss"] * ids.size / math.log(2)
     assert found["validation/bits_per_byte"] == pytest.approx(bits / count_bytes(ids.ravel(), vocabulary), rel=1e-6)
 
@@ -209,7 +209,7 @@ def test_windows_are_expanded_on_the_fly(configured, vocabulary, data_dir):
     assert metrics(trained.folder)[1]["train/loss"] != metrics(plain.folder)[1]["train/loss"]
     data = open_data(configured("trainer.dataset.expand_prop=1.0", "model.context_window=64"))
     text = vocabulary.decode_bytes(Corpus(memmap_dir(data_dir) / "sample-tokenized").ids("val"))
-    for row in data.val.batch(0, 0, 5).ids:  # expanded as in an expanded copy, and still the corpus's text
+    for row in data.val.batch(0, np.arange(5)).ids:  # expanded as in an expanded copy, and still the corpus's text
         assert vocabulary.decode_bytes(row) in text
 
 
@@ -257,7 +257,7 @@ def test_a_model_that_transformers_saved_can_be_the_start(configured, tmp_path):
     assert trained.folder.name == "pretraining-sample-tokenized-from-theirs"
     assert load_model(trained.checkpoint).config.hidden_dim == 32
     data = open_data(configured())
-    ids = torch.from_numpy(np.concatenate([data.val.batch(0, first, 3).ids for first in (0, 3)]))
+    ids = torch.from_numpy(np.concatenate([data.val.batch(0, np.arange(first, first + 3)).ids for first in (0, 3)]))
     with torch.no_grad():
         logits = theirs(ids[:, :-1]).logits
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
@@ -284,12 +284,12 @@ def test_tensorboard_shows_what_the_metrics_file_says_also_after_a_resume(config
         assert [(s.step, s.value) for s in shown.Scalars(name)] == [(i, pytest.approx(v)) for i, v in recorded]
 
 
-@pytest.mark.parametrize("where", ["add_gradients", "loss"])
-def test_out_of_memory_says_what_to_lower(configured, monkeypatch, where):
+@pytest.mark.parametrize("method", ["forward_backward", "loss"])
+def test_out_of_memory_says_what_to_lower(configured, monkeypatch, method):
     def too_much(*arguments):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
-    monkeypatch.setattr(f"stochastok_cli.training.backends.PaperValue.{where}", too_much)
+    monkeypatch.setattr(f"stochastok_cli.training.backends.EagerBackend.{method}", too_much)
     with pytest.raises(UserError, match="micro-batches of 3 windows and reference kernels; lower .*batch_size") as info:
         train(configured())
     assert info.value.exit_code == FAILED

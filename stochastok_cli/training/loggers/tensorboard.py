@@ -1,4 +1,4 @@
-"""TensorBoard, where `general.logging.tensorboard_log` asks for it: a listener that writes event files."""
+"""TensorBoard event files, for `general.logging.tensorboard_log`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,12 +8,17 @@ from stochastok_cli.training.events import Evaluated, Event, Listener, Logged, m
 
 
 @contextmanager
-def tensorboard_run(folder: Path, resumed: int | None) -> Iterator[Listener]:
-    """Scalars in `<folder>/tensorboard`; what an earlier call wrote after the iteration resumed from is hidden."""
+def tensorboard_logger(folder: Path, resumed_at: int | None) -> Iterator[Listener]:
+    """A listener that writes scalars to `<folder>/tensorboard`.
+
+    Args:
+        folder: The run's folder.
+        resumed_at: The iteration that the run resumes at, whose later scalars are purged; None for a new run.
+    """
     from torch.utils.tensorboard import SummaryWriter
 
-    first = 0 if resumed is None else resumed + 1
-    with SummaryWriter(str(folder / "tensorboard"), purge_step=first) as writer:
+    purge_step = 0 if resumed_at is None else resumed_at + 1
+    with SummaryWriter(str(folder / "tensorboard"), purge_step=purge_step) as writer:
 
         def write(event: Event) -> None:
             if isinstance(event, Logged | Evaluated):

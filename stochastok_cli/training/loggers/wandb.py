@@ -1,4 +1,4 @@
-"""Weights & Biases, where `general.logging.wandb_log` asks for it: a listener that sends the metrics."""
+"""Metrics to Weights & Biases, for `general.logging.wandb_log`."""
 
 import netrc
 import os
@@ -14,8 +14,11 @@ from stochastok_cli.training.events import Evaluated, Event, Listener, Logged, N
 
 
 @contextmanager
-def wandb_run(config: Config, folder: Path, emit: Listener) -> Iterator[Listener]:
-    """A run of the folder's name, which a resumed run goes on with; without a login it stays offline, in the folder."""
+def wandb_logger(config: Config, folder: Path, emit: Listener) -> Iterator[Listener]:
+    """A listener that logs to a W&B run of the folder's name, which a resumed run continues.
+
+    Without a login the W&B run is offline and stays in the folder, and a note is emitted.
+    """
     import wandb
 
     mode = os.environ.get("WANDB_MODE") or ("online" if _is_logged_in() else "offline")
@@ -40,7 +43,7 @@ def wandb_run(config: Config, folder: Path, emit: Listener) -> Iterator[Listener
 
 
 def _run_id(folder: Path) -> str:
-    """A name of the run's own, kept in its folder: a new run in a folder of the same name goes on with no other's."""
+    """The W&B id, kept in the run's folder, so that a new run in a folder of the same name gets a new one."""
     file = folder / "wandb_id"
     if not file.is_file():
         write_atomically(file, f"{folder.name}-{secrets.token_hex(4)}\n".encode())
@@ -48,10 +51,10 @@ def _run_id(folder: Path) -> str:
 
 
 def _is_logged_in() -> bool:
-    """Whether wandb would find a key in its two places; asking wandb itself may prompt or use the network."""
+    """Whether wandb would find an API key. (wandb's own check may prompt or use the network.)"""
     host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
     try:
-        known = netrc.netrc().hosts
+        hosts = netrc.netrc().hosts
     except (OSError, netrc.NetrcParseError):
-        known = {}
-    return bool(os.environ.get("WANDB_API_KEY")) or host in known
+        hosts = {}
+    return bool(os.environ.get("WANDB_API_KEY")) or host in hosts

@@ -1,0 +1,53 @@
+"""The files of a run: `metrics.jsonl` for programs and `train.log` for people."""
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from stochastok_cli.training.events import Evaluated, Event, Listener, Logged, describe, metrics_of
+
+
+@contextmanager
+def jsonl_logger(file: Path) -> Iterator[Listener]:
+    """A listener that appends to a `metrics.jsonl`: a JSON object per line, with the iteration and metrics by name."""
+    with open(file, "a", encoding="utf-8", buffering=1) as stream:
+
+        def write(event: Event) -> None:
+            if isinstance(event, Logged | Evaluated):
+                # JSON has no infinity, which is the perplexity of a model that has diverged.
+                metrics = {name: value if math.isfinite(value) else None for name, value in metrics_of(event).items()}
+                stream.write(json.dumps({"iteration": event.iteration, **metrics}) + "\n")
+
+        yield write
+
+
+@contextmanager
+def log_file_logger(file: Path) -> Iterator[Listener]:
+    """A listener that appends to a `train.log`: lines of text with date and time."""
+    with open(file, "a", encoding="utf-8", buffering=1) as stream:
+
+        def write(event: Event) -> None:
+            text = describe(event)
+            if text:
+                stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
+
+        yield write
+
+
+def read_metrics(file: Path) -> list[dict[str, Any]]:
+    """The records of a `metrics.jsonl`, without lines that a killed process left torn. No file has no records."""
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    return [record for line in lines if (record := parse_record(line)) is not None]
+
+
+def parse_record(line: str) -> dict[str, Any] | None:
+    """The record in a line of a `metrics.jsonl`; None if the line is not a whole one."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("iteration"), int) else None

@@ -1,0 +1,150 @@
+"""How the ranks share one model: what differs between replicas of it and (later) shards.
+
+The trainer, the backends and the checkpoints use `Parallel` alone. Everything it does is collective: all ranks make
+the same calls in the same order.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from stochastok_cli.models.llama.model import Llama
+from stochastok_cli.training.distributed import DistributedContext
+from stochastok_cli.training.optimizers import optimizer_tensors
+
+
+class FullState(NamedTuple):
+    """The tensors of a checkpoint, whole, whatever part of them a rank holds.
+
+    Attributes:
+        weights: By the names of the model's `state_dict`.
+        optimizer: By the names of `optimizer_tensors`.
+    """
+
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+
+
+class Parallel(Protocol):
+    """One way to train a model on several ranks.
+
+    Attributes:
+        loss: The loss of the iteration, a scalar on the device: this rank's part, which the step adds up, and after
+            `reduce` the mean over the windows of all ranks.
+    """
+
+    loss: Tensor
+
+    def prepare(self, model: Llama) -> Llama:
+        """Distributes a model whose weights rank 0 has. Returns the one to compute with and to optimize.
+
+        Its parameters have a `.grad` to which backward passes add, and keep it.
+        """
+        ...
+
+    def zero_grad(self) -> None:
+        """Sets gradients and loss to 0."""
+        ...
+
+    def block_is_complete(self, block: int) -> None:
+        """To be called where a backend knows that nothing more will be added to the gradients of a block.
+
+        It is optional and lets the reduction overlap the rest of the backward pass. The order of blocks must be the
+        same on all ranks.
+        """
+        ...
+
+    def reduce(self) -> None:
+        """Sums gradients and loss over the ranks."""
+        ...
+
+    def clip_(self, max_norm: float) -> Tensor:
+        """Scales the gradient to a norm of at most `max_norm` (0: no limit); returns its norm before, a scalar."""
+        ...
+
+    def full_state_dict(self, optimizer: torch.optim.Optimizer) -> FullState:
+        """The weights and the optimizer's state, whole on rank 0; what other ranks get is not to be used."""
+        ...
+
+    def load_optimizer_state(self, optimizer: torch.optim.Optimizer, file: Path) -> None:
+        """Copies a file that holds `FullState.optimizer` into an optimizer. Rank 0 alone reads it."""
+        ...
+
+
+class Replicated:
+    """The whole model on every rank, with gradients summed over the ranks. A single process is a world of one.
+
+    Every parameter's `.grad` is a view of one flat float32 buffer, whose last element is the loss. So one kernel each
+    sets an iteration's gradients to 0, measures and clips them, and a few large pieces are summed over the ranks: a
+    block's as soon as it is complete, while the backward pass goes on, and the rest at the end.
+    """
+
+    flat: Tensor
+    gradient: Tensor
+    loss: Tensor
+
+    def __init__(self, world: DistributedContext) -> None:
+        self.world = world
+        self._reducing: dict[int, Callable[[], None]] = {}  # by block: waits for the end of its sum
+
+    def prepare(self, model: Llama) -> Llama:
+        self.model = model
+        self.world.broadcast_(model.parameters())
+        parameters = list(model.parameters())
+        self.flat = torch.zeros(sum(p.numel() for p in parameters) + 1, device=parameters[0].device)
+        self.gradient, self.loss = self.flat[:-1], self.flat[-1]
+        ranges, start = {}, 0
+        for parameter in parameters:
+            end = start + parameter.numel()
+            parameter.grad = self.flat[start:end].view_as(parameter)
+            ranges[parameter] = start, end
+            start = end
+        self._blocks = [_range_of(block, ranges) for block in model.layers]
+        return model
+
+    def zero_grad(self) -> None:
+        self.flat.zero_()
+
+    def block_is_complete(self, block: int) -> None:
+        self._reducing[block] = self.world.all_reduce_async(self.flat[self._blocks[block]])
+
+    def reduce(self) -> None:
+        end = 0
+        for block in sorted(self._reducing):  # what lies between the blocks on their way
+            self.world.all_reduce_(self.flat[end : self._blocks[block].start])
+            end = self._blocks[block].stop
+        self.world.all_reduce_(self.flat[end:])
+        for wait in self._reducing.values():
+            wait()
+        self._reducing.clear()
+
+    def clip_(self, max_norm: float) -> Tensor:
+        norm = torch.linalg.vector_norm(self.gradient)
+        if max_norm > 0:
+            self.gradient.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))
+        return norm
+
+    def full_state_dict(self, optimizer: torch.optim.Optimizer) -> FullState:
+        return FullState(self.model.state_dict(), optimizer_tensors(self.model, optimizer))
+
+    def load_optimizer_state(self, optimizer: torch.optim.Optimizer, file: Path) -> None:
+        tensors = optimizer_tensors(self.model, optimizer)
+
+        @torch.no_grad()
+        def read() -> None:
+            with safe_open(file, framework="pt") as stream:
+                for name, tensor in tensors.items():
+                    tensor.copy_(stream.get_tensor(name))
+
+        self.world.broadcast_from_rank_0(read)
+        self.world.broadcast_(tensors.values())
+
+
+def _range_of(block: nn.Module, ranges: dict[nn.Parameter, tuple[int, int]]) -> slice:
+    """The part of the flat buffer that holds a block's gradients, whose parameters follow one another."""
+    own = [ranges[parameter] for parameter in block.parameters()]
+    return slice(min((start for start, _ in own), default=0), max((end for _, end in own), default=0))
