@@ -101,7 +101,8 @@ def ours(kernels: str, *, packed: bool = False, fp8: bool = False) -> Callable[[
     tree = {"general": {"kernels": kernels}, "trainer": {"training": {"fp8_logits": fp8}}}
     config = config_from_dict(tree, "this benchmark")
     torch.manual_seed(0)
-    step = TrainingStep(Llama(config.model, DROPOUT).cuda(), config, DistributedContext(0, 1, torch.device("cuda", 0)))
+    world = DistributedContext(0, 1, torch.device("cuda", 0))
+    step = TrainingStep(Llama(config.model, DROPOUT).cuda(), config, world, fused=kernels == "fused")
     ids = zipf_ids(WINDOWS, LENGTH + 1)
     if packed:
         segment_start, token_weights = instruction_data()

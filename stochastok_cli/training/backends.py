@@ -14,9 +14,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from stochastok_cli.config import Config, TrainingConfig
 from stochastok_cli.data.samplers import Batch
 from stochastok_cli.errors import UserError
+from stochastok_cli.models.base import ArchitectureConfig, CausalLM, ModelSpec, spec_of
 from stochastok_cli.models.head_loss import head_loss
-from stochastok_cli.models.llama.fused.support import unsupported
-from stochastok_cli.models.llama.model import Llama
 from stochastok_cli.random_streams import derive_key, random_bits
 
 # In this order of preference: cuDNN's attention is by far the fastest on recent cards.
@@ -75,14 +74,12 @@ class Backend(Protocol):
         ...
 
 
-def make_backend(model: Llama, config: Config, device: torch.device) -> Backend:
-    """The backend of `general.kernels`. `auto` takes the fused one where it can run."""
-    return FusedBackend(model, config) if uses_fused(config, device) else EagerBackend(model, config, device)
+def uses_fused(spec: ModelSpec, hyperparameters: ArchitectureConfig, config: Config, device: torch.device) -> bool:
+    """Whether a run uses the fused kernels: where `general.kernels` says so, or is `auto` and they can run.
 
-
-def uses_fused(config: Config, device: torch.device) -> bool:
-    """Whether a run uses the fused kernels. Raises UserError if they are required and can't run."""
-    kernels, reason = config.general.kernels, unsupported(config.model, device)
+    Raises UserError if they are required and can't run.
+    """
+    kernels, reason = config.general.kernels, spec.fused_unsupported(hyperparameters, device)
     if kernels == "fused" and reason:
         raise UserError(f"general.kernels is fused, but {reason}", fix="set general.kernels=auto")
     fused = kernels != "reference" and not reason
@@ -106,7 +103,7 @@ class EagerBackend:
     name = "reference"
     out_of_memory_fix = "lower trainer.training.batch_size and raise gradient_accumulation_steps by as much"
 
-    def __init__(self, model: Llama, config: Config, device: torch.device):
+    def __init__(self, model: CausalLM, config: Config, device: torch.device):
         self.model, self.config = model, config
         self.forward: Forward = torch.compile(model) if device.type == "cuda" else model
 
@@ -136,12 +133,13 @@ class FusedBackend:
     name = "fused"
     out_of_memory_fix = "they take what the GPU has free when a run begins: see what else runs on it (nvidia-smi)"
 
-    def __init__(self, model: Llama, config: Config):
-        from stochastok_cli.models.llama.fused.step import LlamaFusedStep
-
+    def __init__(self, model: CausalLM, config: Config):
         self.config = config
-        fp8 = config.trainer.training.fp8_logits
-        self.step = LlamaFusedStep(model, config.trainer.dropout_scheduler.dropout, fp8_logits=fp8)
+        fused_step = spec_of(model).fused_step
+        assert fused_step is not None
+        self.step = fused_step(
+            model, config.trainer.dropout_scheduler.dropout, fp8_logits=config.trainer.training.fp8_logits
+        )
 
     def micro_batches(self, windows: np.ndarray) -> list[np.ndarray]:
         return [windows.ravel()]

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from stochastok_cli.artifacts import FileInfo, file_checksum, rename_into_place, write_atomically
 from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.models.base import CausalLM, spec_of
 from stochastok_cli.models.checkpoint_folders import (
     OPTIMIZER,
     STATE,
@@ -22,8 +23,6 @@ from stochastok_cli.models.checkpoint_folders import (
     read_state,
     recorded_files,
 )
-from stochastok_cli.models.llama.model import Llama
-from stochastok_cli.models.llama.state_dict import save_model
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 from stochastok_cli.training.parallel import FullState
 from stochastok_cli.training.schedules import checkpoints_to_delete
@@ -32,7 +31,7 @@ from stochastok_cli.training.schedules import checkpoints_to_delete
 def save_checkpoint(
     run_folder: Path,
     state: TrainingState,
-    model: Llama,
+    model: CausalLM,
     tensors: FullState,
     vocabulary: Vocabulary,
     keep: int | None,
@@ -57,7 +56,7 @@ def save_checkpoint(
     temporary = run_folder / f".{final.name}.partial"
     try:
         temporary.mkdir()
-        save_model(model, temporary, vocabulary)
+        spec_of(model).save(model, temporary, vocabulary, tensors.weights)
         save_file({name: tensor.cpu() for name, tensor in tensors.optimizer.items()}, temporary / OPTIMIZER)
         _write_state(temporary, state, {file.name: file_checksum(file) for file in sorted(temporary.iterdir())})
         rename_into_place(temporary, final)

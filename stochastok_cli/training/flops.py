@@ -1,10 +1,11 @@
-"""Floating-point operations, utilization of the GPUs, and memory."""
+"""Utilization of the GPUs, memory, and the sizes of an iteration and a checkpoint."""
 
 import re
 
 import torch
 
-from stochastok_cli.config import Config, ModelConfig
+from stochastok_cli.config import Config
+from stochastok_cli.models.base import CausalLM
 from stochastok_cli.training.distributed import DistributedContext
 
 # Dense bfloat16 with float32 sums, TFLOP/s, from the manufacturers' data sheets. The first name in a device's counts.
@@ -24,23 +25,6 @@ _PEAK_TFLOPS = {
 _CHECKPOINT_BYTES = 12  # per parameter: its weight and AdamW's two moments, float32
 
 
-def matrix_parameters(model: ModelConfig) -> int:
-    """Parameters that a token is multiplied by: all but the norms' gains and an embedding that is only looked up."""
-    width, core = model.hidden_dim, model.core_model
-    attention = width * (2 * width + 2 * model.kv_heads * model.head_dim)
-    return core.num_layers * (attention + 3 * width * core.ffn.ffn_dim) + model.vocab_size * width
-
-
-def flops_per_token(model: ModelConfig) -> int:
-    """Floating-point operations of training on one token, forward and backward.
-
-    Six for every parameter of a product (Kaplan et al. 2020, section 2.1), and those of causal attention over half a
-    context window on average. Nothing is counted twice for being computed twice.
-    """
-    attention = 6 * model.core_model.num_layers * model.hidden_dim * model.context_window
-    return 6 * matrix_parameters(model) + attention
-
-
 def checkpoint_bytes(parameters: int) -> int:
     """The size of a checkpoint, without headers and small files."""
     return parameters * _CHECKPOINT_BYTES
@@ -52,7 +36,7 @@ def tokens_per_iteration(config: Config) -> int:
     return training.gradient_accumulation_steps * training.batch_size * config.model.context_window
 
 
-def utilization(tokens_per_second: float, config: Config, world: DistributedContext) -> float | None:
+def utilization(tokens_per_second: float, model: CausalLM, config: Config, world: DistributedContext) -> float | None:
     """The model's operations relative to the GPUs' peak (MFU; Chowdhery et al. 2022, appendix B).
 
     None where the peak is unknown, and for instruction data, where attention and loss skip most of the operations.
@@ -60,7 +44,7 @@ def utilization(tokens_per_second: float, config: Config, world: DistributedCont
     peak = peak_flops(world.device)
     if peak is None or config.trainer.dataset.is_instruction:
         return None
-    return tokens_per_second * flops_per_token(config.model) / (peak * world.world_size)
+    return tokens_per_second * model.flops_per_token(config.model.context_window) / (peak * world.world_size)
 
 
 def peak_flops(device: torch.device) -> float | None:

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from stochastok_cli.models.llama.model import Llama
+from stochastok_cli.models.base import CausalLM
 from stochastok_cli.training.distributed import DistributedContext
 from stochastok_cli.training.optimizers import optimizer_tensors
 
@@ -39,7 +39,7 @@ class Parallel(Protocol):
 
     loss: Tensor
 
-    def prepare(self, model: Llama) -> Llama:
+    def prepare(self, model: CausalLM) -> CausalLM:
         """Distributes a model whose weights rank 0 has. Returns the one to compute with and to optimize.
 
         Its parameters have a `.grad` to which backward passes add, and keep it.
@@ -91,7 +91,7 @@ class Replicated:
         self.world = world
         self._reducing: dict[int, Callable[[], None]] = {}  # by block: waits for the end of its sum
 
-    def prepare(self, model: Llama) -> Llama:
+    def prepare(self, model: CausalLM) -> CausalLM:
         self.model = model
         self.world.broadcast_(model.parameters())
         parameters = list(model.parameters())
@@ -103,7 +103,7 @@ class Replicated:
             parameter.grad = self.flat[start:end].view_as(parameter)
             ranges[parameter] = start, end
             start = end
-        self._blocks = [_range_of(block, ranges) for block in model.layers]
+        self._blocks = [_range_of(block, ranges) for block in model.blocks]
         return model
 
     def zero_grad(self) -> None:

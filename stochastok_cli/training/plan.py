@@ -121,7 +121,7 @@ def _measure(run: Run, inputs: RunInputs) -> Plan:
     config, world, training = run.config, run.world, run.config.trainer.training
     start = run.progress.iteration
     measured = config if world.device.type == "cuda" else _one_micro_batch(config, world)
-    step = TrainingStep(inputs.model, measured, world)
+    step = TrainingStep(inputs.model, measured, world, fused=run.fused)
     compile_seconds, seconds = _measure_iterations(step, measured, inputs.data, world)
     seconds *= training.gradient_accumulation_steps / measured.trainer.training.gradient_accumulation_steps
     seconds_per_evaluation = _measure_evaluation(step, config, inputs, world)
@@ -138,10 +138,10 @@ def _measure(run: Run, inputs: RunInputs) -> Plan:
         iterations=training.max_iters - start,
         tokens_per_iteration=tokens,
         dataset_tokens=len(inputs.data.train.ids) if isinstance(inputs.data.train, WindowSampler) else None,
-        flops_per_token=flops.flops_per_token(config.model),
+        flops_per_token=inputs.model.flops_per_token(config.model.context_window),
         compile_seconds=compile_seconds,
         seconds_per_iteration=seconds,
-        utilization=flops.utilization(tokens / seconds, config, world),
+        utilization=flops.utilization(tokens / seconds, inputs.model, config, world),
         memory=memory,
         memory_total=memory_total,
         checkpoint_bytes=flops.checkpoint_bytes(parameters),

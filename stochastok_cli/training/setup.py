@@ -4,7 +4,7 @@ import dataclasses
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -16,9 +16,16 @@ from stochastok_cli.data.samplers import Sampler, WindowSampler
 from stochastok_cli.data.sft_dataset import SHAPES, SFTDataset
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation import Evaluator, load_evaluators
+from stochastok_cli.models.base import (
+    DEFAULT_MODEL_TYPE,
+    ArchitectureConfig,
+    CausalLM,
+    ModelSpec,
+    model_specs,
+    spec_of,
+    trainable_spec_for,
+)
 from stochastok_cli.models.checkpoint_folders import require_intact, resolve_checkpoint
-from stochastok_cli.models.llama.model import Llama
-from stochastok_cli.models.llama.state_dict import load_weights, read_model_config
 from stochastok_cli.random_streams import derive_key
 from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.vocabulary import Vocabulary, load_vocabulary
@@ -34,7 +41,10 @@ class Run:
 
     Attributes:
         config: As it is run: with the model section of the checkpoint that training starts from.
+        spec: The model's architecture.
+        hyperparameters: What the architecture builds the model from.
         parent: The checkpoint that training starts from; None for fresh weights.
+        fused: Whether the fused kernels are used.
         folder: The run's folder.
         progress: What the folder holds already.
         world: The ranks.
@@ -42,7 +52,10 @@ class Run:
     """
 
     config: Config
+    spec: ModelSpec
+    hyperparameters: ArchitectureConfig
     parent: Path | None
+    fused: bool
     folder: Path
     progress: RunProgress
     world: DistributedContext
@@ -69,7 +82,7 @@ class RunInputs:
 
     data: Data
     evaluators: list[Evaluator]
-    model: Llama
+    model: CausalLM
 
 
 def resolve_run(config: Config, world: DistributedContext, run_name: str | None, *, force: bool) -> Run:
@@ -86,11 +99,12 @@ def resolve_run(config: Config, world: DistributedContext, run_name: str | None,
             holds something else, or a checkpoint is missing or damaged.
     """
     notes = _notes_on_unused_keys(config)
-    config, parent, differences = resolve_starting_point(config)
+    start = resolve_starting_point(config)
+    config = start.config
     _require_divisible(config, world)
-    uses_fused(config, world.device)
+    fused = uses_fused(start.spec, start.hyperparameters, config, world.device)
     _require_logger_packages(config)
-    name = validate_folder_name(run_dir.default_run_name(config, parent) if run_name is None else run_name)
+    name = validate_folder_name(run_dir.default_run_name(config, start.parent) if run_name is None else run_name)
     folder = Path(config.general.paths.checkpoint_dir) / name
 
     def read_progress() -> RunProgress:
@@ -101,7 +115,17 @@ def resolve_run(config: Config, world: DistributedContext, run_name: str | None,
         return progress
 
     progress = RunProgress() if force else world.broadcast_from_rank_0(read_progress)
-    return Run(config, parent, folder, progress, world, notes + differences)
+    return Run(
+        config=config,
+        spec=start.spec,
+        hyperparameters=start.hyperparameters,
+        parent=start.parent,
+        fused=fused,
+        folder=folder,
+        progress=progress,
+        world=world,
+        notes=notes + start.notes,
+    )
 
 
 def load_inputs(run: Run) -> RunInputs:
@@ -113,35 +137,59 @@ def load_inputs(run: Run) -> RunInputs:
     return RunInputs(data, load_evaluators_of(run.config, data.vocabulary), _build_model(run))
 
 
-def _build_model(run: Run) -> Llama:
+def _build_model(run: Run) -> CausalLM:
     """The model with the weights of the seed, or on rank 0 with those of the checkpoint that training starts from."""
     torch.manual_seed(derive_key(run.config.general.seed, "weights"))
-    model = Llama(run.config.model, run.config.trainer.dropout_scheduler.dropout).to(run.world.device)
+    model = run.spec.build(run.hyperparameters, run.config.trainer.dropout_scheduler.dropout).to(run.world.device)
     if run.parent is not None:
         load_weights_from(run.parent, model, run.world)
     return model
 
 
-def load_weights_from(checkpoint: Path, model: Llama, world: DistributedContext) -> None:
+def load_weights_from(checkpoint: Path, model: CausalLM, world: DistributedContext) -> None:
     """Reads the weights of a checkpoint on rank 0 alone; `Parallel.prepare` gives them to the other ranks."""
-    world.broadcast_from_rank_0(lambda: load_weights(model, checkpoint))
+    world.broadcast_from_rank_0(lambda: spec_of(model).load_weights(model, checkpoint))
 
 
-def resolve_starting_point(config: Config) -> tuple[Config, Path | None, list[str]]:
-    """Replaces the model section by that of the checkpoint that training starts from, if the configuration names one.
+class StartingPoint(NamedTuple):
+    """The model that a configuration describes.
 
-    Returns:
-        The configuration, the checkpoint's folder (None for fresh weights), and a note on each value that differed.
+    Attributes:
+        config: The configuration, with the model section of `parent`.
+        spec: The model's architecture.
+        hyperparameters: What the architecture builds the model from.
+        parent: The checkpoint that training starts from; None for fresh weights.
+        notes: One for each value of the model section that `parent` has replaced.
+    """
+
+    config: Config
+    spec: ModelSpec
+    hyperparameters: ArchitectureConfig
+    parent: Path | None
+    notes: list[str]
+
+
+def resolve_starting_point(config: Config) -> StartingPoint:
+    """Finds the checkpoint that training starts from, if the configuration names one, and takes its model section.
+
+    Of an architecture that has no section in the configuration, context window and vocabulary size are taken.
 
     Raises:
-        UserError: There is no such checkpoint, it is damaged, or a `model.*` override on the command line contradicts
-            it.
+        UserError: There is no such checkpoint, it is damaged or can't be trained, or a `model.*` override on the
+            command line contradicts it.
     """
     if config.checkpoint_name is None:
-        return config, None, []
+        return StartingPoint(config, model_specs()[DEFAULT_MODEL_TYPE], config.model, None, [])
     folder = resolve_checkpoint(config.checkpoint_name, Path(config.general.paths.checkpoint_dir))
     require_intact(folder, with_optimizer=False, fix="start from another checkpoint")
-    model = dataclasses.replace(read_model_config(folder), checkpoint_name=config.model.checkpoint_name)
+    spec = trainable_spec_for(folder)
+    hyperparameters = spec.read_config(folder)
+    if isinstance(hyperparameters, ModelConfig):
+        model = dataclasses.replace(hyperparameters, checkpoint_name=config.model.checkpoint_name)
+    else:
+        context_window, vocab_size = hyperparameters.context_window, hyperparameters.vocab_size
+        model = dataclasses.replace(config.model, context_window=context_window, vocab_size=vocab_size)
+        _require_no_overrides(config, spec, folder, applicable={"context_window", "vocab_size", "checkpoint_name"})
     configured, actual = _flat_model(config.model), _flat_model(model)
     differing = [key for key in configured if configured[key] != actual[key]]
     overridden = [key for key in differing if _is_overridden(key, config.overridden)]
@@ -154,7 +202,16 @@ def resolve_starting_point(config: Config) -> tuple[Config, Path | None, list[st
     notes = [
         f"{key} = {actual[key]!r} as in {folder}, not {configured[key]!r} as in the configuration" for key in differing
     ]
-    return dataclasses.replace(config, model=model), folder, notes
+    return StartingPoint(dataclasses.replace(config, model=model), spec, hyperparameters, folder, notes)
+
+
+def _require_no_overrides(config: Config, spec: ModelSpec, folder: Path, applicable: set[str]) -> None:
+    """Raises UserError if the command line sets a key of the model section that an architecture doesn't have."""
+    for key in _flat_model(config.model):
+        if key.removeprefix("model.") not in applicable and _is_overridden(key, config.overridden):
+            raise UserError(
+                f"{key} does not apply to {folder}, whose model_type is {spec.name!r}", fix="drop the override"
+            )
 
 
 def _flat_model(model: ModelConfig) -> dict[str, Any]:

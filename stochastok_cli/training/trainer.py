@@ -18,10 +18,10 @@ from stochastok_cli.config import Config, TrainingConfig
 from stochastok_cli.data.samplers import Batch
 from stochastok_cli.errors import FAILED, StoppedBySignal, UserError
 from stochastok_cli.evaluation import evaluate
+from stochastok_cli.models.base import CausalLM
 from stochastok_cli.models.checkpoint_folders import OPTIMIZER, TrainingState
-from stochastok_cli.models.llama.model import Llama
 from stochastok_cli.training import events, schedules
-from stochastok_cli.training.backends import Backend, make_backend
+from stochastok_cli.training.backends import Backend, EagerBackend, FusedBackend
 from stochastok_cli.training.checkpoints import amend_state, save_checkpoint
 from stochastok_cli.training.distributed import DistributedContext, device_name
 from stochastok_cli.training.events import Listener
@@ -51,11 +51,13 @@ class StepMetrics(NamedTuple):
 class TrainingStep:
     """The model, its optimizer, and one iteration of training. An iteration never waits for the device."""
 
-    def __init__(self, model: Llama, config: Config, world: DistributedContext):
+    def __init__(self, model: CausalLM, config: Config, world: DistributedContext, *, fused: bool = False):
         self.config, self.world = config, world
         self.parallel = Replicated(world)
         self.model = self.parallel.prepare(model)
-        self.backend = make_backend(self.model, config, world.device)
+        self.backend: Backend = (
+            FusedBackend(self.model, config) if fused else EagerBackend(self.model, config, world.device)
+        )
         self.optimizer = make_optimizer(self.model, config.trainer.optimizer)
         self.micro_batches = self.backend.micro_batches(windows_of_rank(config.trainer.training, world))
         self.gradient_norm = torch.zeros((), device=world.device)
@@ -129,7 +131,7 @@ class Trainer:
         self.start = run.progress.iteration
         if self.checkpoint is not None:
             load_weights_from(self.checkpoint, inputs.model, self.world)
-        self.step = TrainingStep(inputs.model, self.config, self.world)
+        self.step = TrainingStep(inputs.model, self.config, self.world, fused=run.fused)
         if self.checkpoint is not None:
             self.step.parallel.load_optimizer_state(self.step.optimizer, self.checkpoint / OPTIMIZER)
         vocabulary = None if self.config.trainer.dataset.is_instruction else inputs.data.vocabulary
@@ -231,7 +233,7 @@ class Trainer:
                 gradient_norm=metrics.gradient_norm,
                 tokens_per_second=tokens_per_second,
                 seconds_left=self.timer.seconds_left(done, training.max_iters),
-                utilization=utilization(tokens_per_second, self.config, self.world),
+                utilization=utilization(tokens_per_second, self.inputs.model, self.config, self.world),
                 memory=peak_memory(self.world.device),
             )
         )

@@ -7,7 +7,7 @@ import torch
 
 from stochastok_cli.config import TrainingConfig
 from stochastok_cli.data.samplers import Sampler
-from stochastok_cli.models.llama.model import Llama
+from stochastok_cli.models.base import CausalLM
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 from stochastok_cli.training.backends import Backend
 from stochastok_cli.training.distributed import DistributedContext
@@ -32,7 +32,7 @@ class Validation:
         self.byte_lengths = None if vocabulary is None else torch.from_numpy(vocabulary.text_widths).to(world.device)
 
     @torch.no_grad()
-    def __call__(self, model: Llama, backend: Backend) -> dict[str, float]:
+    def __call__(self, model: CausalLM, backend: Backend) -> dict[str, float]:
         """Returns loss (nats, the mean over windows), perplexity and, given a vocabulary, bits per byte."""
         world, batch_size = self.world, self.training.batch_size
         batches = list(world.indices_of_rank(self.training.eval_iters))

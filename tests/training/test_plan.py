@@ -9,7 +9,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stochastok_cli.models.llama.model import Llama
 from stochastok_cli.training import events
-from stochastok_cli.training.flops import flops_per_token, matrix_parameters
 from stochastok_cli.training.plan import plan
 from stochastok_cli.training.train import train
 from tests.training.test_ranks import launched
@@ -63,8 +62,8 @@ def test_operations_are_those_of_the_products(configured):
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # as products, the masked half too
         hidden = model(torch.zeros(2, 128, dtype=torch.int64))
         model.logits(hidden)
-    products = 2 * matrix_parameters(model.config)
-    attention = 2 * flops_per_token(model.config) / 6 - products
+    products = 2 * model.num_matrix_parameters()
+    attention = 2 * model.flops_per_token(128) / 6 - products
     assert counter.get_total_flops() / 256 == pytest.approx(products + 2 * attention)
 
 
