@@ -8,7 +8,7 @@ import pytest
 MODULES = [
     "data.recipes.cute_tasks",
     "evaluation.statistics",
-    "evaluation.contamination",
+    "data.recipes.langgame_questions",
     "evaluation.multiple_choice",
     "evaluation.robustness",
     "evaluation.comparison",

@@ -9,6 +9,7 @@ import numpy as np
 from stochastok_cli.artifacts import read_manifest
 from stochastok_cli.data.memmap import SPLITS, dataset_dir
 from stochastok_cli.data.recipes.addition import NAME
+from stochastok_cli.data.recipes.addition_tokenizations import FORMS
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.findings import EvalResult
 from stochastok_cli.evaluation.generation import greedy
@@ -18,7 +19,6 @@ from stochastok_cli.models.base import CausalLM
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
-FORMS = ("base", "stochastok", "character", "bpe_dropout")
 SHUFFLE_SEED = 42  # the reference's, so that it asks the same rows
 STOP = "$"  # the beginning of the next question
 _MAKE_AGAIN = "make the data again with the model's: stochastok make-addition --tokenizer CHECKPOINT"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stochastok_cli.data.memmap import dataset_dir
 from stochastok_cli.data.recipes.cute_tasks import TASKS
+from stochastok_cli.data.recipes.langgame_questions import kind_of
 from stochastok_cli.errors import UserError, did_you_mean
 from stochastok_cli.evaluation.cute import COLUMNS, cute_question, read_cute
 from stochastok_cli.evaluation.question_files import read_hub, read_path, require_columns
@@ -97,21 +98,6 @@ def _langgame(row: dict[str, Any]) -> tuple[str, list[str]]:
     return row["question"], _right_first(row["options"], 0)
 
 
-KINDS = {
-    "has the most letter '": "most_of_a_letter",
-    "contains '": "contains",
-    "starts with '": "starts_with",
-    "ends with '": "ends_with",
-    "is the longest?": "longest",
-    "is the shortest?": "shortest",
-}
-
-
-def _langgame_kind(row: dict[str, Any]) -> str:
-    # Told from the text: the layout on disk, which is the reference's, does not say it.
-    return next((kind for phrase, kind in KINDS.items() if phrase in row["question"]), "")
-
-
 def _index(answer: Any, first: int = 0) -> int:
     """The position of the right option, from a number or its spelling; options are counted from `first`."""
     try:
@@ -134,7 +120,11 @@ def _right_first(options: Any, right: int) -> list[str]:
     return [options[right], *wrong]
 
 
-_LANGGAME: dict[str, Any] = {"folder": "langgame", "kind": _langgame_kind, "trained_on": "langgame"}
+_LANGGAME: dict[str, Any] = {
+    "folder": "langgame",
+    "kind": lambda row: kind_of(row["question"]),
+    "trained_on": "langgame",
+}
 
 _CUTE: dict[str, Any] = {"folder": "cute", "kind": lambda row: row["task"], "trained_on": "cute"}
 

@@ -4,16 +4,14 @@ Two senses: the very text, and the same thing asked of the same answer whatever 
 (`Which word starts with 'hu'?` → `hundred`), which is all that a model need remember.
 """
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
 
+from stochastok_cli.data.recipes.langgame_questions import predicate_of
 from stochastok_cli.data.sft_dataset import SFTDataset
 from stochastok_cli.evaluation.benchmarks import Benchmark
 from stochastok_cli.progress import ProgressCallback, no_progress
-
-_ASK = re.compile(r"(?:has the most letter|contains|starts with|ends with) '.+?'s?\?|is the (?:longest|shortest)\?")
 
 
 @dataclass(frozen=True)
@@ -24,23 +22,13 @@ class Contamination:
     same_ask: np.ndarray
 
 
-def ask(question: str) -> str:
-    """What a question is about, without the wording and the options around it.
-
-    >>> ask("Which word starts with 'hu'? The options: [ fell, hundred]. Answer:")
-    "starts with 'hu'?"
-    """
-    found = _ASK.search(question)
-    return found.group() if found else question
-
-
 def contamination_of(
     benchmark: Benchmark, trained: SFTDataset, *, progress: ProgressCallback = no_progress
 ) -> Contamination:
     """Looks for each question of `benchmark` among the rows to train on."""
     decode = trained.vocabulary.decode
     texts = {question.prefix for question in benchmark.questions}
-    asks = [(ask(question.prefix), question.options[0].strip()) for question in benchmark.questions]
+    asks = [(predicate_of(question.prefix), question.options[0].strip()) for question in benchmark.questions]
     seen_texts, seen_asks = set(), set()
     wanted = set(asks)
     rows, offsets = trained.rows("train"), trained.offsets("train")
@@ -48,7 +36,7 @@ def contamination_of(
         text = decode(row[:middle].tolist())
         if text in texts:
             seen_texts.add(text)
-        key = ask(text), decode(row[middle:end].tolist()).strip()
+        key = predicate_of(text), decode(row[middle:end].tolist()).strip()
         if key in wanted:
             seen_asks.add(key)
         if i % 4096 == 0:

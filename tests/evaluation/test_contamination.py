@@ -7,11 +7,12 @@ import pytest
 
 from stochastok_cli.config import EvaluatorConfig
 from stochastok_cli.data.recipes.langgame import make_langgame
+from stochastok_cli.data.recipes.langgame_questions import KINDS, predicate_of
 from stochastok_cli.data.sft_dataset import SFTDataset
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation import Extras, counts, evaluate_models, load_evaluators
-from stochastok_cli.evaluation.benchmarks import KINDS, load_benchmark
-from stochastok_cli.evaluation.contamination import ask, contamination_of
+from stochastok_cli.evaluation.benchmarks import load_benchmark
+from stochastok_cli.evaluation.contamination import contamination_of
 from stochastok_cli.tokenization.vocabulary import load_vocabulary
 from tests.models.small_models import sharp_model, small_config
 
@@ -34,8 +35,8 @@ def test_of_the_others_some_ask_the_same(data_dir):
     asked = load_benchmark("langgame-val", data_dir)
     found = contamination_of(asked, rows)
     trained = load_benchmark("langgame-train", data_dir).questions  # the first 200 of the 300
-    known = {(ask(question.prefix), question.options[0]) for question in trained}
-    same = np.array([(ask(question.prefix), question.options[0]) in known for question in asked.questions])
+    known = {(predicate_of(question.prefix), question.options[0]) for question in trained}
+    same = np.array([(predicate_of(question.prefix), question.options[0]) in known for question in asked.questions])
     assert same.any() and not same.all()
     assert found.same_ask[same].all()
     assert not found.same_text.any()
@@ -44,9 +45,9 @@ def test_of_the_others_some_ask_the_same(data_dir):
 def test_what_is_asked_may_hold_an_apostrophe():
     for inside in ("n't", "'s", "s", "ee"):
         asked = f"Which word contains '{inside}'? The options: [ don't, fell]. Answer:"
-        assert ask(asked) == f"contains '{inside}'?"
+        assert predicate_of(asked) == f"contains '{inside}'?"
         most = f"Which word has the most letter '{inside}'s? The options: [ don't, fell]. Answer:"
-        assert ask(most) == f"has the most letter '{inside}'s?"
+        assert predicate_of(most) == f"has the most letter '{inside}'s?"
 
 
 def test_disjoint_data_share_no_question(tmp_path, vocabulary):
@@ -60,13 +61,13 @@ def test_disjoint_data_share_no_question(tmp_path, vocabulary):
 
 def test_every_question_has_its_kind_and_kinds_make_up_the_whole(data_dir, vocabulary):
     asked = load_benchmark("langgame-val", data_dir)
-    assert {question.kind for question in asked.questions} == set(KINDS.values())
+    assert {question.kind for question in asked.questions} == set(KINDS)
     config = EvaluatorConfig("mcq", None, ("langgame-val",))
     evaluators = load_evaluators(
         [config], data_dir, vocabulary, 200, extras=Extras(by_kind=True, contamination_of=True)
     )
     found, n = evaluate_models(sharp_model(small_config(context_window=200)), evaluators), counts(evaluators)
-    of_kinds = {kind: f"mcq/langgame-val/{kind}" for kind in KINDS.values()}
+    of_kinds = {kind: f"mcq/langgame-val/{kind}" for kind in KINDS}
     assert sum(n[name] for name in of_kinds.values()) == n["mcq/langgame-val"] == 200
     right = sum(found.metrics[f"{name}/accuracy"] * n[name] for name in of_kinds.values())
     assert right / 200 == pytest.approx(found.metrics["mcq/langgame-val/accuracy"])

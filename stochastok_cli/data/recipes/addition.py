@@ -138,7 +138,7 @@ def _write_form(folder: Path, base: Corpus, form: Form, what: str, progress: Pro
             for start in range(0, len(ids), _BATCH_BLOCKS * BLOCK_TOKENS):
                 batch = ids[start : start + _BATCH_BLOCKS * BLOCK_TOKENS]
                 lengths = np.diff([*range(0, len(batch), BLOCK_TOKENS), len(batch)])
-                converted, _ = form.convert(batch, lengths, index)
+                converted, _ = form.tokenize(batch, lengths, index)
                 out.write(np.ascontiguousarray(converted).data)
                 tokens += len(converted)
                 index += len(lengths)
@@ -161,7 +161,7 @@ def _table(
         canonical = vocabulary.encode_batch(questions + answers)
         columns: dict[str, Any] = {"question": questions, "answer": answers}
         for name, form in forms.items():
-            ids, lengths = form.convert(*canonical, first_index + 2 * start)
+            ids, lengths = form.tokenize(*canonical, first_index + 2 * start)
             of_questions, of_answers = np.split(lengths, 2)
             question_ids, answer_ids = np.split(ids, [of_questions.sum()])
             columns[f"t_question_{name}"] = list_column(question_ids, of_questions)

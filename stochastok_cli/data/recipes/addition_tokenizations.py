@@ -1,8 +1,4 @@
-"""The tokenizations in which addition is trained and evaluated, each a function of canonical ids.
-
-A form takes documents that lie one after the other, `(ids, lengths, index of the first)`, and returns the ids
-(vocabulary's dtype) and lengths (int64) of the same documents tokenized otherwise, as `StochasTok.documents` does.
-"""
+"""The tokenizations in which addition is trained and evaluated, each a function of the canonical ids."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,35 +10,42 @@ from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 Documents = tuple[np.ndarray, np.ndarray]
-Convert = Callable[[np.ndarray, np.ndarray, int], Documents]
-_ALPHABET = b"0123456789$+="
+"""Documents end to end: their ids (vocabulary's dtype) and the length of each (int64)."""
+_CHARACTERS = b"0123456789$+="
 
 
 class Form(NamedTuple):
-    convert: Convert
-    options: dict[str, Any]  # what decides the result, for the manifest
+    """A tokenization.
 
-
-def addition_forms(vocabulary: Vocabulary, seed: int) -> dict[str, Form]:
-    """All forms by name, the canonical one first; bpe_dropout where the vocabulary has a merge list.
-
-    Raises UserError if the vocabulary lacks a character of addition.
+    Args:
+        tokenize: called as `tokenize(ids, lengths, index of the first document)` with documents in their canonical
+            tokenization; returns the ids and lengths in this one, as `StochasTok.documents` does.
+        options: what decides the result, for the manifest.
     """
-    forms = {
-        "base": Form(lambda ids, lengths, first_index: (ids, lengths), {}),
-        "stochastok": Form(StochasTok(vocabulary, p=1.0, seed=seed).documents, {"method": "stochastok", "p": 1.0}),
-        "character": Form(_characters(vocabulary), {}),
-    }
-    if vocabulary.merges:
-        dropout = StochasTok(vocabulary, p=0.1, method="bpe-dropout", seed=seed)
-        forms["bpe_dropout"] = Form(dropout.documents, {"method": "bpe-dropout", "p": 0.1})
-    return forms
+
+    tokenize: Callable[[np.ndarray, np.ndarray, int], Documents]
+    options: dict[str, Any]
 
 
-def _characters(vocabulary: Vocabulary) -> Convert:
-    """One id a character, of the few that addition is written with."""
+def _base(vocabulary: Vocabulary, seed: int) -> Form:
+    return Form(lambda ids, lengths, first_index: (ids, lengths), {})
+
+
+def _stochastok(vocabulary: Vocabulary, seed: int) -> Form:
+    return Form(StochasTok(vocabulary, p=1.0, seed=seed).documents, {"method": "stochastok", "p": 1.0})
+
+
+def _bpe_dropout(vocabulary: Vocabulary, seed: int) -> Form | None:
+    if not vocabulary.merges:
+        return None
+    method = "bpe-dropout"
+    return Form(StochasTok(vocabulary, p=0.1, method=method, seed=seed).documents, {"method": method, "p": 0.1})
+
+
+def _character(vocabulary: Vocabulary, seed: int) -> Form:
+    """One id per character, of the few that addition is written with."""
     id_of = np.zeros(256, vocabulary.dtype)
-    for byte in _ALPHABET:
+    for byte in _CHARACTERS:
         ids = vocabulary.encode(chr(byte))
         if len(ids) != 1 or vocabulary.token_bytes(ids[0]) != bytes([byte]):
             raise UserError(
@@ -50,8 +53,27 @@ def _characters(vocabulary: Vocabulary) -> Convert:
             )
         id_of[byte] = ids[0]
 
-    def characters(ids: np.ndarray, lengths: np.ndarray, first_index: int) -> Documents:
+    def tokenize(ids: np.ndarray, lengths: np.ndarray, first_index: int) -> Documents:
         ends = np.concatenate([[0], np.cumsum(vocabulary.widths[ids])])[np.cumsum(lengths)]
         return id_of[np.frombuffer(vocabulary.decode_bytes(ids.tolist()), np.uint8)], np.diff(ends, prepend=0)
 
-    return characters
+    return Form(tokenize, {})
+
+
+_BUILDERS: dict[str, Callable[[Vocabulary, int], Form | None]] = {
+    "base": _base,
+    "stochastok": _stochastok,
+    "character": _character,
+    "bpe_dropout": _bpe_dropout,
+}
+FORMS = tuple(_BUILDERS)
+"""The names of the tokenizations, the canonical one first."""
+
+
+def addition_forms(vocabulary: Vocabulary, seed: int) -> dict[str, Form]:
+    """The tokenizations that a vocabulary has (`bpe_dropout` needs a merge list).
+
+    Raises UserError if it lacks a character that addition is written with.
+    """
+    forms = {name: make(vocabulary, seed) for name, make in _BUILDERS.items()}
+    return {name: form for name, form in forms.items() if form is not None}

@@ -56,8 +56,8 @@ class Game:
         rotation = random.integers(0, table.num_options, _BLOCK)
         rotated = np.take_along_axis(options, (np.arange(table.num_options) + rotation[:, None]) % table.num_options, 1)
         texts = [
-            WORDINGS[w].question(table.predicates[a], [table.words[i] for i in shown])
-            for w, a, shown in zip(wording.tolist(), table.ask[case].tolist(), rotated.tolist(), strict=True)
+            WORDINGS[w].question(table.predicates[p], [table.words[i] for i in shown])
+            for w, p, shown in zip(wording.tolist(), table.predicate[case].tolist(), rotated.tolist(), strict=True)
         ]
         return Questions(texts, options)
 

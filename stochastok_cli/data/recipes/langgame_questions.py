@@ -1,10 +1,12 @@
-"""What LangGame asks: six kinds of question over a word list, the law they are drawn by, and the draw.
+"""LangGame's six kinds of question over a word list, the distribution they are drawn from, and the draw.
 
-The law is a table of cases, each a right answer with what is asked about it and its probability. A question is one
-draw from the table, and wrong options drawn uniformly and without repetition from the words that the case allows.
+The distribution is a table of cases. A case is a right answer, what is asked about it (a predicate), and its
+probability. A question is one draw from the table, with wrong options drawn uniformly and without repetition from the
+words that the predicate allows as wrong options.
 """
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,8 +25,9 @@ Lengths = Callable[[int], list[int]]
 
 
 def substring_lengths(shortest: int, longest: int, side: str | None = None) -> Lengths:
-    """From `shortest` to `longest` or the whole word. Of these, `side` "long" keeps those that are longer than half
-    the word, "short" the others (the split of the paper's Figure 6).
+    """The lengths from `shortest` to `longest`, or to the whole word.
+
+    `side` "long" keeps the lengths above half of the word, "short" the others (the split of the paper's Figure 6).
 
     >>> substring_lengths(1, 3)(5), substring_lengths(1, 3, "short")(5), substring_lengths(1, 3, "long")(5)
     ([1, 2, 3], [1, 2], [3])
@@ -38,139 +41,214 @@ def substring_lengths(shortest: int, longest: int, side: str | None = None) -> L
 
 
 @dataclass(frozen=True, eq=False)
-class Ask:
-    """What is asked: the rest of the sentence, and the words (indices, ascending) that can't be wrong options."""
+class Predicate:
+    """What is asked of a word: the end of the sentence, and the words (ascending indices) that are no wrong options."""
 
-    predicate: str
+    text: str
     excluded: list[int]
 
 
 class Case(NamedTuple):
-    ask: Ask
-    answer: int  # index of a word
-    weight: float  # its probability within the kind, up to a common factor
+    """A right answer (the index of a word) and its probability within the kind, up to a common factor."""
+
+    predicate: Predicate
+    answer: int
+    weight: float
 
 
-def _most_of_a_letter(words: list[str], lengths: Lengths) -> Iterator[Case]:
+Cases = Callable[[str, list[str], Lengths], Iterator[Case]]
+"""The cases of a kind, from its pattern, the words and the possible lengths of substrings."""
+
+
+def _most_of_a_letter(pattern: str, words: list[str], lengths: Lengths) -> Iterator[Case]:
     """The letter is uniform from a to z, the answer uniform over the words that have it twice or more."""
     for letter in ascii_lowercase:
         answers = [w for w, word in enumerate(words) if word.count(letter) >= 2]
-        ask = Ask(f"has the most letter '{letter}'s?", answers)
-        yield from (Case(ask, answer, 1 / len(answers)) for answer in answers)
+        predicate = Predicate(pattern.format(letter), answers)
+        yield from (Case(predicate, answer, 1 / len(answers)) for answer in answers)
 
 
-def _about_parts(phrase: str, parts: Callable[[str, int], list[str]]) -> Callable[[list[str], Lengths], Iterator[Case]]:
-    """A kind about a part of the word: the answer is uniform over the words (that have a possible length), the part's
-    length over the possible ones and the part over `parts(word, length)`, one for each place where the kind looks.
-    A word with the same part in such a place is no wrong option."""
+def _about_substrings(substrings: Callable[[str, int], list[str]]) -> Cases:
+    """A kind about a substring: the answer is uniform over the words (with a possible length), the substring's length
+    over the possible lengths, and the substring over `substrings(word, length)`, one for each position that the kind
+    looks at. A word with the same substring at such a position is no wrong option."""
 
-    def cases(words: list[str], lengths: Lengths) -> Iterator[Case]:
+    def cases(pattern: str, words: list[str], lengths: Lengths) -> Iterator[Case]:
         used = {n for word in words for n in lengths(len(word))}
         having: dict[str, list[int]] = defaultdict(list)
         for w, word in enumerate(words):
-            for part in {part for n in used if n <= len(word) for part in parts(word, n)}:
+            for part in {part for n in used if n <= len(word) for part in substrings(word, n)}:
                 having[part].append(w)
-        asks = {part: Ask(f"{phrase} '{part}'?", excluded) for part, excluded in having.items()}
+        predicates = {part: Predicate(pattern.format(part), excluded) for part, excluded in having.items()}
         for w, word in enumerate(words):
             possible = lengths(len(word))
             for n in possible:
-                places = parts(word, n)
-                yield from (Case(asks[part], w, 1 / (len(possible) * len(places))) for part in places)
+                parts = substrings(word, n)
+                yield from (Case(predicates[part], w, 1 / (len(possible) * len(parts))) for part in parts)
 
     return cases
 
 
-def _longest(words: list[str], lengths: Lengths) -> Iterator[Case]:
-    ask = Ask("is the longest?", [w for w, word in enumerate(words) if len(word) > LONGEST_OTHERS])
-    return (Case(ask, w, 1.0) for w, word in enumerate(words) if len(word) >= LONGEST_ANSWER)
+def _longest(pattern: str, words: list[str], lengths: Lengths) -> Iterator[Case]:
+    predicate = Predicate(pattern, [w for w, word in enumerate(words) if len(word) > LONGEST_OTHERS])
+    return (Case(predicate, w, 1.0) for w, word in enumerate(words) if len(word) >= LONGEST_ANSWER)
 
 
-def _shortest(words: list[str], lengths: Lengths) -> Iterator[Case]:
-    ask = Ask("is the shortest?", [w for w, word in enumerate(words) if len(word) < SHORTEST_OTHERS])
-    return (Case(ask, w, 1.0) for w, word in enumerate(words) if len(word) <= SHORTEST_ANSWER)
+def _shortest(pattern: str, words: list[str], lengths: Lengths) -> Iterator[Case]:
+    predicate = Predicate(pattern, [w for w, word in enumerate(words) if len(word) < SHORTEST_OTHERS])
+    return (Case(predicate, w, 1.0) for w, word in enumerate(words) if len(word) <= SHORTEST_ANSWER)
 
 
-KINDS: dict[str, Callable[[list[str], Lengths], Iterator[Case]]] = {
-    "most of a letter": _most_of_a_letter,
-    "contains": _about_parts("contains", lambda word, n: [word[i : i + n] for i in range(len(word) - n + 1)]),
-    "starts with": _about_parts("starts with", lambda word, n: [word[:n]]),
-    "ends with": _about_parts("ends with", lambda word, n: [word[-n:]]),
-    "longest": _longest,
-    "shortest": _shortest,
+class Kind(NamedTuple):
+    """A kind of question.
+
+    Args:
+        title: its name in messages.
+        pattern: the end of the sentence, with `{}` where a letter or a substring stands.
+        cases: the cases that the kind has over a word list.
+    """
+
+    title: str
+    pattern: str
+    cases: Cases
+
+
+KINDS: dict[str, Kind] = {
+    "most_of_a_letter": Kind("most of a letter", "has the most letter '{}'s?", _most_of_a_letter),
+    "contains": Kind(
+        "contains",
+        "contains '{}'?",
+        _about_substrings(lambda word, n: [word[i : i + n] for i in range(len(word) - n + 1)]),
+    ),
+    "starts_with": Kind("starts with", "starts with '{}'?", _about_substrings(lambda word, n: [word[:n]])),
+    "ends_with": Kind("ends with", "ends with '{}'?", _about_substrings(lambda word, n: [word[-n:]])),
+    "longest": Kind("longest", "is the longest?", _longest),
+    "shortest": Kind("shortest", "is the shortest?", _shortest),
 }
+"""The kinds by their names in metrics (`mcq/langgame-val/starts_with/accuracy`). Each is asked equally often."""
+
+_PREDICATE = re.compile(
+    "|".join(f"(?P<{name}>{re.escape(kind.pattern).replace(re.escape('{}'), '.+?')})" for name, kind in KINDS.items())
+)
+
+
+def kind_of(question: str) -> str:
+    """The kind of a question, from its text (the files do not record it); "" for a text that is no question.
+
+    >>> kind_of("Which word starts with 'hu'? The options: [ fell, hundred]. Answer:")
+    'starts_with'
+    """
+    match = _PREDICATE.search(question)
+    return str(match.lastgroup) if match else ""
+
+
+def predicate_of(question: str) -> str:
+    """What a question asks, without the wording and the options; the text itself if it is no question of LangGame.
+
+    >>> predicate_of("Which word starts with 'hu'? The options: [ fell, hundred]. Answer:")
+    "starts with 'hu'?"
+    """
+    match = _PREDICATE.search(question)
+    return match.group() if match else question
 
 
 @dataclass(frozen=True)
 class CaseTable:
-    """All cases over `words`, for questions with `num_options` options. By case: `answer` and `ask` (int64) and
-    `cumulative` (float64), the probability of this case and those before it. By ask: `predicates` and `first` (int64,
-    one more than asks: where its part of `excluded` begins). `excluded` (int64, ascending) is for each excluded word
-    the number of allowed words before it in the list, plus ask * (words + 1), which tells the asks apart.
+    """All cases over a word list, for questions with a number of options.
+
+    Args:
+        words: the word list.
+        num_options: options of each question, one of them right.
+        answer: the right answer of each case, an index of `words`; int64 `[cases]`.
+        predicate: the predicate of each case; int64 `[cases]`.
+        cumulative: the probability of a case and those before it; float64 `[cases]`, the last is 1.
+        predicates: the texts of the predicates.
+        first: where the part of a predicate begins in `excluded`; int64 `[predicates + 1]`.
+        excluded: for each word that a predicate excludes from the wrong options, the number of allowed words before
+            it, plus `predicate * (words + 1)` so that the whole array is ascending; int64.
     """
 
     words: list[str]
     num_options: int
     answer: np.ndarray
-    ask: np.ndarray
+    predicate: np.ndarray
     cumulative: np.ndarray
     predicates: list[str]
     first: np.ndarray
     excluded: np.ndarray
 
     def draw(self, random: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """`count` questions: cases `(count,)` and options `(count, num_options)`, indices of words with the right one
-        first, all int64. The law is exact but for the rounding of doubles in `cumulative`."""
+        """Draws questions; the distribution is exact but for the rounding of doubles in `cumulative`.
+
+        Returns:
+            The cases, int64 `[count]`, and the options, int64 `[count, num_options]`: indices of words, the right one
+            first.
+        """
         case = np.searchsorted(self.cumulative, random.random(count), side="right")
-        ask = self.ask[case]
-        allowed = len(self.words) - (self.first[ask + 1] - self.first[ask])
-        ranks = np.empty((count, self.num_options - 1), dtype=np.int64)  # of the others among the allowed words
+        predicate = self.predicate[case]
+        allowed = len(self.words) - (self.first[predicate + 1] - self.first[predicate])
+        ranks = np.empty((count, self.num_options - 1), dtype=np.int64)  # of the wrong options among the allowed words
         for i in range(self.num_options - 1):
             rank = random.integers(0, allowed - i)  # among those not taken yet
             for taken in np.sort(ranks[:, :i], axis=1).T:
                 rank += rank >= taken
             ranks[:, i] = rank
-        keys = ask[:, None] * (len(self.words) + 1) + ranks
-        excluded_before = np.searchsorted(self.excluded, keys, side="right") - self.first[ask][:, None]
+        keys = predicate[:, None] * (len(self.words) + 1) + ranks
+        excluded_before = np.searchsorted(self.excluded, keys, side="right") - self.first[predicate][:, None]
         return case, np.column_stack([self.answer[case], ranks + excluded_before])
 
 
 def case_table(
-    words: list[str], num_options: int, lengths: Lengths, allowed: Callable[[str, str], bool] = lambda ask, answer: True
+    words: list[str],
+    num_options: int,
+    lengths: Lengths,
+    allowed: Callable[[str, str], bool] = lambda predicate, answer: True,
 ) -> CaseTable:
-    """The law of LangGame: the kind is uniform over KINDS and the case as its kind says, drawn again where it leaves
-    too few words for the wrong options or is not `allowed(predicate, answer)`. Raises UserError naming a kind of which
-    no question can be made."""
+    """The distribution of LangGame: uniform over KINDS, then over the kind's cases as the kind weights them.
+
+    Args:
+        words: the word list.
+        num_options: options of each question, one of them right.
+        lengths: the lengths of substrings that may be asked about.
+        allowed: `allowed(predicate, answer)` is whether a case is drawn.
+
+    Returns:
+        The table. Cases that leave too few words for the wrong options are left out.
+
+    Raises:
+        UserError: no question of some kind can be made.
+    """
     cases: list[Case] = []
     probabilities: list[np.ndarray] = []
-    for name, make in KINDS.items():
+    for kind in KINDS.values():
         possible = [
             case
-            for case in make(words, lengths)
-            if len(words) - len(case.ask.excluded) >= num_options - 1
-            and allowed(case.ask.predicate, words[case.answer])
+            for case in kind.cases(kind.pattern, words, lengths)
+            if len(words) - len(case.predicate.excluded) >= num_options - 1
+            and allowed(case.predicate.text, words[case.answer])
         ]
         if not possible:
             raise UserError(
-                f"no question {name!r} can be made of these {len(words):,} words with {num_options} options",
+                f"no question {kind.title!r} can be made of these {len(words):,} words with {num_options} options",
                 fix="give more varied words, fewer options or another range of substrings",
             )
         cases += possible
         weights = np.array([case.weight for case in possible])
         probabilities.append(weights / (math.fsum(weights) * len(KINDS)))
-    numbers: dict[Ask, int] = {}
-    ask = np.array([numbers.setdefault(case.ask, len(numbers)) for case in cases])
+    index: dict[Predicate, int] = {}
+    predicate = np.array([index.setdefault(case.predicate, len(index)) for case in cases])
     keys = [
-        number * (len(words) + 1) + np.array(a.excluded, dtype=np.int64) - np.arange(len(a.excluded))
-        for a, number in numbers.items()
+        i * (len(words) + 1) + np.array(p.excluded, dtype=np.int64) - np.arange(len(p.excluded))
+        for p, i in index.items()
     ]
     cumulative = np.cumsum(np.concatenate(probabilities))
     return CaseTable(
         words=words,
         num_options=num_options,
         answer=np.array([case.answer for case in cases]),
-        ask=ask,
+        predicate=predicate,
         cumulative=cumulative / cumulative[-1],  # ends in exactly 1, which no draw reaches
-        predicates=[a.predicate for a in numbers],
+        predicates=[p.text for p in index],
         first=np.cumsum([0, *map(len, keys)]),
         excluded=np.concatenate(keys),
     )
