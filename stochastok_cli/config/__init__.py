@@ -1,7 +1,7 @@
 """The configuration of a run: typed sections, filled from a YAML file and `a.b=c` overrides.
 
-Every problem of a configuration is reported at once, each with the key, where it came from and the nearest valid
-key. Nothing here touches the disk beyond reading the YAML file.
+All problems of a configuration are reported at once, each with its key, the file or override that set it, and the
+nearest valid key.
 """
 
 from stochastok_cli.config.loader import config_from_dict, find_config, load_config, read_yaml
@@ -13,7 +13,9 @@ from stochastok_cli.config.schema import (
     FeedForwardConfig,
     ModelConfig,
     OptimizerConfig,
+    TrainerConfig,
     TrainingConfig,
+    config_reference,
     flatten,
 )
 
@@ -25,8 +27,10 @@ __all__ = [
     "FeedForwardConfig",
     "ModelConfig",
     "OptimizerConfig",
+    "TrainerConfig",
     "TrainingConfig",
     "config_from_dict",
+    "config_reference",
     "find_config",
     "flatten",
     "load_config",

@@ -2,15 +2,20 @@
 
 import dataclasses
 import re
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 
-from stochastok_cli.config.parsing import build
 from stochastok_cli.config.schema import Config
-from stochastok_cli.config.validation import find_invalid_values
+from stochastok_cli.config.validation import Check, find_invalid_values
 from stochastok_cli.errors import UserError, did_you_mean
+
+Origin = Callable[[str], str]
+"""From a dotted key to where its value comes from, for error messages."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -30,7 +35,10 @@ _Loader.add_implicit_resolver(
 
 
 def find_config(name_or_path: str) -> Path:
-    """The YAML file of that path, else of that name in `./configs`, else among the copies that ship in the package."""
+    """The YAML file of a path, or of a name in `./configs` or among the files in the package.
+
+    Raises UserError if there is none.
+    """
     stem = name_or_path.removesuffix(".yaml").removesuffix(".yml")
     package = Path(__file__).parent.parent
     folders = [Path("configs"), package / "configs", package.parent / "configs"]
@@ -44,15 +52,25 @@ def find_config(name_or_path: str) -> Path:
     )
 
 
-def load_config(name_or_path: str, overrides: list[str] | tuple[str, ...] = ()) -> Config:
-    """Reads a configuration file and applies `a.b=c` overrides (Hydra's grammar) to it.
+def load_config(name_or_path: str, overrides: Sequence[str] = (), checks: Iterable[Check] = ()) -> Config:
+    """Reads a configuration file and applies overrides to it.
 
-    Raises UserError naming every unknown key, wrong type and impossible value at once.
+    Args:
+        name_or_path: See `find_config`.
+        overrides: `a.b=c`, with values in Hydra's grammar.
+        checks: More checks of values, such as `evaluation.registry.find_invalid_values`.
+
+    Raises:
+        UserError: The file is not a configuration. All unknown keys and wrong types are named at once, or all
+            impossible values.
+
+    >>> load_config("pretraining", ["trainer.optimizer.lr=1e-3"]).trainer.optimizer.lr
+    0.001
     """
     path = find_config(name_or_path)
     tree = read_yaml(path)
     problems: list[str] = []
-    origin: dict[str, str] = {}
+    applied: dict[str, str] = {}  # the overrides by their keys
     for override in overrides:
         key, equals, text = override.partition("=")
         key = key.strip().lstrip("+")
@@ -63,21 +81,34 @@ def load_config(name_or_path: str, overrides: list[str] | tuple[str, ...] = ()) 
             _assign(tree, key, _parse_value(text))
         except (yaml.YAMLError, ValueError) as error:
             problems.append(f"override {override!r}: {str(error).splitlines()[0]}")
-        origin[key] = f"override {override!r}"
-    config = build(Config, tree, "", lambda key: _origin_of(key, origin, str(path)), problems)
+        applied[key] = f"override {override!r}"
+
+    def origin(key: str) -> str:
+        return _origin(key, applied, str(path))
+
+    config = _parse_section(Config, tree, "", origin, problems)
     if not problems:
-        problems += find_invalid_values(config, lambda key: _origin_of(key, origin, str(path)))
+        invalid = [problem for check in (find_invalid_values, *checks) for problem in check(config)]
+        problems = [f"{key} = {value!r} {must} ({origin(key)})" for key, value, must in invalid]
     if problems:
-        raise UserError(_listed("the configuration is not valid", problems))
-    return dataclasses.replace(config, overridden=frozenset(origin))
+        raise UserError(_joined("the configuration is not valid", problems))
+    return dataclasses.replace(config, overridden=frozenset(applied))
 
 
-def config_from_dict(tree: dict[str, Any], where: str) -> Config:
-    """The configuration that `Config.to_dict` gave, read back from `where` (a file name for messages)."""
+def config_from_dict(tree: dict[str, Any], source: str) -> Config:
+    """The configuration from nested dictionaries such as `Config.to_dict` gives.
+
+    Args:
+        tree: Absent keys have their defaults.
+        source: A file name, for error messages.
+
+    Raises:
+        UserError: A key is unknown, or a value has the wrong type.
+    """
     problems: list[str] = []
-    config = build(Config, tree, "", lambda key: where, problems)
+    config = _parse_section(Config, tree, "", lambda key: source, problems)
     if problems:
-        raise UserError(_listed(f"{where} is not a configuration of this program", problems))
+        raise UserError(_joined(f"{source} is not a configuration of this program", problems))
     return config
 
 
@@ -95,8 +126,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return tree
 
 
-def _listed(what: str, problems: list[str]) -> str:
-    return f"{what}: {problems[0]}" if len(problems) == 1 else "\n  ".join([f"{what}:", *problems])
+def _joined(title: str, problems: list[str]) -> str:
+    return f"{title}: {problems[0]}" if len(problems) == 1 else "\n  ".join([f"{title}:", *problems])
 
 
 def _parse_value(text: str) -> Any:
@@ -108,18 +139,79 @@ def _parse_value(text: str) -> Any:
 def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = key.split(".")
     for parent in parents:
-        below = tree.setdefault(parent, {})
-        if below is None:
-            below = tree[parent] = {}
-        if not isinstance(below, dict):
+        section = tree.setdefault(parent, {})
+        if section is None:  # an empty section in the file
+            section = tree[parent] = {}
+        if not isinstance(section, dict):
             raise ValueError(f"{parent} is a value, not a section")
-        tree = below
+        tree = section
     tree[last] = value
 
 
-def _origin_of(key: str, overrides: dict[str, str], file: str) -> str:
-    """The override that set `key`, a section above it or a key below it; else the file."""
+def _origin(key: str, overrides: dict[str, str], file: str) -> str:
+    """Where a value comes from: the override of its key, of a section above or of a key below, or else the file."""
     for name, override in overrides.items():
         if f"{key}.".startswith(f"{name}.") or name.startswith(f"{key}."):
             return override
     return file
+
+
+# ------------------------------------------------------------------------------------------------ types
+
+
+def _parse_section(section: Any, tree: Any, prefix: str, origin: Origin, problems: list[str]) -> Any:
+    """An instance of the dataclass `section` from nested dictionaries. Problems are added to `problems`, not raised."""
+    if tree is None:
+        tree = {}
+    if not isinstance(tree, dict):
+        problems.append(f"{prefix or 'the file'} must be a section of keys, not {tree!r} ({origin(prefix)})")
+        return section()
+    hints = typing.get_type_hints(section)
+    hints.pop("overridden", None)
+    values = {}
+    for key, value in tree.items():
+        path = f"{prefix}.{key}" if prefix else str(key)
+        if key not in hints:
+            known = [f"{prefix}.{name}" if prefix else name for name in hints] + [*_keys(Config)]
+            problems.append(f"unknown key {path!r} ({origin(path)}){did_you_mean(path, known)}")
+        else:
+            values[key] = _convert(hints[key], value, path, origin, problems)
+    return section(**values)
+
+
+def _convert(kind: Any, value: Any, path: str, origin: Origin, problems: list[str]) -> Any:
+    """`value` as `kind` (a section, a tuple of them, a Literal, an Optional or a scalar)."""
+    if dataclasses.is_dataclass(kind):
+        return _parse_section(kind, value, path, origin, problems)
+    if get_origin(kind) is types.UnionType:
+        return None if value is None else _convert(get_args(kind)[0], value, path, origin, problems)
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list | tuple):
+            problems.append(f"{path} must be a list, not {value!r} ({origin(path)})")
+            return ()
+        inner = get_args(kind)[0]
+        return tuple(_convert(inner, item, f"{path}.{i}", origin, problems) for i, item in enumerate(value))
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            choices = " or ".join(map(repr, get_args(kind)))
+            problems.append(f"{path} = {value!r} is not supported, only {choices} ({origin(path)})")
+        return value
+    if kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+        problems.append(f"{path} must be {names[kind]}, not {value!r} ({origin(path)})")
+    return value
+
+
+def _keys(section: Any, prefix: str = "") -> Iterator[str]:
+    """The dotted keys of all values."""
+    for name, kind in typing.get_type_hints(section).items():
+        if dataclasses.is_dataclass(kind):
+            yield from _keys(kind, f"{prefix}{name}.")
+        elif name != "overridden":
+            yield prefix + name

@@ -1,173 +1,290 @@
-"""The sections of a configuration, key by key, with the published defaults."""
+"""The sections of a configuration: every key with its type, the published default, its meaning and its unit."""
 
 import dataclasses
-from collections.abc import Mapping
+import types
+import typing
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 import yaml
 
 
+def key(default: Any, help: str, unit: str = "") -> Any:
+    """A documented field of a section.
+
+    Args:
+        default: The published value.
+        help: A sentence for the reference page (see `config_reference`).
+        unit: What a number counts, such as "tokens".
+    """
+    return field(default=default, metadata={"help": help, "unit": unit})
+
+
 @dataclass(frozen=True)
 class FeedForwardConfig:
-    ffn_type: Literal["swiglu"] = "swiglu"
-    ffn_dim: int = 1320  # width of the gated hidden layer
-    normalization: Literal["rms_norm"] = "rms_norm"
-    bias: bool = False
+    """`model.core_model.ffn`"""
+
+    ffn_type: Literal["swiglu"] = key("swiglu", "The kind of feed-forward layer.")
+    ffn_dim: int = key(1320, "Width of the gated hidden layer.")
+    normalization: Literal["rms_norm"] = key("rms_norm", "The norm before the layer.")
+    bias: bool = key(False, "Linear layers have no bias; true is refused.")
 
 
 @dataclass(frozen=True)
 class AttentionConfig:
-    attn_type: Literal["generic"] = "generic"
-    num_heads: int = 16  # query heads
-    group_size: int = 4  # query heads that share one key/value head
-    normalization: Literal["rms_norm"] = "rms_norm"
-    bias: bool = False
-    is_causal: bool = True
+    """`model.core_model.attn`"""
+
+    attn_type: Literal["generic"] = key("generic", "The kind of attention layer.")
+    num_heads: int = key(16, "Query heads.")
+    group_size: int = key(4, "Query heads that share one key/value head.")
+    normalization: Literal["rms_norm"] = key("rms_norm", "The norm before the layer.")
+    bias: bool = key(False, "Linear layers have no bias; true is refused.")
+    is_causal: bool = key(True, "The model is causal; false is refused.")
 
 
 @dataclass(frozen=True)
 class CoreModelConfig:
-    num_layers: int = 8
+    """`model.core_model`"""
+
+    num_layers: int = key(8, "Blocks of attention and feed-forward.")
     ffn: FeedForwardConfig = FeedForwardConfig()
     attn: AttentionConfig = AttentionConfig()
 
 
 @dataclass(frozen=True)
 class HeadConfig:
-    normalization: Literal["rms_norm"] = "rms_norm"
-    bias: bool = False
+    """`model.lm_head`"""
+
+    normalization: Literal["rms_norm"] = key("rms_norm", "The norm before the output head.")
+    bias: bool = key(False, "The output head has no bias; true is refused.")
 
 
 @dataclass(frozen=True)
 class ModelConfig:
+    """`model`: the hyperparameters of a Llama-family model."""
+
     core_model: CoreModelConfig = CoreModelConfig()
     lm_head: HeadConfig = HeadConfig()
-    hidden_dim: int = 512
-    context_window: int = 512  # tokens
-    vocab_size: int = 50257
-    embedding_weight_tying: bool = True
-    positional_encoding_type: Literal["rope"] = "rope"
-    checkpoint_name: str | None = None  # where the weights start from; the same as trainer.checkpoint_name
+    hidden_dim: int = key(512, "Width of the embeddings and of the residual stream.")
+    context_window: int = key(512, "The longest sequence, and the length of a training window.", "tokens")
+    vocab_size: int = key(50257, "Entries of the vocabulary; must be that of the data's tokenizer.", "tokens")
+    embedding_weight_tying: bool = key(True, "Whether the embedding is also the weight of the output head.")
+    positional_encoding_type: Literal["rope"] = key("rope", "The kind of positional encoding.")
+    checkpoint_name: str | None = key(None, "The same as `trainer.checkpoint_name`.")
 
     @property
     def head_dim(self) -> int:
+        """The width of an attention head."""
         return self.hidden_dim // self.core_model.attn.num_heads
 
     @property
     def kv_heads(self) -> int:
+        """The number of key/value heads."""
         return self.core_model.attn.num_heads // self.core_model.attn.group_size
 
 
 @dataclass(frozen=True)
 class DropoutConfig:
-    dropout: float = 0.1  # on embeddings, attention weights and the attention output
+    """`trainer.dropout_scheduler`"""
+
+    dropout: float = key(0.1, "Dropout on embeddings, attention weights and the attention's output.", "probability")
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    batch_size: int = 60  # windows in one micro-batch
-    gradient_accumulation_steps: int = 8  # micro-batches in one iteration, over all ranks together
-    max_iters: int = 30000
-    lr_decay_iters: int = 30000  # length of the cosine, counted from the end of the warm-up
-    warmup_iters: int = 5000
-    eval_interval: int = 200  # iterations
-    log_interval: int = 10  # iterations
-    eval_iters: int = 500  # batches of batch_size windows in one validation
-    checkpoint_interval: int = 1000  # iterations
-    keep_checkpoints: int | None = 3  # the latest so many and the best by validation loss are kept; null keeps all
-    run_profiler: bool = False
-    fp8_logits: bool = False  # the logits' product in 8-bit floats: fused kernels only, and not quite the same loss
+    """`trainer.training`"""
+
+    batch_size: int = key(60, "Size of a micro-batch.", "windows")
+    gradient_accumulation_steps: int = key(8, "Micro-batches of an iteration, over all GPUs together.", "micro-batches")
+    max_iters: int = key(30000, "Length of the run. A run can be continued with a larger value.", "iterations")
+    lr_decay_iters: int = key(30000, "Length of the cosine, counted from the end of the warm-up.", "iterations")
+    warmup_iters: int = key(5000, "Length of the linear warm-up.", "iterations")
+    eval_interval: int = key(200, "Validation and benchmarks run each time after so many.", "iterations")
+    log_interval: int = key(10, "Metrics are logged each time after so many.", "iterations")
+    eval_iters: int = key(500, "Size of a validation.", "batches of batch_size windows")
+    checkpoint_interval: int = key(1000, "A checkpoint is saved each time after so many.", "iterations")
+    keep_checkpoints: int | None = key(
+        3, "How many of the latest checkpoints are kept, besides the best by validation loss; null keeps all."
+    )
+    run_profiler: bool = key(False, "Record a trace of iterations 3 to 5, and the kernels that take most time.")
+    fp8_logits: bool = key(
+        False, "Compute the product of the output head in 8-bit floats. Fused kernels only; the loss differs slightly."
+    )
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    lr: float = 6e-4
-    min_lr: float = 6e-5
-    weight_decay: float = 0.1  # on tensors of two or more dimensions
-    beta1: float = 0.9
-    beta2: float = 0.95
-    grad_clip: float = 1.0  # largest norm of the whole gradient; 0 switches clipping off
-    decay_lr: bool = True
+    """`trainer.optimizer`: AdamW."""
+
+    lr: float = key(6e-4, "Learning rate after the warm-up.")
+    min_lr: float = key(6e-5, "Learning rate at the end of the cosine.")
+    weight_decay: float = key(0.1, "Weight decay of tensors of two or more dimensions.")
+    beta1: float = key(0.9, "Decay of the first moment.")
+    beta2: float = key(0.95, "Decay of the second moment.")
+    grad_clip: float = key(1.0, "Largest norm of the whole gradient; 0 switches clipping off.")
+    decay_lr: bool = key(True, "Whether the learning rate decays; false holds it after the warm-up.")
 
 
 @dataclass(frozen=True)
 class DatasetConfig:
-    name: str = "openwebtext-tokenized"  # a folder under data_as_memmaps
-    is_instruction: bool = False  # rows of question and answer, with the loss on the answer only
-    expand_prop: float = 0.0  # expand each window as it is drawn: p of the method below
-    expand_method: str = "stochastok"
+    """`trainer.dataset`"""
+
+    name: str = key("openwebtext-tokenized", "A folder under `data_as_memmaps`.")
+    is_instruction: bool = key(False, "Whether the data are questions with answers; the loss is on the answers only.")
+    expand_prop: float = key(0.0, "Expand each window as it is drawn, with this p of `expand_method`; 0 does not.")
+    expand_method: str = key("stochastok", "The expansion method, as of `stochastok expand --method`.")
 
 
 @dataclass(frozen=True)
 class EvaluatorConfig:
-    evaluator: Literal["mcq", "math_generation", "bits_per_byte", "alignment"] = "mcq"
-    num_samples: int | None = None  # questions of each benchmark; all where absent
-    benchmarks: tuple[str, ...] = ()
+    """An entry of `trainer.eval`"""
+
+    evaluator: Literal["mcq", "math_generation", "bits_per_byte", "alignment"] = key(
+        "mcq", "The evaluator, as of `stochastok eval --evaluator`."
+    )
+    num_samples: int | None = key(None, "Size of the sample of each benchmark; null takes all.", "questions")
+    benchmarks: tuple[str, ...] = key((), "What is scored, as of `stochastok eval --benchmarks`.")
 
 
 @dataclass(frozen=True)
 class TrainerConfig:
+    """`trainer`"""
+
     dropout_scheduler: DropoutConfig = DropoutConfig()
     training: TrainingConfig = TrainingConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     dataset: DatasetConfig = DatasetConfig()
     eval: tuple[EvaluatorConfig, ...] = ()
-    checkpoint_name: str | None = None  # where the weights start from
+    checkpoint_name: str | None = key(
+        None, "Start from the weights of this checkpoint: a folder, or a run under `checkpoint_dir`; null starts fresh."
+    )
 
 
 @dataclass(frozen=True)
 class LoggingConfig:
-    run_name_prefix: str = "pretraining"
-    wandb_log: bool = False
-    wandb_project: str = "stochastok"
-    tensorboard_log: bool = False  # event files in the run's folder
+    """`general.logging`"""
+
+    run_name_prefix: str = key("pretraining", "Begins the default name of the run.")
+    wandb_log: bool = key(False, "Log to Weights & Biases (extra `wandb`).")
+    wandb_project: str = key("stochastok", "The project at Weights & Biases.")
+    tensorboard_log: bool = key(False, "Write TensorBoard event files to the run's folder (extra `tensorboard`).")
 
 
 @dataclass(frozen=True)
 class PathsConfig:
-    data_dir: str = "data"
-    checkpoint_dir: str = "checkpoints"
-    output_dir: str | None = None  # a key of the reference; nothing is written there
+    """`general.paths`"""
+
+    data_dir: str = key("data", "The folder of all data.")
+    checkpoint_dir: str = key("checkpoints", "The folder of all runs.")
+    output_dir: str | None = key(None, "A key of the reference implementation, accepted without effect.")
 
 
 @dataclass(frozen=True)
 class GeneralConfig:
+    """`general`"""
+
     logging: LoggingConfig = LoggingConfig()
     paths: PathsConfig = PathsConfig()
-    seed: int = 0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    kernels: Literal["auto", "reference", "fused"] = "auto"  # fused where the GPU and the shapes allow
+    seed: int = key(0, "Seed of weights, windows, dropout and expansion.")
+    device: Literal["auto", "cpu", "cuda"] = key("auto", "The device; auto takes GPUs where there are any.")
+    kernels: Literal["auto", "reference", "fused"] = key(
+        "auto", "PyTorch's kernels, or fused ones; auto takes the fused ones where GPU and shapes allow."
+    )
 
 
 @dataclass(frozen=True)
 class Config:
-    """The configuration of one run, complete and checked."""
+    """The configuration of one run.
+
+    Attributes:
+        overridden: The keys that were set on the command line. Not compared, and not part of `to_dict`.
+    """
 
     model: ModelConfig = ModelConfig()
     trainer: TrainerConfig = TrainerConfig()
     general: GeneralConfig = GeneralConfig()
-    overridden: frozenset[str] = field(default=frozenset(), compare=False)  # keys set on the command line
+    overridden: frozenset[str] = field(default=frozenset(), compare=False)
 
     @property
     def checkpoint_name(self) -> str | None:
-        """The checkpoint whose weights the run starts from, from either of the two keys that may name it."""
+        """The checkpoint that training starts from, from either of the two keys that may name it."""
         return self.trainer.checkpoint_name or self.model.checkpoint_name
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain nested dictionaries, in the order of the YAML file."""
+        """Nested dictionaries, in the order of the YAML file."""
         tree = dataclasses.asdict(self)
         del tree["overridden"]
         tree["trainer"]["eval"] = [{**e, "benchmarks": list(e["benchmarks"])} for e in tree["trainer"]["eval"]]
         return tree
 
     def to_yaml(self) -> str:
+        """The text of a configuration file."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, with keys like `trainer.optimizer.lr`."""
+    """Nested dictionaries as one.
+
+    >>> flatten({"trainer": {"optimizer": {"lr": 0.1}}})
+    {'trainer.optimizer.lr': 0.1}
+    """
     flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    for name, value in tree.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
     return flat
+
+
+class ConfigKey(NamedTuple):
+    """A key of the configuration, as the reference page shows it.
+
+    Attributes:
+        path: `trainer.optimizer.lr`; keys of list entries have `[]`: `trainer.eval[].evaluator`.
+        type: As in a YAML file: `int`, `float`, `bool`, `str`, a choice of values, or a list.
+        default: As in a YAML file.
+        unit: What a number counts; may be empty.
+        help: A sentence.
+    """
+
+    path: str
+    type: str
+    default: str
+    unit: str
+    help: str
+
+
+def config_reference() -> list[ConfigKey]:
+    """All keys of the configuration in the order of the YAML file.
+
+    >>> next(key for key in config_reference() if key.path == "trainer.training.warmup_iters")[:4]
+    ('trainer.training.warmup_iters', 'int', '5000', 'iterations')
+    """
+    return [*_keys(Config, "")]
+
+
+def _keys(section: Any, prefix: str) -> Iterator[ConfigKey]:
+    hints = typing.get_type_hints(section)
+    for entry in dataclasses.fields(section):
+        kind, path = hints[entry.name], f"{prefix}{entry.name}"
+        element = get_args(kind)[0] if get_origin(kind) is tuple else None
+        if dataclasses.is_dataclass(kind):
+            yield from _keys(kind, f"{path}.")
+        elif dataclasses.is_dataclass(element):
+            yield from _keys(element, f"{path}[].")
+        elif entry.metadata:
+            default = yaml.safe_dump(_plain(entry.default), default_flow_style=True).removesuffix("\n...\n").strip()
+            yield ConfigKey(path, _type_name(kind), default, entry.metadata["unit"], entry.metadata["help"])
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _type_name(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return " | ".join(map(str, get_args(kind)))
+    if get_origin(kind) is types.UnionType:
+        return " | ".join("null" if part is types.NoneType else _type_name(part) for part in get_args(kind))
+    if get_origin(kind) is tuple:
+        return f"list of {_type_name(get_args(kind)[0])}"
+    return kind.__name__

@@ -1,93 +1,118 @@
-"""Values of the right type that still make no sense together."""
+"""Values that have the right type and still are not valid."""
 
+import math
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from stochastok_cli.config.schema import Config
+from stochastok_cli.config.schema import Config, ModelConfig, OptimizerConfig, TrainingConfig
+
+Problem = tuple[str, Any, str]
+"""A dotted key, its value, and what the value must be."""
+Check = Callable[[Config], Iterable[Problem]]
+"""Finds the values that are not valid. Packages that the configuration must not import have checks of their own."""
 
 
-def find_invalid_values(config: Config, origin: Any) -> list[str]:
-    """One line for each value that has the right type and still makes no sense."""
-    model, trainer = config.model, config.trainer
-    attn, training, optimizer = model.core_model.attn, trainer.training, trainer.optimizer
-    found: list[str] = []
+def find_invalid_values(config: Config) -> Iterator[Problem]:
+    """The values that are not valid, section by section."""
+    trainer = config.trainer
+    yield from _model(config.model)
+    yield from _training(trainer.training)
+    yield from _optimizer(trainer.optimizer)
+    dropout, p, name = trainer.dropout_scheduler.dropout, trainer.dataset.expand_prop, trainer.dataset.name
+    if not 0 <= dropout < 1:
+        yield "trainer.dropout_scheduler.dropout", dropout, "must be in [0, 1)"
+    if not 0 <= p < math.inf:
+        yield "trainer.dataset.expand_prop", p, "must be a number that is not negative"
+    if not name:
+        yield "trainer.dataset.name", name, "must name a dataset"
+    yield from _evaluators(config)
+    if len({trainer.checkpoint_name, config.model.checkpoint_name} - {None}) > 1:
+        yield "trainer.checkpoint_name", trainer.checkpoint_name, "and model.checkpoint_name differ"
 
-    def require(holds: bool, key: str, value: Any, must: str) -> None:
-        if not holds:
-            found.append(f"{key} = {value!r} {must} ({origin(key)})")
 
-    for key, value in [
-        ("model.core_model.num_layers", model.core_model.num_layers),
-        ("model.core_model.ffn.ffn_dim", model.core_model.ffn.ffn_dim),
-        ("model.core_model.attn.num_heads", attn.num_heads),
-        ("model.core_model.attn.group_size", attn.group_size),
-        ("model.hidden_dim", model.hidden_dim),
-        ("model.context_window", model.context_window),
-        ("model.vocab_size", model.vocab_size),
-        *((f"trainer.training.{name}", getattr(training, name)) for name in _POSITIVE_TRAINING_KEYS),
+def _model(model: ModelConfig) -> Iterator[Problem]:
+    core, attn = model.core_model, model.core_model.attn
+    sizes = [
+        ("core_model.num_layers", core.num_layers),
+        ("core_model.ffn.ffn_dim", core.ffn.ffn_dim),
+        ("core_model.attn.num_heads", attn.num_heads),
+        ("core_model.attn.group_size", attn.group_size),
+        ("hidden_dim", model.hidden_dim),
+        ("context_window", model.context_window),
+        ("vocab_size", model.vocab_size),
+    ]
+    too_small = [(name, size) for name, size in sizes if size < 1]
+    for name, size in too_small:
+        yield f"model.{name}", size, "must be at least 1"
+    if not attn.is_causal:
+        yield "model.core_model.attn.is_causal", False, "is not supported: the model is causal"
+    for name, bias in [
+        ("core_model.ffn", core.ffn.bias),
+        ("core_model.attn", attn.bias),
+        ("lm_head", model.lm_head.bias),
     ]:
-        require(value >= 1, key, value, "must be at least 1")
-    keep = training.keep_checkpoints
-    require(keep is None or keep >= 1, "trainer.training.keep_checkpoints", keep, "must be at least 1, or null for all")
-    require(training.warmup_iters >= 0, "trainer.training.warmup_iters", training.warmup_iters, "must not be negative")
-    require(attn.is_causal, "model.core_model.attn.is_causal", False, "is not supported: the model is causal")
-    for key, biased in [
-        ("model.core_model.ffn.bias", model.core_model.ffn.bias),
-        ("model.core_model.attn.bias", attn.bias),
-        ("model.lm_head.bias", model.lm_head.bias),
-    ]:
-        require(not biased, key, biased, "is not supported: the layers have no bias")
-    if not found:
-        heads, width = attn.num_heads, model.hidden_dim
-        require(width % heads == 0, "model.hidden_dim", width, f"must be a multiple of num_heads ({heads})")
-        even = width % heads != 0 or model.head_dim % 2 == 0  # where it does not even divide, one line is enough
-        require(even, "model.hidden_dim", width, "must give each head an even width (for RoPE)")
-        require(
-            heads % attn.group_size == 0,
-            "model.core_model.attn.group_size",
-            attn.group_size,
-            f"must divide num_heads ({heads})",
-        )
-    dropout = trainer.dropout_scheduler.dropout
-    require(0 <= dropout < 1, "trainer.dropout_scheduler.dropout", dropout, "must be in [0, 1)")
-    for key, low, high in [
-        ("lr", 0, float("inf")),
-        ("min_lr", 0, float("inf")),
-        ("weight_decay", 0, float("inf")),
-        ("grad_clip", 0, float("inf")),
-        ("beta1", 0, 1),
-        ("beta2", 0, 1),
-    ]:
-        value = getattr(optimizer, key)
-        require(low <= value < high, f"trainer.optimizer.{key}", value, f"must be in [{low}, {high})")
-    p = trainer.dataset.expand_prop
-    require(0 <= p < float("inf"), "trainer.dataset.expand_prop", p, "must be a number that is not negative")
-    require(bool(trainer.dataset.name), "trainer.dataset.name", trainer.dataset.name, "must name a dataset")
-    seen: set[tuple[str, str]] = set()
-    for i, evaluator in enumerate(trainer.eval):
-        key = f"trainer.eval.{i}"
-        samples = evaluator.num_samples
-        require(samples is None or samples >= 1, f"{key}.num_samples", samples, "must be at least 1")
-        names, scores = list(evaluator.benchmarks), f"{evaluator.evaluator} scores"
-        if evaluator.evaluator in ("mcq", "bits_per_byte"):
-            require(bool(names), f"{key}.benchmarks", names, f"must name what {scores}")
-        else:
-            require(not names, f"{key}.benchmarks", names, f"must be empty: what {scores} is always the same")
-        asked = [(evaluator.evaluator, name.partition("=")[0]) for name in names or [""]]
-        twice = [name for kind, name in asked if (kind, name) in seen or asked.count((kind, name)) > 1]
-        require(not twice, f"{key}.benchmarks", names, "must not name what is scored already")
-        seen.update(asked)
-    starts = {trainer.checkpoint_name, model.checkpoint_name} - {None}
-    require(len(starts) < 2, "trainer.checkpoint_name", trainer.checkpoint_name, "and model.checkpoint_name differ")
-    return found
+        if bias:
+            yield f"model.{name}.bias", bias, "is not supported: the layers have no bias"
+    if not too_small:
+        yield from _head_shapes(model)
 
 
-_POSITIVE_TRAINING_KEYS = (
-    "batch_size",
-    "gradient_accumulation_steps",
-    "max_iters",
-    "lr_decay_iters",
-    "eval_interval",
-    "log_interval",
-    "eval_iters",
-    "checkpoint_interval",
-)
+def _head_shapes(model: ModelConfig) -> Iterator[Problem]:
+    heads, width, group_size = model.core_model.attn.num_heads, model.hidden_dim, model.core_model.attn.group_size
+    if width % heads:
+        yield "model.hidden_dim", width, f"must be a multiple of num_heads ({heads})"
+    elif model.head_dim % 2:
+        yield "model.hidden_dim", width, "must give each head an even width (for RoPE)"
+    if heads % group_size:
+        yield "model.core_model.attn.group_size", group_size, f"must divide num_heads ({heads})"
+
+
+def _training(training: TrainingConfig) -> Iterator[Problem]:
+    for name in (
+        "batch_size",
+        "gradient_accumulation_steps",
+        "max_iters",
+        "lr_decay_iters",
+        "eval_interval",
+        "log_interval",
+        "eval_iters",
+        "checkpoint_interval",
+    ):
+        if getattr(training, name) < 1:
+            yield f"trainer.training.{name}", getattr(training, name), "must be at least 1"
+    keep, warmup = training.keep_checkpoints, training.warmup_iters
+    if keep is not None and keep < 1:
+        yield "trainer.training.keep_checkpoints", keep, "must be at least 1, or null for all"
+    if warmup < 0:
+        yield "trainer.training.warmup_iters", warmup, "must not be negative"
+
+
+def _optimizer(optimizer: OptimizerConfig) -> Iterator[Problem]:
+    for name, end in [
+        ("lr", math.inf),
+        ("min_lr", math.inf),
+        ("weight_decay", math.inf),
+        ("grad_clip", math.inf),
+        ("beta1", 1),
+        ("beta2", 1),
+    ]:
+        value = getattr(optimizer, name)
+        if not 0 <= value < end:
+            yield f"trainer.optimizer.{name}", value, f"must be in [0, {end})"
+
+
+def _evaluators(config: Config) -> Iterator[Problem]:
+    scored: set[tuple[str, str]] = set()
+    for i, entry in enumerate(config.trainer.eval):
+        key, evaluator, samples, names = f"trainer.eval.{i}", entry.evaluator, entry.num_samples, list(entry.benchmarks)
+        if samples is not None and samples < 1:
+            yield f"{key}.num_samples", samples, "must be at least 1"
+        if evaluator in ("mcq", "bits_per_byte"):
+            if not names:
+                yield f"{key}.benchmarks", names, f"must name what {evaluator} scores"
+        elif names:
+            yield f"{key}.benchmarks", names, f"must be empty: what {evaluator} scores is always the same"
+        own = [(str(evaluator), name.partition("=")[0]) for name in names or [""]]
+        if scored.intersection(own) or len(set(own)) < len(own):
+            yield f"{key}.benchmarks", names, "must not name what is scored already"
+        scored.update(own)
