@@ -18,14 +18,14 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from stochastok_cli.errors import UserError as UserError
     from stochastok_cli.tokenization.expansion import StochasTok as StochasTok
+    from stochastok_cli.tokenization.loaders import load_vocabulary as load_vocabulary
     from stochastok_cli.tokenization.vocabulary import Vocabulary as Vocabulary
-    from stochastok_cli.tokenization.vocabulary import load_vocabulary as load_vocabulary
 
 _HOMES = {
     "StochasTok": "stochastok_cli.tokenization.expansion",
     "UserError": "stochastok_cli.errors",
     "Vocabulary": "stochastok_cli.tokenization.vocabulary",
-    "load_vocabulary": "stochastok_cli.tokenization.vocabulary",
+    "load_vocabulary": "stochastok_cli.tokenization.loaders",
 }
 __all__ = ["StochasTok", "UserError", "Vocabulary", "load_vocabulary"]
 

@@ -1,7 +1,11 @@
 """Every random number of the package comes from here.
 
-A stream is named by `(seed, purpose, *index)`. There is no generator whose state is carried along, so a result
+A stream is named by `(seed, purpose, *index)`. No generator carries a state from one use to the next, so a result
 depends neither on the number of workers nor on where an interrupted run was resumed.
+
+SplitMix64 (Steele, Lea and Flood 2014) is defined here once: `mix` is plain Python on NumPy integers, which
+`tokenization/methods/kernels/random.py` compiles for the expansion kernels. The GPU kernels of dropout need 32-bit
+words and use another function (`models/llama/fused/dropout.py`).
 """
 
 import hashlib
@@ -11,11 +15,16 @@ import numpy as np
 from stochastok_cli.errors import UserError
 
 CORPUS_SEED = 489
-_MASK64 = 0xFFFF_FFFF_FFFF_FFFF
+
+# SplitMix64: what a state grows by from one output to the next, and the constants of its output function.
+SPLITMIX64_INCREMENT = np.uint64(0x9E37_79B9_7F4A_7C15)
+_MULTIPLIER_1 = np.uint64(0xBF58_476D_1CE4_E5B9)
+_MULTIPLIER_2 = np.uint64(0x94D0_49BB_1331_11EB)
+_SHIFT_1, _SHIFT_2, _SHIFT_3 = np.uint64(30), np.uint64(27), np.uint64(31)
 
 
 def derive_key(seed: int, purpose: str, *index: int) -> int:
-    """A 64-bit key, different (as a hash is) for every `(seed, purpose, index)`."""
+    """A 64-bit key for `(seed, purpose, index)`; keys of different names differ as hashes do."""
     name = f"{seed}/{purpose}/{'/'.join(map(str, index))}".encode()
     return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
 
@@ -28,43 +37,69 @@ def stream(seed: int, purpose: str, *index: int) -> np.random.Generator:
 
 
 def corpus_permutation(documents: int, seed: int = CORPUS_SEED) -> np.ndarray:
-    """The order in which a corpus is cut into val and train: the one that `datasets.train_test_split` uses.
+    """The order in which a corpus is divided into val and train, which is that of `datasets.train_test_split`.
 
-    Returns an int64 array of shape `(documents,)`.
+    Returns:
+        int64 array `[documents]`.
+
+    Raises:
+        UserError: for a negative seed.
     """
     if seed < 0:
         raise UserError(f"the seed of the corpus split is {seed}", fix="give one that is not negative")
     return np.random.default_rng(seed).permutation(documents)
 
 
-def splitmix64(state: int) -> int:
-    """The output function of SplitMix64 (Steele, Lea and Flood 2014) at `state`, as an unsigned 64-bit integer.
+def mix(z):
+    """The output function of SplitMix64, a permutation of the 64-bit integers.
 
-    The expansion kernels hold a compiled twin of this function.
+    Args:
+        z: a state, or an array of states, uint64. Integers wrap; NumPy warns about that for scalars, not for arrays.
+
+    Returns:
+        uint64 of the shape of `z`.
     """
-    z = state & _MASK64
-    z = ((z ^ (z >> 30)) * 0xBF58_476D_1CE4_E5B9) & _MASK64
-    z = ((z ^ (z >> 27)) * 0x94D0_49BB_1331_11EB) & _MASK64
-    return z ^ (z >> 31)
+    z = (z ^ (z >> _SHIFT_1)) * _MULTIPLIER_1
+    z = (z ^ (z >> _SHIFT_2)) * _MULTIPLIER_2
+    return z ^ (z >> _SHIFT_3)
+
+
+def splitmix64(state: int) -> int:
+    """`mix` on a Python integer, of which the lowest 64 bits count.
+
+    The first outputs for the seed 1234567, as published with the algorithm:
+
+    >>> [splitmix64(1234567 + i * int(SPLITMIX64_INCREMENT)) for i in (1, 2)]
+    [6457827717110365317, 3203168211198807973]
+    """
+    return int(mix(np.array([state % 2**64], dtype=np.uint64))[0])
 
 
 def random_bits(seed: int, purpose: str, *index: int, counters: np.ndarray) -> np.ndarray:
-    """For each counter (integers >= 0) 64 random bits, uint64 of its shape: many streams read at once."""
-    key = np.array([derive_key(seed, purpose, *index)], dtype=np.uint64)  # integers of an array wrap without a warning
-    return _mix(key + _mix(np.asarray(counters).astype(np.uint64)))
+    """64 random bits for each counter: a pure function of `(seed, purpose, index, counter)`.
+
+    Args:
+        seed, purpose, index: name the stream.
+        counters: integers >= 0, any shape.
+
+    Returns:
+        uint64 of the shape of `counters`.
+    """
+    key = np.array([derive_key(seed, purpose, *index)], dtype=np.uint64)  # an array, so that the sum may wrap
+    return mix(key + mix(np.asarray(counters).astype(np.uint64)))
 
 
 def uniform_integers(seed: int, purpose: str, *index: int, counters: np.ndarray, bound: int) -> np.ndarray:
-    """For each counter an integer uniform over `range(bound)`, int64 of the shape of `counters` (integers >= 0).
+    """For each counter an integer uniform over `range(bound)`: a pure function of `(seed, purpose, index, counter)`.
 
-    A pure function of `(seed, purpose, index, counter)`: many streams read at once, one number of each. A bound is
-    far below 2^64 here, so that taking the remainder favours no integer by more than one part in 2^64 / bound.
+    Bounds are far below 2^64 here, so taking the remainder favors no integer by more than one part in 2^64 / bound.
+
+    Args:
+        seed, purpose, index: name the stream.
+        counters: integers >= 0, any shape.
+        bound: the first integer that is not drawn.
+
+    Returns:
+        int64 of the shape of `counters`.
     """
     return (random_bits(seed, purpose, *index, counters=counters) % np.uint64(bound)).astype(np.int64)
-
-
-def _mix(z: np.ndarray) -> np.ndarray:
-    """`splitmix64` on an array of uint64."""
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58_476D_1CE4_E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D0_49BB_1331_11EB)
-    return z ^ (z >> np.uint64(31))

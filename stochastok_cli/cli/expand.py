@@ -135,7 +135,7 @@ def _show(text: str, tokenizer: str, p: float, method: str, samples: int, how: d
     from rich.text import Text
 
     from stochastok_cli.tokenization.expansion import StochasTok
-    from stochastok_cli.tokenization.vocabulary import load_vocabulary
+    from stochastok_cli.tokenization.loaders import load_vocabulary
 
     vocabulary = load_vocabulary(tokenizer)
     expansions = [StochasTok(vocabulary, p=p, method=name, **how) for name in _methods(method)]

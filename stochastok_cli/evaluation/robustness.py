@@ -68,7 +68,7 @@ def retokenize(encoded: EncodedBenchmark, expand: StochasTok, end_of_text: int, 
     """
     pairs: list[Pair] = []
     distances, truncated, index = [], 0, 0
-    most = expand.lattice.most
+    most = expand.lattice.max_splits
     ends = np.cumsum(encoded.num_options)
     for end, n in zip(ends.tolist(), encoded.num_options.tolist(), strict=True):
         question = encoded.pairs[end - n : end]

@@ -1,6 +1,6 @@
-"""Text to token ids, through the library that knows the tokenizer: tiktoken or Hugging Face tokenizers.
+"""Text to token ids by tiktoken or by Hugging Face tokenizers.
 
-Special tokens are never recognised in text: their spelling is ordinary text, as in tiktoken's `encode_ordinary`.
+Special tokens are never recognized in text: their names are ordinary text, as in tiktoken's `encode_ordinary`.
 """
 
 import functools
@@ -22,37 +22,45 @@ if TYPE_CHECKING:
 
 
 class Encoder(Protocol):
-    def encode(self, text: str) -> list[int]: ...
+    """What a vocabulary needs of a tokenizer library."""
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text."""
+        ...
 
     def encode_batch(self, texts: Sequence[str], threads: int) -> tuple[np.ndarray, np.ndarray]:
-        """All ids one after the other (uint32) and how many each text has (int64)."""
+        """The ids of many texts, one after another (uint32), and the number of ids of each (int64 `[texts]`)."""
         ...
 
     def pretokens(self, text: str) -> list[str]:
-        """The pieces of a text that byte-pair encoding never merges across."""
+        """The parts of a text that byte-pair encoding never merges across."""
         ...
 
     def merges(self) -> list[tuple[bytes, bytes]] | None:
-        """The merge list of a byte-level BPE, best rank first."""
+        """The merge list of a byte-level BPE, best rank first; None for another kind of tokenizer."""
+        ...
+
+    def no_merges_reason(self) -> str:
+        """Why there is no merge list."""
         ...
 
     def unknown(self) -> int | None:
-        """The id of what the vocabulary can't spell, where there is one."""
+        """The id for text that the vocabulary can't encode; None if it can encode everything."""
         ...
 
     def tokenizer_json(self, special: dict[str, int]) -> str:
-        """The tokenizer in the Hugging Face `tokenizer.json` format; `special` are the ids of special tokens by their
-        spelling."""
+        """The tokenizer in the format of `tokenizer.json`; `special` has the id of each special token by its name."""
         ...
 
 
-# The regular expression engine under tiktoken overflows its stack on some 1e6 white-space characters before a word.
-# Cutting such a run before its last space changes nothing: that space belongs to the word, the others stand alone.
+# The regular expression engine of tiktoken overflows its stack on some 1e6 white-space characters before a word.
+# Dividing the text before the last space of such a run changes nothing: that space belongs to the word, the others
+# are pretokens of their own.
 _LONG_SPACE = re.compile(r"(?<!\s)\s{100000,}+(?=\S)")
 _MAY_HAVE_LONG_SPACE = 100_000
 
 
-# How gigatoken calls the pretokenization of the encodings that it cuts exactly as tiktoken does.
+# The names that gigatoken has for the pretokenization of encodings, where it divides text exactly as tiktoken does.
 _GIGATOKEN_SCHEMES = {
     "gpt2": "gpt2",
     "sample2k": "gpt2",
@@ -74,7 +82,7 @@ class TiktokenEncoder:
 
     @functools.cached_property
     def _gigatoken(self) -> GigatokenEncoder | None:
-        """The fast encoder, where it is installed and knows how this encoding cuts text."""
+        """The fast encoder, if it is installed and knows the pretokenization of this encoding."""
         scheme = _GIGATOKEN_SCHEMES.get(self._encoding.name)
         try:
             return GigatokenEncoder(self._encoding._mergeable_ranks, scheme) if scheme else None
@@ -84,21 +92,21 @@ class TiktokenEncoder:
     def encode_batch(self, texts: Sequence[str], threads: int) -> tuple[np.ndarray, np.ndarray]:
         if self._gigatoken is None:
             with ThreadPoolExecutor(threads) as pool:
-                return _joined(list(pool.map(self._encode, texts)))
+                return _concatenated(list(pool.map(self._encode, texts)))
         unusual = {i: self._encode(text) for i, text in enumerate(texts) if needs_tiktoken(text)}
         if not unusual:
             return self._gigatoken.encode_batch(texts, threads)
         ids, lengths = self._gigatoken.encode_batch([t for i, t in enumerate(texts) if i not in unusual], threads)
         usual = iter(np.split(ids, np.cumsum(lengths))[:-1])
-        return _joined([unusual[i] if i in unusual else next(usual) for i in range(len(texts))])
+        return _concatenated([unusual[i] if i in unusual else next(usual) for i in range(len(texts))])
 
     def _encode(self, text: str) -> np.ndarray:
-        pieces = [text]
+        texts = [text]
         if len(text) > _MAY_HAVE_LONG_SPACE:
             cuts = [m.end() - 1 for m in _LONG_SPACE.finditer(text) if text[m.end() - 1] == " "]
-            pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+            texts = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
         try:
-            parts = [self._encoding.encode_to_numpy(piece, disallowed_special=()) for piece in pieces]
+            parts = [self._encoding.encode_to_numpy(part, disallowed_special=()) for part in texts]
         except UnicodeEncodeError:
             raise _lone_surrogate(text) from None
         except BaseException as error:
@@ -121,17 +129,23 @@ class TiktokenEncoder:
             self._merges = merges_from_ranks(self._encoding._mergeable_ranks)
         return self._merges
 
+    def no_merges_reason(self) -> str:
+        return "all of its tokens are single bytes"
+
     def unknown(self) -> int | None:
-        return None  # bytes spell everything
+        return None  # every text is encoded as bytes
 
     def tokenizer_json(self, special: dict[str, int]) -> str:
         from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
         ranks = self._encoding._mergeable_ranks
         as_text = byte_characters()
-        spell = lambda piece: "".join(as_text[byte] for byte in piece)  # noqa: E731
-        vocabulary = {spell(piece): rank for piece, rank in ranks.items()} | special
-        tokenizer = Tokenizer(models.BPE(vocabulary, [(spell(a), spell(b)) for a, b in self.merges()]))
+
+        def entry(piece: bytes) -> str:
+            return "".join(as_text[byte] for byte in piece)
+
+        vocabulary = {entry(piece): rank for piece, rank in ranks.items()} | special
+        tokenizer = Tokenizer(models.BPE(vocabulary, [(entry(a), entry(b)) for a, b in self.merges()]))
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
             [
                 pre_tokenizers.Split(Regex(_as_oniguruma(self._encoding._pat_str)), "isolated"),
@@ -144,16 +158,19 @@ class TiktokenEncoder:
 
 
 def _as_oniguruma(pattern: str) -> str:
-    """A pretokenization pattern in the dialect of Hugging Face tokenizers, where `$` would end at any line and a
-    possessive quantifier is spelled otherwise (these patterns match the same text without it)."""
+    """A pretokenization pattern in the regular expressions of Hugging Face tokenizers (Oniguruma).
+
+    There, `$` would match at the end of any line, and possessive quantifiers have another syntax; these patterns
+    match the same text without them.
+    """
     return re.sub(r"([+*?]|\{\d+(?:,\d*)?\})\+", r"\1", pattern).replace("$", r"\z")
 
 
 class TokenizersEncoder:
-    """Whatever a `tokenizer.json` describes, by Hugging Face tokenizers. `tokenizer` must neither cut nor fill."""
+    """Any tokenizer of Hugging Face tokenizers, without truncation and padding."""
 
     def __init__(self, tokenizer: "tokenizers.Tokenizer"):
-        tokenizer.encode_special_tokens = True  # special spellings are ordinary text
+        tokenizer.encode_special_tokens = True  # the names of special tokens are ordinary text
         self._tokenizer = tokenizer
 
     def encode(self, text: str) -> list[int]:
@@ -169,20 +186,30 @@ class TokenizersEncoder:
             raise next(
                 (_lone_surrogate(text) for text in texts if _has_surrogate(text)), UserError("bad text")
             ) from None
-        return _joined([np.array(encoding.ids, dtype=np.uint32) for encoding in encodings])
+        return _concatenated([np.array(encoding.ids, dtype=np.uint32) for encoding in encodings])
 
     def pretokens(self, text: str) -> list[str]:
         return [text[a:b] for _, (a, b) in self._tokenizer.pre_tokenizer.pre_tokenize_str(text)]
 
     def merges(self) -> list[tuple[bytes, bytes]] | None:
-        content = json.loads(self._tokenizer.to_str())
-        model, level = content["model"], content["decoder"]
-        is_byte_level = model["type"] == "BPE" and level is not None and level["type"] == "ByteLevel"
-        if not is_byte_level or self._tokenizer.normalizer is not None or self._tokenizer.pre_tokenizer is None:
+        if self.no_merges_reason():
             return None
-        pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
+        merges = json.loads(self._tokenizer.to_str())["model"]["merges"]
+        pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in merges]
         byte_of = {character: byte for byte, character in enumerate(byte_characters())}
         return [(bytes(byte_of[c] for c in a), bytes(byte_of[c] for c in b)) for a, b in pairs]
+
+    def no_merges_reason(self) -> str:
+        content = json.loads(self._tokenizer.to_str())
+        if (model := content["model"]["type"]) != "BPE":
+            return f"its model is {model}"
+        if (content["decoder"] or {}).get("type") != "ByteLevel":
+            return "its tokens are not byte-level"
+        if self._tokenizer.normalizer is not None:
+            return "it normalizes text before it merges"
+        if self._tokenizer.pre_tokenizer is None:
+            return "it has no pretokenizer"
+        return "" if content["model"]["merges"] else "its merge list is empty"
 
     def unknown(self) -> int | None:
         model = json.loads(self._tokenizer.to_str())["model"]
@@ -193,7 +220,7 @@ class TokenizersEncoder:
         return json.dumps(json.loads(self._tokenizer.to_str()), ensure_ascii=False)
 
 
-def _joined(parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _concatenated(parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     lengths = np.array([len(part) for part in parts], dtype=np.int64)
     return (np.concatenate(parts) if parts else np.empty(0, np.uint32)), lengths
 
@@ -203,5 +230,5 @@ def _has_surrogate(text: str) -> bool:
 
 
 def _lone_surrogate(text: str) -> UserError:
-    place = next(i for i, character in enumerate(text) if "\ud800" <= character <= "\udfff")
-    return UserError(f"a text holds a lone surrogate ({text[place]!r} at character {place}), which is no valid Unicode")
+    i = next(i for i, character in enumerate(text) if "\ud800" <= character <= "\udfff")
+    return UserError(f"a text holds a lone surrogate ({text[i]!r} at character {i}), which is no valid Unicode")

@@ -1,8 +1,8 @@
-"""Encoding many documents at once with gigatoken, which gives tiktoken's ids at many times its speed.
+"""Encoding many documents at once with gigatoken, which returns tiktoken's ids at many times its speed.
 
-Two known differences are kept away from it. The two libraries have different versions of Unicode, so documents with
-code points that are unassigned in an older one go to tiktoken. And its cache of pretokens never shrinks, so the
-tokenizer is made anew (some 40 ms) when the process has grown.
+Two differences are worked around. The two libraries use different versions of Unicode, so documents with code points
+that are unassigned in an older one are left to tiktoken. And gigatoken's cache of pretokens never shrinks, so the
+tokenizer is created again (some 40 ms) when the process has grown.
 """
 
 import base64
@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-_MOST_GROWTH = 512 * 2**20  # bytes of resident memory
-_TEXT_BETWEEN_RENEWALS = 64 * 2**20  # characters; where the resident memory can't be read
+_MAX_GROWTH = 512 * 2**20  # bytes of resident memory
+_MAX_CHARACTERS = 64 * 2**20  # encoded before the tokenizer is created again, where memory can't be read
 
 
 class GigatokenEncoder:
@@ -27,7 +27,8 @@ class GigatokenEncoder:
         ranks: token bytes → id.
         scheme: gigatoken's name of the pretokenization (`gpt2`, `cl100k`, `o200k`).
 
-    Raises ImportError where gigatoken is not installed.
+    Raises:
+        ImportError: if gigatoken is not installed.
     """
 
     def __init__(self, ranks: dict[bytes, int], scheme: str):
@@ -42,9 +43,9 @@ class GigatokenEncoder:
         self._resident = resident_memory()
 
     def encode_batch(self, texts: Sequence[str], threads: int) -> tuple[np.ndarray, np.ndarray]:
-        """All ids one after the other (uint32) and how many each text has (int64)."""
+        """The ids of many texts, one after another (uint32), and the number of ids of each (int64 `[texts]`)."""
         grown = resident_memory() - self._resident if self._resident else 0
-        if grown > _MOST_GROWTH or (not self._resident and self._encoded > _TEXT_BETWEEN_RENEWALS):
+        if grown > _MAX_GROWTH or (not self._resident and self._encoded > _MAX_CHARACTERS):
             self._renew()
         self._encoded += sum(map(len, texts))
         layout = self._tokenizer.encode_batch(texts, parallel=threads > 1).layout
@@ -52,7 +53,7 @@ class GigatokenEncoder:
 
 
 def needs_tiktoken(text: str) -> bool:
-    """Whether gigatoken might cut a text otherwise than tiktoken, or refuse it (a lone surrogate)."""
+    """Whether gigatoken might divide a text differently than tiktoken, or refuse it (a lone surrogate)."""
     if text.isascii():
         return False
     points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
@@ -61,10 +62,10 @@ def needs_tiktoken(text: str) -> bool:
 
 @functools.cache
 def unassigned_or_surrogate() -> np.ndarray:
-    """The code points that may be cut in different ways, bool `(0x110000,)`.
+    """The code points that the two libraries may treat differently, bool `[0x110000]`.
 
-    By this Python's Unicode tables: a code point that is assigned there is assigned in every newer version, with the
-    same properties.
+    They are taken from Python's Unicode tables: a code point that is assigned there is assigned in every newer
+    version, with the same properties.
     """
     odd = np.ones(sys.maxunicode + 1, dtype=np.bool_)
     for low, high in ((0, 0x40000), (0xE0000, 0xE1000)):  # the other planes below the private ones are empty
@@ -74,7 +75,7 @@ def unassigned_or_surrogate() -> np.ndarray:
 
 
 def resident_memory() -> int:
-    """The bytes of memory that this process holds; 0 where the system does not tell."""
+    """The resident memory of this process in bytes; 0 where it can't be read."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):

@@ -1,27 +1,35 @@
-"""The merge list of a byte-level BPE vocabulary, and the characters in which such lists are written.
+"""The merge list of a byte-level BPE vocabulary: reading it, and recovering it from mergeable ranks.
 
-The printable spelling of bytes is GPT-2's (Radford et al. 2019): every byte is shown as one visible character.
+Such lists write every byte as one visible character, in the mapping of GPT-2 (Radford et al. 2019).
 """
 
 from itertools import pairwise
 
 
 def byte_characters() -> list[str]:
-    """The character that stands for each byte in byte-level BPE files: a list of 256 one-character strings."""
-    shown = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    hidden = [byte for byte in range(256) if byte not in shown]
-    characters = {byte: chr(byte) for byte in shown}
-    characters |= {byte: chr(256 + i) for i, byte in enumerate(hidden)}
+    """The visible character for each byte in byte-level BPE files: 256 one-character strings.
+
+    >>> byte_characters()[ord("a")], byte_characters()[ord(" ")]
+    ('a', 'Ġ')
+    """
+    visible = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    invisible = [byte for byte in range(256) if byte not in visible]
+    characters = {byte: chr(byte) for byte in visible}
+    characters |= {byte: chr(256 + i) for i, byte in enumerate(invisible)}
     return [characters[byte] for byte in range(256)]
 
 
 def byte_order() -> list[int]:
-    """The bytes in the order of their ids in GPT-2's vocabulary: the printable ones first."""
+    """The bytes in the order of their ids in GPT-2's vocabulary: the visible ones first."""
     return sorted(range(256), key=lambda byte: (ord(byte_characters()[byte]) >= 256, byte))
 
 
 def read_merges(text: str) -> list[tuple[bytes, bytes]]:
-    """The merges of a `vocab.bpe` / `merges.txt` file, best rank first, as pairs of byte strings."""
+    """The merges in the text of a `vocab.bpe` or `merges.txt` file, best rank first, as pairs of byte strings.
+
+    >>> read_merges("#version: 0.2\\nt h\\nĠ th")
+    [(b't', b'h'), (b' ', b'th')]
+    """
     byte_of = {character: byte for byte, character in enumerate(byte_characters())}
     lines = [line for line in text.splitlines() if line and not line.startswith("#version")]
     pairs = (line.split(" ") for line in lines)
@@ -29,7 +37,7 @@ def read_merges(text: str) -> list[tuple[bytes, bytes]]:
 
 
 def ranks_from_merges(merges: list[tuple[bytes, bytes]]) -> dict[bytes, int]:
-    """Mergeable ranks (token bytes → id): the 256 bytes in GPT-2's order, then one token a merge."""
+    """Mergeable ranks (token bytes → id): the 256 bytes in GPT-2's order, then one token per merge."""
     ranks = {bytes([byte]): i for i, byte in enumerate(byte_order())}
     for left, right in merges:
         ranks[left + right] = len(ranks)
@@ -37,10 +45,10 @@ def ranks_from_merges(merges: list[tuple[bytes, bytes]]) -> dict[bytes, int]:
 
 
 def merges_from_ranks(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
-    """The merge list behind a tiktoken file: for each token, the pair whose merge makes it.
+    """The merge list behind the mergeable ranks of a tiktoken file: for each token, the pair that is merged into it.
 
-    The pair is what BPE leaves of the token's bytes when only better-ranked merges are allowed. A token that these
-    merges don't bring down to two parts (none of the published encodings has one) has no merge and is left out.
+    The pair is the result of byte-pair encoding the token's bytes with better-ranked merges only. A token for which
+    this leaves more than two parts has no merge and is left out; no published encoding has one.
     """
     merges = []
     for token in sorted((token for token in ranks if len(token) > 1), key=ranks.__getitem__):

@@ -1,33 +1,58 @@
-"""Cutting text into pretokens, the pieces that byte-pair encoding never merges across.
+"""Dividing text into pretokens, the parts that byte-pair encoding never merges across.
 
-GPT-2's pattern is compiled; any other goes through the codec, which is slower.
+GPT-2's pattern is compiled; any other goes through the encoder of the vocabulary, which is slower.
 """
 
 import functools
 
 import numpy as np
 
-from stochastok_cli.tokenization.methods.kernels.splitting import compiled
+from stochastok_cli.tokenization.methods.kernels.random import compiled
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 _OTHER, _LETTER, _NUMBER, _SPACE = 0, 1, 2, 3
+_APOSTROPHE, _BLANK = ord("'"), ord(" ")
+
+
+def mark_pretokens(vocabulary: Vocabulary, text: np.ndarray, segment_ends: np.ndarray, starts: np.ndarray) -> None:
+    """Sets `starts` to 1 where a pretoken of the vocabulary's tokenizer begins.
+
+    Args:
+        vocabulary: its pattern or pretokenizer divides the text.
+        text: uint8 `[bytes or more]`, valid UTF-8.
+        segment_ends: int64 `[segments]`, ascending. Each segment of the text is divided on its own.
+        starts: uint8, one per byte of `text`, 0 at first.
+    """
+    if vocabulary.cuts_like_gpt2:
+        mark_gpt2_pretokens(text, segment_ends, character_classes(), starts)
+        return
+    start = 0
+    for end in segment_ends.tolist():
+        position = start
+        for pretoken in vocabulary.pretokens(text[start:end].tobytes().decode()):
+            starts[position] = 1
+            position += len(pretoken.encode())
+        start = end
 
 
 @functools.cache
 def character_classes() -> np.ndarray:
-    """The class of every code point (uint8 `(0x110000,)`: other, letter, number, white space), as tiktoken sees it.
+    """The class of every code point as tiktoken sees it: 0 other, 1 letter, 2 number, 3 white space.
 
-    Asked of tiktoken itself, so that both have one version of Unicode: an encoding whose pattern matches letters
+    Computed by tiktoken itself, so that both use one version of Unicode: an encoding whose pattern matches letters
     alone encodes nothing but the letters of a text.
+
+    Returns:
+        uint8 `[0x110000]`.
     """
     import tiktoken
 
     points = np.array([c for c in range(0x110000) if not 0xD800 <= c <= 0xDFFF], dtype="<u4")
     text = points.tobytes().decode("utf-32-le")
-    bytes_alone = {bytes([byte]): byte for byte in range(256)}
+    single_bytes = {bytes([byte]): byte for byte in range(256)}
     classes = np.zeros(0x110000, dtype=np.uint8)
     for number, pattern in ((_LETTER, r"\p{L}+"), (_NUMBER, r"\p{N}+"), (_SPACE, r"\s+")):
-        matcher = tiktoken.Encoding("class", pat_str=pattern, mergeable_ranks=bytes_alone, special_tokens={})
+        matcher = tiktoken.Encoding("class", pat_str=pattern, mergeable_ranks=single_bytes, special_tokens={})
         matched = matcher.encode_to_numpy(text, disallowed_special=()).astype(np.uint8).tobytes().decode()
         classes[np.frombuffer(matched.encode("utf-32-le"), "<u4")] = number
     return classes
@@ -35,7 +60,7 @@ def character_classes() -> np.ndarray:
 
 @compiled
 def character(text, i):
-    """The code point at byte `i` of valid UTF-8, and its width in bytes."""
+    """The code point at byte `i` of valid UTF-8, and its number of bytes."""
     byte = np.int64(text[i])
     if byte < 0x80:
         return byte, 1
@@ -48,8 +73,8 @@ def character(text, i):
 
 
 @compiled
-def run_of(kind, text, i, end, classes):
-    """Where the run of characters of a class that starts at `i` ends."""
+def end_of_run(kind, text, i, end, classes):
+    """The end of the run of characters of one class that starts at `i`."""
     while i < end:
         point, width = character(text, i)
         if classes[point] != kind:
@@ -60,7 +85,7 @@ def run_of(kind, text, i, end, classes):
 
 @compiled
 def contraction(text, i, end):
-    """The bytes of the contraction that follows the apostrophe at `i` (`s`, `d`, `m`, `t`, `ll`, `ve`, `re`), or 0."""
+    """The number of bytes of the contraction after the apostrophe at `i` (s, d, m, t, ll, ve, re), or 0."""
     if i + 1 < end:
         a = text[i + 1]
         if a == 115 or a == 100 or a == 109 or a == 116:
@@ -73,31 +98,36 @@ def contraction(text, i, end):
 
 
 @compiled
-def cut_as_gpt2(text, ends, classes, cut):
-    r"""Sets `cut` (uint8, one per byte) to 1 where a pretoken of `text` (uint8, valid UTF-8) begins.
+def mark_gpt2_pretokens(text, segment_ends, classes, starts):
+    r"""Sets `starts` to 1 where a pretoken by GPT-2's pattern begins (Radford et al. 2019).
 
-    The text consists of segments that end at `ends` (int64) and are cut each on its own. GPT-2's pattern (Radford et
-    al. 2019), by its alternatives in their order:
-    `'(?:[sdmt]|ll|ve|re)`, ` ?\p{L}+`, ` ?\p{N}+`, ` ?[^\s\p{L}\p{N}]+`, `\s+$`, `\s+(?!\S)`, `\s`.
+    The alternatives of the pattern, in their order: `'(?:[sdmt]|ll|ve|re)`, ` ?\p{L}+`, ` ?\p{N}+`,
+    ` ?[^\s\p{L}\p{N}]+`, `\s+$`, `\s+(?!\S)`, `\s`.
+
+    Args:
+        text: uint8 `[bytes or more]`, valid UTF-8.
+        segment_ends: int64 `[segments]`, ascending. Each segment of the text is divided on its own.
+        classes: see `character_classes`.
+        starts: uint8, one per byte of `text`, 0 at first.
     """
     i = np.int64(0)
-    for end in ends:
+    for end in segment_ends:
         while i < end:
-            cut[i] = 1
+            starts[i] = 1
             point, _ = character(text, i)
-            if point == 39:
-                more = contraction(text, i, end)
-                if more > 0:
-                    i += 1 + more
+            if point == _APOSTROPHE:
+                letters = contraction(text, i, end)
+                if letters > 0:
+                    i += 1 + letters
                     continue
             kind = classes[point]
-            if point == 32 and i + 1 < end:  # one space belongs to the run that follows it
+            if point == _BLANK and i + 1 < end:  # one space belongs to the run that follows it
                 following = classes[character(text, i + 1)[0]]
                 if following != _SPACE:
-                    i = run_of(following, text, i + 1, end, classes)
+                    i = end_of_run(following, text, i + 1, end, classes)
                     continue
             if kind != _SPACE:
-                i = run_of(kind, text, i, end, classes)
+                i = end_of_run(kind, text, i, end, classes)
                 continue
             first = last = i
             while i < end:  # white space: all of it at the end of the text, else all but its last character
@@ -108,14 +138,3 @@ def cut_as_gpt2(text, ends, classes, cut):
                 i += width
             if i < end and last > first:
                 i = last
-
-
-def cut_by_encoder(vocabulary: Vocabulary, text: np.ndarray, ends: np.ndarray, cut: np.ndarray) -> None:
-    """The same for any pattern, by `regex` (whose Unicode may be newer than tiktoken's): some ten times slower."""
-    start = 0
-    for end in ends.tolist():
-        place = start
-        for pretoken in vocabulary.pretokens(text[start:end].tobytes().decode()):
-            cut[place] = 1
-            place += len(pretoken.encode())
-        start = end

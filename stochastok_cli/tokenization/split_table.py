@@ -1,4 +1,7 @@
-"""The splits of a vocabulary: for each token, all pairs of entries that concatenate to its bytes (paper, Section 3)."""
+"""The pair splits of a vocabulary: for each token, all pairs of tokens whose bytes concatenate to its own.
+
+Source: StochasTok (arXiv 2506.01687), Section 3.
+"""
 
 import functools
 from typing import NamedTuple
@@ -9,9 +12,10 @@ from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 
 class SplitTable(NamedTuple):
-    """All splits, by token, in one array: those of token `t` are rows `first[t]` to `first[t + 1]`.
+    """All splits in one list, ordered by token.
 
-    first: int32 `(size + 1,)`; left, right: int32 `(number of splits,)`, the ids of the two parts.
+    first: int32 `[size + 1]`; the splits of token `t` have the indices `first[t]` to `first[t + 1] - 1`.
+    left, right: int32 `[splits]`, the ids of the two parts.
     """
 
     first: np.ndarray
@@ -19,17 +23,24 @@ class SplitTable(NamedTuple):
     right: np.ndarray
 
     def of(self, token: int) -> list[tuple[int, int]]:
-        """The splits of one token as pairs of ids."""
+        """The splits of one token, as pairs of ids."""
         rows = slice(self.first[token], self.first[token + 1])
         return list(zip(self.left[rows].tolist(), self.right[rows].tolist(), strict=True))
 
 
 @functools.lru_cache(maxsize=4)
 def split_table(vocabulary: Vocabulary, kept: frozenset[int] = frozenset()) -> SplitTable:
-    """Builds the table by looking both parts of every cut of every token up in a dictionary.
+    """Builds the table: both parts of every position in every token are looked up in a dictionary.
 
-    Special tokens are neither split nor parts of a split; the tokens in `kept` are not split. For `gpt2`, 50,000
-    tokens have 108,299 splits together.
+    Special tokens are neither split nor parts of a split. The 50,257 tokens of `gpt2` have 108,299 splits.
+
+    Args:
+        vocabulary: the vocabulary.
+        kept: ids of tokens that are not split (they can be parts of a split).
+
+    >>> from stochastok_cli import load_vocabulary
+    >>> gpt2 = load_vocabulary("gpt2")
+    >>> [(gpt2.decode([a]), gpt2.decode([b])) for a, b in split_table(gpt2).of(gpt2.encode("hugs")[0])]
     """
     special = vocabulary.special
     ids_of: dict[bytes, list[int]] = {}
@@ -42,9 +53,9 @@ def split_table(vocabulary: Vocabulary, kept: frozenset[int] = frozenset()) -> S
     for token, piece in enumerate(vocabulary.pieces):
         if len(piece) > 1 and token not in special and token not in kept:
             before = len(left)
-            for cut in range(1, len(piece)):
-                heads = ids_of.get(piece[:cut])
-                if heads is not None and (tails := ids_of.get(piece[cut:])) is not None:
+            for position in range(1, len(piece)):
+                heads = ids_of.get(piece[:position])
+                if heads is not None and (tails := ids_of.get(piece[position:])) is not None:
                     left += [head for head in heads for _ in tails]
                     right += tails * len(heads)
             counts[token + 1] = len(left) - before

@@ -1,16 +1,18 @@
-"""What an expansion does to a corpus: how much longer it gets, how many tokens change, and into how many things.
+"""What an expansion does to a corpus: its growth, the tokens that change, and the diversity of their segmentations.
 
-So that methods can be compared at equal growth, `match_growth` finds the p that gives it.
+`match_growth` finds the p at which a method gives a certain growth, so that methods can be compared at equal growth.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from stochastok_cli.errors import UserError
-from stochastok_cli.tokenization.expansion import P_IS_A_PROBABILITY, StochasTok
+from stochastok_cli.tokenization.expansion import StochasTok
+from stochastok_cli.tokenization.methods import require_method
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 COMMON_WORDS = 100
@@ -18,11 +20,15 @@ COMMON_WORDS = 100
 
 @dataclass(frozen=True)
 class Diversity:
-    """Of one method at one p, on one sample of documents.
+    """The effect of one method at one p on a sample of documents.
 
-    growth: ids after over ids before; touched: share of the tokens that became something else; segmentations: mean
-    number of distinct segmentations that the commonest words had; possible: mean number that they could have;
-    entropy: bits per token of those words, by the observed frequencies of their segmentations.
+    Attributes:
+        method, p: the method and its p.
+        growth: ids after expansion over ids before.
+        touched: share of the tokens that were replaced by something else.
+        segmentations: mean number of distinct segmentations of the most common words.
+        possible: mean number of segmentations that these words have.
+        entropy: bits per token of these words, by the observed frequencies of their segmentations.
     """
 
     method: str
@@ -35,11 +41,17 @@ class Diversity:
 
 
 def diversity(expand: StochasTok, ids: np.ndarray, lengths: np.ndarray) -> Diversity:
-    """Expands documents (as `StochasTok.documents` takes them) and looks at what came out."""
+    """Expands documents and measures the result.
+
+    Args:
+        expand: the expansion.
+        ids: integers `[tokens]`, the documents one after another.
+        lengths: integers `[documents]`, the number of tokens of each.
+    """
     out, _ = expand.documents(ids, lengths)
     widths = expand.vocabulary.widths
     ends, out_ends = np.cumsum(widths[ids]), np.cumsum(widths[out])
-    # The parts of token i are out[first[i]:last[i]], where both of its ends are ends of the result as well.
+    # The parts of token i are out[first[i]:last[i]], if both of its ends are token ends of the result as well.
     last = np.searchsorted(out_ends, ends) + 1
     first = np.concatenate([[0], last[:-1]])
     whole = out_ends[last - 1] == ends
@@ -49,12 +61,12 @@ def diversity(expand: StochasTok, ids: np.ndarray, lengths: np.ndarray) -> Diver
     words = _common_words(expand.vocabulary, ids)
     bits, distinct, weights, possible = [], [], [], []
     for word in words:
-        places = np.flatnonzero((ids == word) & whole)
-        seen = Counter(tuple(out[a:b].tolist()) for a, b in zip(first[places], last[places], strict=True))
-        shares = np.array(list(seen.values())) / max(len(places), 1)
-        bits.append(float(-(shares * np.log2(shares)).sum()))
+        positions = np.flatnonzero((ids == word) & whole)
+        seen = Counter(tuple(out[a:b].tolist()) for a, b in zip(first[positions], last[positions], strict=True))
+        frequencies = np.array(list(seen.values())) / max(len(positions), 1)
+        bits.append(float(-(frequencies * np.log2(frequencies)).sum()))
         distinct.append(len(seen))
-        weights.append(len(places))
+        weights.append(len(positions))
         possible.append(float(expand.lattice.total[expand.lattice.node[word]]))
     return Diversity(
         method=expand.method,
@@ -68,27 +80,66 @@ def diversity(expand: StochasTok, ids: np.ndarray, lengths: np.ndarray) -> Diver
 
 
 def match_growth(
-    vocabulary: Vocabulary, method: str, growth: float, ids: np.ndarray, lengths: np.ndarray, **how: Any
+    vocabulary: Vocabulary, method: str, growth: float, ids: np.ndarray, lengths: np.ndarray, **options: Any
 ) -> float:
-    """The p (to four digits) at which a method makes documents `growth` times as long, found by halving.
+    """The p (to four digits) at which a method makes documents `growth` times as long, found by bisection.
 
-    `how` are further arguments of `StochasTok`. Raises UserError if no p does.
+    Args:
+        vocabulary: the vocabulary of the ids.
+        method: a registered method.
+        growth: ids after expansion over ids before.
+        ids: integers `[tokens]`, the documents one after another.
+        lengths: integers `[documents]`, the number of tokens of each.
+        options: further arguments of `StochasTok`.
+
+    Raises:
+        UserError: if there is no such p.
     """
-    low, high = 0.0, 1.0 if method in P_IS_A_PROBABILITY else 8.0
+    low, high = 0.0, min(require_method(method).max_p, 8.0)
 
-    def grown(p: float) -> float:
-        return len(StochasTok(vocabulary, p, method, **how).documents(ids, lengths)[0]) / max(len(ids), 1)
+    def growth_at(p: float) -> float:
+        return len(StochasTok(vocabulary, p, method, **options).documents(ids, lengths)[0]) / max(len(ids), 1)
 
-    if not 1 <= growth <= grown(high):
-        raise UserError(f"no p makes {method} grow documents {growth} times", fix=f"give 1 to {grown(high):.2f}")
+    if not 1 <= growth <= growth_at(high):
+        raise UserError(f"no p makes {method} grow documents {growth} times", fix=f"give 1 to {growth_at(high):.2f}")
     for _ in range(24):
         middle = (low + high) / 2
-        low, high = (middle, high) if grown(middle) < growth else (low, middle)
+        low, high = (middle, high) if growth_at(middle) < growth else (low, middle)
     return float(f"{high:.4g}")
 
 
+def compare_methods(
+    vocabulary: Vocabulary,
+    methods: Sequence[str],
+    ids: np.ndarray,
+    lengths: np.ndarray,
+    *,
+    p: float = 0.1,
+    growth: float | None = None,
+    **options: Any,
+) -> list[Diversity]:
+    """What each method does to the same documents, at one p or at equal growth (`expand --report`).
+
+    Args:
+        vocabulary: the vocabulary of the ids.
+        methods: registered methods.
+        ids: integers `[tokens]`, the documents one after another.
+        lengths: integers `[documents]`, the number of tokens of each.
+        p: the p of every method, unless `growth` is given.
+        growth: if given, each method gets the p at which the first 200 documents grow that many times.
+        options: further arguments of `StochasTok`.
+    """
+    some_lengths = lengths[:200]
+    some = ids[: int(np.sum(some_lengths))]
+    rows = []
+    for method in methods:
+        at = p if growth is None else match_growth(vocabulary, method, growth, some, some_lengths, **options)
+        rows.append(diversity(StochasTok(vocabulary, p=at, method=method, **options), ids, lengths))
+    return rows
+
+
 def _common_words(vocabulary: Vocabulary, ids: np.ndarray) -> list[int]:
-    """The commonest tokens that are a space and at least three letters."""
+    """The most common tokens that are a space and at least three letters."""
     counts = np.bincount(ids, minlength=vocabulary.size)
     is_word = np.array([p[:1] == b" " and len(p) > 3 and p[1:].isalpha() for p in vocabulary.pieces])
     order = np.argsort(-counts * is_word, kind="stable")[:COMMON_WORDS]

@@ -1,8 +1,8 @@
-"""Vocabularies from Hugging Face `tokenizer.json` files: what each entry spells, judged by what it decodes to.
+"""Vocabularies from Hugging Face `tokenizer.json` files: the bytes of each entry, judged by what it decodes to.
 
-Four ways of writing text down in entries are known: byte-level (GPT-2, Llama 3, Qwen), SentencePiece's (`▁` for a
-space, `<0xE2>` for a byte: Llama 2, T5), and WordPiece (`##` for what continues a word: BERT). An entry whose decoding
-depends on its neighbours is set aside: it is never split, and no token is split into it.
+Three ways of writing bytes as entries are known: byte-level (GPT-2, Llama 3, Qwen), SentencePiece (`▁` for a space,
+`<0xE2>` for a byte: Llama 2, T5), and WordPiece (`##` for the continuation of a word: BERT). An entry whose decoding
+depends on its neighbors counts as special: it is never split, and no token is split into it.
 """
 
 import functools
@@ -23,8 +23,16 @@ _OTHER_ENDS_OF_TEXT = ("<|end_of_text|>", "</s>", "<|im_end|>", "<eos>", "[SEP]"
 _SPACE = "▁"
 
 
-def vocabulary_from_json(file: Path, name: str) -> Vocabulary:
-    """Raises UserError for a file that is no tokenizer.json or a kind of tokenizer that is not supported."""
+def read_tokenizer_json(file: Path, name: str) -> Vocabulary:
+    """The vocabulary of a `tokenizer.json`. A `tokenizer_config.json` beside it names the end-of-text token.
+
+    Args:
+        file: the path of the `tokenizer.json`.
+        name: what the vocabulary is called.
+
+    Raises:
+        UserError: for a file that is not a `tokenizer.json`, and for a kind of tokenizer that is not supported.
+    """
     import tokenizers
 
     try:
@@ -37,34 +45,44 @@ def vocabulary_from_json(file: Path, name: str) -> Vocabulary:
         named: Any = json.loads(config.read_text(encoding="utf-8")).get("eos_token") if config.is_file() else None
     except (ValueError, AttributeError):
         raise UserError(f"{config} is damaged", fix="remove it, or copy it anew") from None
-    return vocabulary_of(tokenizer, content, name, named.get("content") if isinstance(named, dict) else named)
+    end_of_text = named.get("content") if isinstance(named, dict) else named
+    return vocabulary_from_tokenizer(tokenizer, content, name, end_of_text)
 
 
-def vocabulary_of(
+def vocabulary_from_tokenizer(
     tokenizer: "tokenizers.Tokenizer", content: dict[str, Any], name: str, end_of_text: str | None = None
 ) -> Vocabulary:
-    """The vocabulary of a tokenizer whose `tokenizer.json` holds `content`; `end_of_text` is the spelling of the token
-    that ends a document, one of the usual ones where None."""
-    kind = _kind(content, name)
+    """The vocabulary of a `tokenizers` tokenizer.
+
+    Args:
+        tokenizer: the tokenizer; its truncation and padding are switched off.
+        content: its `tokenizer.json`.
+        name: what the vocabulary is called.
+        end_of_text: the name of the token that ends a document; if None, one of the usual names.
+
+    Raises:
+        UserError: for a kind of tokenizer that is not supported, and for one without an end-of-text token.
+    """
+    encoding = _entry_encoding(content, name)
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    spellings = tokenizer.get_vocab(with_added_tokens=True)
+    entries = tokenizer.get_vocab(with_added_tokens=True)
     added = {token["id"]: token for token in content.get("added_tokens", [])}
     special = {i for i, token in added.items() if token["special"]}
-    pieces = [b""] * (max(spellings.values()) + 1)
-    for spelling, i in spellings.items():
-        pieces[i] = spelling.encode() if i in added else _SPELL[kind](spelling)
+    pieces = [b""] * (max(entries.values()) + 1)
+    for entry, i in entries.items():
+        pieces[i] = entry.encode() if i in added else _TO_BYTES[encoding](entry)
     unknown = content["model"].get("unk_token")
-    if unknown in spellings:
-        special.add(spellings[unknown])
+    if unknown in entries:
+        special.add(entries[unknown])
     for i in [i for i, piece in enumerate(pieces) if not piece]:
         special.add(i)
         pieces[i] = f"<|unused_{i}|>".encode()
-    if kind == "byte-level":  # whose decoder takes an added token's letters for bytes
+    if encoding == "byte-level":  # its decoder reads the letters of an added token as bytes
         special |= {i for i in added if tokenizer.decode([i], skip_special_tokens=False).encode() != pieces[i]}
     else:
-        special |= _depending_on_neighbours(tokenizer, pieces, special)
-    end = _end_of_text(spellings, end_of_text, name)
+        special |= _depending_on_neighbors(tokenizer, pieces, special)
+    end = _end_of_text_id(entries, end_of_text, name)
     return Vocabulary(
         name=name,
         pieces=pieces,
@@ -74,7 +92,8 @@ def vocabulary_of(
     )
 
 
-def _kind(content: dict[str, Any], where: str) -> str:
+def _entry_encoding(content: dict[str, Any], name: str) -> str:
+    """How the entries of a tokenizer are written: `byte-level`, `sentencepiece` or `wordpiece`."""
     model, decoder = content["model"], json.dumps(content.get("decoder"), ensure_ascii=False)
     kind = model.get("type")
     if kind == "BPE" and '"ByteLevel"' in decoder:
@@ -84,44 +103,47 @@ def _kind(content: dict[str, Any], where: str) -> str:
     if kind == "WordPiece" and (content.get("decoder") or {}).get("prefix") == "##":
         return "wordpiece"
     raise UserError(
-        f"{where} holds a {kind} tokenizer whose way of decoding is not supported",
+        f"{name} holds a {kind} tokenizer whose way of decoding is not supported",
         fix="byte-level BPE, SentencePiece (▁) BPE and Unigram, and WordPiece (##) are",
     )
 
 
-def _byte_level(spelling: str) -> bytes:
-    known = _BYTE_OF
-    return bytes(known[c] for c in spelling) if all(c in known for c in spelling) else spelling.encode()
+def _bytes_of_byte_level(entry: str) -> bytes:
+    return bytes(_BYTE_OF[c] for c in entry) if all(c in _BYTE_OF for c in entry) else entry.encode()
 
 
-def _sentencepiece(spelling: str) -> bytes:
-    byte = re.fullmatch(r"<0x([0-9A-F]{2})>", spelling)
-    return bytes.fromhex(byte[1]) if byte else spelling.replace(_SPACE, " ").encode()
+def _bytes_of_sentencepiece(entry: str) -> bytes:
+    byte = re.fullmatch(r"<0x([0-9A-F]{2})>", entry)
+    return bytes.fromhex(byte[1]) if byte else entry.replace(_SPACE, " ").encode()
 
 
-def _wordpiece(spelling: str) -> bytes:
-    """An entry that begins a word has a space before it; the first word of a text too, until it is decoded."""
-    return spelling[2:].encode() if spelling.startswith("##") else b" " + spelling.encode()
+def _bytes_of_wordpiece(entry: str) -> bytes:
+    """An entry that begins a word has a space before it, even the first word of a text, until it is decoded."""
+    return entry[2:].encode() if entry.startswith("##") else b" " + entry.encode()
 
 
 _BYTE_OF = {character: byte for byte, character in enumerate(byte_characters())}
-_SPELL = {"byte-level": _byte_level, "sentencepiece": _sentencepiece, "wordpiece": _wordpiece}
+_TO_BYTES = {
+    "byte-level": _bytes_of_byte_level,
+    "sentencepiece": _bytes_of_sentencepiece,
+    "wordpiece": _bytes_of_wordpiece,
+}
 
 
-def _depending_on_neighbours(tokenizer: "tokenizers.Tokenizer", pieces: list[bytes], special: set[int]) -> set[int]:
-    """The entries that do not decode to their own bytes between two ordinary words (`'s` in BERT's clean-up)."""
+def _depending_on_neighbors(tokenizer: "tokenizers.Tokenizer", pieces: list[bytes], special: set[int]) -> set[int]:
+    """The ids that do not decode to their own bytes between two ordinary words (`'s` when BERT cleans spaces up)."""
     word = next(
         (i for i, piece in enumerate(pieces) if i not in special and piece[:1] == b" " and piece[1:].isalpha()), None
     )
     if word is None:
         return set()
-    about = pieces[word].decode()
+    neighbor = pieces[word].decode()
     candidates = [i for i, piece in enumerate(pieces) if i not in special and not _is_part_of_a_character(piece)]
     decoded = tokenizer.decode_batch([[word, i, word] for i in candidates], skip_special_tokens=False)
     return {
         i
         for i, text in zip(candidates, decoded, strict=True)
-        if text.removeprefix(" ") != (about + pieces[i].decode() + about).removeprefix(" ")
+        if text.removeprefix(" ") != (neighbor + pieces[i].decode() + neighbor).removeprefix(" ")
     }
 
 
@@ -129,10 +151,10 @@ def _is_part_of_a_character(piece: bytes) -> bool:
     return len(piece) == 1 and piece[0] >= 0x80
 
 
-def _end_of_text(spellings: dict[str, int], named: str | None, name: str) -> int:
-    for spelling in [named, END_OF_TEXT, *_OTHER_ENDS_OF_TEXT]:
-        if spelling in spellings:
-            return spellings[spelling]
+def _end_of_text_id(entries: dict[str, int], end_of_text: str | None, name: str) -> int:
+    for entry in [end_of_text, END_OF_TEXT, *_OTHER_ENDS_OF_TEXT]:
+        if entry in entries:
+            return entries[entry]
     raise UserError(
         f"{name} has no end-of-text token",
         fix="name it: as eos_token of the tokenizer, or in a tokenizer_config.json beside its tokenizer.json",

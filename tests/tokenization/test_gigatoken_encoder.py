@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stochastok_cli.tokenization import gigatoken_encoder
-from stochastok_cli.tokenization.vocabulary import load_vocabulary
+from stochastok_cli.tokenization.loaders import load_vocabulary
 
 UNASSIGNED = [chr(c) for c in range(sys.maxunicode + 1) if unicodedata.category(chr(c)) == "Cn"]
 ODD = st.sampled_from(
@@ -58,12 +58,12 @@ def test_the_encoder_is_renewed_when_the_process_has_grown(monkeypatch):
     first = encoder._tokenizer
     once = encoder.encode_batch(["some text"], 1)
     assert encoder._tokenizer is first
-    monkeypatch.setattr(gigatoken_encoder, "_MOST_GROWTH", -1)
+    monkeypatch.setattr(gigatoken_encoder, "_MAX_GROWTH", -1)
     again = encoder.encode_batch(["some text"], 1)
     assert encoder._tokenizer is not first
     assert np.array_equal(once[0], again[0])
     monkeypatch.setattr(gigatoken_encoder, "resident_memory", lambda: 0)
-    monkeypatch.setattr(gigatoken_encoder, "_TEXT_BETWEEN_RENEWALS", 5)
+    monkeypatch.setattr(gigatoken_encoder, "_MAX_CHARACTERS", 5)
     encoder._renew()
     second = encoder._tokenizer
     encoder.encode_batch(["some text"], 1)

@@ -190,7 +190,7 @@ def test_counts_of_segmentations(name):
         by_pieces = Counter(len(parts) for parts in segmentations(vocabulary, token))
         assert lattice.counts(token).tolist() == [by_pieces[k] for k in range(len(vocabulary.pieces[token]) + 1)]
         assert lattice.total[lattice.node[token]] == sum(by_pieces.values())
-        assert lattice.most[token] == max(by_pieces) - 1
+        assert lattice.max_splits[token] == max(by_pieces) - 1
     end = vocabulary.end_of_text
     assert lattice.counts(end).tolist() == [0, 1]
 

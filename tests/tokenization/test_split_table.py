@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from stochastok_cli.tokenization.loaders import load_vocabulary
 from stochastok_cli.tokenization.split_table import split_table
-from stochastok_cli.tokenization.vocabulary import Vocabulary, load_vocabulary
+from stochastok_cli.tokenization.vocabulary import Vocabulary
 from tests.tokenization.toys import toy_vocabulary
 
 

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from stochastok_cli.errors import UserError
 from stochastok_cli.tokenization.encoders import TiktokenEncoder
-from stochastok_cli.tokenization.merges import merges_from_ranks, read_merges
-from stochastok_cli.tokenization.vocabulary import END_OF_TEXT, _from_ranks, load_vocabulary
+from stochastok_cli.tokenization.loaders import load_vocabulary, vocabulary_from_ranks
+from stochastok_cli.tokenization.merges import read_merges
+from stochastok_cli.tokenization.vocabulary import END_OF_TEXT
 
 KINDS = ["gpt2", "sample2k", "cl100k_base", "gpt2.json"]
 
@@ -96,7 +97,7 @@ def test_a_saved_tokenizer_keeps_a_special_id_among_the_others(tmp_path):
     pieces = load_vocabulary("sample2k").pieces[:400]
     ranks = {piece: i + (i >= 300) for i, piece in enumerate(pieces)}
     encoding = tiktoken.Encoding("toy", pat_str=r"\S+|\s", mergeable_ranks=ranks, special_tokens={END_OF_TEXT: 300})
-    vocabulary = _from_ranks("toy", ranks, {END_OF_TEXT: 300}, functools.partial(TiktokenEncoder, encoding))
+    vocabulary = vocabulary_from_ranks("toy", ranks, {END_OF_TEXT: 300}, functools.partial(TiktokenEncoder, encoding))
     vocabulary.save_tokenizer(tmp_path)
     again = load_vocabulary(tmp_path)
     assert (again.end_of_text, again.fingerprint) == (300, vocabulary.fingerprint)
@@ -126,7 +127,7 @@ def test_it_can_be_pickled(tmp_path):
 def test_merges_are_recovered_from_ranks():
     text = (resources.files("stochastok_cli") / "assets" / "sample2k.bpe").read_text(encoding="utf-8")
     merges = read_merges(text)
-    from stochastok_cli.tokenization.merges import ranks_from_merges
+    from stochastok_cli.tokenization.merges import merges_from_ranks, ranks_from_merges
 
     assert merges_from_ranks(ranks_from_merges(merges)) == merges
 

@@ -7,7 +7,7 @@ def toy_vocabulary(*pieces: str) -> Vocabulary:
     """A vocabulary of these entries and an end-of-text token behind them, without an encoder."""
     entries = [piece.encode() for piece in pieces]
 
-    def no_codec():
+    def no_encoder():
         raise AssertionError("a toy vocabulary encodes nothing")
 
     return Vocabulary(
@@ -15,7 +15,7 @@ def toy_vocabulary(*pieces: str) -> Vocabulary:
         pieces=[*entries, b"<|endoftext|>"],
         special=[len(entries)],
         end_of_text=len(entries),
-        encoder=no_codec,
+        encoder=no_encoder,
     )
 
 

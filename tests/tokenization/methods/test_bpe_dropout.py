@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from stochastok_cli import StochasTok, UserError, load_vocabulary
-from stochastok_cli.tokenization.pretokenizers import character_classes, cut_as_gpt2
+from stochastok_cli.tokenization.pretokenizers import character_classes, mark_gpt2_pretokens
 from tests.tokenization.toys import toy_vocabulary
 
 GPT2 = load_vocabulary("gpt2")
@@ -89,7 +89,7 @@ def test_pretokens_are_the_patterns(texts):
     raw = [text.encode() for text in texts]
     text = np.frombuffer(b"".join(raw) + b"\0", np.uint8)
     cut = np.zeros(len(text), np.uint8)
-    cut_as_gpt2(text, np.cumsum([len(r) for r in raw]), character_classes(), cut)
+    mark_gpt2_pretokens(text, np.cumsum([len(r) for r in raw]), character_classes(), cut)
     expected, place = set(), 0
     for part in texts:
         for pretoken in GPT2.pretokens(part):
@@ -140,6 +140,7 @@ def test_a_long_pretoken():
 
 def test_a_vocabulary_without_merges_is_refused():
     toy = toy_vocabulary("a", "b", "ab")
-    toy._make_encoder = lambda: type("Encoder", (), {"merges": lambda self: None})()
-    with pytest.raises(UserError, match="merge list"):
+    answers = {"merges": lambda self: None, "no_merges_reason": lambda self: "its model is Unigram"}
+    toy._make_encoder = lambda: type("Encoder", (), answers)()
+    with pytest.raises(UserError, match="merge list.*its model is Unigram"):
         StochasTok(toy, p=0.1, method="bpe-dropout")

@@ -1,17 +1,19 @@
-"""Compiled loops of BPE-dropout: ids to bytes, and the merges of each pretoken. `table` is a `MergeTable`."""
+"""Compiled kernel of BPE-dropout: from ids to bytes, and the merges of each pretoken. `table` is a `MergeTable`."""
 
 import numpy as np
 
-from stochastok_cli.tokenization.methods.kernels.segmentation import unit
-from stochastok_cli.tokenization.methods.kernels.splitting import _GOLDEN, compiled, mix
+from stochastok_cli.tokenization.methods.kernels.random import INCREMENT, compiled, document_state, unit
 
-_HASH = np.uint64(0x9E37_79B9_7F4A_7C15)
-_S32, _S40 = np.uint64(32), np.uint64(40)
+# Pairs of ids are hashed by multiplication (Knuth, The Art of Computer Programming 3, Section 6.4).
+HASH_MULTIPLIER = np.uint64(0x9E37_79B9_7F4A_7C15)
+HASH_SHIFT = np.uint64(40)
+EMPTY_SLOT = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
+_32_BITS = np.uint64(32)
 
 
 @compiled
 def valid_width(text, i, end):
-    """The bytes of the UTF-8 character at `i`, or 0 where none begins there (Unicode 15, table 3-7)."""
+    """The number of bytes of the UTF-8 character at `text[i]`, or 0 where none begins (Unicode 15, table 3-7)."""
     a = text[i]
     if a < 0x80:
         return 1
@@ -39,16 +41,20 @@ def valid_width(text, i, end):
 
 @compiled
 def mark_invalid(run, table, text, start, end):
-    """Which tokens of `run`, whose bytes are `text[start:end]`, must stay: bool `(tokens,)`.
+    """Which tokens of `run` (ids `[tokens]`), whose bytes are `text[start:end]`, must keep their ids.
 
-    Those with a byte that belongs to no UTF-8 character, and those that share a character with one that stays.
+    These are the tokens with a byte that belongs to no UTF-8 character, and those that share a character with one of
+    them.
+
+    Returns:
+        bool `[tokens]`.
     """
     owner = np.empty(end - start, dtype=np.int64)
-    place = 0
+    size = 0
     for i in range(len(run)):
         for _ in range(table.first[run[i] + 1] - table.first[run[i]]):
-            owner[place] = i
-            place += 1
+            owner[size] = i
+            size += 1
     stays = np.zeros(len(run), dtype=np.bool_)
     changed = True
     while changed:
@@ -69,14 +75,24 @@ def mark_invalid(run, table, text, start, end):
 
 
 @compiled
-def bytes_and_kept(ids, lengths, table, text, kept, kept_at, ends, segments):
-    """Spells documents as bytes, apart from the ids that must stay.
+def bytes_and_kept_tokens(ids, lengths, table, text, kept_ids, kept_at, ends, segment_ends):
+    """Decodes documents to bytes, apart from the tokens that keep their ids.
 
-    Fills `text` with the bytes, `kept` with the ids that stay and `kept_at` with their places in the text, `ends`
-    `(documents, 2)` with the ends of each document in both, and `segments` with the places where the text must be
-    cut: each document's end and each id that stays. Returns the number of segments.
+    Args:
+        ids: uint16 or uint32 `[tokens]`, the documents one after another.
+        lengths: int64 `[documents]`.
+        table: the `MergeTable`.
+        text: uint8 `[bytes + 1]`; the bytes are written to it.
+        kept_ids: dtype of `ids`, `[tokens]`; the ids that are kept are written to it.
+        kept_at: int64 `[tokens]`; the position in `text` of each of them.
+        ends: int64 `[documents, 2]`; where each document ends in `text` and in `kept_ids`.
+        segment_ends: int64 `[tokens + documents]`; the positions in `text` that no pretoken may cross: the end of
+            each document and the position of each kept token.
+
+    Returns:
+        The number of segments.
     """
-    size, keeps, number = np.int64(0), np.int64(0), 0
+    size, num_kept, num_segments = np.int64(0), np.int64(0), 0
     start = np.int64(0)
     for d in range(len(lengths)):
         stop = start + lengths[d]
@@ -100,44 +116,45 @@ def bytes_and_kept(ids, lengths, table, text, kept, kept_at, ends, segments):
                 size = before
                 for t in range(i, j):
                     if stays[t - i]:
-                        kept[keeps], kept_at[keeps] = ids[t], size
-                        keeps += 1
-                        segments[number] = size
-                        number += 1
+                        kept_ids[num_kept], kept_at[num_kept] = ids[t], size
+                        num_kept += 1
+                        segment_ends[num_segments] = size
+                        num_segments += 1
                     else:
                         a, b = table.first[ids[t]], table.first[ids[t] + 1]
                         text[size : size + b - a] = table.text[a:b]
                         size += b - a
             if j < stop:
-                kept[keeps], kept_at[keeps] = ids[j], size
-                keeps += 1
-                segments[number] = size
-                number += 1
+                kept_ids[num_kept], kept_at[num_kept] = ids[j], size
+                num_kept += 1
+                segment_ends[num_segments] = size
+                num_segments += 1
             i = j + 1
         start = stop
-        segments[number] = size
-        number += 1
-        ends[d, 0], ends[d, 1] = size, keeps
-    return number
+        segment_ends[num_segments] = size
+        num_segments += 1
+        ends[d, 0], ends[d, 1] = size, num_kept
+    return num_segments
 
 
 @compiled
 def rank_of(table, left, right):
     """The rank of the merge of two tokens, or -1 if there is none."""
-    pair = np.uint64(left) << _S32 | np.uint64(right)
+    pair = np.uint64(left) << _32_BITS | np.uint64(right)
     mask = np.uint64(len(table.slots) - 1)
-    slot = ((pair * _HASH) >> _S40) & mask
+    slot = ((pair * HASH_MULTIPLIER) >> HASH_SHIFT) & mask
     while True:
-        found = table.slots[slot]
-        if found == pair:
+        entry = table.slots[slot]
+        if entry == pair:
             return np.int64(table.ranks[slot])
-        if found == np.uint64(0xFFFF_FFFF_FFFF_FFFF):
+        if entry == EMPTY_SLOT:
             return np.int64(-1)
         slot = (slot + np.uint64(1)) & mask
 
 
 @compiled
 def sift_up(heap, i):
+    """Restores the order of a binary heap (int64) whose entry `i` may be too small for its place."""
     while i > 0 and heap[(i - 1) >> 1] > heap[i]:
         heap[i], heap[(i - 1) >> 1] = heap[(i - 1) >> 1], heap[i]
         i = (i - 1) >> 1
@@ -145,6 +162,7 @@ def sift_up(heap, i):
 
 @compiled
 def sift_down(heap, size):
+    """Restores the order of a binary heap (int64) whose first entry may be too large for its place."""
     i = 0
     while True:
         child = 2 * i + 1
@@ -160,7 +178,7 @@ def sift_down(heap, size):
 
 @compiled
 def push(heap, size, rank, i):
-    """Adds the merge of that rank at symbol `i`, if it is one (not -1); returns the heap's size."""
+    """Adds the merge of a rank at symbol `i` to the heap, unless the rank is -1. Returns the new size."""
     if rank >= 0:
         heap[size] = rank << 32 | i
         sift_up(heap, size)
@@ -169,47 +187,62 @@ def push(heap, size, rank, i):
 
 
 @compiled
-def merge_pretokens(text, cut, kept, kept_at, ends, table, p, key, first_index, out, out_lengths):
-    """Merges every pretoken of every document with dropout and writes all ids to `out`; returns how many.
+def merge_pretokens(text, starts, kept_ids, kept_at, ends, table, p, key, first_index, out, out_lengths):
+    """Draws from the law of BPE-dropout (Provilkov et al. 2020, Algorithm 1) for each pretoken of each document.
 
-    `cut` is 1 where a pretoken begins; `kept`, `kept_at` and `ends` are those of `bytes_and_kept`. The applicable
-    merges of a pretoken lie in a heap by rank and place. A step takes them from it until one survives, and puts the
-    dropped ones back. No two applicable merges at one place have one rank, so an entry whose rank is no longer that
-    of its place is out of date and is thrown away.
+    The applicable merges of a pretoken are kept in a heap, ordered by rank and position. A step takes them from the
+    heap until one survives, and puts the dropped ones back. Two applicable merges at one position never have the same
+    rank, so an entry whose rank is no longer that of its position is out of date and is discarded.
+
+    One function, as compiled code that is divided further is slower.
+
+    Args:
+        text: uint8 `[bytes + 1]`.
+        starts: uint8 `[bytes + 1]`, 1 where a pretoken begins.
+        kept_ids, kept_at, ends: see `bytes_and_kept_tokens`.
+        table: the `MergeTable`.
+        p: the probability that a merge is dropped, float64.
+        key: uint64, names the random stream.
+        first_index: uint64, the index of the first document in the stream.
+        out: dtype of the ids, `[bytes + tokens]`; the new ids are written to it.
+        out_lengths: int64 `[documents]`; the new lengths are written to it.
+
+    Returns:
+        The number of ids written to `out`.
     """
-    written, place, keep = np.int64(0), np.int64(0), np.int64(0)
+    written, at, num_kept = np.int64(0), np.int64(0), np.int64(0)
     longest, run = 1, 0
     for i in range(ends[-1, 0] if len(ends) else 0):
-        run = 1 if cut[i] else run + 1
+        run = 1 if starts[i] else run + 1
         longest = max(longest, run)
     symbol = np.empty(longest, dtype=np.int64)
-    following = np.empty(longest, dtype=np.int64)
-    before = np.empty(longest, dtype=np.int64)
+    next_symbol = np.empty(longest, dtype=np.int64)
+    previous_symbol = np.empty(longest, dtype=np.int64)
     rank_at = np.empty(longest, dtype=np.int64)
     heap = np.empty(3 * longest + 3, dtype=np.int64)
     dropped = np.empty(3 * longest + 3, dtype=np.int64)
     for d in range(len(out_lengths)):
-        state = mix(key + mix(first_index + np.uint64(d)))
+        state = document_state(key, first_index + np.uint64(d))
         begin = written
-        while place < ends[d, 0] or keep < ends[d, 1]:
-            if keep < ends[d, 1] and kept_at[keep] == place:
-                out[written] = kept[keep]
+        while at < ends[d, 0] or num_kept < ends[d, 1]:
+            if num_kept < ends[d, 1] and kept_at[num_kept] == at:
+                out[written] = kept_ids[num_kept]
                 written += 1
-                keep += 1
+                num_kept += 1
                 continue
             n = 1
-            while place + n < ends[d, 0] and cut[place + n] == 0:
+            while at + n < ends[d, 0] and starts[at + n] == 0:
                 n += 1
             size = 0
             for i in range(n):
-                symbol[i] = table.of_byte[text[place + i]]
-                following[i] = i + 1
-                before[i] = i - 1
-                rank_at[i] = table.of_bytes[text[place + i], text[place + i + 1]] if i + 1 < n else -1
+                symbol[i] = table.of_byte[text[at + i]]
+                next_symbol[i] = i + 1
+                previous_symbol[i] = i - 1
+                rank_at[i] = table.of_bytes[text[at + i], text[at + i + 1]] if i + 1 < n else -1
                 size = push(heap, size, rank_at[i], i)
-            place += n
+            at += n
             while size > 0:
-                number = 0
+                num_dropped = 0
                 applied = False
                 while size > 0 and not applied:
                     entry = heap[0]
@@ -219,28 +252,28 @@ def merge_pretokens(text, cut, kept, kept_at, ends, table, p, key, first_index, 
                     i = entry & np.int64(0xFFFF_FFFF)
                     if rank_at[i] != entry >> 32:
                         continue
-                    state = state + _GOLDEN
+                    state = state + INCREMENT
                     if unit(state) < p:
-                        dropped[number] = entry
-                        number += 1
+                        dropped[num_dropped] = entry
+                        num_dropped += 1
                         continue
                     applied = True
-                    right = following[i]
+                    right = next_symbol[i]
                     symbol[i] = table.merged[rank_at[i]]
-                    after = following[i] = following[right]
+                    after = next_symbol[i] = next_symbol[right]
                     rank_at[right] = -1
                     rank_at[i] = -1
                     if after < n:
-                        before[after] = i
+                        previous_symbol[after] = i
                         rank_at[i] = rank_of(table, symbol[i], symbol[after])
                         size = push(heap, size, rank_at[i], i)
-                    if before[i] >= 0:
-                        j = before[i]
+                    if previous_symbol[i] >= 0:
+                        j = previous_symbol[i]
                         rank_at[j] = rank_of(table, symbol[j], symbol[i])
                         size = push(heap, size, rank_at[j], j)
                 if not applied:
                     break
-                for k in range(number):
+                for k in range(num_dropped):
                     heap[size] = dropped[k]
                     sift_up(heap, size)
                     size += 1
@@ -248,6 +281,6 @@ def merge_pretokens(text, cut, kept, kept_at, ends, table, p, key, first_index, 
             while i < n:
                 out[written] = symbol[i]
                 written += 1
-                i = following[i]
+                i = next_symbol[i]
         out_lengths[d] = written - begin
     return written

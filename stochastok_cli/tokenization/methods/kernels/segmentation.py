@@ -1,27 +1,18 @@
-"""Compiled loops over the lattice of segmentations: counting them, drawing one, and the methods that draw them.
+"""Compiled loops over a `SegmentationLattice`: counting segmentations, drawing one, and the methods that draw them.
 
-`lattice` is a `segmentations.Lattice`. Random numbers come from SplitMix64 states as in `kernels`: a function that
-draws takes a state and returns the next one. Draws by weight compare a 53-bit uniform number with sums of float64
-weights, so a probability is off by no more than the rounding of doubles.
+A function that draws takes a SplitMix64 state and returns the next one. Draws by weight compare a 53-bit uniform
+number with sums of float64 weights, so a probability is off by no more than the rounding of doubles.
 """
 
 import numpy as np
 
-from stochastok_cli.tokenization.methods.kernels.splitting import _GOLDEN, compiled, mix, scratch, split_document
-
-_S11 = np.uint64(11)
-_UNIT = 2.0**-53
-
-
-@compiled
-def unit(state):
-    """A float64 uniform over [0, 1) in steps of 2^-53, of a SplitMix64 state."""
-    return np.float64(mix(state) >> _S11) * _UNIT
+from stochastok_cli.tokenization.methods.kernels.random import INCREMENT, compiled, document_state, unit
+from stochastok_cli.tokenization.methods.kernels.splitting import split_document, working_arrays
 
 
 @compiled
 def count_segmentations(lattice):
-    """Fills `ways`, `total`, `most` and `dense` by the recurrence in the docstring of `segmentations`."""
+    """Fills `ways`, `total`, `max_splits` and `dense` by the recurrence of `segmentation_lattice`."""
     ways, total = lattice.ways, lattice.total
     for token in range(len(lattice.length)):
         n = lattice.length[token]
@@ -36,29 +27,33 @@ def count_segmentations(lattice):
                 for k in range(1, n - i + 1):
                     ways[row + k] += ways[base + j * width + k - 1]
                 total[node + i] += total[node + j]
-        pieces = 0
+        num_counts = 0
         for k in range(1, n + 1):
             if ways[base + k] > 0:
-                pieces += 1
-                lattice.most[token] = k - 1
-        lattice.dense[token] = pieces == lattice.most[token] + 1
+                num_counts += 1
+                lattice.max_splits[token] = k - 1
+        lattice.dense[token] = num_counts == lattice.max_splits[token] + 1
 
 
 @compiled
-def draw_any(lattice, token, state, out, written):
-    """Writes a segmentation of `token`, uniform over all of them, to `out[written:]`; returns `(written, state)`."""
+def draw_segmentation(lattice, token, state, out, written):
+    """Draws a segmentation of `token`, uniform over all of them, and writes it to `out[written:]`.
+
+    Returns:
+        `(written, state)`.
+    """
     i = 0
     node = lattice.node[token]
     while i < lattice.length[token]:
-        state = state + _GOLDEN
-        left = unit(state) * lattice.total[node + i]
+        state = state + INCREMENT
+        remaining = unit(state) * lattice.total[node + i]
         chosen = lattice.edge[node + i]
         for e in range(lattice.edge[node + i], lattice.edge[node + i + 1]):
             weight = lattice.total[node + lattice.target[e]]
             if weight > 0:
                 chosen = e
-                left -= weight
-                if left < 0:
+                remaining -= weight
+                if remaining < 0:
                     break
         out[written] = lattice.piece[chosen]
         written += 1
@@ -67,21 +62,27 @@ def draw_any(lattice, token, state, out, written):
 
 
 @compiled
-def draw_pieces(lattice, token, pieces, state, out, written):
-    """The same, uniform over the segmentations into exactly `pieces` pieces (there must be one)."""
+def draw_segmentation_of_size(lattice, token, num_parts, state, out, written):
+    """Draws a segmentation of `token`, uniform over those with exactly `num_parts` parts, of which there must be one.
+
+    Writes it to `out[written:]`.
+
+    Returns:
+        `(written, state)`.
+    """
     i = 0
     node, base = lattice.node[token], lattice.cell[token]
     width = lattice.length[token] + 1
-    for k in range(pieces, 0, -1):
-        state = state + _GOLDEN
-        left = unit(state) * lattice.ways[base + i * width + k]
+    for k in range(num_parts, 0, -1):
+        state = state + INCREMENT
+        remaining = unit(state) * lattice.ways[base + i * width + k]
         chosen = lattice.edge[node + i]
         for e in range(lattice.edge[node + i], lattice.edge[node + i + 1]):
             weight = lattice.ways[base + lattice.target[e] * width + k - 1]
             if weight > 0:
                 chosen = e
-                left -= weight
-                if left < 0:
+                remaining -= weight
+                if remaining < 0:
                     break
         out[written] = lattice.piece[chosen]
         written += 1
@@ -91,21 +92,33 @@ def draw_pieces(lattice, token, pieces, state, out, written):
 
 @compiled
 def uniform_documents(ids, lengths, p, key, first_index, lattice, out, out_lengths):
-    """`uniform`: each token is, with probability `p`, replaced by a draw from all of its segmentations.
+    """Expands documents by `uniform`: each token that has more than one segmentation is, with probability `p`,
+    replaced by a draw from the uniform law over all of its segmentations.
 
-    Arguments as in `kernels.expand_documents`; `out` must hold one id for each byte. Returns the ids written.
+    Args:
+        ids: uint16 or uint32 `[tokens]`, the documents one after another.
+        lengths: int64 `[documents]`, tokens of each document.
+        p: probability, float64.
+        key: uint64, names the random stream.
+        first_index: uint64, the index of the first document in the stream.
+        lattice: the `SegmentationLattice`.
+        out: dtype of `ids`, at least one id for each byte of the documents; the expanded ids are written to it.
+        out_lengths: int64 `[documents]`; the expanded lengths are written to it.
+
+    Returns:
+        The number of ids written to `out`.
     """
     start = np.int64(0)
     written = np.int64(0)
     for d in range(len(lengths)):
-        state = mix(key + mix(first_index + np.uint64(d)))
+        state = document_state(key, first_index + np.uint64(d))
         begin = written
-        for place in range(start, start + lengths[d]):
-            token = ids[place]
+        for position in range(start, start + lengths[d]):
+            token = ids[position]
             if lattice.total[lattice.node[token]] > 1.0:
-                state = state + _GOLDEN
+                state = state + INCREMENT
                 if unit(state) < p:
-                    written, state = draw_any(lattice, token, state, out, written)
+                    written, state = draw_segmentation(lattice, token, state, out, written)
                     continue
             out[written] = token
             written += 1
@@ -116,33 +129,38 @@ def uniform_documents(ids, lengths, p, key, first_index, lattice, out, out_lengt
 
 @compiled
 def stochastok_uni_documents(
-    ids, lengths, attempts, most_tokens, max_splits, key, first_index, first, left, right, lattice, out, out_lengths
+    ids, lengths, attempts, max_tokens, max_splits, key, first_index, first, left, right, lattice, out, out_lengths
 ):
-    """`stochastok-uni`: the numbers of splits that StochasTok gives, each token's segmentation drawn anew.
+    """Expands documents by `stochastok-uni`: the number of splits of each token has StochasTok's law; given that
+    number, the segmentation is uniform.
 
-    Arguments as in `kernels.expand_documents`. Returns the ids written.
+    Args:
+        lattice: the `SegmentationLattice`; the other arguments are those of `splitting.stochastok_documents`.
+
+    Returns:
+        The number of ids written to `out`.
     """
-    token, after = scratch(most_tokens, out)
+    parts, next_part = working_arrays(max_tokens, out)
     start = np.int64(0)
     written = np.int64(0)
     for d in range(len(lengths)):
         n = lengths[d]
-        token[:n] = ids[start : start + n]
-        after[:n] = 0
-        state = mix(key + mix(first_index + np.uint64(d)))
-        _, state = split_document(n, attempts[d], max_splits, state, first, left, right, token, after)
+        parts[:n] = ids[start : start + n]
+        next_part[:n] = 0
+        state = document_state(key, first_index + np.uint64(d))
+        _, state = split_document(n, attempts[d], max_splits, state, first, left, right, parts, next_part)
         begin = written
         for i in range(n):
-            pieces = 1
-            following = after[i]
-            while following != 0:
-                pieces += 1
-                following = after[following]
-            if pieces == 1:
+            num_parts = 1
+            part = next_part[i]
+            while part != 0:
+                num_parts += 1
+                part = next_part[part]
+            if num_parts == 1:
                 out[written] = ids[start + i]
                 written += 1
             else:
-                written, state = draw_pieces(lattice, ids[start + i], pieces, state, out, written)
+                written, state = draw_segmentation_of_size(lattice, ids[start + i], num_parts, state, out, written)
         start += n
         out_lengths[d] = written - begin
     return written

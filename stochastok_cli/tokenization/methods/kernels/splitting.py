@@ -1,128 +1,111 @@
-"""The compiled kernel of expansion. Where numba is missing or switched off, the same function runs interpreted.
-
-Random numbers are SplitMix64 outputs (Steele, Lea and Flood 2014): document `i` of a stream reads the outputs that
-follow the state `mix(stream key + mix(i))`, so documents are independent and may be expanded in any order.
-"""
-
-from typing import Any
+"""The compiled kernel of StochasTok (arXiv 2506.01687, Algorithm 2)."""
 
 import numpy as np
 
-try:
-    import numba
-except ImportError:  # pragma: no cover - a machine without a compiler for its platform
-    numba = None  # type: ignore[assignment]
+from stochastok_cli.tokenization.methods.kernels.random import INCREMENT, compiled, document_state, mix
 
-_GOLDEN = np.uint64(0x9E37_79B9_7F4A_7C15)
-_MIX_1 = np.uint64(0xBF58_476D_1CE4_E5B9)
-_MIX_2 = np.uint64(0x94D0_49BB_1331_11EB)
-_S27, _S30, _S31, _S32 = np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(32)
-_LOW = np.uint64(0xFFFF_FFFF)
+_32_BITS = np.uint64(32)
+_LOW_HALF = np.uint64(0xFFFF_FFFF)
 _TWO_32 = np.uint64(2**32)
 
 
-def compiled(function: Any) -> Any:
-    """`function` compiled without the GIL, its machine code kept between runs where a folder for that is writable."""
-    if numba is None:
-        return function
-    try:
-        return numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # no place for the cache
-        return numba.njit(nogil=True)(function)
-
-
 @compiled
-def mix(z):
-    """SplitMix64's output function on a uint64."""
-    z = (z ^ (z >> _S30)) * _MIX_1
-    z = (z ^ (z >> _S27)) * _MIX_2
-    return z ^ (z >> _S31)
-
-
-@compiled
-def scratch(most_tokens, out):
-    """Working arrays for the longest document: its tokens, and for each the one that follows it in its place."""
+def working_arrays(max_tokens, out):
+    """Arrays for the longest document: the parts (dtype of `out`), and the next part of each (int32)."""
     longest = np.int64(0)
-    for most in most_tokens:
-        longest = max(longest, most)
+    for tokens in max_tokens:
+        longest = max(longest, tokens)
     return np.empty(longest, dtype=out.dtype), np.empty(longest, dtype=np.int32)
 
 
 @compiled
-def split_document(n, attempts, max_splits, state, first, left, right, token, after):
-    """StochasTok on one document (paper, Algorithm 2): `attempts` attempts on the `n` ids at the start of `token`.
+def split_document(n, attempts, max_splits, state, first, left, right, parts, next_part):
+    """Draws from the law of Algorithm 2: `attempts` attempted splits of the `n` ids at the beginning of `parts`.
 
-    Afterwards `token` holds the `size` parts in the order of their making; the parts of original token `i` are `i`,
-    `after[i]`, `after[after[i]]`, … until 0. Returns `(size, state)`. Time grows with the attempts alone.
+    Afterwards `parts` holds `size` tokens in the order in which they were made. The parts of the original token `i`
+    are `i`, `next_part[i]`, `next_part[next_part[i]]`, … until 0. The time grows with the attempts alone.
 
-    Why this has the law of the algorithm: an attempt draws uniformly from the current tokens, and a uniform draw does
-    not depend on their order. So the second part of each split is appended (the first replaces the token), and only
-    `after` remembers the order of the text. Draws are exactly uniform, by multiplication with rejection (Lemire 2019).
+    Why this is the law of the algorithm: an attempt draws uniformly from the current tokens, and a uniform draw does
+    not depend on their order. So the first part of a split replaces its token, the second is appended, and only
+    `next_part` remembers the order of the text. Draws are exactly uniform, by multiplication with rejection (Lemire
+    2019): the high half of the bits draws the token, the low half its split.
+
+    Returns:
+        `(size, state)`.
     """
     size = n
     for _ in range(attempts):
         if size - n == max_splits:
             break
-        state = state + _GOLDEN
+        state = state + INCREMENT
         bits = mix(state)
-        product = (bits >> _S32) * np.uint64(size)
-        if (product & _LOW) < np.uint64(size):
+        product = (bits >> _32_BITS) * np.uint64(size)
+        if (product & _LOW_HALF) < np.uint64(size):
             threshold = (_TWO_32 - np.uint64(size)) % np.uint64(size)
-            while (product & _LOW) < threshold:
-                state = state + _GOLDEN
+            while (product & _LOW_HALF) < threshold:
+                state = state + INCREMENT
                 bits = mix(state)
-                product = (bits >> _S32) * np.uint64(size)
-        position = np.int64(product >> _S32)
-        row = first[token[position]]
-        choices = np.int64(first[np.int64(token[position]) + 1] - row)
+                product = (bits >> _32_BITS) * np.uint64(size)
+        position = np.int64(product >> _32_BITS)
+        row = first[parts[position]]
+        choices = np.int64(first[np.int64(parts[position]) + 1] - row)
         if choices == 0:
             continue
         if choices > 1:
-            product = (bits & _LOW) * np.uint64(choices)
-            if (product & _LOW) < np.uint64(choices):
+            product = (bits & _LOW_HALF) * np.uint64(choices)
+            if (product & _LOW_HALF) < np.uint64(choices):
                 threshold = (_TWO_32 - np.uint64(choices)) % np.uint64(choices)
-                while (product & _LOW) < threshold:
-                    state = state + _GOLDEN
-                    product = (mix(state) & _LOW) * np.uint64(choices)
-            row += np.int64(product >> _S32)
-        token[position] = left[row]
-        token[size] = right[row]
-        after[size] = after[position]
-        after[position] = size
+                while (product & _LOW_HALF) < threshold:
+                    state = state + INCREMENT
+                    product = (mix(state) & _LOW_HALF) * np.uint64(choices)
+            row += np.int64(product >> _32_BITS)
+        parts[position] = left[row]
+        parts[size] = right[row]
+        next_part[size] = next_part[position]
+        next_part[position] = size
         size += 1
     return size, state
 
 
 @compiled
-def expand_documents(
-    ids, lengths, attempts, most_tokens, max_splits, key, first_index, first, left, right, out, out_lengths
+def stochastok_documents(
+    ids, lengths, attempts, max_tokens, max_splits, key, first_index, first, left, right, out, out_lengths
 ):
-    """StochasTok on many documents, in time proportional to tokens plus attempts.
+    """Expands documents by `stochastok`, in time proportional to tokens plus attempts.
 
-    ids: uint16 or uint32 `(tokens,)`, the documents one after the other; lengths, attempts: int64 `(documents,)`;
-    most_tokens: int64, the most tokens that each document can come to; max_splits: most successful splits in one
-    document; key, first_index: uint64; first, left, right: the split table; out: `(sum of most_tokens,)` of the ids'
-    type; out_lengths: int64 `(documents,)`.
-    Returns the number of ids written to `out`.
+    Args:
+        ids: uint16 or uint32 `[tokens]`, the documents one after another.
+        lengths: int64 `[documents]`, tokens of each document.
+        attempts: int64 `[documents]`, attempted splits.
+        max_tokens: int64 `[documents]`, the most tokens that each document can have afterwards.
+        max_splits: the most successful splits in one document, -1 for no limit.
+        key: uint64, names the random stream.
+        first_index: uint64, the index of the first document in the stream.
+        first, left, right: the `SplitTable`.
+        out: dtype of `ids`, `[sum of max_tokens]`; the expanded ids are written to it.
+        out_lengths: int64 `[documents]`; the expanded lengths are written to it.
+
+    Returns:
+        The number of ids written to `out`.
     """
-    token, after = scratch(most_tokens, out)
+    parts, next_part = working_arrays(max_tokens, out)
     start = np.int64(0)
     written = np.int64(0)
     for d in range(len(lengths)):
         n = lengths[d]
-        token[:n] = ids[start : start + n]
-        after[:n] = 0
+        parts[:n] = ids[start : start + n]
+        next_part[:n] = 0
         start += n
-        state = mix(key + mix(first_index + np.uint64(d)))
-        split_document(n, attempts[d], max_splits, state, first, left, right, token, after)
+        state = document_state(key, first_index + np.uint64(d))
+        split_document(n, attempts[d], max_splits, state, first, left, right, parts, next_part)
         begin = written
         for i in range(n):
-            out[written] = token[i]
+            out[written] = parts[i]
             written += 1
-            following = after[i]
-            while following != 0:
-                out[written] = token[following]
+            part = next_part[i]
+            while part != 0:
+                out[written] = parts[part]
                 written += 1
-                following = after[following]
+                part = next_part[part]
         out_lengths[d] = written - begin
     return written

@@ -1,0 +1,87 @@
+"""The merges of a byte-level BPE vocabulary as arrays that compiled code looks up."""
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+
+from stochastok_cli.errors import UserError
+from stochastok_cli.tokenization.methods.kernels.bpe_dropout import EMPTY_SLOT, HASH_MULTIPLIER, HASH_SHIFT
+from stochastok_cli.tokenization.vocabulary import Vocabulary
+
+
+class MergeTable(NamedTuple):
+    """The merges of a vocabulary.
+
+    text: uint8 `[bytes]`, the bytes of all tokens one after another.
+    first: int64 `[size + 1]`, where the bytes of each token begin in `text`.
+    special: bool `[size]`, the tokens that BPE-dropout leaves as they are.
+    of_byte: int32 `[256]`, the id of each byte.
+    slots: uint64 `[slots]`, a hash table of pairs, `left << 32 | right` or `EMPTY_SLOT`.
+    ranks: int32 `[slots]`, the rank of each pair.
+    merged: int32 `[merges]`, the id that the pair of a rank is merged into.
+    of_bytes: int32 `[256, 256]`, the rank of each pair of bytes, or -1; it serves half of all look-ups.
+    """
+
+    text: np.ndarray
+    first: np.ndarray
+    special: np.ndarray
+    of_byte: np.ndarray
+    slots: np.ndarray
+    ranks: np.ndarray
+    merged: np.ndarray
+    of_bytes: np.ndarray
+
+
+def require_merges(vocabulary: Vocabulary) -> list[tuple[bytes, bytes]]:
+    """The merge list of a vocabulary that BPE-dropout can use.
+
+    Raises:
+        UserError: with the reason, for a vocabulary that has no merge list or no token for some byte.
+    """
+    if not vocabulary.merges:
+        raise UserError(
+            f"bpe-dropout needs the merge list of a byte-level BPE, which {vocabulary.name!r} does not have: "
+            f"{vocabulary.no_merges_reason}",
+            fix="take another method, such as uniform",
+        )
+    ordinary = {piece for i, piece in enumerate(vocabulary.pieces) if i not in vocabulary.special}
+    missing = [byte for byte in range(256) if bytes([byte]) not in ordinary]
+    if missing:
+        raise UserError(f"bpe-dropout needs a token for every byte; {vocabulary.name!r} has none for {missing[0]:#04x}")
+    return vocabulary.merges
+
+
+@functools.lru_cache(maxsize=4)
+def merge_table(vocabulary: Vocabulary, kept: frozenset[int] = frozenset()) -> MergeTable:
+    """The merge table of a vocabulary.
+
+    Args:
+        vocabulary: a byte-level BPE (see `require_merges`).
+        kept: ids of tokens that are left as they are, in addition to the special ones.
+    """
+    merges = require_merges(vocabulary)
+    id_of = {piece: i for i, piece in enumerate(vocabulary.pieces) if not vocabulary.is_special(i)}
+    num_slots = 1 << (2 * len(merges)).bit_length()
+    slots = np.full(num_slots, EMPTY_SLOT, dtype=np.uint64)
+    ranks, of_bytes = np.zeros(num_slots, np.int32), np.full((256, 256), -1, np.int32)
+    used: set[int] = set()
+    for rank, (left, right) in enumerate(merges):
+        pair = id_of[left] << 32 | id_of[right]
+        slot = (pair * int(HASH_MULTIPLIER) % 2**64 >> int(HASH_SHIFT)) % num_slots
+        while slot in used:
+            slot = (slot + 1) % num_slots
+        used.add(slot)
+        slots[slot], ranks[slot] = pair, rank
+        if len(left) == len(right) == 1:
+            of_bytes[left[0], right[0]] = rank
+    return MergeTable(
+        text=np.frombuffer(b"".join(vocabulary.pieces), np.uint8),
+        first=np.concatenate([[0], np.cumsum(vocabulary.widths)]),
+        special=np.array([vocabulary.is_special(i) or i in kept for i in range(vocabulary.size)]),
+        of_byte=np.array([id_of[bytes([byte])] for byte in range(256)], np.int32),
+        slots=slots,
+        ranks=ranks,
+        merged=np.array([id_of[left + right] for left, right in merges], np.int32),
+        of_bytes=of_bytes,
+    )
