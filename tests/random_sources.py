@@ -7,26 +7,51 @@ Names are resolved through every form of import and alias. Looking a module up b
 import ast
 
 MODULES = ("random", "secrets", "uuid", "numpy.random", "torch.random", "scipy.stats")
-FUNCTIONS = {
-    "os.urandom",
-    "os.getrandom",
-    *(
-        f"torch.{name}"
-        for name in (
-            "Generator manual_seed seed initial_seed get_rng_state set_rng_state rand rand_like randn randn_like randint "
-            "randint_like randperm bernoulli multinomial normal poisson cuda.manual_seed cuda.manual_seed_all cuda.seed "
-            "cuda.seed_all cuda.get_rng_state cuda.set_rng_state cuda.get_rng_state_all cuda.set_rng_state_all"
-        ).split()
+_FUNCTIONS_OF = {
+    "os": ("urandom", "getrandom"),
+    "torch": (
+        "Generator",
+        "manual_seed",
+        "seed",
+        "initial_seed",
+        "get_rng_state",
+        "set_rng_state",
+        "rand",
+        "rand_like",
+        "randn",
+        "randn_like",
+        "randint",
+        "randint_like",
+        "randperm",
+        "bernoulli",
+        "multinomial",
+        "normal",
+        "poisson",
     ),
-    *(
-        f"torch.nn.init.{name}"
-        for name in (
-            "uniform_ normal_ trunc_normal_ xavier_uniform_ xavier_normal_ kaiming_uniform_ kaiming_normal_ "
-            "orthogonal_ sparse_"
-        ).split()
+    "torch.cuda": (
+        "manual_seed",
+        "manual_seed_all",
+        "seed",
+        "seed_all",
+        "get_rng_state",
+        "set_rng_state",
+        "get_rng_state_all",
+        "set_rng_state_all",
     ),
-    *(f"triton.language.{name}" for name in ("rand", "randn", "randint", "randint4x", "rand4x", "randn4x", "philox")),
+    "torch.nn.init": (
+        "uniform_",
+        "normal_",
+        "trunc_normal_",
+        "xavier_uniform_",
+        "xavier_normal_",
+        "kaiming_uniform_",
+        "kaiming_normal_",
+        "orthogonal_",
+        "sparse_",
+    ),
+    "triton.language": ("rand", "randn", "randint", "rand4x", "randn4x", "randint4x", "philox"),
 }
+FUNCTIONS = {f"{module}.{name}" for module, names in _FUNCTIONS_OF.items() for name in names}
 METHODS = {"uniform_", "normal_", "bernoulli_", "random_", "exponential_", "geometric_", "log_normal_", "cauchy_"}
 TYPES = {"numpy.random.Generator"}  # may be named in annotations, not called
 
@@ -60,7 +85,9 @@ def _aliases(tree: ast.AST) -> dict[str, str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                aliases[alias.asname or alias.name.split(".")[0]] = alias.name if alias.asname else alias.name.split(".")[0]
+                aliases[alias.asname or alias.name.split(".")[0]] = (
+                    alias.name if alias.asname else alias.name.split(".")[0]
+                )
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             aliases.update({alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names})
     for node in ast.walk(tree):  # r = np.random, one level of renaming after the other
