@@ -1,7 +1,10 @@
 """MkDocs hook that generates the configuration and command-line reference pages from the code."""
 
+import re
 from collections.abc import Iterator
+from typing import Any
 
+import typer
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
@@ -48,25 +51,25 @@ def command_line_page() -> str:
 
 
 def _subcommands() -> Iterator[str]:
-    import typer
-
     register_subcommands()
-    group = typer.main.get_command(app)
-    for name, command in group.commands.items():
+    for name, command in typer.main.get_command(app).commands.items():
+        arguments = [p for p in command.params if p.param_type_name == "argument"]
+        usage = " ".join([f"stochastok {name}", "[OPTIONS]", *map(_argument_name, arguments)])
         yield f"\n## `stochastok {name}`\n"
         yield _plain(command.help or "")
-        arguments = [p for p in command.params if p.param_type_name == "argument"]
-        usage = " ".join([f"stochastok {name}", "[OPTIONS]", *(p.make_metavar(_context(command)) for p in arguments)])
         yield f"\n```text\n{usage}\n```\n"
         yield "| option | default | meaning |"
         yield "|---|---|---|"
-        for parameter in command.params:
-            yield _option_row(parameter, command)
+        yield from map(_option_row, command.params)
 
 
-def _option_row(parameter, command) -> str:
+def _argument_name(parameter: Any) -> str:
+    return parameter.metavar or parameter.name.upper()
+
+
+def _option_row(parameter: Any) -> str:
     if parameter.param_type_name == "argument":
-        name, default = f"`{parameter.make_metavar(_context(command))}`", ""
+        name, default = f"`{_argument_name(parameter)}`", ""
     else:
         name = ", ".join(f"`{option}`" for option in [*parameter.opts, *parameter.secondary_opts])
         shown = parameter.show_default if isinstance(parameter.show_default, str) else parameter.default
@@ -75,16 +78,8 @@ def _option_row(parameter, command) -> str:
     return f"| {_cell(name)} | {_cell(default)} | {_cell(_plain(parameter.help or ''))} |"
 
 
-def _context(command):
-    import click
-
-    return click.Context(command)
-
-
 def _plain(text: str) -> str:
     """Help text without rich's markup, as Markdown."""
-    import re
-
     text = re.sub(r"\\\[", "[", re.sub(r"\[/?(dim|bold|italic)\]", "", text))
     return text.replace("<", "&lt;").replace("\b", "")
 
