@@ -51,8 +51,8 @@ class Runs:
 
     def largest_difference(self, name: str, other: str) -> float:
         """Of the losses of two runs, relative, at the iterations that both have logged."""
-        ours, theirs = self.logged(name, "train/loss"), self.logged(other, "train/loss")
-        return max(abs(ours[i] - theirs[i]) / theirs[i] for i in ours.keys() & theirs.keys())
+        losses, others = self.logged(name, "train/loss"), self.logged(other, "train/loss")
+        return max(abs(losses[i] - others[i]) / others[i] for i in losses.keys() & others.keys())
 
 
 def scaling(runs: Runs, ranks: list[int]) -> None:
@@ -87,8 +87,8 @@ def dying(runs: Runs, ranks: int) -> None:
     began = time.monotonic()
     os.kill(int(children[-1]), signal.SIGKILL)
     _, error = process.communicate()
-    said = [line for line in error.splitlines() if line.startswith("error:")]
-    print(f"one of {ranks} ranks killed: all gone after {time.monotonic() - began:.1f} s; {'; '.join(said)}")
+    errors = [line for line in error.splitlines() if line.startswith("error:")]
+    print(f"one of {ranks} ranks killed: all have ended after {time.monotonic() - began:.1f} s; {'; '.join(errors)}")
 
 
 def main() -> None:

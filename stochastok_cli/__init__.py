@@ -16,18 +16,24 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from stochastok_cli.config import load_config as load_config
     from stochastok_cli.errors import UserError as UserError
     from stochastok_cli.tokenization.expansion import StochasTok as StochasTok
     from stochastok_cli.tokenization.loaders import load_vocabulary as load_vocabulary
     from stochastok_cli.tokenization.vocabulary import Vocabulary as Vocabulary
+    from stochastok_cli.training.train import TrainResult as TrainResult
+    from stochastok_cli.training.train import train as train
 
 _HOMES = {
     "StochasTok": "stochastok_cli.tokenization.expansion",
+    "TrainResult": "stochastok_cli.training.train",
     "UserError": "stochastok_cli.errors",
     "Vocabulary": "stochastok_cli.tokenization.vocabulary",
+    "load_config": "stochastok_cli.config",
     "load_vocabulary": "stochastok_cli.tokenization.loaders",
+    "train": "stochastok_cli.training.train",
 }
-__all__ = ["StochasTok", "UserError", "Vocabulary", "load_vocabulary"]
+__all__ = ["StochasTok", "TrainResult", "UserError", "Vocabulary", "load_config", "load_vocabulary", "train"]
 
 
 def __getattr__(name: str) -> Any:

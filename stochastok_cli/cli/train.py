@@ -48,7 +48,7 @@ def train(
     ] = None,
     data_dir: Annotated[
         Path | None,
-        typer.Option("--data-dir", help="Folder under which all data lie; the same as general.paths.data_dir."),
+        typer.Option("--data-dir", help="Folder of all data; the same as general.paths.data_dir."),
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Begin anew; an existing run of that name is kept under another.")

@@ -114,7 +114,7 @@ class Replicated:
 
     def reduce(self) -> None:
         end = 0
-        for block in sorted(self._reducing):  # what lies between the blocks on their way
+        for block in sorted(self._reducing):  # the parts between blocks that are being reduced already
             self.world.all_reduce_(self.flat[end : self._blocks[block].start])
             end = self._blocks[block].stop
         self.world.all_reduce_(self.flat[end:])

@@ -1,4 +1,4 @@
-"""The configuration: what ships, what users override, and what is refused."""
+"""The configuration: the shipped files, overrides, and what is refused."""
 
 from pathlib import Path
 
@@ -50,20 +50,20 @@ def test_published_command_lines_work_verbatim():
     assert nested.trainer.eval[0].benchmarks == ("arc", "mmlu")
 
 
-def test_the_references_own_file_loads(tmp_path):
+def test_the_file_of_the_reference_implementation_loads(tmp_path):
     """Whole floats for integers, a key we do not use, `device: cuda`, and a trailing space."""
     tree = load_config("pretraining").to_dict()
     tree["trainer"]["training"]["checkpoint_interval"] = 1000000000.0
     tree["general"]["paths"]["output_dir"] = "outputs"
     tree["general"]["device"] = "cuda"
-    file = tmp_path / "theirs.yaml"
+    file = tmp_path / "reference.yaml"
     file.write_text(yaml.safe_dump(tree).replace("device: cuda", "device: cuda  "))
     config = load_config(str(file))
     assert config.trainer.training.checkpoint_interval == 1_000_000_000
     assert config.general.paths.output_dir == "outputs"
 
 
-def test_all_problems_are_told_at_once_with_key_origin_and_nearest():
+def test_all_problems_are_reported_at_once_with_key_origin_and_nearest_key():
     with pytest.raises(UserError) as caught:
         load_config(
             "pretraining",
@@ -109,7 +109,7 @@ def test_all_problems_are_told_at_once_with_key_origin_and_nearest():
         ("model.hidden_dim.x=3", "is a value, not a section"),
     ],
 )
-def test_what_can_not_be_is_refused_by_name(override, message):
+def test_invalid_values_are_refused_by_name(override, message):
     with pytest.raises(UserError, match=message) as caught:
         load_config("pretraining", [override])
     assert "\n" not in str(caught.value)

@@ -9,7 +9,7 @@ from stochastok_cli.random_streams import splitmix64, uniform_integers
 from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.vocabulary import load_vocabulary
 
-IDS = np.arange(1000, dtype=np.uint16)  # so that an id tells its position
+IDS = np.arange(1000, dtype=np.uint16)  # so that an id is its position
 VOCABULARY = load_vocabulary("sample2k")
 
 
@@ -44,12 +44,12 @@ def test_a_window_depends_on_seed_purpose_iteration_and_index_and_on_nothing_els
 
 
 def test_starts_are_uniform_over_all_positions():
-    places = 1000 - 16
-    starts = windows().batch(0, np.arange(100 * places)).ids[:, 0]
-    counts = np.bincount(starts, minlength=places)
-    assert len(counts) == places  # the last window that fits can be drawn, and none beyond
+    num_starts = 1000 - 16
+    starts = windows().batch(0, np.arange(100 * num_starts)).ids[:, 0]
+    counts = np.bincount(starts, minlength=num_starts)
+    assert len(counts) == num_starts  # the last window that fits can be drawn, and none beyond
     chi_square = ((counts - 100) ** 2 / 100).sum()
-    assert abs(chi_square - places) < 4 * np.sqrt(2 * places)
+    assert abs(chi_square - num_starts) < 4 * np.sqrt(2 * num_starts)
 
 
 def test_a_corpus_of_exactly_one_window_has_one_and_a_shorter_one_is_refused():
@@ -110,7 +110,7 @@ def test_any_windows_can_be_drawn_together():
         np.testing.assert_array_equal(together, np.concatenate(apart))
 
 
-def test_an_id_outside_the_vocabulary_is_said_and_not_looked_up():
+def test_an_id_outside_the_vocabulary_is_refused():
     windows = WindowSampler(np.full(100, 7, np.uint16), 8, seed=0, purpose="train", vocab_size=7)
     with pytest.raises(UserError, match="holds the id 7"):
         windows.batch(0, np.arange(2))

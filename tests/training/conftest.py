@@ -1,4 +1,4 @@
-"""What the tests of this room share: small real data, a tiny real model's configuration, and the command itself."""
+"""Fixtures of the training tests: small data, the configuration of a tiny model, and the command."""
 
 import dataclasses
 import os

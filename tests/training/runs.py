@@ -1,4 +1,4 @@
-"""Reading what a run has left."""
+"""Reads the files of a run."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ TENSORS = ("model.safetensors", "optimizer.safetensors")
 
 
 def metrics(folder: Path) -> list[dict[str, float]]:
-    """The lines of `metrics.jsonl` without the speed, which no two runs share."""
+    """The lines of `metrics.jsonl` without the speed, which differs between runs."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if k != "train/tokens_per_second"} for line in lines]
 

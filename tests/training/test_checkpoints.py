@@ -1,4 +1,4 @@
-"""Names of checkpoints, what is complete, and what is taken back when a run goes on."""
+"""Names of checkpoints, which checkpoints are complete, and what a resumed run removes."""
 
 import dataclasses
 import json
@@ -61,15 +61,15 @@ def load_checkpoint(folder, parallel, model, optimizer):
     parallel.load_optimizer_state(optimizer, folder / OPTIMIZER)
 
 
-def test_a_checkpoint_brings_everything_back(saved, trained, configured):
+def test_a_checkpoint_restores_weights_and_optimizer(saved, trained, configured):
     parallel, model, optimizer = trained
     other_parallel = Replicated(parallel.world)
     other = other_parallel.prepare(Llama(model.config))
     other_optimizer = make_optimizer(other, configured().trainer.optimizer)
     load_checkpoint(saved / "step_12", other_parallel, other, other_optimizer)
-    mine, theirs = optimizer_tensors(model, optimizer), optimizer_tensors(other, other_optimizer)
-    assert set(mine) == set(theirs)
-    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+    saved_state, loaded = optimizer_tensors(model, optimizer), optimizer_tensors(other, other_optimizer)
+    assert set(saved_state) == set(loaded)
+    assert all(torch.equal(saved_state[name], loaded[name]) for name in saved_state)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
     assert read_state(saved / "step_12") == dataclasses.replace(STATE, iteration=12)
     assert {f.suffix for f in (saved / "step_12").iterdir()} == {".json", ".safetensors"}  # nothing pickled
@@ -107,18 +107,18 @@ def test_names_that_mean_a_checkpoint(saved, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["optimizer.safetensors", "model.safetensors", "config.json"])
-def test_a_flipped_bit_is_said(saved, trained, name):
+def test_a_flipped_bit_is_reported(saved, trained, name):
     file = saved / "step_4" / name
     content = bytearray(file.read_bytes())
     content[-20] ^= 1
     file.write_bytes(content)
-    assert 4 in checkpoints(saved)  # only the bytes tell
+    assert 4 in checkpoints(saved)  # its size is right
     with pytest.raises(UserError, match=f"{name} is damaged: .*; go back") as info:
         require_intact(saved / "step_4", with_optimizer=True, fix="go back")
     assert info.value.exit_code == FAILED
 
 
-def test_whoever_wants_the_weights_alone_does_without_the_moments(saved):
+def test_the_optimizer_is_not_needed_for_the_weights_alone(saved):
     (saved / "step_4" / "optimizer.safetensors").unlink()
     require_intact(saved / "step_4", with_optimizer=False, fix="")
     with pytest.raises(UserError, match="optimizer.safetensors is damaged"):
@@ -126,14 +126,14 @@ def test_whoever_wants_the_weights_alone_does_without_the_moments(saved):
 
 
 @pytest.mark.parametrize("content", ["{", "{}", "[]", '{"files": [1]}'])
-def test_a_state_that_can_not_be_read_is_damage(saved, content):
+def test_an_unreadable_state_is_reported_as_damage(saved, content):
     (saved / "step_4" / "training_state.json").write_text(content)
     with pytest.raises(UserError, match="training_state.json is damaged; go back") as info:
         require_intact(saved / "step_4", with_optimizer=True, fix="go back")
     assert info.value.exit_code == FAILED
 
 
-def test_checkpoints_of_the_first_version_are_as_good(saved, trained):
+def test_checkpoints_of_the_first_version_open(saved, trained):
     file = saved / "step_4" / "training_state.json"
     state = json.loads(file.read_text())
     state["files"] = {name: entry["bytes"] for name, entry in state["files"].items()}
@@ -156,13 +156,13 @@ def test_checkpoints_of_the_first_version_are_as_good(saved, trained):
         ("files", {}),
     ],
 )
-def test_an_edited_state_is_none(saved, key, value):
+def test_a_checkpoint_with_an_invalid_state_does_not_count(saved, key, value):
     file = saved / "step_4" / "training_state.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
     assert list(checkpoints(saved)) == [12, 100]
 
 
-def test_the_state_can_be_amended_and_leftovers_go(saved):
+def test_the_state_can_be_amended_and_leftovers_are_removed(saved):
     pending = dataclasses.replace(STATE, evaluation_pending=True, validation_loss=None)
     amend_state(saved / "step_4", pending)
     assert read_state(saved / "step_4") == pending

@@ -1,4 +1,4 @@
-"""`stochastok train` as people and scripts meet it: stdout, stderr, a terminal."""
+"""`stochastok train` in a process: stdout, stderr, a terminal."""
 
 import json
 import os
@@ -36,20 +36,20 @@ def test_json_and_quiet(command, tmp_path):
     assert (torn.returncode, torn.stdout) == (0, json.dumps(again) + "\n"), torn.stderr
 
 
-def test_in_a_terminal_one_line_is_alive(config_file):
-    ours, theirs = pty.openpty()
+def test_a_terminal_has_a_live_line(config_file):
+    ours, terminal = pty.openpty()
     process = subprocess.Popen(
         [*COMMAND, "--config", str(config_file), SHORT],
         stdout=subprocess.PIPE,
-        stderr=theirs,
+        stderr=terminal,
         env={**os.environ, "TERM": "xterm", "COLUMNS": "200"},
     )
-    os.close(theirs)
+    os.close(terminal)
     shown = b""
     try:
         while piece := os.read(ours, 4096):
             shown += piece
-    except OSError:  # how a terminal says that nobody writes to it any more
+    except OSError:  # nothing writes to the terminal any more
         pass
     process.communicate(timeout=60)
     assert process.returncode == 0, shown

@@ -1,4 +1,4 @@
-"""`--plan`: what it foresees against what the run then does."""
+"""`--plan`: what it predicts, compared with the run."""
 
 import json
 
@@ -36,22 +36,22 @@ def test_the_run_is_as_planned(configured, tmp_path):
     assert planned.memory < planned.memory_total
 
 
-def test_of_a_run_that_was_stopped_the_rest_is_planned(configured):
+def test_the_rest_of_a_stopped_run_is_planned(configured):
     train(configured("trainer.training.max_iters=4"))
     rest = plan(configured(*UNEVEN[:1], "trainer.training.eval_interval=4"))
     assert rest.iterations == 6
     assert rest.evaluations == 2  # after 8 and after 10: the one after 4 was made
 
 
-def test_of_a_complete_run_nothing_is_planned(command, configured):
+def test_a_complete_run_has_no_plan(command, configured):
     folder = train(configured("trainer.training.max_iters=1")).folder
     assert plan(configured("trainer.training.max_iters=1")) == folder
-    said = command("--plan", "trainer.training.max_iters=1")
-    assert (said.returncode, said.stdout) == (0, f"{folder}\n")
-    assert said.stderr.endswith("is complete; nothing is left to do\n")
+    done = command("--plan", "trainer.training.max_iters=1")
+    assert (done.returncode, done.stdout) == (0, f"{folder}\n")
+    assert done.stderr.endswith("is complete; nothing is left to do\n")
 
 
-def test_a_run_without_end_can_be_planned(configured):
+def test_a_very_long_run_can_be_planned(configured):
     planned = plan(configured("trainer.training.max_iters=1000000000000"))
     assert (planned.evaluations, planned.checkpoints) == (250_000_000_001, 5)
 
@@ -72,20 +72,20 @@ def test_the_command_prints_a_table_or_an_object(command, tmp_path):
     assert table.returncode == 0, table.stderr
     titles = [line.split()[0] for line in table.stdout.splitlines() if not line.startswith(" ")]
     assert titles == ["run", "model", "device", "training", "speed", "memory", "disk", "evaluation", "time"]
-    found = json.loads(command("--plan", "--json", "--quiet", "trainer.training.max_iters=2").stdout)
-    assert (found["schema"], found["iterations"], found["ranks"], found["device"]) == (1, 2, 1, "CPU")
-    assert found["flops"] == found["tokens"] * found["flops_per_token"]
+    planned = json.loads(command("--plan", "--json", "--quiet", "trainer.training.max_iters=2").stdout)
+    assert (planned["schema"], planned["iterations"], planned["ranks"], planned["device"]) == (1, 2, 1, "CPU")
+    assert planned["flops"] == planned["tokens"] * planned["flops_per_token"]
     assert not (tmp_path / "runs").exists()
 
 
-def test_several_ranks_plan_together_and_one_speaks(config_file):
+def test_several_ranks_plan_together_and_rank_0_prints(config_file):
     process = launched(config_file, 2, "--plan", "--json", "--quiet", MCQ)
     out, error = process.communicate(timeout=100)
     assert process.returncode == 0, error
     assert json.loads(out)["ranks"] == 2
 
 
-def test_what_training_would_refuse_the_plan_refuses(command):
+def test_a_plan_refuses_what_training_would(command):
     refused = command("--plan", "model.vocab_size=100")
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "of 2,048 entries" in refused.stderr

@@ -88,7 +88,7 @@ def test_a_torn_checkpoint_to_start_from_is_refused(configured, parent):
 
 
 @pytest.mark.parametrize("plan_only", [True, False])
-def test_a_damaged_checkpoint_to_go_on_from_is_refused_before_anything_is_touched(configured, parent, plan_only):
+def test_a_damaged_checkpoint_to_resume_from_is_refused_before_anything_is_touched(configured, parent, plan_only):
     file = parent.checkpoint / "optimizer.safetensors"
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
@@ -101,7 +101,7 @@ def test_a_damaged_checkpoint_to_go_on_from_is_refused_before_anything_is_touche
 
 
 def test_data_of_another_vocabulary_of_the_same_size_is_refused(configured, parent):
-    (parent.checkpoint / "training_state.json").unlink()  # as a model from elsewhere, of whose bytes nothing is known
+    (parent.checkpoint / "training_state.json").unlink()  # as a model from elsewhere, whose checksums are unknown
     tokenizer = parent.checkpoint / "tokenizer.json"
     tree = json.loads(tokenizer.read_text())
     ids = tree["model"]["vocab"]
@@ -153,7 +153,7 @@ def test_a_folder_that_is_no_run_is_not_touched(configured, tmp_path):
     assert [f.name for f in folder.iterdir()] == ["thesis.txt"]
 
 
-def test_force_sets_the_old_run_aside_and_says_where(configured):
+def test_force_renames_the_old_run_and_reports_the_name(configured):
     old = train(configured("trainer.training.max_iters=1"), run_name="a")
     before = (old.checkpoint / "model.safetensors").read_bytes()
     seen = []
@@ -170,7 +170,7 @@ def test_force_sets_the_old_run_aside_and_says_where(configured):
     assert (new.checkpoint / "model.safetensors").read_bytes() != before
 
 
-def test_one_process_a_run(configured, tmp_path):
+def test_one_process_per_run(configured, tmp_path):
     with run_dir.run_lock(tmp_path / "runs" / "a"):
         with pytest.raises(UserError, match="another process is training in .*a; ") as info:
             train(configured(), run_name="a")
@@ -179,7 +179,7 @@ def test_one_process_a_run(configured, tmp_path):
         train(configured("trainer.training.max_iters=1"), run_name="b")
 
 
-def test_a_run_does_not_go_on_with_other_data(configured, data_dir, vocabulary, tmp_path):
+def test_a_run_does_not_resume_with_other_data(configured, data_dir, vocabulary, tmp_path):
     own = tmp_path / "data"
     shutil.copytree(data_dir, own)
     options = (*LANGGAME, "model.context_window=128", f"general.paths.data_dir={own}")
@@ -206,7 +206,7 @@ def test_a_folder_written_by_the_reference_trains_as_gpt2(configured, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
-def test_a_full_disk_does_not_cost_the_checkpoint_before(configured, config_file, tmp_path):
+def test_a_full_disk_leaves_the_checkpoint_before(configured, config_file, tmp_path):
     before = train(configured("trainer.training.max_iters=4"), run_name="a")
     size = (before.checkpoint / "optimizer.safetensors").stat().st_size
     limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({size - 1}, {size - 1}))\n"
@@ -222,7 +222,7 @@ def test_a_full_disk_does_not_cost_the_checkpoint_before(configured, config_file
     assert train(configured(), run_name="a").checkpoint.name == "step_8"
 
 
-def test_the_command_says_it_in_one_line(config_file, tmp_path):
+def test_the_command_prints_one_line(config_file, tmp_path):
     done = subprocess.run(
         [*COMMAND, "--config", str(config_file), "--data-dir", str(tmp_path / "nowhere")],
         capture_output=True,

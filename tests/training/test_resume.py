@@ -1,4 +1,4 @@
-"""Stopping and going on: 2N iterations equal N, stop, N more, bit for bit on a CPU, dropout included."""
+"""Resuming: N iterations and N more equal 2N, bit for bit on a CPU, dropout included."""
 
 import os
 import random
@@ -87,12 +87,12 @@ def test_stopped_and_killed_at_random_moments_it_gives_the_same_weights_in_the_e
         process.send_signal(number)
         out, error = process.communicate(timeout=60)
         if process.returncode == 0:
-            break  # it was done before the signal came
+            break  # it had finished before the signal came
         assert out == ""
         if number != signal.SIGKILL:
             assert process.returncode == STOPPED_WITH_CHECKPOINT, error
-            said = re.search(rf"stopped by {number.name} after iteration (\d+); run the same command again", error)
-            assert steps(folder)[-1] == f"step_{said[1]}"
+            match = re.search(rf"stopped by {number.name} after iteration (\d+); run the same command again", error)
+            assert steps(folder)[-1] == f"step_{match[1]}"
     process, folder = start(config_file, tmp_path)
     out, error = process.communicate(timeout=60)
     assert (process.returncode, out) == (0, f"{folder}\n"), error
@@ -145,7 +145,7 @@ def test_a_torn_checkpoint_is_never_loaded(configured):
     assert tensors(again.checkpoint) == tensors(straight.checkpoint)
 
 
-def test_an_evaluation_that_a_signal_has_put_off_is_made_up_for(configured):
+def test_an_evaluation_that_a_signal_postponed_is_made_later(configured):
     straight = train(configured(), run_name="straight")
 
     def stop_at_4(event):

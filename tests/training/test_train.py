@@ -1,4 +1,4 @@
-"""What a run does, from the files that it leaves and the events that it emits."""
+"""Training runs: the files that they write and the events that they emit."""
 
 import dataclasses
 import json
@@ -31,7 +31,7 @@ ALONE = DistributedContext(0, 1, torch.device("cpu"))
 MCQ = "trainer.eval=[{evaluator:mcq,num_samples:10,benchmarks:[langgame-val]}]"
 
 
-def test_a_run_leaves_what_the_contract_says(configured, tmp_path):
+def test_the_files_of_a_run(configured, tmp_path):
     seen = []
     trained = train(configured("trainer.training.log_interval=3", MCQ), listeners=[seen.append])
     assert trained.folder == tmp_path / "runs" / "pretraining-sample-tokenized"
@@ -71,7 +71,7 @@ def test_a_run_leaves_what_the_contract_says(configured, tmp_path):
     assert load_model(trained.checkpoint).config == configured().model
 
 
-def test_the_seed_is_honoured(configured):
+def test_the_seed_is_used(configured):
     one, same, other = (
         train(configured(f"general.seed={seed}", "trainer.training.max_iters=2"), run_name=name)
         for name, seed in [("a", 1), ("b", 1), ("c", 2)]
@@ -100,33 +100,33 @@ def test_it_learns(configured):
 
 
 def test_one_step_is_what_a_plain_loop_does(configured):
-    """The whole step against an obvious twin: dense logits, torch's own losses, clipping and (unfused) AdamW."""
+    """The whole step compared with a plain loop: dense logits, torch's own losses, clipping and (unfused) AdamW."""
     config = configured("trainer.dropout_scheduler.dropout=0", "trainer.training.warmup_iters=1")
     data, optimizer = open_data(config), config.trainer.optimizer
     torch.manual_seed(0)
-    model, twin = Llama(config.model), Llama(config.model)
-    twin.load_state_dict(model.state_dict())
+    model, plain_model = Llama(config.model), Llama(config.model)
+    plain_model.load_state_dict(model.state_dict())
     step = TrainingStep(model, config, ALONE)
     groups = [
-        {"params": [p for p in twin.parameters() if p.dim() > 1], "weight_decay": optimizer.weight_decay},
-        {"params": [p for p in twin.parameters() if p.dim() < 2], "weight_decay": 0},
+        {"params": [p for p in plain_model.parameters() if p.dim() > 1], "weight_decay": optimizer.weight_decay},
+        {"params": [p for p in plain_model.parameters() if p.dim() < 2], "weight_decay": 0},
     ]
     plain = torch.optim.AdamW(groups, lr=0, betas=(0.9, 0.95), eps=1e-8, fused=False, foreach=False)
     for iteration, rate in [(0, 0.0), (1, optimizer.lr)]:
         keys = [(iteration, index) for index in step.micro_batches]
         step(iteration, prefetch(data.train, keys, ALONE.device))
         ids = torch.from_numpy(data.train.batch(iteration, np.concatenate(step.micro_batches)).ids)
-        logits = twin.logits(twin(ids[:, :-1]))
+        logits = plain_model.logits(plain_model(ids[:, :-1]))
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
         plain.zero_grad()
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(twin.parameters(), optimizer.grad_clip)
+        norm = torch.nn.utils.clip_grad_norm_(plain_model.parameters(), optimizer.grad_clip)
         for group in plain.param_groups:
             group["lr"] = rate
         plain.step()
         assert step.metrics() == pytest.approx((loss.item(), norm.item()), rel=1e-5)
-    for ours, theirs in zip(model.parameters(), twin.parameters(), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    for ours, expected in zip(model.parameters(), plain_model.parameters(), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_window_without_answers_gives_zero_and_no_nan(configured):
@@ -192,15 +192,15 @@ def test_validation_takes_the_same_windows_each_time_however_they_are_divided(co
     assert divided == pytest.approx(first, rel=1e-6)
 
 
-def test_bits_per_byte_count_the_bytes_that_the_predicted_ids_spell(configured, vocabulary):
+def test_bits_per_byte_count_the_bytes_of_the_predicted_ids(configured, vocabulary):
     config = configured()
     data = open_data(config)
     model = Llama(config.model)
     validation = Validation(data.val, config.trainer.training, ALONE, vocabulary)
-    found = validation(model, EagerBackend(model, config, ALONE.device))
+    result = validation(model, EagerBackend(model, config, ALONE.device))
     ids = np.concatenate([data.val.batch(0, np.arange(first, first + 3)).ids[:, 1:] for first in (0, 3)])
-    bits = found["validation/loss"] * ids.size / math.log(2)
-    assert found["validation/bits_per_byte"] == pytest.approx(bits / count_bytes(ids.ravel(), vocabulary), rel=1e-6)
+    bits = result["validation/loss"] * ids.size / math.log(2)
+    assert result["validation/bits_per_byte"] == pytest.approx(bits / count_bytes(ids.ravel(), vocabulary), rel=1e-6)
 
 
 def test_windows_are_expanded_on_the_fly(configured, vocabulary, data_dir):
@@ -213,7 +213,7 @@ def test_windows_are_expanded_on_the_fly(configured, vocabulary, data_dir):
         assert vocabulary.decode_bytes(row) in text
 
 
-def test_instruction_tuning_goes_from_a_checkpoint_and_its_weights_are_honoured(configured, tmp_path):
+def test_instruction_tuning_goes_from_a_checkpoint_and_takes_its_weights(configured, tmp_path):
     parent = train(configured("model.context_window=128"))
     tuning = (
         "trainer.dataset.name=langgame",
@@ -245,38 +245,38 @@ def test_either_key_names_the_checkpoint_and_a_path_will_do(configured, key):
 def test_a_model_that_transformers_saved_can_be_the_start(configured, tmp_path):
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    theirs = LlamaForCausalLM(
+    other = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=2048, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
             num_key_value_heads=2, max_position_embeddings=24, tie_word_embeddings=True, rms_norm_eps=1e-6,
         )
     )  # fmt: skip
-    theirs.save_pretrained(tmp_path / "theirs")
-    config = configured(f"trainer.checkpoint_name={tmp_path / 'theirs'}", "trainer.training.max_iters=1")
+    other.save_pretrained(tmp_path / "other")
+    config = configured(f"trainer.checkpoint_name={tmp_path / 'other'}", "trainer.training.max_iters=1")
     trained = train(config)
-    assert trained.folder.name == "pretraining-sample-tokenized-from-theirs"
+    assert trained.folder.name == "pretraining-sample-tokenized-from-other"
     assert load_model(trained.checkpoint).config.hidden_dim == 32
     data = open_data(configured())
     ids = torch.from_numpy(np.concatenate([data.val.batch(0, np.arange(first, first + 3)).ids for first in (0, 3)]))
     with torch.no_grad():
-        logits = theirs(ids[:, :-1]).logits
+        logits = other(ids[:, :-1]).logits
     loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
     assert metrics(trained.folder)[0]["validation/loss"] == pytest.approx(loss.item(), rel=1e-5)
 
 
-def test_the_profiler_leaves_a_trace_and_a_table(configured):
+def test_the_profiler_writes_a_trace_and_a_table(configured):
     trained = train(configured("trainer.training.run_profiler=true"))
     trace = json.loads((trained.folder / "trace.json").read_text())
     assert trace["traceEvents"]
     assert "Self CPU" in (trained.folder / "train.log").read_text()
 
 
-def test_tensorboard_shows_what_the_metrics_file_says_also_after_a_resume(configured):
+def test_tensorboard_shows_the_recorded_metrics_also_after_a_resume(configured):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    asked = ("general.logging.tensorboard_log=true", "trainer.training.max_iters")
-    train(configured(asked[0], f"{asked[1]}=4"))
-    trained = train(configured(asked[0], f"{asked[1]}=8"))
+    options = ("general.logging.tensorboard_log=true", "trainer.training.max_iters")
+    train(configured(options[0], f"{options[1]}=4"))
+    trained = train(configured(options[0], f"{options[1]}=8"))
     shown = EventAccumulator(str(trained.folder / "tensorboard"))
     shown.Reload()
     for name in ("train/loss", "validation/bits_per_byte"):

@@ -1,0 +1,128 @@
+"""Replicas: the flat gradient, clipping, sums over ranks, and the same number of forward passes on every rank."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from stochastok_cli.config import OptimizerConfig
+from stochastok_cli.models.llama.model import Llama
+from stochastok_cli.training.distributed import DistributedContext
+from stochastok_cli.training.optimizers import make_optimizer
+from stochastok_cli.training.parallel import Replicated
+
+
+@pytest.fixture
+def model(configured):
+    torch.manual_seed(0)
+    return Llama(configured().model)
+
+
+def replicated(model):
+    parallel = Replicated(DistributedContext(0, 1, torch.device("cpu")))
+    parallel.prepare(model)
+    return parallel
+
+
+def backward(model):
+    model.logits(model(torch.arange(12).view(2, 6))).square().mean().backward()
+
+
+def test_the_flat_buffer_holds_every_gradient_and_survives_steps(model):
+    plain = Llama(model.config)
+    plain.load_state_dict(model.state_dict())
+    parallel = replicated(model)
+    for _ in range(2):
+        backward(model)
+        backward(plain)
+    expected = torch.cat([p.grad.flatten() for p in plain.parameters()])
+    torch.testing.assert_close(parallel.gradient, expected)
+    norm = torch.nn.utils.clip_grad_norm_(plain.parameters(), 0.01)
+    torch.testing.assert_close(parallel.clip_(0.01), norm)
+    torch.testing.assert_close(parallel.gradient, torch.cat([p.grad.flatten() for p in plain.parameters()]))
+    make_optimizer(model, OptimizerConfig()).step()
+    parallel.zero_grad()
+    assert all(not p.grad.any() for p in model.parameters())
+
+
+def test_no_clipping_at_zero(model):
+    parallel = replicated(model)
+    backward(model)
+    before = parallel.gradient.clone()
+    parallel.clip_(0)
+    assert torch.equal(parallel.gradient, before)
+
+
+def run_on_two_ranks(tmp_path, script, *arguments):
+    file = tmp_path / "script.py"
+    file.write_text(script)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*torchrun, str(file), *arguments], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+SUM_IN_PIECES = """
+import torch
+from stochastok_cli.config import config_from_dict
+from stochastok_cli.models.llama.model import Llama
+from stochastok_cli.training.distributed import distributed_context
+from stochastok_cli.training.parallel import Replicated
+
+model = {"core_model": {"num_layers": 3, "ffn": {"ffn_dim": 32}, "attn": {"num_heads": 2, "group_size": 2}}}
+config = config_from_dict({"model": {**model, "hidden_dim": 16, "vocab_size": 300}}, "test")
+with distributed_context("cpu") as world:
+    parallel = Replicated(world)
+    torch.manual_seed(world.rank)
+    model = parallel.prepare(Llama(config.model))
+    torch.manual_seed(0)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), Llama(config.model).parameters(), strict=True))
+    expected = torch.arange(len(parallel.flat), dtype=torch.float32)
+    for complete in ([2, 1, 0], [], [1], [2, 0]):
+        parallel.flat.copy_(expected * (world.rank + 1))
+        for block in complete:
+            parallel.block_is_complete(block)
+        parallel.reduce()
+        assert torch.equal(parallel.flat, expected * 3), complete
+"""
+
+
+def test_gradients_are_summed_once_whichever_blocks_are_reduced_early(tmp_path):
+    run_on_two_ranks(tmp_path, SUM_IN_PIECES)
+
+
+VALIDATE = """
+import sys
+import torch
+from stochastok_cli.config import load_config
+from stochastok_cli.models.llama.model import Llama
+from stochastok_cli.training.backends import EagerBackend
+from stochastok_cli.training.distributed import distributed_context
+from stochastok_cli.training.setup import open_data
+from stochastok_cli.training.validation import Validation
+
+config = load_config(sys.argv[1], ["trainer.training.eval_iters=3"])
+with distributed_context("cpu") as world:
+    torch.manual_seed(0)
+    data, backend = open_data(config), EagerBackend(Llama(config.model), config, world.device)
+    passes = []
+    compute = backend.loss
+    backend.loss = lambda batch: passes.append(1) or compute(batch)
+    metrics = Validation(data.val, config.trainer.training, world, data.vocabulary)(backend.model, backend)
+    everyone = world.all_gather_object(len(passes))
+    if world.is_main:
+        print(metrics["validation/loss"], metrics["validation/bits_per_byte"], *everyone)
+"""
+
+
+def test_every_rank_makes_as_many_forward_passes_in_a_validation(tmp_path, config_file):
+    script = tmp_path / "validate.py"
+    script.write_text(VALIDATE)
+    alone = subprocess.check_output([sys.executable, str(script), str(config_file)], text=True).split()
+    divided = run_on_two_ranks(tmp_path, VALIDATE, str(config_file)).split()
+    assert [float(x) for x in divided[:2]] == pytest.approx([float(x) for x in alone[:2]], rel=1e-6)
+    assert (alone[2:], divided[2:]) == (["3"], ["2", "2"])
