@@ -14,7 +14,8 @@ import numpy as np
 
 from stochastok_cli.artifacts import Manifest, SourceInfo, SplitInfo, TokenizerInfo, find_damage, read_manifest
 from stochastok_cli.errors import FAILED, UserError, did_you_mean
-from stochastok_cli.tokenization.vocabulary import Vocabulary, load_vocabulary
+from stochastok_cli.tokenization.loaders import load_vocabulary
+from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 SPLITS = ("train", "val")
 

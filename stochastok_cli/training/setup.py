@@ -28,7 +28,8 @@ from stochastok_cli.models.base import (
 from stochastok_cli.models.checkpoint_folders import require_intact, resolve_checkpoint
 from stochastok_cli.random_streams import derive_key
 from stochastok_cli.tokenization.expansion import StochasTok
-from stochastok_cli.tokenization.vocabulary import Vocabulary, load_vocabulary
+from stochastok_cli.tokenization.loaders import load_vocabulary
+from stochastok_cli.tokenization.vocabulary import Vocabulary
 from stochastok_cli.training import run_dir
 from stochastok_cli.training.backends import uses_fused
 from stochastok_cli.training.distributed import DistributedContext
