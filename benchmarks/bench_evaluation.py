@@ -25,8 +25,8 @@ from stochastok_cli.data.recipes.langgame_questions import case_table, substring
 from stochastok_cli.data.text_sources import open_source
 from stochastok_cli.data.word_list import read_words
 from stochastok_cli.evaluation.benchmarks import Benchmark, Question, load_benchmark
-from stochastok_cli.evaluation.multiple_choice import encode
-from stochastok_cli.evaluation.shared_prefix import question_log_likelihoods
+from stochastok_cli.evaluation.encoding import encode
+from stochastok_cli.evaluation.scoring import LM
 from stochastok_cli.models.llama.model import Llama
 
 # Mean words of prefix and option, number of options; the deviation of a length is half of its mean.
@@ -115,14 +115,14 @@ def main():
         else:
             benchmark = Benchmark(name, made(name, args.questions, np.random.default_rng(0)))
         encoded = encode(benchmark, vocabulary, model.config.context_window)
-        ends = np.cumsum(encoded.num_options)
-        questions = [encoded.pairs[e - n : e] for e, n in zip(ends, encoded.num_options, strict=True)]
+        questions = [[(question.context, option) for option in question.options] for question in encoded.questions]
+        lm = LM(model, vocabulary, batch_tokens)
 
         def slow(score, questions):
-            return [found for question in questions for found in score(model, question)]
+            return [value for question in questions for value in score(model, question)]
 
-        def fast(encoded=encoded):
-            return question_log_likelihoods(model, encoded.pairs, encoded.num_options, batch_tokens)
+        def fast(lm=lm, encoded=encoded):
+            return np.concatenate(lm.question_scores(encoded))
 
         padded(model, questions[0]), fast()  # warm up
         some = questions[: args.baseline_questions]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import matplotlib
 
-from stochastok_cli.evaluation.addition import FORMS
+from stochastok_cli.data.recipes.addition_tokenizations import FORMS
 from stochastok_cli.report.plots import COLOURS, STYLE
 
 matplotlib.use("Agg")

@@ -1,61 +1,85 @@
-"""What `stochastok eval` prints and writes after the numbers are known: tables, comparisons, completions, reports."""
+"""What `stochastok eval` prints and writes: tables, JSON lines, comparisons, completions, reports."""
 
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 from stochastok_cli.cli import progress
-from stochastok_cli.errors import UserError
+from stochastok_cli.evaluation.base import EvalResult
 
 if TYPE_CHECKING:
-    from stochastok_cli.evaluation.base import EvalResult
     from stochastok_cli.evaluation.comparison import Aggregate, PairedComparison
 
 
-def show_completions(row: "EvalResult", prompt: str, entries: list[dict[str, Any]], as_json: bool) -> None:
-    """The tokens of a prompt and what follows, side by side for each tokenization."""
-    if as_json:
-        print(json.dumps({"schema": 1, "checkpoint": row.checkpoint, "prompt": prompt, "completions": entries}))
-        return
-    print(f"{row.label}, completions:")
-    for entry in entries:
-        print(f"  {'|'.join(entry['tokens'])}  →  {entry['completion']!r}")
-    print()
+class ResultPrinter:
+    """Prints each result as soon as it is there, and progress bars between results.
+
+    A bar is closed before anything is printed, since rich redirects stdout while one is shown.
+    """
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+        self.bars = ExitStack()
+        self.bar: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.bars.__exit__(kind, error, traceback)
+
+    def progress(self, description: str, completed: int, total: int) -> None:
+        if self.bar is None:
+            self.bar = self.bars.enter_context(progress.progress_bar())
+        self.bar(description, completed, total)
+
+    def show(self, result: EvalResult) -> None:
+        self.bars.close()
+        self.bar = None
+        for metric in result.metrics:
+            if metric.name == "truncated":
+                progress.note(
+                    f"{metric.benchmark}: {metric.value:,} questions did not fit the context window and lost their "
+                    "beginning"
+                )
+        if self.as_json:
+            print(json.dumps(result.to_json()), flush=True)
 
 
-def write(
-    report: Path,
-    rows: "list[EvalResult]",
-    folders: list[Path],
-    comparisons: "Sequence[PairedComparison | Aggregate]",
-) -> None:
-    """The report, with the records of the runs that the checkpoints are of."""
-    from stochastok_cli.artifacts import command_line
-    from stochastok_cli.report.html import write_report
-    from stochastok_cli.training.loggers.jsonl import read_metrics
-    from stochastok_cli.training.run_dir import METRICS
+def show_tables(results: Sequence[EvalResult]) -> None:
+    """Prints all metrics as tables."""
+    from stochastok_cli.report.tables import print_tables, tables_of
 
-    runs = {}
-    for row, folder in zip(rows, folders, strict=True):
-        records = read_metrics(folder.parent / METRICS) if folder.name.startswith("step_") else []
-        if records:
-            runs[row.label] = records
-    page = write_report(report, rows, runs, command=command_line(), comparisons=comparisons)
-    progress.note(f"report: {page}")
+    print_tables(tables_of(results))
 
 
-def compare(rows: "list[EvalResult]", as_json: bool) -> "list[PairedComparison]":
-    """Each further checkpoint against the first."""
+def show_completions(results: Sequence[EvalResult], prompt: str, as_json: bool) -> None:
+    """Prints the tokens of a prompt and its completion, one line for each tokenization."""
+    for result in results:
+        if not result.completions:
+            continue
+        if as_json:
+            tree = {"schema": 1, "checkpoint": result.checkpoint, "prompt": prompt, "completions": result.completions}
+            print(json.dumps(tree))
+            continue
+        print(f"{result.label}, completions:")
+        for entry in result.completions:
+            print(f"  {'|'.join(entry['tokens'])}  →  {entry['completion']!r}")
+        print()
+
+
+def compare(results: Sequence[EvalResult], as_json: bool) -> "list[PairedComparison]":
+    """Compares each further checkpoint with the first, and prints that."""
     from stochastok_cli.evaluation.comparison import compare_paired
     from stochastok_cli.report.tables import paired_table, print_tables
 
-    comparisons = []
-    for second in rows[1:]:
-        comparison = compare_paired(rows[0], second)
-        if not comparison.differences:
-            raise UserError("--paired: this evaluator gives nothing a question to compare", fix="drop --paired")
-        comparisons.append(comparison)
+    comparisons = [compare_paired(results[0], second) for second in results[1:]]
+    for comparison in comparisons:
         if as_json:
             print(json.dumps(comparison.to_json()))
         else:
@@ -63,19 +87,37 @@ def compare(rows: "list[EvalResult]", as_json: bool) -> "list[PairedComparison]"
     return comparisons
 
 
-def aggregate(rows: "list[EvalResult]", folders: list[Path], as_json: bool) -> "Aggregate":
-    """All checkpoints as seeds of one run; a note says in what else they differ."""
+def aggregate(results: Sequence[EvalResult], as_json: bool) -> "Aggregate":
+    """Prints mean and deviation over all checkpoints, the seeds of one run; a note says in what else they differ."""
     from stochastok_cli.evaluation import comparison
     from stochastok_cli.models.checkpoint_folders import is_complete, read_state
     from stochastok_cli.report.tables import aggregate_table, print_tables
 
+    folders = [Path(result.checkpoint) for result in results]
     configs = [read_state(folder).config for folder in folders if is_complete(folder)]
     differing = comparison.differing_keys(configs) if len(configs) == len(folders) else []
     if differing:
-        progress.note(f"averaged over {len(rows)} runs, which differ in {', '.join(differing)}")
-    result = comparison.aggregate(rows)
+        progress.note(f"averaged over {len(results)} runs, which differ in {', '.join(differing)}")
+    aggregated = comparison.aggregate(results)
     if as_json:
-        print(json.dumps(result.to_json()))
+        print(json.dumps(aggregated.to_json()))
     else:
-        print_tables([aggregate_table(result)])
-    return result
+        print_tables([aggregate_table(aggregated)])
+    return aggregated
+
+
+def write(report: Path, results: Sequence[EvalResult], comparisons: "Sequence[PairedComparison | Aggregate]") -> None:
+    """Writes the report, with the training curves of the checkpoints' runs."""
+    from stochastok_cli.artifacts import command_line
+    from stochastok_cli.report.html import write_report
+    from stochastok_cli.training.loggers.jsonl import read_metrics
+    from stochastok_cli.training.run_dir import METRICS
+
+    runs = {}
+    for result in results:
+        folder = Path(result.checkpoint)
+        records = read_metrics(folder.parent / METRICS) if folder.name.startswith("step_") else []
+        if records:
+            runs[result.label] = records
+    page = write_report(report, results, runs, command=command_line(), comparisons=comparisons)
+    progress.note(f"report: {page}")

@@ -88,13 +88,14 @@ def train(
     # Read when torch is loaded: threads that wait by spinning make a busy CPU many times slower than sleeping ones do.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from stochastok_cli.config import load_config
+    from stochastok_cli.evaluation.registry import find_invalid_values
     from stochastok_cli.hub import is_repo_id
     from stochastok_cli.training.distributed import is_main_process
     from stochastok_cli.training.launch import launch, processes_to_start, record_exit_code
 
     if repo is not None and not is_repo_id(repo):
         raise UserError(f"--repo {repo!r} can't be a repository on the Hub", fix="OWNER/NAME")
-    configuration = load_config(config, overrides or [])
+    configuration = load_config(config, overrides or [], [find_invalid_values])
     if data_dir is not None:
         configuration = _with_data_dir(configuration, data_dir)
     processes = processes_to_start(configuration.general.device)

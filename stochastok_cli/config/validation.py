@@ -25,7 +25,6 @@ def find_invalid_values(config: Config) -> Iterator[Problem]:
         yield "trainer.dataset.expand_prop", p, "must be a number that is not negative"
     if not name:
         yield "trainer.dataset.name", name, "must name a dataset"
-    yield from _evaluators(config)
     if len({trainer.checkpoint_name, config.model.checkpoint_name} - {None}) > 1:
         yield "trainer.checkpoint_name", trainer.checkpoint_name, "and model.checkpoint_name differ"
 
@@ -99,20 +98,3 @@ def _optimizer(optimizer: OptimizerConfig) -> Iterator[Problem]:
         value = getattr(optimizer, name)
         if not 0 <= value < end:
             yield f"trainer.optimizer.{name}", value, f"must be in [0, {end})"
-
-
-def _evaluators(config: Config) -> Iterator[Problem]:
-    scored: set[tuple[str, str]] = set()
-    for i, entry in enumerate(config.trainer.eval):
-        key, evaluator, samples, names = f"trainer.eval.{i}", entry.evaluator, entry.num_samples, list(entry.benchmarks)
-        if samples is not None and samples < 1:
-            yield f"{key}.num_samples", samples, "must be at least 1"
-        if evaluator in ("mcq", "bits_per_byte"):
-            if not names:
-                yield f"{key}.benchmarks", names, f"must name what {evaluator} scores"
-        elif names:
-            yield f"{key}.benchmarks", names, f"must be empty: what {evaluator} scores is always the same"
-        own = [(str(evaluator), name.partition("=")[0]) for name in names or [""]]
-        if scored.intersection(own) or len(set(own)) < len(own):
-            yield f"{key}.benchmarks", names, "must not name what is scored already"
-        scored.update(own)

@@ -1,5 +1,5 @@
-"""What a model is asked: multiple choice, addition, and how well it predicts text."""
+"""Evaluation: multiple choice, addition, bits per byte of text, and activations inside a model.
 
-from stochastok_cli.evaluation.evaluators import Evaluator, Extras, counts, evaluate, evaluate_models, load_evaluators
-
-__all__ = ["Evaluator", "Extras", "counts", "evaluate", "evaluate_models", "load_evaluators"]
+`run.evaluate` evaluates checkpoints, `base.Evaluator` is what an evaluator implements, `scoring.LM` is a model as
+evaluators see it.
+"""

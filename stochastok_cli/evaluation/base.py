@@ -6,11 +6,14 @@ This module imports neither numpy nor torch, so that the command line can list e
 import dataclasses
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from stochastok_cli.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -154,6 +157,15 @@ class Option:
     show_default: str | None = None
 
 
+def flag(field_name: str) -> str:
+    """The command-line spelling of a field.
+
+    >>> flag("num_samples")
+    '--num-samples'
+    """
+    return f"--{field_name.replace('_', '-')}"
+
+
 def option(default: Any, help: str, **more: Any) -> Any:
     """A field of an `Evaluator` that `stochastok eval` offers as an option; `more` are the fields of `Option`."""
     return field(default=default, metadata={"option": Option(help, **more)})
@@ -166,6 +178,16 @@ class EvaluatorOutput:
     metrics: list[Metric] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
     completions: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The value of each metric by its key."""
+        return {metric.key: metric.value for metric in self.metrics}
+
+    def __add__(self, other: "EvaluatorOutput") -> "EvaluatorOutput":
+        return EvaluatorOutput(
+            self.metrics + other.metrics, self.curves + other.curves, self.completions + other.completions
+        )
 
 
 @dataclass(frozen=True)
@@ -195,6 +217,7 @@ class Evaluator(ABC):
         title: The heading of its tables.
         description: A phrase for the help of `--evaluator`.
         unit: What `Metric.n` counts.
+        has_outcomes: Whether some metrics are means over questions, which can be compared in pairs.
         parts_table: The title of a table with a row for each part of `{benchmark}`; "" where parts are columns of the
             benchmark's table.
     """
@@ -203,6 +226,7 @@ class Evaluator(ABC):
     title: ClassVar[str]
     description: ClassVar[str]
     unit: ClassVar[str] = "questions"
+    has_outcomes: ClassVar[bool] = True
     parts_table: ClassVar[str] = ""
 
     @classmethod
@@ -210,8 +234,25 @@ class Evaluator(ABC):
         """The options by the name of their field."""
         return {f.name: f.metadata["option"] for f in dataclasses.fields(cls) if "option" in f.metadata}
 
-    def check(self) -> None:  # noqa: B027 (not every evaluator has such options)
+    @classmethod
+    def benchmarks_hint(cls) -> str:
+        """What the error for a missing `benchmarks` adds, where the evaluator has that option."""
+        return ""
+
+    def check(self) -> None:
         """Raises UserError for options that do not fit together. Called before anything is loaded."""
+        for field_name, one in self.options().items():
+            value = getattr(self, field_name)
+            if one.min is not None and value is not None and value < one.min:
+                raise UserError(f"{one.flag or flag(field_name)} = {value} must be at least {one.min}")
+        benchmarks = getattr(self, "benchmarks", None)
+        if benchmarks is not None:
+            if twice := duplicates(benchmark_name(entry) for entry in benchmarks):
+                raise UserError(
+                    f"--benchmarks names {', '.join(twice)} twice", fix="one result has room under that name"
+                )
+            if not benchmarks:
+                raise UserError(f"--evaluator {self.name} needs --benchmarks", fix=self.benchmarks_hint())
 
     @abstractmethod
     def load(
@@ -231,3 +272,21 @@ def register(evaluator: type[Evaluator]) -> type[Evaluator]:
     """Adds an evaluator to the registry."""
     EVALUATORS[evaluator.name] = evaluator
     return evaluator
+
+
+def benchmark_name(entry: str) -> str:
+    """The benchmark that `NAME` or `NAME=PATH` evaluates.
+
+    >>> benchmark_name("arc"), benchmark_name("arc=questions.jsonl")
+    ('arc', 'arc')
+    """
+    return entry.partition("=")[0]
+
+
+def duplicates(names: Iterable[str]) -> list[str]:
+    """The names that occur more than once.
+
+    >>> duplicates(["arc", "mmlu", "arc"])
+    ['arc']
+    """
+    return [name for name, count in Counter(names).items() if count > 1]

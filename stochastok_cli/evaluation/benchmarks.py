@@ -1,8 +1,8 @@
 """Multiple-choice benchmarks: where their rows come from, and how a row becomes a question.
 
-A benchmark is given as `name` (`<data_dir>/data_as_datasets/<name>` where that exists, else the Hub dataset below) or
-as `name=path`, with a local file or folder of the same columns. A folder stands for the Hub dataset: the same split
-and the same share of its rows are asked. A file is asked whole.
+A benchmark is named as `name` (`<data_dir>/data_as_datasets/<name>` where that exists, else the Hub dataset below) or
+as `name=path`, with a local file or folder of the same columns. A folder replaces the Hub dataset: the same split and
+the same part of its rows are used. A file is used whole.
 """
 
 from collections.abc import Callable
@@ -22,133 +22,160 @@ from stochastok_cli.random_streams import stream
 if TYPE_CHECKING:
     import datasets
 
-SAMPLE_SEED = 0  # fixed, so that every run and every checkpoint is asked the same questions
+SAMPLE_SEED = 0  # fixed, so that every run and every checkpoint is evaluated on the same questions
+Row = dict[str, Any]
 
 
 class Question(NamedTuple):
-    """A prefix (may be empty) and the texts that may follow it, the right one first."""
+    """One question.
+
+    Attributes:
+        prefix: What the options follow; may be empty.
+        options: The texts to choose from, the correct one first.
+        row: The row of the dataset, counted from 1.
+        kind: The kind of question, where the benchmark distinguishes kinds.
+    """
 
     prefix: str
     options: list[str]
-    row: int  # which of the dataset's, counted from 1
-    kind: str = ""  # of the benchmark's kinds of question, where it has some
+    row: int
+    kind: str = ""
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """The questions that are asked, in the order of the dataset."""
+    """The questions of a benchmark, in the order of its dataset."""
 
     name: str
     questions: list[Question]
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where a benchmark's rows are, and the function that turns one into a prefix and its options.
+class BenchmarkSpec:
+    """One multiple-choice benchmark.
 
-    `to_question` raises ValueError for what is wrong with a row.
+    Attributes:
+        columns: The columns of its rows.
+        to_question: Turns a row into a prefix and its options, the correct one first; raises ValueError saying what is
+            wrong with a row.
+        hub_id: The dataset on the Hub; None for one that this program makes.
+        subset: The configuration of the dataset on the Hub.
+        split: The split that is evaluated.
+        percent: The part of the split's rows, in their order.
+        folder: Its folder under `data_as_datasets`, where that is not the benchmark's name.
+        kind: The kind of question of a row.
+        trained_on: The folder under `data_as_memmaps` that trains such questions, if there is one.
+        read: Reads the rows, for datasets with a layout of their own.
     """
 
     columns: tuple[str, ...]
-    to_question: Callable[[dict[str, Any]], tuple[str, list[str]]]
-    hub: str | None = None  # dataset id on the Hub; without one it is a folder that this program makes
-    config: str | None = None
+    to_question: Callable[[Row], tuple[str, list[str]]]
+    hub_id: str | None = None
+    subset: str | None = None
     split: str = "test"
-    percent: tuple[int, int] = (0, 100)  # of the split's rows, in their order
-    folder: str | None = None  # under data_as_datasets, where it is not the benchmark's name
-    kind: Callable[[dict[str, Any]], str] = lambda row: ""
-    trained_on: str | None = None  # the folder under data_as_memmaps that teaches such questions
-    read: "Callable[[str, Path | None], datasets.Dataset] | None" = None  # for rows that come in another way
+    percent: tuple[int, int] = (0, 100)
+    folder: str | None = None
+    kind: Callable[[Row], str] = lambda row: ""
+    trained_on: str | None = None
+    read: "Callable[[str, Path | None], datasets.Dataset] | None" = None
 
 
 # ------------------------------------------------------------------------------------------- rows to questions
 
 
-def _hellaswag(row: dict[str, Any]) -> tuple[str, list[str]]:
-    return row["ctx"], _right_first(row["endings"], _index(row["label"]))
+def _hellaswag(row: Row) -> tuple[str, list[str]]:
+    return row["ctx"], _correct_first(row["endings"], _index(row["label"]))
 
 
-def _arc(row: dict[str, Any]) -> tuple[str, list[str]]:
-    # Most keys are letters, some are digits; which one an option has is said beside it.
+def _arc(row: Row) -> tuple[str, list[str]]:
+    # Most keys are letters, some are digits; the labels say which option has which key.
     labels, key = [str(label) for label in row["choices"]["label"]], str(row["answerKey"])
     if key not in labels:
         raise ValueError(f"answerKey {key!r} is none of {labels}")
-    return row["question"], _right_first(row["choices"]["text"], labels.index(key))
+    return row["question"], _correct_first(row["choices"]["text"], labels.index(key))
 
 
-def _mmlu(row: dict[str, Any]) -> tuple[str, list[str]]:
-    options = _right_first(row["choices"], _index(row["answer"]))
+def _mmlu(row: Row) -> tuple[str, list[str]]:
+    options = _correct_first(row["choices"], _index(row["answer"]))
     # The list of choices belongs to the prefix, not to each option: the scores differ by a constant for the question,
     # and a long list can be truncated from the left where an option can't.
     return f"{row['question']} Options: {';'.join(row['choices'])}\n Answer:", options
 
 
-def _winograd(row: dict[str, Any]) -> tuple[str, list[str]]:
+def _winograd(row: Row) -> tuple[str, list[str]]:
     if row["sentence"].count("_") != 1:
         raise ValueError(f"the sentence must have one '_' to be filled: {row['sentence']!r}")
-    options = _right_first([row["option1"], row["option2"]], _index(row["answer"], first=1))
+    options = _correct_first([row["option1"], row["option2"]], _index(row["answer"], first=1))
     return "", [row["sentence"].replace("_", option) for option in options]
 
 
-def _blimp(row: dict[str, Any]) -> tuple[str, list[str]]:
-    return "", _right_first([row["sentence_good"], row["sentence_bad"]], 0)
+def _blimp(row: Row) -> tuple[str, list[str]]:
+    return "", _correct_first([row["sentence_good"], row["sentence_bad"]], 0)
 
 
-def _langgame(row: dict[str, Any]) -> tuple[str, list[str]]:
-    return row["question"], _right_first(row["options"], 0)
+def _question_and_options(row: Row) -> tuple[str, list[str]]:
+    return row["question"], _correct_first(row["options"], 0)
 
 
 def _index(answer: Any, first: int = 0) -> int:
-    """The position of the right option, from a number or its spelling; options are counted from `first`."""
+    """The position of the correct option, from a number or its text; options are counted from `first`."""
     try:
         return int(answer) - first
     except (TypeError, ValueError):
         raise ValueError(f"the answer {answer!r} is not the number of an option") from None
 
 
-def _right_first(options: Any, right: int) -> list[str]:
-    """The right option and then the wrong ones; a wrong one that reads like the right one is not listed."""
+def _correct_first(options: Any, correct: int) -> list[str]:
+    """The correct option and then the wrong ones, without those that are equal to the correct one."""
     if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
         raise ValueError(f"the options must be a list of texts, not {options!r}")
-    if not 0 <= right < len(options):
-        raise ValueError(f"the answer is option {right} (from 0), but there are {len(options)} options")
+    if not 0 <= correct < len(options):
+        raise ValueError(f"the answer is option {correct} (from 0), but there are {len(options)} options")
     if not all(option.strip() for option in options):
         raise ValueError("an option is empty")
-    wrong = [option for option in options if option != options[right]]
+    wrong = [option for option in options if option != options[correct]]
     if not wrong:
         raise ValueError("there is nothing to choose between: no option differs from the right one")
-    return [options[right], *wrong]
+    return [options[correct], *wrong]
 
 
-_LANGGAME: dict[str, Any] = {
-    "folder": "langgame",
-    "kind": lambda row: kind_of(row["question"]),
-    "trained_on": "langgame",
-}
+# ------------------------------------------------------------------------------------------- the table
 
+
+_LANGGAME = partial(
+    BenchmarkSpec,
+    ("question", "options"),
+    _question_and_options,
+    folder="langgame",
+    kind=lambda row: kind_of(row["question"]),  # the layout on disk, that of the paper, has no column for it
+    trained_on="langgame",
+)
 _CUTE: dict[str, Any] = {"folder": "cute", "kind": lambda row: row["task"], "trained_on": "cute"}
+_CUTE_MADE = partial(BenchmarkSpec, ("question", "options", "task"), _question_and_options, **_CUTE)
 
 
-def _cute_test(*tasks: str) -> Source:
-    return Source(COLUMNS, cute_question, **_CUTE, read=partial(read_cute, tasks))
+def _cute_test(*tasks: str) -> BenchmarkSpec:
+    return BenchmarkSpec(COLUMNS, cute_question, **_CUTE, read=partial(read_cute, tasks))
 
 
 BENCHMARKS = {
-    "hellaswag": Source(("ctx", "endings", "label"), _hellaswag, "Rowan/hellaswag", split="validation"),
-    "arc": Source(("question", "choices", "answerKey"), _arc, "allenai/ai2_arc", "ARC-Easy"),
-    "mmlu": Source(("question", "choices", "answer"), _mmlu, "cais/mmlu", "all"),
-    "winograd": Source(
+    "hellaswag": BenchmarkSpec(("ctx", "endings", "label"), _hellaswag, "Rowan/hellaswag", split="validation"),
+    "arc": BenchmarkSpec(("question", "choices", "answerKey"), _arc, "allenai/ai2_arc", "ARC-Easy"),
+    "mmlu": BenchmarkSpec(("question", "choices", "answer"), _mmlu, "cais/mmlu", "all"),
+    "winograd": BenchmarkSpec(
         ("sentence", "option1", "option2", "answer"),
         _winograd,
         "allenai/winogrande",
         "winogrande_xs",
         split="validation",
     ),
-    "blimp": Source(("sentence_good", "sentence_bad"), _blimp, "WillHeld/blimp", split="train", percent=(10, 60)),
-    "langgame-train": Source(("question", "options"), _langgame, split="train", **_LANGGAME),
-    "langgame-val": Source(("question", "options"), _langgame, split="val", **_LANGGAME),
-    "cute-train": Source(("question", "options", "task"), _langgame, split="train", **_CUTE),
-    "cute-val": Source(("question", "options", "task"), _langgame, split="val", **_CUTE),
+    "blimp": BenchmarkSpec(
+        ("sentence_good", "sentence_bad"), _blimp, "WillHeld/blimp", split="train", percent=(10, 60)
+    ),
+    "langgame-train": _LANGGAME(split="train"),
+    "langgame-val": _LANGGAME(split="val"),
+    "cute-train": _CUTE_MADE(split="train"),
+    "cute-val": _CUTE_MADE(split="val"),
     "cute": _cute_test(*TASKS),
     **{f"cute-{task}": _cute_test(task) for task in TASKS},
 }
@@ -160,8 +187,8 @@ BENCHMARKS = {
 def load_benchmark(name: str, data_dir: Path, num_samples: int | None = None) -> Benchmark:
     """The benchmark `name` or `name=path`: all of its questions, or always the same sample of `num_samples`.
 
-    A larger sample contains a smaller one. Raises UserError for an unknown name, for rows that can't be had, and for
-    a row that makes no question (those that are not asked are not looked at).
+    A larger sample contains a smaller one. Raises UserError for an unknown name, for rows that cannot be loaded, and
+    for a sampled row that is not a valid question.
     """
     name, _, path = name.partition("=")
     if name not in BENCHMARKS:
@@ -169,40 +196,40 @@ def load_benchmark(name: str, data_dir: Path, num_samples: int | None = None) ->
             f"unknown benchmark {name!r}{did_you_mean(name, list(BENCHMARKS))}",
             fix=f"there are: {', '.join(BENCHMARKS)}",
         )
-    dataset, asked = _rows(name, Path(path).expanduser() if path else None, data_dir)
-    order = stream(SAMPLE_SEED, f"questions/{name}").permutation(len(asked))
-    questions = [_question(name, dataset, asked[i]) for i in sorted(order[:num_samples].tolist())]
+    dataset, rows = _rows(name, Path(path).expanduser() if path else None, data_dir)
+    order = stream(SAMPLE_SEED, f"questions/{name}").permutation(len(rows))
+    questions = [_question(name, dataset, rows[i]) for i in sorted(order[:num_samples].tolist())]
     return Benchmark(name, questions)
 
 
 def _rows(name: str, path: Path | None, data_dir: Path) -> "tuple[datasets.Dataset, range]":
-    """A dataset and those of its rows that are the benchmark's."""
-    source, what = BENCHMARKS[name], f"benchmark {name}"
-    made = dataset_dir(data_dir) / (source.folder or name)
-    if source.read is not None:
-        dataset = source.read(what, path)
-    elif path is not None or made.is_dir():
-        dataset = read_path(what, path or made, source.split)
-    elif source.hub:
-        dataset = read_hub(what, source.hub, source.config, source.split)
+    """A dataset and those of its rows that belong to the benchmark."""
+    spec, description = BENCHMARKS[name], f"benchmark {name}"
+    folder = dataset_dir(data_dir) / (spec.folder or name)
+    if spec.read is not None:
+        dataset = spec.read(description, path)
+    elif path is not None or folder.is_dir():
+        dataset = read_path(description, path or folder, spec.split)
+    elif spec.hub_id:
+        dataset = read_hub(description, spec.hub_id, spec.subset, spec.split)
     else:
-        maker = f"stochastok make-{source.folder}"
-        raise UserError(f"{what}: there is no {made}", fix=f"run {maker} first, or give --data-dir")
-    require_columns(what, dataset, source.columns)
-    first, last = (0, 100) if path is not None and path.is_file() else source.percent
-    asked = range(len(dataset) * first // 100, len(dataset) * last // 100)
-    if not asked:
-        raise UserError(f"{what} has no rows to ask")
-    return dataset, asked
+        command = f"stochastok make-{spec.folder}"
+        raise UserError(f"{description}: there is no {folder}", fix=f"run {command} first, or give --data-dir")
+    require_columns(description, dataset, spec.columns)
+    first, last = (0, 100) if path is not None and path.is_file() else spec.percent
+    rows = range(len(dataset) * first // 100, len(dataset) * last // 100)
+    if not rows:
+        raise UserError(f"{description} has no rows to ask")
+    return dataset, rows
 
 
 def _question(name: str, dataset: "datasets.Dataset", index: int) -> Question:
-    row, source = dataset[index], BENCHMARKS[name]
+    row, spec = dataset[index], BENCHMARKS[name]
     try:
-        prefix, options = source.to_question(row)
+        prefix, options = spec.to_question(row)
         if not isinstance(prefix, str):
             raise ValueError(f"the question is no text: {prefix!r}")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         reason = str(error) if isinstance(error, ValueError) else f"values of the wrong kind: {str(row)[:200]}"
         raise UserError(f"benchmark {name}, row {index + 1}: {reason}") from None
-    return Question(prefix, options, index + 1, source.kind(row))
+    return Question(prefix, options, index + 1, spec.kind(row))

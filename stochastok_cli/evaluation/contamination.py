@@ -1,7 +1,7 @@
-"""Leakage: which of the questions asked stand in the data trained on.
+"""Contamination: which questions of a benchmark occur in the data that were trained on.
 
-Two senses: the very text, and the same thing asked of the same answer whatever the wording and the other options
-(`Which word starts with 'hu'?` → `hundred`), which is all that a model need remember.
+There are two criteria: the same text, and the same predicate with the same answer, whatever the wording and the other
+options (`Which word starts with 'hu'?` → `hundred`), which is all that a model has to remember.
 """
 
 from dataclasses import dataclass
@@ -16,32 +16,36 @@ from stochastok_cli.progress import ProgressCallback, no_progress
 
 @dataclass(frozen=True)
 class Contamination:
-    """By question, bool `[questions]`: its text was trained on; what it asks was, with the same right answer."""
+    """Which questions were trained on, bool `[questions]` each.
+
+    Attributes:
+        same_text: The text of the question occurs in the training data.
+        same_predicate: Its predicate does, with the same correct answer.
+    """
 
     same_text: np.ndarray
-    same_ask: np.ndarray
+    same_predicate: np.ndarray
 
 
-def contamination_of(
-    benchmark: Benchmark, trained: SFTDataset, *, progress: ProgressCallback = no_progress
+def find_contamination(
+    benchmark: Benchmark, training_data: SFTDataset, *, progress: ProgressCallback = no_progress
 ) -> Contamination:
-    """Looks for each question of `benchmark` among the rows to train on."""
-    decode = trained.vocabulary.decode
-    texts = {question.prefix for question in benchmark.questions}
-    asks = [(predicate_of(question.prefix), question.options[0].strip()) for question in benchmark.questions]
-    seen_texts, seen_asks = set(), set()
-    wanted = set(asks)
-    rows, offsets = trained.rows("train"), trained.offsets("train")
+    """Looks for each question of `benchmark` among the rows of the training data."""
+    decode = training_data.vocabulary.decode
+    texts = [question.prefix for question in benchmark.questions]
+    predicates = [(predicate_of(question.prefix), question.options[0].strip()) for question in benchmark.questions]
+    wanted_texts, wanted_predicates = set(texts), set(predicates)
+    seen_texts, seen_predicates = set(), set()
+    rows, offsets = training_data.rows("train"), training_data.offsets("train")
     for i, (row, (_, middle, end)) in enumerate(zip(rows, offsets.tolist(), strict=True)):
         text = decode(row[:middle].tolist())
-        if text in texts:
+        if text in wanted_texts:
             seen_texts.add(text)
         key = predicate_of(text), decode(row[middle:end].tolist()).strip()
-        if key in wanted:
-            seen_asks.add(key)
+        if key in wanted_predicates:
+            seen_predicates.add(key)
         if i % 4096 == 0:
-            progress(f"look for {benchmark.name} in {trained.name}", i, len(rows))
+            progress(f"look for {benchmark.name} in {training_data.name}", i, len(rows))
     return Contamination(
-        np.array([question.prefix in seen_texts for question in benchmark.questions]),
-        np.array([key in seen_asks for key in asks]),
+        np.array([text in seen_texts for text in texts]), np.array([key in seen_predicates for key in predicates])
     )

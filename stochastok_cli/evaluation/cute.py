@@ -1,7 +1,7 @@
 """The test questions of CUTE (Edman et al. 2024) as multiple choice, from the Hub or from local files.
 
-On the Hub each task is a split of whole prompts, whose last line is the question; in the authors' repository it is a
-file `<task>.tsv` of inputs and a label. Both become the wording of `cute_tasks`, without examples.
+On the Hub each task is a split of whole prompts, whose last line is the question; in the authors' repository each task
+is a file `<task>.tsv` of inputs and a label. Both are converted to the wording of `cute_tasks`, without examples.
 """
 
 import re
@@ -21,25 +21,25 @@ HUB = "leukas/cute"
 COLUMNS = ("task", "inputs", "answer")
 
 
-def read_cute(tasks: Sequence[str], what: str, path: Path | None) -> "datasets.Dataset":
+def read_cute(tasks: Sequence[str], description: str, path: Path | None) -> "datasets.Dataset":
     """The questions of some tasks, one after the other, in the columns COLUMNS."""
     import datasets
 
     rows: list[dict[str, Any]] = []
     for task in tasks:
         if path is None:
-            found = read_hub(what, HUB, None, task)
+            dataset = read_hub(description, HUB, None, task)
         else:
             file = path / f"{task}.tsv"
-            found = read_path(what, file if path.is_dir() and file.is_file() else path, task)
-        rows += _rows(f"{what} ({task})", task, found)
+            dataset = read_path(description, file if path.is_dir() and file.is_file() else path, task)
+        rows += _rows(f"{description} ({task})", task, dataset)
     return datasets.Dataset.from_list(rows)
 
 
-def _rows(what: str, task: str, found: "datasets.Dataset") -> Iterator[dict[str, Any]]:
-    if "prompt" in found.column_names:
-        require_columns(what, found, ("prompt", "answer"))
-        for row in found:
+def _rows(description: str, task: str, dataset: "datasets.Dataset") -> Iterator[dict[str, Any]]:
+    if "prompt" in dataset.column_names:
+        require_columns(description, dataset, ("prompt", "answer"))
+        for row in dataset:
             question = row["prompt"].rpartition("Question:")[2]
             yield {
                 "task": task,
@@ -49,13 +49,13 @@ def _rows(what: str, task: str, found: "datasets.Dataset") -> Iterator[dict[str,
     else:
         count = TASKS[task].wording.count("{}")
         names = [f"input{i + 1}" for i in range(count)]
-        require_columns(what, found, (*names, "label"))
-        for row in found:
+        require_columns(description, dataset, (*names, "label"))
+        for row in dataset:
             yield {"task": task, "inputs": [str(row[name]) for name in names], "answer": str(row["label"])}
 
 
 def cute_question(row: dict[str, Any]) -> tuple[str, list[str]]:
-    """The question in our wording, and its options, the same each time."""
+    """The question in our wording and its options, which are equal each time."""
     task, inputs, answer = (row[column] for column in COLUMNS)
     if len(inputs) != TASKS[task].wording.count("{}"):
         raise ValueError(f"{task} has {TASKS[task].wording.count('{}')} inputs, not {inputs}")
@@ -63,5 +63,5 @@ def cute_question(row: dict[str, Any]) -> tuple[str, list[str]]:
     if not answer or (choices is not None and answer not in choices(*inputs)):
         raise ValueError(f"the answer {answer!r} is not possible")
     random = stream(0, f"cute/{task}/{'/'.join(inputs)}")
-    found = options(task, inputs, answer, read_words().words, random)
-    return TASKS[task].question(inputs), [f" {option}" for option in found]
+    texts = options(task, inputs, answer, read_words().words, random)
+    return TASKS[task].question(inputs), [f" {text}" for text in texts]

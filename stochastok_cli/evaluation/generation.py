@@ -1,69 +1,68 @@
 """Greedy decoding in batches, with cached keys and values."""
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
 from stochastok_cli.models.base import CausalLM, KeyValueCache
 
+if TYPE_CHECKING:
+    from stochastok_cli.evaluation.scoring import Ranks
 
-@torch.inference_mode()
-def greedy(
-    model: CausalLM,
-    prompts: list[list[int]],
-    max_new_tokens: int,
-    stop: Callable[[list[int]], bool],
-    *,
-    batch_size: int = 256,
+Stop = Callable[[list[int]], bool]
+
+
+def generate_greedy(
+    model: CausalLM, prompts: Sequence[Sequence[int]], max_new_tokens: int, stop: Stop, batch_size: int, ranks: "Ranks"
 ) -> list[list[int]]:
-    """The likeliest next ids after each prompt, one at a time, in the order of the prompts; dropout is off.
-
-    A sequence ends when `stop(its new ids)` is true (the id that made it true is included), after `max_new_tokens`,
-    or when the context window is full. Of a prompt longer than the window only the last
-    `context_window - max_new_tokens` ids are kept (at least one). Prompts must not be empty.
-
-    Prompts of equal length are decoded together, at most `batch_size` at once, so that no padding is needed.
-    """
+    """See `LM.generate_greedy`. The batches are decoded in rounds of one for each rank."""
     window = model.context_window
-    kept = [p if len(p) <= window else p[-max(window - max_new_tokens, 1) :] for p in prompts]
+    kept = [list(p if len(p) <= window else p[-max(window - max_new_tokens, 1) :]) for p in prompts]
     by_length: dict[int, list[int]] = defaultdict(list)
     for i, prompt in enumerate(kept):
         by_length[len(prompt)].append(i)
+    batches = [
+        members[start : start + batch_size]
+        for members in by_length.values()
+        for start in range(0, len(members), batch_size)
+    ]
+    answers: dict[int, list[int]] = {}
+    for first in range(0, len(batches), ranks.world_size):
+        mine = first + ranks.rank
+        members = batches[mine] if mine < len(batches) else []
+        length = len(kept[members[0]]) if members else 0
+        limit = min(max_new_tokens, window - length + 1)  # the last new id need not fit: nothing follows it
+        answers |= zip(members, _decode(model, [kept[i] for i in members], limit, stop, ranks), strict=True)
+    for part in ranks.all_gather_object(answers):
+        answers |= part
+    return [answers[i] for i in range(len(prompts))]
 
-    answers: list[list[int]] = [[] for _ in prompts]
-    was_training = model.training
-    model.eval()
-    try:
-        for length, members in by_length.items():
-            limit = min(max_new_tokens, window - length + 1)  # the last new id need not fit: nothing is asked after it
-            for first in range(0, len(members), batch_size):
-                batch = members[first : first + batch_size]
-                for i, answer in zip(batch, _decode(model, [kept[i] for i in batch], limit, stop), strict=True):
-                    answers[i] = answer
-    finally:
-        model.train(was_training)
-    return answers
 
-
+@torch.inference_mode()
 def _decode(
-    model: CausalLM, prompts: list[list[int]], limit: int, stop: Callable[[list[int]], bool]
+    model: CausalLM, prompts: list[list[int]], max_new_tokens: int, stop: Stop, ranks: "Ranks"
 ) -> list[list[int]]:
-    """At most `limit` new ids for each of some prompts of one length; finished sequences leave the batch."""
+    """At most `max_new_tokens` new ids for each of some prompts of one length; finished sequences leave the batch.
+
+    All ranks make as many forward passes as the one whose sequences end last.
+    """
     device = model.device
     answers: list[list[int]] = [[] for _ in prompts]
-    running = list(range(len(prompts)))
+    running = list(range(len(prompts))) if max_new_tokens > 0 else []
     cache = KeyValueCache()
-    ids = torch.tensor(prompts, device=device)
-    for _ in range(limit):
+    ids = torch.tensor(prompts, dtype=torch.int64, device=device)
+    while any(ranks.all_gather_object(bool(running))):
+        if not running:
+            model(torch.zeros((1, 1), dtype=torch.int64, device=device))
+            continue
         chosen = model.logits(model(ids, cache=cache)[:, -1]).argmax(dim=-1).tolist()
         for i, token in zip(running, chosen, strict=True):
             answers[i].append(token)
-        going = [row for row, i in enumerate(running) if not stop(answers[i])]
-        if not going:
-            break
-        if len(going) < len(running):
-            running = [running[row] for row in going]
-            cache.keep(torch.tensor(going, device=device))
-        ids = torch.tensor([[chosen[row]] for row in going], device=device)
+        unfinished = [row for row, i in enumerate(running) if len(answers[i]) < max_new_tokens and not stop(answers[i])]
+        if 0 < len(unfinished) < len(running):
+            cache.keep(torch.tensor(unfinished, device=device))
+        running = [running[row] for row in unfinished]
+        ids = torch.tensor([[chosen[row]] for row in unfinished], device=device)
     return answers

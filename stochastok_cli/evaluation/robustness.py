@@ -1,32 +1,29 @@
-"""Robustness to tokenization: the same questions with their ids cut in other ways (arXiv 2604.16037).
+"""Robustness to tokenization: a benchmark in other tokenizations of the same text (arXiv 2604.16037).
 
-What is cut anew is the prefix, the same for all options of a question; where there is no prefix, every option. The
-options of a question with a prefix stay canonical, since an answer is what the model would say itself.
+The prefix is tokenized in another way, the same for all options of a question; where there is no prefix, every option
+is. The options of a question with a prefix stay canonical, since an answer is what the model itself would generate.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from stochastok_cli.errors import UserError
-from stochastok_cli.evaluation.findings import EvalResult
-from stochastok_cli.evaluation.multiple_choice import EncodedBenchmark
-from stochastok_cli.evaluation.scoring import BATCH_TOKENS, Pair
-from stochastok_cli.evaluation.shared_prefix import question_log_likelihoods
-from stochastok_cli.evaluation.statistics import bootstrap_share
-from stochastok_cli.models.base import CausalLM
-from stochastok_cli.progress import ProgressCallback, no_progress
+from stochastok_cli.evaluation.base import Curve, EvaluatorOutput, Metric
+from stochastok_cli.evaluation.encoding import EncodedBenchmark, EncodedQuestion
+from stochastok_cli.evaluation.metrics import is_correct
+from stochastok_cli.evaluation.scoring import LM
+from stochastok_cli.evaluation.statistics import bootstrap_ratio
 from stochastok_cli.tokenization.expansion import StochasTok
-from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 BINS = 10  # of the normalized edit distance, from 0 to 1
+DEFAULT_SAMPLES = 8
 
 
 @dataclass(frozen=True)
 class Tokenization:
-    """How to cut: a method of expansion with its p, and how many ways."""
+    """Random tokenizations: a method of expansion, its p, and how many are drawn."""
 
     method: str
     p: float
@@ -34,128 +31,130 @@ class Tokenization:
 
     @property
     def name(self) -> str:
-        """As in the names of metrics and of expanded folders: `stochastok0.1`."""
+        """As in the names of metrics and of expanded folders.
+
+        >>> Tokenization("stochastok", 0.1, 8).name
+        'stochastok0.1'
+        """
         return f"{self.method}{self.p}"
 
 
-def parse_tokenization(text: str, samples: int) -> Tokenization:
-    """`METHOD:P`. Raises UserError for anything else; the method and p are judged by `StochasTok`.
+def parse_tokenization(text: str, samples: int | None = None) -> Tokenization:
+    """`METHOD:P`. Raises UserError for anything else; `StochasTok` checks the method and p.
 
-    >>> parse_tokenization("uniform:0.5", 8)
+    >>> parse_tokenization("uniform:0.5")
     Tokenization(method='uniform', p=0.5, samples=8)
     """
     method, _, p = text.partition(":")
     try:
-        return Tokenization(method, float(p), samples)
+        return Tokenization(method, float(p), samples or DEFAULT_SAMPLES)
     except ValueError:
         raise UserError(f"--tokenization {text!r} is not METHOD:P", fix="for example stochastok:0.1") from None
 
 
+def optional_tokenization(text: str | None, samples: int | None) -> Tokenization | None:
+    """The tokenization of an option that may be absent; `samples` belongs to it."""
+    if text is None and samples is not None:
+        raise UserError("--samples says nothing without --tokenization", fix="drop it, or name a METHOD:P")
+    return None if text is None else parse_tokenization(text, samples)
+
+
 @dataclass(frozen=True)
 class Retokenized:
-    """A benchmark cut in another way: its pairs, and by question the distance from the canonical tokenization: the
-    splits made over the most that there can be, float64 `[questions]`."""
+    """A benchmark in another tokenization.
 
-    pairs: list[Pair]
-    distance: np.ndarray
-    truncated: int
-
-
-def retokenize(encoded: EncodedBenchmark, expand: StochasTok, end_of_text: int, context_window: int) -> Retokenized:
-    """Cuts the questions of a benchmark anew, the same for the same `expand`.
-
-    A prefix that no longer fits the window loses ids from the left; the number of such questions is reported.
+    Attributes:
+        benchmark: Its questions; `truncated` counts those that no longer fit the window.
+        edit_distance: By question, the splits made over the largest number possible, float64 `[questions]`.
     """
-    pairs: list[Pair] = []
-    distances, truncated, index = [], 0, 0
-    most = expand.lattice.max_splits
-    ends = np.cumsum(encoded.num_options)
-    for end, n in zip(ends.tolist(), encoded.num_options.tolist(), strict=True):
-        question = encoded.pairs[end - n : end]
-        context = np.asarray(question[0][0])
-        if _has_prefix(context, end_of_text):
-            new = expand(context, index)
-            room = context_window + 1 - max(len(option) for _, option in question)
-            truncated += len(new) > room
-            pairs += [(new[-room:], option) for _, option in question]
-            distances.append((len(new) - len(context)) / max(int(most[context].sum()), 1))
-            index += 1
+
+    benchmark: EncodedBenchmark
+    edit_distance: np.ndarray
+
+
+def retokenize(benchmark: EncodedBenchmark, expand: StochasTok, context_window: int) -> Retokenized:
+    """Draws another tokenization of each question of a benchmark, equal for an equal `expand`.
+
+    A prefix that no longer fits the window loses ids from the left. An option that no longer fits stays canonical.
+    """
+    max_splits = expand.lattice.max_splits
+    questions: list[EncodedQuestion] = []
+    distances: list[float] = []
+    truncated = index = 0
+    for question in benchmark.questions:
+        limit = context_window + 1 - max(map(len, question.options))
+        texts = [question.context] if question.has_prefix else question.options
+        canonical = [np.asarray(ids) for ids in texts]
+        expanded = [expand(ids, index + i) for i, ids in enumerate(canonical)]
+        index += len(texts)
+        if question.has_prefix:
+            truncated += len(expanded[0]) > limit
+            questions.append(EncodedQuestion(expanded[0][-limit:], question.options))
         else:
-            splits = possible = 0
-            for _, option in question:
-                new = expand(np.asarray(option), index)
-                if len(new) > context_window:  # an option can't be cut short
-                    new = np.asarray(option)
-                    truncated += 1
-                splits += len(new) - len(option)
-                possible += int(most[np.asarray(option)].sum())
-                pairs.append((context, new))
-                index += 1
-            distances.append(splits / max(possible, 1))
-    return Retokenized(pairs, np.array(distances), truncated)
+            too_long = [len(ids) > context_window for ids in expanded]
+            truncated += sum(too_long)
+            expanded = [old if long else new for old, new, long in zip(canonical, expanded, too_long, strict=True)]
+            questions.append(EncodedQuestion(question.context, expanded, has_prefix=False))
+        splits = sum(map(len, expanded)) - sum(map(len, canonical))
+        distances.append(splits / max(sum(int(max_splits[ids].sum()) for ids in canonical), 1))
+    return Retokenized(EncodedBenchmark(benchmark.name, questions, truncated), np.array(distances))
 
 
-def _has_prefix(context: np.ndarray, end_of_text: int) -> bool:
-    return len(context) != 1 or context[0] != end_of_text
+def evaluate_retokenized(lm: LM, benchmark: EncodedBenchmark, tokenization: Tokenization) -> EvaluatorOutput:
+    """A benchmark in `samples` other tokenizations, as metrics of the part `<method><p>`.
 
-
-def evaluate_retokenized(
-    model: CausalLM,
-    vocabulary: Vocabulary,
-    encoded: EncodedBenchmark,
-    tokenization: Tokenization,
-    *,
-    batch_tokens: int = BATCH_TOKENS,
-    progress: ProgressCallback = no_progress,
-) -> EvalResult:
-    """A benchmark in `samples` other tokenizations, as `mcq/<benchmark>/<method><p>/<metric>`.
-
-    accuracy: over all samples, a question giving its share of right answers; worst_case: right in every sample;
-    any_case: right in at least one; worst_sample: the accuracy of the sample on which the model is worst;
-    edit_distance: mean splits over the most that there can be; truncated where some questions did not fit. The curve
-    `mcq/<benchmark>/<method><p>` is the accuracy against the distance, in BINS of it.
+    accuracy: over all samples, the outcome of a question being its fraction of correct answers; worst_case: correct in
+    every sample; any_case: correct in at least one; worst_sample: the accuracy of the sample on which the model is
+    worst; edit_distance: mean splits over the largest number possible; truncated, where some questions did not fit.
+    The curve is the accuracy against the edit distance, in BINS of it.
     """
-    name = f"mcq/{encoded.name}/{tokenization.name}"
-    right, distances, truncated = [], [], 0
+    correct, distances, truncated = [], [], 0
     for sample in range(tokenization.samples):
-        expand = StochasTok(vocabulary, tokenization.p, tokenization.method, seed=sample)
-        cut = retokenize(encoded, expand, vocabulary.end_of_text, model.context_window)
-        what = f"{encoded.name}, {tokenization.name}, sample {sample + 1} of {tokenization.samples}"
-        scores = question_log_likelihoods(
-            model, cut.pairs, encoded.num_options, batch_tokens, what=what, progress=progress
-        )
-        right.append(margins(scores, encoded.num_options) > 0)
-        distances.append(cut.distance)
-        truncated += cut.truncated
-    answers, distance = np.array(right, dtype=np.float64), np.array(distances)
-    found = EvalResult()
-    found.add(f"{name}/accuracy", answers.mean(axis=0))
-    found.add(f"{name}/worst_case", answers.min(axis=0))
-    found.add(f"{name}/any_case", answers.max(axis=0))
-    found.metrics[f"{name}/worst_sample"] = float(answers.mean(axis=1).min())
-    found.metrics[f"{name}/edit_distance"] = float(distance.mean())
+        expand = StochasTok(lm.vocabulary, tokenization.p, tokenization.method, seed=sample)
+        retokenized = retokenize(benchmark, expand, lm.context_window)
+        description = f"{benchmark.name}, {tokenization.name}, sample {sample + 1} of {tokenization.samples}"
+        scores = lm.question_scores(retokenized.benchmark, description=description)
+        correct.append(is_correct(scores))
+        distances.append(retokenized.edit_distance)
+        truncated += retokenized.benchmark.truncated
+    answers, distance = np.array(correct, dtype=np.float64), np.array(distances)
+
+    def metric(name: str, value: float, outcomes: np.ndarray | None = None) -> Metric:
+        return Metric("mcq", benchmark.name, tokenization.name, name, value, answers.shape[1], outcomes)
+
+    outcomes = {"accuracy": answers.mean(axis=0), "worst_case": answers.min(axis=0), "any_case": answers.max(axis=0)}
+    metrics = [metric(name, float(values.mean()), values) for name, values in outcomes.items()]
+    metrics.append(metric("worst_sample", float(answers.mean(axis=1).min())))
+    metrics.append(metric("edit_distance", float(distance.mean())))
     if truncated:
-        found.metrics[f"{name}/truncated"] = truncated
-    found.curves[name] = accuracy_by_distance(answers, distance)
-    return found
+        metrics.append(metric("truncated", truncated))
+    points = accuracy_by_distance(answers, distance)
+    return EvaluatorOutput(metrics, [Curve("mcq", benchmark.name, tokenization.name, points)])
 
 
-def accuracy_by_distance(right: np.ndarray, distance: np.ndarray) -> list[dict[str, Any]]:
-    """The accuracy in each of BINS equal parts of the distance from 0 to 1 that has questions in it, of answers and
-    distances `[samples, questions]`. `x` is the mean distance there, `n` the number of answers, `low` and `high` the
-    bootstrap interval over the questions."""
-    place = np.minimum((distance * BINS).astype(int), BINS - 1)
+def accuracy_by_distance(correct: np.ndarray, distance: np.ndarray) -> list[dict[str, Any]]:
+    """The accuracy in each of BINS equal parts of the edit distance from 0 to 1 that contains questions.
+
+    Args:
+        correct: Answers, 0 or 1, float64 `[samples, questions]`.
+        distance: Edit distances, float64 `[samples, questions]`.
+
+    Returns:
+        Points: `x` the mean distance, `y` the accuracy, `n` the number of answers, `low` and `high` the bootstrap
+        interval over questions.
+    """
+    bins = np.minimum((distance * BINS).astype(int), BINS - 1)
     points = []
-    for part in range(BINS):
-        here = place == part
-        if here.any():
-            low, high = bootstrap_share((right * here).sum(axis=0), here.sum(axis=0))
-            point = {"x": distance[here].mean(), "y": right[here].mean(), "n": here.sum(), "low": low, "high": high}
+    for i in range(BINS):
+        inside = bins == i
+        if inside.any():
+            low, high = bootstrap_ratio((correct * inside).sum(axis=0), inside.sum(axis=0))
+            point = {
+                "x": distance[inside].mean(),
+                "y": correct[inside].mean(),
+                "n": inside.sum(),
+                "low": low,
+                "high": high,
+            }
             points.append({name: float(value) for name, value in point.items()})
     return points
-
-
-def margins(scores: np.ndarray, num_options: Sequence[int] | np.ndarray) -> np.ndarray:
-    """By how much the right option of each question is likelier than the best of the others, in nats."""
-    by_question = np.split(scores, np.cumsum(num_options)[:-1])
-    return np.array([s[0] - s[1:].max() for s in by_question])

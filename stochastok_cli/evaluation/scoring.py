@@ -1,53 +1,217 @@
-"""log P(continuation | context) of many pairs, in batches."""
+"""`LM`: a language model with its vocabulary, as the evaluators see it: log-likelihoods and greedy continuations.
 
-from collections.abc import Iterator, Sequence
+The interface follows lm-evaluation-harness (`loglikelihood`, `generate_until`). Batches are spread over the ranks of a
+distributed run inside these methods: each rank scores every `world_size`-th batch, and every rank gets all results.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.evaluation import generation, shared_prefix
+from stochastok_cli.evaluation.likelihood import Pair, batches_by_length, score_pairs
 from stochastok_cli.models.base import CausalLM
 from stochastok_cli.progress import ProgressCallback, no_progress
+from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 BATCH_TOKENS = 16384
 """Tokens, padding included, that go through the model at once: about 2 GB for the shipped configuration on a GPU."""
 
-Pair = tuple[Sequence[int] | np.ndarray, Sequence[int] | np.ndarray]
-"""The ids of a context and of its continuation, neither empty."""
+if TYPE_CHECKING:
+    from stochastok_cli.evaluation.encoding import EncodedBenchmark
+
+Batch = TypeVar("Batch")
+Result = TypeVar("Result")
 
 
-def log_likelihoods(
-    model: CausalLM,
-    pairs: Sequence[Pair],
-    batch_tokens: int = BATCH_TOKENS,
-    *,
-    what: str = "scoring",
-    progress: ProgressCallback = no_progress,
-) -> np.ndarray:
-    """log P(continuation | context) for each pair, in nats, float64 `[len(pairs)]`.
+class Ranks(Protocol):
+    """The processes of a distributed run, as seen from one of them."""
 
-    A pair must fit the window: `len(context) + len(continuation) - 1 <= context_window`. Pairs are sorted by length
-    and padded on the right, where causal attention never looks, so the batch that a pair falls into does not change
-    its score. Only the continuation's positions go through the head. Dropout is off, and the model is returned to
-    the mode in which it came. Raises UserError if the model gives something that is not a number.
+    @property
+    def rank(self) -> int: ...
+    @property
+    def world_size(self) -> int: ...
+    def all_gather_object(self, item: Any) -> list[Any]:
+        """Every rank's item, in the order of the ranks, on every rank."""
+
+
+class SingleProcess:
+    """The `Ranks` of a run of one process."""
+
+    rank = 0
+    world_size = 1
+
+    def all_gather_object(self, item: Any) -> list[Any]:
+        return [item]
+
+
+SINGLE_PROCESS = SingleProcess()
+
+
+@dataclass(frozen=True)
+class LM:
+    """A model that evaluators score.
+
+    All ranks must call the same methods with the same arguments. Every rank then makes the same number of forward
+    passes, as a sharded model needs: a rank with fewer batches adds passes on a single token. Dropout is off during
+    these calls, and afterwards the model is in the mode in which it was.
+
+    Attributes:
+        model: The network.
+        vocabulary: Its vocabulary.
+        batch_tokens: Tokens, padding included, that go through the model at once.
+        progress: Called after each batch.
+        ranks: The processes that share the work.
     """
-    sizes = np.array([len(context) + len(continuation) - 1 for context, continuation in pairs], dtype=np.int64)
-    scores = np.empty(len(pairs), dtype=np.float64)
-    done = 0
-    with evaluation_mode(model):
-        for batch in _batches(sizes, batch_tokens):
-            scores[batch] = _score(model, [pairs[i] for i in batch])
-            done += len(batch)
-            progress(what, done, len(pairs))
-    require_numbers(scores, what)
-    return scores
+
+    model: CausalLM
+    vocabulary: Vocabulary
+    batch_tokens: int = BATCH_TOKENS
+    progress: ProgressCallback = no_progress
+    ranks: Ranks = SINGLE_PROCESS
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def context_window(self) -> int:
+        return self.model.context_window
+
+    def without_progress(self) -> "LM":
+        """This model with its progress not shown."""
+        return replace(self, progress=no_progress)
+
+    def log_likelihoods(self, pairs: Sequence[Pair], *, description: str = "scoring") -> np.ndarray:
+        """log P(continuation | context) of each pair, in nats, float64 `[pairs]`.
+
+        A pair must fit the window: `len(context) + len(continuation) - 1 <= context_window`. Pairs are sorted by
+        length and padded on the right, where causal attention never looks, so that the batch that a pair falls into
+        does not change its score. Only the continuation's positions go through the head.
+
+        Raises:
+            UserError: The model gives values that are not finite.
+        """
+        sizes = np.array([len(context) + len(continuation) - 1 for context, continuation in pairs], dtype=np.int64)
+        batches = list(batches_by_length(sizes, self.batch_tokens))
+        parts = self.run_batches(
+            batches, lambda batch: score_pairs(self.model, [pairs[i] for i in batch]), len, description=description
+        )
+        scores = np.empty(len(pairs), dtype=np.float64)
+        for batch, part in zip(batches, parts, strict=True):
+            scores[batch] = part
+        require_finite(scores, description)
+        return scores
+
+    def question_log_likelihoods(
+        self, pairs: Sequence[Pair], num_options: Sequence[int] | np.ndarray, *, description: str = "scoring"
+    ) -> np.ndarray:
+        """The result of `log_likelihoods` for the options of questions, float64 `[pairs]`, with less work.
+
+        The part that the options of a question have in common is read once (see `shared_prefix`).
+
+        Args:
+            pairs: Context and option, the options of a question one after the other, all with the same context.
+            num_options: How many consecutive pairs belong to each question.
+            description: What is scored, for progress and errors.
+
+        Raises:
+            UserError: The model gives values that are not finite.
+        """
+        ends = np.cumsum(num_options)
+        starts = ends - np.asarray(num_options)
+        questions = [
+            shared_prefix.find_shared_prefix(pairs[start:end])
+            for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
+        ]
+        batches = shared_prefix.plan(questions, self.context_window, self.batch_tokens, self.device.type)
+        parts = self.run_batches(
+            batches,
+            lambda batch: shared_prefix.score(
+                self.model, [questions[i] for i in batch.questions], batch.suffix_batches
+            ),
+            lambda batch: sum(len(questions[i].suffixes) for i in batch.questions),
+            num_passes=[1 + len(batch.suffix_batches) for batch in batches],
+            description=description,
+        )
+        scores = np.zeros(len(pairs), dtype=np.float64)
+        for batch, part in zip(batches, parts, strict=True):
+            scores[np.concatenate([np.arange(starts[i], ends[i]) for i in batch.questions])] = part
+        require_finite(scores, description)
+        return scores
+
+    def question_scores(self, benchmark: "EncodedBenchmark", *, description: str = "scoring") -> list[np.ndarray]:
+        """log P(option | context) of the options of each question, in nats, a float64 array `[options]` for each."""
+        num_options = benchmark.num_options
+        scores = self.question_log_likelihoods(benchmark.pairs, num_options, description=description)
+        return np.split(scores, np.cumsum(num_options)[:-1])
+
+    def generate_greedy(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        stop: Callable[[list[int]], bool],
+        *,
+        batch_size: int = 256,
+    ) -> list[list[int]]:
+        """The likeliest next ids after each prompt, one at a time, in the order of the prompts.
+
+        A sequence ends when `stop(its new ids)` is true (the id that made it true is included), after
+        `max_new_tokens`, or when the context window is full. A prompt longer than the window is cut to its last
+        `context_window - max_new_tokens` ids (at least one). Prompts of equal length are decoded together, so that no
+        padding is needed.
+
+        Args:
+            prompts: Ids, none of them empty.
+            max_new_tokens: The most ids to generate.
+            stop: Whether a sequence ends with its last new id.
+            batch_size: The most sequences that are decoded together.
+        """
+        with evaluation_mode(self.model):
+            return generation.generate_greedy(self.model, prompts, max_new_tokens, stop, batch_size, self.ranks)
+
+    def run_batches(
+        self,
+        batches: Sequence[Batch],
+        run: Callable[[Batch], Result],
+        size: Callable[[Batch], int],
+        *,
+        num_passes: Sequence[int] | None = None,
+        description: str,
+    ) -> list[Result]:
+        """`run(batch)` of each batch, in their order, spread over the ranks.
+
+        Args:
+            batches: The same ones on every rank.
+            run: Scores one batch; what it returns must be picklable where there are several ranks.
+            size: How many sequences a batch has, for progress.
+            num_passes: How many forward passes `run` makes for each batch; one where None.
+            description: What is scored, for progress.
+        """
+        passes = np.ones(len(batches), dtype=np.int64) if num_passes is None else np.asarray(num_passes)
+        rank, world_size = self.ranks.rank, self.ranks.world_size
+        done = np.cumsum([size(batch) for batch in batches]).tolist()
+        results: dict[int, Result] = {}
+        with evaluation_mode(self.model):
+            for i in range(rank, len(batches), world_size):
+                results[i] = run(batches[i])
+                self.progress(description, done[i], done[-1])
+            most = max(int(passes[r::world_size].sum()) for r in range(world_size))
+            for _ in range(most - int(passes[rank::world_size].sum())):
+                empty_pass(self.model)
+        for part in self.ranks.all_gather_object(results):
+            results |= part
+        return [results[i] for i in range(len(batches))]
 
 
 @contextmanager
-def evaluation_mode(model: CausalLM) -> Iterator[None]:
-    """Without dropout; afterwards the model is in the mode in which it came."""
+def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
+    """Turns dropout off; afterwards the model is in the mode in which it was."""
     was_training = model.training
     model.eval()
     try:
@@ -56,53 +220,18 @@ def evaluation_mode(model: CausalLM) -> Iterator[None]:
         model.train(was_training)
 
 
-def require_numbers(scores: np.ndarray, what: str) -> None:
-    """Raises UserError if some scores are infinite or no numbers."""
+@torch.inference_mode()
+def empty_pass(model: CausalLM) -> None:
+    """A forward pass on a single token, whose result nobody needs: the other ranks make one at the same time."""
+    model(torch.zeros((1, 1), dtype=torch.int64, device=model.device))
+
+
+def require_finite(scores: np.ndarray, description: str) -> None:
+    """Raises UserError if some scores are infinite or NaN."""
     bad = len(scores) - int(np.isfinite(scores).sum())
     if bad:
         raise UserError(
-            f"the model gave no number for {bad} of {len(scores)} sequences ({what})",
+            f"the model gave no number for {bad} of {len(scores)} sequences ({description})",
             fix="its weights or its activations have overflowed; use an earlier checkpoint",
             exit_code=FAILED,
         )
-
-
-def _batches(sizes: np.ndarray, batch_tokens: int) -> Iterator[np.ndarray]:
-    """Indices in batches, the longest first, of at most `batch_tokens` tokens with padding (one pair at least)."""
-    order = np.argsort(-sizes, kind="stable")
-    start = 0
-    while start < len(order):
-        rows = max(1, batch_tokens // int(sizes[order[start]]))
-        yield order[start : start + rows]
-        start += rows
-
-
-@torch.inference_mode()
-def _score(model: CausalLM, pairs: Sequence[Pair]) -> np.ndarray:
-    """One batch through the model: log-likelihoods, float64 `[len(pairs)]`."""
-    device = model.device
-    sequences = [np.concatenate([context, continuation]).astype(np.int64) for context, continuation in pairs]
-    inputs = np.zeros((len(pairs), max(map(len, sequences)) - 1), dtype=np.int64)
-    scored = np.zeros(inputs.shape, dtype=bool)  # position t is scored on what follows it
-    for row, (sequence, (context, _)) in enumerate(zip(sequences, pairs, strict=True)):
-        inputs[row, : len(sequence) - 1] = sequence[:-1]
-        scored[row, len(context) - 1 : len(sequence) - 1] = True
-    targets = np.concatenate([continuation for _, continuation in pairs]).astype(np.int64)
-    hidden = model(torch.from_numpy(inputs).to(device))[torch.from_numpy(scored).to(device)]
-    nats = target_log_likelihoods(model, hidden, np.arange(len(targets)), targets)
-    ends = np.cumsum([0, *(len(continuation) for _, continuation in pairs)])[:-1]
-    return np.add.reduceat(nats, ends)
-
-
-def target_log_likelihoods(model: CausalLM, states: Tensor, which: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """log P(targets[i] | states[which[i]]), float64 `[targets]`, of hidden states `[N, D]`, in chunks of logits."""
-    vocabulary = model.vocab_size
-    step = max(1, (2**24 if states.device.type == "cpu" else 2**28) // vocabulary)
-    order = np.argsort(which, kind="stable")
-    found = np.empty(len(targets), dtype=np.float64)
-    for start in range(0, len(states), step):
-        mine = order[np.searchsorted(which[order], start) : np.searchsorted(which[order], start + step)]
-        log_p = torch.log_softmax(model.logits(states[start : start + step]), dim=-1, dtype=torch.float32)
-        rows, columns = torch.from_numpy(which[mine] - start), torch.from_numpy(targets[mine])
-        found[mine] = log_p[rows.to(states.device), columns.to(states.device)].cpu().numpy()
-    return found

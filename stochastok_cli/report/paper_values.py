@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from stochastok_cli.evaluation.addition import FORMS
+from stochastok_cli.data.recipes.addition_tokenizations import FORMS
 from stochastok_cli.evaluation.base import Metric
 
 

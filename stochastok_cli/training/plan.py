@@ -17,7 +17,9 @@ import torch
 from stochastok_cli.artifacts import nearest_existing_path
 from stochastok_cli.config import Config, TrainingConfig
 from stochastok_cli.data.samplers import WindowSampler
-from stochastok_cli.evaluation import Evaluator, evaluate
+from stochastok_cli.evaluation.base import LoadedEvaluator
+from stochastok_cli.evaluation.run import run_evaluators
+from stochastok_cli.evaluation.scoring import LM
 from stochastok_cli.training import flops, schedules, setup
 from stochastok_cli.training.distributed import DistributedContext, device_name, distributed_context
 from stochastok_cli.training.prefetch import prefetch
@@ -198,15 +200,15 @@ def _measure_evaluation(step: TrainingStep, config: Config, inputs: RunInputs, w
 
     seconds = _extrapolated(validate, tuple(n * world.world_size for n in VALIDATION_BATCHES), training.eval_iters)
     samples = {n: _with_fewer_questions(config, data, n) for n in QUESTIONS}
-    own = 0.0
-    for i in world.indices_of_rank(len(evaluators)):
+    lm = LM(step.model, data.vocabulary, ranks=world)
+    for i, evaluator in enumerate(evaluators):
         smaller = {_num_questions(samples[n][i]): samples[n][i] for n in QUESTIONS}
 
-        def score(questions: int, smaller: dict[int, Evaluator] = smaller) -> float:
-            return _timed(lambda: evaluate(step.model, [smaller[questions]]), world)
+        def score(questions: int, smaller: dict[int, LoadedEvaluator] = smaller) -> float:
+            return _timed(lambda: run_evaluators(lm, [smaller[questions]]), world)
 
-        own += _extrapolated(score, tuple(smaller), _num_questions(evaluators[i]))
-    return seconds + max(world.all_gather_object(own))
+        seconds += _extrapolated(score, tuple(smaller), _num_questions(evaluator))
+    return max(world.all_gather_object(seconds))
 
 
 def _extrapolated(measure: Callable[[int], float], sizes: tuple[int, ...], full: int) -> float:
@@ -218,7 +220,7 @@ def _extrapolated(measure: Callable[[int], float], sizes: tuple[int, ...], full:
     return seconds[-1] + slope * (full - sizes[-1])
 
 
-def _with_fewer_questions(config: Config, data: Data, questions: int) -> list[Evaluator]:
+def _with_fewer_questions(config: Config, data: Data, questions: int) -> list[LoadedEvaluator]:
     fewer = tuple(
         dataclasses.replace(e, num_samples=min(e.num_samples or questions, questions)) for e in config.trainer.eval
     )
@@ -226,8 +228,8 @@ def _with_fewer_questions(config: Config, data: Data, questions: int) -> list[Ev
     return setup.load_evaluators_of(dataclasses.replace(config, trainer=trainer), data.vocabulary)
 
 
-def _num_questions(evaluator: Evaluator) -> int:
-    return next(iter(evaluator.n.values()))
+def _num_questions(evaluator: LoadedEvaluator) -> int:
+    return next(iter(evaluator.sample_counts.values()))
 
 
 def _timed(work: Callable[[], object], world: DistributedContext) -> float:

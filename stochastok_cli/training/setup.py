@@ -15,7 +15,9 @@ from stochastok_cli.data.packed_sampler import PackedSampler
 from stochastok_cli.data.samplers import Sampler, WindowSampler
 from stochastok_cli.data.sft_dataset import SHAPES, SFTDataset
 from stochastok_cli.errors import UserError
-from stochastok_cli.evaluation import Evaluator, load_evaluators
+from stochastok_cli.evaluation.base import LoadedEvaluator
+from stochastok_cli.evaluation.registry import find_invalid_values
+from stochastok_cli.evaluation.run import load_evaluators
 from stochastok_cli.models.base import (
     DEFAULT_MODEL_TYPE,
     ArchitectureConfig,
@@ -82,7 +84,7 @@ class RunInputs:
     """Everything that is loaded for a run."""
 
     data: Data
-    evaluators: list[Evaluator]
+    evaluators: list[LoadedEvaluator]
     model: CausalLM
 
 
@@ -274,8 +276,10 @@ def _make_sampler(source: MemmapDataset, split: str, config: Config) -> Sampler:
     )
 
 
-def load_evaluators_of(config: Config, vocabulary: Vocabulary) -> list[Evaluator]:
+def load_evaluators_of(config: Config, vocabulary: Vocabulary) -> list[LoadedEvaluator]:
     """Loads the benchmarks of `trainer.eval`. An error says how to train without them."""
+    if invalid := [f"{key} = {value!r} {must}" for key, value, must in find_invalid_values(config)]:
+        raise UserError("\n  ".join(["the configuration is not valid:", *invalid]))
     data_dir = Path(config.general.paths.data_dir)
     try:
         return load_evaluators(config.trainer.eval, data_dir, vocabulary, config.model.context_window)

@@ -17,7 +17,8 @@ from torch import Tensor
 from stochastok_cli.config import Config, TrainingConfig
 from stochastok_cli.data.samplers import Batch
 from stochastok_cli.errors import FAILED, StoppedBySignal, UserError
-from stochastok_cli.evaluation import evaluate
+from stochastok_cli.evaluation.run import run_evaluators
+from stochastok_cli.evaluation.scoring import LM
 from stochastok_cli.models.base import CausalLM
 from stochastok_cli.models.checkpoint_folders import OPTIMIZER, TrainingState
 from stochastok_cli.training import events, schedules
@@ -245,10 +246,8 @@ class Trainer:
         with self.timer.pause(), explain_out_of_memory(self.step.backend, self.training):
             self.emit(events.Evaluating(done))
             self.metrics = self.validation(self.step.model, self.step.backend)
-            evaluators = self.inputs.evaluators
-            own = [evaluators[i] for i in self.world.indices_of_rank(len(evaluators))]
-            for metrics in self.world.all_gather_object(evaluate(self.step.model, own)):
-                self.metrics |= metrics
+            lm = LM(self.step.model, self.inputs.data.vocabulary, ranks=self.world)
+            self.metrics |= run_evaluators(lm, self.inputs.evaluators).values
         self.emit(events.Evaluated(done, self.metrics, time.monotonic() - began))
         return self.metrics["validation/loss"]
 

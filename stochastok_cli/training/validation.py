@@ -7,6 +7,7 @@ import torch
 
 from stochastok_cli.config import TrainingConfig
 from stochastok_cli.data.samplers import Sampler
+from stochastok_cli.evaluation.metrics import bits_per_byte
 from stochastok_cli.models.base import CausalLM
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 from stochastok_cli.training.backends import Backend
@@ -59,5 +60,5 @@ class Validation:
             "validation/perplexity": math.exp(loss_of_window) if loss_of_window < 700 else math.inf,
         }
         if num_bytes:
-            metrics["validation/bits_per_byte"] = nats * tokens / math.log(2) / num_bytes
+            metrics["validation/bits_per_byte"] = bits_per_byte(nats * tokens, num_bytes)
         return metrics

@@ -7,6 +7,7 @@ import yaml
 
 from stochastok_cli.config import Config, config_from_dict, find_config, load_config
 from stochastok_cli.errors import UserError
+from stochastok_cli.evaluation.registry import find_invalid_values
 
 SHIPPED = sorted(Path("configs").glob("*.yaml"))
 
@@ -111,7 +112,7 @@ def test_all_problems_are_reported_at_once_with_key_origin_and_nearest_key():
 )
 def test_invalid_values_are_refused_by_name(override, message):
     with pytest.raises(UserError, match=message) as caught:
-        load_config("pretraining", [override])
+        load_config("pretraining", [override], [find_invalid_values])
     assert "\n" not in str(caught.value)
 
 

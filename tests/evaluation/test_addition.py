@@ -1,4 +1,4 @@
-"""Addition: which rows are asked, where an answer ends, and what counts as right."""
+"""Addition: which rows are questions, where an answer ends, and what counts as right."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,13 @@ from torch import Tensor, nn
 
 from stochastok_cli.data.recipes.addition import make_addition
 from stochastok_cli.errors import FAILED, UserError
-from stochastok_cli.evaluation.addition import AdditionQuestions, answer_text, ask_addition, load_addition
+from stochastok_cli.evaluation.evaluators.math_generation import (
+    AdditionQuestions,
+    answer_text,
+    evaluate_addition,
+    load_addition,
+)
+from stochastok_cli.evaluation.scoring import LM
 from stochastok_cli.models.base import KeyValueCache
 from stochastok_cli.tokenization.vocabulary import Vocabulary, load_vocabulary
 from tests.models.small_models import sharp_model, small_config
@@ -55,13 +61,13 @@ def data_dir(tmp_path_factory) -> Path:
     return folder
 
 
-def asked_of(questions: list[str], vocabulary: Vocabulary) -> AdditionQuestions:
+def questions_of(questions: list[str], vocabulary: Vocabulary) -> AdditionQuestions:
     prompts = [vocabulary.encode(question) for question in questions]
     return AdditionQuestions("val", "base", prompts, [reversed_sum(question) for question in questions], 8)
 
 
-def results(speech: Callable[[str], str], asked: AdditionQuestions, vocabulary: Vocabulary) -> tuple[float, float]:
-    metrics = ask_addition(Speaker(vocabulary, speech), vocabulary, asked).metrics
+def results(speech: Callable[[str], str], questions: AdditionQuestions, vocabulary: Vocabulary) -> tuple[float, float]:
+    metrics = evaluate_addition(LM(Speaker(vocabulary, speech), vocabulary), questions).values
     return metrics["math_generation/val/base/exact_match"], metrics["math_generation/val/base/answer_found"]
 
 
@@ -73,14 +79,16 @@ def test_nothing_is_written_beside_the_data(data_dir):
 
 def test_a_model_that_knows_the_answer_is_right_in_every_form_of_both_splits(data_dir, vocabulary):
     forms = load_addition(data_dir, vocabulary, 20)
-    assert {(asked.split, asked.form) for asked in forms} >= {
+    assert {(questions.split, questions.form) for questions in forms} >= {
         (split, form) for split in ("train", "val") for form in ("base", "stochastok", "character")
     }
-    for asked in forms:
-        metrics = ask_addition(Speaker(vocabulary, lambda q: reversed_sum(q) + "$1+1="), vocabulary, asked).metrics
+    for questions in forms:
+        metrics = evaluate_addition(
+            LM(Speaker(vocabulary, lambda q: reversed_sum(q) + "$1+1="), vocabulary), questions
+        ).values
         assert metrics == {
-            f"math_generation/{asked.split}/{asked.form}/exact_match": 1.0,
-            f"math_generation/{asked.split}/{asked.form}/answer_found": 1.0,
+            f"math_generation/{questions.split}/{questions.form}/exact_match": 1.0,
+            f"math_generation/{questions.split}/{questions.form}/answer_found": 1.0,
         }
 
 
@@ -98,8 +106,8 @@ def test_a_model_that_knows_the_answer_is_right_in_every_form_of_both_splits(dat
     ],
 )
 def test_what_counts_as_right(speech, expected, vocabulary):
-    asked = asked_of(["$71+52=", "$61+93="], vocabulary)
-    assert results(speech, asked, vocabulary) == expected
+    questions = questions_of(["$71+52=", "$61+93="], vocabulary)
+    assert results(speech, questions, vocabulary) == expected
 
 
 def test_the_text_of_an_answer_ends_before_what_ended_it(vocabulary):
@@ -109,10 +117,10 @@ def test_the_text_of_an_answer_ends_before_what_ended_it(vocabulary):
 
 
 def test_the_answer_is_not_looked_for_in_the_question(vocabulary):
-    asked = asked_of(["$22+0=", "$11+0="], vocabulary)
+    questions = questions_of(["$22+0=", "$11+0="], vocabulary)
     assert all(answer in question for answer, question in zip(["22", "11"], ["$22+0=", "$11+0="], strict=True))
-    assert results(lambda q: "9$", asked, vocabulary) == (0, 0)
-    assert results(lambda q: "22$", asked, vocabulary) == (0.5, 0.5)
+    assert results(lambda q: "9$", questions, vocabulary) == (0, 0)
+    assert results(lambda q: "22$", questions, vocabulary) == (0.5, 0.5)
 
 
 def test_the_number_of_tokens_is_limited(data_dir, vocabulary):
@@ -122,18 +130,18 @@ def test_the_number_of_tokens_is_limited(data_dir, vocabulary):
         spoken.append(question)
         return "7" * 100
 
-    asked = load_addition(data_dir, vocabulary, 1)[0]
-    assert asked.max_new_tokens == 2 * 2 + 4
-    ask_addition(Speaker(vocabulary, endless), vocabulary, asked)
-    assert len(spoken) == asked.max_new_tokens + 1  # and one for the check that the model gives numbers
+    questions = load_addition(data_dir, vocabulary, 1)[0]
+    assert questions.max_new_tokens == 2 * 2 + 4
+    evaluate_addition(LM(Speaker(vocabulary, endless), vocabulary), questions)
+    assert len(spoken) == questions.max_new_tokens + 1  # and one for the check that the model gives numbers
 
 
 def test_the_first_rows_after_shuffling_with_seed_42_are_asked(data_dir, vocabulary):
     saved = datasets.load_from_disk(str(data_dir / "data_as_datasets" / "multi_digit_addition"))
     expected = saved["val"].shuffle(seed=42)["question"][:7]
-    asked = next(asked for asked in load_addition(data_dir, vocabulary, 7) if asked.split == "val")
-    assert [vocabulary.decode(prompt) for prompt in asked.prompts] == expected
-    assert asked.answers == [reversed_sum(question) for question in expected]
+    questions = next(questions for questions in load_addition(data_dir, vocabulary, 7) if questions.split == "val")
+    assert [vocabulary.decode(prompt) for prompt in questions.prompts] == expected
+    assert questions.answers == [reversed_sum(question) for question in expected]
     assert len(load_addition(data_dir, vocabulary)[0].prompts) == 90
 
 
@@ -146,7 +154,7 @@ def saved(folder: Path, **columns: list) -> Path:
 def test_absent_forms_are_skipped_and_all_others_asked(tmp_path, vocabulary):
     ids = [vocabulary.encode("$1+1=")]
     folder = saved(tmp_path, t_question_base=ids, t_question_bpe_dropout=ids)
-    assert [asked.form for asked in load_addition(folder, vocabulary)] == ["base", "bpe_dropout"] * 2
+    assert [questions.form for questions in load_addition(folder, vocabulary)] == ["base", "bpe_dropout"] * 2
 
 
 def test_data_of_another_tokenizer_are_refused(tmp_path, data_dir, vocabulary):
@@ -170,13 +178,13 @@ def test_a_model_that_gives_no_numbers_is_an_error(vocabulary):
     with torch.no_grad():
         model.norm.weight[0] = float("nan")
     with pytest.raises(UserError, match="no number") as caught:
-        ask_addition(model, vocabulary, asked_of(["$1+1="], vocabulary))
+        evaluate_addition(LM(model, vocabulary), questions_of(["$1+1="], vocabulary))
     assert caught.value.exit_code == FAILED
 
 
 def test_the_real_network_answers_and_keeps_its_mode(model, vocabulary, data_dir):
-    asked = load_addition(data_dir, vocabulary, 20)[0]
+    questions = load_addition(data_dir, vocabulary, 20)[0]
     before = model.training
-    metrics = ask_addition(model, vocabulary, asked).metrics
+    metrics = evaluate_addition(LM(model, vocabulary), questions).values
     assert all(0 <= value <= 1 for value in metrics.values())
     assert model.training == before

@@ -9,10 +9,11 @@ import torch
 from stochastok_cli.config import EvaluatorConfig
 from stochastok_cli.data.word_list import WordList, read_words
 from stochastok_cli.errors import UserError
-from stochastok_cli.evaluation import counts, evaluate, load_evaluators
-from stochastok_cli.evaluation.alignment import alignment, completions, cut_words, last_activations
-from stochastok_cli.evaluation.generation import greedy
+from stochastok_cli.evaluation.activations import last_activations
+from stochastok_cli.evaluation.evaluators.alignment import complete, evaluate_alignment, tokenize_words
 from stochastok_cli.evaluation.robustness import Tokenization
+from stochastok_cli.evaluation.run import load_evaluators, run_evaluators
+from stochastok_cli.evaluation.scoring import LM
 from tests.models.small_models import sharp_model, small_config
 
 UNIFORM = Tokenization("uniform", 1.0, 4)
@@ -20,7 +21,7 @@ UNIFORM = Tokenization("uniform", 1.0, 4)
 
 @pytest.fixture(scope="module")
 def cut(vocabulary):
-    return cut_words(read_words(), vocabulary, UNIFORM, 12, 48)
+    return tokenize_words(read_words(), vocabulary, UNIFORM, 12, 48)
 
 
 def test_words_and_their_tokenizations(cut, vocabulary):
@@ -29,18 +30,18 @@ def test_words_and_their_tokenizations(cut, vocabulary):
         assert canonical == [vocabulary.end_of_text, *vocabulary.encode(f" {word}")]
         assert others and len({tuple(ids) for ids in (canonical, *others)}) == 1 + len(others)
         assert all(vocabulary.decode(ids[1:]) == f" {word}" for ids in others)
-    assert cut_words(read_words(), vocabulary, UNIFORM, 5, 48).words == cut.words[:5]
+    assert tokenize_words(read_words(), vocabulary, UNIFORM, 5, 48).words == cut.words[:5]
 
 
 def test_words_that_can_not_be_cut(vocabulary):
     with pytest.raises(UserError, match=r"uniform0.0 cuts none of the 1 words in another way; give a larger p"):
-        cut_words(WordList(["river"], "x"), vocabulary, Tokenization("uniform", 0.0, 3), None, 48)
+        tokenize_words(WordList(["river"], "x"), vocabulary, Tokenization("uniform", 0.0, 3), None, 48)
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 16384])
-def test_activations_are_what_the_feed_forwards_read(model, cut, batch_tokens):
+def test_activations_are_what_the_feed_forwards_read(model, vocabulary, cut, batch_tokens):
     sequences = [ids for ways in cut.tokenizations for ids in ways]
-    found = last_activations(model, sequences, batch_tokens)
+    found = last_activations(LM(model, vocabulary, batch_tokens), sequences)
     for sequence, states in zip(sequences, found, strict=True):
         seen: list[torch.Tensor] = []
 
@@ -55,22 +56,27 @@ def test_activations_are_what_the_feed_forwards_read(model, cut, batch_tokens):
         np.testing.assert_allclose(states, torch.stack(seen).numpy(), atol=1e-4)
 
 
+def alignment(model, vocabulary, cut, name):
+    return evaluate_alignment(LM(model, vocabulary), cut, name)
+
+
 def mean_distance(points) -> float:
     return np.mean([np.linalg.norm(a - b) for a, b in itertools.combinations(points, 2)])
 
 
-def test_distances_by_definition(model, cut):
-    found = alignment(model, cut, "uniform1.0")
-    states = last_activations(model, [ids for ways in cut.tokenizations for ids in ways], 16384)
+def test_distances_by_definition(model, vocabulary, cut):
+    found = alignment(model, vocabulary, cut, "uniform1.0")
+    curves = {curve.key: curve.points for curve in found.curves}
+    states = last_activations(LM(model, vocabulary), [ids for ways in cut.tokenizations for ids in ways])
     by_word = np.split(states, np.cumsum([len(ways) for ways in cut.tokenizations])[:-1])
     for layer in range(3):
         inside = np.mean([mean_distance(word[:, layer]) for word in by_word])
         between = mean_distance([word[0, layer] for word in by_word])
         name = f"alignment/uniform1.0/layer_{layer + 1}"
-        assert found.metrics[f"{name}/distance"] == pytest.approx(inside, rel=1e-4)
-        assert found.metrics[f"{name}/relative"] == pytest.approx(inside / between, rel=1e-4)
-    assert [point["x"] for point in found.curves["alignment/uniform1.0"]] == [1, 2, 3]
-    assert [point["word"] for point in found.curves["alignment/uniform1.0/pca"]] == [
+        assert found.values[f"{name}/distance"] == pytest.approx(inside, rel=1e-4)
+        assert found.values[f"{name}/relative"] == pytest.approx(inside / between, rel=1e-4)
+    assert [point["x"] for point in curves["alignment/uniform1.0"]] == [1, 2, 3]
+    assert [point["word"] for point in curves["alignment/uniform1.0/pca"]] == [
         word for word, ways in zip(cut.words, cut.tokenizations, strict=True) for _ in ways
     ]
 
@@ -78,38 +84,39 @@ def test_distances_by_definition(model, cut):
 def test_as_an_evaluator_of_training(tmp_path, vocabulary):
     model = sharp_model(small_config(), dropout=0.5).train()
     evaluators = load_evaluators([EvaluatorConfig("alignment", 6)], tmp_path, vocabulary, 48)
-    metrics = evaluate(model, evaluators)
-    assert metrics == evaluate(model, evaluators) and model.training
-    assert list(counts(evaluators).values()) == [6]
+    lm = LM(model, vocabulary)
+    metrics = run_evaluators(lm, evaluators).values
+    assert metrics == run_evaluators(lm, evaluators).values and model.training
+    assert [evaluator.sample_counts for evaluator in evaluators] == [{"alignment/uniform1.0": 6}]
     assert set(metrics) == {f"alignment/uniform1.0/layer_{i}/{m}" for i in (1, 2, 3) for m in ("distance", "relative")}
 
 
 def test_words_of_a_file_that_holds_none(vocabulary):
     with pytest.raises(UserError, match="words.txt holds no words; one word a line"):
-        cut_words(WordList([], "words.txt"), vocabulary, UNIFORM, None, 48)
+        tokenize_words(WordList([], "words.txt"), vocabulary, UNIFORM, None, 48)
 
 
 def test_of_a_single_word_no_distance_is_relative_to_others(vocabulary):
-    cut = cut_words(WordList(["wonderful"], "x"), vocabulary, UNIFORM, None, 48)
-    found = alignment(sharp_model(small_config()), cut, "x")
-    assert found.metrics["alignment/x/layer_1/distance"] > 0
-    assert not any(name.endswith("relative") for name in found.metrics)
+    cut = tokenize_words(WordList(["wonderful"], "x"), vocabulary, UNIFORM, None, 48)
+    found = alignment(sharp_model(small_config()), vocabulary, cut, "x")
+    assert found.values["alignment/x/layer_1/distance"] > 0
+    assert not any(name.endswith("relative") for name in found.values)
 
 
-def test_a_model_that_gives_no_numbers(cut):
+def test_a_model_that_gives_no_numbers(vocabulary, cut):
     model = sharp_model(small_config())
     with torch.no_grad():
         model.embedding.weight.fill_(float("nan"))
     with pytest.raises(UserError, match="no number"):
-        alignment(model, cut, "x")
+        alignment(model, vocabulary, cut, "x")
 
 
 def test_completions_of_a_prompt_in_several_tokenizations(model, vocabulary):
-    first, *others = completions(model, vocabulary, "The old house", UNIFORM)
+    first, *others = complete(LM(model, vocabulary), "The old house", UNIFORM)
     ids = vocabulary.encode("The old house")
     assert first["tokens"] == [vocabulary.decode([i]) for i in ids]
-    said = greedy(model, [ids], 24, lambda new: new[-1] == vocabulary.end_of_text)[0]
-    assert first["completion"] == vocabulary.decode([i for i in said if i != vocabulary.end_of_text])
+    [answer] = LM(model, vocabulary).generate_greedy([ids], 24, lambda new: new[-1] == vocabulary.end_of_text)
+    assert first["completion"] == vocabulary.decode([i for i in answer if i != vocabulary.end_of_text])
     assert others and all("".join(one["tokens"]) == "The old house" for one in others)
     with pytest.raises(UserError, match="--prompt is empty"):
-        completions(model, vocabulary, "", UNIFORM)
+        complete(LM(model, vocabulary), "", UNIFORM)

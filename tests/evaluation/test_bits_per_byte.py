@@ -10,7 +10,13 @@ import torch
 from stochastok_cli.artifacts import create_artifact
 from stochastok_cli.data.memmap import corpus_manifest
 from stochastok_cli.errors import UserError
-from stochastok_cli.evaluation.bits_per_byte import ScoredText, bits_per_byte, count_bytes, load_validation_text
+from stochastok_cli.evaluation.evaluators.bits_per_byte import (
+    ScoredText,
+    count_bytes,
+    evaluate_bits_per_byte,
+    load_validation_text,
+)
+from stochastok_cli.evaluation.scoring import LM
 from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.vocabulary import Vocabulary, load_vocabulary
 from tests.evaluation.test_scoring import by_definition
@@ -46,7 +52,9 @@ def test_a_uniform_model_needs_log2_of_the_vocabulary_for_every_token(vocabulary
         model.head.weight.zero_()
     text = ScoredText("text", flat_ids(vocabulary), 1000)
     expected = math.log2(vocabulary.size) * len(text.ids) / 1000
-    assert bits_per_byte(model, vocabulary, text) == {"bits_per_byte/text": pytest.approx(expected, rel=1e-6)}
+    assert evaluate_bits_per_byte(LM(model, vocabulary), text).values == {
+        "bits_per_byte/text": pytest.approx(expected, rel=1e-6)
+    }
 
 
 def test_every_token_is_scored_once_given_its_window(model, vocabulary):
@@ -61,7 +69,7 @@ def test_every_token_is_scored_once_given_its_window(model, vocabulary):
         before = window[-1:]
     text = ScoredText("text", ids, count_bytes(ids, vocabulary))
     for batch_tokens in (1, 100, 16384):
-        found = bits_per_byte(model, vocabulary, text, batch_tokens=batch_tokens)["bits_per_byte/text"]
+        found = evaluate_bits_per_byte(LM(model, vocabulary, batch_tokens), text).values["bits_per_byte/text"]
         assert found == pytest.approx(nats / math.log(2) / text.num_bytes, rel=1e-5)
 
 

@@ -1,10 +1,15 @@
 import pytest
 import torch
 
-from stochastok_cli.evaluation.generation import greedy
+from stochastok_cli.evaluation.scoring import LM
+from stochastok_cli.tokenization.vocabulary import load_vocabulary
 from tests.models.small_models import random_ids, sharp_model, small_config
 
 WINDOW = 48
+
+
+def greedy(model, *arguments, **more):
+    return LM(model, load_vocabulary("sample2k")).generate_greedy(*arguments, **more)
 
 
 def never(new_ids):

@@ -8,12 +8,16 @@ import pytest
 
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation import marginal
-from stochastok_cli.evaluation.bits_per_byte import ScoredText, bits_per_byte
-from stochastok_cli.evaluation.marginal import log_probability, marginal_bits_per_byte
+from stochastok_cli.evaluation.evaluators.bits_per_byte import ScoredText, evaluate_bits_per_byte
+from stochastok_cli.evaluation.marginal import evaluate_marginal, log_probability
 from stochastok_cli.evaluation.robustness import Tokenization
-from stochastok_cli.evaluation.scoring import log_likelihoods
+from stochastok_cli.evaluation.scoring import LM
 from stochastok_cli.tokenization.segmentation_lattice import segmentation_lattice
 from tests.models.small_models import sharp_model, small_config
+
+
+def marginal_bits_per_byte(model, vocabulary, text: ScoredText, tokenization: Tokenization) -> dict[str, float]:
+    return evaluate_marginal(LM(model, vocabulary), text.name, text.ids, text.num_bytes, tokenization).values
 
 
 def segmentations(spelled: bytes, ids: dict[bytes, int]) -> list[list[int]]:
@@ -49,11 +53,11 @@ def test_the_probabilities_of_the_draws_sum_to_1(vocabulary, tokenizations, p):
 def test_the_estimate_agrees_with_the_sum_within_its_error(vocabulary, model, tokenizations, monkeypatch):
     canonical, every = tokenizations
     monkeypatch.setattr(marginal, "SPAN", len(canonical))
-    nats = log_likelihoods(model, [([vocabulary.end_of_text], one) for one in every])
+    nats = LM(model, vocabulary).log_likelihoods([([vocabulary.end_of_text], one) for one in every])
     bits = len(b"The old house") * math.log(2)
     truth = -np.logaddexp.reduce(nats) / bits
     text = ScoredText("text", np.array(canonical, dtype=np.uint16), len(b"The old house"))
-    found = marginal_bits_per_byte(model, vocabulary, text, Tokenization("uniform", 1.0, 2000)).metrics
+    found = marginal_bits_per_byte(model, vocabulary, text, Tokenization("uniform", 1.0, 2000))
     name = "bits_per_byte/text/uniform1.0"
     error = found[f"{name}/monte_carlo_error"]
     assert 0 < error < 0.1
@@ -65,8 +69,8 @@ def test_the_estimate_agrees_with_the_sum_within_its_error(vocabulary, model, to
 def test_the_canonical_part_is_the_ordinary_bits_per_byte_while_the_window_holds_all(vocabulary, model):
     ids = np.array(vocabulary.encode("It was a dark night, and the old house stood by the river."), dtype=np.uint16)
     text = ScoredText("text", ids[:40], len(vocabulary.decode_bytes(ids[:40].tolist())))
-    found = marginal_bits_per_byte(model, vocabulary, text, Tokenization("uniform", 0.1, 3)).metrics
-    ordinary = bits_per_byte(model, vocabulary, text)["bits_per_byte/text"]
+    found = marginal_bits_per_byte(model, vocabulary, text, Tokenization("uniform", 0.1, 3))
+    ordinary = evaluate_bits_per_byte(LM(model, vocabulary), text).values["bits_per_byte/text"]
     # Where a draw is long, its span sees a little less of what came before.
     assert found["bits_per_byte/text/uniform0.1/canonical"] == pytest.approx(ordinary, rel=0.02)
     assert found["bits_per_byte/text/uniform0.1/all_tokenizations"] <= found["bits_per_byte/text/uniform0.1/canonical"]

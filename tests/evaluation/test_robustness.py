@@ -6,23 +6,28 @@ import pytest
 from stochastok_cli.data.recipes.langgame import make_langgame
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation import adversarial
-from stochastok_cli.evaluation.adversarial import ask_adversarially
+from stochastok_cli.evaluation.adversarial import evaluate_adversarial
 from stochastok_cli.evaluation.benchmarks import Benchmark, Question, load_benchmark
-from stochastok_cli.evaluation.multiple_choice import EncodedBenchmark, encode, score
+from stochastok_cli.evaluation.encoding import EncodedBenchmark, encode
+from stochastok_cli.evaluation.evaluators.multiple_choice import evaluate_multiple_choice
+from stochastok_cli.evaluation.metrics import margins
 from stochastok_cli.evaluation.robustness import (
     Tokenization,
     accuracy_by_distance,
     evaluate_retokenized,
-    margins,
     parse_tokenization,
     retokenize,
 )
-from stochastok_cli.evaluation.scoring import log_likelihoods
+from stochastok_cli.evaluation.scoring import LM
 from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.split_table import split_table
 from tests.models.small_models import sharp_model, small_config
 
 WINDOW = 200
+
+
+def accuracy(lm: LM, encoded: EncodedBenchmark) -> float:
+    return next(m.value for m in evaluate_multiple_choice(lm, encoded) if m.key == "mcq/langgame-val/accuracy")
 
 
 @pytest.fixture(scope="module")
@@ -46,38 +51,38 @@ def test_method_and_p():
 
 
 def test_the_text_stays_and_so_do_the_options(encoded, vocabulary):
-    cut = retokenize(encoded, StochasTok(vocabulary, 0.7, "uniform"), vocabulary.end_of_text, WINDOW)
-    for (context, option), (old_context, old_option) in zip(cut.pairs, encoded.pairs, strict=True):
+    cut = retokenize(encoded, StochasTok(vocabulary, 0.7, "uniform"), WINDOW)
+    for (context, option), (old_context, old_option) in zip(cut.benchmark.pairs, encoded.pairs, strict=True):
         assert vocabulary.decode(context.tolist()) == vocabulary.decode(old_context)
         assert option == old_option
-    assert (cut.distance > 0).all() and (cut.distance <= 1).all()
-    assert all(cut.pairs[i][0] is not encoded.pairs[i][0] for i in range(4))
-    assert (cut.pairs[0][0] == cut.pairs[3][0]).all()  # the same for all options of a question
+    assert (cut.edit_distance > 0).all() and (cut.edit_distance <= 1).all()
+    assert all(cut.benchmark.pairs[i][0] is not encoded.pairs[i][0] for i in range(4))
+    assert (cut.benchmark.pairs[0][0] == cut.benchmark.pairs[3][0]).all()  # the same for all options of a question
 
 
 def test_every_token_cut_as_finely_as_can_be_is_at_distance_1(encoded, vocabulary):
     expand = StochasTok(vocabulary, 50.0, "uniform-k")
-    assert retokenize(encoded, expand, vocabulary.end_of_text, WINDOW).distance == pytest.approx(1)
+    assert retokenize(encoded, expand, WINDOW).edit_distance == pytest.approx(1)
 
 
 def test_options_are_cut_where_there_is_no_prefix(vocabulary):
-    asked = encode(Benchmark("blimp", [Question("", ["The cat sleeps.", "The cat sleep."], 1)]), vocabulary, WINDOW)
-    cut = retokenize(asked, StochasTok(vocabulary, 1.0), vocabulary.end_of_text, WINDOW)
-    for (context, option), (old_context, old_option) in zip(cut.pairs, asked.pairs, strict=True):
-        assert context.tolist() == old_context
+    blimp = encode(Benchmark("blimp", [Question("", ["The cat sleeps.", "The cat sleep."], 1)]), vocabulary, WINDOW)
+    cut = retokenize(blimp, StochasTok(vocabulary, 1.0), WINDOW)
+    for (context, option), (old_context, old_option) in zip(cut.benchmark.pairs, blimp.pairs, strict=True):
+        assert context == old_context
         assert vocabulary.decode(option) == vocabulary.decode(old_option)
         assert len(option) > len(old_option)
 
 
 def test_what_does_not_fit_any_more_is_truncated_and_counted(encoded, vocabulary):
-    cut = retokenize(encoded, StochasTok(vocabulary, 1.0), vocabulary.end_of_text, 60)
-    assert cut.truncated > 0
-    assert max(len(context) + len(option) - 1 for context, option in cut.pairs) <= 60
+    cut = retokenize(encoded, StochasTok(vocabulary, 1.0), 60)
+    assert cut.benchmark.truncated > 0
+    assert max(len(context) + len(option) - 1 for context, option in cut.benchmark.pairs) <= 60
 
 
 def test_p_0_is_the_canonical_tokenization(encoded, vocabulary, model):
-    found = evaluate_retokenized(model, vocabulary, encoded, Tokenization("stochastok", 0.0, 2)).metrics
-    canonical = score(model, encoded).metrics["mcq/langgame-val/accuracy"]
+    found = evaluate_retokenized(LM(model, vocabulary), encoded, Tokenization("stochastok", 0.0, 2)).values
+    canonical = accuracy(LM(model, vocabulary), encoded)
     name = "mcq/langgame-val/stochastok0.0"
     for metric in ("accuracy", "worst_case", "any_case", "worst_sample"):
         assert found[f"{name}/{metric}"] == canonical
@@ -85,18 +90,20 @@ def test_p_0_is_the_canonical_tokenization(encoded, vocabulary, model):
 
 
 def test_mean_and_worst_over_the_samples(encoded, vocabulary, model):
-    found = evaluate_retokenized(model, vocabulary, encoded, Tokenization("uniform", 0.8, 5))
+    found = evaluate_retokenized(LM(model, vocabulary), encoded, Tokenization("uniform", 0.8, 5))
     name = "mcq/langgame-val/uniform0.8"
     worst, sample, mean, best = (
-        found.metrics[f"{name}/{metric}"] for metric in ("worst_case", "worst_sample", "accuracy", "any_case")
+        found.values[f"{name}/{metric}"] for metric in ("worst_case", "worst_sample", "accuracy", "any_case")
     )
     assert worst <= sample <= mean <= best
     assert worst < best
-    points = found.curves[name]
+    [curve] = found.curves
+    assert curve.key == name
+    points = curve.points
     assert sum(point["n"] for point in points) == 5 * 30
     assert sum(point["n"] * point["y"] for point in points) / 150 == pytest.approx(mean)
     assert sum(point["n"] * point["x"] for point in points) / 150 == pytest.approx(
-        found.metrics[f"{name}/edit_distance"]
+        found.values[f"{name}/edit_distance"]
     )
 
 
@@ -115,27 +122,29 @@ def test_one_round_takes_the_worst_single_split(encoded, vocabulary, model, monk
     """Against trying every split one by one."""
     monkeypatch.setattr(adversarial, "ROUND", 10_000)
     table = split_table(vocabulary)
-    for i in range(0, 5 * 4, 4):
-        pairs = encoded.pairs[i : i + 4]
-        single = EncodedBenchmark("one", pairs, np.array([4]), 0)
-        prefix = list(pairs[0][0])
-        lead = margins(log_likelihoods(model, pairs), [4])[0]
-        leads = []
+    lm = LM(model, vocabulary)
+    for question in encoded.questions[:5]:
+        single = EncodedBenchmark("one", [question])
+        prefix = list(question.context)
+        margin = margins([lm.log_likelihoods(single.pairs)])[0]
+        candidate_margins = []
         for place, token in enumerate(prefix):
             for pair in table.of(token):
                 cut = [*prefix[:place], *pair, *prefix[place + 1 :]]
-                leads.append(margins(log_likelihoods(model, [(cut, option) for _, option in pairs]), [4])[0])
-        found = ask_adversarially(model, vocabulary, single, 1 + len(leads)).metrics
-        broken = lead <= 0 or min(leads) <= 0
+                candidate_margins.append(
+                    margins([lm.log_likelihoods([(cut, option) for option in question.options])])[0]
+                )
+        found = evaluate_adversarial(lm, single, 1 + len(candidate_margins)).values
+        broken = margin <= 0 or min(candidate_margins) <= 0
         assert found["mcq/one/adversarial/accuracy"] == (not broken)
-        assert found["mcq/one/adversarial/passes"] == (1 + len(leads) if lead > 0 else 1)
+        assert found["mcq/one/adversarial/passes"] == (1 + len(candidate_margins) if margin > 0 else 1)
 
 
 def test_the_budget_is_kept_and_more_of_it_does_no_good_to_the_model(encoded, vocabulary, model):
-    canonical = score(model, encoded).metrics["mcq/langgame-val/accuracy"]
+    canonical = accuracy(LM(model, vocabulary), encoded)
     before = canonical
     for budget in (2, 40, 200):
-        found = ask_adversarially(model, vocabulary, encoded, budget).metrics
+        found = evaluate_adversarial(LM(model, vocabulary), encoded, budget).values
         assert found["mcq/langgame-val/adversarial/passes"] <= budget
         assert found["mcq/langgame-val/adversarial/accuracy"] <= before
         before = found["mcq/langgame-val/adversarial/accuracy"]
@@ -151,7 +160,7 @@ def test_candidates_spell_the_same_text_and_fit(encoded, vocabulary):
         assert vocabulary.decode(candidate) == vocabulary.decode(attack.prefix)
     full = adversarial.Attack(attack.prefix, [[1, 2]], 1.0, 100)
     assert adversarial._candidates(full, split_table(vocabulary), len(attack.prefix) + 1, 0, 0) == []
-    assert not full.going
+    assert not full.is_running
 
 
 def test_every_split_of_a_prefix_is_tried_once_before_the_search_gives_up(encoded, vocabulary):
@@ -161,4 +170,4 @@ def test_every_split_of_a_prefix_is_tried_once_before_the_search_gives_up(encode
     while candidates := adversarial._candidates(attack, table, WINDOW, len(tried), 0):
         tried += candidates
     assert len(tried) == sum(len(table.of(token)) for token in attack.prefix) > adversarial.ROUND
-    assert not attack.going
+    assert not attack.is_running

@@ -6,10 +6,15 @@ import torch
 import torch.nn.functional as F
 
 from stochastok_cli.errors import FAILED, UserError
-from stochastok_cli.evaluation import scoring
-from stochastok_cli.evaluation.scoring import log_likelihoods
+from stochastok_cli.evaluation import likelihood
+from stochastok_cli.evaluation.scoring import LM
 from stochastok_cli.models.llama.model import Llama
+from stochastok_cli.tokenization.vocabulary import load_vocabulary
 from tests.models.small_models import sharp_model, small_config
+
+
+def log_likelihoods(model: Llama, pairs, batch_tokens: int = 16384, **more) -> np.ndarray:
+    return LM(model, load_vocabulary("sample2k"), batch_tokens).log_likelihoods(pairs, **more)
 
 
 def by_definition(model: Llama, context: list[int], continuation: list[int]) -> float:
@@ -58,13 +63,13 @@ def test_batches_keep_their_budget_and_take_the_longest_first(model, pairs, monk
 
 def test_only_the_positions_of_continuations_go_through_the_head(model, pairs, monkeypatch):
     rows = []
-    head = scoring.target_log_likelihoods
+    head = likelihood.target_log_likelihoods
 
-    def recorded(model, hidden, which, targets):
+    def recorded(model, hidden, index, targets):
         rows.append(len(hidden))
-        return head(model, hidden, which, targets)
+        return head(model, hidden, index, targets)
 
-    monkeypatch.setattr(scoring, "target_log_likelihoods", recorded)
+    monkeypatch.setattr(likelihood, "target_log_likelihoods", recorded)
     log_likelihoods(model, pairs)
     assert sum(rows) == sum(len(continuation) for _, continuation in pairs)
 
@@ -90,5 +95,5 @@ def test_a_model_that_gives_no_numbers_is_an_error(pairs):
     with torch.no_grad():
         model.layers[0].ffn.down.weight[0, 0] = float("nan")
     with pytest.raises(UserError, match=rf"no number for {len(pairs)} of {len(pairs)} sequences \(arc\)") as caught:
-        log_likelihoods(model, pairs, what="arc")
+        log_likelihoods(model, pairs, description="arc")
     assert caught.value.exit_code == FAILED

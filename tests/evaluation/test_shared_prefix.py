@@ -5,15 +5,23 @@ import pytest
 import torch
 
 from stochastok_cli.errors import FAILED, UserError
-from stochastok_cli.evaluation.scoring import log_likelihoods
-from stochastok_cli.evaluation.shared_prefix import FEW_TOKENS, PADDING, batches, question_log_likelihoods
+from stochastok_cli.evaluation.scoring import LM
+from stochastok_cli.evaluation.shared_prefix import FEW_TOKENS, PADDING, batches
 from stochastok_cli.models.llama.model import Llama
+from stochastok_cli.tokenization.vocabulary import load_vocabulary
+from tests.evaluation.test_scoring import log_likelihoods
 from tests.models.small_models import sharp_model, small_config
 
 FEW = FEW_TOKENS["cpu"]
 
 
-def asked(random: np.random.Generator, questions: int) -> tuple[list[tuple[list[int], list[int]]], list[int]]:
+def question_log_likelihoods(model: Llama, pairs, num_options, batch_tokens: int = 16384, **more) -> np.ndarray:
+    return LM(model, load_vocabulary("sample2k"), batch_tokens).question_log_likelihoods(pairs, num_options, **more)
+
+
+def random_questions(
+    random: np.random.Generator, questions: int
+) -> tuple[list[tuple[list[int], list[int]]], list[int]]:
     """Pairs of questions of all kinds for a window of 48: long and short prefixes, options of one id and of many,
     options that begin alike, that are equal, and one that is the beginning of another."""
     pairs, num_options = [], []
@@ -37,7 +45,7 @@ def asked(random: np.random.Generator, questions: int) -> tuple[list[tuple[list[
 
 @pytest.mark.parametrize("batch_tokens", [1, 100, 700, 16384])
 def test_scores_equal_those_of_single_sequences(model, batch_tokens):
-    pairs, num_options = asked(np.random.default_rng(batch_tokens), 60)
+    pairs, num_options = random_questions(np.random.default_rng(batch_tokens), 60)
     alone = np.concatenate([log_likelihoods(model, [pair]) for pair in pairs])
     np.testing.assert_allclose(
         question_log_likelihoods(model, pairs, num_options, batch_tokens), alone, atol=2e-4, rtol=1e-6
@@ -97,7 +105,7 @@ def test_there_is_little_padding():
 
 def test_dropout_is_off_and_the_mode_is_given_back():
     model = sharp_model(small_config(), dropout=0.5).train()
-    pairs, num_options = asked(np.random.default_rng(3), 5)
+    pairs, num_options = random_questions(np.random.default_rng(3), 5)
     first, again = (question_log_likelihoods(model, pairs, num_options) for _ in range(2))
     np.testing.assert_array_equal(first, again)
     assert model.training
@@ -109,5 +117,5 @@ def test_a_model_that_gives_no_numbers_is_an_error():
     with torch.no_grad():
         model.norm.weight.fill_(float("nan"))
     with pytest.raises(UserError, match=r"no number for 2 of 2 sequences \(arc\)") as caught:
-        question_log_likelihoods(model, [([1], [2]), ([1], [3, 4])], [2], what="arc")
+        question_log_likelihoods(model, [([1], [2]), ([1], [3, 4])], [2], description="arc")
     assert caught.value.exit_code == FAILED

@@ -6,7 +6,7 @@ from scipy import stats
 
 from stochastok_cli.evaluation.statistics import (
     bootstrap_interval,
-    bootstrap_share,
+    bootstrap_ratio,
     paired_difference,
     spread,
     student_quantile,
@@ -68,10 +68,10 @@ def test_spread_over_seeds():
 
 def test_a_share_of_answers_is_resampled_by_question():
     random = np.random.default_rng(0)
-    asked = random.integers(0, 9, 150)
-    hits = random.binomial(asked, random.beta(2, 1, 150))  # some questions are easier than others
+    answers = random.integers(0, 9, 150)
+    correct = random.binomial(answers, random.beta(2, 1, 150))  # some questions are easier than others
     rows = random.integers(150, size=(4000, 150))
-    shares = hits[rows].sum(axis=1) / asked[rows].sum(axis=1)
-    assert bootstrap_share(hits, asked) == pytest.approx(np.quantile(shares, [0.025, 0.975]), abs=0.01)
+    shares = correct[rows].sum(axis=1) / answers[rows].sum(axis=1)
+    assert bootstrap_ratio(correct, answers) == pytest.approx(np.quantile(shares, [0.025, 0.975]), abs=0.01)
     once = random.random(80) < 0.3
-    assert bootstrap_share(once, np.ones(80)) == bootstrap_interval(once)
+    assert bootstrap_ratio(once, np.ones(80)) == bootstrap_interval(once)

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 import transformers
 from hub_server import Repo
+from stochastok_cli.evaluation.alignment import after_attention, attention_layers, require_plain_layers
+from stochastok_cli.evaluation.multiple_choice import encode
 
 from stochastok_cli.errors import FAILED, USAGE, UserError
-from stochastok_cli.evaluation.alignment import after_attention, attention_layers, require_plain_layers
 from stochastok_cli.evaluation.benchmarks import load_benchmark
 from stochastok_cli.evaluation.generation import greedy
-from stochastok_cli.evaluation.multiple_choice import encode
 from stochastok_cli.evaluation.scoring import log_likelihoods
 from stochastok_cli.evaluation.shared_prefix import question_log_likelihoods
 from stochastok_cli.models.huggingface import HuggingFaceModel, locate_model, open_model

@@ -13,7 +13,7 @@ from stochastok_cli.config import load_config
 from stochastok_cli.data.memmap import Corpus, memmap_dir
 from stochastok_cli.data.samplers import Batch
 from stochastok_cli.errors import FAILED, UserError
-from stochastok_cli.evaluation.bits_per_byte import count_bytes
+from stochastok_cli.evaluation.evaluators.bits_per_byte import count_bytes
 from stochastok_cli.models.base import load_model
 from stochastok_cli.models.llama.model import Llama
 from stochastok_cli.training import events

@@ -1,4 +1,4 @@
-"""From the configuration to metrics: everything is loaded and checked before a model is asked."""
+"""From options to metrics: everything is loaded and checked before a model is scored."""
 
 import datasets
 import pytest
@@ -6,7 +6,8 @@ import pytest
 from stochastok_cli.config import EvaluatorConfig
 from stochastok_cli.data.recipes.addition import make_addition
 from stochastok_cli.errors import UserError
-from stochastok_cli.evaluation import counts, evaluate, load_evaluators
+from stochastok_cli.evaluation.run import load_evaluators, run_evaluators
+from stochastok_cli.evaluation.scoring import LM
 from tests.evaluation.test_bits_per_byte import flat_ids, save
 
 
@@ -26,23 +27,23 @@ CONFIGS = [
 ]
 
 
-def test_all_evaluators_are_loaded_once_and_asked_again_and_again(data_dir, model, vocabulary, monkeypatch):
+def test_all_evaluators_are_loaded_once_and_run_again_and_again(data_dir, model, vocabulary, monkeypatch):
     evaluators = load_evaluators(CONFIGS, data_dir, vocabulary, 48)
     monkeypatch.setattr(datasets, "load_from_disk", None)  # nothing is read any more
-    metrics = evaluate(model, evaluators)
-    assert metrics == evaluate(model, evaluators)
-    n = counts(evaluators)
+    metrics = run_evaluators(LM(model, vocabulary), evaluators).values
+    assert metrics == run_evaluators(LM(model, vocabulary), evaluators).values
+    n = {group: count for evaluator in evaluators for group, count in evaluator.sample_counts.items()}
     assert n["mcq/langgame-val"] == 4
     assert n["math_generation/val/base"] == 3
     assert n["bits_per_byte/text-tokenized"] == 2 * 48
     assert {name if name in n else name.rpartition("/")[0] for name in metrics} == set(n)
 
 
-def test_progress_is_told(data_dir, model, vocabulary):
-    told = []
+def test_progress_is_reported(data_dir, model, vocabulary):
+    reports = []
     evaluators = load_evaluators(CONFIGS, data_dir, vocabulary, 48)
-    evaluate(model, evaluators, progress=lambda *state: told.append(state))
-    assert {("langgame-val", 8, 8), ("addition, val, base", 3, 3), ("text-tokenized", 2, 2)} <= set(told)
+    run_evaluators(LM(model, vocabulary, progress=lambda *state: reports.append(state)), evaluators)
+    assert {("langgame-val", 8, 8), ("addition, val, base", 3, 3), ("text-tokenized", 2, 2)} <= set(reports)
 
 
 def test_an_option_longer_than_the_window_is_found_when_loading(data_dir, vocabulary, jsonl):
@@ -52,4 +53,4 @@ def test_an_option_longer_than_the_window_is_found_when_loading(data_dir, vocabu
 
 
 def test_no_evaluators_no_metrics(data_dir, model, vocabulary):
-    assert evaluate(model, load_evaluators([], data_dir, vocabulary, 48)) == {}
+    assert run_evaluators(LM(model, vocabulary), load_evaluators([], data_dir, vocabulary, 48)).values == {}

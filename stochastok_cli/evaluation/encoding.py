@@ -1,0 +1,102 @@
+"""Multiple-choice questions as token ids that fit a context window."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from stochastok_cli.errors import UserError
+from stochastok_cli.evaluation.benchmarks import Benchmark
+from stochastok_cli.evaluation.likelihood import Pair
+from stochastok_cli.tokenization.vocabulary import Vocabulary
+
+Ids = Sequence[int] | np.ndarray
+
+
+@dataclass(frozen=True)
+class EncodedQuestion:
+    """One question.
+
+    Attributes:
+        context: The ids that all options are conditioned on: the prefix, or end-of-text where there is no prefix.
+        options: The ids of each option, the correct one first.
+        has_prefix: Whether `context` is text of the question.
+    """
+
+    context: Ids
+    options: Sequence[Ids]
+    has_prefix: bool = True
+
+
+@dataclass(frozen=True)
+class EncodedBenchmark:
+    """A benchmark as token ids.
+
+    Attributes:
+        name: The benchmark's name.
+        questions: In the order of the benchmark.
+        truncated: How many questions lost the beginning of their prefix.
+        groups: By name, which questions belong to it, bool `[questions]`: those of a kind, those not trained on.
+    """
+
+    name: str
+    questions: list[EncodedQuestion]
+    truncated: int = 0
+    groups: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """Context and option, the options of a question one after the other."""
+        return [(question.context, option) for question in self.questions for option in question.options]
+
+    @property
+    def num_options(self) -> np.ndarray:
+        """int64 `[questions]`."""
+        return np.array([len(question.options) for question in self.questions], dtype=np.int64)
+
+
+def split_at_boundary(prefix: str, option: str) -> tuple[str, str]:
+    """The two texts as they are tokenized: the space at the boundary belongs to the option, as in lm-eval.
+
+    The prefix's trailing whitespace moves to the option, which gets one space if it then has none. An option without
+    a prefix begins a document, where training has seen no space, and gets none.
+
+    >>> split_at_boundary("Answer:", "sing"), split_at_boundary("Answer: ", "sing"), split_at_boundary("", "Cats.")
+    (('Answer:', ' sing'), ('Answer:', ' sing'), ('', 'Cats.'))
+    """
+    stripped = prefix.rstrip()
+    option = prefix[len(stripped) :] + option
+    return stripped, option if not stripped or option[0].isspace() else f" {option}"
+
+
+def encode(benchmark: Benchmark, vocabulary: Vocabulary, context_window: int) -> EncodedBenchmark:
+    """Tokenizes prefix and options, each on its own.
+
+    An empty prefix becomes the end-of-text id. A prefix that does not fit the window with the longest of its options
+    loses ids from the left, the same ones for all its options, so that they stay comparable. Raises UserError naming
+    the row of an option that is longer than the window.
+    """
+    questions = []
+    truncated = 0
+    for question in benchmark.questions:
+        texts = [split_at_boundary(question.prefix, option) for option in question.options]
+        prefix = vocabulary.encode(texts[0][0])
+        options = [vocabulary.encode_continuation(option) for _, option in texts]
+        longest = max(map(len, options))
+        if longest > context_window:
+            raise UserError(
+                f"benchmark {benchmark.name}, row {question.row}: an option has {longest} tokens, and the model's "
+                f"context window is {context_window}",
+                fix="leave the row out, or use a model with a longer window",
+            )
+        limit = context_window + 1 - longest  # the last id of an option is predicted, never read
+        truncated += len(prefix) > limit
+        context = prefix[-limit:] or [vocabulary.end_of_text]
+        questions.append(EncodedQuestion(context, options, has_prefix=bool(prefix)))
+    return EncodedBenchmark(benchmark.name, questions, truncated)
+
+
+def kind_groups(benchmark: Benchmark) -> dict[str, np.ndarray]:
+    """Which questions are of each kind, for `EncodedBenchmark.groups`; empty where there are no kinds."""
+    kinds = np.array([question.kind for question in benchmark.questions])
+    return {str(kind): kinds == kind for kind in sorted(set(kinds.tolist()) - {""})}

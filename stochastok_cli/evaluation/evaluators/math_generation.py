@@ -1,0 +1,161 @@
+"""Addition: greedy answers to questions in several tokenizations, compared digit by digit."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stochastok_cli.errors import UserError
+from stochastok_cli.evaluation.base import (
+    Evaluator,
+    EvaluatorOutput,
+    LoadedEvaluator,
+    Metric,
+    metric_group,
+    option,
+    register,
+)
+
+if TYPE_CHECKING:
+    from stochastok_cli.evaluation.scoring import LM
+    from stochastok_cli.progress import ProgressCallback
+    from stochastok_cli.tokenization.vocabulary import Vocabulary
+
+SHUFFLE_SEED = 42  # that of the paper's code, so that the same rows are evaluated
+STOP = "$"  # the beginning of the next question
+_MAKE_AGAIN = "make the data again with the model's: stochastok make-addition --tokenizer CHECKPOINT"
+
+
+@register
+@dataclass(frozen=True)
+class MathGeneration(Evaluator):
+    """Exact match of generated sums, for each split and each form of tokenization."""
+
+    name = "math_generation"
+    title = "Addition"
+    description = "addition"
+
+    num_samples: int | None = option(
+        None, "questions of each benchmark, always the same ones", min=1, show_default="all"
+    )
+
+    def load(
+        self, vocabulary: "Vocabulary", context_window: int, data_dir: Path, progress: "ProgressCallback"
+    ) -> list[LoadedEvaluator]:
+        return [
+            LoadedEvaluator(
+                {metric_group(self.name, questions.split, questions.form): len(questions.prompts)},
+                partial(evaluate_addition, questions=questions),
+            )
+            for questions in load_addition(data_dir, vocabulary, self.num_samples)
+        ]
+
+
+@dataclass(frozen=True)
+class AdditionQuestions:
+    """Questions of one split in one form of tokenization.
+
+    Attributes:
+        split: "train" or "val".
+        form: One of `addition_tokenizations.FORMS`.
+        prompts: The ids of `$a+b=`.
+        answers: The digits of the sum as the data has them, last digit first.
+        max_new_tokens: Enough for an answer whose every digit is a token, and a little more.
+    """
+
+    split: str
+    form: str
+    prompts: list[list[int]]
+    answers: list[str]
+    max_new_tokens: int
+
+
+def load_addition(data_dir: Path, vocabulary: "Vocabulary", num_samples: int | None = None) -> list[AdditionQuestions]:
+    """The first `num_samples` rows (all where None) of each shuffled split, in each form that the data contain.
+
+    Raises UserError if there are no such data, or if they were made with another vocabulary.
+    """
+    from stochastok_cli.artifacts import read_manifest
+    from stochastok_cli.data.memmap import SPLITS, dataset_dir
+    from stochastok_cli.data.recipes.addition import NAME
+    from stochastok_cli.data.recipes.addition_tokenizations import FORMS
+    from stochastok_cli.evaluation.question_files import read_path, require_columns
+
+    folder = dataset_dir(data_dir) / NAME
+    if not folder.is_dir():
+        raise UserError(f"there is no {folder}", fix="run stochastok make-addition first, or give --data-dir")
+    manifest = read_manifest(folder)
+    if manifest and manifest.options["tokenizer"] != vocabulary.fingerprint:
+        raise UserError(f"{folder} was made with another tokenizer than the model's", fix=_MAKE_AGAIN)
+    loaded = []
+    for split in SPLITS:
+        description = f"addition ({split})"
+        dataset = read_path(description, folder, split)
+        require_columns(description, dataset, ("question", "answer", "t_question_base"))
+        if not len(dataset):
+            raise UserError(f"{description}: {folder} has no rows")
+        dataset = dataset.shuffle(seed=SHUFFLE_SEED, keep_in_memory=True)  # otherwise it writes beside the data
+        rows = dataset.select(range(min(num_samples or len(dataset), len(dataset))))
+        questions, answers = rows["question"][:], rows["answer"][:]
+        digits = max(len(number) for question in questions for number in re.findall(r"\d+", question))
+        for form in FORMS:
+            if f"t_question_{form}" not in rows.column_names:
+                continue
+            prompts = rows[f"t_question_{form}"][:]
+            if not manifest:
+                _require_same_text(description, form, prompts, questions, vocabulary)
+            loaded.append(AdditionQuestions(split, form, prompts, answers, 2 * digits + 4))
+    return loaded
+
+
+def _require_same_text(
+    description: str, form: str, prompts: list[list[int]], questions: list[str], vocabulary: "Vocabulary"
+) -> None:
+    """Data without a manifest do not record their vocabulary; their ids must at least decode to the questions."""
+    for prompt, question in zip(prompts, questions, strict=True):
+        if max(prompt) >= vocabulary.size or vocabulary.decode(prompt) != question:
+            raise UserError(
+                f"{description}: in the model's vocabulary the ids of t_question_{form} do not spell {question!r}",
+                fix=_MAKE_AGAIN,
+            )
+
+
+def evaluate_addition(lm: "LM", questions: AdditionQuestions) -> EvaluatorOutput:
+    """exact_match and answer_found, fractions of the questions.
+
+    An answer is the greedy continuation of the prompt, up to `$`, to end-of-text or to the limit of tokens. It matches
+    exactly if it equals the correct answer; the correct answer is found if the continuation contains it.
+    """
+    # Greedy decoding takes the likeliest id even of NaNs; scoring an id raises for a model that gives them.
+    first = questions.prompts[0]
+    lm.without_progress().log_likelihoods([(first, first[:1])], description="addition")
+    generated = lm.generate_greedy(questions.prompts, questions.max_new_tokens, lambda ids: ended(ids, lm.vocabulary))
+    texts = [answer_text(ids, lm.vocabulary) for ids in generated]
+    lm.progress(f"addition, {questions.split}, {questions.form}", len(texts), len(texts))
+    pairs = list(zip(texts, questions.answers, strict=True))
+    return EvaluatorOutput(
+        [
+            _mean("exact_match", questions, [text == answer for text, answer in pairs]),
+            _mean("answer_found", questions, [answer in text for text, answer in pairs]),
+        ]
+    )
+
+
+def _mean(name: str, questions: AdditionQuestions, outcomes: Sequence[bool]) -> Metric:
+    import numpy as np
+
+    values = np.array(outcomes, dtype=np.float64)
+    return Metric(MathGeneration.name, questions.split, questions.form, name, float(values.mean()), len(values), values)
+
+
+def ended(ids: list[int], vocabulary: "Vocabulary") -> bool:
+    """Whether an answer ends with its last id."""
+    return ids[-1] == vocabulary.end_of_text or STOP in vocabulary.decode(ids[-1:])
+
+
+def answer_text(ids: list[int], vocabulary: "Vocabulary") -> str:
+    """The text of an answer before what ended it."""
+    ids = ids[:-1] if ids[-1] == vocabulary.end_of_text else ids
+    return vocabulary.decode(ids).partition(STOP)[0]

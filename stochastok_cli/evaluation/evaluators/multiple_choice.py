@@ -1,0 +1,162 @@
+"""Multiple choice: each option is scored by log P(option | prefix), and the likeliest one is the model's answer."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stochastok_cli.errors import UserError
+from stochastok_cli.evaluation.base import (
+    Evaluator,
+    EvaluatorOutput,
+    LoadedEvaluator,
+    Metric,
+    metric_group,
+    option,
+    register,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from stochastok_cli.evaluation.benchmarks import Benchmark
+    from stochastok_cli.evaluation.encoding import EncodedBenchmark
+    from stochastok_cli.evaluation.robustness import Tokenization
+    from stochastok_cli.evaluation.scoring import LM
+    from stochastok_cli.progress import ProgressCallback
+    from stochastok_cli.tokenization.vocabulary import Vocabulary
+
+
+@register
+@dataclass(frozen=True)
+class MultipleChoice(Evaluator):
+    """Accuracy and confidence on multiple-choice benchmarks, for each kind of question and in other tokenizations."""
+
+    name = "mcq"
+    title = "Multiple choice"
+    description = "multiple choice"
+    parts_table = "{benchmark}, parts and other tokenizations"
+
+    benchmarks: tuple[str, ...] = option(
+        (),
+        "hellaswag, arc, mmlu, winograd, blimp, langgame-train, langgame-val, cute (the test set) or cute-spell …, "
+        "cute-train, cute-val; each also as NAME=PATH with a local file or folder of the same columns",
+        metavar="A,B,…",
+    )
+    num_samples: int | None = option(
+        None, "questions of each benchmark, always the same ones", min=1, show_default="all"
+    )
+    by_kind: bool = option(False, "also the accuracy on each kind of question (LangGame, CUTE)")
+    contamination: bool = option(
+        False,
+        "also which questions occur in the data trained on, and the accuracy on the others",
+        flag="--leakage",
+    )
+    tokenization: str | None = option(
+        None,
+        "also with the questions in other tokenizations, by a method of `stochastok expand`: stochastok:0.1",
+        metavar="METHOD:P",
+    )
+    samples: int | None = option(None, "how many other tokenizations with --tokenization", min=1, show_default="8")
+    adversarial: int | None = option(
+        None,
+        "also with each question in the most harmful tokenization, found by a search of at most so many forward passes",
+        metavar="PASSES",
+        min=2,
+    )
+
+    @classmethod
+    def benchmarks_hint(cls) -> str:
+        from stochastok_cli.evaluation.benchmarks import BENCHMARKS
+
+        return f"there are: {', '.join(BENCHMARKS)}"
+
+    def check(self) -> None:
+        super().check()
+        self._tokenization()
+
+    def _tokenization(self) -> "Tokenization | None":
+        from stochastok_cli.evaluation.robustness import optional_tokenization
+
+        return optional_tokenization(self.tokenization, self.samples)
+
+    def load(
+        self, vocabulary: "Vocabulary", context_window: int, data_dir: Path, progress: "ProgressCallback"
+    ) -> list[LoadedEvaluator]:
+        from stochastok_cli.evaluation.benchmarks import load_benchmark
+        from stochastok_cli.evaluation.encoding import encode, kind_groups
+        from stochastok_cli.tokenization.expansion import StochasTok
+
+        tokenization = self._tokenization()
+        loaded = []
+        for name in self.benchmarks:
+            benchmark = load_benchmark(name, data_dir, self.num_samples)
+            encoded = encode(benchmark, vocabulary, context_window)
+            groups = kind_groups(benchmark) if self.by_kind else {}
+            if self.contamination:
+                groups |= _uncontaminated(benchmark, data_dir, progress)
+            encoded = replace(encoded, groups=groups)
+            n = len(encoded.questions)
+            counts = {"": n} | {part: int(members.sum()) for part, members in groups.items()}
+            if tokenization is not None:
+                StochasTok(vocabulary, tokenization.p, tokenization.method)  # raises UserError for an impossible one
+                counts[tokenization.name] = n
+            if self.adversarial is not None:
+                counts["adversarial"] = n
+            counts = {metric_group(self.name, encoded.name, part): count for part, count in counts.items()}
+            loaded.append(LoadedEvaluator(counts, partial(self._run, encoded=encoded, tokenization=tokenization)))
+        return loaded
+
+    def _run(self, lm: "LM", *, encoded: "EncodedBenchmark", tokenization: "Tokenization | None") -> EvaluatorOutput:
+        output = EvaluatorOutput(evaluate_multiple_choice(lm, encoded))
+        if tokenization is not None:
+            from stochastok_cli.evaluation.robustness import evaluate_retokenized
+
+            output += evaluate_retokenized(lm, encoded, tokenization)
+        if self.adversarial is not None:
+            from stochastok_cli.evaluation.adversarial import evaluate_adversarial
+
+            output += evaluate_adversarial(lm, encoded, self.adversarial)
+        return output
+
+
+def evaluate_multiple_choice(lm: "LM", benchmark: "EncodedBenchmark") -> list[Metric]:
+    """All metrics of `metrics.multiple_choice_metrics`, and the accuracy on each group of questions.
+
+    "truncated" is added where prefixes were too long: the number of questions concerned.
+    """
+    from stochastok_cli.evaluation.metrics import chance, is_correct, multiple_choice_metrics, normalized
+
+    scores = lm.question_scores(benchmark, description=benchmark.name)
+    correct = is_correct(scores).astype(float)
+    outcomes = {"accuracy": correct, "normalized_accuracy": normalized(correct, chance(scores))}
+    metrics = [
+        Metric("mcq", benchmark.name, "", name, value, len(scores), outcomes.get(name))
+        for name, value in multiple_choice_metrics(scores).items()
+    ]
+    if benchmark.truncated:
+        metrics.append(Metric("mcq", benchmark.name, "", "truncated", benchmark.truncated, len(scores)))
+    for part, members in benchmark.groups.items():
+        if members.any():
+            of_part = correct[members]
+            metrics.append(
+                Metric("mcq", benchmark.name, part, "accuracy", float(of_part.mean()), len(of_part), of_part)
+            )
+    return metrics
+
+
+def _uncontaminated(benchmark: "Benchmark", data_dir: Path, progress: "ProgressCallback") -> "dict[str, np.ndarray]":
+    """Which questions do not occur in the data that were trained on, bool `[questions]` for each criterion."""
+    from stochastok_cli.data.memmap import memmap_dir
+    from stochastok_cli.data.sft_dataset import SFTDataset
+    from stochastok_cli.evaluation.benchmarks import BENCHMARKS
+    from stochastok_cli.evaluation.contamination import find_contamination
+
+    folder = BENCHMARKS[benchmark.name].trained_on
+    if folder is None:
+        raise UserError(
+            f"benchmark {benchmark.name}: no data of this program teach it, so that nothing can have leaked",
+            fix="drop --leakage",
+        )
+    contamination = find_contamination(benchmark, SFTDataset(memmap_dir(data_dir) / folder), progress=progress)
+    return {"new_question": ~contamination.same_text, "new_ask": ~contamination.same_predicate}

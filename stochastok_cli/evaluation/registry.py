@@ -1,0 +1,74 @@
+"""The evaluators by name, and the rules of their options for the command line and for `trainer.eval`."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from stochastok_cli.errors import UserError, did_you_mean
+from stochastok_cli.evaluation import base
+from stochastok_cli.evaluation.base import Evaluator, benchmark_name
+from stochastok_cli.evaluation.evaluators import EVALUATORS
+
+if TYPE_CHECKING:
+    from stochastok_cli.config import Config
+
+
+def make_evaluator(name: str, options: Mapping[str, Any]) -> Evaluator:
+    """A checked evaluator from the values of its options; None, False and empty values count as not given.
+
+    Raises:
+        UserError: The name is unknown, an option does not belong to the evaluator, or the options do not fit together.
+    """
+    if name not in EVALUATORS:
+        raise UserError(
+            f"unknown evaluator {name!r}{did_you_mean(name, [*EVALUATORS])}", fix=f"there are: {', '.join(EVALUATORS)}"
+        )
+    given = {option: value for option, value in options.items() if _is_given(value)}
+    for option in given:
+        if option not in EVALUATORS[name].options():
+            owners = [other for other, evaluator in EVALUATORS.items() if option in evaluator.options()]
+            if not owners:
+                raise UserError(f"{option!r} is no option of an evaluator", fix="drop it")
+            raise UserError(f"{flag_of(option)} can only go with --evaluator {' or '.join(owners)}", fix="drop it")
+    evaluator = EVALUATORS[name](**{option: _frozen(value) for option, value in given.items()})
+    evaluator.check()
+    return evaluator
+
+
+def flag_of(option: str) -> str:
+    """The command-line option of an evaluator's field."""
+    for evaluator in EVALUATORS.values():
+        if option in evaluator.options() and (flag := evaluator.options()[option].flag):
+            return flag
+    return base.flag(option)
+
+
+def _is_given(value: Any) -> bool:
+    return value is not None and value is not False and value != () and value != []
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def find_invalid_values(config: "Config") -> Iterator[tuple[str, Any, str]]:
+    """The keys of `trainer.eval` with values that are not valid, the values, and what they must be."""
+    seen: set[tuple[str, str]] = set()
+    for i, entry in enumerate(config.trainer.eval):
+        key = f"trainer.eval.{i}"
+        name, samples, benchmarks = entry.evaluator, entry.num_samples, list(entry.benchmarks)
+        if name not in EVALUATORS:
+            yield f"{key}.evaluator", name, f"is not supported, only {' or '.join(map(repr, EVALUATORS))}"
+            continue
+        options = EVALUATORS[name].options()
+        if samples is not None and "num_samples" not in options:
+            yield f"{key}.num_samples", samples, f"must be absent: {name} has no samples"
+        elif samples is not None and samples < 1:
+            yield f"{key}.num_samples", samples, "must be at least 1"
+        if "benchmarks" in options and not benchmarks:
+            yield f"{key}.benchmarks", benchmarks, f"must name what {name} scores"
+        elif "benchmarks" not in options and benchmarks:
+            yield f"{key}.benchmarks", benchmarks, f"must be empty: what {name} scores is always the same"
+        scored = [(name, benchmark_name(benchmark)) for benchmark in benchmarks or [""]]
+        if seen.intersection(scored) or len(set(scored)) < len(scored):
+            yield f"{key}.benchmarks", benchmarks, "must not name what is scored already"
+        seen.update(scored)
