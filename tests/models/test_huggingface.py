@@ -8,20 +8,23 @@ import torch
 import torch.nn.functional as F
 import transformers
 from hub_server import Repo
-from stochastok_cli.evaluation.alignment import after_attention, attention_layers, require_plain_layers
-from stochastok_cli.evaluation.multiple_choice import encode
 
 from stochastok_cli.errors import FAILED, USAGE, UserError
+from stochastok_cli.evaluation.activations import (
+    attention_layers,
+    require_residual_layers,
+    residual_after_attention,
+)
 from stochastok_cli.evaluation.benchmarks import load_benchmark
-from stochastok_cli.evaluation.generation import greedy
-from stochastok_cli.evaluation.scoring import log_likelihoods
-from stochastok_cli.evaluation.shared_prefix import question_log_likelihoods
+from stochastok_cli.evaluation.encoding import encode
 from stochastok_cli.models.huggingface import HuggingFaceModel, locate_model, open_model
 from stochastok_cli.models.llama.model import Llama
 from stochastok_cli.models.llama.state_dict import save_model
 from stochastok_cli.tokenization.vocabulary import load_vocabulary
 from tests.evaluation.test_benchmarks import ROWS
-from tests.evaluation.test_shared_prefix import asked
+from tests.evaluation.test_generation import greedy
+from tests.evaluation.test_scoring import log_likelihoods
+from tests.evaluation.test_shared_prefix import question_log_likelihoods, random_questions
 from tests.models.small_models import sharp_model, small_config
 
 SMALL = {"vocab_size": 2048, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -78,7 +81,7 @@ def test_a_model_on_the_hub_is_fetched_without_what_could_hold_a_program(hub_ser
     hub_server.repos[f"models/{name}"].commit({**files, **extra})
     model, _ = opened(name, None)
     ours, _ = opened(str(folder), folder)
-    pairs, num_options = asked(np.random.default_rng(5), 5)
+    pairs, num_options = random_questions(np.random.default_rng(5), 5)
     np.testing.assert_array_equal(
         question_log_likelihoods(model, pairs, num_options), question_log_likelihoods(ours, pairs, num_options)
     )
@@ -98,7 +101,7 @@ def test_weights_that_could_hold_a_program_are_not_opened(folder, tmp_path):
 def test_scores_are_those_of_its_own_logits(folder):
     model, _ = opened(str(folder), folder)
     assert isinstance(model, HuggingFaceModel) and model.context_window == 64
-    pairs, num_options = asked(np.random.default_rng(5), 25)
+    pairs, num_options = random_questions(np.random.default_rng(5), 25)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     expected = []
     with torch.no_grad():
@@ -129,7 +132,7 @@ def test_our_own_checkpoints_stay_ours_and_score_the_same(tmp_path, model, vocab
     opened_model, _ = opened("x", tmp_path)
     assert isinstance(opened_model, Llama)
     theirs = HuggingFaceModel(transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval(), 48)
-    pairs, num_options = asked(np.random.default_rng(6), 10)
+    pairs, num_options = random_questions(np.random.default_rng(6), 10)
     np.testing.assert_allclose(
         question_log_likelihoods(theirs, pairs, num_options),
         question_log_likelihoods(opened_model, pairs, num_options),
@@ -185,15 +188,15 @@ def test_activations_after_attention(folder):
     assert len(layers) == model.model.config.num_hidden_layers
     if model.model.config.model_type == "gemma2":  # it norms what attention gives before it is added
         with pytest.raises(UserError, match=r"can't tell what attention adds .*\(Gemma2DecoderLayer\)"):
-            require_plain_layers(model)
+            require_residual_layers(model)
         return
-    require_plain_layers(model)
+    require_residual_layers(model)
     seen = []
     norm = FEED_FORWARD_NORMS.get(model.model.config.model_type)
     for layer in layers if norm else []:
         getattr(layer, norm).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with torch.no_grad():
-        found = after_attention(model, torch.tensor([[5, 6, 7, 8]]))
+        found = residual_after_attention(model, torch.tensor([[5, 6, 7, 8]]))
     assert [x.shape for x in found] == [(1, 4, 32)] * len(layers)
     for ours, theirs in zip(found, seen, strict=norm is not None):
         torch.testing.assert_close(ours, theirs)
