@@ -53,7 +53,8 @@ class ResultPrinter:
 
 def show_tables(results: Sequence[EvalResult]) -> None:
     """Prints all metrics as tables."""
-    from stochastok_cli.report.tables import print_tables, tables_of
+    from stochastok_cli.report.rendering import print_tables
+    from stochastok_cli.report.tables import tables_of
 
     print_tables(tables_of(results))
 
@@ -76,7 +77,8 @@ def show_completions(results: Sequence[EvalResult], prompt: str, as_json: bool) 
 def compare(results: Sequence[EvalResult], as_json: bool) -> "list[PairedComparison]":
     """Compares each further checkpoint with the first, and prints that."""
     from stochastok_cli.evaluation.comparison import compare_paired
-    from stochastok_cli.report.tables import paired_table, print_tables
+    from stochastok_cli.report.rendering import print_tables
+    from stochastok_cli.report.tables import paired_table
 
     comparisons = [compare_paired(results[0], second) for second in results[1:]]
     for comparison in comparisons:
@@ -91,7 +93,8 @@ def aggregate(results: Sequence[EvalResult], as_json: bool) -> "Aggregate":
     """Prints mean and deviation over all checkpoints, the seeds of one run; a note says in what else they differ."""
     from stochastok_cli.evaluation import comparison
     from stochastok_cli.models.checkpoint_folders import is_complete, read_state
-    from stochastok_cli.report.tables import aggregate_table, print_tables
+    from stochastok_cli.report.rendering import print_tables
+    from stochastok_cli.report.tables import aggregate_table
 
     folders = [Path(result.checkpoint) for result in results]
     configs = [read_state(folder).config for folder in folders if is_complete(folder)]

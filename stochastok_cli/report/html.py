@@ -18,7 +18,8 @@ from typing import NamedTuple
 from stochastok_cli.evaluation.base import EvalResult
 from stochastok_cli.evaluation.comparison import Aggregate, PairedComparison
 from stochastok_cli.report.plots import Plot, Records, plots_of
-from stochastok_cli.report.tables import Table, comparison_table, tables_of, to_csv, to_html, to_markdown
+from stochastok_cli.report.rendering import to_csv, to_html, to_markdown
+from stochastok_cli.report.tables import Table, comparison_table, tables_of
 
 CSS = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1b1b1b;

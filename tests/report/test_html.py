@@ -16,7 +16,7 @@ from stochastok_cli.evaluation.comparison import aggregate, compare_paired
 from stochastok_cli.report import plots
 from stochastok_cli.report.html import write_report
 from stochastok_cli.report.paper_values import paper_figure
-from stochastok_cli.report.tables import to_csv
+from stochastok_cli.report.rendering import to_csv
 
 POINT = {"y": 0.6, "low": 0.5, "high": 0.7}
 

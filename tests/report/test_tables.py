@@ -10,17 +10,8 @@ from rich.console import Console
 from stochastok_cli.evaluation.base import EvalResult, Metric
 from stochastok_cli.evaluation.comparison import aggregate, compare_paired
 from stochastok_cli.evaluation.metrics import multiple_choice_metrics
-from stochastok_cli.report.tables import (
-    Cell,
-    Column,
-    Table,
-    aggregate_table,
-    paired_table,
-    tables_of,
-    to_html,
-    to_markdown,
-    to_rich,
-)
+from stochastok_cli.report.rendering import to_html, to_markdown, to_rich
+from stochastok_cli.report.tables import Cell, Column, Table, aggregate_table, paired_table, tables_of
 
 
 def rendered(tables: list[Table], width: int = 80) -> list[list[str]]:

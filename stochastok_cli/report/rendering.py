@@ -1,0 +1,112 @@
+"""Tables on the terminal, in Markdown and in HTML, and metrics as CSV."""
+
+import csv
+import html
+import io
+import sys
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console, Group
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from stochastok_cli.evaluation.base import EvalResult
+from stochastok_cli.report.tables import Cell, Column, Table
+
+LEAST_NAME = 6
+"""The width on the terminal to which a column of names may shrink."""
+
+
+def to_rich(table: Table, width: int) -> Group:
+    """The table for a terminal of `width` columns, transposed if it would not fit.
+
+    All texts go in as data: brackets in a label are no markup.
+    """
+    if table.stack_intervals and _least_width(table) > width:
+        table = _transposed(table)
+    rendered = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)  # six metrics must fit 80 columns
+    for i, column in enumerate(table.columns):
+        rendered.add_column(
+            Text(column.narrow or column.heading),
+            justify="right" if i else "left",
+            no_wrap=not column.wrap,
+            overflow="fold" if column.wrap else "ellipsis",
+        )
+    for row in table.rows:
+        rendered.add_row(*(Text(_terminal_text(table, *pair)) for pair in zip(table.columns, row, strict=True)))
+    # A title inside the table would be broken at the table's width.
+    return Group(Text(table.full_title, style="bold"), rendered, *map(Text, table.notes), "")
+
+
+def _terminal_text(table: Table, column: Column, cell: Cell) -> str:
+    if not (cell.interval and column.show_intervals):
+        return cell.value
+    return f"{cell.value}{chr(10) if table.stack_intervals else ' '}{cell.interval}".strip()
+
+
+def _least_width(table: Table) -> int:
+    """The width below which the terminal would cut numbers. A column that may wrap needs LEAST_NAME at most."""
+    widths = []
+    for column, cells in zip(table.columns, zip(*table.rows, strict=True), strict=True):
+        texts = [column.narrow or column.heading, *(_terminal_text(table, column, cell) for cell in cells)]
+        longest = max(len(line) for text in texts for line in text.split("\n"))
+        widths.append(min(longest, LEAST_NAME) if column.wrap else longest)
+    return sum(widths) + 3 * (len(widths) - 1)
+
+
+def _transposed(table: Table) -> Table:
+    """The table with its rows as columns."""
+    columns = [Column("", wrap=True), *(Column(row[0].value, wrap=True) for row in table.rows)]
+    rows = [[Cell(column.heading), *(row[i] for row in table.rows)] for i, column in enumerate(table.columns)]
+    return Table(table.section, table.title, columns, rows[1:], table.notes)
+
+
+def to_markdown(table: Table) -> str:
+    """The table as a Markdown pipe table, without its titles."""
+    lines = [_markdown_row([column.heading for column in table.columns])]
+    lines += [_markdown_row(["---", *["---:"] * (len(table.columns) - 1)])]
+    lines += [_markdown_row([str(cell) for cell in row]) for row in table.rows]
+    return "\n".join([*lines, *(f"\n{note}" for note in table.notes)])
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def to_html(table: Table) -> str:
+    """The table as an HTML element without its titles, intervals in small print."""
+    head = "".join(f"<th>{html.escape(column.heading)}</th>" for column in table.columns)
+    body = "".join(f"<tr>{''.join(map(_html_cell, row))}</tr>" for row in table.rows)
+    notes = "".join(f"<p><small>{html.escape(note)}</small></p>" for note in table.notes)
+    return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>{notes}'
+
+
+def _html_cell(cell: Cell) -> str:
+    value = html.escape(cell.value)
+    if not cell.interval:
+        return f"<td>{value}</td>"
+    return f"<td>{value} <small>{html.escape(cell.interval)}</small></td>"
+
+
+def to_csv(results: Sequence[EvalResult]) -> str:
+    """The metrics with a line for each checkpoint and metric: checkpoint, iteration, metric, value, low, high, n."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["checkpoint", "iteration", "metric", "value", "low", "high", "n"])
+    for result in results:
+        for metric in result.metrics:
+            low, high = metric.interval or ("", "")
+            iteration = "" if result.iteration is None else result.iteration
+            n = "" if metric.n is None else metric.n
+            writer.writerow([result.checkpoint, iteration, metric.key, metric.value, low, high, n])
+    return text.getvalue()
+
+
+def print_tables(tables: Sequence[Table]) -> None:
+    """Prints tables on stdout."""
+    console = Console()
+    if not sys.stdout.isatty():
+        console.width = 200  # a file or a pipe has no edge at which columns would have to be cut
+    for table in tables:
+        console.print(to_rich(table, console.width))
