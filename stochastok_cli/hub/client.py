@@ -63,10 +63,10 @@ def retry(call: Callable[[], Result]) -> Result:
         try:
             return call()
         except Exception as error:
-            asked = _passing(error)
-            if asked is None:
+            delay = _passing(error)
+            if delay is None:
                 raise
-            time.sleep(max(wait, asked))
+            time.sleep(max(wait, delay))
     return call()
 
 
@@ -137,14 +137,14 @@ def _explained(error: Exception, repo: str, revision: str | None) -> UserError |
     if caught(errors.RevisionNotFoundError):
         return UserError(f"{repo} on the Hub has no revision {revision!r}")
     if http := caught(errors.HfHubHTTPError):
-        status, said = http.response.status_code, (http.server_message or "").splitlines()
+        status, message = http.response.status_code, (http.server_message or "").splitlines()
         if status == 401:
             return failed("the Hub refuses the token", f"{_LOG_IN} with a valid one")
         if status == 403:
             return failed(f"the token gives no right to do this with {repo}", "use one that may write there")
         if status in PASSING:
             return failed(f"the Hub keeps answering {status} about {repo}: it is overloaded or limits requests")
-        return failed(f"the Hub answered {status} about {repo}{f': {said[0]}' if said else ''}")
+        return failed(f"the Hub answered {status} about {repo}{f': {message[0]}' if message else ''}")
     if constants.HF_HUB_OFFLINE and caught(errors.OfflineModeIsEnabled, ConnectionError):
         return failed(f"{repo} is on the Hub, and offline mode is on", "unset HF_HUB_OFFLINE")
     if caught(ConnectionError, TimeoutError, errors.LocalEntryNotFoundError) or any(map(_is_transport, chain)):

@@ -251,8 +251,8 @@ def _converted_rows(repo: str, folder: str, split: str, *, local_files_only: boo
         )
     except errors.LocalEntryNotFoundError:
         return None
-    found = sorted(map(str, Path(root).glob(files)))
-    return import_datasets().load_dataset("parquet", data_files=found, split="train") if found else None
+    paths = sorted(map(str, Path(root).glob(files)))
+    return import_datasets().load_dataset("parquet", data_files=paths, split="train") if paths else None
 
 
 @contextmanager

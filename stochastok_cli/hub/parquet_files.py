@@ -30,13 +30,13 @@ def write_shards(
 
     rows, tokens = manifest.splits[split].documents, manifest.splits[split].tokens or 0
     groups = min(rows, max(1, math.ceil(tokens / ROW_GROUP_TOKENS)))
-    shards = math.ceil(groups / SHARD_ROW_GROUPS)
+    num_shards = math.ceil(groups / SHARD_ROW_GROUPS)
     ids_type = pyarrow.list_(pyarrow.from_numpy_dtype(np.dtype(manifest.dtype)))
     schema = pyarrow.schema({"ids": ids_type, "len": pyarrow.int64()})
     tables = _row_groups(documents, rows, groups, schema)
     done = 0
-    for shard in range(shards):
-        name = f"{split}-{shard:05d}-of-{shards:05d}.parquet"
+    for shard in range(num_shards):
+        name = f"{split}-{shard:05d}-of-{num_shards:05d}.parquet"
         with pyarrow.parquet.ParquetWriter(folder / name, schema, compression="zstd") as writer:
             for _ in range(min(SHARD_ROW_GROUPS, groups - shard * SHARD_ROW_GROUPS)):
                 table = next(tables)

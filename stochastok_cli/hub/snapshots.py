@@ -1,4 +1,4 @@
-"""A model's files from the Hub. Once they are in the cache they are found without a network."""
+"""A model's files from the Hub. Once they are in the cache they are folder without a network."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def _snapshot(repo: str, revision: str | None, wanted: list[str]) -> Path:
     from huggingface_hub import snapshot_download
 
     with hub_errors(repo, revision, or_cache=True):
-        found = retry(
+        folder = retry(
             lambda: snapshot_download(repo, revision=revision, allow_patterns=wanted, ignore_patterns=["*/*"])
         )
-        return Path(found)
+        return Path(folder)

@@ -72,19 +72,19 @@ def push_folder(
     `contents` maps a path in the repository (`""` for its root) to a file, or to a folder of which everything goes up
     but hidden files. What else there is in the repository below such a path (other than its root) is deleted.
     """
-    found = {}
+    sources = {}
     for place, source in contents.items():
         for file in sorted(source.rglob("*")) if source.is_dir() else [source]:
             inside = file.relative_to(source).as_posix() if source.is_dir() else ""
             if file.is_file() and not re.search(r"(^|/)\.", inside):
-                found["/".join(filter(None, (place, inside)))] = file
-    found.pop(cards.NAME, None)
+                sources["/".join(filter(None, (place, inside)))] = file
+    sources.pop(cards.NAME, None)
 
     def files() -> Generator[tuple[str, Path | bytes]]:
-        for done, (path, file) in enumerate(found.items()):
-            progress("push", done, len(found))
+        for done, (path, file) in enumerate(sources.items()):
+            progress("push", done, len(sources))
             yield path, file
-        progress("push", len(found), len(found))
+        progress("push", len(sources), len(sources))
         yield cards.NAME, card.encode()
 
     stale = re.compile(rf"({'|'.join(re.escape(place) for place in contents if place)})/.*")

@@ -193,11 +193,11 @@ def _cut(value: Any, length: int, ends: bool) -> Any:
 
 def _expanding(collate: Any) -> Any:
     """A copy, which expands, of what a Trainer collates with: the collator, or one that drops columns before it."""
-    found = copy.copy(collate)
+    expanding = copy.copy(collate)
     if isinstance(collate, ExpandingCollator):
-        found.enabled = True
+        expanding.enabled = True
     elif hasattr(collate, "data_collator"):
-        found.data_collator = _expanding(collate.data_collator)
+        expanding.data_collator = _expanding(collate.data_collator)
     else:
         raise UserError("the Trainer does not collate with an ExpandingCollator", fix="give it as data_collator")
-    return found
+    return expanding
