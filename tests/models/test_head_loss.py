@@ -11,7 +11,7 @@ from stochastok_cli.models.head_loss import head_loss, token_log_likelihoods
 
 
 def batch(n: int, vocab_size: int, seed: int = 0, width: int = 24, zeros: float = 0.0):
-    """Leaves `hidden` and `weight`, targets, and token weights of which a share is 0."""
+    """Hidden states and weight (which require gradients), targets, and token weights, some of them 0."""
     generator = torch.Generator().manual_seed(seed)
     hidden = torch.randn(n, width, generator=generator).requires_grad_()
     weight = torch.randn(vocab_size, width, generator=generator).requires_grad_()
@@ -35,9 +35,9 @@ def value_and_gradients(loss_function, hidden, weight, *rest, scale=1.0, **optio
 @pytest.mark.parametrize("vocab_size", [128, 131])
 def test_value_and_gradients_equal_cross_entropys(vocab_size, chunk_rows, zeros):
     arguments = batch(100, vocab_size, zeros=zeros)
-    found = value_and_gradients(head_loss, *arguments, scale=0.3, chunk_rows=chunk_rows)
+    actual = value_and_gradients(head_loss, *arguments, scale=0.3, chunk_rows=chunk_rows)
     expected = value_and_gradients(whole_loss, *arguments, scale=0.3)
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-5)
 
 
 @settings(deadline=None, max_examples=40)
@@ -50,9 +50,9 @@ def test_value_and_gradients_equal_cross_entropys(vocab_size, chunk_rows, zeros)
 )
 def test_any_sizes(n, vocab_size, chunk_rows, zeros, seed):
     arguments = batch(n, vocab_size, seed, zeros=zeros)
-    found = value_and_gradients(head_loss, *arguments, chunk_rows=chunk_rows)
+    actual = value_and_gradients(head_loss, *arguments, chunk_rows=chunk_rows)
     expected = value_and_gradients(whole_loss, *arguments)
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_all_weights_zero_is_zero_with_zero_gradients():
@@ -73,13 +73,13 @@ def test_a_known_count_changes_nothing(zeros):
     assert all(map(torch.equal, known, value_and_gradients(head_loss, *arguments)))
 
 
-def test_rows_of_weight_zero_are_never_looked_at():
+def test_tokens_of_weight_zero_are_not_computed():
     hidden, weight, targets, token_weights = batch(60, 131, zeros=0.5)
-    spoilt = hidden.detach().clone()
-    spoilt[token_weights == 0] = float("nan")
+    with_nans = hidden.detach().clone()
+    with_nans[token_weights == 0] = float("nan")
     expected = value_and_gradients(head_loss, hidden, weight, targets, token_weights)
-    found = value_and_gradients(head_loss, spoilt.requires_grad_(), weight, targets, token_weights)
-    assert all(map(torch.equal, found, expected))
+    actual = value_and_gradients(head_loss, with_nans.requires_grad_(), weight, targets, token_weights)
+    assert all(map(torch.equal, actual, expected))
 
 
 def test_without_gradients_the_value_is_the_same():
@@ -93,10 +93,10 @@ def test_without_gradients_the_value_is_the_same():
 @pytest.mark.parametrize("chunk_rows", [1, 33, None])
 def test_token_log_likelihoods(chunk_rows):
     hidden, weight, targets, _ = batch(100, 131)
-    found = token_log_likelihoods(hidden, weight, targets, chunk_rows=chunk_rows)
+    actual = token_log_likelihoods(hidden, weight, targets, chunk_rows=chunk_rows)
     expected = torch.log_softmax(hidden @ weight.T, dim=-1)[torch.arange(100), targets]
-    torch.testing.assert_close(found, expected.detach(), atol=1e-4, rtol=1e-5)
-    assert not found.requires_grad
+    torch.testing.assert_close(actual, expected.detach(), atol=1e-4, rtol=1e-5)
+    assert not actual.requires_grad
 
 
 def test_large_logits_stay_finite():
@@ -108,23 +108,23 @@ def test_large_logits_stay_finite():
 def test_bfloat16_autocast_multiplies_in_bfloat16_and_sums_in_float32():
     arguments = batch(300, 131, zeros=0.2)
     with torch.autocast("cpu", torch.bfloat16):
-        found = value_and_gradients(head_loss, *arguments, chunk_rows=64)
+        actual = value_and_gradients(head_loss, *arguments, chunk_rows=64)
     exact = value_and_gradients(whole_loss, *arguments)
-    for result, expected in zip(found, exact, strict=True):
+    for result, expected in zip(actual, exact, strict=True):
         assert result.dtype == torch.float32
         assert 0 < (result - expected).norm() / expected.norm() < 0.02
 
 
-def test_logits_of_all_rows_are_never_held(monkeypatch):
+def test_logits_of_all_tokens_are_never_held(monkeypatch):
     monkeypatch.setattr(module, "CHUNK_BYTES", 4 * 64 * 8192)
     shapes = []
-    whole = module._logits
+    original = module._logits
 
-    def watched(*arguments):
-        shapes.append((result := whole(*arguments)).shape)
+    def recorded(*arguments):
+        shapes.append((result := original(*arguments)).shape)
         return result
 
-    monkeypatch.setattr(module, "_logits", watched)
+    monkeypatch.setattr(module, "_logits", recorded)
     head_loss(*batch(200, 8192))
     assert shapes == [(64, 8192)] * 3 + [(8, 8192)]
 
@@ -141,9 +141,9 @@ def test_cuda_memory_is_bounded_and_the_host_never_waits():
     try:
         with torch.autocast("cuda", torch.bfloat16):
             loss = head_loss(hidden, weight, targets, token_weights, num_loss_tokens=num_loss_tokens, chunk_rows=512)
-        found = (loss.detach(), *torch.autograd.grad(loss, (hidden, weight)))
+        actual = (loss.detach(), *torch.autograd.grad(loss, (hidden, weight)))
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert torch.cuda.max_memory_allocated() - before < 4 * 4 * 512 * 50304 + 4 * 4 * 64 * 50304 + 2**24
-    for result, exact in zip(found, expected, strict=True):
+    for result, exact in zip(actual, expected, strict=True):
         assert (result - exact).norm() / exact.norm() < 0.02

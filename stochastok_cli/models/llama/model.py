@@ -1,7 +1,8 @@
-"""The network: a Llama-family causal language model, from token ids to hidden states.
+"""The network: a causal language model of the Llama family (Touvron et al. 2023), from token ids to hidden states.
 
-RMSNorm before each part, rotary positions, grouped query heads, SwiGLU, no biases; the embedding may be the head's
-weight. `weights.py` reads and writes it in the layout of `transformers`, whose `LlamaForCausalLM` computes the same.
+It has RMSNorm before attention and feed-forward layers, rotary position embeddings, grouped query heads, SwiGLU and no
+biases; the embedding may be tied to the output head. `state_dict.py` reads and writes it in the layout of
+`transformers`, whose `LlamaForCausalLM` computes the same function.
 """
 
 from collections.abc import Sequence
@@ -12,13 +13,13 @@ from torch import Tensor, nn
 
 from stochastok_cli.config import ModelConfig
 from stochastok_cli.models.base import CausalLM, KeyValueCache
-from stochastok_cli.models.llama.attention import SelfAttention, rotary_table, visibility
+from stochastok_cli.models.llama.attention import SelfAttention, causal_mask, rotary_table
 
 NORM_EPS = 1e-6
 
 
 class FeedForward(nn.Module):
-    """SwiGLU (Shazeer 2020): down(silu(gate(x)) * up(x))."""
+    """The SwiGLU feed-forward layer (Shazeer 2020): down(silu(gate(x)) * up(x))."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -32,7 +33,7 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer: attention and feed-forward, each on a normalized copy of the residual stream."""
+    """One layer: attention and feed-forward, each applied to the normalized residual stream and added to it."""
 
     def __init__(self, config: ModelConfig, layer: int, dropout: float) -> None:
         super().__init__()
@@ -73,7 +74,7 @@ class Llama(CausalLM):
         start, length = (cache.length if cache is not None else 0), ids.shape[1]
         assert start + length <= self.context_window
         rotation = self.rotation[:, start : start + length]
-        mask = visibility(segment_start, start, length, ids.device)
+        mask = causal_mask(segment_start, start, length, ids.device)
         x = F.dropout(self.embedding(ids), self.dropout, self.training)
         for layer in self.layers:
             x = layer(x, rotation, mask, cache)

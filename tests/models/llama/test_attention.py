@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from stochastok_cli.models.base import KeyValueCache
-from stochastok_cli.models.llama.attention import rotary_table, rotate, visibility
+from stochastok_cli.models.llama.attention import causal_mask, rotary_table, rotate
 from tests.models.small_models import random_ids, sharp_model, small_config
 
 
@@ -26,14 +26,14 @@ def test_rotation_keeps_lengths_and_type():
     assert rotate(x.bfloat16(), table).dtype == torch.bfloat16
 
 
-def test_visibility_masks():
+def test_causal_masks():
     device = torch.device("cpu")
-    assert visibility(None, 0, 4, device) is None
-    assert visibility(None, 9, 1, device) is None
-    after_cache = visibility(None, 1, 2, device)
+    assert causal_mask(None, 0, 4, device) is None
+    assert causal_mask(None, 9, 1, device) is None
+    after_cache = causal_mask(None, 1, 2, device)
     assert after_cache is not None
     assert after_cache.tolist() == [[True, True, False], [True, True, True]]
-    packed = visibility(torch.tensor([[0, 0, 2, 2]]), 0, 4, device)
+    packed = causal_mask(torch.tensor([[0, 0, 2, 2]]), 0, 4, device)
     assert packed is not None
     assert packed.shape == (1, 1, 4, 4)
     assert packed[0, 0].int().tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1]]

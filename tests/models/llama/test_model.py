@@ -10,7 +10,7 @@ from stochastok_cli.models.llama.model import Llama
 from tests.models.small_models import random_ids, sharp_model, small_config
 
 
-def test_shipped_configuration_has_the_papers_number_of_parameters():
+def test_shipped_configuration_has_the_number_of_parameters_of_the_paper():
     with torch.device("meta"):
         assert Llama(ModelConfig()).num_parameters() == 47_203_328
 
@@ -22,7 +22,7 @@ def test_untied_model_has_one_more_matrix():
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_initialisation_follows_pytorchs_default_laws(tied):
+def test_initialization_follows_pytorchs_defaults(tied):
     torch.manual_seed(0)
     config = small_config(tied=tied)
     model = Llama(config)
@@ -70,7 +70,7 @@ def test_packed_examples_have_the_hidden_states_that_they_have_alone(model):
         torch.testing.assert_close(packed[row, part], model(ids[row : row + 1, part])[0], atol=1e-5, rtol=1e-5)
 
 
-def test_first_visible_zero_is_plain_causal_attention(model):
+def test_segment_start_zero_is_plain_causal_attention(model):
     ids = random_ids(2, 30)
     torch.testing.assert_close(model(ids, torch.zeros(2, 30, dtype=torch.int32)), model(ids), atol=1e-5, rtol=1e-5)
 
@@ -110,11 +110,11 @@ def test_dropout_acts_on_the_attention_weights_too():
     x = torch.randn(1, 30, 64)
     torch.manual_seed(0)
     on_both = attention(x, model.rotation[:, :30], None, None)
-    # What the output projection's mask leaves must differ from the same projection of undisturbed attention.
-    undisturbed = attention.eval()(x, model.rotation[:, :30], None, None)
+    # Where the output's mask keeps an element, it differs from the projection of attention without dropout.
+    without_dropout = attention.eval()(x, model.rotation[:, :30], None, None)
     kept = on_both != 0
     assert 0.4 < kept.float().mean() < 0.6
-    assert not torch.allclose(on_both[kept], 2 * undisturbed[kept], atol=1e-3)
+    assert not torch.allclose(on_both[kept], 2 * without_dropout[kept], atol=1e-3)
 
 
 def test_runs_under_bfloat16_autocast(model):

@@ -1,5 +1,5 @@
-"""The same loss and gradients as `Llama` and `head_loss`, by kernels made for training on one Hopper GPU.
+"""Triton kernels that compute the loss of a `Llama` and its gradients on one Hopper GPU, one file a kernel.
 
-A file a kernel; `step` chains them. The readable modules of `model` are the definition, and the tests hold each kernel
-and the whole step to them. Nothing here is imported before `support.supported` has said that it can run.
+`step` chains them. The modules in `models/llama` and `head_loss` are the definition: tests compare each kernel and the
+whole step with them. Only `support`, which tells whether the kernels can run, is imported on every machine.
 """

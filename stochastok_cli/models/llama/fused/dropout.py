@@ -1,24 +1,26 @@
-"""Dropout masks that are pure functions of (window, site, row, column), one multiplication an element.
+"""Dropout masks that are pure functions of (window, layer, place, row, column), at one multiplication an element.
 
-Every row and every column of a mask has a 32-bit word, odd, hashed from the window's 64-bit key, the number of its
-stream and its index. An element is kept where the product of its two words, modulo 2^32, is at least p * 2^32:
+Every row and every column of a mask has an odd 32-bit hash of three things: the 64-bit dropout key of the window, the
+number of the stream (which stands for a layer and a place in it), and the index of the row or column. An element is
+kept where the product of its two hashes, modulo 2^32, is at least p * 2^32:
 
-    keep[r, c] = row_word[r] * column_word[c] mod 2^32 >= p * 2^32
+    keep[r, c] = row_hash[r] * column_hash[c] mod 2^32 >= p * 2^32
 
-An odd factor permutes the odd residues, so for any row, over the columns' hashes, the product is uniform, and for any
-column over the rows'. Two rows of one mask depend on each other only if the ratio of their words modulo 2^32 is a
-fraction of small integers: fewer than one pair in a million correlates by more than 0.01, and another pair in another
-mask, because every mask (window, layer, place) has words of its own. Philox would take some forty multiplications for
-four elements, in loops that are already bound by their arithmetic.
+Multiplication by an odd factor permutes the odd residues. So the product is uniform over the hashes of columns for any
+row, and over those of rows for any column. Two rows of one mask depend on each other only if the ratio of their hashes
+modulo 2^32 is a fraction of small integers: the correlation of fewer than one pair in a million exceeds 0.01, and it is
+another pair in another mask, because every mask has hashes of its own. Philox would take some forty multiplications
+for four elements, in loops that are already bound by arithmetic.
 
-The masks do not depend on how windows are put together into micro-batches, nor on who computes them.
+The masks do not depend on how windows are divided into micro-batches, nor on the rank that computes them.
 """
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
-EMBEDDING = 0  # the stream of the rows of a place; the next one is that of its columns
+EMBEDDING_STREAM = 0
+"""The stream of row hashes of the embedding's mask. For every mask, column hashes have the stream that follows."""
 
 
 def attention_stream(layer: int) -> int:
@@ -27,7 +29,7 @@ def attention_stream(layer: int) -> int:
 
 
 def output_stream(layer: int) -> int:
-    """The stream of a layer's attention output: rows are positions, columns are entries of the residual stream."""
+    """The stream of a layer's attention output: rows are positions, columns are entries of the hidden state."""
     return 4 * layer + 4
 
 
@@ -37,8 +39,8 @@ def drop_threshold(dropout: float) -> int:
 
 
 @triton.jit
-def mix(x):
-    """A permutation of uint32 in which every bit of the input moves every bit of the output (lowbias32, C. Wellons)."""
+def lowbias32(x):
+    """A permutation of uint32 in which every input bit affects every output bit (lowbias32, C. Wellons 2018)."""
     x = x ^ (x >> 16)
     x = x * 0x7FEB352D
     x = x ^ (x >> 15)
@@ -47,45 +49,51 @@ def mix(x):
 
 
 @triton.jit
-def words(key, stream, index):
-    """Odd uint32 words, of the shape of `index`, from a window's int64 `key`, a `stream` and indices below 2^32."""
-    low = mix(key.to(tl.uint32) + mix(stream.to(tl.uint32)))
-    high = mix((key >> 32).to(tl.uint32) + low)
-    return mix(mix(index.to(tl.uint32) + low) ^ high) | 1
+def odd_hash(dropout_key, stream, index):
+    """Odd uint32 hashes, of the shape of `index`, of a window's int64 key, a stream and indices below 2^32."""
+    low = lowbias32(dropout_key.to(tl.uint32) + lowbias32(stream.to(tl.uint32)))
+    high = lowbias32((dropout_key >> 32).to(tl.uint32) + low)
+    return lowbias32(lowbias32(index.to(tl.uint32) + low) ^ high) | 1
 
 
 @triton.jit
-def keep(row_words, column_words, threshold: tl.constexpr):
-    """The mask `[rows, columns]` of words `[rows]` and `[columns]`."""
-    return row_words[:, None] * column_words[None, :] >= threshold
+def keep_mask(row_hash, column_hash, threshold: tl.constexpr):
+    """Which elements are kept, bool `[R, C]`, from the hashes of rows `[R]` and columns `[C]`."""
+    return row_hash[:, None] * column_hash[None, :] >= threshold
 
 
 @triton.jit(do_not_specialize=["stream"])
-def _attention_words(
-    keys_ptr, rows_ptr, columns_ptr, stream, heads: tl.constexpr, kv_heads: tl.constexpr, length: tl.constexpr,
-    block: tl.constexpr,
+def _attention_hashes(
+    dropout_keys_ptr, query_hash_ptr, key_hash_ptr, stream, heads: tl.constexpr, kv_heads: tl.constexpr,
+    length: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
     head, window = tl.program_id(0), tl.program_id(1)
-    key = tl.load(keys_ptr + window)
+    dropout_key = tl.load(dropout_keys_ptr + window)
     position = tl.arange(0, block)
     if head < heads:
-        word = words(key, stream, head * length + position)
-        out = rows_ptr + (window * heads + head) * length + position
+        hashes = odd_hash(dropout_key, stream, head * length + position)
+        out = query_hash_ptr + (window * heads + head) * length + position
     else:
-        word = words(key, stream + 1, (head - heads) * length + position)
-        out = columns_ptr + (window * kv_heads + head - heads) * length + position
-    tl.store(out, word.to(tl.int32, bitcast=True), mask=position < length)
+        hashes = odd_hash(dropout_key, stream + 1, (head - heads) * length + position)
+        out = key_hash_ptr + (window * kv_heads + head - heads) * length + position
+    tl.store(out, hashes.to(tl.int32, bitcast=True), mask=position < length)
 
 
-def attention_words(keys: Tensor, layer: int, rows: Tensor, columns: Tensor) -> None:
-    """Writes the words of a layer's attention masks: `rows` int32 `[B, H, T]`, `columns` int32 `[B, G, T]`.
+def attention_hashes(dropout_keys: Tensor, layer: int, query_hash: Tensor, key_hash: Tensor) -> None:
+    """Writes the hashes of a layer's attention masks, which the forward and backward kernels would otherwise recompute.
 
-    They are read by the forward and both backward kernels, whose inner loops would otherwise hash them again. Query
-    heads that share a key/value head share its column words, so that the kernel which walks over them loads them once.
+    Query heads that share a key/value head share the hashes of keys, so that the kernel which goes over these heads
+    loads them once.
+
+    Args:
+        dropout_keys: int64 `[B]`, the keys of the windows.
+        layer: The number of the layer, from 0.
+        query_hash: Written, int32 `[B, H, T]`: the rows of the masks.
+        key_hash: Written, int32 `[B, G, T]`: the columns.
     """
-    windows, heads, length = rows.shape
-    kv_heads = columns.shape[1]
-    _attention_words[(heads + kv_heads, windows)](
-        keys, rows, columns, attention_stream(layer), heads, kv_heads, length, triton.next_power_of_2(length),
-        num_warps=4,
+    windows, heads, length = query_hash.shape
+    kv_heads = key_hash.shape[1]
+    _attention_hashes[(heads + kv_heads, windows)](
+        dropout_keys, query_hash, key_hash, attention_stream(layer), heads, kv_heads, length,
+        triton.next_power_of_2(length), num_warps=4,
     )  # fmt: skip

@@ -1,74 +1,93 @@
-"""The embedding with its dropout and the first RMSNorm, and its gradient."""
+"""The embedding with its dropout and the first RMSNorm, and the gradient of the embedding."""
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from stochastok_cli.models.llama.fused.dropout import EMBEDDING, drop_threshold, keep, words
+from stochastok_cli.models.llama.fused.dropout import EMBEDDING_STREAM, drop_threshold, keep_mask, odd_hash
 from stochastok_cli.models.llama.fused.norm import ROWS, normalize_rows
 from stochastok_cli.models.llama.model import NORM_EPS
 
 
 @triton.jit
 def _embed(
-    ids_ptr, weight_ptr, gain_ptr, keys_ptr, x_ptr, normed_ptr, rstd_ptr, stream, length: tl.constexpr,
+    ids_ptr, weight_ptr, gain_ptr, dropout_keys_ptr, x_ptr, normed_ptr, rstd_ptr, stream, length: tl.constexpr,
     width: tl.constexpr, block: tl.constexpr, rows: tl.constexpr, threshold: tl.constexpr, scale: tl.constexpr,
     eps: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0) * rows + tl.arange(0, rows)
     column = tl.arange(0, block)
-    inside = (column < width)[None, :]
+    mask = (column < width)[None, :]
     ids = tl.load(ids_ptr + row).to(tl.int64)
-    x = tl.load(weight_ptr + ids[:, None] * width + column[None, :], mask=inside, other=0.0).to(tl.float32)
+    x = tl.load(weight_ptr + ids[:, None] * width + column[None, :], mask=mask, other=0.0).to(tl.float32)
     if threshold > 0:
-        key = tl.load(keys_ptr + tl.program_id(0) * rows // length)
-        kept = keep(words(key, stream, row % length), words(key, stream + 1, column), threshold)
-        x = tl.where(kept, x * scale, 0.0)
+        dropout_key = tl.load(dropout_keys_ptr + tl.program_id(0) * rows // length)
+        row_hash, column_hash = odd_hash(dropout_key, stream, row % length), odd_hash(dropout_key, stream + 1, column)
+        x = tl.where(keep_mask(row_hash, column_hash, threshold), x * scale, 0.0)
     rounded = x.to(x_ptr.dtype.element_ty)
-    tl.store(x_ptr + row.to(tl.int64)[:, None] * width + column[None, :], rounded, mask=inside)
+    tl.store(x_ptr + row.to(tl.int64)[:, None] * width + column[None, :], rounded, mask=mask)
     normalize_rows(rounded.to(tl.float32), gain_ptr, row, normed_ptr, rstd_ptr, width, block, eps)
 
 
 def embed(
-    ids: Tensor, weight: Tensor, gain: Tensor, keys: Tensor, dropout: float, length: int, x: Tensor, normed: Tensor,
-    rstd: Tensor,
+    ids: Tensor, weight: Tensor, gain: Tensor, dropout_keys: Tensor, dropout: float, length: int, x: Tensor,
+    normed: Tensor, rstd: Tensor,
 ) -> None:  # fmt: skip
-    """`x = dropout(weight[ids])`, `normed = RMSNorm(x) * gain`: `[N, D]`; `rstd` float32 `[N]`.
+    """`x = dropout(weight[ids])` and `normed = RMSNorm(x) * gain`.
 
-    `ids` int32 `[N]`, `weight` `[V, D]`, `keys` int64 `[N / length]`.
+    Args:
+        ids: int32 `[N]`.
+        weight: `[V, D]`.
+        gain: float32 `[D]`, the weight of the norm.
+        dropout_keys: int64 `[N / length]`, the keys of the windows.
+        dropout: The probability with which elements are dropped.
+        length: Tokens of a window.
+        x: Written, `[N, D]`.
+        normed: Written, `[N, D]`.
+        rstd: Written for the backward pass, float32 `[N]`: 1 / RMS of the rows of `x`.
     """
     width = weight.shape[1]
     _embed[(len(ids) // ROWS,)](
-        ids, weight, gain, keys, x, normed, rstd, EMBEDDING, length, width, triton.next_power_of_2(width), ROWS,
-        drop_threshold(dropout), 1 / (1 - dropout), NORM_EPS, num_warps=4,
+        ids, weight, gain, dropout_keys, x, normed, rstd, EMBEDDING_STREAM, length, width,
+        triton.next_power_of_2(width), ROWS, drop_threshold(dropout), 1 / (1 - dropout), NORM_EPS, num_warps=4,
     )  # fmt: skip
 
 
 @triton.jit
 def _embed_backward(
-    ids_ptr, grad_ptr, keys_ptr, weight_grad_ptr, stream, length: tl.constexpr, width: tl.constexpr,
+    ids_ptr, grad_ptr, dropout_keys_ptr, weight_grad_ptr, stream, length: tl.constexpr, width: tl.constexpr,
     block: tl.constexpr, rows: tl.constexpr, threshold: tl.constexpr, scale: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0) * rows + tl.arange(0, rows)
     column = tl.arange(0, block)
-    inside = (column < width)[None, :]
+    mask = (column < width)[None, :]
     ids = tl.load(ids_ptr + row).to(tl.int64)
     offset = row.to(tl.int64)[:, None] * width + column[None, :]
-    grad = tl.load(grad_ptr + offset, mask=inside, other=0.0).to(tl.float32)
+    grad = tl.load(grad_ptr + offset, mask=mask, other=0.0).to(tl.float32)
     if threshold > 0:
-        key = tl.load(keys_ptr + tl.program_id(0) * rows // length)
-        kept = keep(words(key, stream, row % length), words(key, stream + 1, column), threshold)
-        grad = tl.where(kept, grad * scale, 0.0)
-    tl.atomic_add(weight_grad_ptr + ids[:, None] * width + column[None, :], grad, mask=inside, sem="relaxed")
+        dropout_key = tl.load(dropout_keys_ptr + tl.program_id(0) * rows // length)
+        row_hash, column_hash = odd_hash(dropout_key, stream, row % length), odd_hash(dropout_key, stream + 1, column)
+        grad = tl.where(keep_mask(row_hash, column_hash, threshold), grad * scale, 0.0)
+    tl.atomic_add(weight_grad_ptr + ids[:, None] * width + column[None, :], grad, mask=mask, sem="relaxed")
 
 
-def embed_backward(ids: Tensor, grad: Tensor, keys: Tensor, dropout: float, length: int, weight_grad: Tensor) -> None:
-    """Adds the gradient `grad` `[N, D]` of the embedded rows to `weight_grad` float32 `[V, D]`.
+def embed_backward(
+    ids: Tensor, grad: Tensor, dropout_keys: Tensor, dropout: float, length: int, weight_grad: Tensor
+) -> None:
+    """Adds the gradient of the embedding.
 
-    By atomic additions, whose order differs from run to run: the last bits of this gradient do too.
+    The additions are atomic, and their order differs from run to run. So do the last bits of this gradient.
+
+    Args:
+        ids: int32 `[N]`.
+        grad: `[N, D]`, the gradient of `x` in `embed`.
+        dropout_keys: int64 `[N / length]`.
+        dropout: The probability with which elements were dropped.
+        length: Tokens of a window.
+        weight_grad: Added to, float32 `[V, D]`.
     """
     width = weight_grad.shape[1]
     _embed_backward[(len(ids) // ROWS,)](
-        ids, grad, keys, weight_grad, EMBEDDING, length, width, triton.next_power_of_2(width), ROWS,
+        ids, grad, dropout_keys, weight_grad, EMBEDDING_STREAM, length, width, triton.next_power_of_2(width), ROWS,
         drop_threshold(dropout), 1 / (1 - dropout), num_warps=4,
     )  # fmt: skip

@@ -1,18 +1,22 @@
-"""The loss on the head and its gradients, with no pass over the logits for their softmax.
+"""The cross-entropy of the output head and its gradients, without a pass over the logits for their softmax.
 
-Logits are shifted by the label's, `l_y = h · W[y]`, which is one cheap product of rows, computed first, instead of by
-their maximum, which would need all of them. Then the logits' product itself can finish the work: its epilogue writes
+The logits l of a token are shifted by that of its target, `l_y = h · W[y]`, instead of by their maximum. It is one
+cheap product of rows and can be computed first, while the maximum needs all logits. So the epilogue of the matrix
+product that computes the logits can write
 
-    E = exp(l - l_y), 0 at the label and at the padding of the vocabulary, and its sums over rows, s
+    E = exp(l - l_y), 0 at the target and at the padding of the vocabulary, and s, the sums of its rows
 
-    loss = w log(1 + s)        dh = w (E W / (1 + s) - s / (1 + s) W[y])        dW = Eᵀ (w h / (1 + s)) + label rows
+from which, for a token of weight w,
 
-for a token of weight w: two more plain products. Where the loss alone is wanted, E is not written. `l - l_y` is cut at
-64, where E, its sum over the vocabulary and all products of them are still far from the end of bfloat16's range: a
-token that is off by more than that counts as 64.
+    loss = w log(1 + s)        dh = w (E W / (1 + s) - s / (1 + s) W[y])        dW = Eᵀ (w h / (1 + s)) + target rows
 
-With `fp8` the logits' product, and it alone, takes rows of 8-bit floats (e4m3), each divided by a scale of its own that
-brings its largest entry to the end of their range; the labels' logits are of the same numbers.
+take two more matrix products. Where only the loss is needed, E is not written. `l - l_y` is clamped at 64, where E, its
+sum over the vocabulary and all products of them are still far from the end of bfloat16's range: a token whose
+difference is larger counts as 64.
+
+With `fp8`, the product that computes the logits (no other) takes rows of 8-bit floats (e4m3). Each row is divided by a
+scale of its own that takes its largest entry to the end of their range. The target logits are computed from the same
+numbers.
 """
 
 import math
@@ -23,48 +27,49 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from stochastok_cli.models.llama.fused.products import add_product
-from stochastok_cli.models.llama.fused.swiglu import tile_of
+from stochastok_cli.models.llama.fused.matmul import add_matmul_
+from stochastok_cli.models.llama.fused.swiglu import grouped_tile
 
 LOG2_E = tl.constexpr(math.log2(math.e))
 LN_2 = tl.constexpr(math.log(2))
-LARGEST = tl.constexpr(64 * math.log2(math.e))
-ROWS = 8
+MAX_SHIFTED_LOGIT = tl.constexpr(64 * math.log2(math.e))  # for exp2
+ROWS = 8  # of a program that goes over whole rows
 
-# 128 x 256 logits, 64 deep: with 8 warps the accumulator takes half of the registers, and four stages of operands
-# (192 KiB) fill shared memory. One program a multiprocessor, so the next tile's loads start during this one's epilogue
-# (flattened loops); the epilogue goes in two halves, because a whole float32 tile has no room beside the stages.
-# 32 row tiles walk over the vocabulary together: their rows (4 MiB) stay in L2 while the weight streams by.
+# A tile has 128 x 256 logits and a depth of 64. With 8 warps the accumulator takes half of the registers, and four
+# stages of operands (192 KiB) fill shared memory. There is one program a multiprocessor, so the loads of the next tile
+# start during the epilogue of this one (flattened loops). The epilogue is done in two halves, because a whole float32
+# tile does not fit beside the stages. 32 row tiles go over the vocabulary together: their rows (4 MiB) stay in the L2
+# cache while the weight streams by.
 TILE = {"block_m": 128, "block_n": 256, "block_k": 64, "group": 32}
-FP8_TILE = {**TILE, "block_k": 128}  # the same bytes
-FP8_LARGEST = tl.constexpr(448.0)
+FP8_TILE = {**TILE, "block_k": 128}  # as many bytes
+FP8_MAX = tl.constexpr(448.0)
 VOCAB_ALIGNMENT = TILE["block_n"]
 
-Factor = tuple[Tensor, Tensor | None]
-"""A matrix that is multiplied, and the scales of its rows if it is one of 8-bit floats."""
+ScaledMatrix = tuple[Tensor, Tensor | None]
+"""A matrix, and the scales of its rows if it is one of 8-bit floats."""
 
 
 @triton.jit(do_not_specialize=["row_count"])
 def _to_fp8(x_ptr, out_ptr, scale_ptr, row_count, width: tl.constexpr, block: tl.constexpr, rows: tl.constexpr):
     row, column = tl.program_id(0) * rows + tl.arange(0, rows), tl.arange(0, block)
-    inside = (row < row_count)[:, None] & (column < width)[None, :]
+    mask = (row < row_count)[:, None] & (column < width)[None, :]
     offset = row.to(tl.int64)[:, None] * width + column[None, :]
-    x = tl.load(x_ptr + offset, mask=inside, other=0.0).to(tl.float32)
-    scale = tl.maximum(tl.max(tl.abs(x), 1) / FP8_LARGEST, 1e-30)
+    x = tl.load(x_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+    scale = tl.maximum(tl.max(tl.abs(x), 1) / FP8_MAX, 1e-30)
     tl.store(scale_ptr + row, scale, mask=row < row_count)
-    tl.store(out_ptr + offset, (x / scale[:, None]).to(out_ptr.dtype.element_ty), mask=inside)
+    tl.store(out_ptr + offset, (x / scale[:, None]).to(out_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit(do_not_specialize=["row_count"])
-def _label_logits(
+def _target_logits(
     hidden_ptr, weight_ptr, hidden_scale_ptr, weight_scale_ptr, target_ptr, out_ptr, row_count, width: tl.constexpr,
     block: tl.constexpr, rows: tl.constexpr,
 ):  # fmt: skip
     row, column = tl.program_id(0) * rows + tl.arange(0, rows), tl.arange(0, block)
-    inside = (row < row_count)[:, None] & (column < width)[None, :]
+    mask = (row < row_count)[:, None] & (column < width)[None, :]
     target = tl.load(target_ptr + row, mask=row < row_count, other=0).to(tl.int64)
-    hidden = tl.load(hidden_ptr + row.to(tl.int64)[:, None] * width + column[None, :], mask=inside, other=0.0)
-    weight = tl.load(weight_ptr + target[:, None] * width + column[None, :], mask=inside, other=0.0)
+    hidden = tl.load(hidden_ptr + row.to(tl.int64)[:, None] * width + column[None, :], mask=mask, other=0.0)
+    weight = tl.load(weight_ptr + target[:, None] * width + column[None, :], mask=mask, other=0.0)
     logit = tl.sum(hidden.to(tl.float32) * weight.to(tl.float32), 1)
     if hidden_scale_ptr is not None:
         logit *= tl.load(hidden_scale_ptr + row, mask=row < row_count, other=0.0)
@@ -73,27 +78,27 @@ def _label_logits(
 
 
 @triton.jit
-def _shifted_exp(logits, label_logit, label, columns):
-    """exp(logits - label's), 0 at column `label` and from column `columns` on; all `[rows, ...]`, columns from 0."""
+def _shifted_exp(logits, target_logit, target, num_columns):
+    """exp(logits - target's) `[R, C]`, but 0 at column `target` `[R]` and at all columns from `num_columns`."""
     width: tl.constexpr = logits.shape[1]
-    e = tl.math.exp2(tl.minimum(logits * LOG2_E - (label_logit * LOG2_E)[:, None], LARGEST))
-    labels = tl.max(((label >= 0) & (label < width)).to(tl.int32), 0)
-    if (labels > 0) | (columns < width):  # few tiles have any
+    e = tl.math.exp2(tl.minimum(logits * LOG2_E - (target_logit * LOG2_E)[:, None], MAX_SHIFTED_LOGIT))
+    has_target = tl.max(((target >= 0) & (target < width)).to(tl.int32), 0)
+    if (has_target > 0) | (num_columns < width):  # few tiles have a target or padding
         column = tl.arange(0, width)
-        e = tl.where((column[None, :] == label[:, None]) | (column[None, :] >= columns), 0.0, e)
+        e = tl.where((column[None, :] == target[:, None]) | (column[None, :] >= num_columns), 0.0, e)
     return e
 
 
 @triton.jit(do_not_specialize=["row_count"])
 def _exp_logits(
-    hidden_desc, weight_desc, exp_desc, hidden_scale_ptr, weight_scale_ptr, target_ptr, label_logit_ptr, partial_ptr,
-    row_count, vocab: tl.constexpr, padded: tl.constexpr, depth: tl.constexpr, block_m: tl.constexpr,
+    hidden_desc, weight_desc, exp_desc, hidden_scale_ptr, weight_scale_ptr, target_ptr, target_logit_ptr, partial_ptr,
+    row_count, vocab_size: tl.constexpr, padded_vocab_size: tl.constexpr, depth: tl.constexpr, block_m: tl.constexpr,
     block_n: tl.constexpr, block_k: tl.constexpr, group: tl.constexpr,
 ):  # fmt: skip
     half: tl.constexpr = block_n // 2
-    row_tiles, column_tiles = tl.cdiv(row_count, block_m), padded // block_n
+    row_tiles, column_tiles = tl.cdiv(row_count, block_m), padded_vocab_size // block_n
     for t in tl.range(tl.program_id(0), row_tiles * column_tiles, tl.num_programs(0), flatten=True):
-        m, n = tile_of(t, row_tiles, column_tiles, group)
+        m, n = grouped_tile(t, row_tiles, column_tiles, group)
         logits = tl.zeros([block_m, block_n], tl.float32)
         for k in range(0, depth, block_k):
             logits = tl.dot(hidden_desc.load([m * block_m, k]), weight_desc.load([n * block_n, k]).T, logits)
@@ -101,137 +106,167 @@ def _exp_logits(
         if hidden_scale_ptr is not None:
             logits *= tl.load(hidden_scale_ptr + row, mask=row < row_count, other=0.0)[:, None]
             logits *= tl.load(weight_scale_ptr + n * block_n + tl.arange(0, block_n))[None, :]
-        label_logit = tl.load(label_logit_ptr + row, mask=row < row_count, other=0.0)
-        label = tl.load(target_ptr + row, mask=row < row_count, other=0) - n * block_n
-        columns = vocab - n * block_n
+        target_logit = tl.load(target_logit_ptr + row, mask=row < row_count, other=0.0)
+        target = tl.load(target_ptr + row, mask=row < row_count, other=0) - n * block_n
+        num_columns = vocab_size - n * block_n
         left, right = tl.split(tl.permute(tl.reshape(logits, (block_m, 2, half)), (0, 2, 1)))
-        left = _shifted_exp(left, label_logit, label, columns)
+        left = _shifted_exp(left, target_logit, target, num_columns)
         if exp_desc is not None:
             exp_desc.store([m * block_m, n * block_n], left.to(exp_desc.dtype))
-        total = tl.sum(left, 1)
-        right = _shifted_exp(right, label_logit, label - half, columns - half)
+        left_sum = tl.sum(left, 1)
+        right = _shifted_exp(right, target_logit, target - half, num_columns - half)
         if exp_desc is not None:
             exp_desc.store([m * block_m, n * block_n + half], right.to(exp_desc.dtype))
-        tl.store(partial_ptr + n.to(tl.int64) * row_count + row, total + tl.sum(right, 1), mask=row < row_count)
+        tl.store(partial_ptr + n.to(tl.int64) * row_count + row, left_sum + tl.sum(right, 1), mask=row < row_count)
 
 
 @triton.jit(do_not_specialize=["row_count"])
-def _loss_and_scaled(
-    hidden_ptr, partial_ptr, token_weight_ptr, total_ptr, scaled_ptr, loss_ptr, row_count, parts, width: tl.constexpr,
-    block: tl.constexpr, rows: tl.constexpr,
+def _loss_and_scaled_hidden(
+    hidden_ptr, partial_ptr, token_weight_ptr, exp_sum_ptr, scaled_ptr, loss_ptr, row_count, num_partials,
+    width: tl.constexpr, block: tl.constexpr, rows: tl.constexpr,
 ):  # fmt: skip
     row, column = tl.program_id(0) * rows + tl.arange(0, rows), tl.arange(0, block)
-    inside = (row < row_count)[:, None] & (column < width)[None, :]
-    total = tl.zeros([rows], tl.float32)
-    for first in range(0, parts, 16):
-        part = first + tl.arange(0, 16)
-        there = (part < parts)[:, None] & (row < row_count)[None, :]
-        offset = part.to(tl.int64)[:, None] * row_count + row[None, :]
-        total += tl.sum(tl.load(partial_ptr + offset, mask=there, other=0.0), 0)
-    weight = tl.load(token_weight_ptr + row, mask=row < row_count, other=0.0)
-    nll = tl.where(total < 1e-3, total - 0.5 * total * total, tl.math.log2(1 + total) * LN_2)
-    tl.store(loss_ptr + row, weight * nll, mask=row < row_count)
-    tl.store(total_ptr + row, total, mask=row < row_count)
+    mask = (row < row_count)[:, None] & (column < width)[None, :]
+    exp_sum = tl.zeros([rows], tl.float32)
+    for first in range(0, num_partials, 16):
+        i = first + tl.arange(0, 16)
+        partial_mask = (i < num_partials)[:, None] & (row < row_count)[None, :]
+        offset = i.to(tl.int64)[:, None] * row_count + row[None, :]
+        exp_sum += tl.sum(tl.load(partial_ptr + offset, mask=partial_mask, other=0.0), 0)
+    token_weight = tl.load(token_weight_ptr + row, mask=row < row_count, other=0.0)
+    nll = tl.where(exp_sum < 1e-3, exp_sum - 0.5 * exp_sum * exp_sum, tl.math.log2(1 + exp_sum) * LN_2)
+    tl.store(loss_ptr + row, token_weight * nll, mask=row < row_count)
+    tl.store(exp_sum_ptr + row, exp_sum, mask=row < row_count)
     offset = row.to(tl.int64)[:, None] * width + column[None, :]
-    hidden = tl.load(hidden_ptr + offset, mask=inside, other=0.0).to(tl.float32)
-    scaled = hidden * (weight / (1 + total))[:, None]
-    tl.store(scaled_ptr + offset, scaled.to(scaled_ptr.dtype.element_ty), mask=inside)
+    hidden = tl.load(hidden_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+    scaled = hidden * (token_weight / (1 + exp_sum))[:, None]
+    tl.store(scaled_ptr + offset, scaled.to(scaled_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit(do_not_specialize=["row_count"])
 def _finish_gradients(
-    hidden_ptr, weight_ptr, target_ptr, token_weight_ptr, total_ptr, grad_ptr, weight_grad_ptr, row_count,
+    hidden_ptr, weight_ptr, target_ptr, token_weight_ptr, exp_sum_ptr, grad_ptr, weight_grad_ptr, row_count,
     width: tl.constexpr, block: tl.constexpr, rows: tl.constexpr,
 ):  # fmt: skip
     row, column = tl.program_id(0) * rows + tl.arange(0, rows), tl.arange(0, block)
-    inside = (row < row_count)[:, None] & (column < width)[None, :]
+    mask = (row < row_count)[:, None] & (column < width)[None, :]
     target = tl.load(target_ptr + row, mask=row < row_count, other=0).to(tl.int64)
     token_weight = tl.load(token_weight_ptr + row, mask=row < row_count, other=0.0)
-    total = tl.load(total_ptr + row, mask=row < row_count, other=0.0)
-    of_others, of_label = token_weight / (1 + total), token_weight * total / (1 + total)
-    offset, label_offset = (
+    exp_sum = tl.load(exp_sum_ptr + row, mask=row < row_count, other=0.0)
+    exp_scale, target_scale = token_weight / (1 + exp_sum), token_weight * exp_sum / (1 + exp_sum)
+    offset, target_offset = (
         row.to(tl.int64)[:, None] * width + column[None, :],
         target[:, None] * width + column[None, :],
     )
-    summed = tl.load(grad_ptr + offset, mask=inside, other=0.0).to(tl.float32)
-    weight = tl.load(weight_ptr + label_offset, mask=inside, other=0.0).to(tl.float32)
-    grad = summed * of_others[:, None] - weight * of_label[:, None]
-    tl.store(grad_ptr + offset, grad.to(grad_ptr.dtype.element_ty), mask=inside)
-    hidden = tl.load(hidden_ptr + offset, mask=inside, other=0.0).to(tl.float32)
-    tl.atomic_add(weight_grad_ptr + label_offset, -hidden * of_label[:, None], mask=inside, sem="relaxed")
+    exp_product = tl.load(grad_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+    weight = tl.load(weight_ptr + target_offset, mask=mask, other=0.0).to(tl.float32)
+    grad = exp_product * exp_scale[:, None] - weight * target_scale[:, None]
+    tl.store(grad_ptr + offset, grad.to(grad_ptr.dtype.element_ty), mask=mask)
+    hidden = tl.load(hidden_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+    tl.atomic_add(weight_grad_ptr + target_offset, -hidden * target_scale[:, None], mask=mask, sem="relaxed")
 
 
 class FusedHead:
-    """The loss on a head of `vocab` entries and depth D, and its gradients, for up to `chunk` rows at a time."""
+    """The losses of an output head and their gradients, for chunks of rows.
+
+    Args:
+        vocab_size: V.
+        depth: D, the width of hidden states.
+        chunk_rows: The most rows of which E is held at once.
+        dtype: The type of hidden states and weight.
+        device: Where to allocate buffers.
+        fp8: Whether logits are products of 8-bit floats.
+    """
 
     def __init__(
-        self, vocab: int, depth: int, chunk: int, dtype: torch.dtype, device: torch.device, *, fp8: bool = False
-    ) -> None:
-        self.vocab, self.chunk, self.fp8 = vocab, chunk, fp8
-        self.padded = triton.cdiv(vocab, VOCAB_ALIGNMENT) * VOCAB_ALIGNMENT
-        self.exp = torch.empty(chunk, self.padded, dtype=dtype, device=device)
-        self.scaled = torch.empty(chunk, depth, dtype=dtype, device=device)
-        self.weight_grad = torch.empty(self.padded, depth, device=device)
-        self.total = torch.empty(chunk, device=device)
+        self, vocab_size: int, depth: int, chunk_rows: int, dtype: torch.dtype, device: torch.device, *,
+        fp8: bool = False,
+    ) -> None:  # fmt: skip
+        self.vocab_size, self.chunk_rows, self.fp8 = vocab_size, chunk_rows, fp8
+        self.padded_vocab_size = triton.cdiv(vocab_size, VOCAB_ALIGNMENT) * VOCAB_ALIGNMENT
+        self.exp = torch.empty(chunk_rows, self.padded_vocab_size, dtype=dtype, device=device)
+        self.scaled = torch.empty(chunk_rows, depth, dtype=dtype, device=device)
+        self.weight_grad = torch.empty(self.padded_vocab_size, depth, device=device)
+        self.exp_sum = torch.empty(chunk_rows, device=device)
 
     def __call__(
         self, hidden: Tensor, weight: Tensor, targets: Tensor, token_weights: Tensor, grad: Tensor, weight_grad: Tensor
     ) -> Tensor:
-        """The losses, float32 `[M]`, of which the sum counts; `grad` `[M, D]` is written, `weight_grad` added to.
+        """Computes losses and gradients.
 
-        `hidden` `[M, D]`, `weight` `[padded V, D]` with zeros in the padding, `targets` int32 and `token_weights`
-        float32 `[M]`, `weight_grad` float32 `[V, D]`.
+        Args:
+            hidden: `[M, D]`.
+            weight: `[padded V, D]`, zeros in the padding.
+            targets: int32 `[M]`.
+            token_weights: float32 `[M]`.
+            grad: Written, `[M, D]`: the gradient of `hidden`.
+            weight_grad: Added to, float32 `[V, D]`.
+
+        Returns:
+            `token_weights * nll`, float32 `[M]`. The gradients are those of its sum.
         """
         losses = torch.empty_like(token_weights)
         self.weight_grad.zero_()
-        factor = _rows_to_fp8(weight) if self.fp8 else (weight, None)
-        for first in range(0, len(hidden), self.chunk):
-            part = slice(first, first + self.chunk)
-            self._chunk(hidden[part], weight, factor, targets[part], token_weights[part], grad[part], losses[part])
-        weight_grad += self.weight_grad[: self.vocab]
+        scaled_weight = _rows_to_fp8(weight) if self.fp8 else (weight, None)
+        for first in range(0, len(hidden), self.chunk_rows):
+            rows = slice(first, first + self.chunk_rows)
+            self._add_chunk(
+                hidden[rows], weight, scaled_weight, targets[rows], token_weights[rows], grad[rows], losses[rows]
+            )
+        weight_grad += self.weight_grad[: self.vocab_size]
         return losses
 
-    def _chunk(
-        self, hidden: Tensor, weight: Tensor, factor: Factor, targets: Tensor, token_weights: Tensor, grad: Tensor,
-        losses: Tensor,
+    def _add_chunk(
+        self, hidden: Tensor, weight: Tensor, scaled_weight: ScaledMatrix, targets: Tensor, token_weights: Tensor,
+        grad: Tensor, losses: Tensor,
     ) -> None:  # fmt: skip
         rows, width = hidden.shape
         block, grid = triton.next_power_of_2(width), (triton.cdiv(rows, ROWS),)
         exp, scaled = self.exp[:rows], self.scaled[:rows]
         partial = _exp_logits_and_sums(
-            _rows_to_fp8(hidden) if self.fp8 else (hidden, None), factor, targets, self.vocab, exp
+            _rows_to_fp8(hidden) if self.fp8 else (hidden, None), scaled_weight, targets, self.vocab_size, exp
         )
-        _loss_and_scaled[grid](
-            hidden, partial, token_weights, self.total, scaled, losses, rows, len(partial), width, block, ROWS,
+        _loss_and_scaled_hidden[grid](
+            hidden, partial, token_weights, self.exp_sum, scaled, losses, rows, len(partial), width, block, ROWS,
             num_warps=4,
         )  # fmt: skip
         torch.mm(exp, weight, out=grad)
-        # In a buffer with the padding's rows: an odd number of rows sends the product to a kernel half as fast.
-        add_product(self.weight_grad, exp.T, scaled)
+        # Into a buffer with rows for the padding: with an odd number of rows cuBLAS takes a kernel half as fast.
+        add_matmul_(self.weight_grad, exp.T, scaled)
         _finish_gradients[grid](
-            hidden, weight, targets, token_weights, self.total, grad, self.weight_grad, rows, width, block, ROWS,
+            hidden, weight, targets, token_weights, self.exp_sum, grad, self.weight_grad, rows, width, block, ROWS,
             num_warps=4,
         )  # fmt: skip
 
 
-def head_losses(hidden: Tensor, weight: Tensor, targets: Tensor, token_weights: Tensor, vocab: int) -> Tensor:
-    """The losses alone, float32 `[M]`, of arguments as `FusedHead` takes them; the logits are never in memory."""
-    partial = _exp_logits_and_sums((hidden, None), (weight, None), targets, vocab, None)
+def head_losses(hidden: Tensor, weight: Tensor, targets: Tensor, token_weights: Tensor, vocab_size: int) -> Tensor:
+    """The losses alone, float32 `[M]`, of arguments as `FusedHead` takes them. Logits are never stored."""
+    partial = _exp_logits_and_sums((hidden, None), (weight, None), targets, vocab_size, None)
     return token_weights * partial.sum(0).log1p()
 
 
-def _exp_logits_and_sums(hidden: Factor, weight: Factor, targets: Tensor, vocab: int, exp: Tensor | None) -> Tensor:
-    """Sums of E over the vocabulary's tiles, float32 `[tiles, M]`; writes E to `exp` `[M, padded V]` where it's given.
+def _exp_logits_and_sums(
+    hidden: ScaledMatrix, weight: ScaledMatrix, targets: Tensor, vocab_size: int, exp: Tensor | None
+) -> Tensor:
+    """The sums of E over each tile of the vocabulary.
 
-    `hidden` `[M, D]` and `weight` `[padded V, D]`, both with scales of their rows or both without.
+    Args:
+        hidden: `[M, D]`.
+        weight: `[padded V, D]`; both have scales, or neither does.
+        targets: int32 `[M]`.
+        vocab_size: V.
+        exp: Written, `[M, padded V]`: E. None: it is not needed.
+
+    Returns:
+        float32 `[tiles, M]`.
     """
     (left, left_scale), (right, right_scale) = hidden, weight
-    (rows, width), padded, device = left.shape, len(right), left.device
+    (rows, width), padded_vocab_size, device = left.shape, len(right), left.device
     tile = TILE if left_scale is None else FP8_TILE
-    tiles = padded // tile["block_n"]
-    label_logit, partial = torch.empty(rows, device=device), torch.empty(tiles, rows, device=device)
-    _label_logits[(triton.cdiv(rows, ROWS),)](
-        left, right, left_scale, right_scale, targets, label_logit, rows, width, triton.next_power_of_2(width), ROWS,
+    tiles = padded_vocab_size // tile["block_n"]
+    target_logit, partial = torch.empty(rows, device=device), torch.empty(tiles, rows, device=device)
+    _target_logits[(triton.cdiv(rows, ROWS),)](
+        left, right, left_scale, right_scale, targets, target_logit, rows, width, triton.next_power_of_2(width), ROWS,
         num_warps=4,
     )  # fmt: skip
     programs = 1 if device.type == "cpu" else torch.cuda.get_device_properties(device).multi_processor_count
@@ -239,7 +274,7 @@ def _exp_logits_and_sums(hidden: Factor, weight: Factor, targets: Tensor, vocab:
         TensorDescriptor.from_tensor(left, [tile["block_m"], tile["block_k"]]),
         TensorDescriptor.from_tensor(right, [tile["block_n"], tile["block_k"]]),
         None if exp is None else TensorDescriptor.from_tensor(exp, [tile["block_m"], tile["block_n"] // 2]),
-        left_scale, right_scale, targets, label_logit, partial, rows, vocab, padded, width, **tile,
+        left_scale, right_scale, targets, target_logit, partial, rows, vocab_size, padded_vocab_size, width, **tile,
         num_warps=8, num_stages=4,
     )  # fmt: skip
     return partial

@@ -1,4 +1,4 @@
-"""Whether the fused kernels can train a model on a device. Imports nothing of them, so it can always be asked."""
+"""Whether the fused kernels can train a model on a device. Doesn't import them, so that it can always be asked."""
 
 import importlib.util
 
@@ -7,17 +7,18 @@ import torch
 from stochastok_cli.config import ModelConfig
 
 HEAD_DIMS = (32, 64)
-LENGTH_MULTIPLE = 64  # an attention tile; a window is made of whole ones
-WIDTH_MULTIPLE = 64  # the depth of a tile of the products
-LARGEST_WIDTH = 4096  # a program holds whole rows of the residual stream
+LENGTH_MULTIPLE = 64  # tokens of an attention tile
+HIDDEN_DIM_MULTIPLE = 64  # the depth of a tile of the matrix products
+MAX_HIDDEN_DIM = 4096  # a program holds whole rows of hidden states
 
 
 def unsupported(config: ModelConfig, device: torch.device) -> str | None:
-    """None if the fused kernels can train this model there, else why not, in words that complete "because"."""
+    """None if the fused kernels can train this model on this device, else the reason, as a clause."""
     return unsupported_shape(config) or unsupported_device(device)
 
 
 def unsupported_device(device: torch.device) -> str | None:
+    """None if the fused kernels can run on this device, else the reason, as a clause."""
     if device.type != "cuda":
         return f"they are for NVIDIA GPUs, and the device is {device.type!r}"
     major, minor = torch.cuda.get_device_capability(device)
@@ -29,14 +30,15 @@ def unsupported_device(device: torch.device) -> str | None:
 
 
 def unsupported_shape(config: ModelConfig) -> str | None:
+    """None if the fused kernels can train a model of these sizes, else the reason, as a clause."""
     ffn_dim = config.core_model.ffn.ffn_dim
     if config.head_dim not in HEAD_DIMS:
         return f"they take heads of width {' or '.join(map(str, HEAD_DIMS))}, and these have {config.head_dim}"
     if config.context_window % LENGTH_MULTIPLE:
         return f"they take context windows of a multiple of {LENGTH_MULTIPLE}, and this is {config.context_window}"
-    if config.hidden_dim % WIDTH_MULTIPLE or config.hidden_dim > LARGEST_WIDTH:
+    if config.hidden_dim % HIDDEN_DIM_MULTIPLE or config.hidden_dim > MAX_HIDDEN_DIM:
         return (
-            f"they take a hidden_dim of a multiple of {WIDTH_MULTIPLE} up to {LARGEST_WIDTH}, and this is "
+            f"they take a hidden_dim of a multiple of {HIDDEN_DIM_MULTIPLE} up to {MAX_HIDDEN_DIM}, and this is "
             f"{config.hidden_dim}"
         )
     if ffn_dim % 8:

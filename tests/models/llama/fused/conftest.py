@@ -1,7 +1,7 @@
-"""The fused kernels run on the GPU where there is a fitting one, else in Triton's interpreter, in float32.
+"""The fused kernels run on a GPU if there is a suitable one, else in the interpreter of Triton, in float32.
 
-Triton decides at its first import whether it interprets: `tests/conftest.py` says so where there is no GPU. Without
-Triton, or where another module was first, every test of this folder is skipped and says why.
+Triton reads at its first import whether to interpret: `tests/conftest.py` sets the variable if there is no GPU. Without
+Triton, or if it was imported earlier, every test of this folder is skipped with the reason.
 """
 
 import os
@@ -11,10 +11,10 @@ import pytest
 import torch
 
 HAS_GPU = torch.cuda.is_available() and torch.cuda.get_device_capability()[0] == 9
-WHY_NOT = ""
+SKIP_REASON = ""
 
 if not HAS_GPU and "triton" in sys.modules and os.environ.get("TRITON_INTERPRET") != "1":
-    WHY_NOT = "triton was imported before it could be told to interpret; run this folder by itself"
+    SKIP_REASON = "triton was imported before its interpreter was enabled; run this folder by itself"
 else:
     with pytest.MonkeyPatch.context() as patch:
         if not HAS_GPU:
@@ -22,13 +22,13 @@ else:
         try:
             import stochastok_cli.models.llama.fused.step  # noqa: F401
         except ImportError as error:
-            WHY_NOT = f"triton cannot be imported ({error})"
+            SKIP_REASON = f"triton cannot be imported ({error})"
 
 
 @pytest.fixture(autouse=True)
 def _kernels_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    if WHY_NOT:
-        pytest.skip(WHY_NOT)
+    if SKIP_REASON:
+        pytest.skip(SKIP_REASON)
     if not HAS_GPU:
         monkeypatch.setenv("TRITON_INTERPRET", "1")
 
@@ -45,5 +45,5 @@ def dtype() -> torch.dtype:
 
 @pytest.fixture
 def tolerance(dtype: torch.dtype) -> float:
-    """The largest relative error, ‖found - expected‖ / ‖expected‖, that rounding explains."""
+    """The largest relative error, ‖actual - expected‖ / ‖expected‖, that rounding explains."""
     return 1e-5 if dtype == torch.float32 else 1.5e-2

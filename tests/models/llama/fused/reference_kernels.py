@@ -1,4 +1,4 @@
-"""What the fused kernels compute, said again in plain float32 torch, with the same masks of dropout."""
+"""The reference for the fused kernels: what they compute, in float32 operations of torch, with their dropout masks."""
 
 import math
 
@@ -8,16 +8,16 @@ from torch import Tensor
 
 from stochastok_cli.config import AttentionConfig, CoreModelConfig, FeedForwardConfig, ModelConfig
 from stochastok_cli.models.head_loss import head_loss
-from stochastok_cli.models.llama.attention import rotate, visibility
+from stochastok_cli.models.llama.attention import causal_mask, rotate
 from stochastok_cli.models.llama.model import Llama
 
 
-def relative_error(found: Tensor, expected: Tensor) -> float:
-    found, expected = found.detach().double().cpu(), expected.detach().double().cpu()
-    return ((found - expected).norm() / expected.norm()).item()
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    actual, expected = actual.detach().double().cpu(), expected.detach().double().cpu()
+    return ((actual - expected).norm() / expected.norm()).item()
 
 
-def mix(x: Tensor) -> Tensor:
+def lowbias32(x: Tensor) -> Tensor:
     """lowbias32 on int64 tensors of values below 2^32."""
     x = x & 0xFFFFFFFF
     x = x ^ (x >> 16)
@@ -27,54 +27,54 @@ def mix(x: Tensor) -> Tensor:
     return x ^ (x >> 16)
 
 
-def words(keys: Tensor, stream: int, index: Tensor) -> Tensor:
+def odd_hash(keys: Tensor, stream: int, index: Tensor) -> Tensor:
     """int64 `[B, *index.shape]`."""
     keys = keys.view(torch.int64).view(-1, *[1] * index.dim())
-    low = mix((keys & 0xFFFFFFFF) + mix(torch.tensor(stream, device=keys.device)))
-    high = mix(((keys >> 32) & 0xFFFFFFFF) + low)
-    return mix(mix(index + low) ^ high) | 1
+    low = lowbias32((keys & 0xFFFFFFFF) + lowbias32(torch.tensor(stream, device=keys.device)))
+    high = lowbias32(((keys >> 32) & 0xFFFFFFFF) + low)
+    return lowbias32(lowbias32(index + low) ^ high) | 1
 
 
-def scaled_mask(row_words: Tensor, column_words: Tensor, dropout: float) -> Tensor:
-    """What to multiply with: float32 `[..., R, C]` of words `[..., R]` and `[..., C]`."""
-    product = (row_words[..., :, None] * column_words[..., None, :]) & 0xFFFFFFFF
+def scaled_mask(row_hash: Tensor, column_hash: Tensor, dropout: float) -> Tensor:
+    """The factors of dropout, 0 or 1 / (1 - p): float32 `[..., R, C]` of hashes `[..., R]` and `[..., C]`."""
+    product = (row_hash[..., :, None] * column_hash[..., None, :]) & 0xFFFFFFFF
     return (product >= int(dropout * 2**32)).float() / (1 - dropout)
 
 
 def residual_mask(keys: Tensor, stream: int, length: int, width: int, dropout: float) -> Tensor:
     """float32 `[B, T, D]`, of the embedding (stream 0) or a layer's attention output (4 layer + 4)."""
     row, column = (torch.arange(n, device=keys.device) for n in (length, width))
-    return scaled_mask(words(keys, stream, row), words(keys, stream + 1, column), dropout)
+    return scaled_mask(odd_hash(keys, stream, row), odd_hash(keys, stream + 1, column), dropout)
 
 
 def attention_mask(keys: Tensor, layer: int, heads: int, kv_heads: int, length: int, dropout: float) -> Tensor:
     """float32 `[B, H, T, T]`."""
     row, column = (torch.arange(n * length, device=keys.device).view(n, length) for n in (heads, kv_heads))
-    columns = words(keys, 4 * layer + 3, column).repeat_interleave(heads // kv_heads, dim=1)
-    return scaled_mask(words(keys, 4 * layer + 2, row), columns, dropout)
+    columns = odd_hash(keys, 4 * layer + 3, column).repeat_interleave(heads // kv_heads, dim=1)
+    return scaled_mask(odd_hash(keys, 4 * layer + 2, row), columns, dropout)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, segment_start: Tensor | None, mask: Tensor) -> Tensor:
-    """softmax(q kᵀ / √h) times `mask`, v: `[B, H, T, h]`, from as many query heads and fewer key heads."""
+    """softmax(q kᵀ / √h) times `mask`, v: `[B, H, T, h]`, with fewer key/value heads than query heads."""
     k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))
     length = q.shape[2]
-    seen = visibility(segment_start, 0, length, q.device)
-    if seen is None:
-        seen = torch.ones(length, length, dtype=torch.bool, device=q.device).tril()
-    scores = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[3])).masked_fill(~seen, -math.inf)
+    visible = causal_mask(segment_start, 0, length, q.device)
+    if visible is None:
+        visible = torch.ones(length, length, dtype=torch.bool, device=q.device).tril()
+    scores = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[3])).masked_fill(~visible, -math.inf)
     return torch.softmax(scores, dim=-1) * mask @ v
 
 
 def hidden_states(model: Llama, ids: Tensor, segment_start: Tensor | None, keys: Tensor, dropout: float) -> Tensor:
     """`Llama.forward` in training mode, with the masks of the fused kernels: `[B, T, D]`."""
     config, length = model.config, ids.shape[1]
-    heads, groups, width = config.core_model.attn.num_heads, config.kv_heads, config.hidden_dim
+    heads, kv_heads, width = config.core_model.attn.num_heads, config.kv_heads, config.hidden_dim
     x = model.embedding(ids) * residual_mask(keys, 0, length, width, dropout)
     for i, layer in enumerate(model.layers):
         qkv = layer.attention.qkv(layer.attention_norm(x)).unflatten(-1, (-1, config.head_dim)).transpose(1, 2)
-        q, k, v = qkv.split((heads, groups, groups), dim=1)
+        q, k, v = qkv.split((heads, kv_heads, kv_heads), dim=1)
         q, k = (rotate(t, model.rotation[:, :length]) for t in (q, k))
-        attended = attend(q, k, v, segment_start, attention_mask(keys, i, heads, groups, length, dropout))
+        attended = attend(q, k, v, segment_start, attention_mask(keys, i, heads, kv_heads, length, dropout))
         y = layer.attention.output(attended.transpose(1, 2).flatten(2))
         x = x + y * residual_mask(keys, 4 * i + 4, length, width, dropout)
         gate, up = layer.ffn.gate_up(layer.ffn_norm(x)).chunk(2, dim=-1)
@@ -85,7 +85,7 @@ def hidden_states(model: Llama, ids: Tensor, segment_start: Tensor | None, keys:
 def fused_config(
     *, tied: bool = True, head_dim: int = 32, vocab_size: int = 700, context_window: int = 128, layers: int = 2
 ) -> ModelConfig:
-    """Small, grouped heads, and sizes that fill no tile: a width that is no power of two, ragged feed-forward."""
+    """A small model with grouped heads, and sizes that are no multiples of a tile or powers of two."""
     return ModelConfig(
         core_model=CoreModelConfig(
             num_layers=layers, ffn=FeedForwardConfig(ffn_dim=136), attn=AttentionConfig(num_heads=6, group_size=3)
@@ -103,19 +103,19 @@ def random_keys(windows: int, device: torch.device, seed: int = 0) -> Tensor:
 
 
 def packed_rows(windows: int, length: int, device: torch.device, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Rows of whole examples end to end: first visible positions, int32, and token weights, on few tokens."""
+    """Examples packed end to end: segment starts, int32, and token weights, of which few are not 0."""
     generator = torch.Generator().manual_seed(seed)
-    first = torch.zeros(windows, length, dtype=torch.int32)
+    segment_start = torch.zeros(windows, length, dtype=torch.int32)
     weights = torch.zeros(windows, length)
     for row in range(windows):
         start = 0
         while start < length:
             end = start + int(torch.randint(5, 70, (1,), generator=generator))
-            first[row, start:end] = start
+            segment_start[row, start:end] = start
             weights[row, end - 3 : end] = 1
             start = end
         weights[row] /= weights[row].sum().clamp(min=1)
-    return first.to(device), weights.to(device)
+    return segment_start.to(device), weights.to(device)
 
 
 def reference_gradients(model, ids, token_weights, segment_start, keys, dropout, rounded=False):
@@ -135,7 +135,7 @@ def gradients_of(model):
     return {name: p.grad.clone() for name, p in model.named_parameters()}
 
 
-def errors_of(found, expected):
+def errors_of(actual, expected):
     """Relative errors of the loss and of each parameter's gradient."""
-    gradients = {name: relative_error(found[1][name], gradient) for name, gradient in expected[1].items()}
-    return {"loss": relative_error(found[0], expected[0])} | gradients
+    gradients = {name: relative_error(actual[1][name], gradient) for name, gradient in expected[1].items()}
+    return {"loss": relative_error(actual[0], expected[0])} | gradients

@@ -1,4 +1,4 @@
-"""Rotary positions and attention, forward and backward, against autograd through plain float32 attention."""
+"""Rotary positions and attention, forward and backward, against autograd through float32 attention."""
 
 import pytest
 import torch
@@ -6,12 +6,12 @@ import torch
 from stochastok_cli.models.llama.attention import rotary_table, rotate
 from tests.models.llama.fused.reference_kernels import attend, attention_mask, packed_rows, random_keys, relative_error
 
-WINDOWS, HEADS, GROUPS, LAYER = 2, 4, 2, 1
+WINDOWS, HEADS, KV_HEADS, LAYER = 2, 4, 2, 1
 
 
-def _twin(qkv, rotation, segment_start, mask, length, head_dim):
+def _reference(qkv, rotation, segment_start, mask, length, head_dim):
     heads = qkv.view(WINDOWS, length, -1, head_dim).transpose(1, 2)
-    q, k, v = heads.split((HEADS, GROUPS, GROUPS), dim=1)
+    q, k, v = heads.split((HEADS, KV_HEADS, KV_HEADS), dim=1)
     out = attend(rotate(q, rotation), rotate(k, rotation), v, segment_start, mask)
     return out.transpose(1, 2).reshape(WINDOWS * length, -1)
 
@@ -20,49 +20,49 @@ def _twin(qkv, rotation, segment_start, mask, length, head_dim):
 @pytest.mark.parametrize(("dropout", "head_dim", "length"), [(0.0, 32, 64), (0.2, 32, 192), (0.1, 64, 128)])
 def test_attention_and_its_gradient(packed, dropout, head_dim, length, device, dtype, tolerance):
     from stochastok_cli.models.llama.fused.attention_backward import attention_backward
-    from stochastok_cli.models.llama.fused.attention_forward import attention
-    from stochastok_cli.models.llama.fused.dropout import attention_words
+    from stochastok_cli.models.llama.fused.attention_forward import attention_forward
+    from stochastok_cli.models.llama.fused.dropout import attention_hashes
     from stochastok_cli.models.llama.fused.rotary import rotate_
 
     generator = torch.Generator().manual_seed(0)
     width = HEADS * head_dim
-    qkv = 1.5 * torch.randn(WINDOWS * length, (HEADS + 2 * GROUPS) * head_dim, generator=generator)
+    qkv = 1.5 * torch.randn(WINDOWS * length, (HEADS + 2 * KV_HEADS) * head_dim, generator=generator)
     qkv = qkv.to(device, dtype)
     grad = torch.randn(WINDOWS * length, width, generator=generator).to(device, dtype)
     segment_start = packed_rows(WINDOWS, length, device)[0] if packed else None
     keys, rotation = random_keys(WINDOWS, device), rotary_table(head_dim, length).to(device)
 
     wide = qkv.float().requires_grad_()
-    mask = attention_mask(keys, LAYER, HEADS, GROUPS, length, dropout)
-    expected = _twin(wide, rotation, segment_start, mask, length, head_dim)
+    mask = attention_mask(keys, LAYER, HEADS, KV_HEADS, length, dropout)
+    expected = _reference(wide, rotation, segment_start, mask, length, head_dim)
     expected.backward(grad.float())
 
     rotated = qkv.clone()
-    rotate_(rotated, rotation, HEADS, GROUPS, length)
-    rows = torch.empty(WINDOWS, HEADS, length, dtype=torch.int32, device=device)
-    columns = torch.empty(WINDOWS, GROUPS, length, dtype=torch.int32, device=device)
-    attention_words(keys, LAYER, rows, columns)
+    rotate_(rotated, rotation, HEADS, KV_HEADS, length)
+    query_hash = torch.empty(WINDOWS, HEADS, length, dtype=torch.int32, device=device)
+    key_hash = torch.empty(WINDOWS, KV_HEADS, length, dtype=torch.int32, device=device)
+    attention_hashes(keys, LAYER, query_hash, key_hash)
     out = torch.empty(WINDOWS * length, width, dtype=dtype, device=device)
     lse, delta = torch.empty(2, WINDOWS, HEADS, length, device=device)
-    attention(rotated, segment_start, rows, columns, dropout, out, lse)
+    attention_forward(rotated, segment_start, query_hash, key_hash, dropout, out, lse)
     assert relative_error(out, expected) < tolerance
 
     dqkv = torch.full_like(qkv, torch.nan)
-    attention_backward(rotated, out, grad, lse, segment_start, rows, columns, rotation, dropout, delta, dqkv)
-    parts = [HEADS * head_dim, GROUPS * head_dim, GROUPS * head_dim]
-    for name, found, wanted in zip("qkv", dqkv.split(parts, 1), wide.grad.split(parts, 1), strict=True):
-        assert relative_error(found, wanted) < tolerance, name
+    attention_backward(rotated, out, grad, lse, segment_start, query_hash, key_hash, rotation, dropout, delta, dqkv)
+    parts = [HEADS * head_dim, KV_HEADS * head_dim, KV_HEADS * head_dim]
+    for name, actual, expected_part in zip("qkv", dqkv.split(parts, 1), wide.grad.split(parts, 1), strict=True):
+        assert relative_error(actual, expected_part) < tolerance, name
 
 
-def test_rotation_is_the_references_with_the_softmax_scale_in_the_queries(device, dtype, tolerance):
+def test_rotation_equals_the_reference_with_the_softmax_scale_in_the_queries(device, dtype, tolerance):
     from stochastok_cli.models.llama.fused.rotary import LOG2_E, rotate_
 
     length, head_dim = 64, 32
-    qkv = torch.randn(length, (HEADS + 2 * GROUPS) * head_dim, generator=torch.Generator().manual_seed(0))
+    qkv = torch.randn(length, (HEADS + 2 * KV_HEADS) * head_dim, generator=torch.Generator().manual_seed(0))
     qkv = qkv.to(device, dtype)
     rotation = rotary_table(head_dim, length).to(device)
     expected = rotate(qkv.float().view(1, length, -1, head_dim).transpose(1, 2), rotation).transpose(1, 2)[0].clone()
     expected[:, :HEADS] *= LOG2_E / head_dim**0.5
-    expected[:, HEADS + GROUPS :] = qkv.float().view(length, -1, head_dim)[:, HEADS + GROUPS :]
-    rotate_(qkv, rotation, HEADS, GROUPS, length)
+    expected[:, HEADS + KV_HEADS :] = qkv.float().view(length, -1, head_dim)[:, HEADS + KV_HEADS :]
+    rotate_(qkv, rotation, HEADS, KV_HEADS, length)
     assert relative_error(qkv, expected.flatten(1)) < tolerance

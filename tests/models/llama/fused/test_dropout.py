@@ -1,4 +1,4 @@
-"""The masks: equal to their twin, of the right density, and independent in every direction."""
+"""The masks: equal to the reference, of the right density, and independent in every direction."""
 
 import itertools
 
@@ -6,10 +6,10 @@ import pytest
 import torch
 from scipy import stats
 
-from tests.models.llama.fused.reference_kernels import attention_mask, random_keys, residual_mask, words
+from tests.models.llama.fused.reference_kernels import attention_mask, odd_hash, random_keys, residual_mask
 
 P = 0.1
-LENGTH, WIDTH, HEADS, GROUPS = 128, 192, 6, 2
+LENGTH, WIDTH, HEADS, KV_HEADS = 128, 192, 6, 2
 
 
 def _dropped(mask):
@@ -22,19 +22,22 @@ def _correlation_is_noise(a, b):
     assert abs((a * b).mean().item()) < 5 * P * (1 - P) / len(a) ** 0.5
 
 
-def test_kernel_writes_the_twins_words(device):
-    from stochastok_cli.models.llama.fused.dropout import attention_stream, attention_words
+def test_kernel_writes_the_hashes_of_the_reference(device):
+    from stochastok_cli.models.llama.fused.dropout import attention_hashes, attention_stream
 
     keys = random_keys(3, device)
-    rows = torch.empty(3, HEADS, LENGTH, dtype=torch.int32, device=device)
-    columns = torch.empty(3, GROUPS, LENGTH, dtype=torch.int32, device=device)
-    attention_words(keys, 2, rows, columns)
-    for found, heads, stream in ((rows, HEADS, attention_stream(2)), (columns, GROUPS, attention_stream(2) + 1)):
+    query_hash = torch.empty(3, HEADS, LENGTH, dtype=torch.int32, device=device)
+    key_hash = torch.empty(3, KV_HEADS, LENGTH, dtype=torch.int32, device=device)
+    attention_hashes(keys, 2, query_hash, key_hash)
+    for actual, heads, stream in (
+        (query_hash, HEADS, attention_stream(2)),
+        (key_hash, KV_HEADS, attention_stream(2) + 1),
+    ):
         index = torch.arange(heads * LENGTH, device=device).view(heads, LENGTH)
-        assert torch.equal(found.long() & 0xFFFFFFFF, words(keys, stream, index))
+        assert torch.equal(actual.long() & 0xFFFFFFFF, odd_hash(keys, stream, index))
 
 
-def test_embedding_kernel_drops_what_the_twin_drops(device, dtype):
+def test_embedding_kernel_drops_what_the_reference_drops(device, dtype):
     from stochastok_cli.models.llama.fused.embedding import embed
 
     keys, rows = random_keys(2, device), 2 * LENGTH
@@ -46,18 +49,18 @@ def test_embedding_kernel_drops_what_the_twin_drops(device, dtype):
     torch.testing.assert_close(x.float(), expected, atol=0, rtol=5e-3)
 
 
-def test_words_are_odd_uniform_and_never_shared():
+def test_hashes_are_odd_uniform_and_differ_between_streams():
     keys = random_keys(64, torch.device("cpu"))
-    found = torch.stack([words(keys, stream, torch.arange(512)) for stream in range(16)])
-    assert (found % 2 == 1).all()
-    counts = torch.bincount((found >> 20).flatten(), minlength=4096)
+    hashes = torch.stack([odd_hash(keys, stream, torch.arange(512)) for stream in range(16)])
+    assert (hashes % 2 == 1).all()
+    counts = torch.bincount((hashes >> 20).flatten(), minlength=4096)
     assert stats.chisquare(counts).pvalue > 1e-4
     for shift in (1, 9):  # low bits too
-        counts = torch.bincount(((found >> shift) & 255).flatten(), minlength=256)
+        counts = torch.bincount(((hashes >> shift) & 255).flatten(), minlength=256)
         assert stats.chisquare(counts).pvalue > 1e-4
-    distinct = len(found.unique())
-    pairs = found.numel() ** 2 / 2
-    assert found.numel() - distinct < 3 * pairs / 2**31 + 10  # as many meetings as 31 random bits have
+    distinct = len(hashes.unique())
+    pairs = hashes.numel() ** 2 / 2
+    assert hashes.numel() - distinct < 3 * pairs / 2**31 + 10  # as many collisions as 31 random bits have
 
 
 def test_density_is_that_of_the_probability():
@@ -84,9 +87,9 @@ def test_neighbours_in_every_direction_are_independent(kind):
         if kind == "residual":
             masks = [residual_mask(k, stream, LENGTH, WIDTH, P) for stream in (0, 4, 8)]
         else:
-            masks = [attention_mask(k, layer, HEADS, GROUPS, LENGTH, P) for layer in (0, 1, 2)]
-            _correlation_is_noise(masks[0][:, 0], masks[0][:, 1])  # heads that share column words
-            _correlation_is_noise(masks[0][:, 0], masks[0][:, HEADS // GROUPS])  # and that do not
+            masks = [attention_mask(k, layer, HEADS, KV_HEADS, LENGTH, P) for layer in (0, 1, 2)]
+            _correlation_is_noise(masks[0][:, 0], masks[0][:, 1])  # heads that share the hashes of keys
+            _correlation_is_noise(masks[0][:, 0], masks[0][:, HEADS // KV_HEADS])  # and that do not
             _correlation_is_noise(masks[0][..., :64, 64:], masks[0][..., 64:, :64].transpose(-1, -2))
         m = masks[0]
         for lag in (1, 2, 7, 64):
@@ -99,7 +102,7 @@ def test_neighbours_in_every_direction_are_independent(kind):
 
 
 def test_four_corners_of_rectangles_are_independent():
-    """A product of row and column words could tie the fourth corner of a rectangle to the other three."""
+    """Products of row and column hashes could make the fourth corner of a rectangle depend on the other three."""
     keys = random_keys(300, torch.device("cpu"), seed=3)
     m = _dropped(residual_mask(keys, 0, LENGTH, WIDTH, P)) - P
     corners = m[:, 0::2, 0::2] * m[:, 1::2, 0::2] * m[:, 0::2, 1::2] * m[:, 1::2, 1::2]
@@ -121,7 +124,7 @@ def test_all_pairs_of_rows_and_of_columns_are_as_correlated_as_chance_has_it():
         assert squares.max().item() < 60  # 7.7 standard deviations in 5 million pairs
 
 
-def test_equal_keys_give_equal_masks_wherever_they_stand():
+def test_masks_depend_on_the_key_and_not_on_the_place_in_the_batch():
     keys = random_keys(4, torch.device("cpu"), seed=5)
     whole = residual_mask(keys, 4, LENGTH, WIDTH, P)
     assert torch.equal(whole[2:], residual_mask(keys[2:], 4, LENGTH, WIDTH, P))

@@ -1,4 +1,4 @@
-"""The head against cross-entropy in float64, where a token that the model is sure of keeps its small gradient."""
+"""The head against cross-entropy in float64, also for tokens of high probability, whose gradients are small."""
 
 import pytest
 import torch
@@ -9,11 +9,11 @@ from tests.models.llama.fused.reference_kernels import relative_error
 VOCAB, WIDTH = 300, 128
 
 
-def _run(hidden, weight, targets, token_weights, chunk, **options):
+def _run(hidden, weight, targets, token_weights, chunk_rows, **options):
     from stochastok_cli.models.llama.fused.head import FusedHead
 
-    head = FusedHead(VOCAB, WIDTH, chunk, hidden.dtype, hidden.device, **options)
-    padded = torch.zeros(head.padded, WIDTH, dtype=weight.dtype, device=weight.device)
+    head = FusedHead(VOCAB, WIDTH, chunk_rows, hidden.dtype, hidden.device, **options)
+    padded = torch.zeros(head.padded_vocab_size, WIDTH, dtype=weight.dtype, device=weight.device)
     padded[:VOCAB] = weight
     grad, weight_grad = torch.full_like(hidden, torch.nan), torch.zeros(VOCAB, WIDTH, device=hidden.device)
     losses = head(hidden, padded, targets.int(), token_weights, grad, weight_grad)
@@ -36,30 +36,30 @@ def _case(rows, device, dtype, sharpness):
     return hidden, weight, targets, token_weights
 
 
-@pytest.mark.parametrize(("rows", "chunk"), [(131, 131), (200, 90)])
+@pytest.mark.parametrize(("rows", "chunk_rows"), [(131, 131), (200, 90)])
 @pytest.mark.parametrize("sharpness", [1.0, 6.0])
-def test_loss_and_gradients(rows, chunk, sharpness, device, dtype, tolerance):
+def test_loss_and_gradients(rows, chunk_rows, sharpness, device, dtype, tolerance):
     case = _case(rows, device, dtype, sharpness)
-    for found, expected in zip(_run(*case, chunk), _expected(*case), strict=True):
-        assert relative_error(found, expected) < tolerance
+    for actual, expected in zip(_run(*case, chunk_rows), _expected(*case), strict=True):
+        assert relative_error(actual, expected) < tolerance
 
 
-def test_tokens_that_the_model_is_sure_of_keep_their_small_losses_and_gradients(device, dtype, tolerance):
+def test_small_losses_and_gradients_of_probable_tokens_are_exact(device, dtype, tolerance):
     hidden, weight, targets, token_weights = _case(64, device, dtype, 1.0)
     hidden = (12 * weight[targets].float() / weight[targets].float().square().mean(1, keepdim=True) / WIDTH).to(dtype)
     case = hidden, weight, targets, torch.ones_like(token_weights)
     expected = _expected(*case)
     assert expected[0] / 64 < 0.05
-    for found, wanted in zip(_run(*case, 64), expected, strict=True):
-        assert relative_error(found, wanted) < tolerance
+    for actual, expected_part in zip(_run(*case, 64), expected, strict=True):
+        assert relative_error(actual, expected_part) < tolerance
 
 
-def test_hopeless_tokens_stay_finite_and_count_as_64_nats_over_the_rest(device, dtype):
+def test_losses_are_finite_and_limited_to_64_nats_more_than_the_other_logits(device, dtype):
     hidden, weight, targets, token_weights = _case(64, device, dtype, 1.0)
     hidden = (-200 * weight[targets].float() / weight[targets].float().square().sum(1, keepdim=True)).to(dtype)
     loss, grad, weight_grad = _run(hidden, weight, targets, torch.ones_like(token_weights), 64)
     assert all(torch.isfinite(t).all() for t in (loss, grad, weight_grad))
-    assert 64 <= loss / 64 <= 64 + 6  # 64 and the logarithm of how many are that far ahead
+    assert 64 <= loss / 64 <= 64 + 6  # 64 and the logarithm of the number of entries that are so much larger
     assert grad.any()
 
 
@@ -70,27 +70,27 @@ def test_the_loss_alone(sharpness, device, dtype, tolerance):
     hidden, weight, targets, token_weights = _case(131, device, dtype, sharpness)
     padded = F.pad(weight, (0, 0, 0, -VOCAB % 256))
     expected = token_weights * F.cross_entropy(hidden.double() @ weight.double().T, targets, reduction="none")
-    found = head_losses(hidden, padded, targets.int(), token_weights, VOCAB)
-    assert relative_error(found, expected) < tolerance
+    actual = head_losses(hidden, padded, targets.int(), token_weights, VOCAB)
+    assert relative_error(actual, expected) < tolerance
 
 
-@pytest.mark.parametrize(("rows", "chunk"), [(131, 131), (200, 90)])
-def test_logits_of_8_bit_floats(rows, chunk, device, dtype, tolerance):
-    """The loss is that of the rounded numbers, and the gradients near those of the others."""
+@pytest.mark.parametrize(("rows", "chunk_rows"), [(131, 131), (200, 90)])
+def test_logits_of_8_bit_floats(rows, chunk_rows, device, dtype, tolerance):
+    """The loss is that of the rounded numbers, and the gradients are close to those without rounding."""
     hidden, weight, *rest = _case(rows, device, dtype, 1.0)
-    loss, *gradients = _run(hidden, weight, *rest, chunk, fp8=True)
+    loss, *gradients = _run(hidden, weight, *rest, chunk_rows, fp8=True)
     rounded, *_ = _expected(_rounded(hidden), _rounded(weight), *rest)
     assert relative_error(loss, rounded) < tolerance / 10
     if device.type == "cuda":  # the interpreter's numbers are up to twice off: a carry does not reach the exponent
         for x in (hidden, weight):
             scale = x.float().abs().amax(1, keepdim=True) / 448
             assert relative_error(_rounded(x), (x.float() / scale).to(torch.float8_e4m3fn).float() * scale) < 1e-3
-        for found, expected in zip(gradients, _expected(hidden, weight, *rest)[1:], strict=True):
-            assert relative_error(found, expected) < 0.05
+        for actual, expected in zip(gradients, _expected(hidden, weight, *rest)[1:], strict=True):
+            assert relative_error(actual, expected) < 0.05
 
 
 def _rounded(x):
-    """What the kernel makes of it."""
+    """The values after rounding to 8-bit floats."""
     from stochastok_cli.models.llama.fused.head import _rows_to_fp8
 
     out, scale = _rows_to_fp8(x)

@@ -50,7 +50,7 @@ def test_backward(case, dropout, tolerance):
     dx, dy = torch.empty_like(x), torch.empty_like(x)
     gain_grad, partial = torch.ones_like(gain), torch.empty(3, WIDTH, device=x.device)
     residual_norm_backward(
-        normed_grad, total, rstd, gain, total_grad, dx, gain_grad, partial, dy=dy, keys=keys, stream=STREAM,
+        normed_grad, total, rstd, gain, total_grad, dx, gain_grad, partial, dy=dy, dropout_keys=keys, stream=STREAM,
         dropout=dropout, length=LENGTH,
     )  # fmt: skip
 
@@ -62,7 +62,7 @@ def test_backward(case, dropout, tolerance):
     assert relative_error(gain_grad - 1, gain.grad) < tolerance
 
 
-def test_backward_without_a_residual_stream_may_write_over_nothing_else(case, tolerance):
+def test_backward_without_a_residual_gradient(case, tolerance):
     from stochastok_cli.models.llama.fused.norm import residual_norm_backward
 
     x, y, gain, keys, normed_grad, _ = case

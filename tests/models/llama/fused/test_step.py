@@ -1,4 +1,4 @@
-"""The whole step against the reference model and its head loss."""
+"""The whole step against the modules of the model and `head_loss`."""
 
 import pytest
 import torch
@@ -44,11 +44,11 @@ def _step(model, dropout, dtype, **options):
     return LlamaFusedStep(model, dropout, dtype=dtype, **options)
 
 
-def _assert_close(found, expected, tolerance):
-    assert not {name: error for name, error in errors_of(found, expected).items() if not error < tolerance}
+def _assert_close(actual, expected, tolerance):
+    assert not {name: error for name, error in errors_of(actual, expected).items() if not error < tolerance}
 
 
-def test_twin_is_the_reference_model_where_nothing_is_dropped():
+def test_reference_equals_the_model_without_dropout():
     model = sharp_model(fused_config())
     ids, _, segment_start, keys = _batch(model.config, torch.device("cpu"), packed=True)
     torch.testing.assert_close(
@@ -59,12 +59,12 @@ def test_twin_is_the_reference_model_where_nothing_is_dropped():
 @pytest.mark.parametrize("packed", [False, True], ids=["causal", "packed"])
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 @pytest.mark.parametrize(("head_dim", "tied"), [(32, True), (64, False)])
-def test_loss_and_gradients_are_the_references(packed, dropout, head_dim, tied, device, dtype, tolerance):
+def test_loss_and_gradients_equal_the_reference(packed, dropout, head_dim, tied, device, dtype, tolerance):
     model = _model(fused_config(head_dim=head_dim, tied=tied), device)
     batch = _batch(model.config, device, packed)
     expected = reference_gradients(model, *batch, dropout)
     allowed = dict.fromkeys(("loss", *expected[1]), tolerance)
-    if dtype == torch.bfloat16:  # these weights are sharp: what rounding does to the reference path is the measure
+    if dtype == torch.bfloat16:  # these weights are large: the measure is the error of the model's modules in bfloat16
         rounded = errors_of(reference_gradients(model, *batch, dropout, rounded=True), expected)
         allowed = {name: max(tolerance, 2 * error) for name, error in rounded.items()}
     model.zero_grad()
@@ -94,7 +94,7 @@ def test_windows_may_be_split_and_merged(packed, device, dtype, tolerance):
     merged = _step(model, 0.1, dtype).loss_and_gradients(ids, token_weights, segment_start, keys)
     expected = merged, gradients_of(model)
 
-    split = _step(model, 0.1, dtype, micro_batch=1, head_chunk=100)
+    split = _step(model, 0.1, dtype, micro_batch_size=1, max_head_rows=100)
     model.zero_grad()
     loss = split.loss_and_gradients(ids, token_weights, segment_start, keys)
     _assert_close((loss, gradients_of(model)), expected, tolerance / 2)
@@ -103,12 +103,12 @@ def test_windows_may_be_split_and_merged(packed, device, dtype, tolerance):
     losses = []
     for i in range(WINDOWS):
         part = slice(i, i + 1)
-        seen = None if segment_start is None else segment_start[part]
-        losses.append(split.loss_and_gradients(ids[part], token_weights[part], seen, keys[part]))
+        starts = None if segment_start is None else segment_start[part]
+        losses.append(split.loss_and_gradients(ids[part], token_weights[part], starts, keys[part]))
     _assert_close((sum(losses), gradients_of(model)), expected, tolerance / 2)
 
 
-def test_rows_that_do_not_count_are_left_to_nobody(device, dtype, tolerance):
+def test_tokens_of_weight_0_can_be_left_out(device, dtype, tolerance):
     model = _model(fused_config(layers=1), device)
     batch = _batch(model.config, device, packed=True)
     step = _step(model, 0.1, dtype)
@@ -120,7 +120,7 @@ def test_rows_that_do_not_count_are_left_to_nobody(device, dtype, tolerance):
         _assert_close((loss, gradients_of(model)), expected, tolerance / 2)
 
 
-def test_gradients_add_up_where_the_trainer_keeps_them(device, dtype, tolerance):
+def test_gradients_are_added_to_those_of_the_parameters(device, dtype, tolerance):
     model = _model(fused_config(layers=1), device)
     batch = _batch(model.config, device)
     flat = torch.zeros(model.num_parameters(), device=device)
@@ -135,20 +135,20 @@ def test_gradients_add_up_where_the_trainer_keeps_them(device, dtype, tolerance)
     assert relative_error(flat, 2 * once) < tolerance
 
 
-def test_layers_are_told_when_their_gradients_are_complete(device, dtype):
+def test_layers_are_reported_when_their_gradients_are_complete(device, dtype):
     model = _model(fused_config(layers=3), device)
-    told = []
+    reported = []
 
     def complete(layer):
-        told.append((layer, [p.grad.clone() for p in model.layers[layer].parameters()]))
+        reported.append((layer, [p.grad.clone() for p in model.layers[layer].parameters()]))
 
-    _step(model, 0.1, dtype, micro_batch=1).loss_and_gradients(
+    _step(model, 0.1, dtype, micro_batch_size=1).loss_and_gradients(
         *_batch(model.config, device), layer_is_complete=complete
     )
-    assert [layer for layer, _ in told] == [2, 1, 0]
-    for layer, gradients in told:
-        for then, now in zip(gradients, model.layers[layer].parameters(), strict=True):
-            assert then.any() and torch.equal(then, now.grad)
+    assert [layer for layer, _ in reported] == [2, 1, 0]
+    for layer, gradients in reported:
+        for reported_grad, parameter in zip(gradients, model.layers[layer].parameters(), strict=True):
+            assert reported_grad.any() and torch.equal(reported_grad, parameter.grad)
 
 
 def test_keys_may_be_unsigned(device, dtype):
@@ -182,14 +182,14 @@ def test_call_is_split_into_equal_parts_where_it_does_not_fit(device, dtype, mon
     config = fused_config(layers=1)
     step = _step(_model(config, device), 0.1, dtype)
     assert module.activation_bytes(config, 8, 64) == 8 * module.activation_bytes(config, 1, 64)
-    assert step._micro_batch_of(7, 64) == 7  # there is room, or no GPU to ask
+    assert step._micro_batch_size(7, 64) == 7  # all fit, or there is no GPU
 
     monkeypatch.setattr(step, "device", torch.device("cuda"))
     head = 3 * 64 * (config.vocab_size + config.hidden_dim) * 2 + config.vocab_size * config.hidden_dim * 4
-    monkeypatch.setattr(step, "head_chunk", 3 * 64)
-    room = head + module.activation_bytes(config, 4, 64) / 0.95
-    monkeypatch.setattr(module, "free_memory", lambda device: room)
-    assert step._micro_batch_of(10, 64) == 4  # 4, 4 and 2 rather than 9 and 1
-    assert step._micro_batch_of(8, 64) == 4
+    monkeypatch.setattr(step, "max_head_rows", 3 * 64)
+    free = head + module.activation_bytes(config, 4, 64) / 0.95
+    monkeypatch.setattr(module, "free_memory", lambda device: free)
+    assert step._micro_batch_size(10, 64) == 4  # 4, 4 and 2 rather than 9 and 1
+    assert step._micro_batch_size(8, 64) == 4
     monkeypatch.setattr(module, "free_memory", lambda device: 0)
-    assert step._micro_batch_of(6, 64) == 1
+    assert step._micro_batch_size(6, 64) == 1
