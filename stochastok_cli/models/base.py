@@ -154,7 +154,7 @@ class FusedStep(Protocol):
         dropout_keys: Tensor,
         *,
         num_loss_tokens: int | None = None,
-        layer_is_complete: Callable[[int], None],
+        block_is_complete: Callable[[int], None],
     ) -> Tensor: ...
 
 

@@ -154,7 +154,7 @@ class FusedBackend:
             batch.segment_start,
             torch.from_numpy(dropout_keys).pin_memory().to(batch.ids.device, non_blocking=True),
             num_loss_tokens=batch.num_loss_tokens,
-            layer_is_complete=block_is_complete,
+            block_is_complete=block_is_complete,
         )
 
     def loss(self, batch: Batch[Tensor]) -> Tensor:

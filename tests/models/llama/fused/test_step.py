@@ -135,7 +135,7 @@ def test_gradients_are_added_to_those_of_the_parameters(device, dtype, tolerance
     assert relative_error(flat, 2 * once) < tolerance
 
 
-def test_layers_are_reported_when_their_gradients_are_complete(device, dtype):
+def test_blocks_are_reported_when_their_gradients_are_complete(device, dtype):
     model = _model(fused_config(layers=3), device)
     reported = []
 
@@ -143,7 +143,7 @@ def test_layers_are_reported_when_their_gradients_are_complete(device, dtype):
         reported.append((layer, [p.grad.clone() for p in model.layers[layer].parameters()]))
 
     _step(model, 0.1, dtype, micro_batch_size=1).loss_and_gradients(
-        *_batch(model.config, device), layer_is_complete=complete
+        *_batch(model.config, device), block_is_complete=complete
     )
     assert [layer for layer, _ in reported] == [2, 1, 0]
     for layer, gradients in reported:
