@@ -28,7 +28,7 @@ def change_config(folder, **fields):
 
 
 def test_registered_architectures():
-    assert dict(model_specs()) == {"llama": LLAMA, "huggingface": HUGGINGFACE}
+    assert model_specs().items() >= {"llama": LLAMA, "huggingface": HUGGINGFACE}.items()
     with pytest.raises(ValueError, match="'llama'"):
         register_model(dataclasses.replace(LLAMA))
 
