@@ -20,7 +20,7 @@ import torch
 
 from stochastok_cli import load_vocabulary
 from stochastok_cli.config import ModelConfig
-from stochastok_cli.data.recipes.langgame import Game
+from stochastok_cli.data.recipes.langgame_generator import LangGame
 from stochastok_cli.data.recipes.langgame_questions import case_table, substring_lengths
 from stochastok_cli.data.text_sources import open_source
 from stochastok_cli.data.word_list import read_words
@@ -37,7 +37,7 @@ def made(name, count, random):
     """Questions of the benchmark's lengths; the sentences of a pair without a prefix differ in one word, as theirs."""
     if name.startswith("langgame"):
         table = case_table(read_words().words, 4, substring_lengths(1, 3))
-        block = next(Game({"val": table}, 0).blocks("val", count))
+        block = next(LangGame({"val": table}, 0).blocks("val", count))
         rows = zip(block.texts, block.options.tolist(), strict=True)
         return [Question(text, [f" {table.words[i]}" for i in options], 1) for text, options in rows]
     words = " ".join(text for batch, _ in open_source("sample").batches() for text in batch).split()

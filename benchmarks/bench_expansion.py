@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from stochastok_cli import StochasTok, load_vocabulary
-from stochastok_cli.data.expand import expand_corpus
+from stochastok_cli.data.expand import expand
 from stochastok_cli.data.memmap import Corpus
 from stochastok_cli.data.text_sources import open_source
 from stochastok_cli.tokenization.expansion import METHODS
@@ -65,10 +65,10 @@ def main():
         slow = len(few) / (time.perf_counter() - start)
         print(f"\n{len(lengths):,} documents of {length:,} tokens, p = 0.1; plain Python: {slow / 1e6:.2f} M tokens/s")
         for method in METHODS:
-            expand = StochasTok(gpt2, p=0.1, method=method)
-            expand.documents(some[:length], lengths[:1])
-            out, _ = expand.documents(some, lengths)
-            speed = len(some) / seconds(partial(expand.documents, some, lengths))
+            stochastok = StochasTok(gpt2, p=0.1, method=method)
+            stochastok.documents(some[:length], lengths[:1])
+            out, _ = stochastok.documents(some, lengths)
+            speed = len(some) / seconds(partial(stochastok.documents, some, lengths))
             growth = len(out) / len(some)
             print(f"{method:16} {speed / 1e6:8.1f} M tokens/s  {speed / slow:8.1f} x  growth {growth:.3f}")
     to_files(ids)
@@ -85,7 +85,7 @@ def to_files(ids):
         print(f"\n{tokens / 1e6:.0f} M tokens to finished files, two threads")
         for method in METHODS:
             start = time.perf_counter()
-            expand_corpus(Corpus(corpus), p=0.1, method=method, threads=2)
+            expand(Corpus(corpus), p=0.1, method=method, num_proc=2)
             print(f"{method:16} {tokens / (time.perf_counter() - start) / 1e6:8.1f} M tokens/s")
 
 

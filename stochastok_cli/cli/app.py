@@ -25,7 +25,8 @@ HELP = (
     "signal with a checkpoint saved (run it again to go on), 130 interrupted with nothing saved."
 )
 
-SUBCOMMANDS = ("tokenize", "expand", "make_langgame", "make_addition", "make_cute", "train", "eval")
+SUBCOMMANDS = ("tokenize", "expand", "make", "train", "eval")
+"""The files of the subcommands, in the order of `--help`; `make` has one subcommand for each recipe."""
 
 app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
 show_traceback = False
@@ -70,9 +71,11 @@ def _root(
 
 
 def register_subcommands() -> None:
-    """Imports the subcommands' files; each registers itself with `app`."""
+    """Imports the files of the subcommands, which register themselves with `app`, and adds those of recipes."""
     for name in SUBCOMMANDS:
-        importlib.import_module(f"stochastok_cli.cli.{name}")
+        module = importlib.import_module(f"stochastok_cli.cli.{name}")
+        if name == "make":
+            module.register_recipes()
 
 
 def main() -> None:

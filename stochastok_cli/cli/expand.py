@@ -67,7 +67,7 @@ def expand(
         ),
     ] = None,
     data_dir: options.DataDir = Path("data"),
-    num_proc: options.NumProc = options.available_cpus(),
+    num_proc: options.NumProc = None,
     seed: options.Seed = 0,
     force: options.Force = False,
     pull: options.Pull = False,
@@ -91,25 +91,38 @@ def expand(
         raise UserError("--match-growth goes with --report", fix="add it, then expand with the p that it finds")
     if name is None:
         raise UserError("nothing to expand", fix='name a folder under data_as_memmaps, or give --text "…"')
-    from stochastok_cli.data.expand import expand_corpus, expanded_name
     from stochastok_cli.data.memmap import Corpus, memmap_dir
 
     if report:
         _report(Corpus(memmap_dir(data_dir) / name, tokenizer), expand_prop, method, match_growth, how, as_json)
         return
     if pull:
+        from stochastok_cli.data.expand import expanded_name
+        from stochastok_cli.data.hub_datasets import pull_corpus
+
         folder = out_name or expanded_name(name, method, expand_prop)
-        made = options.pull(folder, None, None, data_dir, repo, hf_username, tokenizer, force)
+        with progress.progress_bar() as emit:
+            made = pull_corpus(
+                folder,
+                repo=repo,
+                username=hf_username,
+                data_dir=data_dir,
+                tokenizer=tokenizer,
+                force=force,
+                progress=emit,
+            )
         progress.note(options.summary(made))
     else:
+        from stochastok_cli.data.expand import expand
+
         corpus = Corpus(memmap_dir(data_dir) / name, tokenizer)
         with progress.progress_bar() as emit:
-            made = expand_corpus(
+            made = expand(
                 corpus,
                 p=expand_prop,
                 method=method,
                 out_name=out_name,
-                threads=num_proc,
+                num_proc=num_proc,
                 force=force,
                 progress=emit,
                 **how,

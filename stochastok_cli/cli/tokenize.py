@@ -7,7 +7,6 @@ import typer
 
 from stochastok_cli.cli import options, progress
 from stochastok_cli.cli.app import subcommand
-from stochastok_cli.errors import UserError
 
 
 @subcommand
@@ -36,10 +35,10 @@ def tokenize(
     ] = 0.01,
     errors: Annotated[
         str,
-        typer.Option("--errors", help="What to do with bytes or characters that are no Unicode: strict or replace."),
+        typer.Option("--errors", help="What to do with bytes or characters that are not Unicode: strict or replace."),
     ] = "strict",
     data_dir: options.DataDir = Path("data"),
-    num_proc: options.NumProc = options.available_cpus(),
+    num_proc: options.NumProc = None,
     seed: options.Seed = 489,
     force: options.Force = False,
     pull: options.Pull = False,
@@ -53,33 +52,41 @@ def tokenize(
 
     Prints the path of the finished folder. One that exists already, made with the same options, is left alone.
     """
-    from stochastok_cli.data.text_sources import open_source
-    from stochastok_cli.data.tokenize import tokenize_corpus, tokenized_name
-    from stochastok_cli.tokenization.vocabulary import load_vocabulary
+    from stochastok_cli.data.hub_datasets import pull_corpus
+    from stochastok_cli.data.tokenize import tokenize, tokenized_name
 
-    if errors not in ("strict", "replace"):
-        raise UserError(f"--errors {errors!r} is not known", fix="give strict or replace")
-    if pull:
-        folder = tokenized_name(name or Path(source).name)
-        made = options.pull(folder, source, subset, data_dir, repo, hf_username, tokenizer, force)
-    else:
-        vocabulary = load_vocabulary(tokenizer or "gpt2")
-        text = open_source(source, text_column, errors=errors, subset=subset, split=split)
-        with progress.progress_bar() as report:
-            made = tokenize_corpus(
-                text,
-                vocabulary,
-                data_dir,
+    with progress.progress_bar() as report:
+        if pull:
+            made = pull_corpus(
+                tokenized_name(name or Path(source).name),
+                repo=repo,
+                source=source,
+                subset=subset,
+                username=hf_username,
+                data_dir=data_dir,
+                tokenizer=tokenizer,
+                force=force,
+                progress=report,
+            )
+        else:
+            made = tokenize(
+                source,
+                tokenizer=tokenizer or "gpt2",
                 name=name,
+                data_dir=data_dir,
+                text_column=text_column,
+                subset=subset,
+                split=split,
                 val_fraction=val_fraction,
                 seed=seed,
-                threads=num_proc,
+                errors=errors,
+                num_proc=num_proc,
                 force=force,
                 progress=report,
             )
     progress.note(options.summary(made))
-    if lost := made.manifest.unknown_tokens:
-        progress.note(f"{lost:,} tokens stand for text that the tokenizer can't spell, which is lost")
+    if unknown := made.manifest.unknown_tokens:
+        progress.note(f"{unknown:,} tokens replace text that the tokenizer can't represent, which is lost")
     if push:
         options.push_corpus(made.path, None if pull else repo, hf_username, private)
     options.print_result(made, as_json)

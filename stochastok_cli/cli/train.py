@@ -150,7 +150,7 @@ def _push(
             retry_command=command_line(),
             progress=report,
         )
-    options.tell_pushed(pushed)
+    options.note_pushed(pushed)
 
 
 def _plan(config: "Config", run_name: str | None, force: bool, as_json: bool) -> str:

@@ -1,4 +1,4 @@
-"""Evaluation questions on disk: a saved `datasets.DatasetDict`, built from columns without a Python object a row."""
+"""Text datasets on disk: a saved `datasets.DatasetDict`, written from Arrow tables."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def without_bars() -> Iterator[None]:
-    """`datasets` draws bars on stderr whether or not it is a terminal."""
+def no_progress_bars() -> Iterator[None]:
+    """Turns the progress bars of `datasets` off: it shows them whether or not stderr is a terminal."""
     import datasets
 
     shown = not datasets.are_progress_bars_disabled()
@@ -28,16 +28,16 @@ def without_bars() -> Iterator[None]:
 
 
 def write_dataset(folder: Path, splits: "dict[str, pyarrow.Table]") -> dict[str, SplitInfo]:
-    """Saves one table a split so that `datasets.load_from_disk` opens them; returns the counts for the manifest."""
+    """Saves one table per split so that `datasets.load_from_disk` opens them. Returns their sizes for the manifest."""
     import datasets
 
-    with without_bars():
+    with no_progress_bars():
         datasets.DatasetDict({split: datasets.Dataset(table) for split, table in splits.items()}).save_to_disk(folder)
     return {split: SplitInfo(table.num_rows) for split, table in splits.items()}
 
 
 def list_column(values: np.ndarray, lengths: np.ndarray) -> "pyarrow.ListArray":
-    """A column of lists that lie one after the other in `values`; `lengths` (int64) has one entry a row."""
+    """A column of lists: `values` holds the lists end to end, and `lengths` (int64 `[rows]`) the length of each."""
     import pyarrow
 
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)

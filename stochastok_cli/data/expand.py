@@ -1,7 +1,7 @@
 """From a tokenized corpus to an expanded one: `<dataset>-tokenized-<method><p>/{train,val}.bin`.
 
-Batches of whole documents are expanded by threads (the kernel runs without the GIL) and written in order. A
-document's random numbers depend on the seed and on its place in the corpus only (train first, then val), so neither
+Threads expand batches of whole documents (the kernel runs without the GIL), and the results are written in order. The
+random numbers of a document depend only on the seed and on its index in the corpus (train first, then val), so neither
 the batches nor the number of threads change a byte.
 """
 
@@ -14,7 +14,16 @@ from typing import TypeVar
 import numpy as np
 
 from stochastok_cli.artifacts import Artifact, Manifest, SourceInfo, SplitInfo, create_artifact, validate_folder_name
-from stochastok_cli.data.memmap import SPLITS, Corpus, corpus_manifest, document_batches, forget_pages
+from stochastok_cli.data.memmap import (
+    SPLITS,
+    Corpus,
+    Tokenizer,
+    available_cpus,
+    corpus_manifest,
+    document_batches,
+    memmap_dir,
+    release_pages,
+)
 from stochastok_cli.errors import UserError
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.tokenization.expansion import StochasTok
@@ -28,69 +37,104 @@ def expanded_name(name: str, method: str, p: float) -> str:
     return f"{name}-{method}{float(p)!r}"
 
 
-def expand_corpus(
-    corpus: Corpus,
+def expand(
+    corpus: str | Path | Corpus,
     *,
-    p: float,
+    p: float = 0.1,
     method: str = "stochastok",
     seed: int = 0,
-    out_name: str | None = None,
     max_splits: int | None = None,
     keep: str | None = None,
-    threads: int = 1,
+    out_name: str | None = None,
+    tokenizer: Tokenizer | None = None,
+    data_dir: str | Path = "data",
+    num_proc: int | None = None,
     force: bool = False,
     progress: ProgressCallback = no_progress,
 ) -> Artifact:
-    """Expands every document of a corpus into a folder beside it.
+    """Expands every document of a tokenized corpus into a folder beside it.
 
-    Raises UserError for an impossible `p` or method and for ids outside the vocabulary, before anything appears.
+    Args:
+        corpus: the name of a folder under `<data_dir>/data_as_memmaps`, the path of a folder, or an open corpus.
+        p: the proportion of expansion (its meaning depends on the method).
+        method: the expansion method.
+        seed: of the random numbers.
+        max_splits: the most splits in one document; None for no limit.
+        keep: a regular expression; tokens whose text it matches are left alone.
+        out_name: the name of the result; by default `<corpus>-<method><p>`.
+        tokenizer: of a corpus without a manifest; gpt2 by default.
+        data_dir: the data directory.
+        num_proc: threads; by default all processors. Never changes the result.
+        force: make the folder again if it is there already.
+        progress: told of the ids of the corpus that are done.
+
+    Returns:
+        The folder. One that is there already, made with the same options, is left alone.
+
+    Raises:
+        UserError: an impossible `p` or method, or ids outside the vocabulary; nothing appears then.
     """
-    expand = StochasTok(corpus.vocabulary, p=p, method=method, seed=seed, max_splits=max_splits, keep=keep)
-    final = corpus.path.parent / validate_folder_name(out_name or expanded_name(corpus.name, method, p))
-    if final == corpus.path:
-        raise UserError(f"the result would replace its own source, {corpus.name}", fix="give another --out-name")
+    folder = memmap_dir(Path(data_dir)) / corpus if isinstance(corpus, str) else corpus
+    source = Corpus(folder, tokenizer) if isinstance(folder, Path) else folder
+    stochastok = StochasTok(source.vocabulary, p=p, method=method, seed=seed, max_splits=max_splits, keep=keep)
+    final = source.path.parent / validate_folder_name(out_name or expanded_name(source.name, method, p))
+    if final == source.path:
+        raise UserError(f"the result would replace its own source, {source.name}", fix="give another --out-name")
     options = {"method": method, "p": float(p), "seed": seed, "max_splits": max_splits, "keep": keep}
-    options["source"] = corpus.fingerprint
+    options["source"] = source.fingerprint
+    threads = num_proc or available_cpus()
 
     def build(folder: Path) -> Manifest:
-        index = 0
+        first = 0
         splits = {}
         for split in SPLITS:
-            ids = corpus.ids(split)
-            documents, tokens = 0, 0
-            with open(folder / f"{split}.bin", "wb") as out:
-                jobs = _jobs(expand, ids, corpus.end_of_text, index)
-                done = 0
-                for (expanded, lengths), stop in _in_order(jobs, threads):
-                    out.write(np.ascontiguousarray(expanded).data)
-                    documents += len(lengths)
-                    tokens += len(expanded)
-                    progress(f"expand {split}", stop, len(ids))
-                    forget_pages(ids, done, stop)
-                    done = stop
-            index += documents
-            splits[split] = SplitInfo(documents, tokens)
-        made_from = SourceInfo(corpus.name, corpus.fingerprint, corpus.license)
-        return corpus_manifest("expanded", corpus.vocabulary, splits, made_from)
+            splits[split] = _expand_split(source, split, first, stochastok, folder / f"{split}.bin", threads, progress)
+            first += splits[split].documents
+        made_from = SourceInfo(source.name, source.fingerprint, source.license)
+        return corpus_manifest("expanded", source.vocabulary, splits, made_from)
 
     return create_artifact(final, options, build, force=force)
 
 
+def _expand_split(
+    corpus: Corpus,
+    split: str,
+    first: int,
+    stochastok: StochasTok,
+    file: Path,
+    threads: int,
+    progress: ProgressCallback,
+) -> SplitInfo:
+    """Writes the expanded documents of a split; `first` is the index of its first document."""
+    ids = corpus.ids(split)
+    documents, tokens, done = 0, 0, 0
+    with open(file, "wb") as out:
+        jobs = _jobs(stochastok, ids, corpus.end_of_text, first)
+        for (expanded, lengths), stop in _in_order(jobs, threads):
+            out.write(np.ascontiguousarray(expanded).data)
+            documents += len(lengths)
+            tokens += len(expanded)
+            progress(f"expand {split}", stop, len(ids))
+            release_pages(ids, done, stop)
+            done = stop
+    return SplitInfo(documents, tokens)
+
+
 def _jobs(
-    expand: StochasTok, ids: np.ndarray, end_of_text: int, index: int
+    stochastok: StochasTok, ids: np.ndarray, end_of_text: int, first: int
 ) -> Iterator[Callable[[], tuple[tuple[np.ndarray, np.ndarray], int]]]:
     for start, stop, lengths in document_batches(ids, end_of_text, _BATCH_TOKENS):
-        yield lambda a=start, b=stop, n=lengths, i=index: (expand.documents(ids[a:b], n, i), b)  # type: ignore[misc]
-        index += len(lengths)
+        yield lambda a=start, b=stop, n=lengths, i=first: (stochastok.documents(ids[a:b], n, i), b)  # type: ignore[misc]
+        first += len(lengths)
 
 
 def _in_order(jobs: Iterable[Callable[[], T]], threads: int) -> Iterator[T]:
     """The results of the jobs in their order, a few of them computed ahead."""
     with ThreadPoolExecutor(threads) as pool:
-        ahead: deque[Future[T]] = deque()
+        pending: deque[Future[T]] = deque()
         for job in jobs:
-            ahead.append(pool.submit(job))
-            if len(ahead) > threads:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
+            pending.append(pool.submit(job))
+            if len(pending) > threads:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()

@@ -18,19 +18,27 @@ from stochastok_cli.artifacts import (
     read_manifest,
     validate_folder_name,
 )
-from stochastok_cli.data.memmap import SPLITS, Corpus, corpus_manifest, document_batches, memmap_dir, vocabulary_of
-from stochastok_cli.data.resumable_download import PartialPull
+from stochastok_cli.data.memmap import (
+    SPLITS,
+    Corpus,
+    Tokenizer,
+    corpus_manifest,
+    document_batches,
+    memmap_dir,
+    resolve_vocabulary,
+)
+from stochastok_cli.data.resumable_download import PartialDownload
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
-_PUBLISHED = "anyasims"  # who published the paper's tokenized and expanded corpora
-_OTHER_NAMES = {"train": ("train",), "val": ("val", "validation", "test")}
+_PUBLISHER = "anyasims"  # the account with the paper's tokenized and expanded corpora
+_SPLIT_NAMES = {"train": ("train",), "val": ("val", "validation", "test")}
 _BATCH_TOKENS = 1_000_000
 
 
-class Place(NamedTuple):
-    """A dataset on the Hub (`OWNER/NAME`), at which revision, and which of its subsets; None for what it has."""
+class HubLocation(NamedTuple):
+    """A dataset on the Hub (`OWNER/NAME`), a revision of it and one of its subsets; None for the default."""
 
     repo: str
     revision: str | None = None
@@ -38,84 +46,106 @@ class Place(NamedTuple):
 
 
 def pull_corpus(
-    places: list[Place],
     name: str,
-    data_dir: Path,
     *,
-    tokenizer: str | None = None,
+    repo: str | None = None,
+    source: str | None = None,
+    subset: str | None = None,
+    username: str | None = None,
+    data_dir: str | Path = "data",
+    tokenizer: Tokenizer | None = None,
     force: bool = False,
     progress: ProgressCallback = no_progress,
 ) -> Artifact:
-    """Fetches a tokenized dataset from the Hub into `<data_dir>/data_as_memmaps/<name>`, as it streams in.
+    """Downloads a tokenized dataset from the Hub into `<data_dir>/data_as_memmaps/<name>`.
 
-    Of `places` the first that has a column `ids` is taken. Rows of a repository that carries no manifest of ours get
-    the end-of-text id where they end without it. Raises UserError if none is such a dataset, if ids are outside the
-    vocabulary, and for what the Hub refuses; nothing appears then. What a pull that broke off has fetched is kept in a
-    hidden folder, and the next one goes on from there.
+    The rows are written as they arrive. Rows of a repository without a manifest of ours get the end-of-text id where
+    they end without it. If a download breaks off, a hidden folder keeps what has arrived, and the next call continues
+    from there.
+
+    Args:
+        name: the folder to make.
+        repo: `OWNER/NAME`, perhaps with `@REVISION`. By default `source` if it has a column `ids`, else `name` at
+            `username` or at the account with the paper's corpora.
+        source: the text dataset that the corpus was made from, if it is on the Hub.
+        subset: the subset (configuration) of the dataset.
+        username: a user or an organization on the Hub.
+        data_dir: the data directory.
+        tokenizer: name or path of a tokenizer, or its vocabulary; by default the one that the dataset names, or gpt2.
+        force: download it again if it is there already.
+        progress: told of the documents that have arrived.
+
+    Returns:
+        The folder. One that was pulled from the same place before is left alone, without a request to the Hub.
+
+    Raises:
+        UserError: there is no such dataset, ids are outside the vocabulary, or the Hub refuses. No folder appears.
     """
-    final = memmap_dir(data_dir) / validate_folder_name(name)
-    arrived = PartialPull(final.with_name(f".{name}.pull"))
-    manifest = None if force else read_manifest(final)
-    options = manifest.options if manifest else {}
+    locations = _locations(name, repo, source, subset, username)
+    final = memmap_dir(Path(data_dir)) / validate_folder_name(name)
+    existing = None if force else read_manifest(final)
+    options = existing.options if existing else {}
     before = (options.get("repo"), options.get("asked"), options.get("subset"))
-    if manifest and before in places and not find_damage(final, manifest.files):
-        vocabulary_of(final, manifest, tokenizer)  # is not another than the one asked for
-        return Artifact(final, manifest, created=False)  # without a question to the Hub
-    data, place = _first_with_ids(places)
-    vocabulary = vocabulary_of(data.repo, data.manifest, tokenizer)
-    splits = {split: _split_name(data, split) for split in SPLITS}
+    if existing and before in locations and not find_damage(final, existing.files):
+        resolve_vocabulary(tokenizer, existing, final)  # raises if it is another than the requested one
+        return Artifact(final, existing, created=False)
+    data, location = _first_with_ids(locations)
+    vocabulary = resolve_vocabulary(tokenizer, data.manifest, data.repo)
+    split_names = {split: _split_name(data, split) for split in SPLITS}
     recorded = data.manifest.options if data.manifest else {}
-    made = {key: value for key, value in recorded.items() if key in ("method", "p", "seed")}
-    options = {"repo": data.repo, "asked": place.revision, "revision": data.revision, **made}
-    if place.subset:
-        options["subset"] = place.subset
+    expansion = {key: value for key, value in recorded.items() if key in ("method", "p", "seed")}
+    options = {"repo": data.repo, "asked": location.revision, "revision": data.revision, **expansion}
+    if location.subset:
+        options["subset"] = location.subset
+    partial_download = PartialDownload(final.with_name(f".{name}.pull"))
 
-    def arriving(split: str, row: int) -> Iterator[tuple[np.ndarray, int]]:
-        return _documents(data, splits[split], row, vocabulary, progress)
+    def documents(split: str, row: int) -> Iterator[tuple[np.ndarray, int]]:
+        return _documents(data, split_names[split], row, vocabulary, progress)
 
     def build(folder: Path) -> Manifest:
-        arrived.open({**options, "tokenizer": vocabulary.fingerprint}, vocabulary.dtype)
+        partial_download.open({**options, "tokenizer": vocabulary.fingerprint}, vocabulary.dtype)
         try:
-            counts = {split: arrived.write(split, partial(arriving, split)) for split in SPLITS}
+            counts = {split: partial_download.write(split, partial(documents, split)) for split in SPLITS}
         except UserError as error:
             if error.exit_code == FAILED:
                 raise UserError(str(error), fix="the same command goes on from there", exit_code=FAILED) from error
-            arrived.discard()
+            partial_download.discard()
             raise
-        arrived.hand_over(folder)
+        partial_download.copy_to(folder)
         made_from = SourceInfo(data.repo, data.revision, data.license)
-        return corpus_manifest("expanded" if made else "tokenized", vocabulary, counts, made_from)
+        return corpus_manifest("expanded" if expansion else "tokenized", vocabulary, counts, made_from)
 
     pulled = create_artifact(final, options, build, force=force)
-    arrived.discard()
+    partial_download.discard()
     return pulled
 
 
-def candidate_places(
-    source: str | None, subset: str | None, repo: str | None, username: str | None, name: str
-) -> list[Place]:
-    """Where a pull looks: `--repo`, else SOURCE itself, else the folder's name at the user's or the paper's account."""
-    if repo:
-        return [Place(*hub.parse_repo_id(repo), subset)]
-    own = [Place(source, subset=subset)] if source and "/" in source and hub.is_repo_id(source) else []
-    return [*own, Place(f"{username or _PUBLISHED}/{name}")]
-
-
 def push_corpus(
-    folder: Path,
+    folder: str | Path,
     *,
-    repo: str | None,
-    username: str | None,
-    private: bool,
-    retry_command: str,
+    repo: str | None = None,
+    username: str | None = None,
+    private: bool = False,
+    retry_command: str = "",
     progress: ProgressCallback = no_progress,
 ) -> hub.PushResult:
     """Uploads a memmap folder as a dataset with the columns `ids` and `len`, its manifest and a card.
 
-    The repository is `repo`, else the folder's name at `username` or the logged-in user. `again` is the command to
-    name if the upload fails.
+    Args:
+        folder: the memmap folder.
+        repo: where to; by default the folder's name at `username` or at the logged-in user.
+        username: a user or an organization on the Hub.
+        private: make the repository private when it is created.
+        retry_command: the command to name in an error that may pass.
+        progress: told of the documents that are written to files.
+
+    Returns:
+        The address and the commit.
+
+    Raises:
+        UserError: there is no such folder, or the Hub refuses.
     """
-    corpus = Corpus(folder)
+    corpus = Corpus(Path(folder))
     repo = hub.resolve_repo(corpus.name, repo=repo, owner=username, retry_command=retry_command)
 
     def documents(split: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -124,32 +154,44 @@ def push_corpus(
             yield ids[start:stop], lengths
 
     manifest = corpus.manifest
-    if manifest is None:  # written by the reference: count what a manifest would say
+    if manifest is None:  # a folder of the paper's code: count what a manifest would record
         lengths = {split: [n for _, n in documents(split)] for split in SPLITS}
         counts = {s: SplitInfo(sum(map(len, n)), len(corpus.ids(s))) for s, n in lengths.items()}
         manifest = corpus_manifest("tokenized", corpus.vocabulary, counts, None)
-    batches = {split: lambda split=split: documents(split) for split in SPLITS}
+    batches = {split: partial(documents, split) for split in SPLITS}
     return hub.push_corpus(
         repo, batches, manifest, retry_command=retry_command, private=private, license=corpus.license, progress=progress
     )
 
 
-def _first_with_ids(places: list[Place]) -> tuple[hub.HubDataset, Place]:
-    """The first of the places that holds token ids."""
-    found = []
-    for place in places:
+def _locations(
+    name: str, repo: str | None, source: str | None, subset: str | None, username: str | None
+) -> list[HubLocation]:
+    """Where to look for a tokenized dataset, in this order."""
+    if repo:
+        return [HubLocation(*hub.parse_repo_id(repo), subset)]
+    by_name = HubLocation(f"{username or _PUBLISHER}/{name}")
+    if source and "/" in source and hub.is_repo_id(source):
+        return [HubLocation(source, subset=subset), by_name]
+    return [by_name]
+
+
+def _first_with_ids(locations: list[HubLocation]) -> tuple[hub.HubDataset, HubLocation]:
+    """The first of the locations that holds token ids."""
+    reasons = []
+    for location in locations:
         try:
-            return hub.stream_ids(*place), place
+            return hub.stream_ids(*location), location
         except UserError as error:
-            if error.exit_code == FAILED:  # the network or the Hub, which say nothing about this place
+            if error.exit_code == FAILED:  # the network or the Hub failed, so the location may hold ids
                 raise
-            found.append(str(error))
-    raise UserError("; ".join(dict.fromkeys(found)), fix="name another with --repo")
+            reasons.append(str(error))
+    raise UserError("; ".join(dict.fromkeys(reasons)), fix="name another with --repo")
 
 
 def _split_name(data: hub.HubDataset, split: str) -> str | None:
-    """What the repository calls a split; None for one that is known to be empty and was not uploaded."""
-    for name in _OTHER_NAMES[split]:
+    """The name of a split in the repository; None for one that the manifest records as empty (it isn't uploaded)."""
+    for name in _SPLIT_NAMES[split]:
         if name in data.splits:
             return name
     recorded = data.manifest.splits.get(split) if data.manifest else None
@@ -161,7 +203,7 @@ def _split_name(data: hub.HubDataset, split: str) -> str | None:
 def _documents(
     data: hub.HubDataset, split: str | None, start: int, vocabulary: Vocabulary, progress: ProgressCallback
 ) -> Iterator[tuple[np.ndarray, int]]:
-    """The ids of the documents from row `start` on, and how many documents they are."""
+    """The ids of the documents from row `start` on, and the number of these documents."""
     if split is None:
         return
     row = start
@@ -174,14 +216,14 @@ def _documents(
                 fix="name the tokenizer that it was made with (--tokenizer)",
             )
         if data.manifest is None:
-            ids, lengths = _with_ends(ids, lengths, vocabulary.end_of_text)
+            ids, lengths = _with_end_of_text(ids, lengths, vocabulary.end_of_text)
         yield ids, len(lengths)
         row += len(lengths)
         progress(f"pull {split}", row, data.num_rows(split) or 0)
 
 
-def _with_ends(ids: np.ndarray, lengths: np.ndarray, end_of_text: int) -> tuple[np.ndarray, np.ndarray]:
-    """Documents that all end with the end-of-text id."""
+def _with_end_of_text(ids: np.ndarray, lengths: np.ndarray, end_of_text: int) -> tuple[np.ndarray, np.ndarray]:
+    """Appends the end-of-text id to the documents that end without it."""
     ends = np.cumsum(lengths)
     last = np.where(lengths > 0, ids[np.maximum(ends - 1, 0)] if len(ids) else 0, -1)
     lacking = np.where((lengths == 0) | (last != end_of_text))[0]

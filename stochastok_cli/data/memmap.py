@@ -1,12 +1,13 @@
-"""Flat corpora on disk: `train.bin` and `val.bin`, raw little-endian token ids. Nothing else reads them.
+"""Flat corpora on disk: `train.bin` and `val.bin`, raw little-endian token ids.
 
-Every document is followed by the end-of-text id. The layout is the reference's; the manifest beside it is ours, and
-a folder without one is read as gpt2's unless another tokenizer is named.
+Every document is followed by the end-of-text id. The layout is that of the paper's code. A manifest describes a folder;
+folders without one are read as gpt2's unless another tokenizer is named.
 """
 
 import functools
 import hashlib
 import mmap
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,40 +19,57 @@ from stochastok_cli.tokenization.loaders import load_vocabulary
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 SPLITS = ("train", "val")
+Tokenizer = str | Path | Vocabulary
+"""A tokenizer by its name, by the path of its `tokenizer.json`, or as a vocabulary."""
 
 
 def memmap_dir(data_dir: Path) -> Path:
-    """Where the `.bin` folders of a data directory lie."""
+    """The folder of a data directory that holds the folders of `.bin` files."""
     return data_dir / "data_as_memmaps"
 
 
 def dataset_dir(data_dir: Path) -> Path:
-    """Where the saved `datasets.DatasetDict`s of a data directory lie."""
+    """The folder of a data directory that holds the saved `datasets.DatasetDict`s."""
     return data_dir / "data_as_datasets"
 
 
-def vocabulary_of(what: Path | str, manifest: Manifest | None, tokenizer: str | None) -> Vocabulary:
-    """The vocabulary of data with or without a manifest: the one it names, else `tokenizer`, else gpt2.
+def available_cpus() -> int:
+    """The number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-    Raises UserError if `tokenizer` is another one than the manifest names.
+
+def resolve_vocabulary(
+    tokenizer: Tokenizer | None = None, manifest: Manifest | None = None, name: object = "the dataset"
+) -> Vocabulary:
+    """The vocabulary of `tokenizer`, else the one that the manifest names, else gpt2.
+
+    Raises UserError if `tokenizer` is another than the one that the manifest of `name` records.
     """
     recorded = manifest.tokenizer if manifest else None
-    vocabulary = load_vocabulary(tokenizer or (recorded.name if recorded else "gpt2"))
+    if isinstance(tokenizer, Vocabulary):
+        vocabulary = tokenizer
+    else:
+        vocabulary = load_vocabulary(tokenizer or (recorded.name if recorded else "gpt2"))
     if recorded and vocabulary.fingerprint != recorded.fingerprint:
         raise UserError(
-            f"{what} was made with the tokenizer {recorded.name!r}; {vocabulary.name!r} is another one",
+            f"{name} was made with the tokenizer {recorded.name!r}; {vocabulary.name!r} is another one",
             fix="name the one it was made with (--tokenizer)",
         )
     return vocabulary
 
 
 class MemmapDataset:
-    """A folder of `.bin` files with or without a manifest: its vocabulary, type of ids and fingerprint.
+    """A folder of `.bin` files, with or without a manifest.
 
-    Raises UserError (exit code 2) if there is no such folder, (exit code 1) if a file was cut short.
+    Args:
+        folder: the folder.
+        tokenizer: name or path of the tokenizer, for a folder without a manifest (gpt2 by default).
+
+    Raises:
+        UserError: there is no such folder (exit code 2), or a file was cut short (exit code 1).
     """
 
-    def __init__(self, folder: Path, tokenizer: str | None = None):
+    def __init__(self, folder: Path, tokenizer: Tokenizer | None = None):
         if not folder.is_dir():
             siblings = [f.name for f in folder.parent.glob("*") if f.is_dir() and not f.name.startswith(".")]
             raise UserError(
@@ -68,16 +86,18 @@ class MemmapDataset:
 
     @functools.cached_property
     def vocabulary(self) -> Vocabulary:
-        """The vocabulary that the ids belong to. Raises UserError if `--tokenizer` names another than the manifest."""
-        return vocabulary_of(self.path, self.manifest, self._tokenizer)
+        """The vocabulary that the ids belong to. Raises UserError if `tokenizer` is another than the manifest's."""
+        return resolve_vocabulary(self._tokenizer, self.manifest, self.path)
 
     @property
     def dtype(self) -> np.dtype:
+        """The type of the ids."""
         recorded = self.manifest.dtype if self.manifest else None
         return np.dtype(recorded).newbyteorder("<") if recorded else self.vocabulary.dtype
 
     @property
     def end_of_text(self) -> int:
+        """The id that ends a document."""
         recorded = self.manifest.end_of_text if self.manifest else None
         return self.vocabulary.end_of_text if recorded is None else recorded
 
@@ -88,7 +108,7 @@ class MemmapDataset:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """A name for the content. Where there is no manifest, from sizes and the first and last bytes of the files."""
+        """Identifies the content. Without a manifest: from the sizes and the first and last bytes of the files."""
         if self.manifest:
             return self.manifest.fingerprint
         digest = hashlib.sha256()
@@ -111,21 +131,24 @@ class MemmapDataset:
 
 
 class Corpus(MemmapDataset):
-    """A flat corpus: `ids("train")` and `ids("val")` are one-dimensional memmaps."""
+    """A flat corpus: the ids of all documents of a split end to end."""
 
     def ids(self, split: str) -> np.ndarray:
+        """The ids of a split, a read-only memmap `[tokens]`."""
         return self._array(f"{split}.bin", self.dtype)
 
     @property
     def num_tokens(self) -> dict[str, int]:
+        """The number of ids of each split."""
         return {split: len(self.ids(split)) for split in SPLITS}
 
 
 def document_batches(ids: np.ndarray, end_of_text: int, batch_tokens: int) -> Iterator[tuple[int, int, np.ndarray]]:
     """Cuts flat ids at the ends of documents into batches of about `batch_tokens` (more where a document is longer).
 
-    Yields `(start, stop, lengths)`: the batch is `ids[start:stop]` and `lengths` (int64) its documents' lengths, the
-    end-of-text id counted. What follows the last end-of-text is a document too.
+    Yields:
+        `(start, stop, lengths)`: the batch is `ids[start:stop]`, and `lengths` (int64 `[documents]`) are the lengths of
+        its documents, the end-of-text id counted. Ids after the last end-of-text id are a document too.
     """
     start = 0
     while start < len(ids):
@@ -158,10 +181,10 @@ def corpus_manifest(
     )
 
 
-def forget_pages(ids: np.ndarray, start: int, stop: int) -> None:
-    """Gives the memory behind `ids[start:stop]` of a memmap back to the system: it would be read from the file again.
+def release_pages(ids: np.ndarray, start: int, stop: int) -> None:
+    """Frees the memory of `ids[start:stop]` of a memmap; it is read from the file again when needed.
 
-    Without it, what a process has read of a large file counts as its memory until the system needs it.
+    Otherwise the pages of a large file that a process has read count as its memory until the system reclaims them.
     """
     mapping = getattr(ids, "_mmap", None)
     if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):

@@ -1,8 +1,8 @@
-"""A pull that broke off goes on where it was: what has arrived lies beside the folder that it will become.
+"""Keeps what has arrived of an interrupted download, so that the next one continues from there.
 
 .<name>.pull/
-  train.bin  val.bin   ids as they came in
-  progress.json        what they are of, and how many documents and tokens of each split are safe on the disk
+  train.bin  val.bin   the ids that have arrived
+  progress.json        what is downloaded, and how many documents and tokens of each split are safely on the disk
 """
 
 import json
@@ -18,39 +18,30 @@ import numpy as np
 from stochastok_cli.artifacts import SplitInfo, write_atomically
 
 PROGRESS = "progress.json"
-SAVE_SECONDS = 5.0  # what a killed pull has to fetch again
+SAVE_SECONDS = 5.0  # of a killed download, what arrived in so many seconds is downloaded again
 
 
-class PartialPull:
-    """The files of one pull."""
+class PartialDownload:
+    """The files of one download, in a hidden folder."""
 
     def __init__(self, folder: Path):
         self._folder = folder
 
     def open(self, source: dict[str, Any], dtype: np.dtype) -> None:
-        """Looks at what is there. `source` says what is pulled: files of anything else are removed."""
+        """Reads what is there. `source` identifies what is downloaded; files of anything else are removed."""
         self._source = source
         self._dtype = dtype
-        self.counts: dict[str, dict[str, int]] = self._found()
-        if not self.counts:
+        self._counts = self._read_progress()
+        if not self._counts:
             self.discard()
         self._folder.mkdir(parents=True, exist_ok=True)
 
-    def _found(self) -> dict[str, dict[str, int]]:
-        try:
-            saved = json.loads((self._folder / PROGRESS).read_text(encoding="utf-8"))
-            counts = saved["splits"] if saved["source"] == self._source else {}
-            whole = all(self._file(split).stat().st_size >= self._bytes(entry) for split, entry in counts.items())
-            return counts if whole else {}
-        except (OSError, ValueError, KeyError):
-            return {}
-
     def write(self, split: str, ids_from: Callable[[int], Iterator[tuple[np.ndarray, int]]]) -> SplitInfo:
-        """Appends what a split lacks and returns its counts.
+        """Appends what a split lacks.
 
-        `ids_from(row)` starts the iteration from a document on: ids, and how many documents they are.
+        `ids_from(row)` starts the iteration at a document; it yields ids and the number of documents that they are.
         """
-        counts = self.counts.setdefault(split, {"documents": 0, "tokens": 0})
+        counts = self._counts.setdefault(split, {"documents": 0, "tokens": 0})
         self._file(split).touch()
         with open(self._file(split), "r+b") as out:
             out.truncate(self._bytes(counts))
@@ -68,9 +59,9 @@ class PartialPull:
                 self._save(out)
         return SplitInfo(counts["documents"], counts["tokens"])
 
-    def hand_over(self, folder: Path) -> None:
-        """Puts the files into `folder`, too: they stay here as well until that folder is safe (`discard`)."""
-        for split in self.counts:
+    def copy_to(self, folder: Path) -> None:
+        """Puts the files into `folder`. They stay here as well, until `discard`."""
+        for split in self._counts:
             file = self._file(split)
             try:
                 os.link(file, folder / file.name)
@@ -78,12 +69,22 @@ class PartialPull:
                 os.replace(file, folder / file.name)
 
     def discard(self) -> None:
+        """Removes the files."""
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _read_progress(self) -> dict[str, dict[str, int]]:
+        try:
+            saved = json.loads((self._folder / PROGRESS).read_text(encoding="utf-8"))
+            counts = saved["splits"] if saved["source"] == self._source else {}
+            complete = all(self._file(split).stat().st_size >= self._bytes(entry) for split, entry in counts.items())
+            return counts if complete else {}
+        except (OSError, ValueError, KeyError):
+            return {}
 
     def _save(self, out: BinaryIO) -> None:
         out.flush()
         os.fsync(out.fileno())
-        progress = {"source": self._source, "splits": self.counts}
+        progress = {"source": self._source, "splits": self._counts}
         write_atomically(self._folder / PROGRESS, json.dumps(progress).encode())
 
     def _file(self, split: str) -> Path:

@@ -1,10 +1,10 @@
-"""Questions with their answers on disk, one row each: the layout of LangGame for training.
+"""Questions with their answers on disk, one per row: the layout of instruction data such as LangGame.
 
-    {train,val}_data.bin            ids, `(rows, width)`: question, answer, end-of-text up to the longest row of all
-    {train,val}_idxs_for_masks.bin  uint16, `(rows, 3)`: 0, end of the question, end of the answer
+    {train,val}_data.bin            ids `[rows, width]`: question, answer, end-of-text up to the longest row of all
+    {train,val}_idxs_for_masks.bin  uint16 `[rows, 3]`: 0, end of the question, end of the answer
     shapes.json                     {"train_size": rows, "val_size": rows}
 
-The layout is the reference's, which writes no manifest; ours stands beside it.
+The layout is that of the paper's code. A manifest beside the files describes them.
 """
 
 import functools
@@ -26,7 +26,14 @@ LONGEST_ROW = 2**16 - 1  # ids; an offset must fit its type
 
 
 class Examples(NamedTuple):
-    """Some questions and answers: ids (the vocabulary's dtype) one after the other, and the lengths of each (int64)."""
+    """Questions and their answers, end to end.
+
+    Args:
+        question_ids: ids of the vocabulary's dtype `[sum of question_lengths]`.
+        question_lengths: int64 `[examples]`.
+        answer_ids: ids of the vocabulary's dtype `[sum of answer_lengths]`.
+        answer_lengths: int64 `[examples]`.
+    """
 
     question_ids: np.ndarray
     question_lengths: np.ndarray
@@ -35,13 +42,14 @@ class Examples(NamedTuple):
 
 
 class SFTDataset(MemmapDataset):
-    """A folder of rows: `rows("train")` and `offsets("train")` are two-dimensional memmaps.
+    """A folder of questions and answers, one per row.
 
-    Raises UserError (exit code 2) if the folder is of another kind, (exit code 1) if it is damaged or cut short.
+    Its methods raise UserError if the folder is of another kind (exit code 2) or damaged (exit code 1).
     """
 
     @functools.cached_property
     def num_rows(self) -> dict[str, int]:
+        """The number of rows of each split."""
         file = self.path / SHAPES
         try:
             shapes = json.loads(file.read_text(encoding="utf-8"))
@@ -52,11 +60,11 @@ class SFTDataset(MemmapDataset):
             raise UserError(f"{file} is damaged", fix="make the folder again", exit_code=FAILED) from None
 
     def rows(self, split: str) -> np.ndarray:
-        """Ids, `(rows, width)`."""
+        """The ids of a split, a read-only memmap `[rows, width]`."""
         return self._table(f"{split}_data.bin", self.dtype, self.num_rows[split])
 
     def offsets(self, split: str) -> np.ndarray:
-        """uint16 `(rows, 3)`: 0, end of the question, end of the answer."""
+        """uint16 `[rows, 3]`: 0, end of the question, end of the answer."""
         return self._table(f"{split}_idxs_for_masks.bin", _OFFSETS, self.num_rows[split], 3)
 
     def _table(self, file_name: str, dtype: np.dtype, rows: int, width: int | None = None) -> np.ndarray:
@@ -69,12 +77,13 @@ class SFTDataset(MemmapDataset):
         return flat.reshape(rows, width)
 
 
-def write_rows(
+def write_sft_dataset(
     folder: Path, splits: dict[str, list[Examples]], vocabulary: Vocabulary, progress: ProgressCallback = no_progress
 ) -> dict[str, SplitInfo]:
-    """Writes the files of both splits; returns the counts of rows and of ids without padding, as a manifest has them.
+    """Writes the files of both splits.
 
-    Raises UserError for a row of more than 65,535 ids.
+    Returns the number of rows and of ids without padding of each split. Raises UserError for a row of more than 65,535
+    ids.
     """
     width = max(int((b.question_lengths + b.answer_lengths).max()) for blocks in splits.values() for b in blocks)
     if width > LONGEST_ROW:
@@ -104,7 +113,7 @@ def write_rows(
 
 
 def padded(block: Examples, width: int, end_of_text: int) -> np.ndarray:
-    """The rows of a block, `(rows, width)`. A mask picks cells row by row, the order in which the ids lie."""
+    """A block of examples as rows `[examples, width]`. Masks pick cells row by row, which is the order of the ids."""
     rows = np.full((len(block.question_lengths), width), end_of_text, dtype=block.question_ids.dtype)
     column = np.arange(width)
     in_question = column < block.question_lengths[:, None]

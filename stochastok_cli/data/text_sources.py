@@ -1,6 +1,6 @@
-"""Where the text of a corpus comes from: local files, the bundled sample, or a dataset on the Hub.
+"""Sources of text to tokenize: local files, the bundled sample, or a dataset on the Hub.
 
-A source yields batches of documents in a fixed order, without ever holding the corpus in memory.
+A source yields batches of documents in a fixed order and never holds the whole corpus in memory.
 """
 
 import bz2
@@ -22,18 +22,23 @@ from stochastok_cli.errors import FAILED, UserError, did_you_mean
 TEXT_SUFFIXES = (".txt", ".text", ".md")
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 SUFFIXES = (*TEXT_SUFFIXES, *JSON_SUFFIXES, ".parquet")
-IN_FOLDERS = (".txt", ".jsonl", ".ndjson", ".parquet")  # beside which a README.md or a dataset_infos.json may lie
+IN_FOLDERS = (".txt", ".jsonl", ".ndjson", ".parquet")  # not .md and .json: README.md, dataset_infos.json
 SAMPLE = "sample"
 _OPENERS: dict[str, Callable[[Any, Any], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _BATCH_CHARACTERS = 4_000_000
 
 
-class Source(NamedTuple):
+class TextSource(NamedTuple):
     """Documents to tokenize.
 
-    name: what the dataset is called; batches: a function that starts the iteration over `(documents, done)`, where
-    `done` counts towards `total` (bytes of the files, or rows); made_from: the manifest's entry on the origin, with a
-    fingerprint of the content; changed: when it last did, in seconds since the epoch, where the options can't tell.
+    Args:
+        name: of the dataset.
+        batches: starts the iteration over `(documents, done)`, where `done` counts towards `total`.
+        total: bytes of the files, or rows of a dataset on the Hub; 0 where it is unknown.
+        options: what decides the documents, for the manifest.
+        made_from: computes the manifest's entry on the source, with a fingerprint of the content.
+        modified: when the files were last modified, in seconds since the epoch; 0 for datasets on the Hub, whose
+            options name the commit.
     """
 
     name: str
@@ -41,16 +46,26 @@ class Source(NamedTuple):
     total: int
     options: dict[str, Any]
     made_from: Callable[[], SourceInfo]
-    changed: float = 0.0
+    modified: float = 0.0
 
 
 def open_source(
     source: str, text_column: str = "text", *, errors: str = "strict", subset: str | None = None, split: str = "train"
-) -> Source:
-    """The source that `source` names: `sample`, a local file or folder, else a dataset id on the Hub.
+) -> TextSource:
+    """Opens a source of text.
 
-    Raises UserError for what does not exist and for file types that are not known.
+    Args:
+        source: `sample`, a local file or folder, else a dataset id on the Hub.
+        text_column: the column or JSON key that holds the text.
+        errors: what to do with bytes that are not UTF-8: "strict" or "replace".
+        subset: the subset (configuration) of a dataset on the Hub.
+        split: the split of a dataset on the Hub.
+
+    Raises:
+        UserError: the source does not exist, or its files are of an unknown type.
     """
+    if errors not in ("strict", "replace"):
+        raise UserError(f"--errors {errors!r} is not known", fix="give strict or replace")
     path = Path(source)
     if source == SAMPLE and not path.exists():
         path = cast(Path, resources.files("stochastok_cli") / "assets" / "sample.txt.gz")
@@ -74,13 +89,13 @@ def open_source(
             sums = [str(checksum.sha256) for checksum in pool.map(file_checksum, files)]
         return SourceInfo(source, hashlib.sha256("".join(sums).encode()).hexdigest()[:32])
 
-    # Sizes stand in for the content, so that a source that has grown is noticed before it is read.
+    # Sizes are among the options, so that a source that has grown is noticed before it is read.
     options = {"source": source, "source_files": len(files), "source_bytes": total, "text_column": text_column}
-    changed = max(file.stat().st_mtime for file in files)
-    return Source(name, batches, total, {**options, "errors": errors}, made_from, changed)
+    modified = max(file.stat().st_mtime for file in files)
+    return TextSource(name, batches, total, {**options, "errors": errors}, made_from, modified)
 
 
-def _hub_source(repo: str, text_column: str, subset: str | None, split: str) -> Source:
+def _hub_source(repo: str, text_column: str, subset: str | None, split: str) -> TextSource:
     from stochastok_cli import hub
 
     if not hub.is_repo_id(repo):
@@ -101,7 +116,7 @@ def _hub_source(repo: str, text_column: str, subset: str | None, split: str) -> 
             yield documents, done
 
     options = {"source": repo, "subset": subset, "split": split, "revision": revision, "text_column": text_column}
-    return Source(repo.rpartition("/")[2], batches, total, options, made_from)
+    return TextSource(repo.rpartition("/")[2], batches, total, options, made_from)
 
 
 def _files(path: Path) -> list[Path]:
@@ -131,15 +146,15 @@ def _stem(path: Path) -> str:
 
 def _batched(documents: Iterator[tuple[str, int]]) -> Iterator[tuple[list[str], int]]:
     batch: list[str] = []
-    size, place = 0, 0
-    for text, place in documents:
+    size, position = 0, 0
+    for text, position in documents:
         batch.append(text)
         size += len(text) + 100
         if size >= _BATCH_CHARACTERS:
-            yield batch, place
+            yield batch, position
             batch, size = [], 0
     if batch:
-        yield batch, place
+        yield batch, position
 
 
 def _documents(file: Path, text_column: str, errors: str) -> Iterator[tuple[str, int]]:
@@ -160,7 +175,7 @@ def _documents(file: Path, text_column: str, errors: str) -> Iterator[tuple[str,
 
 
 def _text_documents(stream: io.BufferedReader, file: Path, text_column: str, errors: str) -> Iterator[str]:
-    """Blank lines separate documents; the line ends inside a document stay."""
+    """Documents separated by blank lines; line ends inside a document are kept."""
     lines: list[str] = []
     for number, raw in enumerate(stream, 1):
         line = _decode(raw, file, number, errors)
@@ -189,7 +204,7 @@ def _json_documents(stream: io.BufferedReader, file: Path, text_column: str, err
             ) from None
         if not isinstance(row, dict):
             raise UserError(f"{file}, line {number}: {line.strip()[:40]!r} is not a JSON object", exit_code=FAILED)
-        yield _checked(row.get(text_column, _MISSING), list(row), text_column, f"{file}, line {number}", errors)
+        yield _require_text(row.get(text_column, _MISSING), list(row), text_column, f"{file}, line {number}", errors)
 
 
 def _parquet_documents(file: Path, text_column: str) -> Iterator[tuple[str, int]]:
@@ -201,7 +216,7 @@ def _parquet_documents(file: Path, text_column: str) -> Iterator[tuple[str, int]
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise UserError(f"{file} is no parquet file or is cut short: {error}", exit_code=FAILED) from None
     if text_column not in table.schema_arrow.names:
-        _checked(_MISSING, table.schema_arrow.names, text_column, str(file), "strict")
+        _require_text(_MISSING, table.schema_arrow.names, text_column, str(file), "strict")
     size, rows, done = file.stat().st_size, max(table.metadata.num_rows, 1), 0
     batches = table.iter_batches(batch_size=1000, columns=[text_column])
     while True:
@@ -213,14 +228,14 @@ def _parquet_documents(file: Path, text_column: str) -> Iterator[tuple[str, int]
             raise UserError(f"{file} is damaged after row {done}: {error}", exit_code=FAILED) from None
         for value in values:
             done += 1
-            text = _checked(value, [text_column], text_column, f"{file}, row {done}", "strict")
+            text = _require_text(value, [text_column], text_column, f"{file}, row {done}", "strict")
             yield text, size * done // rows
 
 
 _MISSING = object()
 
 
-def _checked(value: Any, columns: list[str], text_column: str, where: str, errors: str) -> str:
+def _require_text(value: Any, columns: list[str], text_column: str, where: str, errors: str) -> str:
     if value is _MISSING:
         raise UserError(
             f"{where}: there is no column {text_column!r}{did_you_mean(text_column, columns)}",
@@ -241,7 +256,7 @@ def _checked(value: Any, columns: list[str], text_column: str, where: str, error
 
 def _decode(raw: bytes, file: Path, number: int, errors: str) -> str:
     try:
-        return raw.decode("utf-8-sig" if number == 1 else "utf-8", errors)  # a byte order mark is no text
+        return raw.decode("utf-8-sig" if number == 1 else "utf-8", errors)  # drops a byte order mark
     except UnicodeDecodeError as error:
         raise UserError(
             f"{file}, line {number}: the byte {raw[error.start]:#04x} at {error.start} is not UTF-8",

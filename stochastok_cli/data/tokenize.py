@@ -1,7 +1,7 @@
 """From text to a tokenized corpus: `<dataset>-tokenized/{train,val}.bin`.
 
-Documents are encoded in the order of the source into one temporary file and gathered from there in the order of the
-corpus split, so memory stays bounded by the batch, not by the corpus (less than a hundred bytes a document are kept).
+Documents are encoded in the order of the source into one temporary file, and copied from there in the order of the
+corpus split. So memory is bounded by the batch, not by the corpus (less than a hundred bytes per document are kept).
 """
 
 import dataclasses
@@ -14,8 +14,8 @@ from typing import TypeVar
 import numpy as np
 
 from stochastok_cli.artifacts import MANIFEST, Artifact, Manifest, SplitInfo, create_artifact, validate_folder_name
-from stochastok_cli.data.memmap import corpus_manifest, memmap_dir
-from stochastok_cli.data.text_sources import Source
+from stochastok_cli.data.memmap import Tokenizer, available_cpus, corpus_manifest, memmap_dir, resolve_vocabulary
+from stochastok_cli.data.text_sources import TextSource, open_source
 from stochastok_cli.errors import UserError
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.random_streams import CORPUS_SEED, corpus_permutation
@@ -29,38 +29,65 @@ def tokenized_name(dataset: str) -> str:
     return dataset if dataset.endswith("-tokenized") else f"{dataset}-tokenized"
 
 
-def tokenize_corpus(
-    source: Source,
-    vocabulary: Vocabulary,
-    data_dir: Path,
+def tokenize(
+    source: str | Path,
     *,
+    tokenizer: Tokenizer = "gpt2",
     name: str | None = None,
+    data_dir: str | Path = "data",
+    text_column: str = "text",
+    subset: str | None = None,
+    split: str = "train",
     val_fraction: float = 0.01,
     seed: int = CORPUS_SEED,
-    threads: int = 1,
+    errors: str = "strict",
+    num_proc: int | None = None,
     force: bool = False,
     progress: ProgressCallback = no_progress,
 ) -> Artifact:
-    """Tokenizes a source into `<data_dir>/data_as_memmaps/<name or the source's>-tokenized`.
+    """Tokenizes text into `<data_dir>/data_as_memmaps/<name>-tokenized`.
 
     With `order` the permutation of the documents that `seed` gives, val is the first `ceil(val_fraction * n)` of them
-    and train the rest, both in that order (as `datasets.train_test_split`). Raises UserError if there are no
-    documents or too few to fill both splits.
+    and train the rest, both in that order (as `datasets.Dataset.train_test_split`).
+
+    Args:
+        source: a file or folder, a dataset id on the Hub, or "sample" (the bundled text).
+        tokenizer: name or path of a tokenizer, or its vocabulary.
+        name: of the dataset; by default the name of the source.
+        data_dir: the data directory.
+        text_column: the column or JSON key that holds the text.
+        subset: the subset (configuration) of a dataset on the Hub.
+        split: the split of a dataset on the Hub.
+        val_fraction: the share of documents that validate, in [0, 1).
+        seed: of the permutation.
+        errors: what to do with bytes that are not UTF-8: "strict" or "replace".
+        num_proc: threads; by default all processors. Never changes the result.
+        force: make the folder again if it is there already.
+        progress: told of the bytes (or rows) of the source that are done.
+
+    Returns:
+        The folder. One that is there already, made with the same options, is left alone.
+
+    Raises:
+        UserError: the source can't be read or has too few documents, or the folder is there, made with other options.
     """
     if not 0 <= val_fraction < 1:
         raise UserError(f"the share of validation documents is {val_fraction}", fix="it must be in [0, 1)")
-    final = memmap_dir(data_dir) / validate_folder_name(tokenized_name(name or source.name))
-    options = {**source.options, "tokenizer": vocabulary.fingerprint, "val_fraction": val_fraction, "seed": seed}
+    vocabulary = resolve_vocabulary(tokenizer)
+    texts = open_source(str(source), text_column, errors=errors, subset=subset, split=split)
+    final = memmap_dir(Path(data_dir)) / validate_folder_name(tokenized_name(name or texts.name))
+    options = {**texts.options, "tokenizer": vocabulary.fingerprint, "val_fraction": val_fraction, "seed": seed}
+    threads = num_proc or available_cpus()
 
     def build(folder: Path) -> Manifest:
         encoded = folder / ".encoded"
-        origin = worker.submit(source.made_from)  # a checksum of the source, while there is other work
-        lengths, unknown = _encode(source, vocabulary, encoded, threads, progress)
+        made_from = worker.submit(texts.made_from)  # a checksum of the source, while there is other work
+        lengths, unknown = _encode(texts, vocabulary, encoded, threads, progress)
         n = len(lengths)
         val = math.ceil(val_fraction * n)
         if n == 0 or val == n:
             raise UserError(
-                f"{options['source']} holds {n} document(s), too few for a training and a validation split",
+                f"{source} holds {n} document(s), too few for a training and a validation split",
                 fix="in .txt files blank lines separate documents; --val-fraction sets the validation share",
             )
         starts = np.cumsum(lengths) - lengths
@@ -68,22 +95,22 @@ def tokenize_corpus(
         size = vocabulary.dtype.itemsize
         splits = {}
         for split, chosen in (("train", order[val:]), ("val", order[:val])):
-            _gather(encoded, starts[chosen] * size, lengths[chosen] * size, folder / f"{split}.bin", split, progress)
+            _copy(encoded, starts[chosen] * size, lengths[chosen] * size, folder / f"{split}.bin", split, progress)
             splits[split] = SplitInfo(len(chosen), int(lengths[chosen].sum()))
         encoded.unlink()
-        manifest = corpus_manifest("tokenized", vocabulary, splits, origin.result())
+        manifest = corpus_manifest("tokenized", vocabulary, splits, made_from.result())
         return dataclasses.replace(manifest, unknown_tokens=unknown or None)
 
     with ThreadPoolExecutor(1) as worker:
         made = create_artifact(final, options, build, force=force)
     if not made.created:
-        _require_same_content(made, source)
+        _require_same_content(made, texts)
     return made
 
 
-def _require_same_content(made: Artifact, source: Source) -> None:
-    """Raises UserError if files that were changed since the folder was made hold something else now."""
-    if source.changed > (made.path / MANIFEST).stat().st_mtime:
+def _require_same_content(made: Artifact, source: TextSource) -> None:
+    """Raises UserError if files that were changed since the folder was made hold other text now."""
+    if source.modified > (made.path / MANIFEST).stat().st_mtime:
         before = made.manifest.made_from.fingerprint if made.manifest.made_from else None
         if before and source.made_from().fingerprint != before:
             raise UserError(
@@ -93,7 +120,7 @@ def _require_same_content(made: Artifact, source: Source) -> None:
 
 
 def read_ahead(items: Iterator[T]) -> Iterator[T]:
-    """The items, each fetched by a thread while the one before it is in use."""
+    """The items, each computed by a thread while the one before it is in use."""
     with ThreadPoolExecutor(1) as reader:
         end = object()
         coming = reader.submit(next, items, end)
@@ -103,11 +130,11 @@ def read_ahead(items: Iterator[T]) -> Iterator[T]:
 
 
 def _encode(
-    source: Source, vocabulary: Vocabulary, file: Path, threads: int, progress: ProgressCallback
+    source: TextSource, vocabulary: Vocabulary, file: Path, threads: int, progress: ProgressCallback
 ) -> tuple[np.ndarray, int]:
     """Writes all documents, each with its end-of-text id, in the order of the source.
 
-    Returns their lengths (int64) and how many ids stand for something that the vocabulary can't spell.
+    Returns their lengths (int64) and the number of ids that replace text that the vocabulary can't represent.
     """
     all_lengths = [np.empty(0, np.int64)]
     unknown = 0
@@ -123,7 +150,7 @@ def _encode(
     return np.concatenate(all_lengths), unknown
 
 
-def _gather(
+def _copy(
     source: Path, starts: np.ndarray, sizes: np.ndarray, file: Path, split: str, progress: ProgressCallback
 ) -> None:
     """Writes documents in another order: `sizes[i]` bytes from `starts[i]` of `source`, for each i in turn."""

@@ -1,4 +1,4 @@
-"""The words that questions are made of: the bundled list or a file with one word a line."""
+"""The word lists that questions are generated from: the bundled one, or a file with one word a line."""
 
 import hashlib
 import re
@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 from stochastok_cli.errors import FAILED, UserError
 
-# Nothing that the text of a question uses around words: no space, comma, bracket or quotation mark at a word's end.
+# A word has nothing that the text of a question has around it: space, comma, bracket, quotation mark.
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 
 
 class WordList(NamedTuple):
-    """Distinct words in the order of their file, and where they come from."""
+    """Distinct words in the order of their file, and the name of the file."""
 
     words: list[str]
     name: str
@@ -25,10 +25,10 @@ class WordList(NamedTuple):
 
 
 def read_words(file: Path | None = None) -> WordList:
-    """The words of `file`, or the 1,000 that ship in the package (`assets/LICENSES.md` tells how they were chosen).
+    """Reads a word list; without a file, the 1,000 words of the package (`assets/LICENSES.md` describes their choice).
 
-    A word is made of letters of any alphabet, upper and lower case as they stand, with apostrophes or hyphens between
-    them. Raises UserError naming the line for anything else, for a blank line and for a word that stands twice.
+    A word consists of letters of any alphabet, with apostrophes or hyphens between them; its case is kept. Raises
+    UserError naming the line for anything else, for a blank line and for a word that is there twice.
     """
     if file is None:
         text = (resources.files("stochastok_cli") / "assets" / "words.txt").read_text(encoding="utf-8")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stochastok_cli import hub
-from stochastok_cli.data.arrow_datasets import without_bars
+from stochastok_cli.data.arrow_datasets import no_progress_bars
 from stochastok_cli.errors import FAILED, UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ READERS: dict[str, tuple[str, dict[str, Any]]] = {
 def read_hub(description: str, repo: str, config: str | None, split: str) -> "datasets.Dataset":
     """A split of a dataset on the Hub, or of its copy in the cache. Raises UserError that names the remedy."""
     try:
-        with without_bars():
+        with no_progress_bars():
             return hub.load_rows(repo, subset=config, split=split)
     except UserError as error:
         raise UserError(
@@ -48,7 +48,7 @@ def read_path(description: str, path: Path, split: str) -> "datasets.Dataset":
             f"{description}: {path} is of an unknown kind", fix=f"give {', '.join(READERS)} or a folder of them"
         )
     try:
-        with without_bars():
+        with no_progress_bars():
             loaded = _read(path)
     except Exception as error:  # the readers that `datasets` calls raise exceptions of many kinds
         cause = error.__cause__ or error

@@ -5,7 +5,7 @@ failure on the way is one `UserError`. The token is found by `huggingface_hub` i
 through here.
 """
 
-from stochastok_cli.hub.cards import dataset_card, model_card
+from stochastok_cli.hub.cards import model_card, recipe_card
 from stochastok_cli.hub.client import resolve_repo, username
 from stochastok_cli.hub.download import (
     HubDataset,
@@ -25,7 +25,6 @@ __all__ = [
     "HubFiles",
     "PushResult",
     "TextRows",
-    "dataset_card",
     "is_repo_id",
     "license_of",
     "list_files",
@@ -36,6 +35,7 @@ __all__ = [
     "parse_repo_id",
     "push_corpus",
     "push_folder",
+    "recipe_card",
     "resolve_repo",
     "stream_ids",
     "tokenizer_folder",

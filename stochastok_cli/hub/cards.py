@@ -5,7 +5,7 @@ Pure functions from a manifest to text. The front matter tells `datasets.load_da
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -106,6 +106,58 @@ def dataset_card(
         **({"made by": f"`{made_by.command}` (version {made_by.version})"} if made_by else {}),
     }
     return _card(repo, front, [about, _table(facts), f"## Use\n\n{use}"])
+
+
+def recipe_card(
+    repo: str,
+    manifest: Manifest,
+    *,
+    texts: Mapping[str, SplitInfo],
+    data_files: Mapping[str, str],
+    memmaps: Sequence[str],
+    about: str,
+    layout: str,
+    command: str,
+) -> str:
+    """The card of a dataset made by a recipe: texts to evaluate on, and files of ids to train on.
+
+    Args:
+        repo: the repository.
+        manifest: of the ids.
+        texts: the sizes of the splits of the texts.
+        data_files: the pattern of the files of each split of the texts.
+        memmaps: the folders of ids, as paths in the repository.
+        about: what the dataset is.
+        layout: how the ids are laid out in the files.
+        command: the command that makes and pulls the dataset.
+
+    Returns:
+        The Markdown text, with its front matter.
+    """
+    counts = ", ".join(f"{size.documents:,} of {split}" for split, size in texts.items())
+    use = f"""\
+```python
+from datasets import load_dataset
+
+print(load_dataset({repo!r})["val"][0])
+```
+
+These are the questions to evaluate on: {counts}.
+
+To train on all with `stochastok`:
+
+```
+{command} --pull --repo {repo}
+```
+
+The files lie here as they do in its data directory, so that this does the same:
+
+```
+hf download {repo} --repo-type dataset --local-dir data
+```
+
+{", ".join(f"`{folder}`" for folder in memmaps)}: {layout} Ids are {manifest.dtype}."""
+    return dataset_card(repo, manifest, about=about, use=use, data_files=data_files)
 
 
 def model_card(

@@ -20,8 +20,7 @@ from hub_server import TOKEN, USER
 from stochastok_cli.artifacts import SplitInfo
 from stochastok_cli.cli import app
 from stochastok_cli.data import hub_datasets
-from stochastok_cli.data.text_sources import open_source
-from stochastok_cli.data.tokenize import tokenize_corpus
+from stochastok_cli.data.tokenize import tokenize
 from stochastok_cli.tokenization.vocabulary import load_vocabulary
 
 TOKENS = {"ids": [[464, 3290, 50256], [1212, 318, 50256], [40, 50256]], "len": [3, 3, 2]}
@@ -233,7 +232,7 @@ resumable_download.SAVE_SECONDS = 0
 def progress(what, done, total):
     if what == "pull train" and done >= 700:
         os.kill(os.getpid(), signal.SIGKILL)
-hub_datasets.pull_corpus([hub_datasets.Place("x/within")], "within", pathlib.Path({str(tmp_path)!r}), progress=progress)
+hub_datasets.pull_corpus("within", repo="x/within", data_dir={str(tmp_path)!r}, progress=progress)
 """
     assert subprocess.run([sys.executable, "-c", code]).returncode == -9
     arrived = tmp_path / "data_as_memmaps" / ".within.pull"
@@ -241,7 +240,7 @@ hub_datasets.pull_corpus([hub_datasets.Place("x/within")], "within", pathlib.Pat
         torn.write(b"half a token")
     seen = []
     made = hub_datasets.pull_corpus(
-        [hub_datasets.Place("x/within")], "within", tmp_path, progress=lambda *state: seen.append(state)
+        "within", repo="x/within", data_dir=tmp_path, progress=lambda *state: seen.append(state)
     )
     assert seen[0][0] == "pull train" and seen[0][1] > 700
     assert memmaps(made.path) == expected
@@ -257,11 +256,11 @@ def test_what_arrived_of_another_revision_is_not_mixed_in(hub_server, tmp_path, 
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        hub_datasets.pull_corpus([hub_datasets.Place("x/moved")], "moved", tmp_path, progress=interrupt)
+        hub_datasets.pull_corpus("moved", repo="x/moved", data_dir=tmp_path, progress=interrupt)
     assert (tmp_path / "data_as_memmaps" / ".moved.pull" / "train.bin").stat().st_size
     repo.commit(files)
     monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("no links here")))
-    made = hub_datasets.pull_corpus([hub_datasets.Place("x/moved")], "moved", tmp_path)
+    made = hub_datasets.pull_corpus("moved", repo="x/moved", data_dir=tmp_path)
     assert memmaps(made.path) == expected
     assert made.manifest.options["revision"] == repo.head
 
@@ -557,7 +556,7 @@ def test_benchmarks_that_can_not_be_had_end_a_run_at_once(hub_server, tiny, tmp_
 def tiny(tmp_path_factory):
     """A configuration that trains for four iterations, and its data."""
     folder = tmp_path_factory.mktemp("tiny")
-    tokenize_corpus(open_source("sample"), load_vocabulary("sample2k"), folder / "data")
+    tokenize("sample", tokenizer="sample2k", data_dir=folder / "data")
     attn, ffn = {"num_heads": 2, "group_size": 2}, {"ffn_dim": 32}
     tree = {
         "model": {

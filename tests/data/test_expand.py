@@ -6,17 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stochastok_cli import StochasTok
-from stochastok_cli.data.expand import expand_corpus
+from stochastok_cli.data.expand import expand
 from stochastok_cli.data.memmap import Corpus, document_batches
-from stochastok_cli.data.text_sources import open_source
-from stochastok_cli.data.tokenize import tokenize_corpus
+from stochastok_cli.data.tokenize import tokenize
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.tokenization.vocabulary import load_vocabulary
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    made = tokenize_corpus(open_source("sample"), load_vocabulary("gpt2"), tmp_path_factory.mktemp("data"))
+    made = tokenize("sample", data_dir=tmp_path_factory.mktemp("data"))
     return Corpus(made.path)
 
 
@@ -25,16 +24,16 @@ def split_documents(ids, end_of_text):
 
 
 def test_document_by_document(corpus):
-    made = expand_corpus(corpus, p=0.3, seed=4)
+    made = expand(corpus, p=0.3, seed=4)
     assert made.path.name == "sample-tokenized-stochastok0.3"
-    expanded, expand = Corpus(made.path), StochasTok(corpus.vocabulary, p=0.3, seed=4)
+    expanded, stochastok = Corpus(made.path), StochasTok(corpus.vocabulary, p=0.3, seed=4)
     train = split_documents(corpus.ids("train"), corpus.end_of_text)[:-1]
     val = split_documents(corpus.ids("val"), corpus.end_of_text)[:-1]
     theirs = split_documents(expanded.ids("train"), corpus.end_of_text)[:-1]
     for i in [0, 1, 2, len(train) - 1]:
-        assert theirs[i].tolist() == expand(train[i], i).tolist()
+        assert theirs[i].tolist() == stochastok(train[i], i).tolist()
     first_val = split_documents(expanded.ids("val"), corpus.end_of_text)[0]
-    assert first_val.tolist() == expand(val[0], len(train)).tolist()
+    assert first_val.tolist() == stochastok(val[0], len(train)).tolist()
     decode = corpus.vocabulary.decode_bytes
     for split in ("train", "val"):
         assert decode(expanded.ids(split)) == decode(corpus.ids(split))
@@ -44,11 +43,11 @@ def test_document_by_document(corpus):
 
 
 def test_neither_threads_nor_batches_change_a_byte(corpus, monkeypatch):
-    one = expand_corpus(corpus, p=1.0, out_name="one", threads=1)
+    one = expand(corpus, p=1.0, out_name="one", num_proc=1)
     monkeypatch.setattr("stochastok_cli.data.expand._BATCH_TOKENS", 10_000)
-    many = expand_corpus(corpus, p=1.0, out_name="many", threads=4)
+    many = expand(corpus, p=1.0, out_name="many", num_proc=4)
     assert one.manifest.files == many.manifest.files
-    other = expand_corpus(corpus, p=1.0, out_name="other", seed=1)
+    other = expand(corpus, p=1.0, out_name="other", seed=1)
     assert one.manifest.files != other.manifest.files
 
 
@@ -56,7 +55,7 @@ def test_the_proportion_is_honoured(corpus):
     """The reference expanded with 0.1 whatever was asked."""
     growth = {}
     for p in (0.05, 0.1, 0.8):
-        tokens = expand_corpus(corpus, p=p, out_name=f"p{p}").manifest.splits["train"].tokens
+        tokens = expand(corpus, p=p, out_name=f"p{p}").manifest.splits["train"].tokens
         growth[p] = tokens / len(corpus.ids("train")) - 1
     assert growth[0.05] < growth[0.1] < growth[0.8]
     assert growth[0.05] < 0.05 < growth[0.1] + 0.05
@@ -64,7 +63,7 @@ def test_the_proportion_is_honoured(corpus):
 
 
 def test_p_zero_copies(corpus):
-    made = expand_corpus(corpus, p=0.0)
+    made = expand(corpus, p=0.0)
     assert made.path.name == "sample-tokenized-stochastok0.0"
     for split in ("train", "val"):
         assert (Corpus(made.path).ids(split) == corpus.ids(split)).all()
@@ -79,11 +78,11 @@ def test_a_folder_of_the_references(tmp_path):
     np.array(ids, dtype=np.uint16).tofile(folder / "train.bin")
     np.array(ids[:6], dtype=np.uint16).tofile(folder / "val.bin")
     corpus = Corpus(folder)
-    made = expand_corpus(corpus, p=2.0)
+    made = expand(corpus, p=2.0)
     assert gpt2.decode(Corpus(made.path).ids("train")) == gpt2.decode(ids)
     assert made.manifest.splits["train"].documents == 2
     with pytest.raises(UserError, match="not in the vocabulary"):
-        expand_corpus(Corpus(folder, "sample2k"), p=0.1)
+        expand(Corpus(folder, "sample2k"), p=0.1)
 
 
 @settings(max_examples=200, deadline=None)
@@ -101,7 +100,7 @@ def test_batches_are_whole_documents(ids, batch):
 
 
 def test_damaged_folders(corpus, tmp_path):
-    folder = expand_corpus(corpus, p=0.01, out_name="damaged").path
+    folder = expand(corpus, p=0.01, out_name="damaged").path
     with open(folder / "train.bin", "r+b") as stream:
         stream.truncate(1001)
     with pytest.raises(UserError, match=r"1,001 bytes, not") as caught:
@@ -126,7 +125,7 @@ def test_another_tokenizer_than_the_manifests(corpus):
 def test_a_result_never_replaces_its_source(corpus):
     before = corpus.ids("train").tolist()
     with pytest.raises(UserError, match="replace its own source"):
-        expand_corpus(corpus, p=1.0, out_name=corpus.name, force=True)
+        expand(corpus, p=1.0, out_name=corpus.name, force=True)
     with pytest.raises(UserError, match="name of a folder"):
-        expand_corpus(corpus, p=1.0, out_name="../elsewhere")
+        expand(corpus, p=1.0, out_name="../elsewhere")
     assert corpus.ids("train").tolist() == before

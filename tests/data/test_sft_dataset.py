@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from stochastok_cli.artifacts import Manifest, SplitInfo, create_artifact
-from stochastok_cli.data.sft_dataset import LONGEST_ROW, Examples, SFTDataset, write_rows
+from stochastok_cli.data.sft_dataset import LONGEST_ROW, Examples, SFTDataset, write_sft_dataset
 from stochastok_cli.errors import FAILED, USAGE, UserError
 from stochastok_cli.tokenization.vocabulary import load_vocabulary
 
@@ -29,7 +29,7 @@ def examples(pairs):
 
 
 def write(folder):
-    return write_rows(
+    return write_sft_dataset(
         folder,
         {"train": [examples(PAIRS["train"][:2]), examples(PAIRS["train"][2:])], "val": [examples(PAIRS["val"])]},
         GPT2,
@@ -72,11 +72,11 @@ def test_an_empty_split_is_read(tmp_path):
 
 def test_a_row_longer_than_an_offset_can_say_is_refused(tmp_path):
     fits = examples([([1] * (LONGEST_ROW - 2), [2, 3])])
-    write_rows(tmp_path, {"train": [fits], "val": [fits]}, GPT2)
+    write_sft_dataset(tmp_path, {"train": [fits], "val": [fits]}, GPT2)
     assert SFTDataset(tmp_path).offsets("val").tolist() == [[0, 65_533, 65_535]]
     longer = examples([([1] * (LONGEST_ROW - 1), [2, 3])])
     with pytest.raises(UserError, match="65,536 ids"):
-        write_rows(tmp_path, {"train": [fits], "val": [longer]}, GPT2)
+        write_sft_dataset(tmp_path, {"train": [fits], "val": [longer]}, GPT2)
 
 
 def read_both(folder):

@@ -16,7 +16,7 @@ import pytest
 from stochastok_cli.artifacts import SplitInfo
 from stochastok_cli.data.memmap import Corpus
 from stochastok_cli.data.text_sources import open_source
-from stochastok_cli.data.tokenize import tokenize_corpus
+from stochastok_cli.data.tokenize import tokenize as make_corpus
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.tokenization.vocabulary import load_vocabulary
 
@@ -46,14 +46,13 @@ def documents(corpus: Corpus, split: str) -> list[str]:
 
 
 def tokenize(path, tmp_path, **options):
-    source = open_source(str(path), **{k: options.pop(k) for k in ("text_column", "errors") if k in options})
-    return tokenize_corpus(source, GPT2, tmp_path / "data", **options)
+    return make_corpus(path, tokenizer=GPT2, data_dir=tmp_path / "data", **{"num_proc": 1, **options})
 
 
 def test_the_split_is_the_one_that_datasets_makes(tmp_path):
     file = tmp_path / "corpus.jsonl"
     file.write_bytes(jsonl(TEXTS))
-    made = tokenize(file, tmp_path, threads=2)
+    made = tokenize(file, tmp_path, num_proc=2)
     assert made.path == tmp_path / "data" / "data_as_memmaps" / "corpus-tokenized"
     corpus = Corpus(made.path)
     theirs = datasets.Dataset.from_dict({"text": TEXTS}).train_test_split(test_size=0.01, seed=489, shuffle=True)
@@ -136,12 +135,12 @@ def test_batches_and_threads_change_nothing(tmp_path, monkeypatch):
     (tmp_path / "c.jsonl").write_bytes(jsonl(TEXTS))
     one = tokenize(tmp_path / "c.jsonl", tmp_path, name="one")
     monkeypatch.setattr("stochastok_cli.data.text_sources._BATCH_CHARACTERS", 500)
-    two = tokenize(tmp_path / "c.jsonl", tmp_path, name="two", threads=3)
+    two = tokenize(tmp_path / "c.jsonl", tmp_path, name="two", num_proc=3)
     assert one.manifest.files == two.manifest.files
 
 
 def test_the_bundled_sample(tmp_path):
-    made = tokenize_corpus(open_source("sample"), load_vocabulary("sample2k"), tmp_path)
+    made = make_corpus("sample", tokenizer="sample2k", data_dir=tmp_path)
     assert made.path.name == "sample-tokenized"
     assert made.manifest.splits["train"].tokens > 300_000
     assert Corpus(made.path).vocabulary.name == "sample2k"

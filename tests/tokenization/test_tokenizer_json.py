@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from stochastok_cli import StochasTok, UserError, load_vocabulary
-from stochastok_cli.data.text_sources import open_source
-from stochastok_cli.data.tokenize import tokenize_corpus
+from stochastok_cli.data.tokenize import tokenize
 from stochastok_cli.tokenization.split_table import split_table
 
 WORDS = st.text(alphabet=st.sampled_from("abcdefghiklmnoprstuwy  ,.'é—日"), max_size=60)
@@ -149,7 +148,7 @@ def test_what_decodes_by_its_neighbours_is_left_alone(tmp_path):
 def test_text_that_a_vocabulary_can_not_spell_is_counted(family, tmp_path):
     name, tokenizer, vocabulary = family
     (tmp_path / "text.txt").write_text("\n\n".join(["日本 and 日", "It is a word.", "日"]))
-    made = tokenize_corpus(open_source(str(tmp_path / "text.txt")), vocabulary, tmp_path)
+    made = tokenize(tmp_path / "text.txt", tokenizer=vocabulary, data_dir=tmp_path)
     unknown = {"llama2": None, "t5": "<unk>", "bert": "[UNK]"}[name]  # llama2 has bytes to fall back on
     assert vocabulary.unknown == tokenizer.token_to_id(unknown or "<unk>")
     assert made.manifest.unknown_tokens == (3 if unknown else None)

@@ -13,8 +13,7 @@ import yaml
 
 from stochastok_cli.config import Config, load_config
 from stochastok_cli.data.recipes.langgame import make_langgame
-from stochastok_cli.data.text_sources import open_source
-from stochastok_cli.data.tokenize import tokenize_corpus
+from stochastok_cli.data.tokenize import tokenize
 from stochastok_cli.tokenization.vocabulary import Vocabulary, load_vocabulary
 
 TINY = {
@@ -63,7 +62,7 @@ def vocabulary() -> Vocabulary:
 def data_dir(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary) -> Path:
     """A data directory with the bundled sample, tokenized, and a small LangGame. Tests only read it."""
     folder = tmp_path_factory.mktemp("data")
-    tokenize_corpus(open_source("sample", "text"), vocabulary, folder)
+    tokenize("sample", tokenizer=vocabulary, data_dir=folder)
     make_langgame(vocabulary, folder, train_size=300, val_size=20)
     return folder
 

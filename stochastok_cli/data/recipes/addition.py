@@ -1,170 +1,104 @@
-"""Multi-digit addition (paper, Section 4.4): every sum of two numbers, in several tokenizations.
+"""The recipe of multi-digit addition (paper, Section 4.4): every sum of two numbers, in several tokenizations."""
 
-A pair is a code from 10^(2d-1) to 10^(2d) - 1 for d digits: the first number is the code's upper d digits, the second
-its lower d, printed without leading zeros. It reads `$a+b=` and then the sum, last digit first: `$841+7=848`. Each
-pair is tokenized on its own. In a vocabulary that keeps digits and signs apart before it merges (gpt2 and all of
-tiktoken's) that equals tokenizing the text as a whole.
-"""
-
-import math
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
-
-from stochastok_cli.artifacts import Artifact, Manifest, SourceInfo, SplitInfo, create_artifact
-from stochastok_cli.data.arrow_datasets import list_column, write_dataset
-from stochastok_cli.data.memmap import SPLITS, Corpus, corpus_manifest, dataset_dir, memmap_dir
-from stochastok_cli.data.recipes.addition_tokenizations import Form, addition_forms
+from stochastok_cli.artifacts import Artifact, Manifest
+from stochastok_cli.data.recipes.base import Option, Recipe
 from stochastok_cli.errors import UserError
 from stochastok_cli.progress import ProgressCallback, no_progress
-from stochastok_cli.random_streams import stream
-from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    import pyarrow
+    from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 NAME = "multi_digit_addition"
-MOST_DIGITS = 4  # 90,000,000 pairs; one digit more is a hundred times that
-BLOCK_TOKENS = 1000  # the canonical stream is expanded in blocks of so many ids
-_BATCH_PAIRS = 2**18
-_BATCH_BLOCKS = 2000
-_EVALUATION_INDEX = 2**40  # documents of the evaluation set are numbered from here, beyond any block
-
-
-def pair_codes(num_digits: int, val_fraction: float, seed: int) -> dict[str, np.ndarray]:
-    """The codes (int64) of both splits in their order: of all codes shuffled, val is the first
-    `ceil(val_fraction * n)` and train the rest.
-
-    >>> {split: len(codes) for split, codes in pair_codes(1, 0.1, seed=0).items()}
-    {'train': 81, 'val': 9}
-    """
-    first, end = 10 ** (2 * num_digits - 1), 10 ** (2 * num_digits)
-    codes = stream(seed, "addition").permutation(end - first) + first
-    val = math.ceil(val_fraction * len(codes))
-    return {"train": codes[val:], "val": codes[:val]}
-
-
-def pair_texts(codes: np.ndarray, num_digits: int) -> tuple[list[str], list[str]]:
-    """Questions and answers of pairs.
-
-    >>> pair_texts(np.array([841007, 999999]), 3)
-    (['$841+7=', '$999+999='], ['848', '8991'])
-    """
-    first, second = np.divmod(codes, 10**num_digits)
-    questions = [f"${a}+{b}=" for a, b in zip(first.tolist(), second.tolist(), strict=True)]
-    return questions, [str(total)[::-1] for total in (first + second).tolist()]
+MAX_DIGITS = 4  # 90,000,000 pairs; one digit more is a hundred times that
 
 
 def make_addition(
-    vocabulary: Vocabulary,
-    data_dir: Path,
+    tokenizer: "str | Path | Vocabulary" = "gpt2",
+    data_dir: str | Path = "data",
     *,
-    num_digits: int = 3,
-    val_fraction: float = 0.1,
+    num_digits: Annotated[
+        int, Option("Digits of the numbers, 1 to 4; 3 make 900,000 pairs, 4 make 90,000,000 (8 GB).")
+    ] = 3,
+    val_fraction: Annotated[float, Option("Share of the pairs that validate, between 0 and 1.")] = 0.1,
     seed: int = 0,
     force: bool = False,
     progress: ProgressCallback = no_progress,
 ) -> Artifact:
-    """Makes `data_as_memmaps/multi_digit_addition_<form>` for each form and then
-    `data_as_datasets/multi_digit_addition`, which it returns. Raises UserError for impossible settings before anything
-    is written.
+    """Makes `data_as_memmaps/multi_digit_addition_<form>` for each form and `data_as_datasets/multi_digit_addition`.
+
+    Args:
+        tokenizer: name or path of a tokenizer, or its vocabulary.
+        data_dir: the data directory.
+        num_digits: digits of the numbers, 1 to 4.
+        val_fraction: share of the pairs that validate, between 0 and 1.
+        seed: the same seed gives the same bytes.
+        force: make the folders again if they are there already.
+        progress: told of what is tokenized and written.
+
+    Returns:
+        The folder of texts. Folders that are there already, made with the same options, are left alone.
+
+    Raises:
+        UserError: impossible settings, or a vocabulary without digits; nothing is written then.
     """
-    if not 1 <= num_digits <= MOST_DIGITS:
-        pairs = f": that would be {9 * 10 ** (2 * num_digits - 1):,} pairs" if num_digits > MOST_DIGITS else ""
-        raise UserError(f"--num-digits is {num_digits}{pairs}", fix=f"it must be from 1 to {MOST_DIGITS}")
+    from stochastok_cli.data.memmap import resolve_vocabulary
+    from stochastok_cli.data.recipes.addition_data import pair_codes, write_addition
+
+    if not 1 <= num_digits <= MAX_DIGITS:
+        pairs = f": that would be {9 * 10 ** (2 * num_digits - 1):,} pairs" if num_digits > MAX_DIGITS else ""
+        raise UserError(f"--num-digits is {num_digits}{pairs}", fix=f"it must be from 1 to {MAX_DIGITS}")
     if not 0 < val_fraction < 1:
         raise UserError(f"--val-fraction is {val_fraction}", fix="it must be between 0 and 1")
     codes = pair_codes(num_digits, val_fraction, seed)
     if not len(codes["train"]):
         raise UserError(f"--val-fraction {val_fraction} leaves no pair to train on", fix="give a smaller one")
-    forms = addition_forms(vocabulary, seed)
+    vocabulary = resolve_vocabulary(tokenizer)
     options = {
         "num_digits": num_digits,
         "val_fraction": val_fraction,
         "seed": seed,
         "tokenizer": vocabulary.fingerprint,
     }
-
-    def build_base(folder: Path) -> Manifest:
-        splits = {split: _write_base(folder, split, codes[split], num_digits, vocabulary, progress) for split in SPLITS}
-        return corpus_manifest("addition", vocabulary, splits, None)
-
-    def build_form(name: str, folder: Path) -> Manifest:
-        splits = _write_form(folder, base, forms[name], f"write {name}", progress)
-        return corpus_manifest("addition", vocabulary, splits, SourceInfo(base.name, base.fingerprint))
-
-    def build_dataset(folder: Path) -> Manifest:
-        train, val = codes["train"][: len(codes["val"])], codes["val"]
-        tables = {
-            "train": _table(train, num_digits, forms, vocabulary, _EVALUATION_INDEX),
-            "val": _table(val, num_digits, forms, vocabulary, _EVALUATION_INDEX + 2 * len(train)),
-        }
-        return Manifest(kind="dataset", splits=write_dataset(folder, tables))
-
-    root, option_of = memmap_dir(data_dir), {name: {**options, "form": name, **forms[name].options} for name in forms}
-    base = Corpus(create_artifact(root / f"{NAME}_base", option_of["base"], build_base, force=force).path)
-    for name in forms:
-        if name != "base":
-            create_artifact(root / f"{NAME}_{name}", option_of[name], partial(build_form, name), force=force)
-    final = dataset_dir(data_dir) / NAME
-    return create_artifact(final, {**options, "forms": list(forms)}, build_dataset, force=force)
+    return write_addition(NAME, codes, options, vocabulary, Path(data_dir), force=force, progress=progress)
 
 
-def _write_base(
-    folder: Path, split: str, codes: np.ndarray, num_digits: int, vocabulary: Vocabulary, progress: ProgressCallback
-) -> SplitInfo:
-    """Tokenizes the pairs of a split one after the other."""
-    tokens = 0
-    with open(folder / f"{split}.bin", "wb") as out:
-        for start in range(0, len(codes), _BATCH_PAIRS):
-            batch = codes[start : start + _BATCH_PAIRS]
-            ids, _ = vocabulary.encode_batch([q + a for q, a in zip(*pair_texts(batch, num_digits), strict=True)])
-            out.write(np.ascontiguousarray(ids).data)
-            tokens += len(ids)
-            progress(f"tokenize {split}", start + len(batch), len(codes))
-    return SplitInfo(len(codes), tokens)
+def _memmaps(manifest: Manifest) -> list[str]:
+    return [f"{NAME}_{form}" for form in manifest.options.get("forms", [])]
 
 
-def _write_form(folder: Path, base: Corpus, form: Form, what: str, progress: ProgressCallback) -> dict[str, SplitInfo]:
-    """Tokenizes the canonical stream otherwise, block by block; blocks are numbered through train and then val."""
-    index = 0
-    splits = {}
-    for split in SPLITS:
-        ids = base.ids(split)
-        tokens = 0
-        with open(folder / f"{split}.bin", "wb") as out:
-            for start in range(0, len(ids), _BATCH_BLOCKS * BLOCK_TOKENS):
-                batch = ids[start : start + _BATCH_BLOCKS * BLOCK_TOKENS]
-                lengths = np.diff([*range(0, len(batch), BLOCK_TOKENS), len(batch)])
-                converted, _ = form.tokenize(batch, lengths, index)
-                out.write(np.ascontiguousarray(converted).data)
-                tokens += len(converted)
-                index += len(lengths)
-                progress(f"{what} {split}", start + len(batch), len(ids))
-        assert base.manifest is not None
-        splits[split] = SplitInfo(base.manifest.splits[split].documents, tokens)
-    return splits
+def _notes(made: Artifact) -> list[str]:
+    from stochastok_cli.data.memmap import Corpus, memmap_dir
+
+    notes = []
+    for name in _memmaps(made.manifest):
+        corpus = Corpus(memmap_dir(made.path.parent.parent) / name)
+        example = corpus.vocabulary.decode(corpus.ids("train")[:30].tolist()).split("$")[1]  # the first pair
+        splits = ", ".join(f"{split} {tokens:,} tokens" for split, tokens in corpus.num_tokens.items())
+        notes.append(f"{corpus.name}: {splits}, for example ${example}")
+    return notes
 
 
-def _table(
-    codes: np.ndarray, num_digits: int, forms: dict[str, Form], vocabulary: Vocabulary, first_index: int
-) -> "pyarrow.Table":
-    """Pairs as an Arrow table: `question`, `answer`, and for each form `t_question_<form>` and `t_answer_<form>`,
-    each tokenized on its own. Documents are numbered from `first_index`, two a pair."""
-    import pyarrow
+ADDITION = Recipe(
+    name=NAME,
+    command="make-addition",
+    make=make_addition,
+    help="""Make sums of two numbers, tokenized in several ways: <data-dir>/data_as_datasets/multi_digit_addition.
 
-    batches = []
-    for start in range(0, len(codes), _BATCH_PAIRS):
-        questions, answers = pair_texts(codes[start : start + _BATCH_PAIRS], num_digits)
-        canonical = vocabulary.encode_batch(questions + answers)
-        columns: dict[str, Any] = {"question": questions, "answer": answers}
-        for name, form in forms.items():
-            ids, lengths = form.tokenize(*canonical, first_index + 2 * start)
-            of_questions, of_answers = np.split(lengths, 2)
-            question_ids, answer_ids = np.split(ids, [of_questions.sum()])
-            columns[f"t_question_{name}"] = list_column(question_ids, of_questions)
-            columns[f"t_answer_{name}"] = list_column(answer_ids, of_answers)
-        batches.append(pyarrow.table(columns))
-    return pyarrow.concat_tables(batches)
+    All pairs of a number of --num-digits digits and one of at most as many. The digits of an answer are in reverse
+    order, as in the paper: `$72+87=951`.
+
+    Prints that path; for training, each tokenization is in <data-dir>/data_as_memmaps/multi_digit_addition_<form>.
+    What exists already, made with the same options, is left alone.
+    """,
+    about="All sums of two numbers, in several tokenizations, from *StochasTok: Improving Fine-Grained Subword "
+    "Understanding in LLMs* ([arXiv 2506.01687](https://arxiv.org/abs/2506.01687)). A row has a `question` and an "
+    "`answer`, whose digits are reversed, and the token ids of both in each tokenization X: `t_question_X` and "
+    "`t_answer_X`.",
+    layout="`{train,val}.bin` holds the ids of all questions and answers end to end; the next `$` ends an answer.",
+    result="dataset",
+    memmaps=_memmaps,
+    notes=_notes,
+)

@@ -1,48 +1,125 @@
-"""A set of questions in its two forms: to evaluate on (text and options), and to train on (rows of ids)."""
+"""Generated multiple-choice questions on disk: as texts to evaluate on, and as rows of ids to train on."""
 
-from collections.abc import Callable
+import abc
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
 
 from stochastok_cli.artifacts import Artifact, Manifest, SourceInfo, create_artifact
 from stochastok_cli.data.arrow_datasets import write_dataset
 from stochastok_cli.data.memmap import corpus_manifest, dataset_dir, memmap_dir
-from stochastok_cli.data.sft_dataset import Examples, write_rows
+from stochastok_cli.data.sft_dataset import Examples, write_sft_dataset
+from stochastok_cli.errors import UserError
 from stochastok_cli.progress import ProgressCallback
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     import pyarrow
 
+_ENCODE_BATCH = 2**12  # questions
 
-def make_question_folders(
+
+class MultipleChoiceQuestion(NamedTuple):
+    """A question.
+
+    Args:
+        text: the whole prompt, up to `Answer:`.
+        options: the possible answers, the right one first, without a leading space.
+        kind: which kind of question it is, where there are several.
+    """
+
+    text: str
+    options: list[str]
+    kind: str = ""
+
+
+class QuestionGenerator(abc.ABC):
+    """Generates the questions of both splits."""
+
+    kind_column: ClassVar[str | None] = None
+    """The column of the texts that holds the kind of question; None where there is no such column."""
+
+    @abc.abstractmethod
+    def questions(self, split: str, count: int) -> Iterator[MultipleChoiceQuestion]:
+        """The first `count` questions of a split. A shorter set is the beginning of a longer one."""
+
+    def table(self, split: str, count: int) -> "pyarrow.Table":
+        """The first questions of a split as texts; an option is a space and the answer."""
+        import pyarrow
+
+        questions = list(self.questions(split, count))
+        columns: dict[str, Any] = {
+            "question": [question.text for question in questions],
+            "options": [[f" {option}" for option in question.options] for question in questions],
+        }
+        if self.kind_column:
+            columns[self.kind_column] = [question.kind for question in questions]
+        return pyarrow.table(columns)
+
+    def encode(self, split: str, count: int, vocabulary: Vocabulary, progress: ProgressCallback) -> list[Examples]:
+        """The first questions of a split with their right answers, as ids."""
+        examples: list[Examples] = []
+        batch: list[MultipleChoiceQuestion] = []
+        for i, question in enumerate(self.questions(split, count), 1):
+            batch.append(question)
+            if len(batch) == _ENCODE_BATCH or i == count:
+                ids, lengths = vocabulary.encode_batch([question.text for question in batch])
+                answers = [vocabulary.encode_continuation(f" {question.options[0]}") for question in batch]
+                answer_ids = np.concatenate(answers).astype(vocabulary.dtype)
+                examples.append(Examples(ids, lengths, answer_ids, np.array([len(answer) for answer in answers])))
+                batch = []
+                progress(f"make {split}", i, count)
+        return examples
+
+
+def write_questions(
     name: str,
-    data_dir: Path,
-    options: dict[str, Any],
+    generator: QuestionGenerator,
     sizes: dict[str, int],
-    columns: "Callable[[str, int], pyarrow.Table]",
-    encode: Callable[[str, int], list[Examples]],
-    vocabulary: Vocabulary,
-    made_from: SourceInfo,
+    options: dict[str, Any],
     *,
+    vocabulary: Vocabulary,
+    made_from: SourceInfo | None,
+    data_dir: Path,
     force: bool,
     progress: ProgressCallback,
 ) -> Artifact:
-    """Makes `data_as_datasets/<name>` and then `data_as_memmaps/<name>`, which it returns.
+    """Makes `data_as_datasets/<name>` and then `data_as_memmaps/<name>`.
 
-    `columns(split, count)` gives the first questions of a split as a table, `encode(split, count)` as ids; `sizes`
-    are those of the training form. For evaluation as many training questions are kept as there are in val.
+    Args:
+        name: of both folders.
+        generator: makes the questions.
+        sizes: the number of questions to train on by split. As texts, as many of train are written as val has.
+        options: everything that decides the questions, for the manifests.
+        vocabulary: of the ids.
+        made_from: the word list, for the manifests.
+        data_dir: the data directory.
+        force: make folders again that are there already.
+        progress: told of the questions that are made and written.
+
+    Returns:
+        The folder of ids.
+
+    Raises:
+        UserError: a folder is there, made with other options, or can't be written.
     """
 
-    def build_dataset(folder: Path) -> Manifest:
-        kept = {split: min(size, sizes["val"]) for split, size in sizes.items()}
-        splits = write_dataset(folder, {split: columns(split, size) for split, size in kept.items()})
-        return Manifest(kind="dataset", splits=splits, made_from=made_from)
+    def build_texts(folder: Path) -> Manifest:
+        tables = {split: generator.table(split, min(size, sizes["val"])) for split, size in sizes.items()}
+        return Manifest(kind="dataset", splits=write_dataset(folder, tables), made_from=made_from)
 
-    def build_rows(folder: Path) -> Manifest:
-        splits = write_rows(folder, {split: encode(split, size) for split, size in sizes.items()}, vocabulary, progress)
-        return corpus_manifest(name, vocabulary, splits, made_from)
+    def build_ids(folder: Path) -> Manifest:
+        examples = {split: generator.encode(split, size, vocabulary, progress) for split, size in sizes.items()}
+        return corpus_manifest(name, vocabulary, write_sft_dataset(folder, examples, vocabulary, progress), made_from)
 
-    create_artifact(dataset_dir(data_dir) / name, options, build_dataset, force=force)
+    create_artifact(dataset_dir(data_dir) / name, options, build_texts, force=force)
     options = {**options, "tokenizer": vocabulary.fingerprint}
-    return create_artifact(memmap_dir(data_dir) / name, options, build_rows, force=force)
+    return create_artifact(memmap_dir(data_dir) / name, options, build_ids, force=force)
+
+
+def require_at_least(flag: str, value: int, least: int) -> None:
+    """Raises UserError if the value of a command-line option is too small."""
+    if value < least:
+        raise UserError(f"{flag} is {value}", fix=f"it must be at least {least}")

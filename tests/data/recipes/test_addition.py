@@ -9,9 +9,9 @@ import datasets
 import numpy as np
 import pytest
 
-from stochastok_cli.cli import app, make_addition  # noqa: F401 - importing the second registers the subcommand
+from stochastok_cli.cli import app
 from stochastok_cli.data.recipes.addition import make_addition as make
-from stochastok_cli.data.recipes.addition import pair_codes, pair_texts
+from stochastok_cli.data.recipes.addition_data import pair_codes, pair_texts
 from stochastok_cli.errors import USAGE, UserError
 from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.vocabulary import Vocabulary, load_vocabulary

@@ -8,9 +8,9 @@ import datasets
 import numpy as np
 import pytest
 
-from stochastok_cli.cli import app, make_cute  # noqa: F401 - importing the second registers the subcommand
-from stochastok_cli.data.recipes.cute import Cute
+from stochastok_cli.cli import app
 from stochastok_cli.data.recipes.cute import make_cute as make
+from stochastok_cli.data.recipes.cute_generator import Cute
 from stochastok_cli.data.recipes.cute_tasks import TASKS, levenshtein
 from stochastok_cli.data.sft_dataset import SFTDataset
 from stochastok_cli.data.word_list import read_words
@@ -55,41 +55,41 @@ def test_levenshtein_against_the_definition():
 
 
 @pytest.fixture(scope="module")
-def asked():
+def questions():
     return list(Cute({"train": read_words().words}, 0).questions("train", 2400))
 
 
-def test_every_task_is_asked_equally_often(asked):
-    counts = collections.Counter(question.task for question in asked)
+def test_every_task_is_asked_equally_often(questions):
+    counts = collections.Counter(question.kind for question in questions)
     assert set(counts) == set(TASKS)
     assert all(abs(count - 300) < 5 * 300**0.5 for count in counts.values())
-    yes = [question.options[0] == "Yes" for question in asked if question.task == "contains_char"]
+    yes = [question.options[0] == "Yes" for question in questions if question.kind == "contains_char"]
     assert 0.38 < np.mean(yes) < 0.62
 
 
-def test_options_are_distinct_and_one_is_right(asked):
+def test_options_are_distinct_and_one_is_right(questions):
     words = set(read_words().words)
-    for question in asked:
+    for question in questions:
         right, *wrong = question.options
-        assert len({right, *wrong}) == len(question.options) == (2 if TASKS[question.task].choices else 4)
-        if question.task == "spell_inverse":
+        assert len({right, *wrong}) == len(question.options) == (2 if TASKS[question.kind].choices else 4)
+        if question.kind == "spell_inverse":
             assert words >= {right, *wrong}
-        elif not TASKS[question.task].choices:
+        elif not TASKS[question.kind].choices:
             assert all(len(option) == len(right) for option in wrong)
             assert all(bool(" " in option) == (" " in right) for option in wrong)
 
 
-def test_of_two_candidates_exactly_one_is_nearer(asked):
-    for question in asked:
-        if question.task == "orth":
+def test_of_two_candidates_exactly_one_is_nearer(questions):
+    for question in questions:
+        if question.kind == "orth":
             word = question.text.split("'")[1]
             right, wrong = levenshtein(word, question.options)
             assert 0 < right < wrong
 
 
-def test_a_shorter_set_is_the_beginning_of_a_longer_one(asked):
-    assert list(Cute({"train": read_words().words}, 0).questions("train", 100)) == asked[:100]
-    assert list(Cute({"train": read_words().words}, 1).questions("train", 100)) != asked[:100]
+def test_a_shorter_set_is_the_beginning_of_a_longer_one(questions):
+    assert list(Cute({"train": read_words().words}, 0).questions("train", 100)) == questions[:100]
+    assert list(Cute({"train": read_words().words}, 1).questions("train", 100)) != questions[:100]
 
 
 def test_both_forms_on_disk_hold_the_same_questions(tmp_path):

@@ -9,7 +9,8 @@ from string import ascii_lowercase
 
 import pytest
 
-from stochastok_cli.data.recipes.langgame import HOLDOUTS, Game
+from stochastok_cli.data.recipes.langgame import HOLDOUTS
+from stochastok_cli.data.recipes.langgame_generator import LangGame
 from stochastok_cli.data.recipes.langgame_questions import case_table, substring_lengths
 from stochastok_cli.data.recipes.langgame_templates import WORDINGS
 from stochastok_cli.data.word_list import read_words
@@ -69,7 +70,7 @@ def questions(split="train", count=3000, seed=0, options=4, lengths=(1, 3), hold
         name: case_table(words, options, substring_lengths(*lengths, side))
         for name, side in zip(("train", "val"), HOLDOUTS[holdout], strict=True)
     }
-    for block in Game(tables, seed).blocks(split, count):
+    for block in LangGame(tables, seed).blocks(split, count):
         for text, row in zip(block.texts, block.options.tolist(), strict=True):
             yield text, [words[i] for i in row]
 

@@ -7,7 +7,7 @@ import datasets
 import numpy as np
 import pytest
 
-from stochastok_cli.cli import app, make_langgame  # noqa: F401 - importing the second registers the subcommand
+from stochastok_cli.cli import app
 from stochastok_cli.data import sft_dataset
 from stochastok_cli.data.recipes.langgame import make_langgame as make
 from stochastok_cli.data.sft_dataset import SFTDataset

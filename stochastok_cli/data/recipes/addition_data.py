@@ -1,0 +1,167 @@
+"""Writes the pairs of addition: the canonical stream, the same stream in other tokenizations, and the texts.
+
+A pair is a code from 10^(2d-1) to 10^(2d) - 1 for d digits: the first number is the code's upper d digits, the second
+its lower d, printed without leading zeros. It reads `$a+b=` and then the sum, last digit first: `$841+7=848`. Each
+pair is tokenized on its own. In a vocabulary that keeps digits and signs apart before it merges (gpt2 and all of
+tiktoken's) that equals tokenizing the text as a whole.
+"""
+
+import math
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stochastok_cli.artifacts import Artifact, Manifest, SourceInfo, SplitInfo, create_artifact
+from stochastok_cli.data.arrow_datasets import list_column, write_dataset
+from stochastok_cli.data.memmap import SPLITS, Corpus, corpus_manifest, dataset_dir, memmap_dir
+from stochastok_cli.data.recipes.addition_tokenizations import Form, addition_forms
+from stochastok_cli.progress import ProgressCallback
+from stochastok_cli.random_streams import stream
+from stochastok_cli.tokenization.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    import pyarrow
+
+BLOCK_TOKENS = 1000  # the canonical stream is expanded in blocks of so many ids
+_BATCH_PAIRS = 2**18
+_BATCH_BLOCKS = 2000
+_EVALUATION_INDEX = 2**40  # documents of the evaluation set are numbered from here, beyond any block
+
+
+def pair_codes(num_digits: int, val_fraction: float, seed: int) -> dict[str, np.ndarray]:
+    """The codes (int64) of both splits in their order: of all codes shuffled, val is the first
+    `ceil(val_fraction * n)` and train the rest.
+
+    >>> {split: len(codes) for split, codes in pair_codes(1, 0.1, seed=0).items()}
+    {'train': 81, 'val': 9}
+    """
+    first, end = 10 ** (2 * num_digits - 1), 10 ** (2 * num_digits)
+    codes = stream(seed, "addition").permutation(end - first) + first
+    val = math.ceil(val_fraction * len(codes))
+    return {"train": codes[val:], "val": codes[:val]}
+
+
+def pair_texts(codes: np.ndarray, num_digits: int) -> tuple[list[str], list[str]]:
+    """Questions and answers of pairs.
+
+    >>> pair_texts(np.array([841007, 999999]), 3)
+    (['$841+7=', '$999+999='], ['848', '8991'])
+    """
+    first, second = np.divmod(codes, 10**num_digits)
+    questions = [f"${a}+{b}=" for a, b in zip(first.tolist(), second.tolist(), strict=True)]
+    return questions, [str(total)[::-1] for total in (first + second).tolist()]
+
+
+def write_addition(
+    name: str,
+    codes: dict[str, np.ndarray],
+    options: dict[str, Any],
+    vocabulary: Vocabulary,
+    data_dir: Path,
+    *,
+    force: bool,
+    progress: ProgressCallback,
+) -> Artifact:
+    """Writes `data_as_memmaps/<name>_<form>` for each form and then `data_as_datasets/<name>`.
+
+    Args:
+        name: of the folders.
+        codes: the codes of the pairs of each split, int64, in their order.
+        options: everything that decides the content, for the manifests; `num_digits` and `seed` are used here.
+        vocabulary: of the ids.
+        data_dir: the data directory.
+        force: make folders again that are there already.
+        progress: told of what is tokenized and written.
+
+    Returns:
+        The folder of texts.
+
+    Raises:
+        UserError: the vocabulary lacks a digit or a sign, or a folder is there, made with other options.
+    """
+    num_digits = options["num_digits"]
+    forms = addition_forms(vocabulary, options["seed"])
+
+    def build_base(folder: Path) -> Manifest:
+        splits = {split: _write_base(folder, split, codes[split], num_digits, vocabulary, progress) for split in SPLITS}
+        return corpus_manifest("addition", vocabulary, splits, None)
+
+    def build_form(form: str, folder: Path) -> Manifest:
+        splits = _write_form(folder, base, forms[form], f"write {form}", progress)
+        return corpus_manifest("addition", vocabulary, splits, SourceInfo(base.name, base.fingerprint))
+
+    def build_dataset(folder: Path) -> Manifest:
+        train, val = codes["train"][: len(codes["val"])], codes["val"]
+        tables = {
+            "train": _table(train, num_digits, forms, vocabulary, _EVALUATION_INDEX),
+            "val": _table(val, num_digits, forms, vocabulary, _EVALUATION_INDEX + 2 * len(train)),
+        }
+        return Manifest(kind="dataset", splits=write_dataset(folder, tables))
+
+    form_options = {form: {**options, "form": form, **forms[form].options} for form in forms}
+    root = memmap_dir(data_dir)
+    base = Corpus(create_artifact(root / f"{name}_base", form_options["base"], build_base, force=force).path)
+    for form in forms:
+        if form != "base":
+            create_artifact(root / f"{name}_{form}", form_options[form], partial(build_form, form), force=force)
+    return create_artifact(dataset_dir(data_dir) / name, {**options, "forms": list(forms)}, build_dataset, force=force)
+
+
+def _write_base(
+    folder: Path, split: str, codes: np.ndarray, num_digits: int, vocabulary: Vocabulary, progress: ProgressCallback
+) -> SplitInfo:
+    """Tokenizes the pairs of a split one after the other."""
+    tokens = 0
+    with open(folder / f"{split}.bin", "wb") as out:
+        for start in range(0, len(codes), _BATCH_PAIRS):
+            batch = codes[start : start + _BATCH_PAIRS]
+            ids, _ = vocabulary.encode_batch([q + a for q, a in zip(*pair_texts(batch, num_digits), strict=True)])
+            out.write(np.ascontiguousarray(ids).data)
+            tokens += len(ids)
+            progress(f"tokenize {split}", start + len(batch), len(codes))
+    return SplitInfo(len(codes), tokens)
+
+
+def _write_form(folder: Path, base: Corpus, form: Form, what: str, progress: ProgressCallback) -> dict[str, SplitInfo]:
+    """Tokenizes the canonical stream otherwise, block by block; blocks are numbered through train and then val."""
+    index = 0
+    splits = {}
+    for split in SPLITS:
+        ids = base.ids(split)
+        tokens = 0
+        with open(folder / f"{split}.bin", "wb") as out:
+            for start in range(0, len(ids), _BATCH_BLOCKS * BLOCK_TOKENS):
+                batch = ids[start : start + _BATCH_BLOCKS * BLOCK_TOKENS]
+                lengths = np.diff([*range(0, len(batch), BLOCK_TOKENS), len(batch)])
+                converted, _ = form.tokenize(batch, lengths, index)
+                out.write(np.ascontiguousarray(converted).data)
+                tokens += len(converted)
+                index += len(lengths)
+                progress(f"{what} {split}", start + len(batch), len(ids))
+        assert base.manifest is not None
+        splits[split] = SplitInfo(base.manifest.splits[split].documents, tokens)
+    return splits
+
+
+def _table(
+    codes: np.ndarray, num_digits: int, forms: dict[str, Form], vocabulary: Vocabulary, first_index: int
+) -> "pyarrow.Table":
+    """Pairs as an Arrow table: `question`, `answer`, and for each form `t_question_<form>` and `t_answer_<form>`,
+    each tokenized on its own. Documents are numbered from `first_index`, two a pair."""
+    import pyarrow
+
+    batches = []
+    for start in range(0, len(codes), _BATCH_PAIRS):
+        questions, answers = pair_texts(codes[start : start + _BATCH_PAIRS], num_digits)
+        canonical = vocabulary.encode_batch(questions + answers)
+        columns: dict[str, Any] = {"question": questions, "answer": answers}
+        for name, form in forms.items():
+            ids, lengths = form.tokenize(*canonical, first_index + 2 * start)
+            of_questions, of_answers = np.split(lengths, 2)
+            question_ids, answer_ids = np.split(ids, [of_questions.sum()])
+            columns[f"t_question_{name}"] = list_column(question_ids, of_questions)
+            columns[f"t_answer_{name}"] = list_column(answer_ids, of_answers)
+        batches.append(pyarrow.table(columns))
+    return pyarrow.concat_tables(batches)
