@@ -16,8 +16,19 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from stochastok_cli.artifacts import Artifact as Artifact
+    from stochastok_cli.artifacts import Manifest as Manifest
     from stochastok_cli.config import load_config as load_config
+    from stochastok_cli.data.expand import expand as expand
+    from stochastok_cli.data.hub_datasets import pull_corpus as pull_corpus
+    from stochastok_cli.data.hub_datasets import push_corpus as push_corpus
+    from stochastok_cli.data.recipes.addition import make_addition as make_addition
+    from stochastok_cli.data.recipes.base import RECIPES as RECIPES
+    from stochastok_cli.data.recipes.cute import make_cute as make_cute
+    from stochastok_cli.data.recipes.langgame import make_langgame as make_langgame
+    from stochastok_cli.data.tokenize import tokenize as tokenize
     from stochastok_cli.errors import UserError as UserError
+    from stochastok_cli.evaluation.run import evaluate as evaluate
     from stochastok_cli.tokenization.expansion import StochasTok as StochasTok
     from stochastok_cli.tokenization.loaders import load_vocabulary as load_vocabulary
     from stochastok_cli.tokenization.vocabulary import Vocabulary as Vocabulary
@@ -25,15 +36,45 @@ if TYPE_CHECKING:
     from stochastok_cli.training.train import train as train
 
 _HOMES = {
+    "Artifact": "stochastok_cli.artifacts",
+    "Manifest": "stochastok_cli.artifacts",
+    "RECIPES": "stochastok_cli.data.recipes.base",
     "StochasTok": "stochastok_cli.tokenization.expansion",
     "TrainResult": "stochastok_cli.training.train",
     "UserError": "stochastok_cli.errors",
     "Vocabulary": "stochastok_cli.tokenization.vocabulary",
+    "evaluate": "stochastok_cli.evaluation.run",
+    "expand": "stochastok_cli.data.expand",
     "load_config": "stochastok_cli.config",
     "load_vocabulary": "stochastok_cli.tokenization.loaders",
+    "make_addition": "stochastok_cli.data.recipes.addition",
+    "make_cute": "stochastok_cli.data.recipes.cute",
+    "make_langgame": "stochastok_cli.data.recipes.langgame",
+    "pull_corpus": "stochastok_cli.data.hub_datasets",
+    "push_corpus": "stochastok_cli.data.hub_datasets",
+    "tokenize": "stochastok_cli.data.tokenize",
     "train": "stochastok_cli.training.train",
 }
-__all__ = ["StochasTok", "TrainResult", "UserError", "Vocabulary", "load_config", "load_vocabulary", "train"]
+__all__ = [
+    "RECIPES",
+    "Artifact",
+    "Manifest",
+    "StochasTok",
+    "TrainResult",
+    "UserError",
+    "Vocabulary",
+    "evaluate",
+    "expand",
+    "load_config",
+    "load_vocabulary",
+    "make_addition",
+    "make_cute",
+    "make_langgame",
+    "pull_corpus",
+    "push_corpus",
+    "tokenize",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 from random_sources import random_sources
 
-from stochastok_cli.cli.app import SUBCOMMANDS
-
 ROOT = Path(__file__).parent.parent / "stochastok_cli"
 ORDER = [
     "errors",

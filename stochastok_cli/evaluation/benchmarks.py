@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stochastok_cli.data.memmap import dataset_dir
+from stochastok_cli.data.recipes.base import RECIPES
 from stochastok_cli.data.recipes.cute_tasks import TASKS
-from stochastok_cli.data.recipes.langgame_questions import kind_of
 from stochastok_cli.errors import UserError, did_you_mean
 from stochastok_cli.evaluation.cute import COLUMNS, cute_question, read_cute
 from stochastok_cli.evaluation.question_files import read_hub, read_path, require_columns
@@ -142,23 +142,17 @@ def _correct_first(options: Any, correct: int) -> list[str]:
 # ------------------------------------------------------------------------------------------- the table
 
 
-_LANGGAME = partial(
-    BenchmarkSpec,
-    ("question", "options"),
-    _question_and_options,
-    folder="langgame",
-    kind=lambda row: kind_of(row["question"]),  # the layout on disk, that of the paper, has no column for it
-    trained_on="langgame",
-)
-_CUTE: dict[str, Any] = {"folder": "cute", "kind": lambda row: row["task"], "trained_on": "cute"}
-_CUTE_MADE = partial(BenchmarkSpec, ("question", "options", "task"), _question_and_options, **_CUTE)
-
-
 def _cute_test(*tasks: str) -> BenchmarkSpec:
-    return BenchmarkSpec(COLUMNS, cute_question, **_CUTE, read=partial(read_cute, tasks))
+    return BenchmarkSpec(
+        COLUMNS, cute_question, folder="cute", kind=_task, trained_on="cute", read=partial(read_cute, tasks)
+    )
 
 
-BENCHMARKS = {
+def _task(row: Row) -> str:
+    return row["task"]
+
+
+_PUBLISHED = {
     "hellaswag": BenchmarkSpec(("ctx", "endings", "label"), _hellaswag, "Rowan/hellaswag", split="validation"),
     "arc": BenchmarkSpec(("question", "choices", "answerKey"), _arc, "allenai/ai2_arc", "ARC-Easy"),
     "mmlu": BenchmarkSpec(("question", "choices", "answer"), _mmlu, "cais/mmlu", "all"),
@@ -172,13 +166,25 @@ BENCHMARKS = {
     "blimp": BenchmarkSpec(
         ("sentence_good", "sentence_bad"), _blimp, "WillHeld/blimp", split="train", percent=(10, 60)
     ),
-    "langgame-train": _LANGGAME(split="train"),
-    "langgame-val": _LANGGAME(split="val"),
-    "cute-train": _CUTE_MADE(split="train"),
-    "cute-val": _CUTE_MADE(split="val"),
-    "cute": _cute_test(*TASKS),
-    **{f"cute-{task}": _cute_test(task) for task in TASKS},
 }
+_CUTE_TESTS = {"cute": _cute_test(*TASKS), **{f"cute-{task}": _cute_test(task) for task in TASKS}}
+
+
+def benchmark_specs() -> dict[str, BenchmarkSpec]:
+    """All benchmarks by name: those on the Hub, and the splits of what the recipes make (`langgame-val`)."""
+    made = {
+        f"{recipe.name}-{benchmark.split}": BenchmarkSpec(
+            benchmark.columns,
+            _question_and_options,
+            split=benchmark.split,
+            folder=recipe.name,
+            kind=benchmark.kind,
+            trained_on=recipe.name,
+        )
+        for recipe in RECIPES.values()
+        for benchmark in recipe.benchmarks
+    }
+    return {**_PUBLISHED, **made, **_CUTE_TESTS}
 
 
 # ------------------------------------------------------------------------------------------- loading
@@ -191,20 +197,21 @@ def load_benchmark(name: str, data_dir: Path, num_samples: int | None = None) ->
     for a sampled row that is not a valid question.
     """
     name, _, path = name.partition("=")
-    if name not in BENCHMARKS:
+    specs = benchmark_specs()
+    if name not in specs:
         raise UserError(
-            f"unknown benchmark {name!r}{did_you_mean(name, list(BENCHMARKS))}",
-            fix=f"there are: {', '.join(BENCHMARKS)}",
+            f"unknown benchmark {name!r}{did_you_mean(name, list(specs))}", fix=f"there are: {', '.join(specs)}"
         )
-    dataset, rows = _rows(name, Path(path).expanduser() if path else None, data_dir)
+    spec = specs[name]
+    dataset, rows = _rows(name, spec, Path(path).expanduser() if path else None, data_dir)
     order = stream(SAMPLE_SEED, f"questions/{name}").permutation(len(rows))
-    questions = [_question(name, dataset, rows[i]) for i in sorted(order[:num_samples].tolist())]
+    questions = [_question(name, spec, dataset, rows[i]) for i in sorted(order[:num_samples].tolist())]
     return Benchmark(name, questions)
 
 
-def _rows(name: str, path: Path | None, data_dir: Path) -> "tuple[datasets.Dataset, range]":
+def _rows(name: str, spec: BenchmarkSpec, path: Path | None, data_dir: Path) -> "tuple[datasets.Dataset, range]":
     """A dataset and those of its rows that belong to the benchmark."""
-    spec, description = BENCHMARKS[name], f"benchmark {name}"
+    description = f"benchmark {name}"
     folder = dataset_dir(data_dir) / (spec.folder or name)
     if spec.read is not None:
         dataset = spec.read(description, path)
@@ -213,7 +220,7 @@ def _rows(name: str, path: Path | None, data_dir: Path) -> "tuple[datasets.Datas
     elif spec.hub_id:
         dataset = read_hub(description, spec.hub_id, spec.subset, spec.split)
     else:
-        command = f"stochastok make-{spec.folder}"
+        command = f"stochastok {RECIPES[folder.name].command}"
         raise UserError(f"{description}: there is no {folder}", fix=f"run {command} first, or give --data-dir")
     require_columns(description, dataset, spec.columns)
     first, last = (0, 100) if path is not None and path.is_file() else spec.percent
@@ -223,8 +230,8 @@ def _rows(name: str, path: Path | None, data_dir: Path) -> "tuple[datasets.Datas
     return dataset, rows
 
 
-def _question(name: str, dataset: "datasets.Dataset", index: int) -> Question:
-    row, spec = dataset[index], BENCHMARKS[name]
+def _question(name: str, spec: BenchmarkSpec, dataset: "datasets.Dataset", index: int) -> Question:
+    row = dataset[index]
     try:
         prefix, options = spec.to_question(row)
         if not isinstance(prefix, str):

@@ -17,7 +17,7 @@ from stochastok_cli.data.recipes.addition import make_addition
 from stochastok_cli.data.recipes.langgame import make_langgame
 from stochastok_cli.errors import FAILED, USAGE
 from stochastok_cli.models.llama.state_dict import save_model
-from stochastok_cli.tokenization.vocabulary import load_vocabulary
+from stochastok_cli.tokenization.loaders import load_vocabulary
 from stochastok_cli.training.checkpoints import TrainingState, save_checkpoint
 from stochastok_cli.training.optimizers import optimizer_tensors
 from stochastok_cli.training.parallel import FullState

@@ -21,7 +21,7 @@ from stochastok_cli.artifacts import SplitInfo
 from stochastok_cli.cli import app
 from stochastok_cli.data import hub_datasets
 from stochastok_cli.data.tokenize import tokenize
-from stochastok_cli.tokenization.vocabulary import load_vocabulary
+from stochastok_cli.tokenization.loaders import load_vocabulary
 
 TOKENS = {"ids": [[464, 3290, 50256], [1212, 318, 50256], [40, 50256]], "len": [3, 3, 2]}
 

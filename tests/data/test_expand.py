@@ -10,7 +10,7 @@ from stochastok_cli.data.expand import expand
 from stochastok_cli.data.memmap import Corpus, document_batches
 from stochastok_cli.data.tokenize import tokenize
 from stochastok_cli.errors import FAILED, UserError
-from stochastok_cli.tokenization.vocabulary import load_vocabulary
+from stochastok_cli.tokenization.loaders import load_vocabulary
 
 
 @pytest.fixture(scope="module")

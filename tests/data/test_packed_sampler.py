@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from stochastok_cli.data.packed_sampler import PackedSampler
 from stochastok_cli.errors import UserError
 from stochastok_cli.tokenization.expansion import StochasTok
-from stochastok_cli.tokenization.vocabulary import load_vocabulary
+from stochastok_cli.tokenization.loaders import load_vocabulary
 
 PADDING = 9999
 VOCABULARY = load_vocabulary("sample2k")

@@ -7,7 +7,7 @@ from stochastok_cli.data.samplers import WindowSampler
 from stochastok_cli.errors import UserError
 from stochastok_cli.random_streams import splitmix64, uniform_integers
 from stochastok_cli.tokenization.expansion import StochasTok
-from stochastok_cli.tokenization.vocabulary import load_vocabulary
+from stochastok_cli.tokenization.loaders import load_vocabulary
 
 IDS = np.arange(1000, dtype=np.uint16)  # so that an id is its position
 VOCABULARY = load_vocabulary("sample2k")

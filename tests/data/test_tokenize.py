@@ -18,7 +18,7 @@ from stochastok_cli.data.memmap import Corpus
 from stochastok_cli.data.text_sources import open_source
 from stochastok_cli.data.tokenize import tokenize as make_corpus
 from stochastok_cli.errors import FAILED, UserError
-from stochastok_cli.tokenization.vocabulary import load_vocabulary
+from stochastok_cli.tokenization.loaders import load_vocabulary
 
 GPT2 = load_vocabulary("gpt2")
 TEXTS = [f"Document {i}: " + "word " * (i % 7) + "naïve <|endoftext|> 日本\nsecond line" for i in range(150)] + [""]

@@ -19,7 +19,8 @@ from stochastok_cli.evaluation.evaluators.math_generation import (
 )
 from stochastok_cli.evaluation.scoring import LM
 from stochastok_cli.models.base import KeyValueCache
-from stochastok_cli.tokenization.vocabulary import Vocabulary, load_vocabulary
+from stochastok_cli.tokenization.loaders import load_vocabulary
+from stochastok_cli.tokenization.vocabulary import Vocabulary
 from tests.models.small_models import sharp_model, small_config
 
 

@@ -7,7 +7,7 @@ import datasets
 import pytest
 
 from stochastok_cli.errors import FAILED, USAGE, UserError
-from stochastok_cli.evaluation.benchmarks import BENCHMARKS, Question, load_benchmark
+from stochastok_cli.evaluation.benchmarks import Question, benchmark_specs, load_benchmark
 
 ROWS = {
     "hellaswag": {"ctx": "A man sits down. He", "endings": ["flies away.", "eats.", "melts."], "label": "1"},
@@ -216,9 +216,9 @@ def test_a_bad_row_is_named(name, change, message, jsonl, tmp_path):
     assert caught.value.exit_code == USAGE
 
 
-@pytest.mark.parametrize("name", [name for name, source in BENCHMARKS.items() if source.read is None])
+@pytest.mark.parametrize("name", [name for name, source in benchmark_specs().items() if source.read is None])
 def test_a_missing_column_is_named(name, jsonl, tmp_path):
-    for column in BENCHMARKS[name].columns:
+    for column in benchmark_specs()[name].columns:
         full = ROWS[name.replace("-train", "-val")]
         file = jsonl([{key: value for key, value in full.items() if key != column}], f"without-{column}.jsonl")
         with pytest.raises(UserError, match=f"benchmark {name}: there is no column '{column}'.*there are"):

@@ -18,7 +18,8 @@ from stochastok_cli.evaluation.evaluators.bits_per_byte import (
 )
 from stochastok_cli.evaluation.scoring import LM
 from stochastok_cli.tokenization.expansion import StochasTok
-from stochastok_cli.tokenization.vocabulary import Vocabulary, load_vocabulary
+from stochastok_cli.tokenization.loaders import load_vocabulary
+from stochastok_cli.tokenization.vocabulary import Vocabulary
 from tests.evaluation.test_scoring import by_definition
 from tests.models.small_models import sharp_model, small_config
 

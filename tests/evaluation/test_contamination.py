@@ -14,7 +14,7 @@ from stochastok_cli.evaluation.contamination import find_contamination
 from stochastok_cli.evaluation.evaluators.multiple_choice import MultipleChoice
 from stochastok_cli.evaluation.run import load_evaluators, run_evaluators
 from stochastok_cli.evaluation.scoring import LM
-from stochastok_cli.tokenization.vocabulary import load_vocabulary
+from stochastok_cli.tokenization.loaders import load_vocabulary
 from tests.models.small_models import sharp_model, small_config
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from stochastok_cli.evaluation.scoring import LM
-from stochastok_cli.tokenization.vocabulary import load_vocabulary
+from stochastok_cli.tokenization.loaders import load_vocabulary
 from tests.models.small_models import random_ids, sharp_model, small_config
 
 WINDOW = 48

@@ -9,7 +9,7 @@ from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.evaluation import likelihood
 from stochastok_cli.evaluation.scoring import LM
 from stochastok_cli.models.llama.model import Llama
-from stochastok_cli.tokenization.vocabulary import load_vocabulary
+from stochastok_cli.tokenization.loaders import load_vocabulary
 from tests.models.small_models import sharp_model, small_config
 
 

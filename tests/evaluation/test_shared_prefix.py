@@ -8,7 +8,7 @@ from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.evaluation.scoring import LM
 from stochastok_cli.evaluation.shared_prefix import FEW_TOKENS, PADDING, batches
 from stochastok_cli.models.llama.model import Llama
-from stochastok_cli.tokenization.vocabulary import load_vocabulary
+from stochastok_cli.tokenization.loaders import load_vocabulary
 from tests.evaluation.test_scoring import log_likelihoods
 from tests.models.small_models import sharp_model, small_config
 

@@ -1,7 +1,8 @@
 import pytest
 
 from stochastok_cli.models.llama.model import Llama
-from stochastok_cli.tokenization.vocabulary import Vocabulary, load_vocabulary
+from stochastok_cli.tokenization.loaders import load_vocabulary
+from stochastok_cli.tokenization.vocabulary import Vocabulary
 from tests.models.small_models import sharp_model, small_config
 
 

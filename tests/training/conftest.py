@@ -14,7 +14,8 @@ import yaml
 from stochastok_cli.config import Config, load_config
 from stochastok_cli.data.recipes.langgame import make_langgame
 from stochastok_cli.data.tokenize import tokenize
-from stochastok_cli.tokenization.vocabulary import Vocabulary, load_vocabulary
+from stochastok_cli.tokenization.loaders import load_vocabulary
+from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 TINY = {
     "model": {

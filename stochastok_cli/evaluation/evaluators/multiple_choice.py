@@ -67,9 +67,9 @@ class MultipleChoice(Evaluator):
 
     @classmethod
     def benchmarks_hint(cls) -> str:
-        from stochastok_cli.evaluation.benchmarks import BENCHMARKS
+        from stochastok_cli.evaluation.benchmarks import benchmark_specs
 
-        return f"there are: {', '.join(BENCHMARKS)}"
+        return f"there are: {', '.join(benchmark_specs())}"
 
     def check(self) -> None:
         super().check()
@@ -149,10 +149,10 @@ def _uncontaminated(benchmark: "Benchmark", data_dir: Path, progress: "ProgressC
     """Which questions do not occur in the data that were trained on, bool `[questions]` for each criterion."""
     from stochastok_cli.data.memmap import memmap_dir
     from stochastok_cli.data.sft_dataset import SFTDataset
-    from stochastok_cli.evaluation.benchmarks import BENCHMARKS
+    from stochastok_cli.evaluation.benchmarks import benchmark_specs
     from stochastok_cli.evaluation.contamination import find_contamination
 
-    folder = BENCHMARKS[benchmark.name].trained_on
+    folder = benchmark_specs()[benchmark.name].trained_on
     if folder is None:
         raise UserError(
             f"benchmark {benchmark.name}: no data of this program teach it, so that nothing can have leaked",

@@ -14,7 +14,8 @@ from stochastok_cli.data.recipes.addition import make_addition as make
 from stochastok_cli.data.recipes.addition_data import pair_codes, pair_texts
 from stochastok_cli.errors import USAGE, UserError
 from stochastok_cli.tokenization.expansion import StochasTok
-from stochastok_cli.tokenization.vocabulary import Vocabulary, load_vocabulary
+from stochastok_cli.tokenization.loaders import load_vocabulary
+from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 GPT2 = load_vocabulary("gpt2")
 FORMS = ("base", "stochastok", "character", "bpe_dropout")

@@ -15,7 +15,7 @@ from stochastok_cli.data.recipes.cute_tasks import TASKS, levenshtein
 from stochastok_cli.data.sft_dataset import SFTDataset
 from stochastok_cli.data.word_list import read_words
 from stochastok_cli.errors import USAGE, UserError
-from stochastok_cli.tokenization.vocabulary import load_vocabulary
+from stochastok_cli.tokenization.loaders import load_vocabulary
 
 SAMPLE = load_vocabulary("sample2k")
 PAPER = [  # Table 2

@@ -12,7 +12,7 @@ from stochastok_cli.data import sft_dataset
 from stochastok_cli.data.recipes.langgame import make_langgame as make
 from stochastok_cli.data.sft_dataset import SFTDataset
 from stochastok_cli.errors import USAGE, UserError
-from stochastok_cli.tokenization.vocabulary import load_vocabulary
+from stochastok_cli.tokenization.loaders import load_vocabulary
 
 GPT2 = load_vocabulary("gpt2")
 
