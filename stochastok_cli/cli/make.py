@@ -69,11 +69,11 @@ def _command(recipe: Recipe) -> Callable[..., None]:
 
 def _own_options(recipe: Recipe) -> list[inspect.Parameter]:
     """The arguments of a recipe's `make` that are annotated with `Option`, as options of the command."""
-    found = []
+    own = []
     for parameter in inspect.signature(recipe.make).parameters.values():
         for option in getattr(parameter.annotation, "__metadata__", ()):
             if isinstance(option, Option):
                 flag = typer.Option(f"--{parameter.name.replace('_', '-')}", help=option.help, metavar=option.metavar)
                 annotation = Annotated[get_args(parameter.annotation)[0], flag]  # type: ignore[valid-type]
-                found.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=annotation))
-    return found
+                own.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=annotation))
+    return own

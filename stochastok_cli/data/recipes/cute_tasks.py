@@ -139,15 +139,15 @@ def options(
     choices = TASKS[task].choices
     if choices is not None:
         return [answer, *(choice for choice in choices(*inputs) if choice != answer)]
-    found = [answer]
-    while len(found) < NUM_OPTIONS:
+    answers = [answer]
+    while len(answers) < NUM_OPTIONS:
         if task == "spell_inverse":
             other = _one(random, words)
         else:
-            other = _garbled(answer, spaced=task == "spell", reorder=len(found) % 2 == 0, random=random)
-        if other not in found:
-            found.append(other)
-    return found
+            other = _garbled(answer, spaced=task == "spell", reorder=len(answers) % 2 == 0, random=random)
+        if other not in answers:
+            answers.append(other)
+    return answers
 
 
 def _garbled(answer: str, *, spaced: bool, reorder: bool, random: np.random.Generator) -> str:
