@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stochastok_cli import load_vocabulary
-from stochastok_cli.data.text_sources import open_source
-from stochastok_cli.data.tokenize import tokenize_corpus
+from stochastok_cli.data.tokenize import tokenize
 from tests.training.conftest import TINY
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +24,7 @@ def run(*args: object) -> subprocess.CompletedProcess[str]:
 def trained(tmp_path_factory):
     """A data directory, and the run of a tiny model that was evaluated by the toy evaluator while it trained."""
     folder = tmp_path_factory.mktemp("toy")
-    tokenize_corpus(open_source("sample"), load_vocabulary("sample2k"), folder / "data")
+    tokenize("sample", tokenizer="sample2k", data_dir=folder / "data")
     (folder / "tiny.yaml").write_text(yaml.safe_dump(TINY))
     done = run(
         *("train", "--config", folder / "tiny.yaml", "trainer.training.max_iters=2", "--data-dir", folder / "data"),

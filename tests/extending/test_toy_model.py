@@ -9,10 +9,9 @@ import torch
 import yaml
 
 from stochastok_cli.cli.app import main
-from stochastok_cli.data.text_sources import open_source
-from stochastok_cli.data.tokenize import tokenize_corpus
+from stochastok_cli.data.tokenize import tokenize
 from stochastok_cli.models.base import KeyValueCache, load_model, spec_for
-from stochastok_cli.tokenization.vocabulary import load_vocabulary
+from stochastok_cli.tokenization.loaders import load_vocabulary
 from tests.extending.toy_model import TOY, ToyConfig, ToyModel
 from tests.models.small_models import random_ids
 
@@ -33,7 +32,7 @@ TRAINING = {
 def toy(tmp_path: Path) -> Path:
     """A folder with a model of fresh weights; beside it, a dataset and a configuration."""
     vocabulary = load_vocabulary("sample2k")
-    tokenize_corpus(open_source("sample", "text"), vocabulary, tmp_path / "data")
+    tokenize("sample", tokenizer=vocabulary, data_dir=tmp_path / "data")
     tree = {
         "trainer": {
             "dropout_scheduler": {"dropout": 0.1},
