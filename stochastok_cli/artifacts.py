@@ -113,7 +113,9 @@ class Manifest:
 
     Args:
         kind: "tokenized", "expanded", "addition", "dataset" (texts), or the name of a recipe.
-        tokenizer, dtype, end_of_text: how to read the ids; None for folders of texts.
+        tokenizer: the tokenizer of the ids; None for folders of texts.
+        dtype: the type of the ids on disk ("uint16" or "uint32"); None for folders of texts.
+        end_of_text: the id that ends a document; None for folders of texts.
         splits: the size of each split.
         made_from: the source; None where there is none (a generated dataset without a word list).
         unknown_tokens: how many ids replace text that the tokenizer can't represent.

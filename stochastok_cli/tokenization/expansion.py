@@ -83,7 +83,9 @@ class StochasTok:
         Args:
             tokenizer: a name or path that `load_vocabulary` takes, the name of a tokenizer on the Hugging Face Hub,
                 or a `tokenizers` or fast `transformers` tokenizer, which is not changed.
-            p, method, seed: see `StochasTok`.
+            p: see `StochasTok`.
+            method: see `StochasTok`.
+            seed: see `StochasTok`.
             options: `max_splits` and `keep`.
         """
         return cls(vocabulary_for(tokenizer), p, method, seed, **options)
