@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from stochastok_cli.data.recipes.langgame import make_langgame as make_langgame
     from stochastok_cli.data.tokenize import tokenize as tokenize
     from stochastok_cli.errors import UserError as UserError
+    from stochastok_cli.evaluation.base import EvalResult as EvalResult
+    from stochastok_cli.evaluation.base import Metric as Metric
     from stochastok_cli.evaluation.run import evaluate as evaluate
     from stochastok_cli.tokenization.expansion import StochasTok as StochasTok
     from stochastok_cli.tokenization.loaders import load_vocabulary as load_vocabulary
@@ -37,7 +39,9 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Artifact": "stochastok_cli.artifacts",
+    "EvalResult": "stochastok_cli.evaluation.base",
     "Manifest": "stochastok_cli.artifacts",
+    "Metric": "stochastok_cli.evaluation.base",
     "RECIPES": "stochastok_cli.data.recipes.base",
     "StochasTok": "stochastok_cli.tokenization.expansion",
     "TrainResult": "stochastok_cli.training.train",
@@ -58,7 +62,9 @@ _HOMES = {
 __all__ = [
     "RECIPES",
     "Artifact",
+    "EvalResult",
     "Manifest",
+    "Metric",
     "StochasTok",
     "TrainResult",
     "UserError",

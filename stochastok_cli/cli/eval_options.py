@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from stochastok_cli.evaluation.base import Option
-from stochastok_cli.evaluation.registry import EVALUATORS, flag_of
+from stochastok_cli.evaluation.registry import EVALUATORS
 
 TUPLE = tuple[str, ...]
 
@@ -66,7 +66,7 @@ def _parameter(name: str) -> inspect.Parameter:
         annotation=Annotated[
             kind,
             typer.Option(
-                flag_of(name),
+                str(first.flag),
                 help=_help(options),
                 metavar=first.metavar,
                 min=first.min,

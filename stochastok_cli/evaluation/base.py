@@ -8,7 +8,7 @@ import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -144,7 +144,7 @@ class Option:
 
     Attributes:
         help: A phrase for the option's help text.
-        flag: The option's name; `--<field>` where None.
+        flag: The option's name; made of the field's name where None.
         metavar: What the help calls the option's value.
         min: The smallest value, for whole numbers.
         show_default: What the help calls the default.
@@ -155,15 +155,6 @@ class Option:
     metavar: str | None = None
     min: int | None = None
     show_default: str | None = None
-
-
-def flag(field_name: str) -> str:
-    """The command-line spelling of a field.
-
-    >>> flag("num_samples")
-    '--num-samples'
-    """
-    return f"--{field_name.replace('_', '-')}"
 
 
 def option(default: Any, help: str, **more: Any) -> Any:
@@ -232,7 +223,8 @@ class Evaluator(ABC):
     @classmethod
     def options(cls) -> dict[str, Option]:
         """The options by the name of their field."""
-        return {f.name: f.metadata["option"] for f in dataclasses.fields(cls) if "option" in f.metadata}
+        options = {f.name: f.metadata["option"] for f in dataclasses.fields(cls) if "option" in f.metadata}
+        return {name: replace(one, flag=one.flag or f"--{name.replace('_', '-')}") for name, one in options.items()}
 
     @classmethod
     def benchmarks_hint(cls) -> str:
@@ -241,10 +233,10 @@ class Evaluator(ABC):
 
     def check(self) -> None:
         """Raises UserError for options that do not fit together. Called before anything is loaded."""
-        for field_name, one in self.options().items():
-            value = getattr(self, field_name)
+        for name, one in self.options().items():
+            value = getattr(self, name)
             if one.min is not None and value is not None and value < one.min:
-                raise UserError(f"{one.flag or flag(field_name)} = {value} must be at least {one.min}")
+                raise UserError(f"{one.flag} = {value} must be at least {one.min}")
         benchmarks = getattr(self, "benchmarks", None)
         if benchmarks is not None:
             if twice := duplicates(benchmark_name(entry) for entry in benchmarks):

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from stochastok_cli.errors import UserError, did_you_mean
-from stochastok_cli.evaluation import base
 from stochastok_cli.evaluation.base import Evaluator, benchmark_name
 from stochastok_cli.evaluation.evaluators import EVALUATORS
 
@@ -28,18 +27,11 @@ def make_evaluator(name: str, options: Mapping[str, Any]) -> Evaluator:
             owners = [other for other, evaluator in EVALUATORS.items() if option in evaluator.options()]
             if not owners:
                 raise UserError(f"{option!r} is no option of an evaluator", fix="drop it")
-            raise UserError(f"{flag_of(option)} can only go with --evaluator {' or '.join(owners)}", fix="drop it")
+            flag = EVALUATORS[owners[0]].options()[option].flag
+            raise UserError(f"{flag} can only go with --evaluator {' or '.join(owners)}", fix="drop it")
     evaluator = EVALUATORS[name](**{option: _frozen(value) for option, value in given.items()})
     evaluator.check()
     return evaluator
-
-
-def flag_of(option: str) -> str:
-    """The command-line option of an evaluator's field."""
-    for evaluator in EVALUATORS.values():
-        if option in evaluator.options() and (flag := evaluator.options()[option].flag):
-            return flag
-    return base.flag(option)
 
 
 def _is_given(value: Any) -> bool:

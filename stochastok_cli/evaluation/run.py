@@ -59,7 +59,7 @@ def evaluate(
     """
     from stochastok_cli.evaluation.scoring import BATCH_TOKENS, LM
     from stochastok_cli.models.huggingface import open_model
-    from stochastok_cli.tokenization.vocabulary import load_vocabulary
+    from stochastok_cli.tokenization.loaders import load_vocabulary
 
     chosen = [as_evaluator(entry) for entry in _as_list(evaluators)]
     torch_device = choose_device(device)

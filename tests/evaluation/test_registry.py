@@ -1,0 +1,129 @@
+"""The options of evaluators: what is accepted and refused; an evaluator of one file, used from the command line."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from stochastok_cli.config import EvaluatorConfig
+from stochastok_cli.errors import UserError
+from stochastok_cli.evaluation.evaluators.alignment import Alignment
+from stochastok_cli.evaluation.evaluators.multiple_choice import MultipleChoice
+from stochastok_cli.evaluation.registry import EVALUATORS, make_evaluator
+from stochastok_cli.evaluation.run import as_evaluator, evaluate
+from stochastok_cli.models.llama.state_dict import save_model
+from tests.models.small_models import sharp_model, small_config
+
+
+def test_the_evaluators_in_their_order():
+    assert list(EVALUATORS)[:4] == ["mcq", "math_generation", "bits_per_byte", "alignment"]
+
+
+def test_an_evaluator_in_every_notation():
+    expected = MultipleChoice(("arc", "blimp"), num_samples=5)
+    options = {"evaluator": "mcq", "benchmarks": ["arc", "blimp"], "num_samples": 5}
+    assert as_evaluator(options) == as_evaluator(EvaluatorConfig("mcq", 5, ("arc", "blimp"))) == expected
+    assert as_evaluator(expected) is expected
+    assert as_evaluator("alignment") == Alignment()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("mcqs", {}, "unknown evaluator 'mcqs'; did you mean 'mcq'"),
+        ("mcq", {}, "--evaluator mcq needs --benchmarks; there are: hellaswag"),
+        ("mcq", {"benchmarks": ["arc", "arc=x.csv"]}, "--benchmarks names arc twice"),
+        ("mcq", {"benchmarks": ["arc"], "adversarial": 1}, "--adversarial = 1 must be at least 2"),
+        ("mcq", {"benchmarks": ["arc"], "samples": 2}, "--samples says nothing without --tokenization"),
+        ("mcq", {"benchmarks": ["arc"], "colour": "red"}, "'colour' is no option of an evaluator"),
+        ("math_generation", {"tokenization": "uniform:0.1"}, "--evaluator mcq or bits_per_byte or alignment; drop it"),
+        ("alignment", {"contamination": True}, "--leakage can only go with --evaluator mcq; drop it"),
+        ("bits_per_byte", {"benchmarks": ["text"], "tokenization": "stochastok:0.1"}, "known probability"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(name, options, message):
+    with pytest.raises(UserError, match=message):
+        make_evaluator(name, options)
+
+
+def test_absent_options_fit_every_evaluator():
+    absent = {"by_kind": False, "words": None, "benchmarks": ()}
+    assert make_evaluator("math_generation", absent) == EVALUATORS["math_generation"]()
+
+
+# ------------------------------------------------------------------------------------------------ Python and a new one
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory, vocabulary):
+    folder = tmp_path_factory.mktemp("checkpoints") / "model"
+    folder.mkdir()
+    save_model(sharp_model(small_config()), folder, vocabulary)
+    return folder
+
+
+def test_evaluate_from_python(checkpoint, tmp_path):
+    seen = []
+    results = evaluate(
+        ["model", checkpoint],
+        [
+            Alignment(num_samples=3, samples=2),
+            {"evaluator": "alignment", "num_samples": 2, "tokenization": "uniform:0.9"},
+        ],
+        checkpoint_dir=checkpoint.parent,
+        data_dir=tmp_path,
+        on_result=seen.append,
+    )
+    assert seen == results
+    first, second = results
+    assert (first.checkpoint, first.label, first.iteration) == (str(checkpoint), "model", None)
+    assert first.values == second.values
+    assert first.sample_counts == {"alignment/uniform1.0": 3, "alignment/uniform0.9": 2}
+    assert [curve.key for curve in first.curves] == [
+        f"alignment/{name}" for name in ("uniform1.0", "uniform1.0/pca", "uniform0.9", "uniform0.9/pca")
+    ]
+
+
+TOY = """
+from dataclasses import dataclass
+from functools import partial
+
+from stochastok_cli.evaluation.base import Evaluator, EvaluatorOutput, LoadedEvaluator, Metric, option, register
+
+
+@register
+@dataclass(frozen=True)
+class Surprise(Evaluator):
+    name = "surprise"
+    title = "Surprise"
+    description = "bits of a text"
+
+    text: str = option("The old house", "the text that is scored", metavar="TEXT")
+
+    def load(self, vocabulary, context_window, data_dir, progress):
+        return [LoadedEvaluator({"surprise/text": 1}, partial(self.score, ids=vocabulary.encode(self.text)))]
+
+    def score(self, lm, ids):
+        [nats] = lm.log_likelihoods([([lm.vocabulary.end_of_text], ids)])
+        return EvaluatorOutput([Metric("surprise", "text", "", "nats", -float(nats), 1)])
+"""
+
+
+def test_an_evaluator_of_one_file_is_offered_by_the_command_line(checkpoint, tmp_path):
+    (tmp_path / "surprise.py").write_text(TOY)
+    code = "import surprise; from stochastok_cli.cli.app import main; main()"
+
+    def run(*arguments: str) -> str:
+        command = [sys.executable, "-c", code, "eval", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.stderr == "", done.stderr
+        return done.stdout
+
+    short, long = (
+        json.loads(run(str(checkpoint), "--evaluator", "surprise", "--text", text, "--json"))
+        for text in ("The old", "The old house by the river")
+    )
+    assert short["n"] == {"surprise/text": 1}
+    assert 0 < short["metrics"]["surprise/text/nats"] < long["metrics"]["surprise/text/nats"]
+    assert "Surprise: text (1 questions)" in run(str(checkpoint), "--evaluator", "surprise")
