@@ -1,5 +1,6 @@
-"""`stochastok expand`: from a tokenized corpus to an expanded one, or a look at what expansion does."""
+"""`stochastok expand`: from a tokenized dataset to an expanded one, or a look at what expansion does."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,11 +10,27 @@ import typer
 from stochastok_cli.cli import options, progress
 from stochastok_cli.cli.app import subcommand
 from stochastok_cli.errors import UserError
+from stochastok_cli.tokenization.methods import METHODS, method_names
 
 if TYPE_CHECKING:
-    from stochastok_cli.data.memmap import Corpus
+    from stochastok_cli.tokenization.expansion import LabeledTokenization
+    from stochastok_cli.tokenization.statistics import Diversity
 
 _SAMPLE_TOKENS = 1_000_000
+
+
+def _meanings_of_p() -> str:
+    """`attempted splits per token (stochastok, stochastok-uni), splits per token (uniform-k), …`"""
+    methods_of: dict[str, list[str]] = {}
+    for method in METHODS.values():
+        methods_of.setdefault(method.p_meaning, []).append(method.name)
+    return ", ".join(f"{meaning} ({', '.join(names)})" for meaning, names in methods_of.items())
+
+
+def _method_help() -> str:
+    """Every method with its description, from the registry."""
+    descriptions = "; ".join(f"{method.name}: {method.description}" for method in METHODS.values())
+    return f"{descriptions}. With --text and --report also several, separated by commas, or all."
 
 
 @subcommand
@@ -23,16 +40,9 @@ def expand(
     ] = None,
     expand_prop: Annotated[
         float,
-        typer.Option("--expand-prop", "-p", help="Expansion proportion p: attempted splits per token (see --method)."),
+        typer.Option("--expand-prop", "-p", help=f"Expansion proportion p: {_meanings_of_p()}."),
     ] = 0.1,
-    method: Annotated[
-        str,
-        typer.Option(
-            "--method",
-            help="stochastok, stochastok-uni, uniform-k (p is splits per token), uniform or bpe-dropout (p is a "
-            "probability). With --text and --report also several, separated by commas, or all.",
-        ),
-    ] = "stochastok",
+    method: Annotated[str, typer.Option("--method", metavar="METHOD", help=_method_help())] = "stochastok",
     text: Annotated[
         str | None,
         typer.Option("--text", help="Show alternative tokenizations of this text instead of making a dataset."),
@@ -42,7 +52,7 @@ def expand(
         bool,
         typer.Option(
             "--report",
-            help=f"Tell what happens to the first {_SAMPLE_TOKENS:,} tokens of NAME instead of making a dataset.",
+            help=f"Show what happens to the first {_SAMPLE_TOKENS:,} tokens of NAME instead of making a dataset.",
         ),
     ] = False,
     match_growth: Annotated[
@@ -51,7 +61,7 @@ def expand(
     ] = None,
     keep: Annotated[
         str | None,
-        typer.Option("--keep", metavar="REGEX", help="Leave tokens alone whose text this matches, such as '[0-9]'."),
+        typer.Option("--keep", metavar="REGEX", help="Leave tokens alone whose text matches, such as '[0-9]'."),
     ] = None,
     max_splits: Annotated[
         int | None,
@@ -81,20 +91,36 @@ def expand(
 
     Prints the path of the finished folder. One that exists already, made with the same options, is left alone.
     """
-    how: dict[str, Any] = {"seed": seed, "max_splits": max_splits, "keep": keep}
+    expansion: dict[str, Any] = {"seed": seed, "max_splits": max_splits, "keep": keep}
     if text is not None:
         if name is not None:
             raise UserError("both NAME and --text are given", fix="drop one of them")
-        _show(text, tokenizer or "gpt2", expand_prop, method, samples, how, as_json)
+        from stochastok_cli.tokenization.expansion import StochasTok, sample_tokenizations
+        from stochastok_cli.tokenization.loaders import load_vocabulary
+
+        vocabulary = load_vocabulary(tokenizer or "gpt2")
+        expansions = [StochasTok(vocabulary, expand_prop, chosen, **expansion) for chosen in _chosen_methods(method)]
+        _print_tokenizations(sample_tokenizations(text, expansions, samples), as_json)
         return
     if match_growth is not None and not report:
         raise UserError("--match-growth goes with --report", fix="add it, then expand with the p that it finds")
     if name is None:
         raise UserError("nothing to expand", fix='name a folder under data_as_memmaps, or give --text "…"')
-    from stochastok_cli.data.memmap import Corpus, memmap_dir
+    from stochastok_cli.data.memmap import Corpus, document_batches, memmap_dir
 
     if report:
-        _report(Corpus(memmap_dir(data_dir) / name, tokenizer), expand_prop, method, match_growth, how, as_json)
+        from stochastok_cli.tokenization.statistics import compare_methods
+
+        corpus = Corpus(memmap_dir(data_dir) / name, tokenizer)
+        batches = document_batches(corpus.ids("train"), corpus.end_of_text, _SAMPLE_TOKENS)
+        _, stop, lengths = next(batches, (0, 0, None))
+        if lengths is None:
+            raise UserError(f"{corpus.name} has no tokens to look at")
+        ids, chosen_methods = corpus.ids("train")[:stop], _chosen_methods(method)
+        rows = compare_methods(
+            corpus.vocabulary, chosen_methods, ids, lengths, p=expand_prop, growth=match_growth, **expansion
+        )
+        _print_report(rows, f"{len(ids):,} tokens of {corpus.name}", as_json)
         return
     if pull:
         from stochastok_cli.data.expand import expanded_name
@@ -125,7 +151,7 @@ def expand(
                 num_proc=num_proc,
                 force=force,
                 progress=emit,
-                **how,
+                **expansion,
             )
         growth = (made.manifest.splits["train"].tokens or 0) / max(corpus.num_tokens["train"], 1)
         progress.note(f"{options.summary(made)} ({growth:.3f} times the tokens)")
@@ -134,76 +160,50 @@ def expand(
     options.print_result(made, as_json)
 
 
-def _methods(named: str) -> list[str]:
-    from stochastok_cli.tokenization.expansion import METHODS
+def _chosen_methods(option: str) -> list[str]:
+    """The methods that `--method` names: one, several separated by commas, or all."""
+    return method_names() if option == "all" else [part.strip() for part in option.split(",")]
 
-    return [*METHODS] if named == "all" else [part.strip() for part in named.split(",")]
 
-
-def _show(text: str, tokenizer: str, p: float, method: str, samples: int, how: dict[str, Any], as_json: bool) -> None:
-    """Alternative tokenizations of one text, each token on a ground of its own (the paper's Figure 2)."""
-    import json
-
+def _print_tokenizations(tokenizations: "list[LabeledTokenization]", as_json: bool) -> None:
+    """A line for each tokenization, with each token on a background color of its own."""
+    if as_json:
+        print(json.dumps([tokenization._asdict() for tokenization in tokenizations]))
+        return
     from rich.console import Console
     from rich.text import Text
 
-    from stochastok_cli.tokenization.expansion import StochasTok
-    from stochastok_cli.tokenization.loaders import load_vocabulary
-
-    vocabulary = load_vocabulary(tokenizer)
-    expansions = [StochasTok(vocabulary, p=p, method=name, **how) for name in _methods(method)]
-    canonical = vocabulary.encode(text)
-    rows = [("canonical", canonical)]
-    for expansion in expansions:
-        label = expansion.method if len(expansions) > 1 else "sample"
-        rows += [(f"{label} {i + 1}", expansion(canonical, i).tolist()) for i in range(samples)]
-    if as_json:
-        pieces = [[vocabulary.decode([i]) for i in ids] for _, ids in rows]
-        shown = [{"label": label, "ids": ids, "tokens": row} for (label, ids), row in zip(rows, pieces, strict=True)]
-        print(json.dumps(shown))
-        return
     console = Console(highlight=False, soft_wrap=True)
-    grounds = ("on #c8e6c9", "on #bbdefb", "on #ffe0b2", "on #e1bee7", "on #fff9c4")
-    width = max(len(label) for label, _ in rows)
-    for label, ids in rows:
+    backgrounds = ("on #c8e6c9", "on #bbdefb", "on #ffe0b2", "on #e1bee7", "on #fff9c4")
+    width = max(len(label) for label, _, _ in tokenizations)
+    for label, ids, tokens in tokenizations:
         line = Text(f"{label:<{width}} {len(ids):>3} tokens  ", style="dim")
-        for i, token in enumerate(ids):
+        for i, token in enumerate(tokens):
             separator = "" if console.is_terminal or i == 0 else "|"
-            line.append(separator + vocabulary.decode([token]), style=f"black {grounds[i % len(grounds)]}")
+            line.append(separator + token, style=f"black {backgrounds[i % len(backgrounds)]}")
         console.print(line)
 
 
-def _report(corpus: "Corpus", p: float, method: str, growth: float | None, how: dict[str, Any], as_json: bool) -> None:
-    """A table of what each method does to the beginning of a corpus."""
-    import json
-
-    from stochastok_cli.data.memmap import document_batches
-    from stochastok_cli.tokenization.expansion import StochasTok
-    from stochastok_cli.tokenization.statistics import COMMON_WORDS, diversity, match_growth
-
-    _, stop, lengths = next(document_batches(corpus.ids("train"), corpus.end_of_text, _SAMPLE_TOKENS), (0, 0, None))
-    if lengths is None:
-        raise UserError(f"{corpus.name} has no tokens to look at")
-    ids, vocabulary = corpus.ids("train")[:stop], corpus.vocabulary
-    found = []
-    some, their_lengths = ids[: sum(lengths[:200])], lengths[:200]
-    for name in _methods(method):
-        at = p if growth is None else match_growth(vocabulary, name, growth, some, their_lengths, **how)
-        found.append(diversity(StochasTok(vocabulary, p=at, method=name, **how), ids, lengths))
+def _print_report(rows: "list[Diversity]", sample: str, as_json: bool) -> None:
+    """A table with a row for each method."""
     if as_json:
-        print(json.dumps([asdict(row) for row in found]))
+        print(json.dumps([asdict(row) for row in rows]))
         return
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+    from stochastok_cli.report.tables import Cell, Column, Table, print_tables
+    from stochastok_cli.tokenization.statistics import COMMON_WORDS
 
-    title = (
-        f"{len(ids):,} tokens of {corpus.name}; the last three columns: segmentations of {COMMON_WORDS} common words"
-    )
-    table = Table(title=title, box=box.SIMPLE, title_justify="left")
-    for heading in ("method", "p", "growth", "touched", "seen", "possible", "bits each"):
-        table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=True)
-    for row in found:
-        figures = (f"{row.growth:.3f}", f"{row.touched:.1%}", f"{row.segmentations:.1f}", f"{row.possible:.1f}")
-        table.add_row(row.method, f"{row.p:g}", *figures, f"{row.entropy:.2f}")
-    Console().print(table)
+    headings = ("method", "p", "growth", "touched", "seen", "possible", "bits each")
+    cells = [
+        (
+            row.method,
+            f"{row.p:g}",
+            f"{row.growth:.3f}",
+            f"{row.touched:.1%}",
+            f"{row.segmentations:.1f}",
+            f"{row.possible:.1f}",
+            f"{row.entropy:.2f}",
+        )
+        for row in rows
+    ]
+    title = f"{sample}; the last three columns: segmentations of {COMMON_WORDS} common words"
+    print_tables([Table("", title, [Column(h) for h in headings], [[Cell(c) for c in row] for row in cells])])
