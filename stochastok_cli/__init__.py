@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from stochastok_cli.training.train import TrainResult as TrainResult
     from stochastok_cli.training.train import train as train
 
-_HOMES = {
+# The public names, and the module that each one is loaded from when it is first used.
+_MODULES = {
     "Artifact": "stochastok_cli.artifacts",
     "EvalResult": "stochastok_cli.evaluation.base",
     "Manifest": "stochastok_cli.artifacts",
@@ -84,6 +85,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -189,7 +189,8 @@ def _print_report(rows: "list[Diversity]", sample: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps([asdict(row) for row in rows]))
         return
-    from stochastok_cli.report.tables import Cell, Column, Table, print_tables
+    from stochastok_cli.report.rendering import print_tables
+    from stochastok_cli.report.tables import Cell, Column, Table
     from stochastok_cli.tokenization.statistics import COMMON_WORDS
 
     headings = ("method", "p", "growth", "touched", "seen", "possible", "bits each")

@@ -6,7 +6,7 @@ import re
 def is_repo_id(name: str) -> bool:
     """Whether `name` can be a dataset id of the Hub rather than a path: `owner/name` or an old one-word id.
 
-    >>> [looks_like_repo(n) for n in ("owner/name", "squad", "./corpus", "texts/corpus.txt", "a/b/c", "corpus.txt")]
+    >>> [is_repo_id(n) for n in ("owner/name", "squad", "./corpus", "texts/corpus.txt", "a/b/c", "corpus.txt")]
     [True, True, False, False, False, False]
     """
     suffix = r"\.(txt|jsonl?|csv|parquet|arrow|gz|xz|bz2|zst|zip|tar)$"
@@ -16,7 +16,7 @@ def is_repo_id(name: str) -> bool:
 def parse_repo_id(name: str) -> tuple[str, str | None]:
     """The repository and the revision of `R[@REVISION]`.
 
-    >>> split_revision("owner/name@v1.0"), split_revision("owner/name")
+    >>> parse_repo_id("owner/name@v1.0"), parse_repo_id("owner/name")
     (('owner/name', 'v1.0'), ('owner/name', None))
     """
     repo, _, revision = name.partition("@")

@@ -40,7 +40,8 @@ def split_table(vocabulary: Vocabulary, kept: frozenset[int] = frozenset()) -> S
 
     >>> from stochastok_cli import load_vocabulary
     >>> gpt2 = load_vocabulary("gpt2")
-    >>> [(gpt2.decode([a]), gpt2.decode([b])) for a, b in split_table(gpt2).of(gpt2.encode("hugs")[0])]
+    >>> [(gpt2.decode([a]), gpt2.decode([b])) for a, b in split_table(gpt2).of(gpt2.encode(" example")[0])]
+    [(' ', 'example'), (' ex', 'ample'), (' exam', 'ple')]
     """
     special = vocabulary.special
     ids_of: dict[bytes, list[int]] = {}
