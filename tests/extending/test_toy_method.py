@@ -11,8 +11,7 @@ import yaml
 
 from stochastok_cli import StochasTok, UserError, load_vocabulary
 from stochastok_cli.data.memmap import Corpus
-from stochastok_cli.data.text_sources import open_source
-from stochastok_cli.data.tokenize import tokenize_corpus
+from stochastok_cli.data.tokenize import tokenize
 from stochastok_cli.integrations.transformers import expand_example
 from stochastok_cli.tokenization.methods import METHODS, Method, method_names, register_method, require_method
 from stochastok_cli.tokenization.split_table import split_table
@@ -48,7 +47,7 @@ def toy_expansion(ids: list[int]) -> list[int]:
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    tokenize_corpus(open_source("sample"), VOCABULARY, folder)
+    tokenize("sample", tokenizer=VOCABULARY, data_dir=folder)
     return folder
 
 
