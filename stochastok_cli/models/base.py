@@ -1,8 +1,8 @@
 """What the rest of the program knows of a model: `CausalLM`, its cache, and the registry of architectures.
 
 Training, evaluation and checkpoints use these interfaces alone. To add an architecture, write a module or a package in
-`stochastok_cli/models` that subclasses `CausalLM` and calls `register_model(ModelSpec(...))` when it is imported;
-modules of that folder are found by themselves, a module elsewhere has to be imported by its user.
+`stochastok_cli/models` that subclasses `CausalLM` and calls `register_model(ModelSpec(...))` when it is imported. All
+modules of that folder are imported automatically. One from elsewhere has to be imported before the program runs.
 
 Shapes: B sequences, T tokens of a call, S tokens that can be attended to (T plus what the cache holds), D the width of
 the hidden states, V the entries of the vocabulary, G key/value heads of width h.
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 DEFAULT_MODEL_TYPE = "llama"
 """The architecture of a model that is trained from scratch."""
 WRAPPER_MODEL_TYPE = "huggingface"
-"""The architecture that stands for every model of `transformers`."""
+"""The architecture under which every other model is opened, by `transformers`."""
 
 
 class KeyValueCache:
