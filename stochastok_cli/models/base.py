@@ -54,10 +54,10 @@ class KeyValueCache:
             self.values[layer] = torch.cat((self.values[layer], values), dim=2)
         return self.keys[layer], self.values[layer]
 
-    def keep(self, rows: Tensor) -> None:
+    def keep(self, index: Tensor) -> None:
         """Keeps the sequences at these int64 indices of the batch, in this order."""
-        self.keys = [keys[rows] for keys in self.keys]
-        self.values = [values[rows] for values in self.values]
+        self.keys = [keys[index] for keys in self.keys]
+        self.values = [values[index] for values in self.values]
 
 
 class CausalLM(nn.Module, abc.ABC):

@@ -96,7 +96,7 @@ class HuggingFaceModel(CausalLM):
 
     @property
     def blocks(self) -> Sequence[nn.Module]:
-        """The layers: the first list of modules of which each has attention, or else the first list of modules."""
+        """The layers: the first list of modules that all have attention, or else the first list of modules."""
         lists = [list(module) for module in self.modules() if isinstance(module, nn.ModuleList) and len(module)]
         with_attention = (blocks for blocks in lists if all(self.attention_of(block) is not None for block in blocks))
         return next(with_attention, lists[0] if lists else [])
@@ -125,7 +125,7 @@ class HuggingFaceModel(CausalLM):
                 self.body(ids, use_cache=True, **{name: past})
                 if past.get_seq_length() == ids.shape[1]:
                     return name
-        raise ValueError("it keeps no keys and values that the evaluators could go on from")
+        raise ValueError("it keeps no keys and values that evaluators could reuse")
 
     @torch.inference_mode()
     def _require_causal(self) -> None:
@@ -133,7 +133,7 @@ class HuggingFaceModel(CausalLM):
         ids = torch.arange(1, 5, device=self.device)[None]
         whole, prefix = self.logits(self(ids)), self.logits(self(ids[:, :2]))
         if not torch.allclose(whole[:, :2], prefix, atol=1e-3, rtol=1e-3):
-            raise ValueError("it is no causal language model: what it says of a token depends on those after it")
+            raise ValueError("it is no causal language model: its output at a token depends on those after it")
 
     @torch.inference_mode()
     def _head_only_multiplies(self) -> bool:

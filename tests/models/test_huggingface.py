@@ -66,7 +66,7 @@ def folder(request, tmp_path_factory):
     return folder
 
 
-def opened(name, folder):
+def open_by_name(name, folder):
     """A model and its vocabulary."""
     where = locate_model(name, folder)
     vocabulary = load_vocabulary(where.folder)
@@ -79,8 +79,8 @@ def test_a_model_on_the_hub_is_fetched_without_what_could_hold_a_program(hub_ser
     extra = {"pytorch_model.bin": b"a pickle", "onnx/model.safetensors": b"", "modeling.py": b"raise SystemExit"}
     hub_server.repos[f"models/{name}"] = Repo()
     hub_server.repos[f"models/{name}"].commit({**files, **extra})
-    model, _ = opened(name, None)
-    ours, _ = opened(str(folder), folder)
+    model, _ = open_by_name(name, None)
+    ours, _ = open_by_name(str(folder), folder)
     pairs, num_options = random_questions(np.random.default_rng(5), 5)
     np.testing.assert_array_equal(
         question_log_likelihoods(model, pairs, num_options), question_log_likelihoods(ours, pairs, num_options)
@@ -94,12 +94,12 @@ def test_weights_that_could_hold_a_program_are_not_opened(folder, tmp_path):
             (tmp_path / file.name).write_bytes(file.read_bytes())
     torch.save({}, tmp_path / "pytorch_model.bin")
     with pytest.raises(UserError, match="transformers can't open .*safetensors") as caught:
-        opened(str(tmp_path), tmp_path)
+        open_by_name(str(tmp_path), tmp_path)
     assert caught.value.exit_code == FAILED
 
 
 def test_scores_are_those_of_its_own_logits(folder):
-    model, _ = opened(str(folder), folder)
+    model, _ = open_by_name(str(folder), folder)
     assert isinstance(model, HuggingFaceModel) and model.context_window == 64
     pairs, num_options = random_questions(np.random.default_rng(5), 25)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
@@ -115,7 +115,7 @@ def test_scores_are_those_of_its_own_logits(folder):
 
 
 def test_greedy_answers_are_what_it_generates(folder):
-    model, vocabulary = opened(str(folder), folder)
+    model, vocabulary = open_by_name(str(folder), folder)
     prompts = [vocabulary.encode(text) for text in ("The old house", "A", "It was the")]
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     expected = [
@@ -129,13 +129,13 @@ def test_greedy_answers_are_what_it_generates(folder):
 
 def test_our_own_checkpoints_stay_ours_and_score_the_same(tmp_path, model, vocabulary):
     save_model(model, tmp_path, vocabulary)
-    opened_model, _ = opened("x", tmp_path)
-    assert isinstance(opened_model, Llama)
+    loaded, _ = open_by_name("x", tmp_path)
+    assert isinstance(loaded, Llama)
     theirs = HuggingFaceModel(transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval(), 48)
     pairs, num_options = random_questions(np.random.default_rng(6), 10)
     np.testing.assert_allclose(
         question_log_likelihoods(theirs, pairs, num_options),
-        question_log_likelihoods(opened_model, pairs, num_options),
+        question_log_likelihoods(loaded, pairs, num_options),
         atol=2e-4,
     )
 
@@ -145,7 +145,7 @@ def test_a_vocabulary_that_is_larger_than_the_model(folder, tmp_path):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     load_vocabulary("gpt2").save_tokenizer(tmp_path)
     with pytest.raises(UserError, match="the tokenizer has 50,257 entries and the model 2,048") as caught:
-        opened("x", tmp_path)
+        open_by_name("x", tmp_path)
     assert caught.value.exit_code == USAGE
 
 
@@ -174,8 +174,8 @@ def test_likelihoods_equal_those_of_lm_evaluation_harness(tmp_path, vocabulary):
         encoded = encode(benchmark, vocabulary, 128)
         requests = [(("", ""), list(context), list(option)) for context, option in encoded.pairs]
         expected = [score for score, _ in theirs._loglikelihood_tokens(requests, disable_tqdm=True)]
-        found = question_log_likelihoods(model, encoded.pairs, encoded.num_options)
-        np.testing.assert_allclose(found, expected, atol=1e-3)
+        actual = question_log_likelihoods(model, encoded.pairs, encoded.num_options)
+        np.testing.assert_allclose(actual, expected, atol=1e-3)
 
 
 FEED_FORWARD_NORMS = {"gpt2": "ln_2", "llama": "post_attention_layernorm", "qwen2": "post_attention_layernorm"}
@@ -183,7 +183,7 @@ FEED_FORWARD_NORMS = {"gpt2": "ln_2", "llama": "post_attention_layernorm", "qwen
 
 def test_activations_after_attention(folder):
     """Where attention and feed-forward follow each other, they are what the latter's norm reads."""
-    model, _ = opened(str(folder), folder)
+    model, _ = open_by_name(str(folder), folder)
     layers = [layer for layer, _ in attention_layers(model)]
     assert len(layers) == model.model.config.num_hidden_layers
     if model.model.config.model_type == "gemma2":  # it norms what attention gives before it is added
@@ -191,15 +191,15 @@ def test_activations_after_attention(folder):
             require_residual_layers(model)
         return
     require_residual_layers(model)
-    seen = []
+    norm_inputs = []
     norm = FEED_FORWARD_NORMS.get(model.model.config.model_type)
     for layer in layers if norm else []:
-        getattr(layer, norm).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        getattr(layer, norm).register_forward_pre_hook(lambda _, inputs: norm_inputs.append(inputs[0]))
     with torch.no_grad():
-        found = residual_after_attention(model, torch.tensor([[5, 6, 7, 8]]))
-    assert [x.shape for x in found] == [(1, 4, 32)] * len(layers)
-    for ours, theirs in zip(found, seen, strict=norm is not None):
-        torch.testing.assert_close(ours, theirs)
+        activations = residual_after_attention(model, torch.tensor([[5, 6, 7, 8]]))
+    assert [x.shape for x in activations] == [(1, 4, 32)] * len(layers)
+    for actual, expected in zip(activations, norm_inputs, strict=norm is not None):
+        torch.testing.assert_close(actual, expected)
 
 
 @pytest.mark.parametrize(
@@ -220,8 +220,8 @@ def test_models_that_are_not_causal_or_keep_no_cache_are_refused(config, why, tm
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     load_vocabulary("sample2k").save_tokenizer(tmp_path)
     if why is None:
-        assert opened(str(tmp_path), tmp_path)
+        assert open_by_name(str(tmp_path), tmp_path)
     else:
         with pytest.raises(UserError, match=why) as info:
-            opened(str(tmp_path), tmp_path)
+            open_by_name(str(tmp_path), tmp_path)
         assert info.value.exit_code == FAILED

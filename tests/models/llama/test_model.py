@@ -60,13 +60,13 @@ def test_packed_examples_have_the_hidden_states_that_they_have_alone(model):
     lengths = [[7, 1, 22, 10], [16, 24]]
     ids = random_ids(2, 40)
     segment_start = torch.zeros(2, 40, dtype=torch.int32)
-    examples = []
+    segments = []
     for row, sizes in enumerate(lengths):
         for size, end in zip(sizes, itertools.accumulate(sizes), strict=True):
             segment_start[row, end - size : end] = end - size
-            examples.append((row, slice(end - size, end)))
+            segments.append((row, slice(end - size, end)))
     packed = model(ids, segment_start)
-    for row, part in examples:
+    for row, part in segments:
         torch.testing.assert_close(packed[row, part], model(ids[row : row + 1, part])[0], atol=1e-5, rtol=1e-5)
 
 
