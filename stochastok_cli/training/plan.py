@@ -21,9 +21,10 @@ from stochastok_cli.evaluation.base import LoadedEvaluator
 from stochastok_cli.evaluation.run import run_evaluators
 from stochastok_cli.evaluation.scoring import LM
 from stochastok_cli.training import flops, schedules, setup
+from stochastok_cli.training.data import Data
 from stochastok_cli.training.distributed import DistributedContext, device_name, distributed_context
 from stochastok_cli.training.prefetch import prefetch
-from stochastok_cli.training.setup import Data, Run, RunInputs
+from stochastok_cli.training.setup import Run, RunInputs
 from stochastok_cli.training.trainer import TrainingStep, explain_out_of_memory
 from stochastok_cli.training.validation import Validation
 

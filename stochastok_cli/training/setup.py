@@ -10,10 +10,6 @@ import torch
 
 from stochastok_cli.artifacts import validate_folder_name
 from stochastok_cli.config import Config, ModelConfig, flatten
-from stochastok_cli.data.memmap import Corpus, MemmapDataset, memmap_dir
-from stochastok_cli.data.packed_sampler import PackedSampler
-from stochastok_cli.data.samplers import Sampler, WindowSampler
-from stochastok_cli.data.sft_dataset import SHAPES, SFTDataset
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.base import LoadedEvaluator
 from stochastok_cli.evaluation.registry import find_invalid_values
@@ -29,11 +25,11 @@ from stochastok_cli.models.base import (
 )
 from stochastok_cli.models.checkpoint_folders import require_intact, resolve_checkpoint
 from stochastok_cli.random_streams import derive_key
-from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.loaders import load_vocabulary
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 from stochastok_cli.training import run_dir
 from stochastok_cli.training.backends import uses_fused
+from stochastok_cli.training.data import Data, open_data
 from stochastok_cli.training.distributed import DistributedContext
 from stochastok_cli.training.run_dir import RunProgress
 
@@ -63,20 +59,6 @@ class Run:
     progress: RunProgress
     world: DistributedContext
     notes: list[str]
-
-
-@dataclass(frozen=True)
-class Data:
-    """Samplers of training and validation windows, the vocabulary of their ids, and the dataset's identity.
-
-    Attributes:
-        identity: Name and fingerprint, as a checkpoint records them.
-    """
-
-    train: Sampler
-    val: Sampler
-    vocabulary: Vocabulary
-    identity: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -223,57 +205,6 @@ def _flat_model(model: ModelConfig) -> dict[str, Any]:
 
 def _is_overridden(key: str, overridden: frozenset[str]) -> bool:
     return any(f"{key}.".startswith(f"{name}.") for name in overridden)
-
-
-def open_data(config: Config) -> Data:
-    """Opens the dataset and checks that it fits the model.
-
-    Raises:
-        UserError: The dataset is missing, damaged, of another kind or vocabulary, or too short for a context window.
-    """
-    dataset, data_dir = config.trainer.dataset, Path(config.general.paths.data_dir)
-    folder = memmap_dir(data_dir) / dataset.name
-    kind: type[MemmapDataset] = SFTDataset if dataset.is_instruction else Corpus
-    source = kind(folder)
-    if dataset.is_instruction != (folder / SHAPES).is_file():
-        content = "plain text, no questions" if dataset.is_instruction else "questions with answers"
-        is_instruction = str(not dataset.is_instruction).lower()
-        raise UserError(f"{folder} holds {content}", fix=f"set trainer.dataset.is_instruction={is_instruction}")
-    vocabulary = source.vocabulary
-    if vocabulary.size != config.model.vocab_size:
-        raise UserError(
-            f"{folder} was made with the tokenizer {vocabulary.name!r} of {vocabulary.size:,} entries, and the model "
-            f"has model.vocab_size = {config.model.vocab_size:,}",
-            fix=f"set model.vocab_size={vocabulary.size}, or make the data with the model's tokenizer",
-        )
-    return Data(
-        train=_make_sampler(source, "train", config),
-        val=_make_sampler(source, "val", config),
-        vocabulary=vocabulary,
-        identity={"name": source.name, "fingerprint": source.fingerprint},
-    )
-
-
-def _make_sampler(source: MemmapDataset, split: str, config: Config) -> Sampler:
-    """The sampler of a split. Validation has its own random streams, for windows and for their expansion."""
-    dataset, length, seed = config.trainer.dataset, config.model.context_window, config.general.seed
-    try:
-        expansion = StochasTok(
-            source.vocabulary, dataset.expand_prop, dataset.expand_method, derive_key(seed, f"{split}/expansion")
-        )
-    except UserError as error:
-        keys = f"trainer.dataset.expand_prop = {dataset.expand_prop}, expand_method = {dataset.expand_method!r}"
-        raise UserError(f"{keys}: {error}") from None
-    expand = expansion if dataset.expand_prop > 0 else None
-    if isinstance(source, SFTDataset):
-        rows, offsets = source.rows(split), source.offsets(split)
-        return PackedSampler(
-            rows, offsets, length, seed=seed, purpose=split, expand=expand, vocab_size=source.vocabulary.size
-        )
-    assert isinstance(source, Corpus)
-    return WindowSampler(
-        source.ids(split), length, seed=seed, vocab_size=config.model.vocab_size, purpose=split, expand=expand
-    )
 
 
 def load_evaluators_of(config: Config, vocabulary: Vocabulary) -> list[LoadedEvaluator]:

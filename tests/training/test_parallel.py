@@ -102,7 +102,7 @@ from stochastok_cli.config import load_config
 from stochastok_cli.models.llama.model import Llama
 from stochastok_cli.training.backends import EagerBackend
 from stochastok_cli.training.distributed import distributed_context
-from stochastok_cli.training.setup import open_data
+from stochastok_cli.training.data import open_data
 from stochastok_cli.training.validation import Validation
 
 config = load_config(sys.argv[1], ["trainer.training.eval_iters=3"])

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from stochastok_cli.errors import STOPPED_WITH_CHECKPOINT, USAGE
+from stochastok_cli.training.data import open_data
 from stochastok_cli.training.distributed import DistributedContext
-from stochastok_cli.training.setup import open_data
 from stochastok_cli.training.train import train
 from tests.training.runs import metrics, steps
 

@@ -18,10 +18,10 @@ from stochastok_cli.models.base import load_model
 from stochastok_cli.models.llama.model import Llama
 from stochastok_cli.training import events
 from stochastok_cli.training.backends import EagerBackend, sum_of_window_losses
+from stochastok_cli.training.data import open_data
 from stochastok_cli.training.distributed import DistributedContext
 from stochastok_cli.training.loggers.wandb import _run_id
 from stochastok_cli.training.prefetch import prefetch
-from stochastok_cli.training.setup import open_data
 from stochastok_cli.training.train import train
 from stochastok_cli.training.trainer import TrainingStep
 from stochastok_cli.training.validation import Validation
