@@ -18,6 +18,7 @@ from stochastok_cli.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
+    from stochastok_cli.evaluation.scoring import LM
     from stochastok_cli.progress import ProgressCallback
     from stochastok_cli.tokenization.vocabulary import Vocabulary
 
@@ -191,7 +192,7 @@ class LoadedEvaluator:
     """
 
     sample_counts: dict[str, int]
-    run: Callable[[Any], EvaluatorOutput]
+    run: "Callable[[LM], EvaluatorOutput]"
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from stochastok_cli.evaluation.likelihood import empty_pass
 from stochastok_cli.models.base import CausalLM, KeyValueCache
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def _decode(
     ids = torch.tensor(prompts, dtype=torch.int64, device=device)
     while any(ranks.all_gather_object(bool(running))):
         if not running:
-            model(torch.zeros((1, 1), dtype=torch.int64, device=device))
+            empty_pass(model)
             continue
         chosen = model.logits(model(ids, cache=cache)[:, -1]).argmax(dim=-1).tolist()
         for i, token in zip(running, chosen, strict=True):

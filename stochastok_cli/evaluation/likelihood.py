@@ -58,3 +58,9 @@ def target_log_likelihoods(model: CausalLM, hidden: Tensor, index: np.ndarray, t
         rows, columns = torch.from_numpy(index[members] - start), torch.from_numpy(targets[members])
         nats[members] = log_p[rows.to(hidden.device), columns.to(hidden.device)].cpu().numpy()
     return nats
+
+
+@torch.inference_mode()
+def empty_pass(model: CausalLM) -> None:
+    """A forward pass on a single token, whose result nobody needs: the other ranks make one at the same time."""
+    model(torch.zeros((1, 1), dtype=torch.int64, device=model.device))

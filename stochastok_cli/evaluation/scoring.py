@@ -14,7 +14,7 @@ import torch
 
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.evaluation import generation, shared_prefix
-from stochastok_cli.evaluation.likelihood import Pair, batches_by_length, score_pairs
+from stochastok_cli.evaluation.likelihood import Pair, batches_by_length, empty_pass, score_pairs
 from stochastok_cli.models.base import CausalLM
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.tokenization.vocabulary import Vocabulary
@@ -136,7 +136,7 @@ class LM:
                 self.model, [questions[i] for i in batch.questions], batch.suffix_batches
             ),
             lambda batch: sum(len(questions[i].suffixes) for i in batch.questions),
-            num_passes=[1 + len(batch.suffix_batches) for batch in batches],
+            num_passes=[batch.num_passes for batch in batches],
             description=description,
         )
         scores = np.zeros(len(pairs), dtype=np.float64)
@@ -201,8 +201,8 @@ class LM:
             for i in range(rank, len(batches), world_size):
                 results[i] = run(batches[i])
                 self.progress(description, done[i], done[-1])
-            most = max(int(passes[r::world_size].sum()) for r in range(world_size))
-            for _ in range(most - int(passes[rank::world_size].sum())):
+            max_passes = max(int(passes[r::world_size].sum()) for r in range(world_size))
+            for _ in range(max_passes - int(passes[rank::world_size].sum())):
                 empty_pass(self.model)
         for part in self.ranks.all_gather_object(results):
             results |= part
@@ -218,12 +218,6 @@ def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train(was_training)
-
-
-@torch.inference_mode()
-def empty_pass(model: CausalLM) -> None:
-    """A forward pass on a single token, whose result nobody needs: the other ranks make one at the same time."""
-    model(torch.zeros((1, 1), dtype=torch.int64, device=model.device))
 
 
 def require_finite(scores: np.ndarray, description: str) -> None:

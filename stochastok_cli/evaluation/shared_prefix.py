@@ -165,7 +165,7 @@ def _read_prefixes(
 def _add_prefix_predictions(
     model: CausalLM, hidden: Tensor, questions: Sequence[SharedPrefixQuestion], scores: np.ndarray
 ) -> None:
-    """Adds the log-likelihoods of the ids that are predicted from the shared prefix, its last position included."""
+    """Adds the log-likelihoods of the ids that are predicted from the shared prefix."""
     width = hidden.shape[1]
     predictions, option = [], 0  # (row of the batch, position, target, option)
     for b, question in enumerate(questions):
@@ -195,7 +195,7 @@ def _add_suffix_predictions(
         options: (question, option) of each suffix to read.
         indices: Their places in `scores`.
         padding: How many positions of the cache are padding, int64 `[questions]`.
-        scores: Log-likelihoods of all options of the batch, float64; changed in place.
+        scores: Log-likelihoods of all options of the batch, float64; modified in place.
     """
     suffixes = [questions[q].suffixes[i] for q, i in options]
     ids = np.zeros((len(suffixes), max(map(len, suffixes))), dtype=np.int64)

@@ -88,7 +88,7 @@ def test_json_of_one_checkpoint(run_eval):
     assert result["iteration"] == 2000
     assert result["n"] == {"mcq/langgame-train": 7, "mcq/langgame-val": 7}
     names = "accuracy path_confidence ground_confidence num_options normalized_accuracy normalized_path_confidence"
-    expected = {f"mcq/{asked}/{name}" for asked in ("langgame-train", "langgame-val") for name in names.split()}
+    expected = {f"mcq/{benchmark}/{name}" for benchmark in ("langgame-train", "langgame-val") for name in names.split()}
     assert set(result["metrics"]) - {"mcq/langgame-train/truncated", "mcq/langgame-val/truncated"} == expected
     assert all(math.isfinite(value) for value in result["metrics"].values())
 
@@ -149,11 +149,11 @@ def test_paired(run_eval):
     code, out, _ = run_eval(*checkpoints, *LANGGAME, "--paired", "--json")
     first, second, _, difference, none = map(json.loads, out.splitlines())
     assert code == 0 and difference["paired"] == [first["checkpoint"], second["checkpoint"]]
-    found = difference["differences"]["mcq/langgame-val/accuracy"]
+    accuracy = difference["differences"]["mcq/langgame-val/accuracy"]
     name = "mcq/langgame-val/accuracy"
-    assert found["difference"] == pytest.approx(second["metrics"][name] - first["metrics"][name])
-    assert found["interval"][0] <= found["difference"] <= found["interval"][1]
-    assert (found["second_better"] - found["first_better"]) / 7 == pytest.approx(found["difference"])
+    assert accuracy["difference"] == pytest.approx(second["metrics"][name] - first["metrics"][name])
+    assert accuracy["interval"][0] <= accuracy["difference"] <= accuracy["interval"][1]
+    assert (accuracy["second_better"] - accuracy["first_better"]) / 7 == pytest.approx(accuracy["difference"])
     assert all(one["difference"] == 0 for one in none["differences"].values())
     code, out, _ = run_eval(*checkpoints[:2], *LANGGAME, "--paired")
     assert code == 0 and "Paired: other minus pretraining-text on the same questions" in out
@@ -213,10 +213,10 @@ def test_inside_the_model(run_eval, place):
     assert len(json.loads(out.splitlines()[1])["completions"]) == 3  # the canonical one and 2 samples
     arguments = (*arguments, "--tokenization", "uniform:0.5")
     code, out, _ = run_eval(*arguments, "--json")
-    result, said = map(json.loads, out.splitlines())
+    result, continued = map(json.loads, out.splitlines())
     assert code == 0 and result["n"] == {"alignment/uniform0.5": 30}
     assert "alignment/uniform0.5/layer_3/relative" in result["intervals"]
-    assert [*said["completions"][0]] == ["tokens", "completion"]
+    assert [*continued["completions"][0]] == ["tokens", "completion"]
     code, out, _ = run_eval(*arguments, "--report", "inside")
     assert code == 0
     assert re.search(r"layer 1 distance +30 +\d", out) and "The| old| " in out

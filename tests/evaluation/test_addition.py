@@ -41,12 +41,12 @@ class Speaker(nn.Module):
 
     def forward(self, ids: Tensor, segment_start: None = None, cache: KeyValueCache | None = None) -> Tensor:
         read = ids if cache is None else cache.extend(0, ids[:, None, :, None], ids[:, None, :, None])[0][:, 0, :, 0]
-        said = torch.tensor([self._next(row.tolist()) for row in read])
-        return F.one_hot(said, self.vocabulary.size).float()[:, None].expand(-1, ids.shape[1], -1)
+        text = torch.tensor([self._next(row.tolist()) for row in read])
+        return F.one_hot(text, self.vocabulary.size).float()[:, None].expand(-1, ids.shape[1], -1)
 
     def _next(self, read: list[int]) -> int:
-        question, equals, said = self.vocabulary.decode(read).partition("=")
-        left = self.speech(question + equals)[len(said) :]
+        question, equals, text = self.vocabulary.decode(read).partition("=")
+        left = self.speech(question + equals)[len(text) :]
         return self.vocabulary.encode(left[0])[0] if left else self.vocabulary.end_of_text
 
 
@@ -112,8 +112,8 @@ def test_what_counts_as_right(speech, expected, vocabulary):
 
 
 def test_the_text_of_an_answer_ends_before_what_ended_it(vocabulary):
-    for said in ("12$34", "12$", "12"):
-        ids = vocabulary.encode(said)
+    for text in ("12$34", "12$", "12"):
+        ids = vocabulary.encode(text)
         assert answer_text(ids, vocabulary) == answer_text([*ids, vocabulary.end_of_text], vocabulary) == "12"
 
 

@@ -41,8 +41,8 @@ def test_words_that_can_not_be_cut(vocabulary):
 @pytest.mark.parametrize("batch_tokens", [1, 16384])
 def test_activations_are_what_the_feed_forwards_read(model, vocabulary, cut, batch_tokens):
     sequences = [ids for ways in cut.tokenizations for ids in ways]
-    found = last_activations(LM(model, vocabulary, batch_tokens), sequences)
-    for sequence, states in zip(sequences, found, strict=True):
+    output = last_activations(LM(model, vocabulary, batch_tokens), sequences)
+    for sequence, states in zip(sequences, output, strict=True):
         seen: list[torch.Tensor] = []
 
         def keep(_, inputs, seen=seen):
@@ -65,16 +65,16 @@ def mean_distance(points) -> float:
 
 
 def test_distances_by_definition(model, vocabulary, cut):
-    found = alignment(model, vocabulary, cut, "uniform1.0")
-    curves = {curve.key: curve.points for curve in found.curves}
+    output = alignment(model, vocabulary, cut, "uniform1.0")
+    curves = {curve.key: curve.points for curve in output.curves}
     states = last_activations(LM(model, vocabulary), [ids for ways in cut.tokenizations for ids in ways])
     by_word = np.split(states, np.cumsum([len(ways) for ways in cut.tokenizations])[:-1])
     for layer in range(3):
         inside = np.mean([mean_distance(word[:, layer]) for word in by_word])
         between = mean_distance([word[0, layer] for word in by_word])
         name = f"alignment/uniform1.0/layer_{layer + 1}"
-        assert found.values[f"{name}/distance"] == pytest.approx(inside, rel=1e-4)
-        assert found.values[f"{name}/relative"] == pytest.approx(inside / between, rel=1e-4)
+        assert output.values[f"{name}/distance"] == pytest.approx(inside, rel=1e-4)
+        assert output.values[f"{name}/relative"] == pytest.approx(inside / between, rel=1e-4)
     assert [point["x"] for point in curves["alignment/uniform1.0"]] == [1, 2, 3]
     assert [point["word"] for point in curves["alignment/uniform1.0/pca"]] == [
         word for word, ways in zip(cut.words, cut.tokenizations, strict=True) for _ in ways
@@ -98,9 +98,9 @@ def test_words_of_a_file_that_holds_none(vocabulary):
 
 def test_of_a_single_word_no_distance_is_relative_to_others(vocabulary):
     cut = tokenize_words(WordList(["wonderful"], "x"), vocabulary, UNIFORM, None, 48)
-    found = alignment(sharp_model(small_config()), vocabulary, cut, "x")
-    assert found.values["alignment/x/layer_1/distance"] > 0
-    assert not any(name.endswith("relative") for name in found.values)
+    output = alignment(sharp_model(small_config()), vocabulary, cut, "x")
+    assert output.values["alignment/x/layer_1/distance"] > 0
+    assert not any(name.endswith("relative") for name in output.values)
 
 
 def test_a_model_that_gives_no_numbers(vocabulary, cut):

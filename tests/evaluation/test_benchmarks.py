@@ -88,14 +88,14 @@ def test_kinds_of_local_files(kind, tmp_path):
 
 
 def test_a_folder_stands_for_the_hub_dataset_and_a_file_is_asked_whole(jsonl, tmp_path):
-    """Of BLiMP the rows from 10% to 60% are asked."""
+    """Of BLiMP the rows from 10% to 60% are used."""
     rows = [{"sentence_good": f"{i}.", "sentence_bad": "no."} for i in range(20)]
     folder = tmp_path / "data_as_datasets" / "blimp"
     datasets.DatasetDict(train=datasets.Dataset.from_list(rows)).save_to_disk(folder)
     for name in ("blimp", f"blimp={folder}"):
-        asked = load_benchmark(name, tmp_path).questions
-        assert [question.row for question in asked] == list(range(3, 13))
-        assert [question.options[0] for question in asked] == [f"{i}." for i in range(2, 12)]
+        questions = load_benchmark(name, tmp_path).questions
+        assert [question.row for question in questions] == list(range(3, 13))
+        assert [question.options[0] for question in questions] == [f"{i}." for i in range(2, 12)]
     assert len(load_benchmark(f"blimp={jsonl(rows)}", tmp_path).questions) == 20
 
 
@@ -108,8 +108,8 @@ def test_langgame_is_read_from_the_given_data_directory(tmp_path, monkeypatch):
         datasets.DatasetDict(splits).save_to_disk(tmp_path / data_dir / "data_as_datasets" / "langgame")
     monkeypatch.chdir(tmp_path)
     for split in ("train", "val"):
-        asked = load_benchmark(f"langgame-{split}", Path("elsewhere")).questions
-        assert asked == [Question(split, [" right", " other"], 1)]
+        questions = load_benchmark(f"langgame-{split}", Path("elsewhere")).questions
+        assert questions == [Question(split, [" right", " other"], 1)]
 
 
 def test_the_sample_is_the_same_each_time_and_grows(jsonl, tmp_path):

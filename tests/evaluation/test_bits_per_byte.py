@@ -70,8 +70,8 @@ def test_every_token_is_scored_once_given_its_window(model, vocabulary):
         before = window[-1:]
     text = ScoredText("text", ids, count_bytes(ids, vocabulary))
     for batch_tokens in (1, 100, 16384):
-        found = evaluate_bits_per_byte(LM(model, vocabulary, batch_tokens), text).values["bits_per_byte/text"]
-        assert found == pytest.approx(nats / math.log(2) / text.num_bytes, rel=1e-5)
+        value = evaluate_bits_per_byte(LM(model, vocabulary, batch_tokens), text).values["bits_per_byte/text"]
+        assert value == pytest.approx(nats / math.log(2) / text.num_bytes, rel=1e-5)
 
 
 def test_a_folder_is_read_whole_or_its_beginning(vocabulary, tmp_path):

@@ -27,26 +27,26 @@ def data_dir(tmp_path_factory) -> Path:
 
 def test_the_questions_trained_on_have_leaked_whole(data_dir):
     rows = SFTDataset(data_dir / "data_as_memmaps" / "langgame")
-    found = find_contamination(load_benchmark("langgame-train", data_dir), rows)
-    assert found.same_text.all() and found.same_predicate.all()
+    contamination = find_contamination(load_benchmark("langgame-train", data_dir), rows)
+    assert contamination.same_text.all() and contamination.same_predicate.all()
 
 
 def test_of_the_others_some_ask_the_same(data_dir):
     rows = SFTDataset(data_dir / "data_as_memmaps" / "langgame")
-    asked = load_benchmark("langgame-val", data_dir)
-    found = find_contamination(asked, rows)
+    benchmark = load_benchmark("langgame-val", data_dir)
+    contamination = find_contamination(benchmark, rows)
     trained = load_benchmark("langgame-train", data_dir).questions  # the first 200 of the 300
     known = {(predicate_of(question.prefix), question.options[0]) for question in trained}
-    same = np.array([(predicate_of(question.prefix), question.options[0]) in known for question in asked.questions])
+    same = np.array([(predicate_of(question.prefix), question.options[0]) in known for question in benchmark.questions])
     assert same.any() and not same.all()
-    assert found.same_predicate[same].all()
-    assert not found.same_text.any()
+    assert contamination.same_predicate[same].all()
+    assert not contamination.same_text.any()
 
 
 def test_what_is_asked_may_hold_an_apostrophe():
     for inside in ("n't", "'s", "s", "ee"):
-        asked = f"Which word contains '{inside}'? The options: [ don't, fell]. Answer:"
-        assert predicate_of(asked) == f"contains '{inside}'?"
+        benchmark = f"Which word contains '{inside}'? The options: [ don't, fell]. Answer:"
+        assert predicate_of(benchmark) == f"contains '{inside}'?"
         most = f"Which word has the most letter '{inside}'s? The options: [ don't, fell]. Answer:"
         assert predicate_of(most) == f"has the most letter '{inside}'s?"
 
@@ -54,25 +54,25 @@ def test_what_is_asked_may_hold_an_apostrophe():
 def test_disjoint_data_share_no_question(tmp_path, vocabulary):
     made = make_langgame(vocabulary, tmp_path, train_size=3000, val_size=300, disjoint=True)
     assert made.manifest.options["disjoint"] is True
-    found = find_contamination(load_benchmark("langgame-val", tmp_path), SFTDataset(made.path))
-    assert not found.same_predicate.any() and not found.same_text.any()
+    contamination = find_contamination(load_benchmark("langgame-val", tmp_path), SFTDataset(made.path))
+    assert not contamination.same_predicate.any() and not contamination.same_text.any()
     with pytest.raises(UserError, match="made with other options: disjoint \\(there True, now None\\)"):
         make_langgame(vocabulary, tmp_path, train_size=3000, val_size=300)
 
 
 def test_every_question_has_its_kind_and_kinds_make_up_the_whole(data_dir, vocabulary):
-    asked = load_benchmark("langgame-val", data_dir)
-    assert {question.kind for question in asked.questions} == set(KINDS)
+    benchmark = load_benchmark("langgame-val", data_dir)
+    assert {question.kind for question in benchmark.questions} == set(KINDS)
     evaluator = MultipleChoice(("langgame-val",), by_kind=True, contamination=True)
     [loaded] = load_evaluators([evaluator], data_dir, vocabulary, 200)
-    found = run_evaluators(LM(sharp_model(small_config(context_window=200)), vocabulary), [loaded])
+    contamination = run_evaluators(LM(sharp_model(small_config(context_window=200)), vocabulary), [loaded])
     n = loaded.sample_counts
     of_kinds = {kind: f"mcq/langgame-val/{kind}" for kind in KINDS}
     assert sum(n[name] for name in of_kinds.values()) == n["mcq/langgame-val"] == 200
-    right = sum(found.values[f"{name}/accuracy"] * n[name] for name in of_kinds.values())
-    assert right / 200 == pytest.approx(found.values["mcq/langgame-val/accuracy"])
+    right = sum(contamination.values[f"{name}/accuracy"] * n[name] for name in of_kinds.values())
+    assert right / 200 == pytest.approx(contamination.values["mcq/langgame-val/accuracy"])
     assert n["mcq/langgame-val/new_question"] == 200 > n["mcq/langgame-val/new_ask"] > 0
-    with_outcomes = [metric for metric in found.metrics if metric.outcomes is not None]
+    with_outcomes = [metric for metric in contamination.metrics if metric.outcomes is not None]
     assert {metric.key for metric in with_outcomes} >= {f"{name}/accuracy" for name in n}
     for metric in with_outcomes:
         assert metric.outcomes.mean() == pytest.approx(metric.value)

@@ -57,23 +57,25 @@ def test_the_estimate_agrees_with_the_sum_within_its_error(vocabulary, model, to
     bits = len(b"The old house") * math.log(2)
     truth = -np.logaddexp.reduce(nats) / bits
     text = ScoredText("text", np.array(canonical, dtype=np.uint16), len(b"The old house"))
-    found = marginal_bits_per_byte(model, vocabulary, text, Tokenization("uniform", 1.0, 2000))
+    values = marginal_bits_per_byte(model, vocabulary, text, Tokenization("uniform", 1.0, 2000))
     name = "bits_per_byte/text/uniform1.0"
-    error = found[f"{name}/monte_carlo_error"]
+    error = values[f"{name}/monte_carlo_error"]
     assert 0 < error < 0.1
-    assert abs(found[f"{name}/all_tokenizations"] - truth) < 4 * error
-    assert found[f"{name}/canonical"] == pytest.approx(-nats[every.index(canonical)] / bits, abs=1e-5)
-    assert truth < found[f"{name}/canonical"] - 4 * error  # or the test would show nothing
+    assert abs(values[f"{name}/all_tokenizations"] - truth) < 4 * error
+    assert values[f"{name}/canonical"] == pytest.approx(-nats[every.index(canonical)] / bits, abs=1e-5)
+    assert truth < values[f"{name}/canonical"] - 4 * error  # or the test would show nothing
 
 
 def test_the_canonical_part_is_the_ordinary_bits_per_byte_while_the_window_holds_all(vocabulary, model):
     ids = np.array(vocabulary.encode("It was a dark night, and the old house stood by the river."), dtype=np.uint16)
     text = ScoredText("text", ids[:40], len(vocabulary.decode_bytes(ids[:40].tolist())))
-    found = marginal_bits_per_byte(model, vocabulary, text, Tokenization("uniform", 0.1, 3))
+    values = marginal_bits_per_byte(model, vocabulary, text, Tokenization("uniform", 0.1, 3))
     ordinary = evaluate_bits_per_byte(LM(model, vocabulary), text).values["bits_per_byte/text"]
     # Where a draw is long, its span sees a little less of what came before.
-    assert found["bits_per_byte/text/uniform0.1/canonical"] == pytest.approx(ordinary, rel=0.02)
-    assert found["bits_per_byte/text/uniform0.1/all_tokenizations"] <= found["bits_per_byte/text/uniform0.1/canonical"]
+    assert values["bits_per_byte/text/uniform0.1/canonical"] == pytest.approx(ordinary, rel=0.02)
+    assert (
+        values["bits_per_byte/text/uniform0.1/all_tokenizations"] <= values["bits_per_byte/text/uniform0.1/canonical"]
+    )
 
 
 def test_a_draw_longer_than_the_window_is_one_clear_line(vocabulary):

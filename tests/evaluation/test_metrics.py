@@ -15,10 +15,10 @@ def scores(*probabilities: list[float]) -> list[np.ndarray]:
 
 def test_all_metrics_of_three_questions():
     # Right, wrong, right; the likelihoods of a question need not sum to one.
-    asked = scores([0.2, 0.1, 0.1], [0.1, 0.3], [0.5, 0.2, 0.2, 0.1])
+    questions = scores([0.2, 0.1, 0.1], [0.1, 0.3], [0.5, 0.2, 0.2, 0.1])
     guess = (1 / 3 + 1 / 2 + 1 / 4) / 3
     confidence = (0.5 + 0.25 + 0.5) / 3
-    assert multiple_choice_metrics(asked) == pytest.approx(
+    assert multiple_choice_metrics(questions) == pytest.approx(
         {
             "accuracy": 2 / 3,
             "path_confidence": confidence,

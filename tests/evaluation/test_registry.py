@@ -1,8 +1,4 @@
-"""The options of evaluators: what is accepted and refused; an evaluator of one file, used from the command line."""
-
-import json
-import subprocess
-import sys
+"""The options of evaluators: what is accepted and what is refused; `evaluate` from Python."""
 
 import pytest
 
@@ -52,7 +48,7 @@ def test_absent_options_fit_every_evaluator():
     assert make_evaluator("math_generation", absent) == EVALUATORS["math_generation"]()
 
 
-# ------------------------------------------------------------------------------------------------ Python and a new one
+# ------------------------------------------------------------------------------------------------ from Python
 
 
 @pytest.fixture(scope="module")
@@ -83,47 +79,3 @@ def test_evaluate_from_python(checkpoint, tmp_path):
     assert [curve.key for curve in first.curves] == [
         f"alignment/{name}" for name in ("uniform1.0", "uniform1.0/pca", "uniform0.9", "uniform0.9/pca")
     ]
-
-
-TOY = """
-from dataclasses import dataclass
-from functools import partial
-
-from stochastok_cli.evaluation.base import Evaluator, EvaluatorOutput, LoadedEvaluator, Metric, option, register
-
-
-@register
-@dataclass(frozen=True)
-class Surprise(Evaluator):
-    name = "surprise"
-    title = "Surprise"
-    description = "bits of a text"
-
-    text: str = option("The old house", "the text that is scored", metavar="TEXT")
-
-    def load(self, vocabulary, context_window, data_dir, progress):
-        return [LoadedEvaluator({"surprise/text": 1}, partial(self.score, ids=vocabulary.encode(self.text)))]
-
-    def score(self, lm, ids):
-        [nats] = lm.log_likelihoods([([lm.vocabulary.end_of_text], ids)])
-        return EvaluatorOutput([Metric("surprise", "text", "", "nats", -float(nats), 1)])
-"""
-
-
-def test_an_evaluator_of_one_file_is_offered_by_the_command_line(checkpoint, tmp_path):
-    (tmp_path / "surprise.py").write_text(TOY)
-    code = "import surprise; from stochastok_cli.cli.app import main; main()"
-
-    def run(*arguments: str) -> str:
-        command = [sys.executable, "-c", code, "eval", *arguments]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-        assert done.stderr == "", done.stderr
-        return done.stdout
-
-    short, long = (
-        json.loads(run(str(checkpoint), "--evaluator", "surprise", "--text", text, "--json"))
-        for text in ("The old", "The old house by the river")
-    )
-    assert short["n"] == {"surprise/text": 1}
-    assert 0 < short["metrics"]["surprise/text/nats"] < long["metrics"]["surprise/text/nats"]
-    assert "Surprise: text (1 questions)" in run(str(checkpoint), "--evaluator", "surprise")

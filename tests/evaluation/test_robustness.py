@@ -81,29 +81,29 @@ def test_what_does_not_fit_any_more_is_truncated_and_counted(encoded, vocabulary
 
 
 def test_p_0_is_the_canonical_tokenization(encoded, vocabulary, model):
-    found = evaluate_retokenized(LM(model, vocabulary), encoded, Tokenization("stochastok", 0.0, 2)).values
+    output = evaluate_retokenized(LM(model, vocabulary), encoded, Tokenization("stochastok", 0.0, 2)).values
     canonical = accuracy(LM(model, vocabulary), encoded)
     name = "mcq/langgame-val/stochastok0.0"
     for metric in ("accuracy", "worst_case", "any_case", "worst_sample"):
-        assert found[f"{name}/{metric}"] == canonical
-    assert found[f"{name}/edit_distance"] == 0
+        assert output[f"{name}/{metric}"] == canonical
+    assert output[f"{name}/edit_distance"] == 0
 
 
 def test_mean_and_worst_over_the_samples(encoded, vocabulary, model):
-    found = evaluate_retokenized(LM(model, vocabulary), encoded, Tokenization("uniform", 0.8, 5))
+    output = evaluate_retokenized(LM(model, vocabulary), encoded, Tokenization("uniform", 0.8, 5))
     name = "mcq/langgame-val/uniform0.8"
     worst, sample, mean, best = (
-        found.values[f"{name}/{metric}"] for metric in ("worst_case", "worst_sample", "accuracy", "any_case")
+        output.values[f"{name}/{metric}"] for metric in ("worst_case", "worst_sample", "accuracy", "any_case")
     )
     assert worst <= sample <= mean <= best
     assert worst < best
-    [curve] = found.curves
+    [curve] = output.curves
     assert curve.key == name
     points = curve.points
     assert sum(point["n"] for point in points) == 5 * 30
     assert sum(point["n"] * point["y"] for point in points) / 150 == pytest.approx(mean)
     assert sum(point["n"] * point["x"] for point in points) / 150 == pytest.approx(
-        found.values[f"{name}/edit_distance"]
+        output.values[f"{name}/edit_distance"]
     )
 
 
@@ -134,20 +134,20 @@ def test_one_round_takes_the_worst_single_split(encoded, vocabulary, model, monk
                 candidate_margins.append(
                     margins([lm.log_likelihoods([(cut, option) for option in question.options])])[0]
                 )
-        found = evaluate_adversarial(lm, single, 1 + len(candidate_margins)).values
+        output = evaluate_adversarial(lm, single, 1 + len(candidate_margins)).values
         broken = margin <= 0 or min(candidate_margins) <= 0
-        assert found["mcq/one/adversarial/accuracy"] == (not broken)
-        assert found["mcq/one/adversarial/passes"] == (1 + len(candidate_margins) if margin > 0 else 1)
+        assert output["mcq/one/adversarial/accuracy"] == (not broken)
+        assert output["mcq/one/adversarial/passes"] == (1 + len(candidate_margins) if margin > 0 else 1)
 
 
 def test_the_budget_is_kept_and_more_of_it_does_no_good_to_the_model(encoded, vocabulary, model):
     canonical = accuracy(LM(model, vocabulary), encoded)
     before = canonical
     for budget in (2, 40, 200):
-        found = evaluate_adversarial(LM(model, vocabulary), encoded, budget).values
-        assert found["mcq/langgame-val/adversarial/passes"] <= budget
-        assert found["mcq/langgame-val/adversarial/accuracy"] <= before
-        before = found["mcq/langgame-val/adversarial/accuracy"]
+        output = evaluate_adversarial(LM(model, vocabulary), encoded, budget).values
+        assert output["mcq/langgame-val/adversarial/passes"] <= budget
+        assert output["mcq/langgame-val/adversarial/accuracy"] <= before
+        before = output["mcq/langgame-val/adversarial/accuracy"]
     assert before < canonical
 
 

@@ -45,13 +45,13 @@ def test_pairs_see_a_difference_that_two_intervals_hide():
     first = np.array([1.0] * 500 + [0.0] * 500)
     second = first.copy()
     second[500:520] = 1
-    found = paired_difference(first, second)
-    assert found.difference == pytest.approx(0.02)
-    assert (found.first_better, found.second_better) == (0, 20)
-    assert found.interval[0] > 0
+    result = paired_difference(first, second)
+    assert result.difference == pytest.approx(0.02)
+    assert (result.first_better, result.second_better) == (0, 20)
+    assert result.interval[0] > 0
     assert bootstrap_interval(first)[1] > bootstrap_interval(second)[0]
     rotated = paired_difference(second, first)
-    assert rotated.difference == -found.difference and rotated.first_better == 20
+    assert rotated.difference == -result.difference and rotated.first_better == 20
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5, 8, 9, 30])
@@ -60,10 +60,10 @@ def test_students_quantile(freedom):
 
 
 def test_spread_over_seeds():
-    found = spread([0.5, 0.6, 0.7])
-    assert (found.mean, found.deviation) == (pytest.approx(0.6), pytest.approx(0.1))
+    result = spread([0.5, 0.6, 0.7])
+    assert (result.mean, result.deviation) == (pytest.approx(0.6), pytest.approx(0.1))
     expected = stats.t.interval(0.95, 2, loc=0.6, scale=0.1 / np.sqrt(3))
-    assert found.interval == pytest.approx(tuple(expected))
+    assert result.interval == pytest.approx(tuple(expected))
 
 
 def test_a_share_of_answers_is_resampled_by_question():
