@@ -1,4 +1,4 @@
-"""What the tests of this room share: the bundled small vocabulary and a small real model."""
+"""Fixtures of the tests of evaluation: the bundled small vocabulary and a small real model."""
 
 import json
 from collections.abc import Callable, Iterable

@@ -41,8 +41,8 @@ class Speaker(nn.Module):
 
     def forward(self, ids: Tensor, segment_start: None = None, cache: KeyValueCache | None = None) -> Tensor:
         read = ids if cache is None else cache.extend(0, ids[:, None, :, None], ids[:, None, :, None])[0][:, 0, :, 0]
-        text = torch.tensor([self._next(row.tolist()) for row in read])
-        return F.one_hot(text, self.vocabulary.size).float()[:, None].expand(-1, ids.shape[1], -1)
+        chosen = torch.tensor([self._next(row.tolist()) for row in read])
+        return F.one_hot(chosen, self.vocabulary.size).float()[:, None].expand(-1, ids.shape[1], -1)
 
     def _next(self, read: list[int]) -> int:
         question, equals, text = self.vocabulary.decode(read).partition("=")

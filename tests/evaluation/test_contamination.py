@@ -45,8 +45,8 @@ def test_of_the_others_some_ask_the_same(data_dir):
 
 def test_what_is_asked_may_hold_an_apostrophe():
     for inside in ("n't", "'s", "s", "ee"):
-        benchmark = f"Which word contains '{inside}'? The options: [ don't, fell]. Answer:"
-        assert predicate_of(benchmark) == f"contains '{inside}'?"
+        question = f"Which word contains '{inside}'? The options: [ don't, fell]. Answer:"
+        assert predicate_of(question) == f"contains '{inside}'?"
         most = f"Which word has the most letter '{inside}'s? The options: [ don't, fell]. Answer:"
         assert predicate_of(most) == f"has the most letter '{inside}'s?"
 
@@ -65,14 +65,14 @@ def test_every_question_has_its_kind_and_kinds_make_up_the_whole(data_dir, vocab
     assert {question.kind for question in benchmark.questions} == set(KINDS)
     evaluator = MultipleChoice(("langgame-val",), by_kind=True, contamination=True)
     [loaded] = load_evaluators([evaluator], data_dir, vocabulary, 200)
-    contamination = run_evaluators(LM(sharp_model(small_config(context_window=200)), vocabulary), [loaded])
+    output = run_evaluators(LM(sharp_model(small_config(context_window=200)), vocabulary), [loaded])
     n = loaded.sample_counts
     of_kinds = {kind: f"mcq/langgame-val/{kind}" for kind in KINDS}
     assert sum(n[name] for name in of_kinds.values()) == n["mcq/langgame-val"] == 200
-    right = sum(contamination.values[f"{name}/accuracy"] * n[name] for name in of_kinds.values())
-    assert right / 200 == pytest.approx(contamination.values["mcq/langgame-val/accuracy"])
+    right = sum(output.values[f"{name}/accuracy"] * n[name] for name in of_kinds.values())
+    assert right / 200 == pytest.approx(output.values["mcq/langgame-val/accuracy"])
     assert n["mcq/langgame-val/new_question"] == 200 > n["mcq/langgame-val/new_ask"] > 0
-    with_outcomes = [metric for metric in contamination.metrics if metric.outcomes is not None]
+    with_outcomes = [metric for metric in output.metrics if metric.outcomes is not None]
     assert {metric.key for metric in with_outcomes} >= {f"{name}/accuracy" for name in n}
     for metric in with_outcomes:
         assert metric.outcomes.mean() == pytest.approx(metric.value)
