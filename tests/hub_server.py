@@ -243,7 +243,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise _RefusedError(
                 409, message="You already created this repo", body={"url": url, "error": "already created"}
             )
-        private = request.get("causal_mask") == "private" or bool(request.get("private"))
+        private = request.get("visibility") == "private" or bool(request.get("private"))
         self.hub.repos[key] = Repo(private=private)
         self.hub.repos[key].commit({".gitattributes": b"*.parquet filter=lfs diff=lfs merge=lfs -text\n"})
         self._send_json({"url": url, "name": f"{owner}/{request['name']}"})

@@ -1,23 +1,15 @@
-"""The only client of the Hugging Face Hub: pull, push, and text to tokenize.
+"""The only client of the Hugging Face Hub: what is pulled from it and pushed to it.
 
-It speaks of arrays and paths, and imports `huggingface_hub` and `datasets` only when it talks to the Hub. Every
-failure on the way is one `UserError`. The token is found by `huggingface_hub` in its usual places and never passes
-through here.
+It works with arrays and paths, and imports `huggingface_hub` and `datasets` only when it sends a request. Every
+failure is one `UserError`. `huggingface_hub` finds the token in its usual places; it never passes through here.
 """
 
 from stochastok_cli.hub.cards import model_card, recipe_card
-from stochastok_cli.hub.client import resolve_repo, username
-from stochastok_cli.hub.download import (
-    HubDataset,
-    TextRows,
-    license_of,
-    load_rows,
-    load_text_dataset,
-    stream_ids,
-)
-from stochastok_cli.hub.files import HubFiles, list_files
-from stochastok_cli.hub.repo_ids import is_repo_id, parse_repo_id
-from stochastok_cli.hub.snapshots import model_folder, tokenizer_folder
+from stochastok_cli.hub.client import is_repo_id, parse_repo_id, resolve_repo, username
+from stochastok_cli.hub.files import HubFiles, list_files, model_folder, tokenizer_folder
+from stochastok_cli.hub.locate import license_of
+from stochastok_cli.hub.streaming import HubDataset, TextRows, load_text_dataset, stream_ids
+from stochastok_cli.hub.tables import load_rows
 from stochastok_cli.hub.upload import PushResult, push_corpus, push_folder
 
 __all__ = [

@@ -1,6 +1,6 @@
-"""The cards (README.md) of what is pushed to the Hub: what it is, what it was made from, and how to load it.
+"""The cards (README.md) of repositories on the Hub: what the data or the model is, its source, and how to load it.
 
-Pure functions from a manifest to text. The front matter tells `datasets.load_dataset` which files are which split.
+Pure functions from a manifest to text. The front matter maps splits to files for `datasets.load_dataset`.
 """
 
 import json
@@ -19,7 +19,7 @@ _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "
 def corpus_card(repo: str, manifest: Manifest, license: str | None = None) -> str:
     """The card of a tokenized or expanded corpus with the columns `ids` and `len`.
 
-    `license` is the source's, as an identifier of the Hub (`cc0-1.0`); None where it is not known.
+    `license` is that of the source, as an identifier of the Hub (`cc0-1.0`); None where it is not known.
     """
     assert manifest.tokenizer is not None
     options, tokenizer = manifest.options, manifest.tokenizer.name
@@ -28,9 +28,9 @@ def corpus_card(repo: str, manifest: Manifest, license: str | None = None) -> st
         about = (
             f"The documents of `{source}` as token ids of the `{tokenizer}` vocabulary, expanded with "
             f"`{options['method']}`, p = {options.get('p')}, seed {options.get('seed')}: some tokens are replaced by "
-            "others that spell the same text (StochasTok, [arXiv 2506.01687](https://arxiv.org/abs/2506.01687))."
+            "others that decode to the same text (StochasTok, [arXiv 2506.01687](https://arxiv.org/abs/2506.01687))."
         )
-        ours = [
+        command = [
             "stochastok",
             "expand",
             str(source),
@@ -44,7 +44,7 @@ def corpus_card(repo: str, manifest: Manifest, license: str | None = None) -> st
         ]
     else:
         about = f"The documents of `{source}`, tokenized with the `{tokenizer}` vocabulary."
-        ours = ["stochastok", "tokenize", repo, "--pull"]
+        command = ["stochastok", "tokenize", repo, "--pull"]
     use = f"""\
 A row is a document: `ids` are its token ids, with the end-of-text id {manifest.end_of_text} at the end, and `len` is
 their number.
@@ -60,7 +60,7 @@ print(load_vocabulary({tokenizer!r}).decode(row["ids"]))
 For training with `stochastok`, as flat files of ids:
 
 ```
-{shlex.join(ours)}
+{shlex.join(command)}
 ```"""
     data_files = {split: f"data/{split}-*" for split, size in manifest.splits.items() if size.documents}
     return dataset_card(repo, manifest, about=about, use=use, data_files=data_files, license=license)
@@ -75,9 +75,18 @@ def dataset_card(
     data_files: Mapping[str, str],
     license: str | None = None,
 ) -> str:
-    """The card of any dataset with a manifest: `about` says what it is, `use` how to load it.
+    """The card of a dataset with a manifest.
 
-    `data_files` maps a split to the pattern of its files, for `datasets.load_dataset`.
+    Args:
+        repo: the repository.
+        manifest: of the dataset.
+        about: what it is.
+        use: how to load it.
+        data_files: the pattern of the files of each split, for `datasets.load_dataset`.
+        license: of the source, as an identifier of the Hub; None where it is not known.
+
+    Returns:
+        The Markdown text, with its front matter.
     """
     rows = sum(split.documents for split in manifest.splits.values())
     front = {
@@ -168,7 +177,18 @@ def model_card(
     command: str,
     made_from: str | None = None,
 ) -> str:
-    """The card of a trained model: what it was trained on (`made_from`), its metrics, configuration and command."""
+    """The card of a trained model.
+
+    Args:
+        repo: the repository.
+        config_yaml: the configuration of the run.
+        metrics: the last metrics of the run.
+        command: the command that trained it.
+        made_from: the dataset that it was trained on.
+
+    Returns:
+        The Markdown text, with its front matter.
+    """
     front = {
         "library_name": "transformers",
         "pipeline_tag": "text-generation",

@@ -1,4 +1,4 @@
-"""Talking to the Hub: one place where the libraries are kept quiet, requests repeated and failures explained."""
+"""Requests to the Hub: the libraries are kept quiet, requests are repeated, and failures are explained in one line."""
 
 import json
 import logging
@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 from stochastok_cli.errors import FAILED, UserError
 
-WAITS = (1, 2, 4, 8, 8)  # seconds between attempts, as `huggingface_hub` waits
-PASSING = (408, 429, 500, 502, 503, 504)  # statuses that `huggingface_hub` takes to pass
-TRANSPORTS = ("httpx", "httpx2", "httpcore", "requests", "urllib3", "aiohttp")  # the clients' versions differ in these
+RETRY_WAITS = (1, 2, 4, 8, 8)  # seconds between attempts, as in `huggingface_hub`
+TRANSIENT_STATUSES = (408, 429, 500, 502, 503, 504)  # those that `huggingface_hub` retries
+TRANSPORTS = ("httpx", "httpx2", "httpcore", "requests", "urllib3", "aiohttp")  # of the versions of the libraries
 _LOG_IN = "set HF_TOKEN or run `hf auth login`"
 Result = TypeVar("Result")
 
@@ -21,22 +21,26 @@ Result = TypeVar("Result")
 def hub_errors(
     repo: str, revision: str | None = None, *, retry_command: str = "", or_cache: bool = False
 ) -> Iterator[None]:
-    """One conversation with the Hub about a repository: the libraries are quiet and their errors explained.
+    """A context for requests about a repository: errors of the libraries become one UserError.
 
-    With `or_cache`, offline mode is not an error in itself.
+    Args:
+        repo: the repository, for messages.
+        revision: the revision that is requested, for messages.
+        retry_command: the command to name in an error that may pass.
+        or_cache: offline mode is no error in itself.
     """
     from huggingface_hub import constants, errors
     from huggingface_hub.utils import disable_progress_bars
-    from huggingface_hub.utils import logging as its_logging  # which sets the level when it is imported
+    from huggingface_hub.utils import logging as hub_logging  # sets the level when it is imported
 
-    disable_progress_bars()  # the terminal shows our own
-    logging.getLogger(its_logging.__name__.split(".")[0]).setLevel(logging.CRITICAL)  # it tells of each failed attempt
+    disable_progress_bars()  # the command line shows its own
+    logging.getLogger(hub_logging.__name__.split(".")[0]).setLevel(logging.CRITICAL)  # it logs each failed attempt
     try:
         if constants.HF_HUB_OFFLINE and not or_cache:
             raise errors.OfflineModeIsEnabled
         yield
     except Exception as error:
-        explained = error if isinstance(error, UserError) else _explained(error, repo, revision)
+        explained = error if isinstance(error, UserError) else _explain(error, repo, revision)
         if explained is None:
             raise
         if retry_command and explained.exit_code == FAILED:
@@ -58,12 +62,12 @@ def import_datasets() -> Any:
 
 
 def retry(call: Callable[[], Result]) -> Result:
-    """`call()`, repeated while the Hub is overloaded: for the requests that `huggingface_hub` makes only once."""
-    for wait in WAITS:
+    """`call()`, repeated while the Hub is overloaded: for requests that `huggingface_hub` does not repeat itself."""
+    for wait in RETRY_WAITS:
         try:
             return call()
         except Exception as error:
-            delay = _passing(error)
+            delay = _retry_after(error)
             if delay is None:
                 raise
             time.sleep(max(wait, delay))
@@ -71,7 +75,7 @@ def retry(call: Callable[[], Result]) -> Result:
 
 
 def none_if_unreachable(call: Callable[[], Result]) -> Result | None:
-    """`call()`, or None where there is no Hub to answer it; an error that the Hub answers is raised."""
+    """`call()`, or None if the Hub can't be reached. Errors with which the Hub answers are raised."""
     try:
         return call()
     except Exception as error:
@@ -80,15 +84,15 @@ def none_if_unreachable(call: Callable[[], Result]) -> Result | None:
         return None
 
 
-def _passing(error: Exception) -> float | None:
-    """For an error that may pass, the seconds that the Hub asks to wait (0 if it doesn't say); else None."""
+def _retry_after(error: Exception) -> float | None:
+    """The seconds that the Hub asks to wait (0 if it doesn't say); None if the error is not transient."""
     response = _response(error)
     if response is None:
-        # A gateway's page of HTML where the client expects JSON, or a connection that broke. A server that can't be
-        # connected to at all is no reason to let a person wait.
+        # A gateway's HTML page where the client expects JSON, or a broken connection. A server that can't be connected
+        # to at all is not tried again, so that nobody waits for it.
         broken = any(_is_transport(link) and "Connect" not in type(link).__name__ for link in _chain(error))
         return 0 if broken or isinstance(error, json.JSONDecodeError) else None
-    if response.status_code not in PASSING:
+    if response.status_code not in TRANSIENT_STATUSES:
         return None
     seconds = re.search(r"\bt=(\d+)", response.headers.get("ratelimit", "")) if response.status_code == 429 else None
     after = seconds[1] if seconds else response.headers.get("retry-after", "")
@@ -96,7 +100,7 @@ def _passing(error: Exception) -> float | None:
 
 
 def _chain(error: BaseException) -> list[Any]:
-    """The error and what it came from, outermost first."""
+    """The error and its causes, outermost first."""
     chain = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(cause)
@@ -104,7 +108,7 @@ def _chain(error: BaseException) -> list[Any]:
 
 
 def _response(error: Exception) -> Any:
-    """The Hub's answer that an error is about, or None."""
+    """The HTTP response of the Hub that caused an error, or None."""
     return next((link.response for link in _chain(error) if getattr(link, "response", None) is not None), None)
 
 
@@ -112,8 +116,8 @@ def _is_transport(error: BaseException) -> bool:
     return type(error).__module__.split(".")[0] in TRANSPORTS
 
 
-def _explained(error: Exception, repo: str, revision: str | None) -> UserError | None:
-    """What a failure of the libraries means to the user, in one line; None if it is not about the Hub."""
+def _explain(error: Exception, repo: str, revision: str | None) -> UserError | None:
+    """A failure of the libraries as one line for the user; None if it is not about the Hub."""
     from huggingface_hub import constants, errors, get_token
 
     chain = _chain(error)
@@ -121,41 +125,65 @@ def _explained(error: Exception, repo: str, revision: str | None) -> UserError |
     def caught(*kinds: type[BaseException]) -> Any:
         return next((link for link in chain if isinstance(link, kinds)), None)
 
-    def failed(what: str, fix: str = "") -> UserError:
-        return UserError(what, fix=fix, exit_code=FAILED)
-
     if caught(errors.HFValidationError):
         return UserError(f"{repo!r} is not a name of a repository on the Hub", fix="expected OWNER/NAME")
     if caught(errors.LocalTokenNotFoundError):
-        return failed("no Hub token is set", _LOG_IN)
+        return _failed("no Hub token is set", _LOG_IN)
     library = next((link for link in chain if type(link).__module__.startswith(("datasets.", "pyarrow."))), None)
-    if caught(errors.GatedRepoError) or "is a gated dataset" in str(library):  # `datasets` drops what it was told
-        return failed(f"access to {repo} must be asked for", f"see {constants.ENDPOINT}/datasets/{repo}")
+    if caught(errors.GatedRepoError) or "is a gated dataset" in str(library):  # `datasets` drops the cause
+        return _failed(f"access to {repo} must be asked for", f"see {constants.ENDPOINT}/datasets/{repo}")
     if caught(errors.RepositoryNotFoundError):
         why = "this token does not open it" if get_token() else "no token is set"
         return UserError(f"no repository {repo} is found on the Hub: it does not exist, or it is private and {why}")
     if caught(errors.RevisionNotFoundError):
         return UserError(f"{repo} on the Hub has no revision {revision!r}")
     if http := caught(errors.HfHubHTTPError):
-        status, message = http.response.status_code, (http.server_message or "").splitlines()
-        if status == 401:
-            return failed("the Hub refuses the token", f"{_LOG_IN} with a valid one")
-        if status == 403:
-            return failed(f"the token gives no right to do this with {repo}", "use one that may write there")
-        if status in PASSING:
-            return failed(f"the Hub keeps answering {status} about {repo}: it is overloaded or limits requests")
-        return failed(f"the Hub answered {status} about {repo}{f': {message[0]}' if message else ''}")
+        return _explain_status(http.response.status_code, (http.server_message or "").splitlines(), repo)
     if constants.HF_HUB_OFFLINE and caught(errors.OfflineModeIsEnabled, ConnectionError):
-        return failed(f"{repo} is on the Hub, and offline mode is on", "unset HF_HUB_OFFLINE")
+        return _failed(f"{repo} is on the Hub, and offline mode is on", "unset HF_HUB_OFFLINE")
     if caught(ConnectionError, TimeoutError, errors.LocalEntryNotFoundError) or any(map(_is_transport, chain)):
-        return failed(f"the Hub can't be reached about {repo}", "check the network connection")
+        return _failed(f"the Hub can't be reached about {repo}", "check the network connection")
     if library:
-        return failed(f"{repo} on the Hub can't be read: {(str(library) or type(library).__name__).splitlines()[0]}")
+        return _failed(f"{repo} on the Hub can't be read: {(str(library) or type(library).__name__).splitlines()[0]}")
     return None
 
 
+def _explain_status(status: int, message: list[str], repo: str) -> UserError:
+    if status == 401:
+        return _failed("the Hub refuses the token", f"{_LOG_IN} with a valid one")
+    if status == 403:
+        return _failed(f"the token gives no right to do this with {repo}", "use one that may write there")
+    if status in TRANSIENT_STATUSES:
+        return _failed(f"the Hub keeps answering {status} about {repo}: it is overloaded or limits requests")
+    return _failed(f"the Hub answered {status} about {repo}{f': {message[0]}' if message else ''}")
+
+
+def _failed(what: str, fix: str = "") -> UserError:
+    return UserError(what, fix=fix, exit_code=FAILED)
+
+
+def is_repo_id(name: str) -> bool:
+    """Whether `name` can be a dataset id of the Hub rather than a path: `owner/name`, or an old id of one word.
+
+    >>> [is_repo_id(name) for name in ("owner/name", "squad", "./corpus", "texts/corpus.txt", "a/b/c", "corpus.txt")]
+    [True, True, False, False, False, False]
+    """
+    suffix = r"\.(txt|jsonl?|csv|parquet|arrow|gz|xz|bz2|zst|zip|tar)$"
+    return bool(re.fullmatch(r"(\w[\w.-]*/)?\w[\w.-]*", name)) and not re.search(suffix, name)
+
+
+def parse_repo_id(name: str) -> tuple[str, str | None]:
+    """The repository and the revision of `REPO[@REVISION]`.
+
+    >>> parse_repo_id("owner/name@v1.0"), parse_repo_id("owner/name")
+    (('owner/name', 'v1.0'), ('owner/name', None))
+    """
+    repo, _, revision = name.partition("@")
+    return repo, revision or None
+
+
 def require_token() -> None:
-    """Raises UserError if no token is found in the usual places (it may still turn out to be refused)."""
+    """Raises UserError if `huggingface_hub` finds no token. One that it finds may still be refused."""
     from huggingface_hub import get_token
 
     if get_token() is None:
@@ -172,9 +200,9 @@ def username() -> str:
 
 
 def resolve_repo(name: str, *, repo: str | None, owner: str | None, retry_command: str) -> str:
-    """Where a push goes: `repo`, else `name` at `owner` or at the account of the token.
+    """The repository of a push: `repo`, else `name` at `owner` or at the account of the token.
 
-    Raises UserError (exit code 1) that names the command to try `again` if no token is set, or it is refused.
+    Raises UserError (exit code 1), naming `retry_command`, if no token is set or it is refused.
     """
     known = repo or (f"{owner}/{name}" if owner else "")
     with hub_errors(known or "the account of the token", retry_command=retry_command):

@@ -1,4 +1,4 @@
-"""From the Hub: files of a dataset repository as they lie there."""
+"""Downloads files from the Hub as they are: those of a dataset repository, and a model or a tokenizer."""
 
 import json
 import os
@@ -12,29 +12,35 @@ from stochastok_cli.progress import ProgressCallback, no_progress
 
 
 class HubFiles(NamedTuple):
-    """The files of a dataset repository at one commit."""
+    """The files of a dataset repository at one commit.
+
+    Args:
+        repo: the repository.
+        revision: the SHA of the commit.
+        paths: the paths of the files in the repository.
+    """
 
     repo: str
-    revision: str  # the commit's sha
+    revision: str
     paths: tuple[str, ...]
 
     def json(self, path: str) -> Any:
-        """The content of a small JSON file; None where it is none."""
+        """The content of a small JSON file; None if it is not valid JSON."""
         with tempfile.TemporaryDirectory() as folder:
             try:
                 return json.loads(self._download(path, folder).read_bytes())
             except ValueError:
                 return None
 
-    def fetch(self, place: str, names: list[str], into: Path, progress: ProgressCallback = no_progress) -> None:
-        """Downloads `names` below `place` into the folder `into`."""
+    def fetch(self, folder: str, names: list[str], target: Path, progress: ProgressCallback = no_progress) -> None:
+        """Downloads `names` below `folder` of the repository into the local folder `target`."""
         for done, name in enumerate(names):
-            if f"{place}/{name}" not in self.paths or ".." in PurePosixPath(name).parts:
-                raise UserError(f"{self.repo} on the Hub lacks {place}/{name}", exit_code=FAILED)
-            with tempfile.TemporaryDirectory(dir=into) as scratch:
-                (into / name).parent.mkdir(parents=True, exist_ok=True)
-                os.replace(self._download(f"{place}/{name}", scratch), into / name)
-            progress(f"pull {PurePosixPath(place).name}", done + 1, len(names))
+            if f"{folder}/{name}" not in self.paths or ".." in PurePosixPath(name).parts:
+                raise UserError(f"{self.repo} on the Hub lacks {folder}/{name}", exit_code=FAILED)
+            with tempfile.TemporaryDirectory(dir=target) as temporary:
+                (target / name).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(self._download(f"{folder}/{name}", temporary), target / name)
+            progress(f"pull {PurePosixPath(folder).name}", done + 1, len(names))
 
     def _download(self, path: str, folder: str) -> Path:
         with hub_errors(self.repo):
@@ -50,10 +56,36 @@ class HubFiles(NamedTuple):
 
 
 def list_files(repo: str, revision: str | None = None) -> HubFiles:
-    """What a dataset repository holds. Raises UserError if it is not there or not to be had."""
+    """Lists the files of a dataset repository. Raises UserError if it does not exist or can't be read."""
     with hub_errors(repo, revision):
         from huggingface_hub import HfApi
 
         info = retry(lambda: HfApi().dataset_info(repo, revision=revision))
         assert info.sha is not None
         return HubFiles(repo, info.sha, tuple(file.rfilename for file in info.siblings or []))
+
+
+def tokenizer_folder(repo: str, revision: str | None = None) -> Path:
+    """Downloads a model's tokenizer and configuration; returns their folder in the cache.
+
+    Files that are in the cache need no network.
+    """
+    return _snapshot(repo, revision, ["tokenizer.json", "tokenizer_config.json", "config.json"])
+
+
+def model_folder(repo: str, revision: str | None = None) -> Path:
+    """Downloads a model with its tokenizer; returns the folder in the cache. Files in the cache need no network.
+
+    Weights are taken as safetensors only, since other formats can contain programs.
+    """
+    return _snapshot(repo, revision, ["*.json", "*.safetensors"])
+
+
+def _snapshot(repo: str, revision: str | None, patterns: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    with hub_errors(repo, revision, or_cache=True):
+        folder = retry(
+            lambda: snapshot_download(repo, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"])
+        )
+        return Path(folder)

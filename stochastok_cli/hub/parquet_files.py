@@ -1,4 +1,4 @@
-"""A corpus as parquet files with the columns `ids` and `len`, the same bytes however its documents are batched."""
+"""Writes a corpus as parquet files with the columns `ids` and `len`. The batches of documents do not change a byte."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -14,17 +14,21 @@ if TYPE_CHECKING:
     import pyarrow
 
 Documents = tuple[np.ndarray, np.ndarray]
-"""Many documents at once: their ids end to end, and the length of each (int64)."""
+"""A batch of documents: their ids end to end, and the length of each (int64)."""
 
-ROW_GROUP_TOKENS = 2**22  # what a reader of the files, or the writer here, holds in memory
-SHARD_ROW_GROUPS = 32  # about 256 MiB of uint16 ids a file: what lies on disk while it goes up
-SMALL_FILE = 16 * 2**20  # bytes; the Hub keeps files in git only below this, and then wants them in the commit itself
+ROW_GROUP_TOKENS = 2**22  # a reader or writer of the files has one row group in memory
+SHARD_ROW_GROUPS = 32  # about 256 MiB of uint16 ids per file, which is on the disk while it is uploaded
+SMALL_FILE = 16 * 2**20  # bytes; the Hub takes smaller files in the commit itself
 
 
 def write_shards(
     split: str, documents: Iterable[Documents], manifest: Manifest, folder: Path, progress: ProgressCallback
 ) -> Iterator[tuple[str, Path | bytes]]:
-    """Writes one parquet file after another, each removed when the next is asked for."""
+    """Writes one parquet file after another; each is removed when the next one is requested.
+
+    Yields:
+        The path in the repository, and the file or (if it is small) its content.
+    """
     import pyarrow
     import pyarrow.parquet
 
@@ -52,7 +56,7 @@ def write_shards(
 def _row_groups(
     documents: Iterable[Documents], rows: int, groups: int, schema: "pyarrow.Schema"
 ) -> Iterator["pyarrow.Table"]:
-    """The documents as `groups` tables with as equal numbers of rows as can be, whatever batches they come in."""
+    """The documents as `groups` tables whose numbers of rows differ by one at most."""
     import pyarrow
 
     batches = iter(documents)

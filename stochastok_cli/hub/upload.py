@@ -1,7 +1,7 @@
-"""To the Hub: corpora as parquet files, and folders as they lie on the disk.
+"""Uploads to the Hub: corpora as parquet files, and folders as they are.
 
-Files go up one by one and appear in one commit: a push that fails leaves the repository as it was, and the next one
-skips what is up already.
+Files are uploaded one by one and appear in one commit. A push that fails leaves the repository as it was, and the next
+one skips the files that are uploaded already.
 """
 
 import json
@@ -21,7 +21,7 @@ from stochastok_cli.progress import ProgressCallback, no_progress
 
 
 class PushResult(NamedTuple):
-    """Where something was pushed: the address for people, and the commit that holds it."""
+    """The address of a repository that was pushed to, and the SHA of the commit."""
 
     url: str
     revision: str
@@ -39,10 +39,15 @@ def push_corpus(
 ) -> PushResult:
     """Pushes a corpus as a dataset with the columns `ids` and `len`, its manifest and a card.
 
-    `splits` has a function for each split that starts the iteration over its documents; the manifest knows their type
-    and their counts. A split without documents is left out: `datasets` can't load one. `again` is the command to name
-    when the push fails. One file of about 256 MiB lies on the disk at a time; the files are the same bytes however
-    the documents are batched.
+    Args:
+        repo: the repository.
+        splits: for each split a function that starts the iteration over its documents. A split without documents is
+            left out, since `datasets` can't load one. The batches of documents do not change the files.
+        manifest: of the corpus; it has the dtype and the counts of the documents.
+        retry_command: the command to name when the push fails.
+        private: make the repository private when it is created.
+        license: of the source, for the card.
+        progress: told of the documents that are written to files. One file of about 256 MiB is on the disk at a time.
     """
 
     def files() -> Generator[tuple[str, Path | bytes]]:
@@ -67,17 +72,24 @@ def push_folder(
     private: bool = False,
     progress: ProgressCallback = no_progress,
 ) -> PushResult:
-    """Pushes files as they lie on the disk, with a card.
+    """Pushes files as they are, with a card.
 
-    `contents` maps a path in the repository (`""` for its root) to a file, or to a folder of which everything goes up
-    but hidden files. What else there is in the repository below such a path (other than its root) is deleted.
+    Args:
+        repo: the repository.
+        contents: maps a path in the repository (`""` for its root) to a local file, or to a local folder, whose hidden
+            files are left out. Other files in the repository below such a path (except its root) are deleted.
+        card: the text of the card.
+        retry_command: the command to name when the push fails.
+        repo_type: "dataset" or "model".
+        private: make the repository private when it is created.
+        progress: told of the files that are uploaded.
     """
     sources = {}
-    for place, source in contents.items():
+    for path, source in contents.items():
         for file in sorted(source.rglob("*")) if source.is_dir() else [source]:
             inside = file.relative_to(source).as_posix() if source.is_dir() else ""
             if file.is_file() and not re.search(r"(^|/)\.", inside):
-                sources["/".join(filter(None, (place, inside)))] = file
+                sources["/".join(filter(None, (path, inside)))] = file
     sources.pop(cards.NAME, None)
 
     def files() -> Generator[tuple[str, Path | bytes]]:
@@ -87,7 +99,7 @@ def push_folder(
         progress("push", len(sources), len(sources))
         yield cards.NAME, card.encode()
 
-    stale = re.compile(rf"({'|'.join(re.escape(place) for place in contents if place)})/.*")
+    stale = re.compile(rf"({'|'.join(re.escape(path) for path in contents if path)})/.*")
     return _push(repo, repo_type, files(), retry_command=retry_command, private=private, stale=stale)
 
 
@@ -100,10 +112,10 @@ def _push(
     private: bool,
     stale: re.Pattern[str] | None = None,
 ) -> PushResult:
-    """Uploads the files one by one as they come, then commits them all at once and deletes `stale` ones not among them.
+    """Uploads the files one by one, then commits all of them, and deletes files that match `stale` and are not new.
 
-    A large file is on the Hub when the next one is asked for: its storage knows it by its checksum, so a second push
-    does not send it again.
+    A large file is uploaded before the next one is made. The storage of the Hub identifies it by its checksum, so a
+    second push does not send it again.
     """
     with hub_errors(repo, retry_command=retry_command), closing(files):
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
@@ -122,8 +134,8 @@ def _push(
         new = {addition.path_in_repo for addition in additions}
 
         def commit() -> str:
-            there = api.list_repo_files(repo, repo_type=repo_type)
-            old = [path for path in there if stale and stale.fullmatch(path) and path not in new]
+            existing = api.list_repo_files(repo, repo_type=repo_type)
+            old = [path for path in existing if stale and stale.fullmatch(path) and path not in new]
             operations = additions + [CommitOperationDelete(path) for path in old]
             message = "Upload with stochastok"
             return api.create_commit(repo, operations, commit_message=message, repo_type=repo_type).oid
