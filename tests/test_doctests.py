@@ -27,7 +27,7 @@ WITH_EXAMPLES = {
     "evaluation.metrics",
     "evaluation.robustness",
     "evaluation.run",
-    "hub.repo_ids",
+    "hub.client",
     "integrations.transformers",
     "random_streams",
     "report.paper_values",

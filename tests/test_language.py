@@ -73,7 +73,7 @@ NAMES = {
     "first_visible",  # segment_start
     "found",  # what was found: metrics, folders
 }
-DEMANDED = {("hub/download.py", "tell")}
+DEMANDED = {("hub/streaming.py", "tell")}
 """Names that a protocol of another library demands: here that of file objects."""
 
 
