@@ -1,5 +1,6 @@
 """One process per GPU, started by `torch.distributed.run`, and the exit code of the whole."""
 
+import argparse
 import logging
 import os
 import tempfile
@@ -36,15 +37,28 @@ def launch(arguments: list[str], processes: int) -> int:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "exit_code"
         os.environ[_EXIT_CODE_FILE] = str(file)
-        options = ["--standalone", "--nproc-per-node", str(processes), "--signals-to-handle", SIGNALS]
-        options += ["--shutdown-timeout", str(SHUTDOWN_SECONDS), "-m", "stochastok_cli"]
+        options = launcher_options(processes, run.get_args_parser())
         try:
-            run.run(run.parse_args([*options, *arguments]))
+            run.run(run.parse_args([*options, "-m", "stochastok_cli", *arguments]))
         except ChildFailedError:
             return _read_exit_code(file, default=FAILED)
         except (SignalException, KeyboardInterrupt):
             return _read_exit_code(file, default=INTERRUPTED)
     return 0
+
+
+def launcher_options(processes: int, parser: argparse.ArgumentParser) -> list[str]:
+    """The options of torch's launcher, given its parser: older versions of torch lack some of them.
+
+    PyTorch 2.11 has no `--shutdown-timeout`. There the processes have 30 seconds after a signal.
+    """
+    options = {
+        "--nproc-per-node": str(processes),
+        "--signals-to-handle": SIGNALS,
+        "--shutdown-timeout": str(SHUTDOWN_SECONDS),
+    }
+    known = parser.format_help()
+    return ["--standalone", *(part for pair in options.items() if pair[0] in known for part in pair)]
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Several ranks, as processes that communicate through gloo: the same batches, losses and checkpoints as one."""
 
+import argparse
 import json
 import os
 import re
@@ -10,10 +11,12 @@ import time
 
 import numpy as np
 import pytest
+from torch.distributed import run
 
 from stochastok_cli.errors import STOPPED_WITH_CHECKPOINT, USAGE
 from stochastok_cli.training.data import open_data
 from stochastok_cli.training.distributed import DistributedContext
+from stochastok_cli.training.launch import SIGNALS, launcher_options
 from stochastok_cli.training.train import train
 from tests.training.runs import metrics, steps
 
@@ -96,6 +99,15 @@ def test_the_launcher_exits_as_its_ranks_would_and_the_error_is_printed_once(con
     assert len(error.splitlines()) == 1
     assert error.startswith("error: trainer.training.gradient_accumulation_steps = 3 can't be divided over 2 processes")
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_launcher_is_given_only_options_that_its_version_has():
+    parser = run.get_args_parser()
+    parsed = parser.parse_args([*launcher_options(3, parser), "script"])
+    assert (parsed.nproc_per_node, parsed.signals_to_handle) == ("3", SIGNALS)
+    old = argparse.ArgumentParser()
+    old.add_argument("--nproc-per-node")
+    assert launcher_options(3, old) == ["--standalone", "--nproc-per-node", "3"]
 
 
 def test_a_signal_to_the_launcher_stops_all_ranks_with_a_checkpoint(config_file, tmp_path):
