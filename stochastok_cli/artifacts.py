@@ -223,7 +223,7 @@ def create_artifact(
         final: the folder.
         options: everything that decides the content; it goes into the manifest.
         build: writes the files into the folder that it is given, and returns the manifest's entries on their content.
-        force: make the folder again whatever is there.
+        force: make the folder again even if it is there.
 
     Raises:
         UserError: the folder is there, made with other options (exit code 2); the disk is full, or another process
@@ -309,7 +309,7 @@ def write_json(file: Path, content: Any) -> None:
 
 
 def write_atomically(file: Path, content: bytes) -> None:
-    """Writes one small file so that it has either its old content or the new, whatever happens."""
+    """Writes one small file so that after a crash it has either its old content or the new one."""
     temporary = file.with_name(f".{file.name}.partial")
     with open(temporary, "wb") as stream:
         stream.write(content)
@@ -371,7 +371,7 @@ def _sync_directory(folder: Path) -> None:
 
 
 def command_line() -> str:
-    """The command that is running, as a person would type it."""
+    """The command line of this process, as it is typed in a shell."""
     import shlex
 
     program = Path(sys.argv[0]).name

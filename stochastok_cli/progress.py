@@ -1,4 +1,4 @@
-"""How long-running functions report their progress, without knowing who shows it."""
+"""The callback by which long-running functions report their progress."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""The application `stochastok`: its subcommands, the options common to all of them, and how errors end.
+"""The application `stochastok`: its subcommands, the options common to all of them, and its exit codes.
 
 A subcommand's file is imported when the application starts, so it imports torch, datasets and numba only inside
 its function: `stochastok --help` stays fast.
@@ -79,12 +79,12 @@ def register_subcommands() -> None:
 
 
 def main() -> None:
-    """Runs the application and turns whatever happens into an exit code (see `stochastok_cli.errors`)."""
+    """Runs the application and exits with one of the codes of `stochastok_cli.errors`."""
     register_subcommands()
-    signal.signal(signal.SIGTERM, _interrupt)  # `train` has its own answer to signals
+    signal.signal(signal.SIGTERM, _interrupt)  # `train` handles signals itself
     try:
         code = app(standalone_mode=False)
-        if code == INTERRUPTED:  # how the option parser passes KeyboardInterrupt on
+        if code == INTERRUPTED:  # how the option parser reports a KeyboardInterrupt
             _failed("interrupted", INTERRUPTED)
     except UserError as error:
         code = _failed(str(error), error.exit_code, error)
@@ -109,8 +109,11 @@ def main() -> None:
 
 
 def _leave(code: int) -> NoReturn:
-    """Ends the process. A rank of several ends at once, when what it had to do is done and closed: a thread of its
-    process group that is still letting go of a tensor while the interpreter shuts down would abort it (SIGABRT)."""
+    """Ends the process.
+
+    A rank of several skips the interpreter's shutdown: a thread of its process group that still frees a tensor then
+    would abort the process (SIGABRT). All files are closed before.
+    """
     if "RANK" in os.environ:
         sys.stdout.flush()
         sys.stderr.flush()

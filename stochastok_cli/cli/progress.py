@@ -1,27 +1,26 @@
-"""What a person sees while a command runs: notes and progress bars, all on stderr.
-
-Bars appear only in a terminal; `--quiet` silences bars and notes. Errors and results are not its business.
-"""
+"""Notes and progress bars, on stderr. Bars are shown only in a terminal; `--quiet` silences both."""
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+
+from stochastok_cli.progress import ProgressCallback, no_progress
 
 quiet = False
 
 
 def note(text: str) -> None:
-    """A line for people, on stderr."""
+    """Prints a line on stderr, unless `--quiet`."""
     if not quiet:
         print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """Gives a function `(what, done, total)` that draws one bar for each `what`; `total` 0 where it is unknown."""
+def progress_bar() -> Iterator[ProgressCallback]:
+    """A context that gives a `ProgressCallback`, which draws a progress bar for each description."""
     if quiet or not sys.stderr.isatty():
-        yield lambda what, done, total: None
+        yield no_progress
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -38,14 +37,14 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
         tasks: dict[str, int] = {}
         last = 0.0
 
-        def report(what: str, done: int, total: int) -> None:
+        def report(description: str, completed: int, total: int) -> None:
             nonlocal last
             now = time.monotonic()
-            if what in tasks and done != total and now - last < 0.05:
+            if description in tasks and completed != total and now - last < 0.05:
                 return
             last = now
-            if what not in tasks:
-                tasks[what] = progress.add_task(what, total=total or None)
-            progress.update(tasks[what], completed=done, total=total or None)  # type: ignore[arg-type]
+            if description not in tasks:
+                tasks[description] = progress.add_task(description, total=total or None)
+            progress.update(tasks[description], completed=completed, total=total or None)  # type: ignore[arg-type]
 
         yield report

@@ -20,7 +20,7 @@ class WordList(NamedTuple):
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the words and their order, equal for equal lists whatever the file is called."""
+        """A hash of the words in their order. The name of the file does not matter."""
         return hashlib.sha256("\n".join(self.words).encode()).hexdigest()[:32]
 
 
@@ -43,8 +43,8 @@ def read_words(file: Path | None = None) -> WordList:
     first_line: dict[str, int] = {}
     for number, word in enumerate(words, 1):
         if not _WORD.fullmatch(word) or not all(c.isalpha() or c in "'’-" for c in word):
-            what = f"{word!r}, which is not one word of letters" if word else "blank"
-            raise UserError(f"{file}, line {number}: {what}", fix="give one word a line")
+            problem = f"{word!r}, which is not one word of letters" if word else "blank"
+            raise UserError(f"{file}, line {number}: {problem}", fix="give one word a line")
         if word in first_line:
             raise UserError(f"{file}, line {number}: {word!r} stands on line {first_line[word]} already")
         first_line[word] = number

@@ -159,7 +159,7 @@ To train on all with `stochastok`:
 {command} --pull --repo {repo}
 ```
 
-The files lie here as they do in its data directory, so that this does the same:
+The files here have the paths that they have in its data directory, so this has the same effect:
 
 ```
 hf download {repo} --repo-type dataset --local-dir data

@@ -124,8 +124,10 @@ def _write_base(
     return SplitInfo(len(codes), tokens)
 
 
-def _write_form(folder: Path, base: Corpus, form: Form, what: str, progress: ProgressCallback) -> dict[str, SplitInfo]:
-    """Tokenizes the canonical stream otherwise, block by block; blocks are numbered through train and then val."""
+def _write_form(
+    folder: Path, base: Corpus, form: Form, description: str, progress: ProgressCallback
+) -> dict[str, SplitInfo]:
+    """Retokenizes the canonical stream block by block; blocks are numbered through train and then val."""
     index = 0
     splits = {}
     for split in SPLITS:
@@ -139,7 +141,7 @@ def _write_form(folder: Path, base: Corpus, form: Form, what: str, progress: Pro
                 out.write(np.ascontiguousarray(converted).data)
                 tokens += len(converted)
                 index += len(lengths)
-                progress(f"{what} {split}", start + len(batch), len(ids))
+                progress(f"{description} {split}", start + len(batch), len(ids))
         assert base.manifest is not None
         splits[split] = SplitInfo(base.manifest.splits[split].documents, tokens)
     return splits

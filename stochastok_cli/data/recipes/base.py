@@ -1,4 +1,4 @@
-"""What a recipe is: a dataset that a command of its own makes, pushes to the Hub and pulls from there.
+"""Recipes: datasets that a command of their own makes, pushes to the Hub and pulls from there.
 
 To add one, write a file with a `make` function and a `Recipe`, and add it to the list in `__init__.py` (code outside of
 this package calls `register_recipe`):
@@ -58,8 +58,8 @@ class Option:
     """Makes a keyword argument of a recipe's `make` an option of its command: `Annotated[int, Option("…")]`.
 
     Args:
-        help: what `--help` says about it.
-        metavar: how `--help` shows its value, where the type does not say enough.
+        help: its help text.
+        metavar: the name of its value in the help, where the type is not enough.
     """
 
     help: str

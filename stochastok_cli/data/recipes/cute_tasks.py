@@ -1,4 +1,4 @@
-"""The eight subword tasks of CUTE (Edman et al. 2024): how a question is put, its answer, and the wrong options.
+"""The eight subword tasks of CUTE (Edman et al. 2024): the wording of a question, its answer, and the wrong options.
 
 The wording is the StochasTok paper's (Table 2), with ` Answer:` after it as in LangGame. The inputs of a task come in
 the order in which CUTE's own files have them.
@@ -10,13 +10,19 @@ from string import ascii_lowercase
 
 import numpy as np
 
-NUM_OPTIONS = 4  # where the question itself does not name them
+NUM_OPTIONS = 4  # of tasks whose questions do not name the options
 
 
 @dataclass(frozen=True)
 class Task:
-    """`wording` has a place for each input; `answer` is the right answer of inputs; `choices` are the possible answers
-    where the question names them; `draw` makes inputs about a word."""
+    """A subword task.
+
+    Args:
+        wording: the question, with `{}` for each input.
+        answer: the right answer, from the inputs.
+        draw: draws inputs for a word; None if the task can't be asked of the word.
+        choices: the possible answers, from the inputs, where the question names them.
+    """
 
     wording: str
     answer: Callable[..., str]
@@ -60,7 +66,7 @@ def _draw_substitution(random: np.random.Generator, word: str) -> tuple[str, ...
     return old, _one(random, [letter for letter in ascii_lowercase if letter != old]), word
 
 
-def _draw_exchange(random: np.random.Generator, word: str) -> tuple[str, ...] | None:
+def _draw_swap(random: np.random.Generator, word: str) -> tuple[str, ...] | None:
     single = [letter for letter in _letters(word) if word.count(letter) == 1]
     if len(single) < 2:
         return None
@@ -68,12 +74,12 @@ def _draw_exchange(random: np.random.Generator, word: str) -> tuple[str, ...] | 
     return single[first], single[second], word
 
 
-def _exchanged(first: str, second: str, word: str) -> str:
+def _swapped(first: str, second: str, word: str) -> str:
     return word.translate(str.maketrans(first + second, second + first))
 
 
 def levenshtein(word: str, others: Sequence[str]) -> np.ndarray:
-    """The distance of a word to each of some others, int64 `[others]`.
+    """The edit distances of a word to other words, int64 `[others]`.
 
     >>> levenshtein("happy", ["apply", "glad", "happy"]).tolist()
     [2, 5, 0]
@@ -115,7 +121,7 @@ TASKS = {
     "orth": Task(
         "Closer in Levenshtein distance to '{}': {} or {}?",
         _nearer,
-        lambda random, word: (word,),  # `cute` adds the two candidates, which it takes from the word list
+        lambda random, word: (word,),  # `cute_generator` adds two candidates from the word list
         lambda word, first, second: [first, second],
     ),
     "ins_char": Task(
@@ -127,15 +133,18 @@ TASKS = {
     "sub_char": Task(
         "Replace every '{}' with '{}' in '{}'", lambda old, new, word: word.replace(old, new), _draw_substitution
     ),
-    "swap_char": Task("Swap '{}' and '{}' in '{}'", _exchanged, _draw_exchange),
+    "swap_char": Task("Swap '{}' and '{}' in '{}'", _swapped, _draw_swap),
 }
 
 
 def options(
     task: str, inputs: Sequence[str], answer: str, words: Sequence[str], random: np.random.Generator
 ) -> list[str]:
-    """The possible answers, the right one first: those that the question names; for `spell_inverse` other words; else
-    the answer with letters substituted and reordered."""
+    """The options of a question, the right one first.
+
+    Wrong ones are the other answers that the question names, or for `spell_inverse` other words, or else the answer
+    with letters substituted and reordered.
+    """
     choices = TASKS[task].choices
     if choices is not None:
         return [answer, *(choice for choice in choices(*inputs) if choice != answer)]
@@ -144,14 +153,14 @@ def options(
         if task == "spell_inverse":
             other = _one(random, words)
         else:
-            other = _garbled(answer, spaced=task == "spell", reorder=len(answers) % 2 == 0, random=random)
+            other = _corrupted(answer, spaced=task == "spell", reorder=len(answers) % 2 == 0, random=random)
         if other not in answers:
             answers.append(other)
     return answers
 
 
-def _garbled(answer: str, *, spaced: bool, reorder: bool, random: np.random.Generator) -> str:
-    """One letter replaced by another, or two different ones exchanged; one or two changes of this sort."""
+def _corrupted(answer: str, *, spaced: bool, reorder: bool, random: np.random.Generator) -> str:
+    """The answer after one or two changes: a letter replaced, or (with `reorder`) two letters swapped."""
     letters = list(answer.replace(" ", "") if spaced else answer)
     for _ in range(1 + random.integers(2)):
         i, j = random.integers(len(letters), size=2)

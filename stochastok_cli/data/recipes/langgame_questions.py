@@ -104,7 +104,7 @@ class Kind(NamedTuple):
 
     Args:
         title: its name in messages.
-        pattern: the end of the sentence, with `{}` where a letter or a substring stands.
+        pattern: the end of the sentence, with `{}` for a letter or a substring.
         cases: the cases that the kind has over a word list.
     """
 

@@ -1,4 +1,4 @@
-"""The sentences of LangGame (paper, Appendix on the language game): how a question and its list of options are put.
+"""The sentences of LangGame (paper, Appendix on the language game): the wording of a question and its list of options.
 
 A question is a head (`Which word starts with 'hu'?`) and a list (`The options: [ fell, hundred].`) in either order,
 then `Answer:`. The wording is one uniform draw of everything that may vary, so head and list use the same nouns.
@@ -16,8 +16,16 @@ THE = ("the", "the possible", "the available")
 
 
 class Wording(NamedTuple):
-    head: str  # "Which option word", "Which " (the empty noun leaves two spaces), "Which of the choices"
-    listing: str  # "These are the choices:"
+    """The wording of a question.
+
+    Args:
+        head: "Which option word", "Which " (the empty noun leaves two spaces), "Which of the choices".
+        listing: "These are the choices:".
+        head_first: whether the head comes before the list.
+    """
+
+    head: str
+    listing: str
     head_first: bool
 
     def question(self, predicate: str, options: Sequence[str]) -> str:
