@@ -17,7 +17,7 @@ from stochastok_cli import StochasTok, load_vocabulary
 from stochastok_cli.data.expand import expand
 from stochastok_cli.data.memmap import Corpus
 from stochastok_cli.data.text_sources import open_source
-from stochastok_cli.tokenization.expansion import METHODS
+from stochastok_cli.tokenization.methods import METHODS
 from stochastok_cli.tokenization.segmentation_lattice import segmentation_lattice
 from stochastok_cli.tokenization.split_table import split_table
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from stochastok_cli import StochasTok, load_vocabulary
 from stochastok_cli.data.text_sources import open_source
-from stochastok_cli.tokenization.expansion import METHODS
+from stochastok_cli.tokenization.methods import METHODS
 from stochastok_cli.tokenization.statistics import match_growth
 
 matplotlib.use("Agg")
@@ -42,9 +42,11 @@ def main():
             everything = int(expand.lattice.total[expand.lattice.node[token]])
             order = _segmentations(gpt2, token)
             assert len(order) == everything
-        shares = [seen[s] / len(ids) for s in order]
-        reached = sum(share > 0 for share in shares)
-        axis.bar(range(len(order)), shares, color=["#1565c0" if len(s) > 1 else "#90a4ae" for s in order], width=0.9)
+        frequencies = [seen[s] / len(ids) for s in order]
+        reached = sum(frequency > 0 for frequency in frequencies)
+        axis.bar(
+            range(len(order)), frequencies, color=["#1565c0" if len(s) > 1 else "#90a4ae" for s in order], width=0.9
+        )
         axis.set_yscale("log")
         axis.set_title(f"{method}, p = {p:g}: {reached} of {everything} segmentations reached", fontsize=9, loc="left")
         axis.spines[["top", "right"]].set_visible(False)
@@ -61,11 +63,11 @@ def _segmentations(vocabulary, token):
     """All segmentations, those of fewer pieces first."""
     entries = {p: i for i, p in enumerate(vocabulary.pieces) if not vocabulary.is_special(i)}
 
-    def of(spelled):
-        if not spelled:
+    def of(text):
+        if not text:
             return [()]
-        heads = [n for n in range(1, len(spelled) + 1) if spelled[:n] in entries]
-        return [(entries[spelled[:n]], *rest) for n in heads for rest in of(spelled[n:])]
+        heads = [n for n in range(1, len(text) + 1) if text[:n] in entries]
+        return [(entries[text[:n]], *rest) for n in heads for rest in of(text[n:])]
 
     return sorted(of(vocabulary.pieces[token]), key=len)
 

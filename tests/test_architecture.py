@@ -74,9 +74,15 @@ def test_the_command_line_is_light():
     assert not loaded_by("from stochastok_cli.cli import app; app.register_subcommands()") & (HEAVY | {"numpy"})
 
 
+def test_the_registry_of_methods_is_light():
+    assert not loaded_by("import stochastok_cli.tokenization.methods") & (HEAVY | {"numpy"})
+
+
 def test_random_numbers_come_from_random_streams():
-    found = {str(file.relative_to(ROOT)): set(random_sources(file.read_text("utf-8"))) for file in ROOT.rglob("*.py")}
-    assert {file: names for file, names in found.items() if names} == RANDOM_SOURCES
+    names_in = {
+        str(file.relative_to(ROOT)): set(random_sources(file.read_text("utf-8"))) for file in ROOT.rglob("*.py")
+    }
+    assert {file: names for file, names in names_in.items() if names} == RANDOM_SOURCES
 
 
 @pytest.mark.parametrize(

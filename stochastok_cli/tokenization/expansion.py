@@ -10,12 +10,10 @@ import numpy as np
 from stochastok_cli.errors import UserError
 from stochastok_cli.random_streams import derive_key
 from stochastok_cli.tokenization.loaders import vocabulary_for
-from stochastok_cli.tokenization.methods import METHODS, Method, require_method
+from stochastok_cli.tokenization.methods import Method, require_method
 from stochastok_cli.tokenization.segmentation_lattice import SegmentationLattice, segmentation_lattice
 from stochastok_cli.tokenization.split_table import SplitTable, split_table
 from stochastok_cli.tokenization.vocabulary import Vocabulary, state_without_caches
-
-__all__ = ["METHODS", "LabeledTokenization", "StochasTok", "as_ids", "origins", "sample_tokenizations"]
 
 
 class StochasTok:

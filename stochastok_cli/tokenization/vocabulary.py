@@ -177,11 +177,3 @@ class Vocabulary:
 
     def __repr__(self) -> str:
         return f"Vocabulary({self.name!r}, size={self.size})"
-
-
-def __getattr__(name: str) -> Any:  # transitional: `load_vocabulary` moved to `loaders`
-    if name == "load_vocabulary":
-        from stochastok_cli.tokenization.loaders import load_vocabulary
-
-        return load_vocabulary
-    raise AttributeError(name)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from stochastok_cli import StochasTok, UserError, load_vocabulary
 from stochastok_cli.random_streams import derive_key, splitmix64
-from stochastok_cli.tokenization.expansion import METHODS
+from stochastok_cli.tokenization.methods import METHODS
 from stochastok_cli.tokenization.split_table import split_table
 from tests.tokenization.toys import ids_of, toy_vocabulary
 
@@ -33,14 +33,14 @@ def exact_law(table, ids: list[int], attempts: int) -> dict[tuple[int, ...], flo
                     sequence
                 ]
                 for result in results:
-                    share = weight / len(sequence) / len(results)
-                    following[result] = following.get(result, Fraction(0)) + share
+                    probability = weight / len(sequence) / len(results)
+                    following[result] = following.get(result, Fraction(0)) + probability
         law = following
     return {sequence: float(weight) for sequence, weight in law.items()}
 
 
 def oracle(table, ids: list[int], p: float, seed: int, index: int) -> list[int]:
-    """The kernel's own draws, spelled out with Python integers on a plain list that keeps creation order and links."""
+    """The kernel's own draws, written with Python integers on a plain list that keeps creation order and links."""
     state = splitmix64(derive_key(seed, "expand/stochastok") + splitmix64(index))
     tokens, after = list(ids), [None] * len(ids)
 
@@ -163,7 +163,7 @@ def test_the_interpreted_kernels_give_the_same_bytes():
     """Without a compiler the result is the same, by every method."""
     code = (
         "import json, numpy as np; from stochastok_cli import StochasTok, load_vocabulary;"
-        "from stochastok_cli.tokenization.expansion import METHODS; v = load_vocabulary('sample2k');"
+        "from stochastok_cli.tokenization.methods import METHODS; v = load_vocabulary('sample2k');"
         "ids = np.arange(400) * 7 % v.size; make = lambda m: StochasTok(v, p=0.5, method=m, seed=9);"
         "print(json.dumps({m: [a.tolist() for a in make(m).documents(ids, np.full(4, 100), 3)] for m in METHODS}))"
     )

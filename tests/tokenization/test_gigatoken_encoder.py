@@ -1,4 +1,4 @@
-"""Encoding in bulk gives tiktoken's ids, whatever the text."""
+"""gigatoken gives tiktoken's ids, whatever the text."""
 
 import sys
 import unicodedata

@@ -28,14 +28,11 @@ def segmentations(vocabulary: Vocabulary, token: int) -> list[tuple[int, ...]]:
         return [(token,)]
     entries = [i for i in range(vocabulary.size) if not vocabulary.is_special(i)]
 
-    def of(spelled: bytes) -> list[tuple[int, ...]]:
-        if not spelled:
+    def of(text: bytes) -> list[tuple[int, ...]]:
+        if not text:
             return [()]
         return [
-            (i, *rest)
-            for i in entries
-            if spelled.startswith(p := vocabulary.pieces[i])
-            for rest in of(spelled[len(p) :])
+            (i, *rest) for i in entries if text.startswith(p := vocabulary.pieces[i]) for rest in of(text[len(p) :])
         ]
 
     return of(vocabulary.pieces[token])
@@ -58,8 +55,8 @@ def law_of_uniform(vocabulary, ids, p):
     for parts in refinements(vocabulary, ids):
         weight = 1.0
         for token, part in zip(ids, parts, strict=True):
-            share = p / len(segmentations(vocabulary, token))
-            weight *= share + (1 - p if part == (token,) else 0.0)
+            probability = p / len(segmentations(vocabulary, token))
+            weight *= probability + (1 - p if part == (token,) else 0.0)
         law[joined(parts)] += weight
     return law
 
@@ -81,9 +78,9 @@ def law_of_stochastok_uni(vocabulary, ids, p):
     for sequence, weight in exact_law(split_table(vocabulary), ids, int(len(ids) * p)).items():
         covered, place = [], 0
         for token in ids:
-            spelled, pieces = b"", 0
-            while spelled != vocabulary.pieces[token]:
-                spelled += vocabulary.pieces[sequence[place]]
+            text, pieces = b"", 0
+            while text != vocabulary.pieces[token]:
+                text += vocabulary.pieces[sequence[place]]
                 place, pieces = place + 1, pieces + 1
             covered.append(pieces - 1)
         counts[tuple(covered)] += weight
@@ -134,9 +131,9 @@ def test_laws_on_gpt2(method, text, p):
 @pytest.mark.parametrize("p", [0.4, 1.0])
 def test_uniform_where_a_byte_has_two_entries(p):
     """As Llama 2's `▁` and `<0x20>`."""
-    twins = toy_vocabulary("a", "a", "b", "ab")
+    duplicates = toy_vocabulary("a", "a", "b", "ab")
     for ids in ([0], [1, 2], [3, 0]):
-        check_law(twins, ids, p, "uniform", 8_000)
+        check_law(duplicates, ids, p, "uniform", 8_000)
 
 
 def test_uniform_k_of_a_long_token_and_a_huge_p():

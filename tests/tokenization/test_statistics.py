@@ -5,7 +5,7 @@ import pytest
 
 from stochastok_cli import StochasTok, UserError, load_vocabulary
 from stochastok_cli.data.text_sources import open_source
-from stochastok_cli.tokenization.expansion import METHODS
+from stochastok_cli.tokenization.methods import METHODS
 from stochastok_cli.tokenization.statistics import diversity, match_growth
 
 GPT2 = load_vocabulary("gpt2")

@@ -119,8 +119,8 @@ def test_tokens_really_split(family):
     ids = vocabulary.encode("the gentleman was walking with his daughters")
     assert len(StochasTok(vocabulary, p=2)(ids)) > len(ids)
     table = split_table(vocabulary)
-    spelled = {vocabulary.pieces[i]: i for i in range(vocabulary.size) if not vocabulary.is_special(i)}
-    token = spelled[b" th"] if b" th" in spelled else spelled[b" the"]
+    id_of = {vocabulary.pieces[i]: i for i in range(vocabulary.size) if not vocabulary.is_special(i)}
+    token = id_of[b" th"] if b" th" in id_of else id_of[b" the"]
     assert any(vocabulary.pieces[a].startswith(b" ") for a, _ in table.of(token))
     assert vocabulary.end_of_text == tokenizer.token_to_id({"bert": "[SEP]"}.get(name, "</s>"))
 
