@@ -2,7 +2,7 @@
 
 It speaks as much of the Hub's HTTP protocol as those clients use for datasets and models: who am I, create, describe
 and list a repository, preupload, the git-LFS batch and its PUT, commit, and resolve with ranges. Everything is in
-memory. A test can script faults (a status, a connection cut halfway) and look at what was asked for.
+memory. A test can script faults (a status, a connection cut halfway) and look at the requests.
 """
 
 import base64
@@ -49,7 +49,7 @@ class Repo:
 @dataclass
 class Fault:
     """What to do instead of answering: a status, cutting the connection halfway through the body (`cut`), or telling
-    that the request is there (`asked`) and answering it no sooner than `released`."""
+    that the request is there (`requested`) and answering it no sooner than `released`."""
 
     method: str
     path: str  # a regular expression, searched for in the path
@@ -59,7 +59,7 @@ class Fault:
     after: int = 0  # so many matching requests are answered first
     headers: dict[str, str] = field(default_factory=dict)
     hold: bool = False
-    asked: threading.Event = field(default_factory=threading.Event)
+    requested: threading.Event = field(default_factory=threading.Event)
     released: threading.Event = field(default_factory=threading.Event)
 
 
@@ -106,7 +106,7 @@ class HubServer:
         self.faults.append(Fault(method, path, status, cut, times, after, headers, hold))
         return self.faults[-1]
 
-    def asked(self, pattern: str) -> list[str]:
+    def requests_like(self, pattern: str) -> list[str]:
         return [request for request in self.requests if re.search(pattern, request)]
 
 
@@ -152,7 +152,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise ConnectionAbortedError
         self.content = self.rfile.read(length)
         if fault and fault.hold:
-            fault.asked.set()
+            fault.requested.set()
             fault.released.wait(30)
         try:
             if fault and fault.status:
@@ -282,9 +282,9 @@ class _Handler(BaseHTTPRequestHandler):
             paths = json.loads(self.content)["paths"]
         else:
             paths = urllib.parse.parse_qs(self.content.decode())["paths"]
-        found = [self._entry(repo, path, files[path]) for path in paths if path in files]
+        entries = [self._entry(repo, path, files[path]) for path in paths if path in files]
         folders = [path for path in paths if any(file.startswith(f"{path}/") for file in files)]
-        self._send_json(found + [{"type": "directory", "path": path, "oid": "0" * 40, "size": 0} for path in folders])
+        self._send_json(entries + [{"type": "directory", "path": path, "oid": "0" * 40, "size": 0} for path in folders])
 
     def _entry(self, repo: Repo, path: str, data: bytes) -> dict[str, Any]:
         git = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
@@ -305,11 +305,11 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"X-Repo-Commit": sha, "ETag": f'"{entry["oid"]}"', "Accept-Ranges": "bytes"}
         if "lfs" in entry:
             headers |= {"X-Linked-Etag": f'"{entry["lfs"]["oid"]}"', "X-Linked-Size": str(len(data))}
-        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
-        if not asked:
+        byte_range = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
+        if not byte_range:
             self._send(data, headers=headers)
             return
-        start, end = int(asked[1]), min(int(asked[2] or len(data) - 1), len(data) - 1)
+        start, end = int(byte_range[1]), min(int(byte_range[2] or len(data) - 1), len(data) - 1)
         if start > end:
             raise _RefusedError(416, **{"Content-Range": f"bytes */{len(data)}"})
         headers["Content-Range"] = f"bytes {start}-{end}/{len(data)}"

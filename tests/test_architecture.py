@@ -1,4 +1,4 @@
-"""The import order of the packages, the cost of importing, and where random numbers may come from."""
+"""The import order of the packages, and the cost of importing them."""
 
 import ast
 import subprocess

@@ -39,7 +39,7 @@ def run(*args, code=0, **environment):
     return done
 
 
-class Said(NamedTuple):
+class CommandResult(NamedTuple):
     code: int
     out: str
     err: str
@@ -51,15 +51,15 @@ def command(monkeypatch, capfd):
     sleep = time.sleep
     monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.001)))
 
-    def run_here(*arguments, code=0) -> Said:
+    def run_here(*arguments, code=0) -> CommandResult:
         monkeypatch.setattr(sys, "argv", ["stochastok", *map(str, arguments)])
         capfd.readouterr()
         with pytest.raises(SystemExit) as ended:
             app.main()
-        said = Said(ended.value.code, *capfd.readouterr())
-        assert said.code == code, said.err
-        assert TOKEN not in said.out + said.err
-        return said
+        result = CommandResult(ended.value.code, *capfd.readouterr())
+        assert result.code == code, result.err
+        assert TOKEN not in result.out + result.err
+        return result
 
     return run_here
 
@@ -93,9 +93,9 @@ def test_push_then_pull_on_a_clean_machine(hub_server, command, tmp_path):
         path = there / "data_as_memmaps" / name
         assert command(*pull).out == f"{path}\n"
         assert memmaps(path) == memmaps(here / "data_as_memmaps" / name)
-        asked = len(hub_server.requests)
+        num_requests = len(hub_server.requests)
         assert "left alone" in command(*pull).err
-        assert len(hub_server.requests) == asked
+        assert len(hub_server.requests) == num_requests
 
 
 def test_pull_the_references_kind_of_dataset(hub_server, command, tmp_path):
@@ -206,9 +206,11 @@ def test_a_killed_pull_goes_on_where_it_was(hub_server, command, tmp_path):
     root = tmp_path / "data_as_memmaps"
     assert memmaps(root / "whole-tokenized") == expected
     pull = ["tokenize", "x/killed", "--pull", "--data-dir", str(tmp_path)]
-    held = hub_server.fail("GET", "killed.*val.*parquet", hold=True, after=len(hub_server.asked("GET.*val")) - 1)
+    held = hub_server.fail(
+        "GET", "killed.*val.*parquet", hold=True, after=len(hub_server.requests_like("GET.*val")) - 1
+    )
     killed = subprocess.Popen([sys.executable, "-m", "stochastok_cli", *pull], stderr=subprocess.DEVNULL)
-    assert held.asked.wait(30)
+    assert held.requested.wait(30)
     killed.kill()
     killed.wait()
     held.released.set()
@@ -298,7 +300,7 @@ def test_made_datasets_are_pushed_and_pulled(hub_server, command, tmp_path, make
     here, there, by_hand = tmp_path / "here", tmp_path / "there", tmp_path / "by hand"
     made = command(*make, "--data-dir", here, "--push", "--private")
     repo = f"{USER}/{name}"
-    assert made.out == f"{here / PLACES[name]}\n"
+    assert made.out == f"{here / RESULT_FOLDERS[name]}\n"
     assert f"pushed to {hub_server.url}/datasets/{repo}" in made.err
     assert hub_server.dataset(repo).private
 
@@ -310,22 +312,22 @@ def test_made_datasets_are_pushed_and_pulled(hub_server, command, tmp_path, make
     assert f"questions to evaluate on: {len(first['train'])} of train, {len(first['val'])} of val" in card
 
     pulled = command(make[0], "--pull", "--repo", repo, "--data-dir", there)
-    assert pulled.out == f"{there / PLACES[name]}\n"
+    assert pulled.out == f"{there / RESULT_FOLDERS[name]}\n"
     assert bytes_of(there) == bytes_of(here)
     assert "left alone" in command(*make, "--data-dir", there).err  # made with the same options
     huggingface_hub.snapshot_download(repo, repo_type="dataset", local_dir=by_hand, allow_patterns="data_as_*")
     assert {k: v for k, v in bytes_of(by_hand).items() if ".cache" not in k} == bytes_of(here)
 
-    asked = len(hub_server.requests)
+    num_requests = len(hub_server.requests)
     assert "left alone" in command(make[0], "--pull", "--hf-username", USER, "--data-dir", there).err
-    assert len(hub_server.requests) == asked
+    assert len(hub_server.requests) == num_requests
     again = command(make[0], "--pull", "--repo", f"{repo}@{hub_server.dataset(repo).head}", "--data-dir", tmp_path)
-    manifest = json.loads((tmp_path / PLACES[name] / "manifest.json").read_text())
-    assert again.out == f"{tmp_path / PLACES[name]}\n"
+    manifest = json.loads((tmp_path / RESULT_FOLDERS[name] / "manifest.json").read_text())
+    assert again.out == f"{tmp_path / RESULT_FOLDERS[name]}\n"
     assert manifest["pulled_from"]["revision"] == manifest["pulled_from"]["asked"] == hub_server.dataset(repo).head
 
 
-PLACES = {
+RESULT_FOLDERS = {
     "langgame": "data_as_memmaps/langgame",
     "multi_digit_addition": "data_as_datasets/multi_digit_addition",
 }

@@ -52,7 +52,7 @@ def test_neither_threads_nor_batches_change_a_byte(corpus, monkeypatch):
 
 
 def test_the_proportion_is_honoured(corpus):
-    """The reference expanded with 0.1 whatever was asked."""
+    """The paper's code always expanded with p = 0.1."""
     growth = {}
     for p in (0.05, 0.1, 0.8):
         tokens = expand(corpus, p=p, out_name=f"p{p}").manifest.splits["train"].tokens

@@ -23,7 +23,7 @@ from stochastok_cli.artifacts import Manifest
 from stochastok_cli.errors import FAILED, USAGE, UserError
 from stochastok_cli.hub import cards, parquet_files
 
-AGAIN = "stochastok tokenize sample --push"
+RETRY_COMMAND = "stochastok tokenize sample --push"
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def manifest_of(corpus: dict[str, list[np.ndarray]], dtype: str = "uint16", **mo
 
 def push(name: str, corpus: dict[str, list[np.ndarray]], *, size: int = 7, dtype: str = "uint16", **options):
     splits = {split: batches(docs, size) for split, docs in corpus.items()}
-    return hub.push_corpus(f"{USER}/{name}", splits, manifest_of(corpus, dtype), retry_command=AGAIN, **options)
+    return hub.push_corpus(f"{USER}/{name}", splits, manifest_of(corpus, dtype), retry_command=RETRY_COMMAND, **options)
 
 
 def pulled(dataset: hub.HubDataset, split: str) -> list[list[int]]:
@@ -228,7 +228,7 @@ def test_a_second_push_replaces_the_first_and_its_revision_stays(hub_server, mon
 # ------------------------------------------------------------------------------------------------ folders
 
 
-def test_a_folder_of_questions_is_pushed_as_it_lies(hub_server, tmp_path):
+def test_a_folder_of_questions_is_pushed_as_it_is(hub_server, tmp_path):
     import datasets
 
     (tmp_path / "bins").mkdir()
@@ -242,7 +242,7 @@ def test_a_folder_of_questions_is_pushed_as_it_lies(hub_server, tmp_path):
     manifest = manifest_of({}, kind="langgame", splits={"train": {"documents": 2}})
     card = cards.dataset_card(f"{USER}/game", manifest, about="A game.", use="Play it.", data_files=data_files)
     contents = {"": tmp_path / "bins", "evaluation": tmp_path / "saved"}
-    url, _ = hub.push_folder(f"{USER}/game", contents, card=card, retry_command=AGAIN)
+    url, _ = hub.push_folder(f"{USER}/game", contents, card=card, retry_command=RETRY_COMMAND)
     assert url.endswith(f"/datasets/{USER}/game")
     files = hub_server.dataset(f"{USER}/game").files
     assert files["train_data.bin"] == bytes(range(256)) * 20
@@ -274,7 +274,7 @@ def test_a_model_is_pushed_with_its_card(hub_server, tmp_path):
         f"{USER}/model",
         contents,
         card=card,
-        retry_command=AGAIN,
+        retry_command=RETRY_COMMAND,
         repo_type="model",
         progress=lambda *state: seen.append(state),
     )
@@ -436,7 +436,7 @@ def test_a_public_repository_takes_nothing_private(hub_server):
     with pytest.raises(UserError, match=f"{USER}/public exists on the Hub and is public") as caught:
         push("public", SMALL, private=True)
     assert caught.value.exit_code == USAGE
-    assert not hub_server.asked("^PUT|commit")
+    assert not hub_server.requests_like("^PUT|commit")
     push("own", SMALL, private=True)
     assert hub_server.dataset(f"{USER}/own").private
     assert pulled(hub.stream_ids(f"{USER}/own"), "val") == as_lists(SMALL["val"])
@@ -458,7 +458,7 @@ def test_without_a_good_token_nothing_is_pushed(hub_server, monkeypatch, capfd, 
             action()
         assert caught.value.exit_code == FAILED
         assert "hf_this_is_refused" not in str(caught.value) + caplog.text + "".join(capfd.readouterr())
-    with pytest.raises(UserError, match=f"the push failed: .*; to try again: {AGAIN}"):
+    with pytest.raises(UserError, match=f"the push failed: .*; to try again: {RETRY_COMMAND}"):
         push("refused", SMALL)
     assert hub_server.repos == {}
 
@@ -466,7 +466,7 @@ def test_without_a_good_token_nothing_is_pushed(hub_server, monkeypatch, capfd, 
 def test_the_token_names_the_user_and_opens_only_their_repositories(hub_server):
     assert hub.username() == USER
     with pytest.raises(UserError, match="the token gives no right to do this with other/corpus") as caught:
-        hub.push_corpus("other/corpus", {}, manifest_of({}), retry_command=AGAIN)
+        hub.push_corpus("other/corpus", {}, manifest_of({}), retry_command=RETRY_COMMAND)
     assert caught.value.exit_code == FAILED
 
 
@@ -550,7 +550,7 @@ def test_a_failed_push_leaves_the_repository_and_the_next_resumes(hub_server, no
 
     hub_server.fail("PUT", "/storage", 504, times=1000, after=3)
     with pytest.raises(
-        UserError, match=f"^the push failed: the Hub keeps answering 504 .*; to try again: {AGAIN}$"
+        UserError, match=f"^the push failed: the Hub keeps answering 504 .*; to try again: {RETRY_COMMAND}$"
     ) as caught:
         push("resumed", other)
     assert caught.value.exit_code == FAILED
@@ -561,7 +561,7 @@ def test_a_failed_push_leaves_the_repository_and_the_next_resumes(hub_server, no
     hub_server.faults.clear()
     hub_server.requests.clear()
     push("resumed", other)
-    put = {request.rpartition("/")[2] for request in hub_server.asked("^PUT")}
+    put = {request.rpartition("/")[2] for request in hub_server.requests_like("^PUT")}
     assert put == {*hub_server.blobs} - there != set()
     assert pulled(hub.stream_ids(f"{USER}/resumed"), "train") == as_lists(other["train"])
 
@@ -614,11 +614,11 @@ def test_questions_once_loaded_need_no_network(hub_server, tmp_path, subset):
     code = f"print([*hub.load_rows('anyone/questions', subset={subset!r}, split='train')])"
     first = run_python(code, HF_HOME=str(tmp_path))
     assert (first.stdout, first.stderr) == ("[{'ctx': 'a'}, {'ctx': 'b'}]\n", "")
-    asked = len(hub_server.requests)
+    num_requests = len(hub_server.requests)
     for environment in ({"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}):
         again = run_python(code, timeout=10, HF_HOME=str(tmp_path), **environment)
         assert (again.stdout, again.stderr) == (first.stdout, "")
-    assert len(hub_server.requests) == asked
+    assert len(hub_server.requests) == num_requests
     other = run_python(code.replace("questions", "others"), HF_HOME=str(tmp_path), HF_HUB_OFFLINE="1")
     assert other.stdout == "1 anyone/others is on the Hub, and offline mode is on; unset HF_HUB_OFFLINE\n"
 
@@ -679,7 +679,7 @@ def test_the_server_is_a_hub_to_its_own_clients(hub_server, tmp_path):
     small, large = b"small", bytes(range(256)) * 100
     for path, content in (("small.txt", small), ("folder/large.bin", large)):
         api.upload_file(path_or_fileobj=content, path_in_repo=path, repo_id="someone/served", repo_type="dataset")
-    assert len(hub_server.asked("^PUT")) == 1
+    assert len(hub_server.requests_like("^PUT")) == 1
     assert hub_server.dataset("someone/served").lfs_paths == {"folder/large.bin"}
     assert api.list_repo_files("someone/served", repo_type="dataset") == [
         ".gitattributes",

@@ -29,9 +29,9 @@ def bins(data_dir, form):
 
 def pairs(text):
     """The pairs of a text as numbers, every character accounted for."""
-    found = re.findall(r"\$(0|[1-9]\d*)\+(0|[1-9]\d*)=(\d+)", text)
-    assert "".join(f"${a}+{b}={c}" for a, b, c in found) == text
-    return [(int(a), int(b), c) for a, b, c in found]
+    matches = re.findall(r"\$(0|[1-9]\d*)\+(0|[1-9]\d*)=(\d+)", text)
+    assert "".join(f"${a}+{b}={c}" for a, b, c in matches) == text
+    return [(int(a), int(b), c) for a, b, c in matches]
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +42,13 @@ def data(tmp_path_factory):
 
 
 def test_every_pair_stands_once_with_its_sum_reversed(data):
-    found = {split: pairs(GPT2.decode(ids.tolist())) for split, ids in bins(data, "base").items()}
-    assert {split: len(rows) for split, rows in found.items()} == {"train": 8100, "val": 900}
-    everything = [pair for rows in found.values() for pair in rows]
+    pairs_by_split = {split: pairs(GPT2.decode(ids.tolist())) for split, ids in bins(data, "base").items()}
+    assert {split: len(rows) for split, rows in pairs_by_split.items()} == {"train": 8100, "val": 900}
+    everything = [pair for rows in pairs_by_split.values() for pair in rows]
     assert {(a, b) for a, b, _ in everything} == {(code // 100, code % 100) for code in range(1000, 10_000)}
     assert len(everything) == 9000
     assert all(int(answer[::-1]) == a + b and answer[-1] != "0" for a, b, answer in everything)
-    first = [a for a, _, _ in found["val"]]
+    first = [a for a, _, _ in pairs_by_split["val"]]
     assert 50 < np.mean(first) < 59  # shuffled: the mean of 10..99 is 54.5, its standard error 0.9
 
 

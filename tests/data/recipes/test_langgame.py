@@ -37,16 +37,16 @@ def parse(text):
     """The parts of a question; `order` 0 if the head stands first."""
     for order, pattern in enumerate(QUESTION):
         if match := pattern.fullmatch(text):
-            found = match.groupdict()
-            assert not (found["are"] and found["start"].startswith("These"))
-            listed = found["list_the"] or f"the{found['list_adjective'] or ''}"
-            assert found["head_the"] in (None, listed)
-            assert found["head_many"] in (None, found["list_many"])
-            kind = found["extreme"] or found["verb"] or "most"
-            form = 2 if found["head_the"] else ("Which", "What").index(found["wh"])
-            list_form = 2 if found["list_the"] else int(bool(found["are"]))
-            wording = (form, found["one"], listed, found["list_many"], list_form, order)
-            return kind, found["letter"] or found["part"] or "", found["options"][1:].split(", "), wording
+            groups = match.groupdict()
+            assert not (groups["are"] and groups["start"].startswith("These"))
+            listed = groups["list_the"] or f"the{groups['list_adjective'] or ''}"
+            assert groups["head_the"] in (None, listed)
+            assert groups["head_many"] in (None, groups["list_many"])
+            kind = groups["extreme"] or groups["verb"] or "most"
+            form = 2 if groups["head_the"] else ("Which", "What").index(groups["wh"])
+            list_form = 2 if groups["list_the"] else int(bool(groups["are"]))
+            wording = (form, groups["one"], listed, groups["list_many"], list_form, order)
+            return kind, groups["letter"] or groups["part"] or "", groups["options"][1:].split(", "), wording
     raise AssertionError(f"not a question: {text!r}")
 
 
@@ -171,9 +171,12 @@ def enumerated_law(words, others, lengths):
         for length in range(lengths[0], min(lengths[1], len(answer)) + 1):
             share = 1 / len(words) / (min(lengths[1], len(answer)) - lengths[0] + 1)
             places = len(answer) - length + 1
-            asked = [("contains", answer[i : i + length], share / places) for i in range(places)]
-            asked += [("starts with", answer[:length], share), ("ends with", answer[len(answer) - length :], share)]
-            for kind, part, p in asked:
+            predicates = [("contains", answer[i : i + length], share / places) for i in range(places)]
+            predicates += [
+                ("starts with", answer[:length], share),
+                ("ends with", answer[len(answer) - length :], share),
+            ]
+            for kind, part, p in predicates:
                 wrong = alternatives([word for word in words if not scores(kind, part, [word])[0]])
                 for options in wrong:
                     by_kind[kind][part, answer, options] += p / len(wrong)
