@@ -24,7 +24,7 @@ class WordList(NamedTuple):
         return hashlib.sha256("\n".join(self.words).encode()).hexdigest()[:32]
 
 
-def read_words(file: Path | None = None) -> WordList:
+def read_words(file: str | Path | None = None) -> WordList:
     """Reads a word list; without a file, the 1,000 words of the package (`assets/LICENSES.md` describes their choice).
 
     A word consists of letters of any alphabet, with apostrophes or hyphens between them; its case is kept. Raises
@@ -33,6 +33,7 @@ def read_words(file: Path | None = None) -> WordList:
     if file is None:
         text = (resources.files("stochastok_cli") / "assets" / "words.txt").read_text(encoding="utf-8")
         return WordList(text.split(), "words.txt")
+    file = Path(file)
     try:
         text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError:

@@ -8,10 +8,13 @@ import sys
 import time
 
 import pytest
+from typer.main import get_command
 
 from stochastok_cli import __version__
+from stochastok_cli.cli import app
 
-SUBCOMMANDS = ["tokenize", "expand", "make-langgame", "make-addition", "train", "eval"]
+app.register_subcommands()
+SUBCOMMANDS = [*get_command(app.app).commands]
 
 
 def run(*args, **environment):
@@ -23,16 +26,12 @@ def test_version_and_help():
     assert run("--version").stdout == f"stochastok {__version__}\n"
     shown = run("--help").stdout
     assert all(name in shown for name in SUBCOMMANDS)
+    assert {"tokenize", "expand", "make-langgame", "make-addition", "make-cute", "train", "eval"} <= {*SUBCOMMANDS}
     assert run().returncode == 2
 
 
 @pytest.mark.parametrize("name", SUBCOMMANDS)
 def test_every_option_is_documented(name):
-    from typer.main import get_command
-
-    from stochastok_cli.cli import app
-
-    app.register_subcommands()
     command = get_command(app.app).commands[name]
     undocumented = [p.name for p in command.params if not getattr(p, "help", None)]
     assert undocumented == []

@@ -77,7 +77,7 @@ def test_a_words_file_is_used_whatever_it_is_called(tmp_path):
     texts = datasets.load_from_disk(str(tmp_path / "data_as_datasets" / "langgame"))
     assert {option[1:] for row in texts["train"] for option in row["options"]} <= set(words)
     assert made.manifest.made_from.name == "a.txt"
-    assert not make(GPT2, tmp_path, train_size=300, val_size=10, num_options=2, words=tmp_path / "b.txt").created
+    assert not make(GPT2, tmp_path, train_size=300, val_size=10, num_options=2, words=str(tmp_path / "b.txt")).created
 
 
 def run(monkeypatch, capsys, *arguments):
