@@ -154,7 +154,7 @@ class FusedStep(Protocol):
         dropout_keys: Tensor,
         *,
         num_loss_tokens: int | None = None,
-        block_is_complete: Callable[[int], None],
+        on_gradients_ready: Callable[[int], None],
     ) -> Tensor: ...
 
 

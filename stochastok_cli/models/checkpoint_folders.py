@@ -6,7 +6,7 @@
       training_state.json                               iteration, data, configuration, checksums of the files
 
 A checkpoint is complete if `training_state.json` is there and every file has the size that is recorded in it. Training
-writes these folders (`training/checkpoints.py`); evaluation reads them.
+writes these folders (`training/checkpoint_writer.py`); evaluation reads them.
 """
 
 import dataclasses

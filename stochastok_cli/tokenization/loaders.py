@@ -78,7 +78,7 @@ def vocabulary_from_ranks(
     ranks: dict[bytes, int],
     special: dict[str, int],
     encoder: Callable[[], TiktokenEncoder],
-    cuts_like_gpt2: bool = False,
+    pretokenizes_like_gpt2: bool = False,
 ) -> Vocabulary:
     """The vocabulary of a byte-level BPE in the form that tiktoken uses.
 
@@ -86,7 +86,7 @@ def vocabulary_from_ranks(
         name: what the vocabulary is called.
         ranks: the id of each token by its bytes (tiktoken's `mergeable_ranks`).
         special: the id of each special token by its name.
-        encoder, cuts_like_gpt2: see `Vocabulary`.
+        encoder, pretokenizes_like_gpt2: see `Vocabulary`.
 
     Raises:
         UserError: if there is no special token `<|endoftext|>`.
@@ -106,7 +106,7 @@ def vocabulary_from_ranks(
         special=not_ordinary,
         end_of_text=special[END_OF_TEXT],
         encoder=encoder,
-        cuts_like_gpt2=cuts_like_gpt2,
+        pretokenizes_like_gpt2=pretokenizes_like_gpt2,
     )
 
 
@@ -114,7 +114,9 @@ def vocabulary_from_ranks(
 def _bundled_vocabulary(name: str) -> Vocabulary:
     _, ranks = _bundled_merges(name)
     special = {END_OF_TEXT: len(ranks)}
-    return vocabulary_from_ranks(name, ranks, special, functools.partial(_bundled_encoder, name), cuts_like_gpt2=True)
+    return vocabulary_from_ranks(
+        name, ranks, special, functools.partial(_bundled_encoder, name), pretokenizes_like_gpt2=True
+    )
 
 
 @functools.cache

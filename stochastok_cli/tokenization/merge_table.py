@@ -16,21 +16,21 @@ class MergeTable(NamedTuple):
     text: uint8 `[bytes]`, the bytes of all tokens one after another.
     first: int64 `[size + 1]`, where the bytes of each token begin in `text`.
     special: bool `[size]`, the tokens that BPE-dropout leaves as they are.
-    of_byte: int32 `[256]`, the id of each byte.
+    byte_ids: int32 `[256]`, the id of each byte.
     slots: uint64 `[slots]`, a hash table of pairs, `left << 32 | right` or `EMPTY_SLOT`.
     ranks: int32 `[slots]`, the rank of each pair.
     merged: int32 `[merges]`, the id that the pair of a rank is merged into.
-    of_bytes: int32 `[256, 256]`, the rank of each pair of bytes, or -1; it serves half of all look-ups.
+    byte_pair_ranks: int32 `[256, 256]`, the rank of each pair of bytes, or -1; it serves half of all look-ups.
     """
 
     text: np.ndarray
     first: np.ndarray
     special: np.ndarray
-    of_byte: np.ndarray
+    byte_ids: np.ndarray
     slots: np.ndarray
     ranks: np.ndarray
     merged: np.ndarray
-    of_bytes: np.ndarray
+    byte_pair_ranks: np.ndarray
 
 
 def require_merges(vocabulary: Vocabulary) -> list[tuple[bytes, bytes]]:
@@ -64,7 +64,7 @@ def merge_table(vocabulary: Vocabulary, kept: frozenset[int] = frozenset()) -> M
     id_of = {piece: i for i, piece in enumerate(vocabulary.pieces) if not vocabulary.is_special(i)}
     num_slots = 1 << (2 * len(merges)).bit_length()
     slots = np.full(num_slots, EMPTY_SLOT, dtype=np.uint64)
-    ranks, of_bytes = np.zeros(num_slots, np.int32), np.full((256, 256), -1, np.int32)
+    ranks, byte_pair_ranks = np.zeros(num_slots, np.int32), np.full((256, 256), -1, np.int32)
     used: set[int] = set()
     for rank, (left, right) in enumerate(merges):
         pair = id_of[left] << 32 | id_of[right]
@@ -74,14 +74,14 @@ def merge_table(vocabulary: Vocabulary, kept: frozenset[int] = frozenset()) -> M
         used.add(slot)
         slots[slot], ranks[slot] = pair, rank
         if len(left) == len(right) == 1:
-            of_bytes[left[0], right[0]] = rank
+            byte_pair_ranks[left[0], right[0]] = rank
     return MergeTable(
         text=np.frombuffer(b"".join(vocabulary.pieces), np.uint8),
         first=np.concatenate([[0], np.cumsum(vocabulary.widths)]),
         special=np.array([vocabulary.is_special(i) or i in kept for i in range(vocabulary.size)]),
-        of_byte=np.array([id_of[bytes([byte])] for byte in range(256)], np.int32),
+        byte_ids=np.array([id_of[bytes([byte])] for byte in range(256)], np.int32),
         slots=slots,
         ranks=ranks,
         merged=np.array([id_of[left + right] for left, right in merges], np.int32),
-        of_bytes=of_bytes,
+        byte_pair_ranks=byte_pair_ranks,
     )

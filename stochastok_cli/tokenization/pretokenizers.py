@@ -23,7 +23,7 @@ def mark_pretokens(vocabulary: Vocabulary, text: np.ndarray, segment_ends: np.nd
         segment_ends: int64 `[segments]`, ascending. Each segment of the text is divided on its own.
         starts: uint8, one per byte of `text`, 0 at first.
     """
-    if vocabulary.cuts_like_gpt2:
+    if vocabulary.pretokenizes_like_gpt2:
         mark_gpt2_pretokens(text, segment_ends, character_classes(), starts)
         return
     start = 0

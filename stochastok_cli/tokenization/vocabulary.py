@@ -34,7 +34,7 @@ class Vocabulary:
         special: the special ids and those not in use. No text is encoded to them.
         end_of_text: the id that ends a document.
         encoder: makes the encoder when it is first needed (expanding a memmap needs none).
-        cuts_like_gpt2: whether pretokens follow GPT-2's pattern, for which there is compiled code.
+        pretokenizes_like_gpt2: whether pretokens follow GPT-2's pattern, for which there is compiled code.
     """
 
     def __init__(
@@ -45,13 +45,13 @@ class Vocabulary:
         special: Iterable[int],
         end_of_text: int,
         encoder: Callable[[], Encoder],
-        cuts_like_gpt2: bool = False,
+        pretokenizes_like_gpt2: bool = False,
     ):
         self.name = name
         self.pieces = pieces
         self.special = frozenset(special)
         self.end_of_text = end_of_text
-        self.cuts_like_gpt2 = cuts_like_gpt2
+        self.pretokenizes_like_gpt2 = pretokenizes_like_gpt2
         self._make_encoder = encoder
 
     def __getstate__(self) -> dict[str, Any]:

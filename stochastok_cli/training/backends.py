@@ -53,7 +53,7 @@ class Backend(Protocol):
         ...
 
     def forward_backward(
-        self, batch: Batch[Tensor], iteration: int, index: np.ndarray, block_is_complete: Callable[[int], None]
+        self, batch: Batch[Tensor], iteration: int, index: np.ndarray, on_gradients_ready: Callable[[int], None]
     ) -> Tensor:
         """Adds the gradients of a micro-batch to the parameters' `.grad`. The host does not wait for the device.
 
@@ -61,7 +61,7 @@ class Backend(Protocol):
             batch: Its windows.
             iteration: Counted from 0; with the indices it determines the dropout.
             index: The indices of the windows, one of the arrays of `micro_batches`.
-            block_is_complete: May be called with the number of a block to whose gradients nothing more will be added
+            on_gradients_ready: May be called with the number of a block to whose gradients nothing more will be added
                 in this iteration.
 
         Returns:
@@ -111,7 +111,7 @@ class EagerBackend:
         return list(windows)
 
     def forward_backward(
-        self, batch: Batch[Tensor], iteration: int, index: np.ndarray, block_is_complete: Callable[[int], None]
+        self, batch: Batch[Tensor], iteration: int, index: np.ndarray, on_gradients_ready: Callable[[int], None]
     ) -> Tensor:
         # Torch draws a dropout mask for a whole micro-batch. Its seed is the accumulation step's place among those of
         # all ranks, so that the mask does not depend on the number of ranks.
@@ -145,7 +145,7 @@ class FusedBackend:
         return [windows.ravel()]
 
     def forward_backward(
-        self, batch: Batch[Tensor], iteration: int, index: np.ndarray, block_is_complete: Callable[[int], None]
+        self, batch: Batch[Tensor], iteration: int, index: np.ndarray, on_gradients_ready: Callable[[int], None]
     ) -> Tensor:
         dropout_keys = random_bits(self.config.general.seed, "dropout", iteration, counters=index).view(np.int64)
         return self.step.loss_and_gradients(
@@ -154,7 +154,7 @@ class FusedBackend:
             batch.segment_start,
             torch.from_numpy(dropout_keys).pin_memory().to(batch.ids.device, non_blocking=True),
             num_loss_tokens=batch.num_loss_tokens,
-            block_is_complete=block_is_complete,
+            on_gradients_ready=on_gradients_ready,
         )
 
     def loss(self, batch: Batch[Tensor]) -> Tensor:

@@ -23,13 +23,13 @@ from stochastok_cli.models.base import CausalLM
 from stochastok_cli.models.checkpoint_folders import OPTIMIZER, TrainingState
 from stochastok_cli.training import events, schedules
 from stochastok_cli.training.backends import Backend, EagerBackend, FusedBackend
-from stochastok_cli.training.checkpoints import amend_state, save_checkpoint
+from stochastok_cli.training.checkpoint_writer import amend_state, save_checkpoint
+from stochastok_cli.training.data_parallel import Replicated
 from stochastok_cli.training.distributed import DistributedContext, device_name
 from stochastok_cli.training.events import Listener
 from stochastok_cli.training.flops import peak_memory, tokens_per_iteration, utilization
 from stochastok_cli.training.loggers.profiler import profiler
 from stochastok_cli.training.optimizers import make_optimizer, skip_update_where
-from stochastok_cli.training.parallel import Replicated
 from stochastok_cli.training.prefetch import prefetch
 from stochastok_cli.training.setup import Run, RunInputs, load_weights_from
 from stochastok_cli.training.signals import StopRequest
@@ -70,10 +70,10 @@ class TrainingStep:
         for index in self.micro_batches:
             batch = next(batches)
             self.parallel.loss += self.backend.forward_backward(
-                batch, iteration, index, self.parallel.block_is_complete
+                batch, iteration, index, self.parallel.on_gradients_ready
             )
-        self.parallel.reduce()
-        self.gradient_norm = self.parallel.clip_(self.config.trainer.optimizer.grad_clip)
+        self.parallel.reduce_gradients()
+        self.gradient_norm = self.parallel.clip_grad_norm_(self.config.trainer.optimizer.grad_clip)
 
         # From the first loss or gradient on that is not finite, updates are skipped. The next log stops the run.
         bad = ~torch.isfinite(self.gradient_norm + self.parallel.loss)

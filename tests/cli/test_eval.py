@@ -18,9 +18,9 @@ from stochastok_cli.data.recipes.langgame import make_langgame
 from stochastok_cli.errors import FAILED, USAGE
 from stochastok_cli.models.llama.state_dict import save_model
 from stochastok_cli.tokenization.loaders import load_vocabulary
-from stochastok_cli.training.checkpoints import TrainingState, save_checkpoint
+from stochastok_cli.training.checkpoint_writer import TrainingState, save_checkpoint
+from stochastok_cli.training.data_parallel import FullState
 from stochastok_cli.training.optimizers import optimizer_tensors
-from stochastok_cli.training.parallel import FullState
 from tests.evaluation.test_bits_per_byte import flat_ids, save
 from tests.models.small_models import sharp_model, small_config
 

@@ -111,7 +111,7 @@ def test_a_folder_does_not_stand_in_for_a_bundled_name(tmp_path, monkeypatch):
     load_vocabulary("sample2k").save_tokenizer(tmp_path / "gpt2")
     for folder in ("./gpt2", Path("gpt2")):
         ours = load_vocabulary(folder)
-        assert (ours.name, ours.size, ours.cuts_like_gpt2) == ("./gpt2", 2048, False)
+        assert (ours.name, ours.size, ours.pretokenizes_like_gpt2) == ("./gpt2", 2048, False)
 
 
 def test_it_can_be_pickled(tmp_path):

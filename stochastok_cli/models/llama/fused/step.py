@@ -86,7 +86,7 @@ class LlamaFusedStep:
         dropout_keys: Tensor,
         *,
         num_loss_tokens: int | None = None,
-        block_is_complete: Callable[[int], None] = lambda block: None,
+        on_gradients_ready: Callable[[int], None] = lambda block: None,
     ) -> Tensor:
         """Computes `sum(token_weights * nll)` and adds its gradients. The host does not wait for the device.
 
@@ -97,7 +97,7 @@ class LlamaFusedStep:
             dropout_keys: int64 or uint64 `[B]`, one for each window.
             num_loss_tokens: The number of token weights that are not 0, or more. With it, the head computes these
                 tokens only, which for instruction data are few.
-            block_is_complete: Called with the number of each layer, from the last, when nothing more will be added to
+            on_gradients_ready: Called with the number of each layer, from the last, when nothing more will be added to
                 its gradients.
 
         Returns:
@@ -116,7 +116,7 @@ class LlamaFusedStep:
             self._forward(buffers, micro_batch, self.dropout)
             losses.append(self._head_loss_and_gradients(buffers, micro_batch, num_loss_tokens))
             is_last = first + size >= windows
-            self._backward(buffers, micro_batch, block_is_complete if is_last else lambda block: None)
+            self._backward(buffers, micro_batch, on_gradients_ready if is_last else lambda block: None)
         return torch.stack(losses).sum()
 
     @torch.no_grad()
@@ -232,7 +232,7 @@ class LlamaFusedStep:
             self._head = FusedHead(vocab_size, width, needed, self.dtype, self.device, fp8=self.fp8_logits)
         return self._head
 
-    def _backward(self, buffers: Buffers, batch: Batch, block_is_complete: Callable[[int], None]) -> None:
+    def _backward(self, buffers: Buffers, batch: Batch, on_gradients_ready: Callable[[int], None]) -> None:
         """From `buffers.normed_grad` back to the embedding; adds to all gradients but that of the head's weight."""
         model, weights, dropout, b, partial = self.model, self.weights, self.dropout, buffers, self._partial
         length, keys, ids = batch.inputs.shape[1], batch.dropout_keys, batch.inputs.view(-1)
@@ -269,7 +269,7 @@ class LlamaFusedStep:
                 b.normed_grad, layer.residual, layer.rstd, block.attention_norm.weight, b.ffn_residual_grad,
                 b.residual_grad, _grad(block.attention_norm.weight), partial,
             )  # fmt: skip
-            block_is_complete(i)
+            on_gradients_ready(i)
         embed_backward(ids, b.residual_grad, keys, dropout, length, _grad(model.embedding.weight))
 
 

@@ -235,10 +235,10 @@ def merge_pretokens(text, starts, kept_ids, kept_at, ends, table, p, key, first_
                 n += 1
             size = 0
             for i in range(n):
-                symbol[i] = table.of_byte[text[at + i]]
+                symbol[i] = table.byte_ids[text[at + i]]
                 next_symbol[i] = i + 1
                 previous_symbol[i] = i - 1
-                rank_at[i] = table.of_bytes[text[at + i], text[at + i + 1]] if i + 1 < n else -1
+                rank_at[i] = table.byte_pair_ranks[text[at + i], text[at + i + 1]] if i + 1 < n else -1
                 size = push(heap, size, rank_at[i], i)
             at += n
             while size > 0:

@@ -143,7 +143,7 @@ def test_blocks_are_reported_when_their_gradients_are_complete(device, dtype):
         reported.append((layer, [p.grad.clone() for p in model.layers[layer].parameters()]))
 
     _step(model, 0.1, dtype, micro_batch_size=1).loss_and_gradients(
-        *_batch(model.config, device), block_is_complete=complete
+        *_batch(model.config, device), on_gradients_ready=complete
     )
     assert [layer for layer, _ in reported] == [2, 1, 0]
     for layer, gradients in reported:

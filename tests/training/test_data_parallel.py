@@ -9,9 +9,9 @@ import torch
 
 from stochastok_cli.config import OptimizerConfig
 from stochastok_cli.models.llama.model import Llama
+from stochastok_cli.training.data_parallel import Replicated
 from stochastok_cli.training.distributed import DistributedContext
 from stochastok_cli.training.optimizers import make_optimizer
-from stochastok_cli.training.parallel import Replicated
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_the_flat_buffer_holds_every_gradient_and_survives_steps(model):
     expected = torch.cat([p.grad.flatten() for p in plain.parameters()])
     torch.testing.assert_close(parallel.gradient, expected)
     norm = torch.nn.utils.clip_grad_norm_(plain.parameters(), 0.01)
-    torch.testing.assert_close(parallel.clip_(0.01), norm)
+    torch.testing.assert_close(parallel.clip_grad_norm_(0.01), norm)
     torch.testing.assert_close(parallel.gradient, torch.cat([p.grad.flatten() for p in plain.parameters()]))
     make_optimizer(model, OptimizerConfig()).step()
     parallel.zero_grad()
@@ -51,7 +51,7 @@ def test_no_clipping_at_zero(model):
     parallel = replicated(model)
     backward(model)
     before = parallel.gradient.clone()
-    parallel.clip_(0)
+    parallel.clip_grad_norm_(0)
     assert torch.equal(parallel.gradient, before)
 
 
@@ -71,7 +71,7 @@ import torch
 from stochastok_cli.config import config_from_dict
 from stochastok_cli.models.llama.model import Llama
 from stochastok_cli.training.distributed import distributed_context
-from stochastok_cli.training.parallel import Replicated
+from stochastok_cli.training.data_parallel import Replicated
 
 model = {"core_model": {"num_layers": 3, "ffn": {"ffn_dim": 32}, "attn": {"num_heads": 2, "group_size": 2}}}
 config = config_from_dict({"model": {**model, "hidden_dim": 16, "vocab_size": 300}}, "test")
@@ -85,8 +85,8 @@ with distributed_context("cpu") as world:
     for complete in ([2, 1, 0], [], [1], [2, 0]):
         parallel.flat.copy_(expected * (world.rank + 1))
         for block in complete:
-            parallel.block_is_complete(block)
-        parallel.reduce()
+            parallel.on_gradients_ready(block)
+        parallel.reduce_gradients()
         assert torch.equal(parallel.flat, expected * 3), complete
 """
 

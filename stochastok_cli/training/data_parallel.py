@@ -1,7 +1,7 @@
-"""How the ranks share one model: what differs between replicas of it and (later) shards.
+"""Data parallelism: the interface `Parallel`, and `Replicated`, which keeps the whole model on every rank.
 
-The trainer, the backends and the checkpoints use `Parallel` alone. Everything it does is collective: all ranks make
-the same calls in the same order.
+Apart from choosing the class, the trainer, the backends and the checkpoints use only what `Parallel` declares. Its
+methods are collective: all ranks make the same calls in the same order.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from stochastok_cli.training.optimizers import optimizer_tensors
 
 
 class FullState(NamedTuple):
-    """The tensors of a checkpoint, whole, whatever part of them a rank holds.
+    """The full tensors of a checkpoint, also where each rank holds only a part of them.
 
     Attributes:
         weights: By the names of the model's `state_dict`.
@@ -34,15 +34,15 @@ class Parallel(Protocol):
 
     Attributes:
         loss: The loss of the iteration, a scalar on the device: this rank's part, which the step adds up, and after
-            `reduce` the mean over the windows of all ranks.
+            `reduce_gradients` the mean over the windows of all ranks.
     """
 
     loss: Tensor
 
     def prepare(self, model: CausalLM) -> CausalLM:
-        """Distributes a model whose weights rank 0 has. Returns the one to compute with and to optimize.
+        """Distributes a model whose weights are on rank 0, and returns the model to train.
 
-        Its parameters have a `.grad` to which backward passes add, and keep it.
+        The parameters of the returned model have a `.grad`, which backward passes add to and never replace.
         """
         ...
 
@@ -50,24 +50,24 @@ class Parallel(Protocol):
         """Sets gradients and loss to 0."""
         ...
 
-    def block_is_complete(self, block: int) -> None:
-        """To be called where a backend knows that nothing more will be added to the gradients of a block.
+    def on_gradients_ready(self, block: int) -> None:
+        """Called by a backend when nothing more will be added to the gradients of a block in this iteration.
 
-        It is optional and lets the reduction overlap the rest of the backward pass. The order of blocks must be the
-        same on all ranks.
+        These calls are optional: they let the reduction overlap the rest of the backward pass. The order of blocks
+        must be the same on all ranks.
         """
         ...
 
-    def reduce(self) -> None:
+    def reduce_gradients(self) -> None:
         """Sums gradients and loss over the ranks."""
         ...
 
-    def clip_(self, max_norm: float) -> Tensor:
+    def clip_grad_norm_(self, max_norm: float) -> Tensor:
         """Scales the gradient to a norm of at most `max_norm` (0: no limit); returns its norm before, a scalar."""
         ...
 
     def full_state_dict(self, optimizer: torch.optim.Optimizer) -> FullState:
-        """The weights and the optimizer's state, whole on rank 0; what other ranks get is not to be used."""
+        """The full weights and optimizer state on rank 0; the result on other ranks must not be used."""
         ...
 
     def load_optimizer_state(self, optimizer: torch.optim.Optimizer, file: Path) -> None:
@@ -76,11 +76,11 @@ class Parallel(Protocol):
 
 
 class Replicated:
-    """The whole model on every rank, with gradients summed over the ranks. A single process is a world of one.
+    """The whole model on every rank, with gradients summed over the ranks (as in DistributedDataParallel).
 
     Every parameter's `.grad` is a view of one flat float32 buffer, whose last element is the loss. So one kernel each
-    sets an iteration's gradients to 0, measures and clips them, and a few large pieces are summed over the ranks: a
-    block's as soon as it is complete, while the backward pass goes on, and the rest at the end.
+    sets an iteration's gradients to 0, measures their norm and clips them. The buffer is summed over the ranks in a few
+    large pieces: that of a block while the backward pass continues, and the rest at the end.
     """
 
     flat: Tensor
@@ -89,7 +89,7 @@ class Replicated:
 
     def __init__(self, world: DistributedContext) -> None:
         self.world = world
-        self._reducing: dict[int, Callable[[], None]] = {}  # by block: waits for the end of its sum
+        self._reducing: dict[int, Callable[[], None]] = {}  # by block: a function that waits until its sum is complete
 
     def prepare(self, model: CausalLM) -> CausalLM:
         self.model = model
@@ -109,10 +109,10 @@ class Replicated:
     def zero_grad(self) -> None:
         self.flat.zero_()
 
-    def block_is_complete(self, block: int) -> None:
+    def on_gradients_ready(self, block: int) -> None:
         self._reducing[block] = self.world.all_reduce_async(self.flat[self._blocks[block]])
 
-    def reduce(self) -> None:
+    def reduce_gradients(self) -> None:
         end = 0
         for block in sorted(self._reducing):  # the parts between blocks that are being reduced already
             self.world.all_reduce_(self.flat[end : self._blocks[block].start])
@@ -122,7 +122,7 @@ class Replicated:
             wait()
         self._reducing.clear()
 
-    def clip_(self, max_norm: float) -> Tensor:
+    def clip_grad_norm_(self, max_norm: float) -> Tensor:
         norm = torch.linalg.vector_norm(self.gradient)
         if max_norm > 0:
             self.gradient.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))

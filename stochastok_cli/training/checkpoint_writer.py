@@ -24,7 +24,7 @@ from stochastok_cli.models.checkpoint_folders import (
     recorded_files,
 )
 from stochastok_cli.tokenization.vocabulary import Vocabulary
-from stochastok_cli.training.parallel import FullState
+from stochastok_cli.training.data_parallel import FullState
 from stochastok_cli.training.schedules import checkpoints_to_delete
 
 
