@@ -109,7 +109,7 @@ class HubSource(_Record):
 class Manifest:
     """The content of a folder's `manifest.json`.
 
-    A maker fills in what describes the content; `create_artifact` adds `options`, `made_by` and `files`.
+    The function that makes a folder describes its content; `create_artifact` adds `options`, `made_by` and `files`.
 
     Args:
         kind: "tokenized", "expanded", "addition", "dataset" (texts), or the name of a recipe.
@@ -123,7 +123,7 @@ class Manifest:
         options: everything that decides the content.
         made_by: the command; None for a manifest that describes a folder made by other code.
         files: size and checksum of each file, by path relative to the folder.
-        extra: entries that this version does not know.
+        extra: entries that this version does not define, such as those of a later version.
     """
 
     kind: str | None = None
@@ -280,7 +280,7 @@ def nearest_existing_path(path: Path) -> Path:
 
 
 def validate_folder_name(name: str) -> str:
-    """Returns the name of a folder to make. Raises UserError for one that would lead elsewhere."""
+    """Returns the name of a folder to make. Raises UserError for a name that is a path or hidden."""
     if name in ("", ".", "..") or "/" in name or "\\" in name or name.startswith("."):
         raise UserError(f"{name!r} can't be the name of a folder", fix="give a name without slashes or a leading dot")
     return name

@@ -1,6 +1,6 @@
 """The errors that users see: one line on stderr and a stable exit code.
 
-Exit codes (a promise to scripts):
+Exit codes, which stay the same in later versions:
     0    done
     1    failed (a file that can't be read, a full disk, the network)
     2    wrong use (options, configuration, data that don't fit)

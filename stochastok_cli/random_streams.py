@@ -16,7 +16,7 @@ from stochastok_cli.errors import UserError
 
 CORPUS_SEED = 489
 
-# SplitMix64: what a state grows by from one output to the next, and the constants of its output function.
+# SplitMix64: the increment of the state from one output to the next, and the constants of the output function.
 SPLITMIX64_INCREMENT = np.uint64(0x9E37_79B9_7F4A_7C15)
 _MULTIPLIER_1 = np.uint64(0xBF58_476D_1CE4_E5B9)
 _MULTIPLIER_2 = np.uint64(0x94D0_49BB_1331_11EB)
@@ -24,7 +24,7 @@ _SHIFT_1, _SHIFT_2, _SHIFT_3 = np.uint64(30), np.uint64(27), np.uint64(31)
 
 
 def derive_key(seed: int, purpose: str, *index: int) -> int:
-    """A 64-bit key for `(seed, purpose, index)`; keys of different names differ as hashes do."""
+    """A 64-bit key for `(seed, purpose, index)`; different names give different keys, as hashes do."""
     name = f"{seed}/{purpose}/{'/'.join(map(str, index))}".encode()
     return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
 
@@ -37,7 +37,7 @@ def stream(seed: int, purpose: str, *index: int) -> np.random.Generator:
 
 
 def corpus_permutation(documents: int, seed: int = CORPUS_SEED) -> np.ndarray:
-    """The order in which a corpus is divided into val and train, which is that of `datasets.train_test_split`.
+    """The permutation by which `datasets.train_test_split` divides a corpus into validation and training documents.
 
     Returns:
         int64 array `[documents]`.
@@ -65,7 +65,7 @@ def mix(z):
 
 
 def splitmix64(state: int) -> int:
-    """`mix` on a Python integer, of which the lowest 64 bits count.
+    """Applies `mix` to the lowest 64 bits of a Python integer.
 
     The first outputs for the seed 1234567, as published with the algorithm:
 

@@ -58,15 +58,15 @@ def expand(
         corpus: the name of a folder under `<data_dir>/data_as_memmaps`, the path of a folder, or an open corpus.
         p: the proportion of expansion (its meaning depends on the method).
         method: the expansion method.
-        seed: of the random numbers.
+        seed: selects the random numbers.
         max_splits: the most splits in one document; None for no limit.
         keep: a regular expression; tokens whose text it matches are left alone.
         out_name: the name of the result; by default `<corpus>-<method><p>`.
-        tokenizer: of a corpus without a manifest; gpt2 by default.
+        tokenizer: the tokenizer of a corpus without a manifest; gpt2 by default.
         data_dir: the data directory.
         num_proc: threads; by default all processors. Never changes the result.
         force: make the folder again if it is there already.
-        progress: told of the ids of the corpus that are done.
+        progress: called with the number of ids of the corpus that are expanded.
 
     Returns:
         The folder. One that is there already, made with the same options, is left alone.

@@ -59,9 +59,9 @@ def pull_corpus(
 ) -> Artifact:
     """Downloads a tokenized dataset from the Hub into `<data_dir>/data_as_memmaps/<name>`.
 
-    The rows are written as they arrive. Rows of a repository without a manifest of ours get the end-of-text id where
-    they end without it. If a download breaks off, a hidden folder keeps what has arrived, and the next call continues
-    from there.
+    The rows are written as they arrive. Where the repository has no manifest of this package, the end-of-text id is
+    appended to rows that end without it. If a download is interrupted, a hidden folder keeps what has arrived, and the
+    next call continues from there.
 
     Args:
         name: the folder to make.
@@ -73,7 +73,7 @@ def pull_corpus(
         data_dir: the data directory.
         tokenizer: name or path of a tokenizer, or its vocabulary; by default the one that the dataset names, or gpt2.
         force: download it again if it is there already.
-        progress: told of the documents that have arrived.
+        progress: called with the number of downloaded documents.
 
     Returns:
         The folder. One that was pulled from the same place before is left alone, without a request to the Hub.
@@ -136,8 +136,8 @@ def push_corpus(
         repo: where to; by default the folder's name at `username` or at the logged-in user.
         username: a user or an organization on the Hub.
         private: make the repository private when it is created.
-        retry_command: the command to name in an error that may pass.
-        progress: told of the documents that are written to files.
+        retry_command: the command that an error suggests where trying again may help.
+        progress: called with the number of documents written to files.
 
     Returns:
         The address and the commit.

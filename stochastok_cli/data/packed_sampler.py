@@ -1,6 +1,6 @@
 """Training windows of questions with answers: whole examples packed end to end, the loss on the answers only.
 
-Like the windows of a corpus they are a pure function of `(seed, iteration, index)`.
+A window is a pure function of `(seed, iteration, index)`, like those of `WindowSampler`.
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Keeps what has arrived of an interrupted download, so that the next one continues from there.
+"""Keeps the downloaded part of an interrupted download, so that the next one continues from there.
 
 .<name>.pull/
   train.bin  val.bin   the ids that have arrived
@@ -18,7 +18,7 @@ import numpy as np
 from stochastok_cli.artifacts import SplitInfo, write_atomically
 
 PROGRESS = "progress.json"
-SAVE_SECONDS = 5.0  # of a killed download, what arrived in so many seconds is downloaded again
+SAVE_SECONDS = 5.0  # seconds between saves; a killed download loses what arrived since the last one
 
 
 class PartialDownload:
@@ -37,9 +37,9 @@ class PartialDownload:
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def write(self, split: str, ids_from: Callable[[int], Iterator[tuple[np.ndarray, int]]]) -> SplitInfo:
-        """Appends what a split lacks.
+        """Downloads the documents of a split that are missing, and appends them.
 
-        `ids_from(row)` starts the iteration at a document; it yields ids and the number of documents that they are.
+        `ids_from(row)` starts the iteration at a document and yields batches: their ids and their number of documents.
         """
         counts = self._counts.setdefault(split, {"documents": 0, "tokens": 0})
         self._file(split).touch()

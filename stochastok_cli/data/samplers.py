@@ -1,7 +1,7 @@
 """Training windows of a flat corpus: where each begins is a pure function of `(seed, iteration, index)`.
 
-There is no loader state. A batch is the same on whichever rank and in whatever order it is drawn, and a resumed run
-has nothing to wind forward.
+There is no loader state. A batch is the same on any rank and in any order of drawing, and a resumed run does not have
+to skip the batches that were drawn before.
 """
 
 from collections.abc import Callable, Iterator

@@ -32,7 +32,7 @@ class TextSource(NamedTuple):
     """Documents to tokenize.
 
     Args:
-        name: of the dataset.
+        name: the name of the dataset.
         batches: starts the iteration over `(documents, done)`, where `done` counts towards `total`.
         total: bytes of the files, or rows of a dataset on the Hub; 0 where it is unknown.
         options: what decides the documents, for the manifest.

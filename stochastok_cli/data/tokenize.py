@@ -53,17 +53,17 @@ def tokenize(
     Args:
         source: a file or folder, a dataset id on the Hub, or "sample" (the bundled text).
         tokenizer: name or path of a tokenizer, or its vocabulary.
-        name: of the dataset; by default the name of the source.
+        name: the name of the dataset; by default that of the source.
         data_dir: the data directory.
         text_column: the column or JSON key that holds the text.
         subset: the subset (configuration) of a dataset on the Hub.
         split: the split of a dataset on the Hub.
-        val_fraction: the share of documents that validate, in [0, 1).
-        seed: of the permutation.
+        val_fraction: the fraction of the documents in the validation split, in [0, 1).
+        seed: the seed of the permutation.
         errors: what to do with bytes that are not UTF-8: "strict" or "replace".
         num_proc: threads; by default all processors. Never changes the result.
         force: make the folder again if it is there already.
-        progress: told of the bytes (or rows) of the source that are done.
+        progress: called with the number of bytes (or rows) of the source that are tokenized.
 
     Returns:
         The folder. One that is there already, made with the same options, is left alone.

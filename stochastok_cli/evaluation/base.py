@@ -1,4 +1,4 @@
-"""What an evaluator is and what it gives: `Evaluator`, `Metric`, `Curve`, `EvalResult`, and the registry of evaluators.
+"""The interface of evaluators and their results: `Evaluator`, `Metric`, `Curve`, `EvalResult`, and the registry.
 
 This module imports neither numpy nor torch, so that the command line can list evaluators and their options quickly.
 """
@@ -80,7 +80,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Curve:
-    """The points of a plot: `{"x": …, "y": …}` and what else is known of each."""
+    """The points of a plot: `{"x": …, "y": …}`, and further values of each point."""
 
     evaluator: str
     benchmark: str
@@ -89,7 +89,8 @@ class Curve:
 
     @property
     def key(self) -> str:
-        """
+        """The name in `eval --json`.
+
         >>> Curve("alignment", "uniform1.0", "pca", []).key
         'alignment/uniform1.0/pca'
         """
@@ -165,7 +166,7 @@ def option(default: Any, help: str, **more: Any) -> Any:
 
 @dataclass
 class EvaluatorOutput:
-    """What a loaded evaluator gives for one model."""
+    """The results of a loaded evaluator for one model."""
 
     metrics: list[Metric] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)

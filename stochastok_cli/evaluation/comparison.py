@@ -14,9 +14,9 @@ class PairedComparison:
     """Two checkpoints on the same questions.
 
     Attributes:
-        first: The checkpoint that is compared with.
+        first: The checkpoint that the other one is compared with.
         second: The other one.
-        differences: What the second has more than the first, by `Metric.key`.
+        differences: The metrics of the second minus those of the first, by `Metric.key`.
     """
 
     first: EvalResult

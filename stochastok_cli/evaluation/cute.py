@@ -55,7 +55,7 @@ def _rows(description: str, task: str, dataset: "datasets.Dataset") -> Iterator[
 
 
 def cute_question(row: dict[str, Any]) -> tuple[str, list[str]]:
-    """The question in our wording and its options, which are equal each time."""
+    """Turns a row into a question in the wording of `cute_tasks` and its options, always the same for the same row."""
     task, inputs, answer = (row[column] for column in COLUMNS)
     if len(inputs) != TASKS[task].wording.count("{}"):
         raise ValueError(f"{task} has {TASKS[task].wording.count('{}')} inputs, not {inputs}")

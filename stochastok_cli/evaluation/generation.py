@@ -18,7 +18,7 @@ Stop = Callable[[list[int]], bool]
 def generate_greedy(
     model: CausalLM, prompts: Sequence[Sequence[int]], max_new_tokens: int, stop: Stop, batch_size: int, ranks: "Ranks"
 ) -> list[list[int]]:
-    """See `LM.generate_greedy`. The batches are decoded in rounds of one for each rank."""
+    """Decodes greedily, as `LM.generate_greedy` describes. In each round, every rank decodes one batch."""
     window = model.context_window
     kept = [list(p if len(p) <= window else p[-max(window - max_new_tokens, 1) :]) for p in prompts]
     by_length: dict[int, list[int]] = defaultdict(list)

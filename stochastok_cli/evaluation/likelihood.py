@@ -62,5 +62,5 @@ def target_log_likelihoods(model: CausalLM, hidden: Tensor, index: np.ndarray, t
 
 @torch.inference_mode()
 def empty_pass(model: CausalLM) -> None:
-    """A forward pass on a single token, whose result nobody needs: the other ranks make one at the same time."""
+    """Makes a forward pass on a single token without using its result, while other ranks score their batches."""
     model(torch.zeros((1, 1), dtype=torch.int64, device=model.device))

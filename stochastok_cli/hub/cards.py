@@ -79,11 +79,11 @@ def dataset_card(
 
     Args:
         repo: the repository.
-        manifest: of the dataset.
-        about: what it is.
-        use: how to load it.
+        manifest: the manifest of the dataset.
+        about: a description of the dataset.
+        use: a description of how to load it.
         data_files: the pattern of the files of each split, for `datasets.load_dataset`.
-        license: of the source, as an identifier of the Hub; None where it is not known.
+        license: the license of the source, as an identifier of the Hub; None where it is not known.
 
     Returns:
         The Markdown text, with its front matter.
@@ -132,7 +132,7 @@ def recipe_card(
 
     Args:
         repo: the repository.
-        manifest: of the ids.
+        manifest: the manifest of the ids.
         texts: the sizes of the splits of the texts.
         data_files: the pattern of the files of each split of the texts.
         memmaps: the folders of ids, as paths in the repository.

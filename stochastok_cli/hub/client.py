@@ -12,7 +12,8 @@ from stochastok_cli.errors import FAILED, UserError
 
 RETRY_WAITS = (1, 2, 4, 8, 8)  # seconds between attempts, as in `huggingface_hub`
 TRANSIENT_STATUSES = (408, 429, 500, 502, 503, 504)  # those that `huggingface_hub` retries
-TRANSPORTS = ("httpx", "httpx2", "httpcore", "requests", "urllib3", "aiohttp")  # of the versions of the libraries
+# The HTTP libraries that the versions of `huggingface_hub` and `datasets` use.
+TRANSPORTS = ("httpx", "httpx2", "httpcore", "requests", "urllib3", "aiohttp")
 _LOG_IN = "set HF_TOKEN or run `hf auth login`"
 Result = TypeVar("Result")
 
@@ -26,8 +27,8 @@ def hub_errors(
     Args:
         repo: the repository, for messages.
         revision: the revision that is requested, for messages.
-        retry_command: the command to name in an error that may pass.
-        or_cache: offline mode is no error in itself.
+        retry_command: the command that an error suggests where trying again may help.
+        or_cache: whether the files may be in the cache, so that offline mode is not an error.
     """
     from huggingface_hub import constants, errors
     from huggingface_hub.utils import disable_progress_bars
@@ -85,7 +86,7 @@ def none_if_unreachable(call: Callable[[], Result]) -> Result | None:
 
 
 def _retry_after(error: Exception) -> float | None:
-    """The seconds that the Hub asks to wait (0 if it doesn't say); None if the error is not transient."""
+    """The seconds to wait by the response's headers (0 where they give none); None if the error is not transient."""
     response = _response(error)
     if response is None:
         # A gateway's HTML page where the client expects JSON, or a broken connection. A server that can't be connected

@@ -24,7 +24,7 @@ def license_in(info: Any) -> str | None:
 
 
 def locate_dataset(repo: str, revision: str | None, subset: str | None) -> tuple[Any, dict[str, Any]]:
-    """Asks the Hub for a dataset repository.
+    """Requests the information on a dataset repository from the Hub.
 
     A dataset that a script of its own loads is taken from the parquet files to which the Hub has converted it, one
     folder per subset: the script is somebody's code and is never run.
@@ -66,7 +66,7 @@ def locate_dataset(repo: str, revision: str | None, subset: str | None) -> tuple
 
 
 def explain_value_error(repo: str, load: Callable[[], Result]) -> Result:
-    """`load()`; a ValueError, with which `datasets` says that a subset or split does not exist, becomes a UserError."""
+    """Returns `load()`. A ValueError, which `datasets` raises for an unknown subset or split, becomes a UserError."""
     try:
         return load()
     except ValueError as error:

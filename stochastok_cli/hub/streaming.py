@@ -32,7 +32,7 @@ class HubDataset:
         repo: the dataset repository.
         revision: the SHA of the commit.
         license: as its card states it.
-        manifest: its manifest, if the repository has one of ours.
+        manifest: its manifest, if the repository has one that this package wrote.
         builder: the `datasets.DatasetBuilder` that maps splits to files.
     """
 
@@ -133,7 +133,8 @@ class TextRows(NamedTuple):
 def stream_ids(repo: str, revision: str | None = None, subset: str | None = None) -> HubDataset:
     """Opens a tokenized dataset: each of its splits has a column `ids` of lists of integers.
 
-    Raises UserError if one has not (exit code 2), or if the Hub can't be reached or refuses (exit code 1).
+    Raises UserError if a split has no such column (exit code 2), or if the Hub can't be reached or refuses the request
+    (exit code 1).
     """
     import pyarrow.types as kinds
 

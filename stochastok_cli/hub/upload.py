@@ -43,11 +43,11 @@ def push_corpus(
         repo: the repository.
         splits: for each split a function that starts the iteration over its documents. A split without documents is
             left out, since `datasets` can't load one. The batches of documents do not change the files.
-        manifest: of the corpus; it has the dtype and the counts of the documents.
+        manifest: the manifest of the corpus, with the dtype and the numbers of documents.
         retry_command: the command to name when the push fails.
         private: make the repository private when it is created.
-        license: of the source, for the card.
-        progress: told of the documents that are written to files. One file of about 256 MiB is on the disk at a time.
+        license: the license of the source, for the card.
+        progress: called with the documents written to files. One file of about 256 MiB is on the disk at a time.
     """
 
     def files() -> Generator[tuple[str, Path | bytes]]:
@@ -82,7 +82,7 @@ def push_folder(
         retry_command: the command to name when the push fails.
         repo_type: "dataset" or "model".
         private: make the repository private when it is created.
-        progress: told of the files that are uploaded.
+        progress: called with the number of uploaded files.
     """
     sources = {}
     for path, source in contents.items():

@@ -1,8 +1,9 @@
-"""What the rest of the program knows of a model: `CausalLM`, its cache, and the registry of architectures.
+"""The interface of models: `CausalLM`, its cache, and the registry of architectures.
 
 Training, evaluation and checkpoints use these interfaces alone. To add an architecture, write a module or a package in
 `stochastok_cli/models` that subclasses `CausalLM` and calls `register_model(ModelSpec(...))` when it is imported. All
-modules of that folder are imported automatically. One from elsewhere has to be imported before the program runs.
+modules of that folder are imported automatically. Code outside of the package registers its architectures in the same
+way, and has to be imported before the program runs.
 
 Shapes: B sequences, T tokens of a call, S tokens that can be attended to (T plus what the cache holds), D the width of
 the hidden states, V the entries of the vocabulary, G key/value heads of width h.
@@ -123,7 +124,7 @@ class CausalLM(nn.Module, abc.ABC):
 
 
 class ArchitectureConfig(Protocol):
-    """The hyperparameters of a model. What else they hold is the architecture's own affair."""
+    """The hyperparameters that every architecture has. An architecture may define further ones."""
 
     @property
     def context_window(self) -> int: ...
@@ -134,7 +135,16 @@ class ArchitectureConfig(Protocol):
 class FusedStep(Protocol):
     """The loss of a model and its gradients, computed by kernels made for the architecture.
 
-    See `stochastok_cli.models.llama.fused.step` for the arguments.
+    The arguments of both methods:
+        ids: int64 `[B, T + 1]`.
+        token_weights: float32 `[B, T]`.
+        segment_start: int `[B, T]`, as in `CausalLM.forward`, or None.
+        dropout_keys: int64 `[B]`, one for each window.
+        num_loss_tokens: The number of token weights that are not 0, if it is known.
+        on_gradients_ready: Called with the number of each block when nothing more will be added to its gradients.
+
+    Both return `sum(token_weights * nll)`, a float32 scalar on the device. `loss` computes it without dropout and
+    gradients; `loss_and_gradients` adds the gradients to the parameters' `.grad`.
     """
 
     def loss(

@@ -1,4 +1,4 @@
-"""Reading checkpoint folders: which checkpoints a run has, whether one is complete, and what its training state says.
+"""Reading checkpoint folders: the checkpoints of a run, whether they are complete, and their training state.
 
     step_<N>/
       config.json, model.safetensors, tokenizer files   a model that `transformers` opens
@@ -31,7 +31,7 @@ class TrainingState:
 
     Attributes:
         iteration: How many iterations are done.
-        evaluation_pending: Whether an evaluation was due here and was skipped, because a signal asked to stop.
+        evaluation_pending: Whether an evaluation was due here and was skipped, because a signal had requested a stop.
         validation_loss: The loss measured on exactly these weights, where it was.
         data: Name and fingerprint of the dataset.
         config: The run's configuration.
@@ -74,7 +74,7 @@ def require_intact(folder: Path, *, with_optimizer: bool, fix: str) -> None:
     """Raises UserError (exit code 1) if the bytes of a checkpoint are not those that were written.
 
     The optimizer's file is checked only if `with_optimizer`: evaluation does not read it, and users may delete it to
-    free space. A folder without a training state is a model from elsewhere, whose checksums are not known.
+    free space. A folder without a training state is a model from another program, whose checksums are not known.
     """
     if (folder / STATE).is_file():
         try:
@@ -123,7 +123,7 @@ def latest_checkpoint(run_folder: Path) -> Path | None:
 
 
 def iteration_of(checkpoint: Path) -> int | None:
-    """How many iterations made a checkpoint; None for a model from elsewhere."""
+    """How many iterations made a checkpoint; None for a model from another program."""
     try:
         return int(json.loads((checkpoint / STATE).read_text(encoding="utf-8"))["iteration"])
     except (OSError, ValueError, KeyError):
@@ -131,7 +131,7 @@ def iteration_of(checkpoint: Path) -> int | None:
 
 
 def run_of(checkpoint: Path) -> str:
-    """The name of the run that a checkpoint belongs to; for a model from elsewhere the name of its folder."""
+    """The name of the run that a checkpoint belongs to; for a model from another program, its folder's name."""
     checkpoint = checkpoint.resolve()
     return checkpoint.parent.name if STEP.fullmatch(checkpoint.name) else checkpoint.name
 

@@ -64,8 +64,8 @@ class HuggingFaceModel(CausalLM):
         self._require_causal()
 
     def forward(self, ids: Tensor, segment_start: Tensor | None = None, cache: KeyValueCache | None = None) -> Tensor:
-        """See `CausalLM.forward`. Of `segment_start`, only padding on the left is supported: it has to be the same for
-        all tokens of a row that follow the padding."""
+        """See `CausalLM.forward`. `segment_start` can only mark padding on the left: it has to be the same for all
+        tokens of a row that follow the padding."""
         from transformers import DynamicCache
 
         start = cache.length if cache is not None else 0
@@ -106,7 +106,7 @@ class HuggingFaceModel(CausalLM):
         return next((part for part in block.children() if type(part).__name__.endswith("Attention")), None)
 
     def flops_per_token(self, context_window: int) -> int:
-        """Counted as for `Llama`. Of a mixture of experts all experts are counted, also those that a token skips."""
+        """As in `Llama.flops_per_token`. In a mixture of experts, the experts that a token skips are counted, too."""
         width = self.model.config.get_text_config().hidden_size
         return 6 * self.num_matrix_parameters() + 6 * len(self.blocks) * width * context_window
 
@@ -258,14 +258,14 @@ class ModelSource:
 
 
 def locate_model(name: str, folder: Path | None) -> ModelSource:
-    """What is known of a model before it is loaded.
+    """Finds a model and reads its configuration, without loading the weights.
 
     Args:
         name: The id on the Hub of a model that is not on this machine.
         folder: The folder of a model that is, or None.
 
     Raises:
-        UserError: It is neither of an architecture of ours nor a model that `transformers` (if installed) opens.
+        UserError: Neither a registered architecture nor `transformers` (if installed) opens the model.
     """
     if folder is not None:
         spec = spec_for(folder)

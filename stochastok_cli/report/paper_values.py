@@ -15,7 +15,7 @@ class PaperValue(NamedTuple):
 
 
 class PaperFigure(NamedTuple):
-    """A figure of the paper, and the metrics of ours that its values compare with.
+    """A figure of the paper, and the metrics that its values are comparable with.
 
     Attributes:
         source: The figure's number.

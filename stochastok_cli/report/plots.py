@@ -168,7 +168,7 @@ def _dots(title: str, metrics: Mapping[str, Metric], results: Sequence[EvalResul
 def _curves(
     results: Sequence[EvalResult], evaluator: str
 ) -> dict[tuple[str, str], list[tuple[int, EvalResult, Curve]]]:
-    """The curves of an evaluator by benchmark and part: of which checkpoint (its number and result), and the curve."""
+    """The curves of an evaluator by benchmark and part, each with the index and the result of its checkpoint."""
     curves: dict[tuple[str, str], list[tuple[int, EvalResult, Curve]]] = {}
     for k, result in enumerate(results):
         for curve in result.curves:

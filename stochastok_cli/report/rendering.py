@@ -21,7 +21,7 @@ LEAST_NAME = 6
 def to_rich(table: Table, width: int) -> Group:
     """The table for a terminal of `width` columns, transposed if it would not fit.
 
-    All texts go in as data: brackets in a label are no markup.
+    Brackets in a label are shown as they are, not read as rich markup.
     """
     if table.stack_intervals and _least_width(table) > width:
         table = _transposed(table)

@@ -59,7 +59,7 @@ class Table:
 
     Attributes:
         section: What several tables have in common: the title of the evaluator.
-        title: What this table is about; "" where the section says it all.
+        title: The subject of this table; "" where the section is title enough.
         columns: Headings.
         rows: One cell for each column.
         notes: Sentences below the table.
@@ -87,7 +87,7 @@ def tables_of(results: Sequence[EvalResult]) -> list[Table]:
 
     Returns:
         For each benchmark a table with a row for each checkpoint, followed by one with a row for each of its parts
-        where the evaluator wants that (`Evaluator.parts_table`). Metrics that are named like their evaluator share one
+        if the evaluator sets `Evaluator.parts_table`. Metrics that are named like their evaluator share one
         table, with a column for each benchmark.
     """
     groups: dict[tuple[str, str, bool], dict[str, Metric]] = {}
@@ -233,7 +233,7 @@ def _metric_column(metric: Metric) -> Column:
 
 
 def folder_heading(folder: str) -> str:
-    """A narrow heading for a folder of tokenized text, which is called by the data and the method of expansion.
+    """A narrow heading for a folder of tokenized text, which is named after the data and the method of expansion.
 
     >>> folder_heading("web-tokenized"), folder_heading("web-tokenized-stochastok1.0")
     ('web\\ncanonical', 'web\\nstochastok 1.0')
@@ -246,7 +246,7 @@ def folder_heading(folder: str) -> str:
 
 
 def part_label(metric: Metric) -> str:
-    """What a metric of a part is called where its benchmark is known; its accuracy has the name of the part.
+    """The label of a metric of a part in a table about its benchmark. The label of an accuracy is the part's name.
 
     >>> part_label(Metric("mcq", "langgame-val", "starts_with", "accuracy", 0.5))
     'starts with'
@@ -257,7 +257,7 @@ def part_label(metric: Metric) -> str:
 
 
 def metric_label(metric: Metric) -> str:
-    """What a metric is called where its evaluator is known.
+    """The label of a metric in a table about its evaluator.
 
     >>> metric_label(Metric("mcq", "langgame-val", "starts_with", "accuracy", 0.5))
     'langgame-val starts with accuracy'
@@ -274,7 +274,8 @@ def value_text(name: str, value: float) -> str:
 
 
 def interval_text(interval: tuple[float, float], form: str = ".2f") -> str:
-    """
+    """An interval as a cell of a table.
+
     >>> interval_text((0.0412, 0.1))
     '[0.04 0.10]'
     """

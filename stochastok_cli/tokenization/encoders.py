@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Encoder(Protocol):
-    """What a vocabulary needs of a tokenizer library."""
+    """The interface to a tokenizer library, as `Vocabulary` uses it."""
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text."""

@@ -1,4 +1,4 @@
-"""What an expansion does to a corpus: its growth, the tokens that change, and the diversity of their segmentations.
+"""The effect of an expansion on a corpus: its growth, the tokens that change, and the diversity of their segmentations.
 
 `match_growth` finds the p at which a method gives a certain growth, so that methods can be compared at equal growth.
 """
@@ -118,7 +118,7 @@ def compare_methods(
     growth: float | None = None,
     **options: Any,
 ) -> list[Diversity]:
-    """What each method does to the same documents, at one p or at equal growth (`expand --report`).
+    """Measures the effect of each method on the same documents, at one p or at equal growth (`expand --report`).
 
     Args:
         vocabulary: the vocabulary of the ids.

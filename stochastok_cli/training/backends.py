@@ -65,7 +65,7 @@ class Backend(Protocol):
                 in this iteration.
 
         Returns:
-            The part of the windows in the mean loss of the whole iteration, a scalar on the device.
+            The contribution of these windows to the mean loss of the whole iteration, a scalar on the device.
         """
         ...
 
@@ -75,7 +75,7 @@ class Backend(Protocol):
 
 
 def uses_fused(spec: ModelSpec, hyperparameters: ArchitectureConfig, config: Config, device: torch.device) -> bool:
-    """Whether a run uses the fused kernels: where `general.kernels` says so, or is `auto` and they can run.
+    """Whether a run uses the fused kernels: `general.kernels` is "fused", or it is "auto" and they can run.
 
     Raises UserError if they are required and can't run.
     """

@@ -1,4 +1,4 @@
-"""What happens in a run, as events that loggers listen to, and how an event reads as text."""
+"""The events of a run, which loggers listen to, and their texts."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -147,7 +147,8 @@ def format_speed(event: Logged) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """
+    """A number of seconds as text with one or two units.
+
     >>> format_duration(42.3), format_duration(200), format_duration(18420)
     ('42 s', '3 min 20 s', '5 h 07 min')
     """

@@ -8,7 +8,8 @@ from stochastok_cli.config import Config
 from stochastok_cli.models.base import CausalLM
 from stochastok_cli.training.distributed import DistributedContext
 
-# Dense bfloat16 with float32 sums, TFLOP/s, from the manufacturers' data sheets. The first name in a device's counts.
+# Dense bfloat16 with float32 sums, TFLOP/s, from the manufacturers' data sheets. The first entry is used whose name
+# occurs in the name of the device.
 _PEAK_TFLOPS = {
     "H100 PCIe": 756.0,
     "H100": 989.0,

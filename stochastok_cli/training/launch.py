@@ -63,7 +63,7 @@ def launcher_options(processes: int, parser: argparse.ArgumentParser) -> list[st
 
 @contextmanager
 def record_exit_code() -> Iterator[None]:
-    """Tells the launching process, if there is one, the exit code of an error in the block."""
+    """Passes the exit code of an error in the block to the launching process, if there is one."""
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:

@@ -42,14 +42,14 @@ class Plan:
         device: The name of a rank's device.
         ranks: The number of ranks.
         kernels: The backend, "reference" or "fused".
-        parameters: Of the model.
+        parameters: The number of parameters of the model.
         iterations: Those left to do.
         tokens_per_iteration: Over all ranks.
         dataset_tokens: Tokens of the training split; None for questions, whose number of tokens is not fixed.
         flops_per_token: Forward and backward.
         compile_seconds: Before the first iteration.
         seconds_per_iteration: Measured.
-        utilization: Of the GPUs' peak (MFU); None where that is unknown.
+        utilization: The fraction of the GPUs' peak (MFU); None where the peak is unknown.
         memory: Bytes, the most that rank 0 used: on its GPU, or on a CPU of the process.
         memory_total: Bytes of the GPU, or of the machine.
         checkpoint_bytes: The size of a checkpoint.

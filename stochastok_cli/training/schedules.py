@@ -1,4 +1,4 @@
-"""The learning rate of an iteration, and whether it is time to log, evaluate or save: pure functions.
+"""Pure functions of the iteration: the learning rate, when to log, evaluate and save, and which checkpoints to delete.
 
 Iterations are counted from 0. `done` is the number of iterations that are done, as in the folder name `step_<done>`.
 """

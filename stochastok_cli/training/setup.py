@@ -157,7 +157,7 @@ class StartingPoint(NamedTuple):
 def resolve_starting_point(config: Config) -> StartingPoint:
     """Finds the checkpoint that training starts from, if the configuration names one, and takes its model section.
 
-    Of an architecture that has no section in the configuration, context window and vocabulary size are taken.
+    Where the architecture has no section in the configuration, only context window and vocabulary size are taken.
 
     Raises:
         UserError: There is no such checkpoint, it is damaged or can't be trained, or a `model.*` override on the
@@ -208,7 +208,7 @@ def _is_overridden(key: str, overridden: frozenset[str]) -> bool:
 
 
 def load_evaluators_of(config: Config, vocabulary: Vocabulary) -> list[LoadedEvaluator]:
-    """Loads the benchmarks of `trainer.eval`. An error says how to train without them."""
+    """Loads the benchmarks of `trainer.eval`. An error names the override with which to train without them."""
     if invalid := [f"{key} = {value!r} {must}" for key, value, must in find_invalid_values(config)]:
         raise UserError("\n  ".join(["the configuration is not valid:", *invalid]))
     data_dir = Path(config.general.paths.data_dir)

@@ -111,7 +111,7 @@ def windows_of_rank(training: TrainingConfig, world: DistributedContext) -> np.n
 
 @contextmanager
 def explain_out_of_memory(backend: Backend, training: TrainingConfig) -> Iterator[None]:
-    """Around iterations and evaluations: turns lack of device memory into a UserError that says what to lower."""
+    """Raises an out-of-memory error of the block as a UserError that says how to use less memory."""
     try:
         yield
     except torch.OutOfMemoryError:

@@ -22,8 +22,8 @@ class Validation:
         sampler: Draws the windows.
         training: Has `eval_iters` and `batch_size`.
         world: The ranks.
-        vocabulary: Given where the loss is to be reported in bits per byte as well. The windows' tokens must then all
-            count. Special tokens have no bytes.
+        vocabulary: The vocabulary of the ids, to report bits per byte as well; special tokens count no bytes. None
+            where only some tokens of a window have a loss.
     """
 
     def __init__(

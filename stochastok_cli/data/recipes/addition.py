@@ -33,10 +33,10 @@ def make_addition(
         tokenizer: name or path of a tokenizer, or its vocabulary.
         data_dir: the data directory.
         num_digits: digits of the numbers, 1 to 4.
-        val_fraction: share of the pairs that validate, between 0 and 1.
+        val_fraction: the fraction of the pairs in the validation split, between 0 and 1.
         seed: the same seed gives the same bytes.
         force: make the folders again if they are there already.
-        progress: told of what is tokenized and written.
+        progress: called with the numbers of pairs and ids that are done.
 
     Returns:
         The folder of texts. Folders that are there already, made with the same options, are left alone.

@@ -67,13 +67,13 @@ def write_addition(
     """Writes `data_as_memmaps/<name>_<form>` for each form and then `data_as_datasets/<name>`.
 
     Args:
-        name: of the folders.
+        name: the beginning of the folders' names.
         codes: the codes of the pairs of each split, int64, in their order.
         options: everything that decides the content, for the manifests; `num_digits` and `seed` are used here.
-        vocabulary: of the ids.
+        vocabulary: the vocabulary of the ids.
         data_dir: the data directory.
         force: make folders again that are there already.
-        progress: told of what is tokenized and written.
+        progress: called with the numbers of pairs and ids that are done.
 
     Returns:
         The folder of texts.

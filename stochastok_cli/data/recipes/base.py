@@ -71,7 +71,7 @@ class RecipeBenchmark:
     """A split of a recipe's questions as `eval --benchmarks <recipe>-<split>` finds it.
 
     Args:
-        split: of the saved dataset.
+        split: the split of the saved dataset.
         columns: its columns that are needed; `question` and `options` (the right one first) are among them.
         kind: the kind of question of a row, by which accuracies are reported too; "" where there are no kinds.
     """
@@ -91,11 +91,11 @@ class Recipe:
         make: makes both forms and returns the folder that is finished last. It takes `tokenizer`, `data_dir`, `seed`,
             `force` and `progress`; its other arguments are annotated with `Option`.
         help: the help text of the command.
-        about: what it is, for its card on the Hub.
+        about: a description of the dataset, for its card on the Hub.
         layout: how the ids are laid out in the files, for its card on the Hub.
         result: which of the two forms is finished last.
         memmaps: the names of the folders of ids, from the manifest of the texts; by default one folder, `name`.
-        notes: lines for people on what was made, from the finished folder; by default none.
+        notes: lines printed after the dataset is made, from the finished folder; by default none.
         benchmarks: the multiple-choice benchmarks that it provides.
     """
 
@@ -123,7 +123,7 @@ class Recipe:
     def folders(self, manifest: Manifest) -> list[str]:
         """All folders relative to the data directory, in the order in which they are finished.
 
-        `manifest` is that of the texts. One from the Hub may hold anything, so names that are no names are dropped.
+        `manifest` is that of the texts. It may come from the Hub, so names that are not plain folder names are dropped.
         """
         names = self.memmaps(manifest) if self.memmaps else [self.name]
         memmaps = [f"{MEMMAPS}/{name}" for name in names if re.fullmatch(r"\w+", name)]
@@ -146,8 +146,8 @@ class Recipe:
             username: a user or an organization on the Hub.
             data_dir: the data directory.
             private: make the repository private when it is created.
-            retry_command: the command to name in an error that may pass.
-            progress: told of the files that are up.
+            retry_command: the command that an error suggests where trying again may help.
+            progress: called with the number of uploaded files.
 
         Returns:
             The address and the commit.
@@ -193,7 +193,7 @@ class Recipe:
             username: a user or an organization on the Hub.
             data_dir: the data directory.
             force: download folders again that are there already, made with the same options.
-            progress: told of the files that have arrived.
+            progress: called with the number of downloaded files.
 
         Returns:
             The folder that is finished last.

@@ -42,16 +42,16 @@ def make_cute(
         train_size: questions to train on.
         val_size: questions to validate on; as many of those to train on are written as texts, too.
         words: a file with one word a line; None for the bundled list.
-        disjoint: validate on words that training never asks about.
+        disjoint: whether the validation questions are about words that occur in no training question.
         seed: the same seed gives the same bytes.
         force: make the folders again if they are there already.
-        progress: told of the questions that are made and written.
+        progress: called with the numbers of questions generated and written.
 
     Returns:
         The folder of ids. Folders that are there already, made with the same options, are left alone.
 
     Raises:
-        UserError: settings or words of which no question can be made; nothing is written then.
+        UserError: no question can be made with these settings and words; nothing is written then.
     """
     from stochastok_cli.data.memmap import resolve_vocabulary
     from stochastok_cli.data.recipes.cute_generator import Cute, split_words

@@ -20,7 +20,7 @@ class Task:
     Args:
         wording: the question, with `{}` for each input.
         answer: the right answer, from the inputs.
-        draw: draws inputs for a word; None if the task can't be asked of the word.
+        draw: draws inputs for a word; None if the task does not apply to the word.
         choices: the possible answers, from the inputs, where the question names them.
     """
 
@@ -43,27 +43,27 @@ def _letters(word: str) -> list[str]:
     return sorted({letter for letter in word if letter.isalpha()})
 
 
-def _one(random: np.random.Generator, of: Sequence[str]) -> str:
-    return of[int(random.integers(len(of)))]
+def _choose(random: np.random.Generator, choices: Sequence[str]) -> str:
+    return choices[int(random.integers(len(choices)))]
 
 
 def _draw_contained(random: np.random.Generator, word: str) -> tuple[str, ...] | None:
     # Yes and no equally often.
     absent = [letter for letter in ascii_lowercase if letter not in word]
-    return (_one(random, _letters(word) if random.random() < 0.5 or not absent else absent), word)
+    return (_choose(random, _letters(word) if random.random() < 0.5 or not absent else absent), word)
 
 
 def _draw_deletion(random: np.random.Generator, word: str) -> tuple[str, ...] | None:
-    return (_one(random, _letters(word)), word) if len(_letters(word)) > 1 else None
+    return (_choose(random, _letters(word)), word) if len(_letters(word)) > 1 else None
 
 
 def _draw_insertion(random: np.random.Generator, word: str) -> tuple[str, ...] | None:
-    return _one(random, ascii_lowercase), _one(random, _letters(word)), word
+    return _choose(random, ascii_lowercase), _choose(random, _letters(word)), word
 
 
 def _draw_substitution(random: np.random.Generator, word: str) -> tuple[str, ...] | None:
-    old = _one(random, _letters(word))
-    return old, _one(random, [letter for letter in ascii_lowercase if letter != old]), word
+    old = _choose(random, _letters(word))
+    return old, _choose(random, [letter for letter in ascii_lowercase if letter != old]), word
 
 
 def _draw_swap(random: np.random.Generator, word: str) -> tuple[str, ...] | None:
@@ -151,7 +151,7 @@ def options(
     answers = [answer]
     while len(answers) < NUM_OPTIONS:
         if task == "spell_inverse":
-            other = _one(random, words)
+            other = _choose(random, words)
         else:
             other = _corrupted(answer, spaced=task == "spell", reorder=len(answers) % 2 == 0, random=random)
         if other not in answers:
@@ -167,5 +167,5 @@ def _corrupted(answer: str, *, spaced: bool, reorder: bool, random: np.random.Ge
         if reorder and len(set(letters)) > 2:
             letters[i], letters[j] = letters[j], letters[i]
         else:
-            letters[i] = _one(random, ascii_lowercase)
+            letters[i] = _choose(random, ascii_lowercase)
     return (" " if spaced else "").join(letters)

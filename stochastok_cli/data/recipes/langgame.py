@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 NAME = "langgame"
 HOLDOUTS = {"none": (None, None), "short": ("long", "short"), "long": ("short", "long")}
-"""Which substrings train and val ask about, by which are held out from training."""
+"""The substrings in the questions of train and of val, by the value of `--holdout` (see `substring_lengths`)."""
 
 
 def make_langgame(
@@ -54,17 +54,17 @@ def make_langgame(
         words: a file with one word a line; None for the bundled list.
         min_substring: shortest substring that is asked about, in letters.
         max_substring: longest substring that is asked about, in letters.
-        holdout: which substrings only validation asks about: a key of HOLDOUTS.
-        disjoint: ask nothing in validation that is asked in training with the same right answer.
+        holdout: the substrings that only validation questions contain: a key of HOLDOUTS.
+        disjoint: whether no validation question has both the predicate and the right answer of a training question.
         seed: the same seed gives the same bytes.
         force: make the folders again if they are there already.
-        progress: told of the questions that are made and written.
+        progress: called with the numbers of questions generated and written.
 
     Returns:
         The folder of ids. Folders that are there already, made with the same options, are left alone.
 
     Raises:
-        UserError: settings or words of which no question can be made; nothing is written then.
+        UserError: no question can be made with these settings and words; nothing is written then.
     """
     from stochastok_cli.data.memmap import resolve_vocabulary
     from stochastok_cli.data.recipes.langgame_generator import LangGame, case_tables

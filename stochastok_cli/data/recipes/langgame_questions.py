@@ -1,6 +1,6 @@
 """LangGame's six kinds of question over a word list, the distribution they are drawn from, and the draw.
 
-The distribution is a table of cases. A case is a right answer, what is asked about it (a predicate), and its
+The distribution is a table of cases. A case is a right answer, the condition that it meets (a predicate), and its
 probability. A question is one draw from the table, with wrong options drawn uniformly and without repetition from the
 words that the predicate allows as wrong options.
 """
@@ -42,7 +42,12 @@ def substring_lengths(shortest: int, longest: int, side: str | None = None) -> L
 
 @dataclass(frozen=True, eq=False)
 class Predicate:
-    """What is asked of a word: the end of the sentence, and the words (ascending indices) that are no wrong options."""
+    """The condition that the right answer meets: the end of the question, and the words that can't be wrong options.
+
+    Args:
+        text: the end of the question, such as `starts with 'hu'?`.
+        excluded: ascending indices of the words that can't be wrong options.
+    """
 
     text: str
     excluded: list[int]
@@ -143,7 +148,7 @@ def kind_of(question: str) -> str:
 
 
 def predicate_of(question: str) -> str:
-    """What a question asks, without the wording and the options; the text itself if it is no question of LangGame.
+    """The predicate of a question, without the wording and the options; the text itself if it is not from LangGame.
 
     >>> predicate_of("Which word starts with 'hu'? The options: [ fell, hundred]. Answer:")
     "starts with 'hu'?"

@@ -89,15 +89,15 @@ def write_questions(
     """Makes `data_as_datasets/<name>` and then `data_as_memmaps/<name>`.
 
     Args:
-        name: of both folders.
+        name: the name of both folders.
         generator: makes the questions.
-        sizes: the number of questions to train on by split. As texts, as many of train are written as val has.
+        sizes: the number of questions of each split. As texts, at most `sizes["val"]` of each split are written.
         options: everything that decides the questions, for the manifests.
-        vocabulary: of the ids.
+        vocabulary: the vocabulary of the ids.
         made_from: the word list, for the manifests.
         data_dir: the data directory.
         force: make folders again that are there already.
-        progress: told of the questions that are made and written.
+        progress: called with the numbers of questions generated and written.
 
     Returns:
         The folder of ids.

@@ -1,7 +1,7 @@
 """Alignment: do the tokenizations of a word end in similar activations? (Figures 11 to 13 of the StochasTok paper)
 
-A word, with the space before it, is read after an end-of-text id in its canonical tokenization and in others. Compared
-are the activations at its last id after each attention layer: the residual stream before the feed-forward.
+A word, with the space before it, is read after an end-of-text id in its canonical tokenization and in others. The
+activations at its last id are compared after each attention layer, in the residual stream before the feed-forward.
 """
 
 from dataclasses import dataclass
@@ -133,9 +133,9 @@ def evaluate_alignment(lm: "LM", words: TokenizedWords, benchmark: str) -> Evalu
     """Distances and relative distances by layer, as metrics of the parts "layer_1", "layer_2", ….
 
     distance: the mean Euclidean distance between two tokenizations of a word (over its pairs, then over the words);
-    relative: that over the mean distance between two words, since activations grow from layer to layer and differ from
-    model to model. The curve of the whole has the relative distances by layer; the curve "pca" the first two principal
-    components of the last layer's activations of the first PCA_WORDS words.
+    relative: `distance` divided by the mean distance between two words, since activations grow from layer to layer and
+    differ from model to model. The curve "" has the relative distances by layer. The curve "pca" has the first two
+    principal components of the last layer's activations of the first PCA_WORDS words.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""What an expansion method is, and the registry of all methods.
+"""The class `Method`, which describes an expansion method, and the registry of all methods.
 
 To add a method, put a file into this folder that calls `register_method`. The choices and help texts of the command
 line, `--method all`, the check of `trainer.dataset.expand_method`, `StochasTok` and `--report` derive from the

@@ -43,7 +43,7 @@ def console_logger(*, quiet: bool = False) -> Iterator[Listener]:
 
 
 class _Lines:
-    """A line per event. Of logged iterations the first, the last, and one every `SECONDS_BETWEEN_LINES` in between."""
+    """A line per event. Logged iterations have one every `SECONDS_BETWEEN_LINES`, and the last has one."""
 
     def __init__(self) -> None:
         self._next = 0.0

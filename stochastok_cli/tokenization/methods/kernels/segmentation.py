@@ -63,9 +63,9 @@ def draw_segmentation(lattice, token, state, out, written):
 
 @compiled
 def draw_segmentation_of_size(lattice, token, num_parts, state, out, written):
-    """Draws a segmentation of `token`, uniform over those with exactly `num_parts` parts, of which there must be one.
+    """Draws a segmentation of `token`, uniform over those with exactly `num_parts` parts.
 
-    Writes it to `out[written:]`.
+    There must be at least one. The segmentation is written to `out[written:]`.
 
     Returns:
         `(written, state)`.

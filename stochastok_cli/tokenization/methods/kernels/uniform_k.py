@@ -195,7 +195,7 @@ def draw_split_counts(lattice, document, splits, state, slot, chosen):
         lattice: the `SegmentationLattice`.
         document: its ids `[n]`.
         splits: a possible number of splits, more than 0.
-        state: of SplitMix64.
+        state: the SplitMix64 state.
         slot: see `splittable_tokens`.
         chosen: int32 `[n or more]`; the numbers are written to it.
 
