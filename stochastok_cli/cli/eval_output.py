@@ -92,7 +92,7 @@ def compare(results: Sequence[EvalResult], as_json: bool) -> "list[PairedCompari
 def aggregate(results: Sequence[EvalResult], as_json: bool) -> "Aggregate":
     """Prints mean and deviation over checkpoints that differ in their seeds. A note lists the keys that differ."""
     from stochastok_cli.evaluation import comparison
-    from stochastok_cli.models.checkpoint_folders import is_complete, read_state
+    from stochastok_cli.models.checkpoint_reader import is_complete, read_state
     from stochastok_cli.report.rendering import print_tables
     from stochastok_cli.report.tables import aggregate_table
 

@@ -10,7 +10,7 @@ from stochastok_cli.config import EvaluatorConfig
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.base import EvalResult, Evaluator, EvaluatorOutput, LoadedEvaluator
 from stochastok_cli.evaluation.registry import make_evaluator
-from stochastok_cli.models.checkpoint_folders import iteration_of, require_intact, resolve_checkpoint
+from stochastok_cli.models.checkpoint_reader import iteration_of, require_intact, resolve_checkpoint
 from stochastok_cli.progress import ProgressCallback, no_progress
 
 if TYPE_CHECKING:

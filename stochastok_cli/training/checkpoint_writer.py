@@ -1,4 +1,4 @@
-"""Writing checkpoints. `models/checkpoint_folders.py` describes and reads them.
+"""Writing checkpoints. `models/checkpoint_reader.py` describes and reads them.
 
 A folder is built under a temporary name, synced and renamed, and old ones are renamed before they are deleted, so that
 `step_<N>` is complete or absent. Nothing is ever pickled.
@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from stochastok_cli.artifacts import FileInfo, file_checksum, rename_into_place, write_atomically
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.models.base import CausalLM, spec_of
-from stochastok_cli.models.checkpoint_folders import (
+from stochastok_cli.models.checkpoint_reader import (
     OPTIMIZER,
     STATE,
     TrainingState,

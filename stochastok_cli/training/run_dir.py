@@ -18,7 +18,7 @@ import filelock
 from stochastok_cli.artifacts import nearest_existing_path, write_atomically
 from stochastok_cli.config import Config, config_from_dict, flatten, read_yaml
 from stochastok_cli.errors import FAILED, UserError
-from stochastok_cli.models.checkpoint_folders import TrainingState, latest_checkpoint, read_state, run_of
+from stochastok_cli.models.checkpoint_reader import TrainingState, latest_checkpoint, read_state, run_of
 from stochastok_cli.training.checkpoint_writer import remove_leftovers
 from stochastok_cli.training.loggers.jsonl import parse_record, read_metrics
 

@@ -23,7 +23,7 @@ from stochastok_cli.models.base import (
     spec_of,
     trainable_spec_for,
 )
-from stochastok_cli.models.checkpoint_folders import require_intact, resolve_checkpoint
+from stochastok_cli.models.checkpoint_reader import require_intact, resolve_checkpoint
 from stochastok_cli.random_streams import derive_key
 from stochastok_cli.tokenization.loaders import load_vocabulary
 from stochastok_cli.tokenization.vocabulary import Vocabulary

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stochastok_cli.config import Config
-from stochastok_cli.models.checkpoint_folders import incomplete_checkpoints
+from stochastok_cli.models.checkpoint_reader import incomplete_checkpoints
 from stochastok_cli.training import run_dir, setup
 from stochastok_cli.training.distributed import distributed_context
 from stochastok_cli.training.events import Event, Listener, Note

@@ -20,7 +20,7 @@ from stochastok_cli.errors import FAILED, StoppedBySignal, UserError
 from stochastok_cli.evaluation.run import run_evaluators
 from stochastok_cli.evaluation.scoring import LM
 from stochastok_cli.models.base import CausalLM
-from stochastok_cli.models.checkpoint_folders import OPTIMIZER, TrainingState
+from stochastok_cli.models.checkpoint_reader import OPTIMIZER, TrainingState
 from stochastok_cli.training import events, schedules
 from stochastok_cli.training.backends import Backend, EagerBackend, FusedBackend
 from stochastok_cli.training.checkpoint_writer import amend_state, save_checkpoint

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from stochastok_cli import hub
-from stochastok_cli.models.checkpoint_folders import OPTIMIZER
+from stochastok_cli.models.checkpoint_reader import OPTIMIZER
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.training.loggers.jsonl import read_metrics
 from stochastok_cli.training.run_dir import CONFIG, METRICS

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from stochastok_cli.errors import FAILED, UserError
-from stochastok_cli.models.checkpoint_folders import (
+from stochastok_cli.models.checkpoint_reader import (
     OPTIMIZER,
     TrainingState,
     checkpoints,
