@@ -11,9 +11,12 @@ import typer
 
 from stochastok_cli.cli import options
 from stochastok_cli.cli.app import subcommand
-from stochastok_cli.cli.eval_options import one_of, parsed, with_evaluator_options
+from stochastok_cli.cli.eval_options import parsed, with_evaluator_options
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.registry import EVALUATORS, make_evaluator
+
+# An enumeration, so that an error about a missing name and the shell's completion list the names.
+EvaluatorName = StrEnum("EvaluatorName", {name.upper(): name for name in EVALUATORS})  # type: ignore[misc]
 
 
 class Device(StrEnum):
@@ -38,11 +41,10 @@ def eval(
         ),
     ],
     evaluator: Annotated[
-        str,
+        EvaluatorName,
         typer.Option(
             "--evaluator",
             metavar="NAME",
-            parser=one_of(EVALUATORS),
             help=f"{EVALUATOR_HELP}.",
             show_default=False,
         ),
@@ -81,7 +83,7 @@ def eval(
     from stochastok_cli.evaluation.comparison import Aggregate, PairedComparison
     from stochastok_cli.evaluation.run import evaluate
 
-    chosen = make_evaluator(evaluator, parsed(evaluator_options))
+    chosen = make_evaluator(evaluator.value, parsed(evaluator_options))
     if (paired or aggregate) and len(checkpoints) < 2:
         raise UserError(f"{'--paired' if paired else '--aggregate'} needs two checkpoints or more")
     if paired and not chosen.has_outcomes:

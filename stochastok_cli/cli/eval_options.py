@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 import typing
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -12,17 +12,6 @@ from stochastok_cli.evaluation.base import Option
 from stochastok_cli.evaluation.registry import EVALUATORS
 
 TUPLE = tuple[str, ...]
-
-
-def one_of(names: Collection[str]) -> Callable[[str], str]:
-    """Parses an option whose value must be one of some names."""
-
-    def parse(value: str) -> str:
-        if value not in names:
-            raise typer.BadParameter(f"{value!r} is not one of {', '.join(map(repr, names))}.")
-        return value
-
-    return parse
 
 
 def with_evaluator_options(function: Callable[..., None]) -> Callable[..., None]:

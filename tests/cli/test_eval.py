@@ -16,6 +16,7 @@ from stochastok_cli.cli.app import main
 from stochastok_cli.data.recipes.addition import make_addition
 from stochastok_cli.data.recipes.langgame import make_langgame
 from stochastok_cli.errors import FAILED, USAGE
+from stochastok_cli.evaluation.registry import EVALUATORS
 from stochastok_cli.models.llama.state_dict import save_model
 from stochastok_cli.tokenization.loaders import load_vocabulary
 from stochastok_cli.training.checkpoint_writer import TrainingState, save_checkpoint
@@ -295,6 +296,13 @@ def test_wrong_use_is_one_line_and_exit_code_2(run_eval, arguments, message):
     assert (code, out) == (USAGE, "")
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_a_missing_evaluator_lists_the_names(run_eval):
+    code, out, err = run_eval("other")
+    assert (code, out) == (USAGE, "")
+    assert "Missing option '--evaluator'" in err
+    assert all(name in err for name in EVALUATORS)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
