@@ -41,11 +41,14 @@ def available_cpus() -> int:
 def resolve_vocabulary(
     tokenizer: Tokenizer | None = None, manifest: Manifest | None = None, name: object = "the dataset"
 ) -> Vocabulary:
-    """The vocabulary of `tokenizer`, else the one that the manifest names, else gpt2.
+    """The vocabulary of `tokenizer`, else the one that the manifest names, else (without a manifest) gpt2.
 
-    Raises UserError if `tokenizer` is another than the one that the manifest of `name` records.
+    Raises UserError if `tokenizer` is another than the one that the manifest of `name` records, and if neither is
+    given although there is a manifest.
     """
     recorded = manifest.tokenizer if manifest else None
+    if manifest is not None and recorded is None and tokenizer is None:
+        raise UserError(f"the manifest of {name} names no tokenizer", fix="name the one it was made with (--tokenizer)")
     if isinstance(tokenizer, Vocabulary):
         vocabulary = tokenizer
     else:

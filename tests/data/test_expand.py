@@ -1,5 +1,8 @@
 """From a corpus to an expanded one, document by document."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -115,6 +118,18 @@ def test_damaged_folders(corpus, tmp_path):
         Corpus(folder).ids("train")
     with pytest.raises(UserError, match="did you mean 'damaged'"):
         Corpus(folder.parent / "damagd")
+
+
+def test_a_manifest_without_a_tokenizer(corpus, tmp_path):
+    """The ids could be those of any tokenizer, so gpt2 is not assumed."""
+    folder = tmp_path / "data_as_memmaps" / "incomplete"
+    shutil.copytree(corpus.path, folder)
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    del manifest["tokenizer"]
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(UserError, match=r"the manifest of .*incomplete names no tokenizer; name the one"):
+        expand(Corpus(folder), p=0.1)
+    assert Corpus(folder, "gpt2").vocabulary.name == "gpt2"
 
 
 def test_another_tokenizer_than_the_manifests(corpus):
