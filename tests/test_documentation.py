@@ -57,6 +57,7 @@ def test_documented_commands_have_these_options(page):
             group.commands[name].make_context(name, arguments)  # raises a usage error for an unknown option
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "page", [p for p in PAGES if any(not b.reason for b in blocks_of(p))], ids=lambda page: page.name
 )

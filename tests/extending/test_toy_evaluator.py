@@ -11,6 +11,8 @@ import yaml
 from stochastok_cli.data.tokenize import tokenize
 from tests.training.conftest import TINY
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

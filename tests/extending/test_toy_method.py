@@ -17,6 +17,8 @@ from stochastok_cli.tokenization.methods import METHODS, Method, method_names, r
 from stochastok_cli.tokenization.split_table import split_table
 from tests.training.conftest import TINY
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 VOCABULARY = load_vocabulary("sample2k")
 BUILT_IN = ["stochastok", "stochastok-uni", "uniform-k", "uniform", "bpe-dropout"]

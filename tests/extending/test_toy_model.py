@@ -15,6 +15,8 @@ from stochastok_cli.tokenization.loaders import load_vocabulary
 from tests.extending.toy_model import TOY, ToyConfig, ToyModel
 from tests.models.small_models import random_ids
 
+pytestmark = pytest.mark.slow
+
 TRAINING = {
     "batch_size": 4,
     "gradient_accumulation_steps": 2,

@@ -13,6 +13,8 @@ from stochastok_cli.models.llama.state_dict import save_model
 from stochastok_cli.tokenization.loaders import load_vocabulary
 from tests.models.small_models import sharp_model, small_config
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SIZES = ("--train-size", 30, "--val-size", 20, "--tokenizer", "sample2k")
 
