@@ -33,7 +33,7 @@ def launch(arguments: list[str], processes: int) -> int:
 
     logging.disable(logging.CRITICAL)  # in this process, which only waits: a failing rank prints its own error
     os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // processes, 1)))
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # else a rank reports that another one has ended
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "exit_code"
         os.environ[_EXIT_CODE_FILE] = str(file)
