@@ -8,7 +8,7 @@ import numpy as np
 from stochastok_cli.data.samplers import Batch, require_ids_below, window_key
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.random_streams import uniform_integers
-from stochastok_cli.tokenization.expansion import StochasTok
+from stochastok_cli.tokenization.expansion import StochasTok, origins
 
 
 class PackedSampler:
@@ -79,21 +79,50 @@ class PackedSampler:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """The expanded examples: flat ids, and `[B, K]` where each example begins in them, and its two ends."""
         assert self.expand is not None
+        expand_examples = self._whole if self.expand.definition.keeps_token_boundaries else self._in_two_parts
         column = np.arange(self.rows.shape[1])
         parts, lengths = [], []
         for b, drawn in enumerate(example):
             canonical = self.rows[drawn][column < ends[b][:, None]]
-            part_lengths = np.stack([question_ends[b], ends[b] - question_ends[b]], axis=1).ravel()
             key = window_key(iteration, int(index[b])) * 2 * self.draws
-            expanded, expanded_lengths = self.expand.documents(canonical, part_lengths, key % 2**64)
-            if len(expanded) < self.length:  # only BPE-dropout may shorten, and hardly ever by so much
-                expanded, expanded_lengths = canonical, part_lengths
+            expanded, expanded_lengths = expand_examples(canonical, question_ends[b], ends[b], key % 2**64)
             parts.append(expanded)
-            lengths.append(expanded_lengths.reshape(-1, 2))
+            lengths.append(expanded_lengths)
         questions, answers = np.moveaxis(np.stack(lengths), 2, 0)
         total = (questions + answers).ravel()
         first_id = (np.cumsum(total) - total).reshape(example.shape)
         return np.concatenate(parts), first_id, questions, questions + answers
+
+    def _whole(
+        self, canonical: np.ndarray, question_ends: np.ndarray, ends: np.ndarray, key: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Expands each example as one document, and finds the end of its question by the tokens that parts come from.
+
+        Args:
+            canonical: The ids of K examples, one after another.
+            question_ends: int64 `[K]`, the end of each question, counted from its example's beginning.
+            ends: int64 `[K]`, the length of each example.
+            key: The index of the first example among all documents that are expanded.
+
+        Returns:
+            The expanded ids, and int64 `[K, 2]` the lengths of each expanded question and answer.
+        """
+        assert self.expand is not None
+        expanded, lengths = self.expand.documents(canonical, ends, key)
+        origin = origins(self.expand.vocabulary, canonical, expanded)
+        questions = np.searchsorted(origin, np.cumsum(ends) - ends + question_ends) - (np.cumsum(lengths) - lengths)
+        return expanded, np.stack([questions, lengths - questions], axis=1)
+
+    def _in_two_parts(
+        self, canonical: np.ndarray, question_ends: np.ndarray, ends: np.ndarray, key: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `_whole`, for a method that may merge across tokens: question and answer are expanded apart."""
+        assert self.expand is not None
+        lengths = np.stack([question_ends, ends - question_ends], axis=1)
+        expanded, expanded_lengths = self.expand.documents(canonical, lengths.ravel(), key)
+        if len(expanded) < self.length:  # BPE-dropout may shorten, and hardly ever by so much
+            return canonical, lengths
+        return expanded, expanded_lengths.reshape(-1, 2)
 
 
 def _packed(

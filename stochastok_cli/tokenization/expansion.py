@@ -3,12 +3,12 @@
 import functools
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Self, overload
+from typing import Any, Literal, NamedTuple, Self, overload
 
 import numpy as np
 
 from stochastok_cli.errors import UserError
-from stochastok_cli.random_streams import derive_key
+from stochastok_cli.random_streams import derive_key, random_bits
 from stochastok_cli.tokenization.loaders import vocabulary_for
 from stochastok_cli.tokenization.methods import Method, require_method
 from stochastok_cli.tokenization.segmentation_lattice import SegmentationLattice, segmentation_lattice
@@ -30,6 +30,9 @@ class StochasTok:
         seed: selects the random stream.
         max_splits: the most successful splits in one document; no limit if None.
         keep: a regular expression. Tokens whose text it matches anywhere (`[0-9]`, `^ def$`) are left alone.
+        round_budget: how the number of attempts n p of a document becomes a whole number: "down" (the paper), or
+            "randomly", up with a probability of its fractional part. Windows and rows of training data are expanded
+            "randomly": rounded down, a small p would make no attempt in any of them.
 
     Attributes:
         kept: the ids of the tokens that `keep` matches.
@@ -56,6 +59,7 @@ class StochasTok:
         *,
         max_splits: int | None = None,
         keep: str | None = None,
+        round_budget: Literal["down", "randomly"] = "down",
     ):
         if not isinstance(vocabulary, Vocabulary):
             raise UserError(
@@ -71,6 +75,7 @@ class StochasTok:
         self.max_splits = max_splits
         self.kept = _matching_tokens(vocabulary, keep)
         self.key = np.uint64(derive_key(seed, f"expand/{method}"))
+        self.rounding_seed = seed if round_budget == "randomly" else None
 
     @classmethod
     def from_pretrained(
@@ -111,6 +116,24 @@ class StochasTok:
 
     @overload
     def __call__(self, ids: Sequence[Sequence[int] | np.ndarray], index: int = 0) -> list[np.ndarray]: ...
+
+    def split_budget(self, lengths: np.ndarray, first_index: np.uint64) -> np.ndarray:
+        """The attempted splits of documents, for methods whose `p` is a number of splits per token.
+
+        Args:
+            lengths: int64 `[documents]`, the number n of tokens of each.
+            first_index: the index of the first document.
+
+        Returns:
+            int64 `[documents]`: n p, rounded down or randomly. The product is a double, as in Python's `int(n * p)`.
+        """
+        budget = lengths * self.p
+        if self.rounding_seed is None:
+            return budget.astype(np.int64)
+        counters = np.arange(len(lengths), dtype=np.uint64) + first_index
+        bits = random_bits(self.rounding_seed, f"expand/{self.method}/rounding", counters=counters)
+        uniform = (bits >> np.uint64(11)) * 2.0**-53
+        return np.floor(budget + uniform).astype(np.int64)
 
     def __call__(self, ids: Any, index: int = 0) -> Any:
         """Expands one document, or a batch of documents.

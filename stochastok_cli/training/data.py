@@ -63,7 +63,11 @@ def _make_sampler(source: MemmapDataset, split: str, config: Config) -> Sampler:
     dataset, length, seed = config.trainer.dataset, config.model.context_window, config.general.seed
     try:
         expansion = StochasTok(
-            source.vocabulary, dataset.expand_prop, dataset.expand_method, derive_key(seed, f"{split}/expansion")
+            source.vocabulary,
+            dataset.expand_prop,
+            dataset.expand_method,
+            derive_key(seed, f"{split}/expansion"),
+            round_budget="randomly",
         )
     except UserError as error:
         keys = f"trainer.dataset.expand_prop = {dataset.expand_prop}, expand_method = {dataset.expand_method!r}"

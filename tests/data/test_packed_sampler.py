@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from stochastok_cli.data.packed_sampler import PackedSampler
 from stochastok_cli.errors import UserError
-from stochastok_cli.tokenization.expansion import StochasTok
+from stochastok_cli.tokenization.expansion import StochasTok, origins
 from stochastok_cli.tokenization.loaders import load_vocabulary
 
 PADDING = 9999
@@ -124,3 +124,25 @@ def test_expansion_changes_ids_and_neither_text_nor_what_counts():
                     text.removesuffix(VOCABULARY.decode(num_loss_tokens)),
                     VOCABULARY.decode(num_loss_tokens),
                 ) in pairs
+
+
+@pytest.mark.parametrize("method", ["stochastok", "stochastok-uni", "uniform-k", "uniform"])
+def test_answers_are_expanded_as_parts_of_their_rows(method):
+    """An answer of one token is split as often as that token of a whole row is."""
+    question, answer = VOCABULARY.encode("Which word is the longest? Answer:"), VOCABULARY.encode(" between")
+    assert len(answer) == 1
+    expand = StochasTok(VOCABULARY, 0.3, method, round_budget="randomly")
+    batch = packed([(question, answer)], 4 * len(question), expand=expand).batch(0, np.arange(3000))
+    split = 0
+    for ids, segment_start, weights in zip(batch.ids, batch.segment_start, batch.token_weights, strict=True):
+        end = np.unique(segment_start)[1]  # of the first example, which is whole in every window
+        loss_ids = ids[1:end][weights[: end - 1] > 0]
+        assert VOCABULARY.decode(loss_ids) == " between"
+        split += len(loss_ids) > 1
+    row, last = np.array(question + answer), len(question)
+    alone = StochasTok(VOCABULARY, 0.3, method, seed=5, round_budget="randomly")
+    rows = [alone(row, i) for i in range(4000)]
+    expected = np.mean([(origins(VOCABULARY, row, expanded) == last).sum() > 1 for expanded in rows])
+    assert 0.02 < expected < 0.6
+    deviation = np.sqrt(expected * (1 - expected) * (1 / len(batch.ids) + 1 / len(rows)))
+    assert abs(split / len(batch.ids) - expected) < 4 * deviation

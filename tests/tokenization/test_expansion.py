@@ -245,3 +245,34 @@ def test_a_large_p_ends_in_single_bytes():
     assert StochasTok(gpt2, p=900)(ids).tolist() == gpt2.encode(" ") + [
         gpt2.encode(c)[0] for c in "An example sentence"
     ]
+
+
+@pytest.mark.parametrize("method", ["stochastok", "stochastok-uni", "uniform-k"])
+@pytest.mark.parametrize("p", [1e-4, 0.001, 0.003, 0.05, 0.1, 0.5, 1.0, 3.0])
+def test_randomly_rounded_budgets_have_the_expected_attempts(method, p):
+    """The mean is n p for any length of the windows, and the fractional part is a coin of the index alone."""
+    vocabulary, n, windows = load_vocabulary("sample2k"), 513, 40_000
+    expand = StochasTok(vocabulary, p, method, seed=3, round_budget="randomly")
+    budget = expand.split_budget(np.full(windows, n), np.uint64(7))
+    low, fraction = int(n * p), n * p - int(n * p)
+    assert set(np.unique(budget)) <= {low, low + 1}
+    up = (budget > low).sum()
+    expected = np.array([windows * fraction, windows * (1 - fraction)])
+    observed = np.array([up, windows - up])
+    valid = expected > 0
+    assert ((observed - expected)[valid] ** 2 / expected[valid]).sum() < 15  # chi-square, 1 degree of freedom: p < 1e-4
+    np.testing.assert_array_equal(expand.split_budget(np.full(3, n), np.uint64(9)), budget[2:5])
+    np.testing.assert_array_equal(
+        StochasTok(vocabulary, p, method).split_budget(np.array([n]), np.uint64(0)), [int(n * p)]
+    )
+
+
+def test_a_small_p_splits_some_windows():
+    """Rounded down, p = 0.001 makes no attempt in a window of 513 ids."""
+    vocabulary = load_vocabulary("sample2k")
+    ids = np.array((vocabulary.encode("between understanding remarkable sentences ") * 200)[:513], dtype=np.uint16)
+    down, randomly = (StochasTok(vocabulary, 0.001, "uniform-k", round_budget=how) for how in ("down", "randomly"))
+    windows = np.tile(ids, 2000), np.full(2000, 513)
+    assert len(down.documents(*windows)[0]) == 2000 * 513
+    splits = len(randomly.documents(*windows)[0]) - 2000 * 513
+    assert abs(splits - 2000 * 0.513) < 4 * np.sqrt(2000 * 0.513 * 0.487)

@@ -17,6 +17,7 @@ from stochastok_cli.artifacts import Artifact, Manifest, SourceInfo, SplitInfo, 
 from stochastok_cli.data.arrow_datasets import list_column, write_dataset
 from stochastok_cli.data.memmap import SPLITS, Corpus, corpus_manifest, dataset_dir, memmap_dir
 from stochastok_cli.data.recipes.addition_tokenizations import Form, addition_forms
+from stochastok_cli.errors import UserError
 from stochastok_cli.progress import ProgressCallback
 from stochastok_cli.random_streams import stream
 from stochastok_cli.tokenization.vocabulary import Vocabulary
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 BLOCK_TOKENS = 1000  # the canonical stream is expanded in blocks of so many ids
 _BATCH_PAIRS = 2**18
 _BATCH_BLOCKS = 2000
-_EVALUATION_INDEX = 2**40  # documents of the evaluation set are numbered from here, beyond any block
 
 
 def pair_codes(num_digits: int, val_fraction: float, seed: int) -> dict[str, np.ndarray]:
@@ -93,19 +93,21 @@ def write_addition(
         return corpus_manifest("addition", vocabulary, splits, SourceInfo(base.name, base.fingerprint))
 
     def build_dataset(folder: Path) -> Manifest:
-        train, val = codes["train"][: len(codes["val"])], codes["val"]
-        tables = {
-            "train": _table(train, num_digits, forms, vocabulary, _EVALUATION_INDEX),
-            "val": _table(val, num_digits, forms, vocabulary, _EVALUATION_INDEX + 2 * len(train)),
-        }
+        num_rows = len(codes["val"])
+        tables = {}
+        for split in SPLITS:
+            streams = {form: corpus.ids(split) for form, corpus in corpora.items()}
+            tables[split] = _table(codes[split][:num_rows], num_digits, streams, vocabulary)
         return Manifest(kind="dataset", splits=write_dataset(folder, tables))
 
     form_options = {form: {**options, "form": form, **forms[form].options} for form in forms}
     root = memmap_dir(data_dir)
     base = Corpus(create_artifact(root / f"{name}_base", form_options["base"], build_base, force=force).path)
+    corpora = {"base": base}
     for form in forms:
         if form != "base":
-            create_artifact(root / f"{name}_{form}", form_options[form], partial(build_form, form), force=force)
+            made = create_artifact(root / f"{name}_{form}", form_options[form], partial(build_form, form), force=force)
+            corpora[form] = Corpus(made.path)
     return create_artifact(dataset_dir(data_dir) / name, {**options, "forms": list(forms)}, build_dataset, force=force)
 
 
@@ -148,22 +150,56 @@ def _write_form(
 
 
 def _table(
-    codes: np.ndarray, num_digits: int, forms: dict[str, Form], vocabulary: Vocabulary, first_index: int
+    codes: np.ndarray, num_digits: int, streams: dict[str, np.ndarray], vocabulary: Vocabulary
 ) -> "pyarrow.Table":
-    """Pairs as an Arrow table: `question`, `answer`, and for each form `t_question_<form>` and `t_answer_<form>`,
-    each tokenized on its own. Documents are numbered from `first_index`, two a pair."""
+    """The first pairs of a split as an Arrow table, cut from the streams that models train on.
+
+    Args:
+        codes: the codes of the pairs, int64 `[pairs]`.
+        num_digits: of the first number.
+        streams: the ids of the split in each form, which begin with these pairs.
+        vocabulary: of the ids.
+
+    Returns:
+        A table with the columns `question`, `answer`, and `t_question_<form>` and `t_answer_<form>` of each form.
+
+    Raises:
+        UserError: the tokenizer joins a part of a question and of an answer in one token.
+    """
     import pyarrow
 
-    batches = []
-    for start in range(0, len(codes), _BATCH_PAIRS):
-        questions, answers = pair_texts(codes[start : start + _BATCH_PAIRS], num_digits)
-        canonical = vocabulary.encode_batch(questions + answers)
-        columns: dict[str, Any] = {"question": questions, "answer": answers}
-        for name, form in forms.items():
-            ids, lengths = form.tokenize(*canonical, first_index + 2 * start)
-            of_questions, of_answers = np.split(lengths, 2)
-            question_ids, answer_ids = np.split(ids, [of_questions.sum()])
-            columns[f"t_question_{name}"] = list_column(question_ids, of_questions)
-            columns[f"t_answer_{name}"] = list_column(answer_ids, of_answers)
-        batches.append(pyarrow.table(columns))
-    return pyarrow.concat_tables(batches)
+    questions, answers = pair_texts(codes, num_digits)
+    num_bytes = np.array([[len(q), len(a)] for q, a in zip(questions, answers, strict=True)], dtype=np.int64)
+    columns: dict[str, Any] = {"question": questions, "answer": answers}
+    for form, ids in streams.items():
+        lengths = _token_lengths(ids, num_bytes.ravel(), vocabulary)
+        in_answer = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
+        of_pairs = ids[: len(in_answer)]
+        columns[f"t_question_{form}"] = list_column(of_pairs[~in_answer], lengths[0::2])
+        columns[f"t_answer_{form}"] = list_column(of_pairs[in_answer], lengths[1::2])
+    return pyarrow.table(columns)
+
+
+def _token_lengths(ids: np.ndarray, num_bytes: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
+    """How many ids of a stream make up each of its first parts.
+
+    Args:
+        ids: the stream.
+        num_bytes: int64 `[parts]`, the bytes of each part.
+        vocabulary: of the ids.
+
+    Returns:
+        int64 `[parts]`.
+
+    Raises:
+        UserError: a token belongs to two parts.
+    """
+    part_ends = np.cumsum(num_bytes)
+    token_ends = np.cumsum(vocabulary.widths[ids[: part_ends[-1]]])  # an id has at least one byte
+    last = np.searchsorted(token_ends, part_ends)
+    if (token_ends[last] != part_ends).any():
+        raise UserError(
+            f"the tokenizer {vocabulary.name!r} joins a part of a question and of an answer in one token",
+            fix="take one that keeps digits and signs apart",
+        )
+    return np.diff(last + 1, prepend=0)

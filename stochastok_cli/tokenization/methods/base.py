@@ -121,14 +121,6 @@ def require_method(name: str) -> Method:
     return METHODS[name]
 
 
-def split_budget(lengths: "np.ndarray", p: float) -> "np.ndarray":
-    """The attempted splits floor(n p) of documents with n tokens (int64 `[documents]`).
-
-    The product is rounded to a double before the floor, as in Python's `int(n * p)`.
-    """
-    return (lengths * p).astype("int64")
-
-
 def max_tokens(
     vocabulary: "Vocabulary", ids: "np.ndarray", lengths: "np.ndarray", budget: "np.ndarray"
 ) -> "np.ndarray":

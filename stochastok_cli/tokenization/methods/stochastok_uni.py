@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from stochastok_cli.tokenization.methods.base import Method, max_tokens, register_method, split_budget
+from stochastok_cli.tokenization.methods.base import Method, max_tokens, register_method
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +18,7 @@ def expand(
 
     from stochastok_cli.tokenization.methods.kernels.segmentation import stochastok_uni_documents
 
-    attempts = split_budget(lengths, stochastok.p)
+    attempts = stochastok.split_budget(lengths, first_index)
     capacity = max_tokens(stochastok.vocabulary, ids, lengths, attempts)
     out, out_lengths = np.empty(int(capacity.sum()), dtype=ids.dtype), np.empty_like(lengths)
     limit = -1 if stochastok.max_splits is None else stochastok.max_splits

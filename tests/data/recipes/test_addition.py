@@ -114,6 +114,25 @@ def test_the_evaluation_dataset(data):
         assert np.mean(expanded) > 0.3
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_evaluation_rows_are_cut_from_the_training_stream(data, form):
+    """So that the tokenizations of questions have the law of the stream that models train on."""
+    dataset = datasets.load_from_disk(str(data / "data_as_datasets" / "multi_digit_addition"))
+    for split, ids in bins(data, form).items():
+        rows = dataset[split].to_list()
+        together = [i for row in rows for part in ("question", "answer") for i in row[f"t_{part}_{form}"]]
+        assert together == ids[: len(together)].tolist()
+        assert all(GPT2.decode(row[f"t_{part}_{form}"]) == row[part] for row in rows for part in ("question", "answer"))
+
+
+def test_a_tokenizer_that_joins_question_and_answer_is_refused():
+    from stochastok_cli.data.recipes.addition_data import _token_lengths
+
+    assert _token_lengths(np.array(GPT2.encode("$1+2=3$")), np.array([5, 1]), GPT2).tolist() == [5, 1]
+    with pytest.raises(UserError, match="joins a part of a question and of an answer in one token"):
+        _token_lengths(np.array(GPT2.encode("$11")), np.array([2, 1]), GPT2)
+
+
 def test_a_seed_gives_the_same_bytes(tmp_path):
     for folder, seed in (("a", 3), ("b", 3), ("c", 4)):
         make(GPT2, tmp_path / folder, num_digits=1, seed=seed)
