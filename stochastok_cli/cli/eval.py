@@ -77,7 +77,7 @@ def eval(
 ) -> None:
     """Evaluate one or more checkpoints: multiple choice, addition, bits per byte of a corpus, or inside the model.
 
-    Brackets hold 95% intervals: by bootstrap over the questions, with --aggregate Student's over the runs.
+    Brackets hold 95% intervals: over the questions, with --aggregate Student's over the runs.
     """
     from stochastok_cli.cli import eval_output as output
     from stochastok_cli.evaluation.comparison import Aggregate, PairedComparison

@@ -48,6 +48,7 @@ class Metric:
         n: How many questions, tokens or words it rests on.
         outcomes: One value per question whose mean is `value`, float64 `[questions]`, always in the same order; None
             where the metric is no mean over questions.
+        outcome_range: The outcomes of a wrong and of a right answer.
     """
 
     evaluator: str
@@ -57,6 +58,7 @@ class Metric:
     value: float
     n: int | None = None
     outcomes: "np.ndarray | None" = field(default=None, repr=False, compare=False)
+    outcome_range: tuple[float, float] = field(default=(0.0, 1.0), repr=False)
 
     @property
     def key(self) -> str:
@@ -72,10 +74,10 @@ class Metric:
 
     @cached_property
     def interval(self) -> tuple[float, float] | None:
-        """The 95% bootstrap interval over questions; None where there are no outcomes."""
-        from stochastok_cli.evaluation.statistics import bootstrap_interval
+        """The 95% interval over questions; None where there are no outcomes."""
+        from stochastok_cli.evaluation.statistics import mean_interval
 
-        return None if self.outcomes is None else bootstrap_interval(self.outcomes)
+        return None if self.outcomes is None else mean_interval(self.outcomes, self.outcome_range)
 
 
 @dataclass(frozen=True)

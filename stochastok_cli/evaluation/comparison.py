@@ -63,7 +63,7 @@ def compare_paired(first: EvalResult, second: EvalResult) -> PairedComparison:
     """Compares every metric that is a mean over questions and that both checkpoints have."""
     outcomes = {metric.key: metric.outcomes for metric in second.metrics if metric.outcomes is not None}
     differences = {
-        metric.key: paired_difference(metric.outcomes, outcomes[metric.key])
+        metric.key: paired_difference(metric.outcomes, outcomes[metric.key], metric.outcome_range)
         for metric in first.metrics
         if metric.outcomes is not None and metric.key in outcomes
     }

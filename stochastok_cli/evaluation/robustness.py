@@ -14,7 +14,7 @@ from stochastok_cli.evaluation.base import Curve, EvaluatorOutput, Metric
 from stochastok_cli.evaluation.encoding import EncodedBenchmark, EncodedQuestion
 from stochastok_cli.evaluation.metrics import is_correct
 from stochastok_cli.evaluation.scoring import LM
-from stochastok_cli.evaluation.statistics import bootstrap_ratio
+from stochastok_cli.evaluation.statistics import ratio_interval
 from stochastok_cli.tokenization.expansion import StochasTok
 
 BINS = 10  # of the normalized edit distance, from 0 to 1
@@ -140,7 +140,7 @@ def accuracy_by_distance(correct: np.ndarray, distance: np.ndarray) -> list[dict
         distance: Edit distances, float64 `[samples, questions]`.
 
     Returns:
-        Points: `x` the mean distance, `y` the accuracy, `n` the number of answers, `low` and `high` the bootstrap
+        Points: `x` the mean distance, `y` the accuracy, `n` the number of answers, `low` and `high` the
         interval over questions.
     """
     bins = np.minimum((distance * BINS).astype(int), BINS - 1)
@@ -148,7 +148,7 @@ def accuracy_by_distance(correct: np.ndarray, distance: np.ndarray) -> list[dict
     for i in range(BINS):
         inside = bins == i
         if inside.any():
-            low, high = bootstrap_ratio((correct * inside).sum(axis=0), inside.sum(axis=0))
+            low, high = ratio_interval((correct * inside).sum(axis=0), inside.sum(axis=0))
             point = {
                 "x": distance[inside].mean(),
                 "y": correct[inside].mean(),

@@ -10,9 +10,37 @@ from stochastok_cli.random_streams import stream
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
+_Z = 1.959963984540054  # the 0.975 quantile of the normal distribution
 _BLOCK = 2**22  # counts held at once
 
 Interval = tuple[float, float]
+
+
+def mean_interval(values: np.ndarray, outcome_range: Interval = (0.0, 1.0)) -> Interval:
+    """The 95% interval of the mean of `values` `[questions]`.
+
+    Where every value is one of the two ends of `outcome_range`, as right and wrong answers are, it is the interval of
+    Agresti and Coull (1998), which keeps a width where all answers are right or all are wrong. A bootstrap of such
+    values covers the truth far too rarely near the ends. Other values take the bootstrap.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    low, high = outcome_range
+    if not np.isin(values, outcome_range).all():
+        return bootstrap_interval(values)
+    bounds = binomial_interval(int((values == high).sum()), len(values))
+    return low + (high - low) * bounds[0], low + (high - low) * bounds[1]
+
+
+def binomial_interval(successes: int, trials: int) -> Interval:
+    """The 95% interval of a proportion (Agresti and Coull 1998), cut to [0, 1].
+
+    >>> [round(end, 3) for end in binomial_interval(1000, 1000)], [round(end, 3) for end in binomial_interval(1, 4)]
+    ([0.995, 1.0], [0.034, 0.711])
+    """
+    n = trials + _Z**2
+    center = (successes + _Z**2 / 2) / n
+    half = _Z * math.sqrt(center * (1 - center) / n)
+    return max(center - half, 0.0), min(center + half, 1.0)
 
 
 def bootstrap_interval(values: np.ndarray, confidence: float = CONFIDENCE, resamples: int = RESAMPLES) -> Interval:
@@ -21,6 +49,18 @@ def bootstrap_interval(values: np.ndarray, confidence: float = CONFIDENCE, resam
     Equal values always give an equal interval.
     """
     return bootstrap_ratio(values, np.ones(len(values)), confidence, resamples)
+
+
+def ratio_interval(correct: np.ndarray, answers: np.ndarray) -> Interval:
+    """The 95% interval of `sum(correct) / sum(answers)`, both `[questions]`.
+
+    It is the `bootstrap_ratio`. Where all answers are correct, or none is, that has no width, and it is the
+    `binomial_interval` of the questions that have answers.
+    """
+    if correct.sum() in (0, answers.sum()):
+        questions = int((answers > 0).sum())
+        return binomial_interval(questions if correct.any() else 0, questions)
+    return bootstrap_ratio(correct, answers)
 
 
 def bootstrap_ratio(
@@ -57,7 +97,7 @@ class Difference(NamedTuple):
 
     Attributes:
         difference: The mean over questions.
-        interval: Its bootstrap interval.
+        interval: Its 95% interval.
         first_better: On how many questions the first has the higher value.
         second_better: On how many questions the second has the higher value.
     """
@@ -68,16 +108,26 @@ class Difference(NamedTuple):
     second_better: int
 
 
-def paired_difference(first: np.ndarray, second: np.ndarray) -> Difference:
+def paired_difference(first: np.ndarray, second: np.ndarray, outcome_range: Interval = (0.0, 1.0)) -> Difference:
     """Compares two checkpoints by one value per question of each, both `[questions]`.
+
+    Where all values are ends of `outcome_range`, the interval is that of Bonett and Price (2012) for the difference of
+    paired proportions, which keeps a width where no question differs. Else it is the bootstrap interval.
 
     Questions that are easy or hard for both cancel out, so that this interval is narrower than the intervals of the two
     means suggest.
     """
     change = np.asarray(second, dtype=np.float64) - np.asarray(first, dtype=np.float64)
-    return Difference(
-        float(change.mean()), bootstrap_interval(change), int((change < 0).sum()), int((change > 0).sum())
-    )
+    worse, better, n = int((change < 0).sum()), int((change > 0).sum()), len(change)
+    if np.isin(first, outcome_range).all() and np.isin(second, outcome_range).all():
+        width = outcome_range[1] - outcome_range[0]
+        p_worse, p_better = (worse + 1) / (n + 2), (better + 1) / (n + 2)
+        center = p_better - p_worse
+        half = _Z * math.sqrt((p_worse + p_better - center**2) / (n + 2))
+        interval = (width * max(center - half, -1.0), width * min(center + half, 1.0))
+    else:
+        interval = bootstrap_interval(change)
+    return Difference(float(change.mean()), interval, worse, better)
 
 
 class Spread(NamedTuple):

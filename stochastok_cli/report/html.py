@@ -33,7 +33,7 @@ figure { margin: 1.5rem 0; } figure svg { max-width: 100%; height: auto; }
 figcaption { color: #555; font-size: 0.9rem; }
 code { font-size: 0.85rem; overflow-wrap: anywhere; }
 """
-NOTE = "Brackets hold 95% intervals: percentile bootstrap over the questions."
+NOTE = "Brackets hold 95% intervals over the questions."
 
 
 class Drawing(NamedTuple):

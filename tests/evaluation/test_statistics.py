@@ -5,9 +5,12 @@ import pytest
 from scipy import stats
 
 from stochastok_cli.evaluation.statistics import (
+    binomial_interval,
     bootstrap_interval,
     bootstrap_ratio,
+    mean_interval,
     paired_difference,
+    ratio_interval,
     spread,
     student_quantile,
 )
@@ -75,3 +78,36 @@ def test_a_share_of_answers_is_resampled_by_question():
     assert bootstrap_ratio(correct, answers) == pytest.approx(np.quantile(shares, [0.025, 0.975]), abs=0.01)
     once = random.random(80) < 0.3
     assert bootstrap_ratio(once, np.ones(80)) == bootstrap_interval(once)
+
+
+@pytest.mark.parametrize(
+    ("n", "p"), [(1000, 0.999), (30, 0.99), (1000, 0.9999), (30, 0.5), (200, 0.6), (50, 0.02), (1000, 0.25)]
+)
+def test_intervals_of_right_and_wrong_answers_cover(n, p):
+    """The bootstrap covers 0.64 at (1000, 0.999) and 0.28 at (30, 0.99)."""
+    random = np.random.default_rng(0)
+    covered = [low <= p <= high for low, high in (mean_interval(random.random(n) < p) for _ in range(2000))]
+    assert np.mean(covered) > 0.935
+
+
+@pytest.mark.parametrize(("n", "worse", "better"), [(1000, 0.0, 0.002), (30, 0.01, 0.05), (200, 0.1, 0.15), (50, 0, 0)])
+def test_intervals_of_paired_differences_cover(n, worse, better):
+    random = np.random.default_rng(0)
+    covered = []
+    for _ in range(1000):
+        kind = random.random(n)
+        first = (kind < worse).astype(float)
+        second = ((kind >= worse) & (kind < worse + better)).astype(float)
+        low, high = paired_difference(first, second).interval
+        covered.append(low <= better - worse <= high and low < high)
+    assert np.mean(covered) > 0.935
+
+
+def test_an_interval_follows_the_scale_of_its_outcomes():
+    answers = np.array([1.0] * 7 + [0.0] * 3)
+    low, high = mean_interval(answers)
+    scaled = mean_interval(answers * 4 / 3 - 1 / 3, (-1 / 3, 1.0))
+    assert scaled == pytest.approx((low * 4 / 3 - 1 / 3, high * 4 / 3 - 1 / 3))
+    assert mean_interval(np.ones(10) * 0.5) == (0.5, 0.5)  # no right or wrong answers: the bootstrap
+    low, high = ratio_interval(np.array([2.0, 0, 3]), np.array([2.0, 0, 3]))
+    assert (low, high) == binomial_interval(2, 2) and low < 0.5

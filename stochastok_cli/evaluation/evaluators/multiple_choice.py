@@ -129,9 +129,11 @@ def evaluate_multiple_choice(lm: "LM", benchmark: "EncodedBenchmark") -> list[Me
 
     scores = lm.question_scores(benchmark, description=benchmark.name)
     correct = is_correct(scores).astype(float)
-    outcomes = {"accuracy": correct, "normalized_accuracy": normalized(correct, chance(scores))}
+    guess = chance(scores)
+    outcomes = {"accuracy": correct, "normalized_accuracy": normalized(correct, guess)}
+    ranges = {"normalized_accuracy": (normalized(0.0, guess), 1.0)}
     metrics = [
-        Metric("mcq", benchmark.name, "", name, value, len(scores), outcomes.get(name))
+        Metric("mcq", benchmark.name, "", name, value, len(scores), outcomes.get(name), ranges.get(name, (0.0, 1.0)))
         for name, value in multiple_choice_metrics(scores).items()
     ]
     if benchmark.truncated:
