@@ -267,11 +267,26 @@ def create_artifact(
 def find_damage(folder: Path, files: Mapping[str, FileInfo]) -> str | None:
     """Describes the first of `files` that is missing from the folder or of another size; None if all are there."""
     for name, file in files.items():
-        size = (folder / name).stat().st_size if (folder / name).is_file() else -1
+        path = path_inside(folder, name)
+        size = path.stat().st_size if path.is_file() else -1
         if size != file.bytes:
             state = "is missing" if size < 0 else f"has {size:,} bytes, not {file.bytes:,}"
-            return f"{folder / name} {state}"
+            return f"{path} {state}"
     return None
+
+
+def path_inside(folder: Path, name: str) -> Path:
+    """The path of a file below a folder, for a name that comes from outside: a manifest, a listing, an index.
+
+    Raises:
+        UserError: the name is absolute or has an empty part, `.` or `..`, or a link leads its folder elsewhere.
+    """
+    safe = not any(part in ("", ".", "..") for part in name.split("/")) and not {"\\", "\0"} & set(name)
+    if not safe or not (folder / name).parent.resolve().is_relative_to(folder.resolve()):
+        raise UserError(
+            f"{name[:200]!r} leads out of the folder {folder}", fix="do not trust its origin", exit_code=FAILED
+        )
+    return folder / name
 
 
 def nearest_existing_path(path: Path) -> Path:

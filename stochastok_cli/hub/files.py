@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from stochastok_cli.artifacts import path_inside
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.hub.client import hub_errors, retry
 from stochastok_cli.progress import ProgressCallback, no_progress
@@ -35,11 +36,12 @@ class HubFiles(NamedTuple):
     def fetch(self, folder: str, names: list[str], target: Path, progress: ProgressCallback = no_progress) -> None:
         """Downloads `names` below `folder` of the repository into the local folder `target`."""
         for done, name in enumerate(names):
-            if f"{folder}/{name}" not in self.paths or ".." in PurePosixPath(name).parts:
+            destination = path_inside(target, name)
+            if f"{folder}/{name}" not in self.paths:
                 raise UserError(f"{self.repo} on the Hub lacks {folder}/{name}", exit_code=FAILED)
             with tempfile.TemporaryDirectory(dir=target) as temporary:
-                (target / name).parent.mkdir(parents=True, exist_ok=True)
-                os.replace(self._download(f"{folder}/{name}", temporary), target / name)
+                destination.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(self._download(f"{folder}/{name}", temporary), destination)
             progress(f"pull {PurePosixPath(folder).name}", done + 1, len(names))
 
     def _download(self, path: str, folder: str) -> Path:

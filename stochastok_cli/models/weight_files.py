@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
+from stochastok_cli.artifacts import path_inside
 from stochastok_cli.errors import FAILED, UserError
 
 CONFIG = "config.json"
@@ -45,7 +46,9 @@ def find_tensors(folder: Path) -> dict[str, StoredTensor]:
         weight_map = read_json(index).get("weight_map")
         if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
             raise UserError(f"{index} has no weight_map of file names", fix=COPY_AGAIN, exit_code=FAILED)
-        return {strip_wrappers(name): StoredTensor(folder / file, name) for name, file in weight_map.items()}
+        return {
+            strip_wrappers(name): StoredTensor(path_inside(folder, file), name) for name, file in weight_map.items()
+        }
     pickles = sorted(file.name for pattern in _PICKLES for file in folder.glob(pattern))
     if pickles:
         raise UserError(
