@@ -283,9 +283,7 @@ def path_inside(folder: Path, name: str) -> Path:
     """
     safe = not any(part in ("", ".", "..") for part in name.split("/")) and not {"\\", "\0"} & set(name)
     if not safe or not (folder / name).parent.resolve().is_relative_to(folder.resolve()):
-        raise UserError(
-            f"{name[:200]!r} leads out of the folder {folder}", fix="do not trust its origin", exit_code=FAILED
-        )
+        raise UserError(f"the file name {name[:200]!r} leads out of {folder}", exit_code=FAILED)
     return folder / name
 
 

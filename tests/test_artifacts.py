@@ -180,3 +180,18 @@ def test_killed_at_any_moment_and_run_again(tmp_path):
     for name in ("train.bin", "val.bin"):
         assert (root / "killed" / name).read_bytes() == (root / "whole" / name).read_bytes()
     assert not (root / ".killed.partial").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["/etc/passwd", "../x", "a/../../x", "a//b", "", ".", "a/./b", "a\\b", "a\0b", "link/x"]
+)
+def test_a_name_from_outside_stays_inside(tmp_path, name):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "link").symlink_to(tmp_path)
+    with pytest.raises(UserError, match="leads out of") as caught:
+        artifacts.path_inside(folder, name)
+    assert caught.value.exit_code == FAILED
+    (folder / "file").symlink_to(tmp_path / "elsewhere")  # as in the cache of the Hub, where files are links
+    assert artifacts.path_inside(folder, "file") == folder / "file"
+    assert artifacts.path_inside(folder, "deeper/x.bin") == folder / "deeper" / "x.bin"

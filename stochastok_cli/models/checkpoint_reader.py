@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stochastok_cli.artifacts import FileInfo, file_checksum, find_damage
+from stochastok_cli.artifacts import FileInfo, file_checksum, find_damage, path_inside
 from stochastok_cli.errors import FAILED, UserError, did_you_mean
 from stochastok_cli.models.weight_files import WEIGHTS
 
@@ -84,7 +84,8 @@ def require_intact(folder: Path, *, with_optimizer: bool, fix: str) -> None:
         if not with_optimizer:
             files.pop(OPTIMIZER, None)
         for name, written in files.items():
-            actual = file_checksum(folder / name) if (folder / name).is_file() else None
+            path = path_inside(folder, name)
+            actual = file_checksum(path) if path.is_file() else None
             if actual is None or actual.bytes != written.bytes or written.sha256 not in (None, actual.sha256):
                 raise UserError(
                     f"{folder / name} is damaged: its bytes are not those that were written", fix=fix, exit_code=FAILED
