@@ -71,7 +71,8 @@ def to_markdown(table: Table) -> str:
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+    escaped = (html.escape(cell, quote=False).replace("|", "\\|") for cell in cells)  # Markdown passes HTML on
+    return f"| {' | '.join(escaped)} |"
 
 
 def to_html(table: Table) -> str:

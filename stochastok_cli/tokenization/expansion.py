@@ -93,6 +93,9 @@ class StochasTok:
         """
         return cls(vocabulary_for(tokenizer), p, method, seed, **options)
 
+    def __repr__(self) -> str:
+        return f"StochasTok({self.vocabulary!r}, p={self.p!r}, method={self.method!r})"
+
     def __getstate__(self) -> dict[str, Any]:
         return state_without_caches(self)
 

@@ -142,5 +142,5 @@ def test_labels_are_data_in_every_rendering():
     table = Table("[red]s", "t", [Column("x|y"), Column("<b>")], [[Cell("[bold]a|b"), Cell("1", "[0 2]")]], ["[i]n"])
     title, heading, _, row, note, _ = rendered([table])
     assert (title, heading, row, note) == (["[red]s: t"], ["x|y", "<b>"], ["[bold]a|b", "1 [0 2]"], ["[i]n"])
-    assert to_markdown(table).splitlines()[::2] == [r"| x\|y | <b> |", r"| [bold]a\|b | 1 [0 2] |", "[i]n"]
+    assert to_markdown(table).splitlines()[::2] == [r"| x\|y | &lt;b&gt; |", r"| [bold]a\|b | 1 [0 2] |", "[i]n"]
     assert "<th>&lt;b&gt;</th>" in to_html(table) and "<td>1 <small>[0 2]</small></td>" in to_html(table)

@@ -276,3 +276,8 @@ def test_a_small_p_splits_some_windows():
     assert len(down.documents(*windows)[0]) == 2000 * 513
     splits = len(randomly.documents(*windows)[0]) - 2000 * 513
     assert abs(splits - 2000 * 0.513) < 4 * np.sqrt(2000 * 0.513 * 0.487)
+
+
+def test_a_stochastok_is_printed_with_its_settings():
+    shown = repr(StochasTok(load_vocabulary("sample2k"), 0.1, "uniform"))
+    assert shown == "StochasTok(Vocabulary('sample2k', size=2048), p=0.1, method='uniform')"
