@@ -114,12 +114,6 @@ class StochasTok:
         """The segmentations of the vocabulary's tokens; kept tokens have themselves alone."""
         return segmentation_lattice(self.vocabulary, self.kept)
 
-    @overload
-    def __call__(self, ids: Sequence[int] | np.ndarray, index: int = 0) -> np.ndarray: ...
-
-    @overload
-    def __call__(self, ids: Sequence[Sequence[int] | np.ndarray], index: int = 0) -> list[np.ndarray]: ...
-
     def split_budget(self, lengths: np.ndarray, first_index: np.uint64) -> np.ndarray:
         """The attempted splits of documents, for methods whose `p` is a number of splits per token.
 
@@ -137,6 +131,12 @@ class StochasTok:
         bits = random_bits(self.rounding_seed, f"expand/{self.method}/rounding", counters=counters)
         uniform = (bits >> np.uint64(11)) * 2.0**-53
         return np.floor(budget + uniform).astype(np.int64)
+
+    @overload
+    def __call__(self, ids: Sequence[int] | np.ndarray, index: int = 0) -> np.ndarray: ...
+
+    @overload
+    def __call__(self, ids: Sequence[Sequence[int] | np.ndarray], index: int = 0) -> list[np.ndarray]: ...
 
     def __call__(self, ids: Any, index: int = 0) -> Any:
         """Expands one document, or a batch of documents.

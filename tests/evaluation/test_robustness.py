@@ -19,6 +19,7 @@ from stochastok_cli.evaluation.robustness import (
     retokenize,
 )
 from stochastok_cli.evaluation.scoring import LM
+from stochastok_cli.evaluation.statistics import binomial_interval
 from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.split_table import split_table
 from tests.models.small_models import sharp_model, small_config
@@ -112,7 +113,8 @@ def test_accuracy_by_distance():
     distance = np.array([[0.0, 0.31], [0.04, 1.0]])
     points = accuracy_by_distance(right, distance)
     assert [(point["x"], point["y"], point["n"]) for point in points] == [(0.02, 1.0, 2), (0.31, 0.0, 1), (1.0, 1.0, 1)]
-    assert [(point["low"], point["high"]) for point in points] == [(1.0, 1.0), (0.0, 0.0), (1.0, 1.0)]
+    one_of_one, none_of_one = binomial_interval(1, 1), binomial_interval(0, 1)  # answers to one question each
+    assert [(point["low"], point["high"]) for point in points] == [one_of_one, none_of_one, one_of_one]
 
 
 # ------------------------------------------------------------------------------------------------ adversarial

@@ -83,7 +83,7 @@ def test_a_table_that_does_not_fit_is_transposed():
     assert ["run", "30,000", *["0.500"] * 4] in rendered(tables, 200)
     lines = rendered(tables, 68)
     assert ["run", "other"] in lines and ["iteration", "30,000"] in lines
-    assert ["bpe dropout exact match", "0.500 [0.00 1.00]", "0.500 [0.00 1.00]"] in lines
+    assert ["bpe dropout exact match", "0.500 [0.09 0.91]", "0.500 [0.09 0.91]"] in lines
 
 
 def test_parts_are_rows_with_their_number_of_questions():
@@ -95,7 +95,7 @@ def test_parts_are_rows_with_their_number_of_questions():
     assert [table.title for table in tables] == ["arc (4 questions)", "arc, parts and other tokenizations"]
     assert [column.heading for column in tables[1].columns] == ["accuracy on", "number", "a", "b"]
     assert [[str(cell) for cell in row] for row in tables[1].rows] == [
-        ["starts with", "2", "0.500 [0.00 1.00]", "–"],
+        ["starts with", "2", "0.500 [0.09 0.91]", "–"],
         ["uniform0.5 worst case", "4", "0.250", "–"],
     ]
 
