@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from stochastok_cli.random_streams import stream
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
-_Z = 1.959963984540054  # the 0.975 quantile of the normal distribution
+_Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)  # half-width of an interval in standard deviations
 _BLOCK = 2**22  # counts held at once
 
 Interval = tuple[float, float]
