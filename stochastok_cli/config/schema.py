@@ -99,7 +99,11 @@ class TrainingConfig:
     gradient_accumulation_steps: int = key(8, "Micro-batches of an iteration, over all GPUs together.", "micro-batches")
     max_iters: int = key(30000, "Length of the run. A run can be continued with a larger value.", "iterations")
     lr_decay_iters: int = key(30000, "Length of the cosine, counted from the end of the warm-up.", "iterations")
-    warmup_iters: int = key(5000, "Length of the linear warm-up.", "iterations")
+    warmup_iters: int = key(
+        5000,
+        "Length of the linear warm-up. The first iteration's learning rate is 0, as in the reference code.",
+        "iterations",
+    )
     eval_interval: int = key(200, "Validation and benchmarks run each time after so many.", "iterations")
     log_interval: int = key(10, "Metrics are logged each time after so many.", "iterations")
     eval_iters: int = key(500, "Size of a validation.", "batches of batch_size windows")
@@ -132,7 +136,11 @@ class DatasetConfig:
 
     name: str = key("openwebtext-tokenized", "A folder under `data_as_memmaps`.")
     is_instruction: bool = key(False, "Whether the data are questions with answers; the loss is on the answers only.")
-    expand_prop: float = key(0.0, "Expand each window as it is drawn, with this p of `expand_method`; 0 does not.")
+    expand_prop: float = key(
+        0.0,
+        "Expand each window as it is drawn, with this p of `expand_method`; 0 does not. Validation takes windows as "
+        "they are, and expanded ones besides.",
+    )
     expand_method: str = key("stochastok", "The expansion method, as of `stochastok expand --method`.")
 
 

@@ -34,8 +34,9 @@ STYLE: Any = {
 }
 ACCURACIES = ("accuracy", "exact_match", "worst_case")
 """Names of metrics that lie between 0 and 1 and are drawn in the plots of accuracy."""
-LOSSES = ("train/loss", "validation/loss")
-TRAINING_SUFFIXES = ("/normalized_accuracy", "/exact_match")
+LOSSES = ("train/loss", "validation/loss", "validation_expanded/loss")
+BITS_PER_BYTE = "bits_per_byte"
+TRAINING_SUFFIXES = ("/normalized_accuracy", "/exact_match", f"/{BITS_PER_BYTE}")
 """The ends of those names in `metrics.jsonl` that get a training curve besides the losses."""
 Records = Sequence[Mapping[str, Any]]
 """The lines of a run's `metrics.jsonl`."""
@@ -251,10 +252,10 @@ def _words_plot(method: str, result: EvalResult, curve: Curve) -> Plot:
 
 
 def _training_plots(runs: Mapping[str, Records]) -> Iterator[Plot]:
-    """A plot for each loss, accuracy and exact match that was recorded during training, with all runs in it."""
+    """A plot for each loss, bits per byte, accuracy and exact match recorded during training, with all runs in it."""
     names = dict.fromkeys(name for records in runs.values() for record in records for name in record)
     for name in names:
-        if name in LOSSES or name.endswith(TRAINING_SUFFIXES):
+        if name in LOSSES or name.endswith(TRAINING_SUFFIXES) or name.startswith(f"{BITS_PER_BYTE}/"):
             yield _training_plot(name, runs)
 
 
@@ -268,6 +269,9 @@ def _training_plot(name: str, runs: Mapping[str, Records]) -> Plot:
     caption = f"{name} during training."
     if name in LOSSES:
         axes.set_ylabel("nats per token")
+        caption += " Nats per token compare runs on equal tokens; bits per byte compare any two tokenizations."
+    elif BITS_PER_BYTE in name.split("/"):
+        axes.set_ylabel("bits per byte")
     _add_legend(axes)
     if figure := paper_figure(name):
         _draw_paper_values(axes, figure.values)

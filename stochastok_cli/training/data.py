@@ -20,11 +20,16 @@ class Data:
     """Samplers of training and validation windows, the vocabulary of their ids, and the dataset's identity.
 
     Attributes:
+        train: Windows of the train split, expanded where `trainer.dataset.expand_prop` is above 0.
+        val: Windows of the val split as they are on disk, so that losses with and without expansion compare.
+        val_expanded: The same windows expanded like those of training; None where training does not expand.
+        vocabulary: The vocabulary of the ids.
         identity: Name and fingerprint, as a checkpoint records them.
     """
 
     train: Sampler
     val: Sampler
+    val_expanded: Sampler | None
     vocabulary: Vocabulary
     identity: dict[str, Any]
 
@@ -50,15 +55,17 @@ def open_data(config: Config) -> Data:
             f"has model.vocab_size = {config.model.vocab_size:,}",
             fix=f"set model.vocab_size={vocabulary.size}, or make the data with the model's tokenizer",
         )
+    expands = dataset.expand_prop > 0
     return Data(
-        train=_make_sampler(source, "train", config),
-        val=_make_sampler(source, "val", config),
+        train=_make_sampler(source, "train", config, expanded=expands),
+        val=_make_sampler(source, "val", config, expanded=False),
+        val_expanded=_make_sampler(source, "val", config, expanded=True) if expands else None,
         vocabulary=vocabulary,
         identity={"name": source.name, "fingerprint": source.fingerprint},
     )
 
 
-def _make_sampler(source: MemmapDataset, split: str, config: Config) -> Sampler:
+def _make_sampler(source: MemmapDataset, split: str, config: Config, *, expanded: bool) -> Sampler:
     """The sampler of a split. Validation has its own random streams, for windows and for their expansion."""
     dataset, length, seed = config.trainer.dataset, config.model.context_window, config.general.seed
     try:
@@ -72,7 +79,7 @@ def _make_sampler(source: MemmapDataset, split: str, config: Config) -> Sampler:
     except UserError as error:
         keys = f"trainer.dataset.expand_prop = {dataset.expand_prop}, expand_method = {dataset.expand_method!r}"
         raise UserError(f"{keys}: {error}") from None
-    expand = expansion if dataset.expand_prop > 0 else None
+    expand = expansion if expanded else None
     if isinstance(source, SFTDataset):
         rows, offsets = source.rows(split), source.offsets(split)
         return PackedSampler(

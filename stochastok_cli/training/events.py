@@ -1,5 +1,6 @@
 """The events of a run, which loggers listen to, and their texts."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,7 @@ class Logged:
     gradient_norm: float  # before clipping
     tokens_per_second: float  # of all ranks since the last log, without evaluating and saving
     seconds_left: float
+    bits_per_byte: float | None = None  # the loss over the bytes of the windows' text; None for questions with answers
     utilization: float | None = None  # of the GPUs' peak (MFU); None where that is unknown
     memory: int | None = None  # bytes, the most that rank 0 has allocated on its GPU
 
@@ -99,6 +101,7 @@ def metrics_of(event: Logged | Evaluated) -> dict[str, float]:
         return event.metrics
     metrics = {
         "train/loss": event.loss,
+        "train/bits_per_byte": event.bits_per_byte,
         "train/learning_rate": event.learning_rate,
         "train/gradient_norm": event.gradient_norm,
         "train/tokens_per_second": event.tokens_per_second,
@@ -121,13 +124,13 @@ def describe(event: Event) -> str:
             )
         case Compiled(seconds):
             return f"compiled in {seconds:.0f} s"
-        case Logged(iteration, _, loss, rate, norm):
+        case Logged(iteration, _, _, rate, norm):
             return (
-                f"iteration {iteration:,}  loss {loss:.4f}  lr {rate:.3g}  gradient {norm:.3g}  "
+                f"iteration {iteration:,}  {format_loss(event)}  lr {rate:.3g}  gradient {norm:.3g}  "
                 f"{format_speed(event)}  {format_duration(event.seconds_left)} left"
             )
         case Evaluated(iteration, metrics, seconds):
-            listed = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+            listed = "  ".join(f"{name} {format_metric(name, value)}" for name, value in metrics.items())
             return f"iteration {iteration:,}  {listed}  ({seconds:.1f} s)"
         case Saved(_, folder, seconds):
             return f"saved {folder} ({seconds:.1f} s)"
@@ -136,6 +139,24 @@ def describe(event: Event) -> str:
         case Profiled(trace, table):
             return f"profile: {trace}\n{table}"
     return ""
+
+
+def format_loss(event: Logged) -> str:
+    """The loss in nats per token and, where it is known, in bits per byte: `loss 3.2189  1.0312 bits/byte`."""
+    return f"loss {event.loss:.4f}" + (f"  {event.bits_per_byte:.4f} bits/byte" if event.bits_per_byte else "")
+
+
+def format_metric(name: str, value: float) -> str:
+    """A metric with four decimals; a perplexity, which may be large, with four digits.
+
+    >>> format_metric("validation/loss", 10.82491), format_metric("validation/perplexity", 50257.18)
+    ('10.8249', '50,257')
+    >>> format_metric("validation/perplexity", 21.3456)
+    '21.35'
+    """
+    if not name.endswith("perplexity"):
+        return f"{value:.4f}"
+    return f"{value:,.{max(0, 3 - int(math.log10(value)))}f}" if 1 <= value < math.inf else f"{value:g}"
 
 
 def format_speed(event: Logged) -> str:

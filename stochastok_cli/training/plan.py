@@ -26,7 +26,7 @@ from stochastok_cli.training.distributed import DistributedContext, device_name,
 from stochastok_cli.training.prefetch import prefetch
 from stochastok_cli.training.setup import Run, RunInputs
 from stochastok_cli.training.trainer import TrainingStep, explain_out_of_memory
-from stochastok_cli.training.validation import Validation
+from stochastok_cli.training.validation import validations
 
 SECONDS = 5.0  # how long iterations are measured, at least one
 VALIDATION_BATCHES = 4, 16  # sizes of the measured validations, in batches per rank
@@ -196,8 +196,8 @@ def _measure_evaluation(step: TrainingStep, config: Config, inputs: RunInputs, w
 
     def validate(batches: int) -> float:
         smaller = dataclasses.replace(training, eval_iters=batches)
-        validation = Validation(data.val, smaller, world, None)
-        return _timed(lambda: validation(step.model, step.backend), world)
+        all_of_them = validations(data, smaller, world, None)
+        return _timed(lambda: [validation(step.model, step.backend) for validation in all_of_them], world)
 
     seconds = _extrapolated(validate, tuple(n * world.world_size for n in VALIDATION_BATCHES), training.eval_iters)
     samples = {n: _with_fewer_questions(config, data, n) for n in QUESTIONS}

@@ -17,10 +17,12 @@ from torch import Tensor
 from stochastok_cli.config import Config, TrainingConfig
 from stochastok_cli.data.samplers import Batch
 from stochastok_cli.errors import FAILED, StoppedBySignal, UserError
+from stochastok_cli.evaluation.metrics import bits_per_byte
 from stochastok_cli.evaluation.run import run_evaluators
 from stochastok_cli.evaluation.scoring import LM
 from stochastok_cli.models.base import CausalLM
 from stochastok_cli.models.checkpoint_reader import OPTIMIZER, TrainingState
+from stochastok_cli.tokenization.vocabulary import Vocabulary
 from stochastok_cli.training import events, schedules
 from stochastok_cli.training.backends import Backend, EagerBackend, FusedBackend
 from stochastok_cli.training.checkpoint_writer import amend_state, save_checkpoint
@@ -34,7 +36,7 @@ from stochastok_cli.training.prefetch import prefetch
 from stochastok_cli.training.setup import Run, RunInputs, load_weights_from
 from stochastok_cli.training.signals import StopRequest
 from stochastok_cli.training.throughput import ThroughputTimer
-from stochastok_cli.training.validation import Validation
+from stochastok_cli.training.validation import CANONICAL, validations
 
 
 class StepMetrics(NamedTuple):
@@ -43,16 +45,35 @@ class StepMetrics(NamedTuple):
     Attributes:
         loss: Nats per token, the mean over the windows of all ranks.
         gradient_norm: Before clipping.
+        bits_per_byte: The loss over the bytes of the text of all windows; None where it is not known.
     """
 
     loss: float
     gradient_norm: float
+    bits_per_byte: float | None
 
 
 class TrainingStep:
-    """The model, its optimizer, and one iteration of training. An iteration never waits for the device."""
+    """The model, its optimizer, and one iteration of training. An iteration never waits for the device.
 
-    def __init__(self, model: CausalLM, config: Config, world: DistributedContext, *, fused: bool = False):
+    Args:
+        model: The model; its weights on rank 0 are those that count.
+        config: The configuration.
+        world: The ranks.
+        fused: Whether the fused kernels are used.
+        vocabulary: The vocabulary of the ids, to measure bits per byte as well. None where only some tokens of a window
+            have a loss.
+    """
+
+    def __init__(
+        self,
+        model: CausalLM,
+        config: Config,
+        world: DistributedContext,
+        *,
+        fused: bool = False,
+        vocabulary: Vocabulary | None = None,
+    ):
         self.config, self.world = config, world
         self.parallel = Replicated(world)
         self.model = self.parallel.prepare(model)
@@ -62,13 +83,18 @@ class TrainingStep:
         self.optimizer = make_optimizer(self.model, config.trainer.optimizer)
         self.micro_batches = self.backend.micro_batches(windows_of_rank(config.trainer.training, world))
         self.gradient_norm = torch.zeros((), device=world.device)
+        self.byte_lengths = None if vocabulary is None else torch.from_numpy(vocabulary.text_widths).to(world.device)
+        self.num_bytes = torch.zeros((), dtype=torch.int64, device=world.device)  # of this rank's predicted ids
         self.first_bad = torch.full((), -1, dtype=torch.int64, device=world.device)
 
     def __call__(self, iteration: int, batches: Iterator[Batch[Tensor]]) -> None:
         """Iteration `iteration`, counted from 0: this rank's micro-batches, then one update, the same on all ranks."""
         self.parallel.zero_grad()
+        self.num_bytes.zero_()
         for index in self.micro_batches:
             batch = next(batches)
+            if self.byte_lengths is not None:
+                self.num_bytes += self.byte_lengths[batch.ids[:, 1:]].sum()
             self.parallel.loss += self.backend.forward_backward(
                 batch, iteration, index, self.parallel.on_gradients_ready
             )
@@ -93,9 +119,13 @@ class TrainingStep:
         self.world.synchronize()
 
     def metrics(self) -> StepMetrics:
-        """The metrics of the last iteration. Waits for the device."""
+        """The metrics of the last iteration. Waits for the device. All ranks must call it."""
+        num_bytes = self.num_bytes.clone()
+        self.world.all_reduce_(num_bytes)
         loss, norm = torch.stack([self.parallel.loss, self.gradient_norm]).tolist()
-        return StepMetrics(loss, norm)
+        total = int(num_bytes.item())
+        bits = bits_per_byte(loss * tokens_per_iteration(self.config), total) if total else None
+        return StepMetrics(loss, norm, bits)
 
     def first_bad_iteration(self) -> int | None:
         """The first iteration (from 0) whose loss or gradient was not finite. Waits for the device."""
@@ -132,11 +162,11 @@ class Trainer:
         self.start = run.progress.iteration
         if self.checkpoint is not None:
             load_weights_from(self.checkpoint, inputs.model, self.world)
-        self.step = TrainingStep(inputs.model, self.config, self.world, fused=run.fused)
+        vocabulary = None if self.config.trainer.dataset.is_instruction else inputs.data.vocabulary
+        self.step = TrainingStep(inputs.model, self.config, self.world, fused=run.fused, vocabulary=vocabulary)
         if self.checkpoint is not None:
             self.step.parallel.load_optimizer_state(self.step.optimizer, self.checkpoint / OPTIMIZER)
-        vocabulary = None if self.config.trainer.dataset.is_instruction else inputs.data.vocabulary
-        self.validation = Validation(inputs.data.val, self.training, self.world, vocabulary)
+        self.validations = validations(inputs.data, self.training, self.world, vocabulary)
         self.timer = ThroughputTimer(self.start)
         self.metrics: dict[str, float] = {}  # of the last evaluation
 
@@ -230,6 +260,7 @@ class Trainer:
                 iteration=done,
                 max_iters=training.max_iters,
                 loss=metrics.loss,
+                bits_per_byte=metrics.bits_per_byte,
                 learning_rate=schedules.learning_rate(done - 1, optimizer, training),
                 gradient_norm=metrics.gradient_norm,
                 tokens_per_second=tokens_per_second,
@@ -245,11 +276,13 @@ class Trainer:
         began = time.monotonic()
         with self.timer.pause(), explain_out_of_memory(self.step.backend, self.training):
             self.emit(events.Evaluating(done))
-            self.metrics = self.validation(self.step.model, self.step.backend)
+            self.metrics = {}
+            for validation in self.validations:
+                self.metrics |= validation(self.step.model, self.step.backend)
             lm = LM(self.step.model, self.inputs.data.vocabulary, ranks=self.world)
             self.metrics |= run_evaluators(lm, self.inputs.evaluators).values
         self.emit(events.Evaluated(done, self.metrics, time.monotonic() - began))
-        return self.metrics["validation/loss"]
+        return self.metrics[f"{CANONICAL}/loss"]
 
     def _save(self, done: int, evaluation_pending: bool, validation_loss: float | None) -> None:
         self._require_finite()

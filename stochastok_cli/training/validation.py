@@ -1,4 +1,7 @@
-"""The loss on windows of the validation split: the same windows each time, whatever the number of ranks."""
+"""The loss on windows of the validation split: the same windows each time, whatever the number of ranks.
+
+Windows are validated as they are on disk. Where training expands its windows, they are validated expanded besides.
+"""
 
 import math
 
@@ -11,8 +14,22 @@ from stochastok_cli.evaluation.metrics import bits_per_byte
 from stochastok_cli.models.base import CausalLM
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 from stochastok_cli.training.backends import Backend
+from stochastok_cli.training.data import Data
 from stochastok_cli.training.distributed import DistributedContext
 from stochastok_cli.training.prefetch import prefetch
+
+CANONICAL, EXPANDED = "validation", "validation_expanded"
+"""What the names of the metrics of each kind of window begin with."""
+
+
+def validations(
+    data: Data, training: TrainingConfig, world: DistributedContext, vocabulary: Vocabulary | None
+) -> list["Validation"]:
+    """The validations of a run: of windows as they are, and of expanded ones where training expands."""
+    made = [Validation(data.val, training, world, vocabulary)]
+    if data.val_expanded is not None:
+        made.append(Validation(data.val_expanded, training, world, vocabulary, EXPANDED))
+    return made
 
 
 class Validation:
@@ -24,12 +41,18 @@ class Validation:
         world: The ranks.
         vocabulary: The vocabulary of the ids, to report bits per byte as well; special tokens count no bytes. None
             where only some tokens of a window have a loss.
+        name: What the names of its metrics begin with.
     """
 
     def __init__(
-        self, sampler: Sampler, training: TrainingConfig, world: DistributedContext, vocabulary: Vocabulary | None
+        self,
+        sampler: Sampler,
+        training: TrainingConfig,
+        world: DistributedContext,
+        vocabulary: Vocabulary | None,
+        name: str = CANONICAL,
     ):
-        self.sampler, self.training, self.world = sampler, training, world
+        self.sampler, self.training, self.world, self.name = sampler, training, world, name
         self.byte_lengths = None if vocabulary is None else torch.from_numpy(vocabulary.text_widths).to(world.device)
 
     @torch.no_grad()
@@ -56,9 +79,9 @@ class Validation:
         nats, num_bytes = totals.tolist()
         loss_of_window = nats / (self.training.eval_iters * batch_size)
         metrics = {
-            "validation/loss": loss_of_window,
-            "validation/perplexity": math.exp(loss_of_window) if loss_of_window < 700 else math.inf,
+            f"{self.name}/loss": loss_of_window,
+            f"{self.name}/perplexity": math.exp(loss_of_window) if loss_of_window < 700 else math.inf,
         }
         if num_bytes:
-            metrics["validation/bits_per_byte"] = bits_per_byte(nats * tokens, num_bytes)
+            metrics[f"{self.name}/bits_per_byte"] = bits_per_byte(nats * tokens, num_bytes)
         return metrics

@@ -49,7 +49,7 @@ LOW, HIGH = RESULTS[1].metrics[0].interval
 RUNS = {
     "canonical & co": [
         {"iteration": 0, "validation/loss": 8.0, "mcq/langgame-val/normalized_accuracy": 0.0},
-        {"iteration": 10, "train/loss": 5.0},
+        {"iteration": 10, "train/loss": 5.0, "train/bits_per_byte": 2.5},
         {"iteration": 100, "validation/loss": None, "mcq/langgame-val/normalized_accuracy": 0.4},
     ],
     "stochastok": [{"iteration": 0, "validation/loss": 8.0}, {"iteration": 100, "validation/loss": 5.0}],
@@ -135,6 +135,7 @@ def test_plots_in_both_forms(folder):
         "parts-langgame-val",
         "distance-langgame-val-uniform0.5",
         "training-train-loss",
+        "training-train-bits_per_byte",
         "training-validation-loss",
         "training-mcq-langgame-val-normalized_accuracy",
     }
@@ -148,6 +149,8 @@ def test_the_papers_lines_are_drawn_where_they_apply():
     texts = [text.get_text().strip() for text in drawn["training-mcq-langgame-val-normalized_accuracy"].texts]
     assert texts == ["StochasTok 1.00", "BPE-dropout 0.80", "deterministic 0.65", "no pretraining 0.05"]
     assert not drawn["training-validation-loss"].texts
+    assert drawn["training-validation-loss"].get_ylabel() == "nats per token"
+    assert drawn["training-train-bits_per_byte"].get_ylabel() == "bits per byte"
     first, *_ = drawn["training-mcq-langgame-val-normalized_accuracy"].lines
     assert first.get_ydata().tolist() == [0.0, 0.4]
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -106,7 +107,7 @@ def test_one_step_is_what_a_plain_loop_does(configured):
     torch.manual_seed(0)
     model, plain_model = Llama(config.model), Llama(config.model)
     plain_model.load_state_dict(model.state_dict())
-    step = TrainingStep(model, config, ALONE)
+    step = TrainingStep(model, config, ALONE, vocabulary=data.vocabulary)
     groups = [
         {"params": [p for p in plain_model.parameters() if p.dim() > 1], "weight_decay": optimizer.weight_decay},
         {"params": [p for p in plain_model.parameters() if p.dim() < 2], "weight_decay": 0},
@@ -124,7 +125,8 @@ def test_one_step_is_what_a_plain_loop_does(configured):
         for group in plain.param_groups:
             group["lr"] = rate
         plain.step()
-        assert step.metrics() == pytest.approx((loss.item(), norm.item()), rel=1e-5)
+        bits = loss.item() * ids[:, 1:].numel() / math.log(2) / count_bytes(ids[:, 1:].numpy().ravel(), data.vocabulary)
+        assert step.metrics() == pytest.approx((loss.item(), norm.item(), bits), rel=1e-5)
     for ours, expected in zip(model.parameters(), plain_model.parameters(), strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
 
@@ -209,8 +211,20 @@ def test_windows_are_expanded_on_the_fly(configured, vocabulary, data_dir):
     assert metrics(trained.folder)[1]["train/loss"] != metrics(plain.folder)[1]["train/loss"]
     data = open_data(configured("trainer.dataset.expand_prop=1.0", "model.context_window=64"))
     text = vocabulary.decode_bytes(Corpus(memmap_dir(data_dir) / "sample-tokenized").ids("val"))
-    for row in data.val.batch(0, np.arange(5)).ids:  # expanded as in an expanded copy, and still the corpus's text
+    canonical = open_data(configured("model.context_window=64"))
+    assert canonical.val_expanded is None
+    for row in data.val_expanded.batch(0, np.arange(5)).ids:  # as in an expanded copy, and still the corpus's text
         assert vocabulary.decode_bytes(row) in text
+    windows = [drawn.batch(0, np.arange(5)).ids for drawn in (canonical.val, data.val, data.val_expanded)]
+    assert (windows[0] == windows[1]).all() and (windows[0] != windows[2]).any()
+    # Both runs begin with the same weights and are validated on the same windows.
+    first, of_plain = metrics(trained.folder)[0], metrics(plain.folder)[0]
+    assert {k: v for k, v in first.items() if not k.startswith("validation_expanded/")} == of_plain
+    assert set(first) - set(of_plain) == {f"validation_expanded/{k}" for k in ("loss", "perplexity", "bits_per_byte")}
+    assert first["validation_expanded/bits_per_byte"] > first["validation/bits_per_byte"]  # more tokens for the text
+    log = (trained.folder / "train.log").read_text()
+    assert re.search(r"iteration 1  loss \d+\.\d{4}  \d+\.\d{4} bits/byte  lr", log)
+    assert re.search(r"validation/perplexity \d,\d{3}  validation/bits_per_byte", log)
 
 
 def test_instruction_tuning_goes_from_a_checkpoint_and_takes_its_weights(configured, tmp_path):
@@ -233,6 +247,7 @@ def test_instruction_tuning_goes_from_a_checkpoint_and_takes_its_weights(configu
     created = train(configured(*tuning[:3], "model.context_window=128"), run_name="fresh")
     assert first["validation/loss"] < metrics(created.folder)[0]["validation/loss"]
     assert "validation/bits_per_byte" not in first  # the loss is on answers only
+    assert not any("train/bits_per_byte" in line for line in metrics(created.folder))
 
 
 @pytest.mark.parametrize("key", ["trainer.checkpoint_name", "model.checkpoint_name"])

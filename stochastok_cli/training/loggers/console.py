@@ -15,6 +15,7 @@ from stochastok_cli.training.events import (
     Stopped,
     describe,
     format_duration,
+    format_loss,
     format_speed,
 )
 
@@ -77,6 +78,6 @@ class _LiveLine:
 
 def _live_text(event: Logged) -> str:
     return (
-        f"{event.iteration:,}/{event.max_iters:,}  loss {event.loss:.4f}  lr {event.learning_rate:.2e}  "
+        f"{event.iteration:,}/{event.max_iters:,}  {format_loss(event)}  lr {event.learning_rate:.2e}  "
         f"{format_speed(event)}  {format_duration(event.seconds_left)} left"
     )
