@@ -80,12 +80,19 @@ class FileInfo(_Record):
 class SourceInfo(_Record):
     """What a folder was made from.
 
-    `license` is an identifier of the Hub (`cc0-1.0`), None where the source states none, and "" where nobody looked.
+    Args:
+        name: the path, the dataset on the Hub or the folder that it was made from.
+        fingerprint: a hash of the content; the commit of a dataset on the Hub.
+        license: an identifier of the Hub (`cc0-1.0`), None where the source states none, and "" where nobody looked.
+        listing: a hash of the name, size and modification time of each file; None where no files were read.
+        unread: how many files of each type in a folder were not read.
     """
 
     name: str
     fingerprint: str | None = None
     license: str | None = field(default="", metadata={"key": "licence"})
+    listing: str | None = None
+    unread: dict[str, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,21 @@ def tokenize(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A file or folder (.txt, .jsonl, .parquet; .gz, .bz2, .xz too), a dataset id on the Hub, or `sample`.",
+            help="A file or folder (.txt, .jsonl, .parquet; .gz, .bz2, .xz, .zst too), a dataset id on the Hub, or "
+            "`sample`.",
         ),
     ],
     name: Annotated[str | None, typer.Option("--name", help="Name of the dataset.", show_default="from SOURCE")] = None,
     text_column: Annotated[str, typer.Option("--text-column", help="Column or JSON key that holds the text.")] = "text",
+    documents: Annotated[
+        str,
+        typer.Option(
+            "--documents",
+            metavar="paragraph|file",
+            help="What a document of a text file is: a paragraph (blank lines separate them), or the file as a whole. "
+            "With `file`, a folder's text files of all types are read, such as .md and .py.",
+        ),
+    ] = "paragraph",
     subset: Annotated[str | None, typer.Option("--subset", help="Configuration of a dataset on the Hub.")] = None,
     split: Annotated[str, typer.Option("--split", help="Split of a dataset on the Hub.")] = "train",
     tokenizer: Annotated[
@@ -53,8 +63,11 @@ def tokenize(
     Prints the path of the finished folder. One that exists already, made with the same options, is left alone.
     """
     from stochastok_cli.data.hub_datasets import pull_corpus
+    from stochastok_cli.data.source_files import find_files
     from stochastok_cli.data.tokenize import tokenize, tokenized_name
 
+    if not pull and Path(source).is_dir() and (unread := find_files(Path(source), documents, errors).note):
+        progress.note(unread)
     with progress.progress_bar() as report:
         if pull:
             made = pull_corpus(
@@ -75,6 +88,7 @@ def tokenize(
                 name=name,
                 data_dir=data_dir,
                 text_column=text_column,
+                documents=documents,
                 subset=subset,
                 split=split,
                 val_fraction=val_fraction,

@@ -3,28 +3,27 @@
 A source yields batches of documents in a fixed order and never holds the whole corpus in memory.
 """
 
-import bz2
-import gzip
-import hashlib
 import io
+import itertools
 import json
-import lzma
-import zlib
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from stochastok_cli.artifacts import SourceInfo, file_checksum
+from stochastok_cli.artifacts import SourceInfo
+from stochastok_cli.data.source_files import (
+    DAMAGE,
+    DOCUMENTS,
+    JSON_SUFFIXES,
+    dataset_name,
+    decompressed,
+    file_format,
+    find_files,
+)
 from stochastok_cli.errors import FAILED, UserError, did_you_mean
 
-TEXT_SUFFIXES = (".txt", ".text", ".md")
-JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
-SUFFIXES = (*TEXT_SUFFIXES, *JSON_SUFFIXES, ".parquet")
-IN_FOLDERS = (".txt", ".jsonl", ".ndjson", ".parquet")  # not .md and .json: README.md, dataset_infos.json
 SAMPLE = "sample"
-_OPENERS: dict[str, Callable[[Any, Any], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _BATCH_CHARACTERS = 4_000_000
 
 
@@ -37,7 +36,7 @@ class TextSource(NamedTuple):
         total: bytes of the files, or rows of a dataset on the Hub; 0 where it is unknown.
         options: what decides the documents, for the manifest.
         made_from: computes the manifest's entry on the source, with a fingerprint of the content.
-        modified: when the files were last modified, in seconds since the epoch; 0 for datasets on the Hub, whose
+        listing: computes a hash that differs when a file was changed or renamed; None for datasets on the Hub, whose
             options name the commit.
     """
 
@@ -46,17 +45,24 @@ class TextSource(NamedTuple):
     total: int
     options: dict[str, Any]
     made_from: Callable[[], SourceInfo]
-    modified: float = 0.0
+    listing: Callable[[], str | None] = lambda: None
 
 
 def open_source(
-    source: str, text_column: str = "text", *, errors: str = "strict", subset: str | None = None, split: str = "train"
+    source: str,
+    text_column: str = "text",
+    *,
+    documents: str = "paragraph",
+    errors: str = "strict",
+    subset: str | None = None,
+    split: str = "train",
 ) -> TextSource:
     """Opens a source of text.
 
     Args:
         source: `sample`, a local file or folder, else a dataset id on the Hub.
         text_column: the column or JSON key that holds the text.
+        documents: what a document of a local text file is: "paragraph" (blank lines separate them) or "file".
         errors: what to do with bytes that are not UTF-8: "strict" or "replace".
         subset: the subset (configuration) of a dataset on the Hub.
         split: the split of a dataset on the Hub.
@@ -64,38 +70,37 @@ def open_source(
     Raises:
         UserError: the source does not exist, or its files are of an unknown type.
     """
-    if errors not in ("strict", "replace"):
-        raise UserError(f"--errors {errors!r} is not known", fix="give strict or replace")
+    for option, value, known in (("--errors", errors, ("strict", "replace")), ("--documents", documents, DOCUMENTS)):
+        if value not in known:
+            raise UserError(f"{option} {value!r} is not known", fix=f"give {' or '.join(known)}")
     path = Path(source)
     if source == SAMPLE and not path.exists():
         path = cast(Path, resources.files("stochastok_cli") / "assets" / "sample.txt.gz")
-        files = [path]
-    elif path.exists():
-        files = _files(path)
-    else:
-        return _hub_source(source, text_column, subset, split)
-    total = sum(file.stat().st_size for file in files)
-    name = SAMPLE if source == SAMPLE else _stem(path)
+    elif not path.exists() and not path.is_symlink():
+        return _hub_source(source, text_column, documents, subset, split)
+    files = find_files(path, documents, errors)
+    sizes = [file.stat().st_size for file in files.files]
 
     def batches() -> Iterator[tuple[list[str], int]]:
         before = 0
-        for file in files:
-            for documents, done in _batched(_documents(file, text_column, errors)):
-                yield documents, before + done
-            before += file.stat().st_size
+        for file, size in zip(files.files, sizes, strict=True):
+            for texts, done in _batched(_documents(file, text_column, documents, errors)):
+                yield texts, before + done
+            before += size
 
     def made_from() -> SourceInfo:
-        with ThreadPoolExecutor() as pool:
-            sums = [str(checksum.sha256) for checksum in pool.map(file_checksum, files)]
-        return SourceInfo(source, hashlib.sha256("".join(sums).encode()).hexdigest()[:32])
+        return SourceInfo(source, files.fingerprint(), unread=files.unread or None)
 
     # Sizes are among the options, so that a source that has grown is noticed before it is read.
-    options = {"source": source, "source_files": len(files), "source_bytes": total, "text_column": text_column}
-    modified = max(file.stat().st_mtime for file in files)
-    return TextSource(name, batches, total, {**options, "errors": errors}, made_from, modified)
+    options = {"source": source, "source_files": len(files.files), "source_bytes": sum(sizes)}
+    options |= {"text_column": text_column, "errors": errors}
+    if documents != DOCUMENTS[0]:  # absent from folders made before there was a choice
+        options["documents"] = documents
+    name = SAMPLE if source == SAMPLE else dataset_name(path)
+    return TextSource(name, batches, sum(sizes), options, made_from, files.listing)
 
 
-def _hub_source(repo: str, text_column: str, subset: str | None, split: str) -> TextSource:
+def _hub_source(repo: str, text_column: str, documents: str, subset: str | None, split: str) -> TextSource:
     from stochastok_cli import hub
 
     if not hub.is_repo_id(repo):
@@ -103,7 +108,8 @@ def _hub_source(repo: str, text_column: str, subset: str | None, split: str) -> 
             f"{repo!r} is neither a file, nor a folder, nor a dataset id on the Hub",
             fix="check the path; a dataset id looks like Skylion007/openwebtext, or give `sample`",
         )
-
+    if documents != DOCUMENTS[0]:
+        raise UserError(f"--documents {documents} is for local files", fix=f"drop it, or download the files of {repo}")
     rows, total, revision = hub.load_text_dataset(repo, text_column, subset=subset, split=split)
 
     def made_from() -> SourceInfo:
@@ -119,31 +125,6 @@ def _hub_source(repo: str, text_column: str, subset: str | None, split: str) -> 
     return TextSource(repo.rpartition("/")[2], batches, total, options, made_from)
 
 
-def _files(path: Path) -> list[Path]:
-    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file() and _kind(f) in IN_FOLDERS)
-    if not files:
-        raise UserError(f"the folder {path} holds no {', '.join(IN_FOLDERS)} file")
-    if _kind(files[0]) not in SUFFIXES:
-        raise UserError(
-            f"{files[0]}: files of this type are not known",
-            fix=f"give {', '.join(SUFFIXES)}, or one compressed as {', '.join(_OPENERS)}",
-        )
-    return files
-
-
-def _kind(file: Path) -> str:
-    return Path(file.stem).suffix if file.suffix in _OPENERS else file.suffix
-
-
-def _stem(path: Path) -> str:
-    name = path.resolve().name
-    for suffix in path.suffixes[::-1]:
-        if suffix not in SUFFIXES and suffix not in _OPENERS:
-            break
-        name = name.removesuffix(suffix)
-    return name
-
-
 def _batched(documents: Iterator[tuple[str, int]]) -> Iterator[tuple[list[str], int]]:
     batch: list[str] = []
     size, position = 0, 0
@@ -157,35 +138,46 @@ def _batched(documents: Iterator[tuple[str, int]]) -> Iterator[tuple[list[str], 
         yield batch, position
 
 
-def _documents(file: Path, text_column: str, errors: str) -> Iterator[tuple[str, int]]:
+def _documents(file: Path, text_column: str, documents: str, errors: str) -> Iterator[tuple[str, int]]:
     """The documents of one file, each with the number of bytes of the file read so far."""
-    if _kind(file) == ".parquet":
-        yield from _parquet_documents(file, text_column)
-        return
-    read = _json_documents if _kind(file) in JSON_SUFFIXES else _text_documents
+    kind = file_format(file)
     with open(file, "rb") as raw:
-        stream: BinaryIO = _OPENERS[file.suffix](raw, "rb") if file.suffix in _OPENERS else raw
+        if kind == ".parquet":
+            yield from _parquet_documents(raw, file, text_column)
+            return
         try:
-            for text in read(io.BufferedReader(cast(Any, stream), 1 << 20), file, text_column, errors):
+            stream = decompressed(raw, file)
+            if kind in JSON_SUFFIXES:
+                texts = _json_documents(stream, file, text_column, errors)
+            else:
+                lines = (_decode(line, file, number, errors) for number, line in enumerate(stream, 1))
+                texts = paragraphs(lines) if documents == "paragraph" else _whole(lines)
+            for text in texts:
                 yield text, raw.tell()
-        except (EOFError, lzma.LZMAError, zlib.error, OSError) as error:
+        except DAMAGE as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             raise UserError(f"{file} is damaged or cut short: {error}", exit_code=FAILED) from None
 
 
-def _text_documents(stream: io.BufferedReader, file: Path, text_column: str, errors: str) -> Iterator[str]:
-    """Documents separated by blank lines; line ends inside a document are kept."""
-    lines: list[str] = []
-    for number, raw in enumerate(stream, 1):
-        line = _decode(raw, file, number, errors)
+def paragraphs(lines: Iterable[str]) -> Iterator[str]:
+    """Documents that blank lines separate, from lines with their line ends, which are kept inside a document."""
+    paragraph: list[str] = []
+    for line in lines:
         if line.strip():
-            lines.append(line)
-        elif lines:
-            yield "".join(lines).rstrip("\r\n")
-            lines = []
-    if lines:
-        yield "".join(lines).rstrip("\r\n")
+            paragraph.append(line)
+        elif paragraph:
+            yield "".join(paragraph).rstrip("\r\n")
+            paragraph = []
+    if paragraph:
+        yield "".join(paragraph).rstrip("\r\n")
+
+
+def _whole(lines: Iterable[str]) -> Iterator[str]:
+    """All lines as one document, unless they are blank."""
+    text = "".join(lines)
+    if text.strip():
+        yield text
 
 
 def _json_documents(stream: io.BufferedReader, file: Path, text_column: str, errors: str) -> Iterator[str]:
@@ -204,17 +196,19 @@ def _json_documents(stream: io.BufferedReader, file: Path, text_column: str, err
             ) from None
         if not isinstance(row, dict):
             raise UserError(f"{file}, line {number}: {line.strip()[:40]!r} is not a JSON object", exit_code=FAILED)
-        yield _require_text(row.get(text_column, _MISSING), list(row), text_column, f"{file}, line {number}", errors)
+        yield _require_text(row.get(text_column, _MISSING), row, text_column, f"{file}, line {number}", errors)
 
 
-def _parquet_documents(file: Path, text_column: str) -> Iterator[tuple[str, int]]:
+def _parquet_documents(stream: BinaryIO, file: Path, text_column: str) -> Iterator[tuple[str, int]]:
     import pyarrow
     from pyarrow import parquet
 
     try:
-        table = parquet.ParquetFile(file)
+        table = parquet.ParquetFile(stream)
     except (pyarrow.ArrowInvalid, OSError) as error:
-        raise UserError(f"{file} is no parquet file or is cut short: {error}", exit_code=FAILED) from None
+        compressed = file.suffix.lower() != ".parquet"
+        fix = "decompress it: parquet files compress their columns themselves" if compressed else ""
+        raise UserError(f"{file} is no parquet file or is cut short: {error}", fix=fix, exit_code=FAILED) from None
     if text_column not in table.schema_arrow.names:
         _require_text(_MISSING, table.schema_arrow.names, text_column, str(file), "strict")
     size, rows, done = file.stat().st_size, max(table.metadata.num_rows, 1), 0
@@ -235,14 +229,15 @@ def _parquet_documents(file: Path, text_column: str) -> Iterator[tuple[str, int]
 _MISSING = object()
 
 
-def _require_text(value: Any, columns: list[str], text_column: str, where: str, errors: str) -> str:
+def _require_text(value: Any, columns: Iterable[str], text_column: str, where: str, errors: str) -> str:
     if value is _MISSING:
+        names = [str(name)[:100] for name in itertools.islice(columns, 20)]
         raise UserError(
-            f"{where}: there is no column {text_column!r}{did_you_mean(text_column, columns)}",
-            fix=f"name one of {', '.join(map(str, columns))} with --text-column",
+            f"{where}: there is no column {text_column!r}{did_you_mean(text_column, names)}",
+            fix=f"name one of {', '.join(names)} with --text-column",
         )
     if not isinstance(value, str):
-        raise UserError(f"{where}: {text_column!r} holds {value!r}, not text")
+        raise UserError(f"{where}: {text_column!r} holds {repr(value)[:100]}, not text")
     if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
         if errors == "replace":
             return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

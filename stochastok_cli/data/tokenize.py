@@ -13,10 +13,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from stochastok_cli.artifacts import MANIFEST, Artifact, Manifest, SplitInfo, create_artifact, validate_folder_name
+from stochastok_cli.artifacts import Artifact, Manifest, SplitInfo, create_artifact, validate_folder_name
 from stochastok_cli.data.memmap import Tokenizer, available_cpus, corpus_manifest, memmap_dir, resolve_vocabulary
 from stochastok_cli.data.text_sources import TextSource, open_source
-from stochastok_cli.errors import UserError
+from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.random_streams import CORPUS_SEED, corpus_permutation
 from stochastok_cli.tokenization.vocabulary import Vocabulary
@@ -36,6 +36,7 @@ def tokenize(
     name: str | None = None,
     data_dir: str | Path = "data",
     text_column: str = "text",
+    documents: str = "paragraph",
     subset: str | None = None,
     split: str = "train",
     val_fraction: float = 0.01,
@@ -56,6 +57,7 @@ def tokenize(
         name: the name of the dataset; by default that of the source.
         data_dir: the data directory.
         text_column: the column or JSON key that holds the text.
+        documents: what a document of a local text file is: "paragraph" (blank lines separate them) or "file".
         subset: the subset (configuration) of a dataset on the Hub.
         split: the split of a dataset on the Hub.
         val_fraction: the fraction of the documents in the validation split, in [0, 1).
@@ -74,7 +76,8 @@ def tokenize(
     if not 0 <= val_fraction < 1:
         raise UserError(f"the share of validation documents is {val_fraction}", fix="it must be in [0, 1)")
     vocabulary = resolve_vocabulary(tokenizer)
-    texts = open_source(str(source), text_column, errors=errors, subset=subset, split=split)
+    texts = open_source(str(source), text_column, documents=documents, errors=errors, subset=subset, split=split)
+    listing = texts.listing()
     final = memmap_dir(Path(data_dir)) / validate_folder_name(tokenized_name(name or texts.name))
     options = {**texts.options, "tokenizer": vocabulary.fingerprint, "val_fraction": val_fraction, "seed": seed}
     threads = num_proc or available_cpus()
@@ -88,7 +91,8 @@ def tokenize(
         if n == 0 or val == n:
             raise UserError(
                 f"{source} holds {n} document(s), too few for a training and a validation split",
-                fix="in .txt files blank lines separate documents; --val-fraction sets the validation share",
+                fix="blank lines separate the documents of text files, unless --documents file makes each file one; "
+                "--val-fraction sets the validation share",
             )
         starts = np.cumsum(lengths) - lengths
         order = corpus_permutation(n, seed)
@@ -98,25 +102,28 @@ def tokenize(
             _copy(encoded, starts[chosen] * size, lengths[chosen] * size, folder / f"{split}.bin", split, progress)
             splits[split] = SplitInfo(len(chosen), int(lengths[chosen].sum()))
         encoded.unlink()
-        manifest = corpus_manifest("tokenized", vocabulary, splits, made_from.result())
+        if texts.listing() != listing:
+            raise UserError(f"{source} was changed while it was read", fix="run it again", exit_code=FAILED)
+        source_info = dataclasses.replace(made_from.result(), listing=listing)
+        manifest = corpus_manifest("tokenized", vocabulary, splits, source_info)
         return dataclasses.replace(manifest, unknown_tokens=unknown or None)
 
     with ThreadPoolExecutor(1) as worker:
         made = create_artifact(final, options, build, force=force)
     if not made.created:
-        _require_same_content(made, texts)
+        _require_same_content(made, texts, listing)
     return made
 
 
-def _require_same_content(made: Artifact, source: TextSource) -> None:
-    """Raises UserError if files that were changed since the folder was made hold other text now."""
-    if source.modified > (made.path / MANIFEST).stat().st_mtime:
-        before = made.manifest.made_from.fingerprint if made.manifest.made_from else None
-        if before and source.made_from().fingerprint != before:
-            raise UserError(
-                f"{made.path} exists, made when {source.options['source']} held another text",
-                fix="--force makes it again",
-            )
+def _require_same_content(made: Artifact, source: TextSource, listing: str | None) -> None:
+    """Raises UserError if files that were changed or renamed since the folder was made hold other text now."""
+    before = made.manifest.made_from
+    if before is None or before.fingerprint is None or before.listing == listing:
+        return
+    if source.made_from().fingerprint != before.fingerprint:
+        raise UserError(
+            f"{made.path} exists, made when {source.options['source']} held another text", fix="--force makes it again"
+        )
 
 
 def read_ahead(items: Iterator[T]) -> Iterator[T]:

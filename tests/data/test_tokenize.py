@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from stochastok_cli.artifacts import SplitInfo
+from stochastok_cli.artifacts import SplitInfo, read_manifest
 from stochastok_cli.data.memmap import Corpus
 from stochastok_cli.data.text_sources import open_source
 from stochastok_cli.data.tokenize import tokenize as make_corpus
@@ -65,18 +65,62 @@ def test_the_split_is_the_one_that_datasets_makes(tmp_path):
     assert not list(made.path.glob(".*"))
 
 
-def test_a_text_that_has_changed_at_equal_length_is_noticed(tmp_path):
+@pytest.mark.parametrize("seconds", [-1e6, 5])
+def test_a_text_that_has_changed_at_equal_length_is_noticed(tmp_path, seconds):
+    """Also with an older time, as after `cp -p`, or with a clock that was put back."""
     file = tmp_path / "corpus.jsonl"
     file.write_bytes(jsonl(TEXTS))
     made = tokenize(file, tmp_path)
-    later = (made.path / "manifest.json").stat().st_mtime + 5
-    os.utime(file, (later, later))
+    other_time = (made.path / "manifest.json").stat().st_mtime + seconds
+    os.utime(file, (other_time, other_time))
     assert not tokenize(file, tmp_path).created  # touched, and the same
     file.write_bytes(jsonl(TEXTS).replace(b"Document 7", b"Document X"))
-    os.utime(file, (later, later))
+    os.utime(file, (other_time, other_time))
     with pytest.raises(UserError, match="corpus.jsonl held another text; --force makes it again"):
         tokenize(file, tmp_path)
     assert tokenize(file, tmp_path, force=True).created
+    assert not tokenize(file, tmp_path).created
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (["a.txt", "b.txt"], ["b.txt", "a.txt"]),  # another order
+        (["a.txt", "b.txt"], ["a.jsonl", "b.jsonl"]),  # another format
+        (["a.txt", "x/b.txt"], ["a.txt", "y/b.txt"]),
+    ],
+)
+def test_renamed_files_of_a_folder_are_noticed(tmp_path, before, after):
+    folder = tmp_path / "folder"
+    texts = ['{"text": "one"}', '{"text": "two"}']
+    for name, text in zip(before, texts, strict=True):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    times = [(folder / name).stat().st_mtime_ns for name in before]
+    made = tokenize(folder, tmp_path)
+    assert not tokenize(folder, tmp_path).created
+    for i, name in enumerate(before):
+        (folder / name).rename(folder / f"{i}.away")
+    for i, name in enumerate(after):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / f"{i}.away").rename(folder / name)
+        os.utime(folder / name, ns=(times[i], times[i]))
+    with pytest.raises(UserError, match="held another text"):
+        tokenize(folder, tmp_path)
+    assert made.manifest == read_manifest(made.path)
+
+
+def test_a_source_that_changes_while_it_is_read_is_refused(tmp_path):
+    file = tmp_path / "corpus.jsonl"
+    file.write_bytes(jsonl(TEXTS))
+
+    def change_it(description, completed, total):
+        file.write_bytes(jsonl(TEXTS).replace(b"Document 7", b"Document X"))
+
+    with pytest.raises(UserError, match="changed while it was read") as caught:
+        tokenize(file, tmp_path, progress=change_it)
+    assert caught.value.exit_code == FAILED
+    assert not (tmp_path / "data" / "data_as_memmaps" / "corpus-tokenized").exists()
 
 
 def test_the_bytes_are_the_references(tmp_path):
@@ -91,6 +135,10 @@ def test_the_bytes_are_the_references(tmp_path):
     assert np.memmap(path / "val.bin", dtype=np.uint16, mode="r").tolist() == list(chain(*val))
 
 
+def open_zstd(path, mode):
+    return pa.CompressedOutputStream(open(path, mode), "zstd")
+
+
 def write_text(path, opener=open):
     body = "\n\n".join(text for text in TEXTS if text).encode() + b"\n"
     with opener(path, "wb") as stream:
@@ -98,15 +146,28 @@ def write_text(path, opener=open):
 
 
 @pytest.mark.parametrize(
-    "name", ["c.txt", "c.txt.gz", "c.txt.bz2", "c.txt.xz", "c.jsonl", "c.jsonl.gz", "c.parquet", "c"]
+    "name",
+    [
+        "c.txt",
+        "c.txt.gz",
+        "c.txt.bz2",
+        "c.txt.xz",
+        "c.txt.zst",
+        "c.JSONL",
+        "c.TXT.GZ",
+        "c.jsonl",
+        "c.jsonl.gz",
+        "c.parquet",
+        "c",
+    ],
 )
 def test_every_format_gives_the_same_documents(tmp_path, name):
     texts = [text for text in TEXTS if text]
     path = tmp_path / name
-    openers = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-    if ".txt" in name:
-        write_text(path, openers.get(path.suffix, open))
-    elif ".jsonl" in name:
+    openers = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": open_zstd}
+    if ".txt" in name.lower():
+        write_text(path, openers.get(path.suffix.lower(), open))
+    elif ".jsonl" in name.lower():
         with openers.get(path.suffix, open)(path, "wb") as stream:
             stream.write(jsonl(texts))
     elif name == "c.parquet":
@@ -160,10 +221,14 @@ def test_the_bundled_sample(tmp_path):
         (b'{"text": "a"}\n{"text": "\\ud800"}\n', "c.jsonl", "line 2: .*lone surrogate", FAILED),
         (b"not gzip", "c.txt.gz", "damaged or cut short", FAILED),
         (gzip.compress(b"a\n\nb" * 5000, mtime=0)[:-30], "c.txt.gz", "damaged or cut short", FAILED),
+        (b"\x28\xb5\x2f\xfd" + b"0" * 50, "c.jsonl.zst", "c.jsonl.zst is damaged or cut short", FAILED),
         (_flipped(gzip.compress(bytes(range(10, 127)) * 5000, mtime=0), 200), "c.txt.gz", "damaged", FAILED),
         (b"PAR1 not really", "c.parquet", "no parquet file", FAILED),
         (_flipped(_parquet(["some text"] * 2000), 100), "c.parquet", "c.parquet is damaged after row 0: ", FAILED),
-        (b"x", "c.docx", "type are not known", 2),
+        (gzip.compress(b"PAR1"), "c.parquet.gz", "decompress it", FAILED),
+        (b'{"text": "a"}\n{"text": ' + b"[" + b"1," * 5000 + b"1]}\n", "c.jsonl", "line 2: .{,130}, not text", 2),
+        (b"{" + b",".join(b'"k%d": 1' % i for i in range(5000)) + b"}", "c.jsonl", "k19 with --text-column", 2),
+        (b"x", "c.docx", "type are not known.*--documents file", 2),
     ],
 )
 def test_bad_input_is_one_clear_line_and_leaves_nothing(tmp_path, content, name, message, code):

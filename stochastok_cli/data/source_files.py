@@ -1,0 +1,208 @@
+"""The files of a source of text: which of a folder are read, and how many of each type are not."""
+
+import bz2
+import codecs
+import gzip
+import hashlib
+import io
+import json
+import lzma
+import os
+import stat
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, cast
+
+from stochastok_cli.artifacts import file_checksum
+from stochastok_cli.errors import UserError
+
+DOCUMENTS = ("paragraph", "file")
+"""What a document of a text file is: a paragraph (blank lines separate them), or the file as a whole."""
+
+TEXT_SUFFIXES = (".txt", ".text", ".md")
+JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
+SUFFIXES = (*TEXT_SUFFIXES, *JSON_SUFFIXES, ".parquet")
+IN_FOLDERS = (".txt", ".jsonl", ".ndjson", ".parquet")  # not .md and .json: README.md, dataset_infos.json
+DAMAGE = (EOFError, lzma.LZMAError, zlib.error, OSError)
+"""What the decompressors raise for a damaged file; an OSError without a number is one of theirs."""
+
+_HEAD = 2**16  # bytes of a file of an unknown type that tell whether it holds text
+_WHOLE_FILES = "--documents file reads text files of any type, each as one document"
+
+
+def _open_zstd(raw: BinaryIO, mode: str) -> Any:
+    import pyarrow
+
+    return pyarrow.CompressedInputStream(raw, "zstd")
+
+
+_OPENERS: dict[str, Callable[[Any, Any], Any]] = {
+    ".gz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+    ".zst": _open_zstd,
+}
+
+
+class SourceFiles(NamedTuple):
+    """The files of a source in the order in which they are read.
+
+    Args:
+        path: the source, a file or a folder.
+        files: the files that are read.
+        unread: how many files of each type in the folder are not read, the most frequent type first.
+        note: a line for people on the files that are not read; empty if all are.
+    """
+
+    path: Path
+    files: list[Path]
+    unread: dict[str, int]
+    note: str
+
+    def listing(self) -> str:
+        """A hash of the relative name, the size and the modification time of each file."""
+        states = [file.stat() for file in self.files]
+        return _hash(json.dumps([*zip(self._names(), [[s.st_size, s.st_mtime_ns] for s in states], strict=True)]))
+
+    def fingerprint(self) -> str:
+        """A hash of the content of the files, and of their names in a folder, where names decide order and format."""
+        with ThreadPoolExecutor() as pool:
+            sums = [str(checksum.sha256) for checksum in pool.map(file_checksum, self.files)]
+        return _hash(sums[0] if self.files == [self.path] else json.dumps([*zip(self._names(), sums, strict=True)]))
+
+    def _names(self) -> list[str]:
+        return [os.path.relpath(file, self.path) for file in self.files]
+
+
+def find_files(path: Path, documents: str = "paragraph", errors: str = "strict") -> SourceFiles:
+    """Lists the files of a source. Hidden files and folders in a folder are ignored.
+
+    Args:
+        path: an existing file or folder.
+        documents: one of DOCUMENTS. With "file", files of unknown types are read too if they hold text.
+        errors: what to do with bytes that are not UTF-8: "strict" or "replace".
+
+    Raises:
+        UserError: there is nothing to read, or the file is of an unknown type.
+    """
+    if not path.is_dir():
+        if special := _special_type(path):
+            raise UserError(f"{path} is a {special}", fix="give a file that can be read more than once, or a folder")
+        if not _is_read(path, SUFFIXES, documents, errors):
+            known = f"{', '.join(SUFFIXES)}, or one compressed as {', '.join(_OPENERS)}"
+            if documents == "file":
+                raise UserError(f"{path} holds no UTF-8 text", fix=f"give {known}")
+            raise UserError(f"{path}: files of this type are not known", fix=f"give {known}; {_WHOLE_FILES}")
+        return SourceFiles(path, [path], {}, "")
+    files: list[Path] = []
+    unread: Counter[str] = Counter()
+    for file in _walk(path):
+        special = _special_type(file)
+        if special is None and _is_read(file, IN_FOLDERS, documents, errors):
+            files.append(file)
+        else:
+            unread[special or _file_type(file)] += 1
+    hint = "" if documents == "file" else f"; {_WHOLE_FILES}"
+    note = f"not read in {path}: {_counts(unread)}{hint}" if unread else ""
+    if not files:
+        raise UserError(f"the folder {path} holds no {', '.join(IN_FOLDERS)} file{note and f' ({note})'}")
+    return SourceFiles(path, sorted(files), dict(_by_frequency(unread)), note)
+
+
+def file_format(file: Path) -> str:
+    """The lower-case suffix of a file, without that of its compression; empty where it has none."""
+    return Path(file.stem).suffix.lower() if file.suffix.lower() in _OPENERS else file.suffix.lower()
+
+
+def decompressed(raw: BinaryIO, file: Path) -> io.BufferedReader:
+    """The content of an open file, decompressed as its name says."""
+    opener = _OPENERS.get(file.suffix.lower())
+    return io.BufferedReader(cast(Any, opener(raw, "rb") if opener else raw), 1 << 20)
+
+
+def dataset_name(path: Path) -> str:
+    """The name of a dataset made from a file or folder: its own name without the known suffixes."""
+    name = path.resolve().name
+    for suffix in path.suffixes[::-1]:
+        if suffix.lower() not in SUFFIXES and suffix.lower() not in _OPENERS:
+            break
+        name = name.removesuffix(suffix)
+    return name
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """The files below a folder and the links to folders, which are not followed; hidden ones are left out."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for root, folders, files in os.walk(folder, onerror=fail):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        links = [name for name in folders if os.path.islink(os.path.join(root, name))]
+        yield from (Path(root, name) for name in (*files, *links) if not name.startswith("."))
+
+
+def _special_type(file: Path) -> str | None:
+    """What a path is, if it is no regular file that can be read."""
+    if not file.exists():
+        return "broken link"
+    mode = file.stat().st_mode
+    for is_type, name in (
+        (stat.S_ISDIR, "link to a folder"),
+        (stat.S_ISFIFO, "pipe"),
+        (stat.S_ISSOCK, "socket"),
+        (stat.S_ISCHR, "device"),
+        (stat.S_ISBLK, "device"),
+    ):
+        if is_type(mode):
+            return name
+    return None
+
+
+def _is_read(file: Path, suffixes: tuple[str, ...], documents: str, errors: str) -> bool:
+    kind = file_format(file)
+    if kind in suffixes:
+        return True
+    if documents != "file" or kind in JSON_SUFFIXES:
+        return False
+    return kind in TEXT_SUFFIXES or _holds_text(file, errors)
+
+
+def _holds_text(file: Path, errors: str) -> bool:
+    """Whether a file begins with UTF-8 text. True for a damaged one, so that reading it says what is wrong."""
+    try:
+        with open(file, "rb") as raw:
+            head = decompressed(raw, file).read(_HEAD)
+        return "\0" not in codecs.getincrementaldecoder("utf-8")(errors).decode(head, final=len(head) < _HEAD)
+    except UnicodeDecodeError:
+        return False
+    except DAMAGE as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        return True
+
+
+def _file_type(file: Path) -> str:
+    """The type of a file for a count: its suffix, with the one before if that is of a known format."""
+    known = [suffix for suffix in file.suffixes[-2:-1] if suffix.lower() in SUFFIXES]
+    return "".join([*known, file.suffix]) or "without a suffix"
+
+
+def _by_frequency(unread: Counter[str]) -> list[tuple[str, int]]:
+    return sorted(unread.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _counts(unread: Counter[str], shown: int = 6) -> str:
+    """`3 files: 2 .py, 1 .md`"""
+    kinds = _by_frequency(unread)
+    parts = [f"{count:,} {name}" for name, count in kinds[:shown]]
+    if rest := sum(count for _, count in kinds[shown:]):
+        parts.append(f"{rest:,} of other types")
+    return f"{unread.total():,} {'file' if unread.total() == 1 else 'files'}: {', '.join(parts)}"
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

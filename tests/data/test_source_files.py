@@ -1,0 +1,182 @@
+"""Which files of a folder are read: hidden ones never, and whatever else is not read is counted by type."""
+
+import gzip
+import json
+import os
+import socket
+
+import numpy as np
+import pytest
+
+from stochastok_cli.cli import progress
+from stochastok_cli.cli.tokenize import tokenize as tokenize_command
+from stochastok_cli.data.source_files import find_files
+from stochastok_cli.data.text_sources import open_source
+from stochastok_cli.data.tokenize import tokenize
+from stochastok_cli.errors import FAILED, UserError
+
+
+def texts_of(source, **options) -> list[str]:
+    return [text for texts, _ in open_source(str(source), **options).batches() for text in texts]
+
+
+def rows(count: int) -> str:
+    return "".join(json.dumps({"text": f"document {i}"}) + "\n" for i in range(count))
+
+
+def names(path, *arguments) -> list[str]:
+    return [file.relative_to(path).as_posix() for file in find_files(path, *arguments).files]
+
+
+def test_hidden_files_and_folders_are_ignored(tmp_path):
+    folder = tmp_path / ".cache" / "corpus"  # only what is hidden inside of the source counts
+    (folder / ".ipynb_checkpoints").mkdir(parents=True)
+    (folder / ".ipynb_checkpoints" / "part-checkpoint.jsonl").write_text(rows(5))
+    (folder / ".part.jsonl.swp").write_text("x")
+    (folder / ".old.jsonl").write_text(rows(5))
+    (folder / "part.jsonl").write_text(rows(10))
+    listed = find_files(folder)
+    assert names(folder) == ["part.jsonl"]
+    assert (listed.unread, listed.note) == ({}, "")
+    assert texts_of(folder) == [f"document {i}" for i in range(10)]
+    assert len(texts_of(folder / ".old.jsonl")) == 5  # named itself
+
+
+def test_known_formats_are_read_in_any_case(tmp_path):
+    (tmp_path / "C.JSONL").write_text(rows(10))
+    (tmp_path / "a.jsonl").write_text(rows(10))
+    (tmp_path / "b.Txt.GZ").write_bytes(gzip.compress(b"one\n\ntwo"))
+    assert names(tmp_path) == ["C.JSONL", "a.jsonl", "b.Txt.GZ"]
+    assert len(texts_of(tmp_path)) == 22
+    (tmp_path / "d.jsonl.zst").write_bytes(b"\x28\xb5\x2f\xfd" + b"0" * 50)
+    with pytest.raises(UserError, match="d.jsonl.zst is damaged") as caught:
+        texts_of(tmp_path)
+    assert caught.value.exit_code == FAILED
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A folder with three programs, a word list and more."""
+    folder = tmp_path / "project"
+    (folder / "deep").mkdir(parents=True)
+    for i, place in enumerate((folder, folder, folder / "deep")):
+        (place / f"{i}.py").write_text(f"def f():\n\n    return {i}\n")
+    (folder / "README.md").write_text("# Title\n\nA paragraph.\n")
+    (folder / "words.txt").write_text("one\n\ntwo\n")
+    (folder / "part.jsonl").write_text(rows(2))
+    (folder / "settings.json").write_text("{}")
+    (folder / "Makefile").write_text("all:\n")
+    (folder / "empty.py").write_text("\n")
+    (folder / "part.jsonl.zip").write_bytes(b"PK\0\0")
+    (folder / "image.png").write_bytes(b"\x89PNG\0")
+    (folder / "latin.c").write_bytes(b"// caf\xe9")
+    os.mkfifo(folder / "pipe")
+    (folder / "lost").symlink_to("nowhere")
+    (folder / "again").symlink_to(folder)
+    return folder
+
+
+def test_what_is_not_read_is_counted(project):
+    listed = find_files(project)
+    assert names(project) == ["part.jsonl", "words.txt"]
+    assert listed.unread == {
+        ".py": 4,
+        ".c": 1,
+        ".json": 1,
+        ".jsonl.zip": 1,
+        ".md": 1,
+        ".png": 1,
+        "broken link": 1,
+        "link to a folder": 1,
+        "pipe": 1,
+        "without a suffix": 1,
+    }
+    assert listed.note == (
+        f"not read in {project}: 13 files: 4 .py, 1 .c, 1 .json, 1 .jsonl.zip, 1 .md, 1 .png, 4 of other types; "
+        "--documents file reads text files of any type, each as one document"
+    )
+
+
+def test_one_file_as_one_document(project):
+    assert names(project, "file") == [
+        "0.py",
+        "1.py",
+        "Makefile",
+        "README.md",
+        "deep/2.py",
+        "empty.py",
+        "part.jsonl",
+        "words.txt",
+    ]
+    assert texts_of(project, documents="file") == [
+        "def f():\n\n    return 0\n",
+        "def f():\n\n    return 1\n",
+        "all:\n",
+        "# Title\n\nA paragraph.\n",
+        "def f():\n\n    return 2\n",
+        "document 0",
+        "document 1",
+        "one\n\ntwo\n",
+    ]
+    unread = find_files(project, "file").unread
+    assert unread.keys() == {".c", ".json", ".jsonl.zip", ".png", "broken link", "link to a folder", "pipe"}
+    assert "latin.c" in names(project, "file", "replace")
+    assert "// caf\ufffd" in texts_of(project, documents="file", errors="replace")
+
+
+def test_the_note_comes_before_the_work_and_the_manifest_keeps_it(project, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "quiet", False)
+    tokenize_command(str(project), tokenizer="sample2k", data_dir=tmp_path, quiet=False, debug=False)
+    notes = capsys.readouterr().err.splitlines()
+    assert notes[0] == find_files(project).note
+    made = tokenize(project, tokenizer="sample2k", data_dir=tmp_path)
+    assert not made.created
+    assert made.manifest.made_from.unread == find_files(project).unread
+    whole = tokenize(project, tokenizer="sample2k", data_dir=tmp_path, documents="file", name="whole")
+    assert sum(split.documents for split in whole.manifest.splits.values()) == 8
+    with pytest.raises(UserError, match="documents .there 'file', now None"):
+        tokenize(project, tokenizer="sample2k", data_dir=tmp_path, name="whole")
+
+
+def test_a_folder_without_text_names_what_it_has(tmp_path):
+    (tmp_path / "a.py").write_text("pass")
+    with pytest.raises(UserError, match=r"holds no \.txt, .* file .*1 file: 1 \.py; --documents file"):
+        find_files(tmp_path)
+    assert names(tmp_path, "file") == ["a.py"]
+
+
+def test_files_named_themselves(tmp_path):
+    (tmp_path / "a.py").write_text("a\n\nb\n")
+    assert texts_of(tmp_path / "a.py", documents="file") == ["a\n\nb\n"]
+    (tmp_path / "b.md").write_text("a\n\nb\n")
+    assert texts_of(tmp_path / "b.md") == ["a", "b"]
+    assert texts_of(tmp_path / "b.md", documents="file") == ["a\n\nb\n"]
+    (tmp_path / "c.bin").write_bytes(np.arange(100).tobytes())
+    with pytest.raises(UserError, match="c.bin holds no UTF-8 text"):
+        open_source(str(tmp_path / "c.bin"), documents="file")
+    with pytest.raises(UserError, match="--documents 'page' is not known; give paragraph or file"):
+        open_source(str(tmp_path / "b.md"), documents="page")
+
+
+def test_what_is_no_regular_file_is_said(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    os.symlink("nowhere", "lost")
+    server = socket.socket(socket.AF_UNIX)
+    server.bind("server")
+    read, write = os.pipe()
+    expected = {"pipe": "pipe", "lost": "broken link", "server": "socket", os.devnull: "device"}
+    for path, kind in {**expected, f"/dev/fd/{read}": "pipe"}.items():  # the last as in <(command) and /dev/stdin
+        with pytest.raises(UserError, match=f"{path} is a {kind}; give a file"):
+            open_source(path)
+    server.close()
+    os.close(read)
+    os.close(write)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read everything")
+def test_a_folder_that_may_not_be_listed_is_no_empty_folder(tmp_path):
+    (tmp_path / "a.txt").write_text("one")
+    (tmp_path / "closed").mkdir(mode=0)
+    with pytest.raises(PermissionError):
+        find_files(tmp_path)
