@@ -35,6 +35,7 @@ def run(command):
     """Wall-clock seconds and peak memory (bytes) of a command, and its stdout."""
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
     shown = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
     assert status == 0, command

@@ -69,9 +69,9 @@ def padded(model, pairs):
         row[: len(sequence) - 1] = sequence[:-1]
     log_p = torch.log_softmax(model.logits(model(torch.from_numpy(ids).to(model.head_weight.device))), dim=-1)
     scores = []
-    for row, (context, option) in enumerate(pairs):
+    for index, (context, option) in enumerate(pairs):
         places = torch.arange(len(context) - 1, len(context) + len(option) - 1)
-        scores.append(log_p[row, places, torch.tensor(option)].sum().item())
+        scores.append(log_p[index, places, torch.tensor(option)].sum().item())
     return scores
 
 

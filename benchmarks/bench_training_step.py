@@ -192,7 +192,7 @@ def _logit_gradients(logits: Tensor, targets: Tensor, vocab: int) -> tuple[Tenso
 
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden: Tensor, weight: Tensor, targets: Tensor, vocab: int) -> Tensor:  # type: ignore[no-untyped-def]
+    def forward(ctx, hidden: Tensor, weight: Tensor, targets: Tensor, vocab: int) -> Tensor:
         rounded = weight.bfloat16()
         loss, grad = _logit_gradients(hidden @ rounded.T, targets, vocab)
         weight_grad = torch.empty_like(weight)
@@ -201,7 +201,7 @@ class _HeadLoss(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
+    def backward(ctx, grad: Tensor):
         hidden_grad, weight_grad = ctx.saved_tensors
         return hidden_grad * grad.bfloat16(), weight_grad * grad, None, None
 

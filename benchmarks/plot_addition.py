@@ -11,7 +11,7 @@ from pathlib import Path
 import matplotlib
 
 from stochastok_cli.data.recipes.addition_tokenizations import FORMS
-from stochastok_cli.report.plots import COLOURS, STYLE
+from stochastok_cli.report.plots import COLORS, STYLE
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -20,8 +20,8 @@ from matplotlib import pyplot
 def curve(metrics: Path, form: str) -> tuple[list[int], list[float]]:
     lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     name = f"math_generation/val/{form}/exact_match"
-    found = [(line["iteration"], line[name]) for line in lines if name in line]
-    return [iteration for iteration, _ in found], [match for _, match in found]
+    points = [(line["iteration"], line[name]) for line in lines if name in line]
+    return [iteration for iteration, _ in points], [match for _, match in points]
 
 
 def main() -> None:
@@ -32,8 +32,8 @@ def main() -> None:
         figure, axes = pyplot.subplots(1, len(runs), figsize=(3.1 * len(runs) + 1.2, 3.2), sharey=True, squeeze=False)
         for axis, run in zip(axes[0], runs, strict=True):
             name, _, metrics = run.partition("=")
-            for colour, form in zip(COLOURS, FORMS, strict=False):
-                axis.plot(*curve(Path(metrics), form), color=colour, marker=".", label=f"asked in {form}")
+            for color, form in zip(COLORS, FORMS, strict=False):
+                axis.plot(*curve(Path(metrics), form), color=color, marker=".", label=f"asked in {form}")
             axis.set_title(f"trained on {name}")
             axis.set_xlabel("iterations")
         axes[0][0].set_ylabel("exact match, unseen sums")

@@ -30,7 +30,7 @@ def main():
     sample, sample_lengths = gpt2.encode_batch(next(open_source("sample").batches())[0][:1000])
     ids, lengths = np.full(COPIES * DOCUMENTS, token), np.full(DOCUMENTS, COPIES)
     figure, axes = pyplot.subplots(len(METHODS), 1, figsize=(9, 9), sharex=True, sharey=True)
-    order = None
+    order = _segmentations(gpt2, token)
     for axis, method in zip(axes, METHODS, strict=True):
         p = match_growth(gpt2, method, GROWTH, sample, sample_lengths)
         expand = StochasTok(gpt2, p=p, method=method)
@@ -38,17 +38,14 @@ def main():
         widths = np.array([len(piece) for piece in gpt2.pieces])
         cuts = np.flatnonzero(np.cumsum(widths[out]) % len(word) == 0) + 1
         seen = Counter(tuple(part.tolist()) for part in np.split(out, cuts)[:-1])
-        if order is None:
-            everything = int(expand.lattice.total[expand.lattice.node[token]])
-            order = _segmentations(gpt2, token)
-            assert len(order) == everything
+        assert len(order) == int(expand.lattice.total[expand.lattice.node[token]])
         frequencies = [seen[s] / len(ids) for s in order]
         reached = sum(frequency > 0 for frequency in frequencies)
         axis.bar(
             range(len(order)), frequencies, color=["#1565c0" if len(s) > 1 else "#90a4ae" for s in order], width=0.9
         )
         axis.set_yscale("log")
-        axis.set_title(f"{method}, p = {p:g}: {reached} of {everything} segmentations reached", fontsize=9, loc="left")
+        axis.set_title(f"{method}, p = {p:g}: {reached} of {len(order)} segmentations reached", fontsize=9, loc="left")
         axis.spines[["top", "right"]].set_visible(False)
     labels = ["|".join(gpt2.decode([i]) for i in s) for s in order]
     axes[-1].set_xticks(range(len(order))[:: max(len(order) // SHOWN, 1)])

@@ -52,7 +52,9 @@ def command_line_page() -> str:
 
 def _subcommands() -> Iterator[str]:
     register_subcommands()
-    for name, command in typer.main.get_command(app).commands.items():
+    group = typer.main.get_command(app)
+    assert isinstance(group, typer.core.TyperGroup)
+    for name, command in group.commands.items():
         arguments = [p for p in command.params if p.param_type_name == "argument"]
         usage = " ".join([f"stochastok {name}", "[OPTIONS]", *map(_argument_name, arguments)])
         yield f"\n## `stochastok {name}`\n"
