@@ -251,7 +251,7 @@ class _Handler(BaseHTTPRequestHandler):
     def describe(self, kind: str, name: str, revision: str = "main") -> None:
         repo = self._repo(kind, name)
         sha, files = self._files(repo, revision or "main")
-        card = re.match(r"---\n(.*?)\n---\n", files.get("README.md", b"").decode(), re.DOTALL)
+        card = re.match(r"---\n(.*?)\n---\n", files.get("README.md", b"").decode(errors="replace"), re.DOTALL)
         lines = re.findall(r"^(\w+): (\S.*)$", card[1], re.MULTILINE) if card else []
         answer = {"id": name, "sha": sha, "private": repo.private, "gated": repo.gated, "cardData": dict(lines)}
         self._send_json({**answer, "tags": [], "siblings": [{"rfilename": path} for path in files]})

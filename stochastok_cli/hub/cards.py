@@ -1,6 +1,7 @@
 """The cards (README.md) of repositories on the Hub: what the data or the model is, its source, and how to load it.
 
-Pure functions from a manifest to text. The front matter maps splits to files for `datasets.load_dataset`.
+Pure functions from a manifest to text. The front matter maps splits to files for `datasets.load_dataset`. The text lies
+between two marks; a later push replaces what is between them and leaves the rest of the card to its owner.
 """
 
 import json
@@ -13,6 +14,10 @@ import yaml
 from stochastok_cli.artifacts import Manifest, SplitInfo
 
 NAME = "README.md"
+BEGIN = "<!-- stochastok: each push replaces what follows, down to the end mark; text outside of the marks is kept -->"
+END = "<!-- stochastok: end -->"
+SOURCE_LICENSE = "licence of the source"
+CONFIG = "default"  # the configuration of `datasets` that the files of a push make up
 _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
 
 
@@ -95,7 +100,7 @@ def dataset_card(
         "size_categories": [next((name for size, name in _SIZES if rows < size), "n>10M")],
         "configs": [
             {
-                "config_name": "default",
+                "config_name": CONFIG,
                 "data_files": [{"split": split, "path": path} for split, path in data_files.items()],
             }
         ],
@@ -103,7 +108,7 @@ def dataset_card(
     tokenizer, source = manifest.tokenizer, manifest.made_from
     named = {
         "source": source and f"{source.name} ({source.fingerprint})",
-        "licence of the source": source and (license or "not known here: see the source"),
+        SOURCE_LICENSE: source and (license or "not known here: see the source"),
         "tokenizer": tokenizer and f"{tokenizer.name} ({tokenizer.size:,} ids, {tokenizer.fingerprint})",
     }
     options = {key: value for key, value in manifest.options.items() if not isinstance(value, dict | list)}
@@ -227,6 +232,5 @@ def _cell(value: Any) -> str:
 def _card(repo: str, front: dict[str, Any], sections: list[str]) -> str:
     known = {key: value for key, value in front.items() if value is not None}
     title = f"# {repo.rpartition('/')[2]}"
-    return (
-        f"---\n{yaml.safe_dump(known, sort_keys=False)}---\n\n" + "\n\n".join([title, *filter(None, sections)]) + "\n"
-    )
+    text = "\n\n".join([title, BEGIN, *filter(None, sections), END])
+    return f"---\n{yaml.safe_dump(known, sort_keys=False)}---\n\n{text}\n"

@@ -1,7 +1,7 @@
 """Uploads to the Hub: corpora as parquet files, and folders as they are.
 
 Files are uploaded one by one and appear in one commit. A push that fails leaves the repository as it was, and the next
-one skips the files that are uploaded already.
+one skips the files that are uploaded already. A card that the repository has keeps the text of its owner.
 """
 
 import json
@@ -9,15 +9,19 @@ import re
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
+from http.client import PRECONDITION_FAILED
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from stochastok_cli.artifacts import MANIFEST, Manifest
 from stochastok_cli.errors import UserError
 from stochastok_cli.hub import cards
+from stochastok_cli.hub.card_update import update_card
 from stochastok_cli.hub.client import hub_errors, require_token, retry
 from stochastok_cli.hub.parquet_files import Documents, write_shards
 from stochastok_cli.progress import ProgressCallback, no_progress
+
+_COMMIT_ATTEMPTS = 5
 
 
 class PushResult(NamedTuple):
@@ -56,10 +60,10 @@ def push_corpus(
                 if manifest.splits[split].documents:
                     yield from write_shards(split, documents(), manifest, Path(folder), progress)
         yield MANIFEST, json.dumps(manifest.to_json(), indent=2, ensure_ascii=False).encode() + b"\n"
-        yield cards.NAME, cards.corpus_card(repo, manifest, license).encode()
 
     stale = re.compile(rf"data/({'|'.join(map(re.escape, splits))})-\d+-of-\d+\.parquet")
-    return _push(repo, "dataset", files(), retry_command=retry_command, private=private, stale=stale)
+    card = cards.corpus_card(repo, manifest, license)
+    return _push(repo, "dataset", files(), card=card, retry_command=retry_command, private=private, stale=stale)
 
 
 def push_folder(
@@ -78,7 +82,7 @@ def push_folder(
         repo: the repository.
         contents: maps a path in the repository (`""` for its root) to a local file, or to a local folder, whose hidden
             files are left out. Other files in the repository below such a path (except its root) are deleted.
-        card: the text of the card.
+        card: the text of the card. Of a card that is there already, only the header and the marked section change.
         retry_command: the command to name when the push fails.
         repo_type: "dataset" or "model".
         private: make the repository private when it is created.
@@ -97,10 +101,9 @@ def push_folder(
             progress("push", done, len(sources))
             yield path, file
         progress("push", len(sources), len(sources))
-        yield cards.NAME, card.encode()
 
     stale = re.compile(rf"({'|'.join(re.escape(path) for path in contents if path)})/.*")
-    return _push(repo, repo_type, files(), retry_command=retry_command, private=private, stale=stale)
+    return _push(repo, repo_type, files(), card=card, retry_command=retry_command, private=private, stale=stale)
 
 
 def _push(
@@ -108,9 +111,10 @@ def _push(
     repo_type: str,
     files: Generator[tuple[str, Path | bytes]],
     *,
+    card: str,
     retry_command: str,
     private: bool,
-    stale: re.Pattern[str] | None = None,
+    stale: re.Pattern[str],
 ) -> PushResult:
     """Uploads the files one by one, then commits all of them, and deletes files that match `stale` and are not new.
 
@@ -118,13 +122,15 @@ def _push(
     second push does not send it again.
     """
     with hub_errors(repo, retry_command=retry_command), closing(files):
-        from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+        from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
 
         require_token()
         api = HfApi()
         url = retry(lambda: api.create_repo(repo, repo_type=repo_type, private=private or None, exist_ok=True))
-        if private and not retry(lambda: api.repo_info(repo, repo_type=repo_type)).private:
+        info = retry(lambda: api.repo_info(repo, repo_type=repo_type))
+        if private and not info.private:
             raise UserError(f"{repo} exists on the Hub and is public", fix="make it private there, or drop --private")
+        update_card(repo, _existing_card(repo, repo_type, info), card)  # raises before anything is uploaded
         additions: list[CommitOperationAdd] = []
         for path, content in files:
             addition = CommitOperationAdd(path, content)
@@ -134,10 +140,46 @@ def _push(
         new = {addition.path_in_repo for addition in additions}
 
         def commit() -> str:
-            existing = api.list_repo_files(repo, repo_type=repo_type)
-            old = [path for path in existing if stale and stale.fullmatch(path) and path not in new]
-            operations = additions + [CommitOperationDelete(path) for path in old]
-            message = "Upload with stochastok"
-            return api.create_commit(repo, operations, commit_message=message, repo_type=repo_type).oid
+            info = api.repo_info(repo, repo_type=repo_type)
+            existing = api.list_repo_files(repo, repo_type=repo_type, revision=info.sha)
+            updated = update_card(repo, _existing_card(repo, repo_type, info), card)
+            operations: list[CommitOperationAdd | CommitOperationCopy | CommitOperationDelete] = [
+                *additions,
+                CommitOperationAdd(cards.NAME, updated.encode()),
+                *(CommitOperationDelete(path) for path in existing if stale.fullmatch(path) and path not in new),
+            ]
+            return api.create_commit(
+                repo,
+                operations,
+                commit_message="Upload with stochastok",
+                repo_type=repo_type,
+                parent_commit=info.sha,
+            ).oid
 
-        return PushResult(str(url), retry(commit))
+        return PushResult(str(url), retry(lambda: _repeat_if_overtaken(commit)))
+
+
+def _repeat_if_overtaken(commit: Callable[[], str]) -> str:
+    """Returns `commit()`, which is called again if somebody else has committed to the repository meanwhile."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    for _ in range(_COMMIT_ATTEMPTS - 1):
+        try:
+            return commit()
+        except HfHubHTTPError as error:
+            if error.response.status_code != PRECONDITION_FAILED:
+                raise
+    return commit()
+
+
+def _existing_card(repo: str, repo_type: str, info: Any) -> str:
+    """The card of a repository at the commit of `info`; empty if it has none."""
+    from huggingface_hub import hf_hub_download
+
+    if not any(file.rfilename == cards.NAME for file in info.siblings or []):
+        return ""
+    file = hf_hub_download(repo, cards.NAME, repo_type=repo_type, revision=info.sha)
+    try:
+        return Path(file).read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"{repo}'s README.md is not UTF-8", fix="mend it on the Hub") from None
