@@ -1,14 +1,17 @@
 """Expansion for `transformers` and `datasets`: a data collator, and a function for `datasets.map`.
 
-An example is a dictionary with `input_ids` (or `ids`). Columns with one value per token follow the parts of a split
-token: each part gets the value of its token. These columns are recognized by their names (`PER_TOKEN`), and further
-ones can be given. `labels` that repeat the ids or are -100 become the new ids or -100. Other labels (a translation, a
-class) are left alone, unless `per_token` names them.
+An example is a dictionary with `input_ids` (or `ids`). Its other columns follow by their names (see `columns`):
+
+- Columns with one value per token (`attention_mask`, `loss_mask` …) give each part of a token the value of its token.
+- `labels` that repeat the ids or are -100 become the new ids or -100. Other labels (a translation, a class) are left
+  alone, unless `per_token` names them.
+- `position_ids` and `seq_lengths` of packed rows, and lengths, are those of the expanded row. Columns that are known to
+  depend on the number of ids and can't follow are refused by name.
 
 >>> from stochastok_cli import StochasTok, load_vocabulary
 >>> gpt2 = load_vocabulary("gpt2")
->>> example = {"input_ids": [1672, 50256], "attention_mask": [1, 0]}  # " example<|endoftext|>"
->>> expanded = expand_example(StochasTok(gpt2, p=1.0), example, index=0)
+>>> example = {"input_ids": [1672, 50256], "attention_mask": [1, 0]}  # " example<|endoftext|>", the latter as padding
+>>> expanded = expand_example(StochasTok(gpt2, p=1.0), example, index=1)
 >>> [gpt2.decode([token]) for token in expanded["input_ids"]], expanded["attention_mask"]
 ([' exam', 'ple', '<|endoftext|>'], [1, 1, 0])
 """
@@ -18,24 +21,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-
 from stochastok_cli.errors import UserError
+from stochastok_cli.integrations.columns import changed_columns, expand_row, find_content, find_ids
 from stochastok_cli.random_streams import derive_key
-from stochastok_cli.tokenization.expansion import StochasTok, as_ids, origins
-
-PER_TOKEN = (
-    "attention_mask",
-    "token_type_ids",
-    "special_tokens_mask",
-    "loss_mask",
-    "prompt_mask",
-    "completion_mask",
-    "assistant_masks",
-)
-_IDS = ("input_ids", "ids")
-_LENGTHS = ("len", "length")
-_NO_LABEL = -100  # the label that losses ignore
+from stochastok_cli.tokenization.expansion import StochasTok
 
 
 def expand_example(
@@ -53,51 +42,10 @@ def expand_example(
         All columns. Those that changed are lists.
 
     Raises:
-        UserError: for a method that merges across tokens, for an example without ids, and for a column per token that
-            has another number of values.
+        UserError: for a method that merges across tokens, for an example without ids, for a column per token that has
+            another number of values, and for a column that can't follow.
     """
-    return {**example, **_changed_columns(expand, example, index, per_token)}
-
-
-def _changed_columns(
-    expand: StochasTok, example: Mapping[str, Any], index: int, per_token: Collection[str]
-) -> dict[str, Any]:
-    if not expand.definition.keeps_token_boundaries:
-        raise UserError(
-            f"{expand.method} merges across tokens, so masks and labels can't follow", fix="take another method"
-        )
-    ids = _ids_of(example)
-    expanded = expand(ids, index).astype(np.int64)
-    origin = origins(expand.vocabulary, ids, expanded)
-    changed: dict[str, Any] = {}
-    for column, value in example.items():
-        if column in _IDS:
-            changed[column] = expanded.tolist()
-        elif column in _LENGTHS and isinstance(value, int) and value == len(ids):
-            changed[column] = len(expanded)
-        elif column == "labels" and column not in per_token:
-            labels = np.asarray(value) if _has_shape(value, ids) else None
-            if labels is not None and ((labels == ids) | (labels == _NO_LABEL)).all():
-                changed[column] = np.where(labels[origin] == _NO_LABEL, _NO_LABEL, expanded).tolist()
-        elif column in per_token or column in PER_TOKEN:
-            if not _has_shape(value, ids):
-                raise UserError(f"column {column!r} has not one value for each of {len(ids)} ids")
-            changed[column] = np.asarray(value)[origin].tolist()
-    return changed
-
-
-def _ids_of(example: Mapping[str, Any]) -> np.ndarray:
-    name = next((name for name in _IDS if name in example), None)
-    if name is None:
-        raise UserError(f"an example has neither input_ids nor ids, only {', '.join(example)}")
-    return as_ids(example[name])
-
-
-def _has_shape(value: Any, ids: np.ndarray) -> bool:
-    try:
-        return np.shape(value) == ids.shape
-    except ValueError:  # lists of different lengths
-        return False
+    return {**example, **changed_columns(expand_row(expand, example, index), example, per_token)}
 
 
 class MapExamples:
@@ -116,14 +64,14 @@ class MapExamples:
     def __call__(self, batch: Mapping[str, Any], indices: Any) -> dict[str, Any]:
         """Returns the columns that change, of one example (an index) or of a batch (a list of indices)."""
         if isinstance(indices, int):
-            return _changed_columns(self.expand, batch, indices, self.per_token)
+            return self._changed(batch, indices)
         examples = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
-        changed = [
-            _changed_columns(self.expand, example, index, self.per_token)
-            for example, index in zip(examples, indices, strict=True)
-        ]
+        changed = [self._changed(example, index) for example, index in zip(examples, indices, strict=True)]
         columns = dict.fromkeys(column for example in changed for column in example)
         return {c: [new.get(c, old[c]) for old, new in zip(examples, changed, strict=True)] for c in columns}
+
+    def _changed(self, example: Mapping[str, Any], index: int) -> dict[str, Any]:
+        return changed_columns(expand_row(self.expand, example, index), example, self.per_token)
 
 
 class ExpandingCollator:
@@ -138,8 +86,8 @@ class ExpandingCollator:
     Args:
         expand: the expansion, by a method that keeps token boundaries; p = 0 changes nothing.
         then: any collator, such as `transformers.DataCollatorWithPadding(tokenizer)`.
-        max_length: ids and the columns that follow them are truncated to it after expansion. A special token at the
-            end stays the last one.
+        max_length: ids and the columns that follow them are truncated to it after expansion. Padding goes first, and a
+            special token at the end of the text stays its last one.
         per_token: further columns with one value per token.
 
     Raises:
@@ -177,13 +125,11 @@ class ExpandingCollator:
         return self.then([self._expanded(example) for example in examples])
 
     def _expanded(self, example: Mapping[str, Any]) -> dict[str, Any]:
-        ids = _ids_of(example)
-        key = derive_key(self.epoch, f"example/{ids.astype('<i8').tobytes().hex()}")
-        changed = _changed_columns(self.expand, example, key, self.per_token)
-        if self.max_length is not None:
-            ends = len(ids) > 0 and self.expand.vocabulary.is_special(int(ids[-1]))
-            changed = {c: _truncated(v, self.max_length, ends) for c, v in changed.items()}
-        return {**example, **changed}
+        ids = find_ids(example)
+        content = ids[find_content(example, ids)]
+        key = derive_key(self.epoch, f"example/{content.astype('<i8').tobytes().hex()}")
+        row = expand_row(self.expand, example, key, self.max_length)
+        return {**example, **changed_columns(row, example, self.per_token)}
 
     @contextmanager
     def off(self) -> Iterator[None]:
@@ -218,13 +164,6 @@ class ExpandingCollator:
                 self.epochs += 1
 
         return ExpandTraining()
-
-
-def _truncated(value: Any, length: int, ends: bool) -> Any:
-    """The first `length` entries of a column; with `ends`, its last entry stays the last. A number is limited."""
-    if not isinstance(value, list):
-        return min(value, length)
-    return value[: length - 1] + value[-1:] if ends and len(value) > length else value[:length]
 
 
 def _with_expansion(collate: Any) -> Any:

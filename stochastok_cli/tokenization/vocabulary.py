@@ -161,7 +161,11 @@ class Vocabulary:
         return self._encoder.pretokens(text)
 
     def save_tokenizer(self, folder: Path) -> None:
-        """Writes `tokenizer.json` and `tokenizer_config.json`, which `transformers.AutoTokenizer` opens."""
+        """Writes `tokenizer.json` and `tokenizer_config.json`, which `transformers.AutoTokenizer` opens.
+
+        Its padding token is a special token whose name says so, and there is none without one. End-of-text must not be
+        it: collators hide the labels of padding tokens, and a model would never learn where a text ends.
+        """
         special = {self.pieces[i].decode(): i for i in sorted(self.special)}
         end = self.pieces[self.end_of_text].decode()
         config: dict[str, Any] = {
@@ -169,8 +173,9 @@ class Vocabulary:
             "eos_token": end,
             "bos_token": end,
             "unk_token": end,
-            "pad_token": end,
         }
+        padding = [name for name in special if "pad" in name.lower() and name != end]
+        config |= {"pad_token": padding[0]} if padding else {}
         config |= {"clean_up_tokenization_spaces": False, "stochastok_vocabulary": self.name}
         (folder / "tokenizer.json").write_text(self._encoder.tokenizer_json(special), encoding="utf-8")
         (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -234,3 +234,162 @@ def test_under_the_trainer(tmp_path, workers, streamed):
     assert len(expanded) == 48
     assert len(set(expanded)) > 40
     assert sorted(GPT2.decode(row) for row in expanded) == sorted(TEXTS * 2)
+
+
+END = GPT2.end_of_text
+PADDED = {
+    "input_ids": [11004, 11241, 4582, END, END, END],
+    "labels": [11004, 11241, 4582, END, -100, -100],
+    "attention_mask": [1, 1, 1, 1, 0, 0],
+}
+PACKED = {
+    "input_ids": [2787, 45543, 11241, 4582, 8347, END, 29214, 6827, END],
+    "labels": [-100, -100, -100, 4582, 8347, END, 29214, 6827, END],
+    "attention_mask": [1] * 9,
+    "position_ids": [0, 1, 2, 3, 4, 5, 0, 1, 2],
+    "seq_lengths": [6, 3],
+    "offset_mapping": [[i, i + 1] for i in range(9)],
+    "length": 9,
+}
+
+
+def test_padding_gives_way_to_text_and_the_real_end_of_text_stays_with_its_label():
+    for epoch in range(5):
+        collator = ExpandingCollator(StochasTok(GPT2, p=2), then=list, max_length=6)
+        collator.epoch = epoch
+        [row] = collator([PADDED])
+        assert row["attention_mask"] == [1] * 6
+        assert row["labels"] == row["input_ids"] and row["input_ids"][-1] == END and END not in row["input_ids"][:-1]
+
+
+@pytest.mark.parametrize("pad", [END, 0])  # 0 is an ordinary token, of one letter
+@pytest.mark.parametrize("left", [0, 2])
+@pytest.mark.parametrize("right", [0, 3])
+@pytest.mark.parametrize("method", ["stochastok", "uniform-k"])
+def test_a_row_is_expanded_as_it_is_without_its_padding(pad, left, right, method):
+    content = {"input_ids": PACKED["input_ids"][:5], "labels": [-100, *PACKED["input_ids"][1:5]]}
+    padded = {
+        "input_ids": [pad] * left + content["input_ids"] + [pad] * right,
+        "labels": [-100] * left + content["labels"] + [-100] * right,
+        "attention_mask": [0] * left + [1] * 5 + [0] * right,
+        "length": 5,
+        "position_ids": [0] * left + [*range(5)] + [0] * right,
+    }
+    collator = ExpandingCollator(StochasTok(GPT2, p=1, method=method), then=list)
+    [bare], [row] = collator([content]), collator([padded])
+    n = len(bare["input_ids"])
+    assert n > 5
+    assert row["attention_mask"] == [0] * left + [1] * n + [0] * right
+    assert row["position_ids"] == [0] * left + [*range(n)] + [0] * right
+    assert row["length"] == (n + left + right if left + right == 0 else n)
+    for column, of_pad in (("input_ids", pad), ("labels", -100)):
+        assert row[column] == [of_pad] * left + bare[column] + [of_pad] * right
+    collator.max_length = n + 1
+    [row] = collator([padded])
+    assert len(row["input_ids"]) == min(n + 1, n + left + right)
+    assert sum(row["attention_mask"]) == n
+    nothing = {"input_ids": [END, END], "attention_mask": [0, 0]}
+    assert collator([nothing]) == [nothing]
+
+
+def documents(row: dict) -> list[list[int]]:
+    """The ids of a packed row by its `seq_lengths`."""
+    ends = np.cumsum(row["seq_lengths"])
+    assert ends[-1] == len(row["input_ids"])
+    return [ids.tolist() for ids in np.split(np.array(row["input_ids"]), ends[:-1])]
+
+
+def test_positions_and_lengths_of_packed_rows_follow():
+    for index in range(5):
+        row = expand_example(StochasTok(GPT2, p=2), PACKED, index)
+        assert row["length"] == len(row["input_ids"]) > 9
+        assert [GPT2.decode(ids) for ids in documents(row)] == [GPT2.decode(ids) for ids in documents(PACKED)]
+        assert row["position_ids"] == [i for n in row["seq_lengths"] for i in range(n)]
+        # Each part has the span of its token, so that parts of the same span spell the token.
+        for i, token in enumerate(PACKED["input_ids"]):
+            parts = [t for t, span in zip(row["input_ids"], row["offset_mapping"], strict=True) if span == [i, i + 1]]
+            assert GPT2.decode(parts) == GPT2.decode([token])
+    mapped = datasets.Dataset.from_list([PACKED] * 3).map(
+        MapExamples(StochasTok(GPT2, p=2)), batched=True, with_indices=True
+    )
+    assert mapped[2]["position_ids"] == [i for n in mapped[2]["seq_lengths"] for i in range(n)]
+
+
+@pytest.mark.parametrize("max_length", [1, 4, 7, 10])
+def test_positions_and_lengths_of_packed_rows_that_are_truncated(max_length):
+    [row] = ExpandingCollator(StochasTok(GPT2, p=2), then=list, max_length=max_length)([PACKED])
+    assert len(row["input_ids"]) == len(row["labels"]) == row["length"] == max_length
+    assert row["input_ids"][-1] == row["labels"][-1] == END
+    assert row["position_ids"] == [i for n in row["seq_lengths"] for i in range(n)]
+    assert sum(row["seq_lengths"]) == max_length
+
+
+def test_positions_may_begin_anywhere_and_columns_that_are_absent_from_a_row_stay_so():
+    row = {"input_ids": PACKED["input_ids"], "position_ids": [7, 8, 9, 10, 11, 12, 2, 3, 4], "word_ids": None}
+    out = expand_example(StochasTok(GPT2, p=2), row, 0)
+    n = out["position_ids"].index(2)
+    assert out["position_ids"] == [*range(7, 7 + n), *range(2, 2 + len(out["input_ids"]) - n)]
+    assert out["word_ids"] is None
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("position_ids", [[*range(9)]] * 3),
+        ("position_ids", [*range(0, 18, 2)]),
+        ("seq_lengths", [6, 2]),
+        ("seq_lengths", [[6, 3]]),
+        ("offset_mapping", [[0, 1]] * 8),
+        ("cu_seq_lens_q", [0, 6, 9]),
+        ("max_length_k", 6),
+        ("start_positions", 4),
+        ("shift_labels", [*PACKED["input_ids"][1:], -100]),
+    ],
+)
+def test_columns_that_depend_on_the_length_and_can_not_follow_are_refused_by_name(column, value):
+    with pytest.raises(UserError, match=f"column '{column}'"):
+        expand_example(StochasTok(GPT2), {**PACKED, column: value}, 0)
+
+
+def test_a_column_of_several_values_per_token():
+    row = {"input_ids": PACKED["input_ids"], "bbox": [[i, 0, 0, i] for i in range(9)]}
+    out = expand_example(StochasTok(GPT2, p=2), row, 0, per_token=["bbox"])
+    assert len(out["bbox"]) == len(out["input_ids"]) > 9 and out["bbox"][-1] == [8, 0, 0, 8]
+
+
+def test_the_tokenizer_of_a_checkpoint_does_not_hide_the_labels_of_real_end_of_text_tokens(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    GPT2.save_tokenizer(tmp_path)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    collate = transformers.DataCollatorForLanguageModeling(tokenizer, mlm=False)
+    rows = [[*GPT2.encode(text), END] for text in ("An example", "Two words")]
+    batch = collate(rows)
+    assert batch["labels"].tolist() == batch["input_ids"].tolist() == rows
+    with pytest.raises(ValueError, match="pad token"):  # an error, not a batch without the labels of end-of-text
+        collate([rows[0], rows[1][1:]])
+    # What the documentation recommends for rows of different lengths: the labels come from the data.
+    tokenizer.pad_token = tokenizer.eos_token
+    given = [{"input_ids": row, "labels": row} for row in (rows[0], rows[1][1:])]
+    batch = transformers.DataCollatorForSeq2Seq(tokenizer)(given)
+    assert batch["labels"].tolist() == [rows[0], [*rows[1][1:], -100]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
+
+
+def test_a_special_token_that_is_made_for_padding_is_the_padding_token(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+    specials = ["<|endoftext|>", "<|padding|>"]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    raw = Tokenizer(models.BPE(vocab={word: i for i, word in enumerate([*specials, *alphabet])}, merges=[]))
+    raw.pre_tokenizer, raw.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    raw.add_special_tokens([AddedToken(name, special=True) for name in specials])
+    (tmp_path / "given").mkdir()
+    raw.save(str(tmp_path / "given" / "tokenizer.json"))
+    load_vocabulary(str(tmp_path / "given")).save_tokenizer(tmp_path)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    batch = transformers.DataCollatorForLanguageModeling(tokenizer, mlm=False)(
+        [{"input_ids": [2, 3, 0]}, {"input_ids": [2, 0]}]
+    )
+    assert batch["input_ids"].tolist() == [[2, 3, 0], [2, 0, 1]]
+    assert batch["labels"].tolist() == [[2, 3, 0], [2, 0, -100]]
