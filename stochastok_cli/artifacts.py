@@ -300,9 +300,16 @@ def nearest_existing_path(path: Path) -> Path:
 
 
 def validate_folder_name(name: str) -> str:
-    """Returns the name of a folder to make. Raises UserError for a name that is a path or hidden."""
-    if name in ("", ".", "..") or "/" in name or "\\" in name or name.startswith("."):
-        raise UserError(f"{name!r} can't be the name of a folder", fix="give a name without slashes or a leading dot")
+    """Returns the name of a folder to make.
+
+    Raises UserError for a name that is a path or hidden, and for one that can't be shown or written in every file:
+    control characters, line ends, bytes that are not UTF-8.
+    """
+    if not name or "/" in name or "\\" in name or name.startswith(".") or not name.isprintable():
+        raise UserError(
+            f"{name[:200]!r} can't be the name of a folder",
+            fix="give one of printable characters, without slashes or a leading dot",
+        )
     return name
 
 
@@ -323,9 +330,14 @@ def file_checksum(file: Path) -> FileInfo:
         return FileInfo(file.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest())
 
 
+def json_bytes(content: Any) -> bytes:
+    """Indented JSON in UTF-8 with a newline at the end. Bytes of paths that are not UTF-8 are escaped (`\\udcff`)."""
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+
+
 def write_json(file: Path, content: Any) -> None:
-    """Writes indented JSON in UTF-8 with a newline at the end."""
-    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Writes a file of `json_bytes`."""
+    file.write_bytes(json_bytes(content))
 
 
 def write_atomically(file: Path, content: bytes) -> None:

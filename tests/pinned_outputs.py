@@ -34,7 +34,7 @@ METHODS = ("stochastok", "stochastok-uni", "uniform-k", "uniform", "bpe-dropout"
 TOKENIZERS = ("gpt2", "sample2k")
 SUBCOMMANDS = ("tokenize", "expand", "make-langgame", "make-addition", "make-cute", "train", "eval")
 TEXT = "It is a truth universally acknowledged, that 1234 naïve tokenizations differ. 語 🙂"
-VOLATILE = re.compile(r"seconds|per_second|memory|utilization|^time|^made_by$|^checkpoint$|^disk")
+VOLATILE = re.compile(r"seconds|per_second|memory|utilization|^time|^made_by$|^listing$|^checkpoint$|^disk")
 ENVIRONMENT = {
     "COLUMNS": "120",
     "CUDA_VISIBLE_DEVICES": "",

@@ -100,11 +100,24 @@ def test_a_damaged_folder_is_made_again(tmp_path):
     assert not artifacts.create_artifact(final, {"seed": 1}, write_two_files).created
 
 
-@pytest.mark.parametrize("name", ["", "..", "a/b", "/abs", ".hidden", "a\\b"])
-def test_names_that_lead_elsewhere(name):
-    with pytest.raises(UserError, match="name of a folder"):
+@pytest.mark.parametrize(
+    "name", ["", "..", "a/b", "/abs", ".hidden", "a\\b", "a\nb", "a\x1b[31mb", "a\0", "a\x7f", "a\u2028b", "a\udcffb"]
+)
+def test_names_that_lead_elsewhere_or_are_not_printable(name):
+    with pytest.raises(UserError, match="name of a folder") as caught:
         artifacts.validate_folder_name(name)
-    assert artifacts.validate_folder_name("corpus-tokenized-stochastok0.1") == "corpus-tokenized-stochastok0.1"
+    assert str(caught.value).isprintable()
+    for good in ("corpus-tokenized-stochastok0.1", "größe 日本"):
+        assert artifacts.validate_folder_name(good) == good
+
+
+def test_bytes_of_a_path_that_are_not_utf8_are_written_and_read(tmp_path):
+    """Python has such a byte as half a surrogate pair, which UTF-8 does not encode and JSON escapes."""
+    options = {"source": os.fsdecode(b"a\xff\xe9.txt"), "other": "é日"}
+    made = artifacts.create_artifact(tmp_path / "thing", options, write_two_files)
+    assert '"a\\udcff\\udce9.txt"' in (made.path / "manifest.json").read_text(encoding="utf-8")
+    assert not artifacts.create_artifact(tmp_path / "thing", options, write_two_files).created
+    assert artifacts.read_manifest(made.path).options == options
 
 
 def test_a_folder_without_a_manifest_is_not_overwritten(tmp_path):

@@ -1,6 +1,8 @@
 """Options that several subcommands share, and how they print a finished folder."""
 
 import json
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,7 +62,18 @@ def print_result(made: Artifact, as_json: bool, **more: Any) -> None:
         entries = {key: tree[key] for key in ("kind", "splits", "tokenizer", "options") if key in tree}
         print(json.dumps({"path": str(made.path), "made": made.created, **entries, **more}))
     else:
-        print(made.path)
+        print_line(made.path)
+
+
+def print_line(line: str | Path) -> None:
+    """Prints a result on stdout: a path with the bytes that it has on the disk, whatever the encoding of stdout."""
+    buffer = getattr(sys.stdout, "buffer", None)
+    if isinstance(line, str) or buffer is None:
+        print(line, flush=True)
+        return
+    sys.stdout.flush()
+    buffer.write(os.fsencode(line) + b"\n")
+    buffer.flush()
 
 
 def summary(made: Artifact) -> str:

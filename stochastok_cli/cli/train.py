@@ -112,9 +112,9 @@ def train(
                 command = ["stochastok", "train", "--config", config, *(["--run-name", run_name] if run_name else [])]
                 command += overrides or []
                 _push(result, configuration.trainer.dataset.name, shlex.join(command), repo, hf_username, private)
-            output = _as_json(result) if as_json else str(result.folder)
+            output = _as_json(result) if as_json else result.folder
     if is_main_process():
-        print(output, flush=True)
+        options.print_line(output)
 
 
 def _with_data_dir(config: "Config", data_dir: Path) -> "Config":
@@ -153,7 +153,7 @@ def _push(
     options.note_pushed(pushed)
 
 
-def _plan(config: "Config", run_name: str | None, force: bool, as_json: bool) -> str:
+def _plan(config: "Config", run_name: str | None, force: bool, as_json: bool) -> str | Path:
     """What is printed on stdout."""
     from stochastok_cli.cli.plan_output import nothing_left_json, plan_json, plan_table
     from stochastok_cli.training.plan import plan
@@ -162,7 +162,7 @@ def _plan(config: "Config", run_name: str | None, force: bool, as_json: bool) ->
     planned = plan(config, run_name=run_name, force=force)
     if isinstance(planned, Path):
         progress.note(f"{planned} is complete; nothing is left to do")
-        return nothing_left_json(planned) if as_json else str(planned)
+        return nothing_left_json(planned) if as_json else planned
     return plan_json(planned) if as_json else plan_table(planned)
 
 

@@ -70,13 +70,18 @@ def write_report(
         old.unlink()
     objects = [one.to_json() for one in (*results, *comparisons)]
     (folder / "results.json").write_text(json.dumps(objects, indent=2) + "\n", encoding="utf-8")
-    (folder / "results.csv").write_text(to_csv(results), encoding="utf-8", newline="")
+    _write(folder / "results.csv", to_csv(results))
     drawings = [_save_plot(plot, plot_folder) for plot in plots_of(results, runs)]
     tables = [*tables_of(results), *map(comparison_table, comparisons)]
-    (folder / "report.md").write_text(_markdown(tables, drawings, command), encoding="utf-8")
+    _write(folder / "report.md", _markdown(tables, drawings, command))
     page = folder / "report.html"
-    page.write_text(_page(tables, drawings, command), encoding="utf-8")
+    _write(page, _page(tables, drawings, command))
     return page
+
+
+def _write(file: Path, text: str) -> None:
+    """Writes UTF-8. Bytes of paths that are not UTF-8 are escaped, such as those of a checkpoint that was evaluated."""
+    file.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def _save_plot(plot: Plot, folder: Path) -> Drawing:

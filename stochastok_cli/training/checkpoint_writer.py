@@ -5,14 +5,13 @@ A folder is built under a temporary name, synced and renamed, and old ones are r
 """
 
 import dataclasses
-import json
 import shutil
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from stochastok_cli.artifacts import FileInfo, file_checksum, rename_into_place, write_atomically
+from stochastok_cli.artifacts import FileInfo, file_checksum, json_bytes, rename_into_place, write_atomically
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.models.base import CausalLM, spec_of
 from stochastok_cli.models.checkpoint_reader import (
@@ -81,7 +80,7 @@ def amend_state(folder: Path, state: TrainingState) -> None:
 def _write_state(folder: Path, state: TrainingState, files: dict[str, FileInfo]) -> None:
     sums = {name: file.to_json() for name, file in files.items()}
     tree = {"format": 1, **dataclasses.asdict(state), "files": sums}
-    write_atomically(folder / STATE, (json.dumps(tree, indent=2, ensure_ascii=False) + "\n").encode())
+    write_atomically(folder / STATE, json_bytes(tree))
 
 
 def _delete(folder: Path) -> None:

@@ -4,8 +4,10 @@ import gzip
 import json
 import os
 import socket
+import sys
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 
 from stochastok_cli.cli import progress
@@ -180,3 +182,24 @@ def test_a_folder_that_may_not_be_listed_is_no_empty_folder(tmp_path):
     (tmp_path / "closed").mkdir(mode=0)
     with pytest.raises(PermissionError):
         find_files(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are text on other systems")
+def test_names_that_are_not_utf8(tmp_path, capfdbinary, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["stochastok", "tokenize", os.fsdecode(b"\xff")])
+    folder = tmp_path / os.fsdecode(b"source\xff")
+    folder.mkdir()
+    (folder / os.fsdecode(b"a\xff.jsonl")).write_text(rows(2))
+    with open(folder / os.fsdecode(b"b\xff.parquet"), "wb") as file:
+        pyarrow.parquet.write_table(pyarrow.table({"text": ["last"]}), file)
+    (folder / os.fsdecode(b"c.\xff")).write_text("x")
+    data_dir = tmp_path / os.fsdecode(b"data\xff")
+    with pytest.raises(UserError, match="can't be the name of a folder"):
+        tokenize(folder, tokenizer="sample2k", data_dir=data_dir)
+    assert not data_dir.exists()
+    options = {"tokenizer": "sample2k", "data_dir": data_dir, "name": "good", "quiet": False, "debug": False}
+    for _ in range(2):
+        tokenize_command(str(folder), **options)
+        printed, notes = capfdbinary.readouterr()
+        assert printed == os.fsencode(data_dir) + b"/data_as_memmaps/good-tokenized\n"
+        assert b"1 file: 1 ." in notes

@@ -184,6 +184,14 @@ def test_a_checkpoint_alone_without_a_run(tmp_path):
     assert not list((tmp_path / "plots").iterdir())
 
 
+def test_labels_that_are_not_utf8_are_written(tmp_path):
+    """A path of bytes that are not UTF-8 has half surrogate pairs in Python."""
+    bare = EvalResult("runs/a\udcff", "other", None, [Metric("bits_per_byte", "text", "", "bits_per_byte", 2.5, 100)])
+    write_report(tmp_path, [bare], {}, command="stochastok eval a\udcff")
+    for name in ("report.html", "report.md", "results.csv", "results.json"):
+        assert "a\\udcff" in (tmp_path / name).read_text()
+
+
 def test_without_matplotlib(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(UserError, match="plots need matplotlib; pip install"):

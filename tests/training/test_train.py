@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 import re
 
 import numpy as np
@@ -70,6 +71,17 @@ def test_the_files_of_a_run(configured, tmp_path):
     assert "iteration 6  loss" in log
     assert "mcq/langgame-val/accuracy" in log
     assert load_model(trained.checkpoint).config == configured().model
+
+
+def test_a_run_in_a_folder_whose_name_is_not_utf8(configured, tmp_path):
+    config = configured("trainer.training.max_iters=1", "trainer.training.eval_iters=1")
+    paths = dataclasses.replace(config.general.paths, checkpoint_dir=str(tmp_path / os.fsdecode(b"runs\xff")))
+    config = dataclasses.replace(config, general=dataclasses.replace(config.general, paths=paths))
+    trained = train(config)
+    assert f"runs\\udcff/{trained.folder.name}/step_1" in (trained.folder / "train.log").read_text()
+    assert not train(config).created
+    with pytest.raises(UserError, match="can't be the name of a folder"):
+        train(config, run_name="a\nb")
 
 
 def test_the_seed_is_used(configured):

@@ -28,7 +28,7 @@ def jsonl_logger(file: Path) -> Iterator[Listener]:
 @contextmanager
 def log_file_logger(file: Path) -> Iterator[Listener]:
     """A listener that appends to a `train.log`: lines of text with date and time."""
-    with open(file, "a", encoding="utf-8", buffering=1) as stream:
+    with open(file, "a", encoding="utf-8", errors="backslashreplace", buffering=1) as stream:
 
         def write(event: Event) -> None:
             text = describe(event)
