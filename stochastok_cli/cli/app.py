@@ -16,7 +16,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from stochastok_cli import __version__
-from stochastok_cli.cli import progress
+from stochastok_cli.cli import progress, streams
 from stochastok_cli.errors import FAILED, INTERRUPTED, STOPPED_WITH_CHECKPOINT, USAGE, StoppedBySignal, UserError
 
 HELP = (
@@ -27,6 +27,16 @@ HELP = (
 
 SUBCOMMANDS = ("tokenize", "expand", "make", "train", "eval")
 """The files of the subcommands, in the order of `--help`; `make` has one subcommand for each recipe."""
+
+MINIMUM_ADDRESS_SPACE = 512 * 2**20  # bytes
+OUT_OF_MEMORY = (
+    "failed to map segment",
+    "Cannot allocate memory",
+    "can't allocate memory",
+    "can't start new thread",
+    "Unable to allocate",
+)
+"""What the messages of libraries contain that lack memory and raise another error than MemoryError."""
 
 app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
 show_traceback = False
@@ -80,9 +90,11 @@ def register_subcommands() -> None:
 
 def main() -> None:
     """Runs the application and exits with one of the codes of `stochastok_cli.errors`."""
-    register_subcommands()
+    streams.prepare_streams()
     signal.signal(signal.SIGTERM, _interrupt)  # `train` handles signals itself
     try:
+        _require_address_space()
+        register_subcommands()
         code = app(standalone_mode=False)
         if code == INTERRUPTED:  # how the option parser reports a KeyboardInterrupt
             _failed("interrupted", INTERRUPTED)
@@ -93,19 +105,60 @@ def main() -> None:
         code = STOPPED_WITH_CHECKPOINT
     except (KeyboardInterrupt, typer.Abort):
         code = _failed("interrupted", INTERRUPTED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again at exit
-        code = FAILED
     except OSError as error:
-        name = f"{error.filename}: " if error.filename else ""
-        code = _failed(f"{name}{error.strerror or error}", FAILED, error)
+        code = _failed(_describe_os_error(error), FAILED, error)
+    except SystemExit as error:
+        code = error.code
+        if isinstance(error.__context__, BrokenPipeError):  # how the option parser reports it
+            code = _failed(_describe_os_error(error.__context__), FAILED, error)
     except Exception as error:
         if hasattr(error, "format_message"):  # a usage error of the option parser; no message where help was shown
             message = error.format_message()
             code = _failed(f"{message} (see --help)", USAGE, error) if message else USAGE
         else:
-            code = _failed(f"{type(error).__name__}: {error} (this is a bug; --debug shows where)", FAILED, error)
-    _leave(code if isinstance(code, int) else 0)
+            code = _failed(_describe_unexpected(error), FAILED, error)
+    code = code if isinstance(code, int) else 0
+    lost = streams.flush_stdout()
+    if lost is not None and code == 0:
+        code = _failed(_describe_os_error(lost), FAILED, lost)
+    _leave(code)
+
+
+def _require_address_space() -> None:
+    """Raises UserError where this process may use so little memory that libraries would crash when they are loaded."""
+    limit = _address_space()
+    if limit is not None and limit < MINIMUM_ADDRESS_SPACE:
+        raise UserError(
+            f"this process may use {limit / 2**20:,.0f} MiB of address space, too little for the libraries it needs",
+            fix="raise the limit (ulimit -v)",
+            exit_code=FAILED,
+        )
+
+
+def _address_space() -> int | None:
+    """The limit of this process's address space in bytes; None where there is none."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
+def _describe_os_error(error: OSError) -> str:
+    name = f"{str(error.filename)[:500]}: " if error.filename else ""
+    return f"{name}{error.strerror or error}"
+
+
+def _describe_unexpected(error: Exception) -> str:
+    """An exception that no code has expected: too little memory, or else a bug."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())[:500].removesuffix(":")
+    if isinstance(error, MemoryError) or any(words in text for words in OUT_OF_MEMORY):
+        return f"out of memory ({text})"
+    limit = _address_space()
+    if limit is not None:
+        return f"{text} (the address space is limited to {limit / 2**20:,.0f} MiB, perhaps too little: see ulimit -v)"
+    return f"{text} (this is a bug; --debug shows where)"
 
 
 def _leave(code: int) -> NoReturn:
@@ -115,7 +168,6 @@ def _leave(code: int) -> NoReturn:
     would abort the process (SIGABRT). All files are closed before.
     """
     if "RANK" in os.environ:
-        sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
@@ -130,5 +182,5 @@ def _failed(message: str, code: int, error: BaseException | None = None) -> int:
         import traceback
 
         traceback.print_exception(error)
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {streams.printable(message)}", file=sys.stderr)
     return code

@@ -1,0 +1,76 @@
+"""The standard streams of the command line, made safe before anything is printed.
+
+A stream may be closed, its reader may be gone, and its encoding may lack characters. None of these is a bug of a
+command, and where only messages are lost the command goes on.
+"""
+
+import io
+import os
+import re
+import sys
+from typing import TextIO
+
+
+def prepare_streams() -> None:
+    """Replaces `sys.stdout` and `sys.stderr` by streams that show characters which their encoding lacks as escapes.
+
+    Messages that can't be written to stderr are dropped. A result that can't be written to stdout, also where stdout
+    was closed, is an error that names it. Closed descriptors are opened on the null device, or a file of data would
+    get the number 2 and with it the messages of libraries.
+    """
+    for descriptor, mode in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        if not _is_open(descriptor):
+            os.open(os.devnull, mode)  # takes the lowest number that is free
+    if sys.stdout is sys.__stdout__:
+        sys.stdout = _text_stream(sys.stdout, _ResultFile(1, "w", closefd=False), line_buffering=os.isatty(1))
+    if sys.stderr is sys.__stderr__:
+        sys.stderr = _text_stream(sys.stderr, _MessageFile(2, "w", closefd=False), line_buffering=True)
+
+
+def _text_stream(before: TextIO | None, file: io.FileIO, *, line_buffering: bool) -> io.TextIOWrapper:
+    encoding = before.encoding if before is not None else "utf-8"
+    return io.TextIOWrapper(io.BufferedWriter(file), encoding, "backslashreplace", line_buffering=line_buffering)
+
+
+def printable(text: str, most: int = 4000) -> str:
+    """A message of bounded length without control characters other than line ends, which a terminal would obey."""
+    text = re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", lambda match: repr(match[0])[1:-1], text)
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def flush_stdout() -> OSError | None:
+    """Writes what stdout still holds. Returns the error if it can't be written, and drops it then."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python tries again at exit, and complains
+        return error
+    return None
+
+
+class _ResultFile(io.FileIO):
+    """Standard output. An error in writing names it."""
+
+    def write(self, data: "bytes | memoryview") -> int:  # type: ignore[override]
+        try:
+            return super().write(data)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, "stdout can't be written") from None
+
+
+class _MessageFile(io.FileIO):
+    """A file of messages. One that can't be written, because nobody reads it or the disk is full, is dropped."""
+
+    def write(self, data: "bytes | memoryview") -> int:  # type: ignore[override]
+        try:
+            return super().write(data)
+        except OSError:
+            return len(data)
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
