@@ -120,6 +120,7 @@ class Manifest:
 
     Args:
         kind: "tokenized", "expanded", "addition", "dataset" (texts), or the name of a recipe.
+        recipe: the name of the recipe whose texts these are, where the folder has another name.
         tokenizer: the tokenizer of the ids; None for folders of texts.
         dtype: the type of the ids on disk ("uint16" or "uint32"); None for folders of texts.
         end_of_text: the id that ends a document; None for folders of texts.
@@ -134,6 +135,7 @@ class Manifest:
     """
 
     kind: str | None = None
+    recipe: str | None = None
     tokenizer: TokenizerInfo | None = None
     dtype: str | None = None
     end_of_text: int | None = None
@@ -169,6 +171,7 @@ class Manifest:
         tree: dict[str, Any] = {
             "format": self.format,
             "kind": self.kind,
+            "recipe": self.recipe,
             "tokenizer": self.tokenizer and self.tokenizer.to_json(),
             "dtype": self.dtype,
             "end_of_text": self.end_of_text,

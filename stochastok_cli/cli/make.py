@@ -38,9 +38,12 @@ def _command(recipe: Recipe) -> Callable[..., None]:
         as_json: options.AsJson = False,
         **own: Any,
     ) -> None:
+        name = own.get("name")
         with progress.progress_bar() as report:
             if pull:
-                made = recipe.pull(repo=repo, username=hf_username, data_dir=data_dir, force=force, progress=report)
+                made = recipe.pull(
+                    name=name, repo=repo, username=hf_username, data_dir=data_dir, force=force, progress=report
+                )
             else:
                 made = recipe.make(tokenizer, data_dir, seed=seed, force=force, progress=report, **own)
         for line in (options.summary(made), *recipe.notes(made)):
@@ -48,6 +51,7 @@ def _command(recipe: Recipe) -> Callable[..., None]:
         if push:
             with progress.progress_bar() as report:
                 pushed = recipe.push(
+                    name=name,
                     repo=None if pull else repo,
                     username=hf_username,
                     data_dir=data_dir,

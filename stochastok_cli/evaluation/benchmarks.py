@@ -6,11 +6,12 @@ the same part of its rows are used. A file is used whole.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from stochastok_cli.artifacts import read_manifest
 from stochastok_cli.data.memmap import dataset_dir
 from stochastok_cli.data.recipes.base import RECIPES
 from stochastok_cli.data.recipes.cute_tasks import TASKS
@@ -187,6 +188,25 @@ def benchmark_specs() -> dict[str, BenchmarkSpec]:
     return {**_PUBLISHED, **made, **_CUTE_TESTS}
 
 
+def find_spec(name: str, data_dir: Path) -> BenchmarkSpec:
+    """The benchmark of a name: one of `benchmark_specs`, or a split of what a recipe made under another name.
+
+    Raises UserError if there is neither.
+    """
+    specs = benchmark_specs()
+    if name in specs:
+        return specs[name]
+    folder, _, split = name.rpartition("-")
+    manifest = read_manifest(dataset_dir(data_dir) / folder) if folder and "/" not in folder else None
+    if manifest and f"{manifest.recipe}-{split}" in specs:
+        return replace(specs[f"{manifest.recipe}-{split}"], folder=folder, trained_on=folder)
+    commands = " or ".join(recipe.command for recipe in RECIPES.values() if recipe.benchmarks)
+    raise UserError(
+        f"unknown benchmark {name!r}{did_you_mean(name, list(specs))}",
+        fix=f"there are: {', '.join(specs)}, and in {data_dir} NAME-train and NAME-val after {commands} --name NAME",
+    )
+
+
 # ------------------------------------------------------------------------------------------- loading
 
 
@@ -197,12 +217,7 @@ def load_benchmark(name: str, data_dir: Path, num_samples: int | None = None) ->
     for a sampled row that is not a valid question.
     """
     name, _, path = name.partition("=")
-    specs = benchmark_specs()
-    if name not in specs:
-        raise UserError(
-            f"unknown benchmark {name!r}{did_you_mean(name, list(specs))}", fix=f"there are: {', '.join(specs)}"
-        )
-    spec = specs[name]
+    spec = find_spec(name, data_dir)
     dataset, rows = _rows(name, spec, Path(path).expanduser() if path else None, data_dir)
     order = stream(SAMPLE_SEED, f"questions/{name}").permutation(len(rows))
     questions = [_question(name, spec, dataset, rows[i]) for i in sorted(order[:num_samples].tolist())]

@@ -21,6 +21,7 @@ from stochastok_cli.artifacts import SplitInfo
 from stochastok_cli.cli import app
 from stochastok_cli.data import hub_datasets
 from stochastok_cli.data.tokenize import tokenize
+from stochastok_cli.evaluation.benchmarks import load_benchmark
 from stochastok_cli.tokenization.loaders import load_vocabulary
 
 TOKENS = {"ids": [[464, 3290, 50256], [1212, 318, 50256], [40, 50256]], "len": [3, 3, 2]}
@@ -331,6 +332,20 @@ RESULT_FOLDERS = {
     "langgame": "data_as_memmaps/langgame",
     "multi_digit_addition": "data_as_datasets/multi_digit_addition",
 }
+
+
+def test_a_dataset_of_another_name_is_pushed_and_pulled_under_any(hub_server, command, tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    command(*LANGGAME, "--name", "easy", "--data-dir", here, "--push")
+    assert "data_as_datasets/langgame/manifest.json" in hub_server.dataset(f"{USER}/easy").files
+    for name in ("easy", "langgame"):
+        pull = ["make-langgame", "--pull", "--repo", f"{USER}/easy", "--name", name, "--data-dir", there]
+        assert command(*pull).out == f"{there / 'data_as_memmaps' / name}\n"
+        assert "left alone" in command(*pull).err
+        assert len(load_benchmark(f"{name}-val", there).questions) > 0
+    for form in ("data_as_datasets", "data_as_memmaps"):
+        assert bytes_of(there / form / "easy") == bytes_of(there / form / "langgame") == bytes_of(here / form / "easy")
+    assert "is the name of what make-cute makes" in command(*pull, "--name", "cute", code=2).err
 
 
 def test_a_smaller_game_pushed_later_leaves_nothing_of_the_larger(hub_server, command, tmp_path):

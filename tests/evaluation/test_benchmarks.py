@@ -6,8 +6,15 @@ from pathlib import Path
 import datasets
 import pytest
 
+from stochastok_cli.data.recipes.cute import make_cute
+from stochastok_cli.data.recipes.cute_tasks import TASKS
+from stochastok_cli.data.recipes.langgame import make_langgame
+from stochastok_cli.data.recipes.langgame_questions import KINDS
 from stochastok_cli.errors import FAILED, USAGE, UserError
 from stochastok_cli.evaluation.benchmarks import Question, benchmark_specs, load_benchmark
+from stochastok_cli.evaluation.evaluators.multiple_choice import MultipleChoice
+from stochastok_cli.progress import no_progress
+from stochastok_cli.tokenization.loaders import load_vocabulary
 
 ROWS = {
     "hellaswag": {"ctx": "A man sits down. He", "endings": ["flies away.", "eats.", "melts."], "label": "1"},
@@ -110,6 +117,27 @@ def test_langgame_is_read_from_the_given_data_directory(tmp_path, monkeypatch):
     for split in ("train", "val"):
         questions = load_benchmark(f"langgame-{split}", Path("elsewhere")).questions
         assert questions == [Question(split, [" right", " other"], 1)]
+
+
+def test_datasets_of_other_names_are_benchmarks_too(tmp_path):
+    vocabulary = load_vocabulary("sample2k")
+    for name, seed in (("easy", 1), ("hard-ones", 2)):
+        make_langgame(vocabulary, tmp_path, name=name, train_size=20, val_size=10, seed=seed)
+    make_cute(vocabulary, tmp_path, name="spelling", train_size=20, val_size=10)
+    easy, hard, cute = (load_benchmark(f"{name}-val", tmp_path) for name in ("easy", "hard-ones", "spelling"))
+    assert (easy.name, len(easy.questions), len(hard.questions)) == ("easy-val", 10, 10)
+    assert {question.prefix for question in easy.questions}.isdisjoint(question.prefix for question in hard.questions)
+    assert {question.kind for question in easy.questions} <= set(KINDS)
+    assert {question.kind for question in cute.questions} <= set(TASKS)
+    evaluator = MultipleChoice(("easy-val", "hard-ones-train"), by_kind=True, contamination=True)
+    _, loaded = evaluator.load(vocabulary, 200, tmp_path, no_progress)
+    assert loaded.sample_counts["mcq/hard-ones-train"] == 10
+    assert loaded.sample_counts["mcq/hard-ones-train/new_question"] == 0  # of its own folder of training questions
+    for unknown in ("easy-test", "simple-val", "easy"):
+        with pytest.raises(
+            UserError, match=f"unknown benchmark '{unknown}'.*NAME-val after make-langgame or make-cute"
+        ):
+            load_benchmark(unknown, tmp_path)
 
 
 def test_the_sample_is_the_same_each_time_and_grows(jsonl, tmp_path):

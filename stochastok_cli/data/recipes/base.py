@@ -36,6 +36,7 @@ from stochastok_cli.artifacts import (
     file_checksum,
     find_damage,
     read_manifest,
+    validate_folder_name,
 )
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.progress import ProgressCallback, no_progress
@@ -86,7 +87,7 @@ class Recipe:
     """A dataset in two forms: texts to evaluate on, in `data_as_datasets`, and ids to train on, in `data_as_memmaps`.
 
     Args:
-        name: the folder of the texts, and the name of the repository that `push` makes.
+        name: the folder of the texts, and the name of the repository that `push` makes, unless another name is given.
         command: the subcommand that makes it.
         make: makes both forms and returns the folder that is finished last. It takes `tokenizer`, `data_dir`, `seed`,
             `force` and `progress`; its other arguments are annotated with `Option`.
@@ -129,9 +130,19 @@ class Recipe:
         memmaps = [f"{MEMMAPS}/{name}" for name in names if re.fullmatch(r"\w+", name)]
         return [self.texts, *memmaps] if self.result == "memmap" else [*memmaps, self.texts]
 
+    def renamed(self, folder: str, name: str | None) -> str:
+        """A folder of the recipe as it is called in a dataset of another name.
+
+        >>> RECIPES["langgame"].renamed("data_as_datasets/langgame", "easy")
+        'data_as_datasets/easy'
+        """
+        parent, _, last = folder.rpartition("/")
+        return f"{parent}/{validate_dataset_name(name, self.name)}" if name and last == self.name else folder
+
     def push(
         self,
         *,
+        name: str | None = None,
         repo: str | None = None,
         username: str | None = None,
         data_dir: str | Path = "data",
@@ -141,8 +152,11 @@ class Recipe:
     ) -> "PushResult":
         """Uploads the finished folders with a card; `datasets.load_dataset` loads the texts.
 
+        In the repository, the folders have the recipe's name.
+
         Args:
-            repo: where to; by default the recipe's name at `username` or at the logged-in user.
+            name: the name of the dataset; by default the recipe's.
+            repo: where to; by default `name` at `username` or at the logged-in user.
             username: a user or an organization on the Hub.
             data_dir: the data directory.
             private: make the repository private when it is created.
@@ -157,14 +171,14 @@ class Recipe:
         """
         from stochastok_cli import hub
 
-        repo = hub.resolve_repo(self.name, repo=repo, owner=username, retry_command=retry_command)
+        repo = hub.resolve_repo(name or self.name, repo=repo, owner=username, retry_command=retry_command)
         root = Path(data_dir)
-        texts = _require_manifest(root / self.texts, self)
+        texts = _require_manifest(root / self.renamed(self.texts, name), self)
         folders = self.folders(texts)
         memmaps = [folder for folder in folders if folder != self.texts]
         card = hub.recipe_card(
             repo,
-            dataclasses.replace(_require_manifest(root / memmaps[0], self), options=texts.options),
+            dataclasses.replace(_require_manifest(root / self.renamed(memmaps[0], name), self), options=texts.options),
             texts=texts.splits,
             data_files={split: f"{self.texts}/{split}/*.arrow" for split in texts.splits},
             memmaps=memmaps,
@@ -172,7 +186,7 @@ class Recipe:
             layout=self.layout,
             command=f"stochastok {self.command}",
         )
-        contents = {folder: root / folder for folder in folders}
+        contents = {folder: root / self.renamed(folder, name) for folder in folders}
         return hub.push_folder(
             repo, contents, card=card, retry_command=retry_command, private=private, progress=progress
         )
@@ -180,6 +194,7 @@ class Recipe:
     def pull(
         self,
         *,
+        name: str | None = None,
         repo: str | None = None,
         username: str | None = None,
         data_dir: str | Path = "data",
@@ -189,7 +204,8 @@ class Recipe:
         """Downloads what `push` uploaded. Each folder is checked against its manifest.
 
         Args:
-            repo: `OWNER/NAME`, perhaps with `@REVISION`; by default the recipe's name at `username`.
+            name: the name of the dataset here; by default the recipe's.
+            repo: `OWNER/NAME`, perhaps with `@REVISION`; by default `name` at `username`.
             username: a user or an organization on the Hub.
             data_dir: the data directory.
             force: download folders again that are there already, made with the same options.
@@ -205,8 +221,8 @@ class Recipe:
 
         if repo is None and username is None:
             raise UserError("--pull needs to know where from", fix="give --repo OWNER/NAME or --hf-username")
-        repo, revision = hub.parse_repo_id(repo or f"{username}/{self.name}")
-        result = Path(data_dir) / self.result_folder
+        repo, revision = hub.parse_repo_id(repo or f"{username}/{name or self.name}")
+        result = Path(data_dir) / self.renamed(self.result_folder, name)
         existing = None if force else read_manifest(result)
         before = existing.pulled_from if existing else None
         same = before is not None and (before.repo, before.requested) == (repo, revision)
@@ -214,8 +230,13 @@ class Recipe:
             return Artifact(result, existing, created=False)  # without a request to the Hub
         files = hub.list_files(repo, revision)
         source = HubSource(repo, revision, files.revision)
-        folders = self.folders(_manifest_on_hub(files, self.texts))
-        return [_pull_folder(files, folder, Path(data_dir), source, force, progress) for folder in folders][-1]
+        made = None
+        for folder in self.folders(_manifest_on_hub(files, self.texts)):
+            here = self.renamed(folder, name)
+            recipe = self.name if folder == self.texts and here != folder else None
+            made = _pull_folder(files, folder, Path(data_dir) / here, source, recipe, force, progress)
+        assert made is not None
+        return made
 
 
 def _require_manifest(folder: Path, recipe: Recipe) -> Manifest:
@@ -240,7 +261,13 @@ def _manifest_on_hub(files: "HubFiles", folder: str) -> Manifest:
 
 
 def _pull_folder(
-    files: "HubFiles", folder: str, data_dir: Path, source: HubSource, force: bool, progress: ProgressCallback
+    files: "HubFiles",
+    folder: str,
+    final: Path,
+    source: HubSource,
+    recipe: str | None,
+    force: bool,
+    progress: ProgressCallback,
 ) -> Artifact:
     manifest = _manifest_on_hub(files, folder)
 
@@ -249,9 +276,18 @@ def _pull_folder(
         for name, file in manifest.files.items():
             if file_checksum(temporary / name) != file:
                 raise UserError(f"{folder}/{name} of {files.repo} differs from its manifest", exit_code=FAILED)
-        return dataclasses.replace(manifest, pulled_from=source)
+        return dataclasses.replace(manifest, pulled_from=source, recipe=recipe)
 
-    return create_artifact(data_dir / folder, manifest.options, build, force=force)
+    return create_artifact(final, manifest.options, build, force=force)
+
+
+def validate_dataset_name(name: str, recipe: str) -> str:
+    """Returns the name of a dataset of a recipe. Raises UserError for that of another recipe, or of no folder."""
+    if name in RECIPES and name != recipe:
+        raise UserError(
+            f"{name!r} is the name of what {RECIPES[name].command} makes", fix="give another one with --name"
+        )
+    return validate_folder_name(name)
 
 
 def describe_questions(made: Artifact) -> list[str]:

@@ -22,6 +22,9 @@ def make_cute(
     tokenizer: "str | Path | Vocabulary" = "gpt2",
     data_dir: str | Path = "data",
     *,
+    name: Annotated[
+        str, Option("Name of the dataset, under which `train` and `eval --benchmarks NAME-val` find it.")
+    ] = NAME,
     train_size: Annotated[int, Option("Questions to train on.")] = 100_000,
     val_size: Annotated[
         int, Option("Questions to validate on; as many of those to train on are evaluated, too.")
@@ -34,11 +37,12 @@ def make_cute(
     force: bool = False,
     progress: ProgressCallback = no_progress,
 ) -> Artifact:
-    """Makes `data_as_datasets/cute` to evaluate on and `data_as_memmaps/cute` to train on.
+    """Makes `data_as_datasets/<name>` to evaluate on and `data_as_memmaps/<name>` to train on.
 
     Args:
         tokenizer: name or path of a tokenizer, or its vocabulary.
         data_dir: the data directory.
+        name: the name of both folders.
         train_size: questions to train on.
         val_size: questions to validate on; as many of those to train on are written as texts, too.
         words: a file with one word a line; None for the bundled list.
@@ -69,10 +73,11 @@ def make_cute(
         "seed": seed,
     }
     return write_questions(
-        NAME,
+        name,
         Cute(split_words(word_list.words, disjoint_seed=seed if disjoint else None), seed),
         {"train": train_size, "val": val_size},
         options,
+        recipe=NAME,
         vocabulary=resolve_vocabulary(tokenizer),
         made_from=SourceInfo(word_list.name, word_list.fingerprint),
         data_dir=Path(data_dir),
@@ -89,9 +94,9 @@ CUTE = Recipe(
     name=NAME,
     command="make-cute",
     make=make_cute,
-    help="""Make questions of CUTE's eight subword tasks: <data-dir>/data_as_memmaps/cute.
+    help="""Make questions of CUTE's eight subword tasks: <data-dir>/data_as_memmaps/NAME.
 
-    Prints that path; the questions as text are in <data-dir>/data_as_datasets/cute. The benchmark's own test
+    Prints that path; the questions as text are in <data-dir>/data_as_datasets/NAME. The benchmark's own test
     questions, `eval --benchmarks cute`, are not used. What exists already, made with the same options, is left alone.
     """,
     about="Multiple-choice questions about the letters of words, generated like those of the CUTE benchmark "

@@ -21,6 +21,9 @@ def make_langgame(
     tokenizer: "str | Path | Vocabulary" = "gpt2",
     data_dir: str | Path = "data",
     *,
+    name: Annotated[
+        str, Option("Name of the dataset, under which `train` and `eval --benchmarks NAME-val` find it.")
+    ] = NAME,
     train_size: Annotated[int, Option("Questions to train on.")] = 1_000_000,
     val_size: Annotated[
         int, Option("Questions to validate on; as many of those to train on are evaluated, too.")
@@ -43,11 +46,12 @@ def make_langgame(
     force: bool = False,
     progress: ProgressCallback = no_progress,
 ) -> Artifact:
-    """Makes `data_as_datasets/langgame` to evaluate on and `data_as_memmaps/langgame` to train on.
+    """Makes `data_as_datasets/<name>` to evaluate on and `data_as_memmaps/<name>` to train on.
 
     Args:
         tokenizer: name or path of a tokenizer, or its vocabulary.
         data_dir: the data directory.
+        name: the name of both folders.
         train_size: questions to train on.
         val_size: questions to validate on; as many of those to train on are written as texts, too.
         num_options: options of each question, one of them right.
@@ -99,10 +103,11 @@ def make_langgame(
         disjoint_seed=seed if disjoint else None,
     )
     return write_questions(
-        NAME,
+        name,
         LangGame(tables, seed),
         {"train": train_size, "val": val_size},
         options,
+        recipe=NAME,
         vocabulary=resolve_vocabulary(tokenizer),
         made_from=SourceInfo(word_list.name, word_list.fingerprint),
         data_dir=Path(data_dir),
@@ -121,9 +126,9 @@ LANGGAME = Recipe(
     name=NAME,
     command="make-langgame",
     make=make_langgame,
-    help="""Make LangGame, questions about the letters of words: <data-dir>/data_as_memmaps/langgame.
+    help="""Make LangGame, questions about the letters of words: <data-dir>/data_as_memmaps/NAME.
 
-    Prints that path; the questions as text are in <data-dir>/data_as_datasets/langgame. What exists already, made with
+    Prints that path; the questions as text are in <data-dir>/data_as_datasets/NAME. What exists already, made with
     the same options, is left alone.
     """,
     about="LangGame: multiple-choice questions about the letters of words, from *StochasTok: Improving Fine-Grained "

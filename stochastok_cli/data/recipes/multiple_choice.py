@@ -10,6 +10,7 @@ import numpy as np
 from stochastok_cli.artifacts import Artifact, Manifest, SourceInfo, create_artifact
 from stochastok_cli.data.arrow_datasets import write_dataset
 from stochastok_cli.data.memmap import corpus_manifest, dataset_dir, memmap_dir
+from stochastok_cli.data.recipes.base import validate_dataset_name
 from stochastok_cli.data.sft_dataset import Examples, write_sft_dataset
 from stochastok_cli.errors import UserError
 from stochastok_cli.progress import ProgressCallback
@@ -80,6 +81,7 @@ def write_questions(
     sizes: dict[str, int],
     options: dict[str, Any],
     *,
+    recipe: str | None = None,
     vocabulary: Vocabulary,
     made_from: SourceInfo | None,
     data_dir: Path,
@@ -93,6 +95,7 @@ def write_questions(
         generator: makes the questions.
         sizes: the number of questions of each split. As texts, at most `sizes["val"]` of each split are written.
         options: everything that decides the questions, for the manifests.
+        recipe: the name of the recipe, where that of the folders is another.
         vocabulary: the vocabulary of the ids.
         made_from: the word list, for the manifests.
         data_dir: the data directory.
@@ -108,12 +111,16 @@ def write_questions(
 
     def build_texts(folder: Path) -> Manifest:
         tables = {split: generator.table(split, min(size, sizes["val"])) for split, size in sizes.items()}
-        return Manifest(kind="dataset", splits=write_dataset(folder, tables), made_from=made_from)
+        return Manifest("dataset", named_recipe, splits=write_dataset(folder, tables), made_from=made_from)
 
     def build_ids(folder: Path) -> Manifest:
         examples = {split: generator.encode(split, size, vocabulary, progress) for split, size in sizes.items()}
-        return corpus_manifest(name, vocabulary, write_sft_dataset(folder, examples, vocabulary, progress), made_from)
+        return corpus_manifest(
+            recipe or name, vocabulary, write_sft_dataset(folder, examples, vocabulary, progress), made_from
+        )
 
+    validate_dataset_name(name, recipe or name)
+    named_recipe = None if recipe == name else recipe
     create_artifact(dataset_dir(data_dir) / name, options, build_texts, force=force)
     options = {**options, "tokenizer": vocabulary.fingerprint}
     return create_artifact(memmap_dir(data_dir) / name, options, build_ids, force=force)

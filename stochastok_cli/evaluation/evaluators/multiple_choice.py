@@ -40,7 +40,8 @@ class MultipleChoice(Evaluator):
     benchmarks: tuple[str, ...] = option(
         (),
         "hellaswag, arc, mmlu, winograd, blimp, langgame-train, langgame-val, cute (the test set) or cute-spell …, "
-        "cute-train, cute-val; each also as NAME=PATH with a local file or folder of the same columns",
+        "cute-train, cute-val, NAME-train and NAME-val of what make-langgame or make-cute made with --name NAME; each "
+        "also as NAME=PATH with a local file or folder of the same columns",
         metavar="A,B,…",
     )
     num_samples: int | None = option(
@@ -151,10 +152,10 @@ def _uncontaminated(benchmark: "Benchmark", data_dir: Path, progress: "ProgressC
     """Which questions do not occur in the data that were trained on, bool `[questions]` for each criterion."""
     from stochastok_cli.data.memmap import memmap_dir
     from stochastok_cli.data.sft_dataset import SFTDataset
-    from stochastok_cli.evaluation.benchmarks import benchmark_specs
+    from stochastok_cli.evaluation.benchmarks import find_spec
     from stochastok_cli.evaluation.contamination import find_contamination
 
-    folder = benchmark_specs()[benchmark.name].trained_on
+    folder = find_spec(benchmark.name, data_dir).trained_on
     if folder is None:
         raise UserError(
             f"benchmark {benchmark.name}: no data of this program teach it, so that nothing can have leaked",

@@ -7,6 +7,7 @@ import datasets
 import numpy as np
 import pytest
 
+from stochastok_cli.artifacts import read_manifest
 from stochastok_cli.cli import app
 from stochastok_cli.data import sft_dataset
 from stochastok_cli.data.recipes.langgame import make_langgame as make
@@ -115,6 +116,23 @@ def test_another_tokenizer_is_another_folder_of_ids_but_not_of_texts(tmp_path):
     make(GPT2, tmp_path, train_size=50, val_size=5)
     with pytest.raises(UserError, match="tokenizer"):
         make(load_vocabulary("sample2k"), tmp_path, train_size=50, val_size=5)
+
+
+def test_both_holdouts_in_one_data_directory(tmp_path):
+    for name, holdout in (("easy", "short"), ("hard", "long"), ("langgame", "none")):
+        made = make(GPT2, tmp_path, name=name, train_size=40, val_size=10, holdout=holdout)
+        assert made.path == tmp_path / "data_as_memmaps" / name
+        assert made.manifest.kind == "langgame"
+        texts = read_manifest(tmp_path / "data_as_datasets" / name)
+        assert (texts.kind, texts.recipe) == ("dataset", None if name == "langgame" else "langgame")
+        assert not make(GPT2, tmp_path, name=name, train_size=40, val_size=10, holdout=holdout).created
+
+
+@pytest.mark.parametrize("name", ["cute", "multi_digit_addition", "", ".", "../x", "a\nb"])
+def test_names_that_are_taken_or_impossible(tmp_path, name):
+    with pytest.raises(UserError, match="is the name of what make-|name of a folder"):
+        make(GPT2, tmp_path, name=name, train_size=5, val_size=5)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
