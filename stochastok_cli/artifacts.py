@@ -17,10 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-import filelock
-
 from stochastok_cli import __version__
-from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.errors import FAILED, UserError, short_repr
+from stochastok_cli.json_files import checked, parse_json
 
 MANIFEST = "manifest.json"
 
@@ -35,11 +34,16 @@ class _Record:
     extra: dict[str, Any] = field(default_factory=dict, kw_only=True)
 
     @classmethod
-    def from_json(cls, entry: Mapping[str, Any]) -> Self:
-        """Reads a JSON object. Raises TypeError or AttributeError for one that can't be of this class."""
+    def from_json(cls, entry: Any, source: object = MANIFEST, where: str = "") -> Self:
+        """Reads a JSON object, which is at `where` in the file `source`.
+
+        Raises UserError (exit code 1) naming the field that is missing or has a wrong type.
+        """
+        entry = checked(entry, dict[str, Any], source, where=where)
         names = {field.metadata.get("key", field.name): field.name for field in _own_fields(cls)}
         known = {names[key]: value for key, value in entry.items() if key in names}
-        return cls(**known, extra={key: value for key, value in entry.items() if key not in names})
+        extra = {key: value for key, value in entry.items() if key not in names}
+        return checked({**known, "extra": extra}, cls, source, where=where)
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object, with its keys in the order of the fields."""
@@ -59,6 +63,9 @@ class TokenizerInfo(_Record):
     fingerprint: str
     size: int
 
+    def __post_init__(self) -> None:
+        _require_counts(size=self.size)
+
 
 @dataclass(frozen=True)
 class SplitInfo(_Record):
@@ -67,6 +74,9 @@ class SplitInfo(_Record):
     documents: int
     tokens: int | None = None
 
+    def __post_init__(self) -> None:
+        _require_counts(documents=self.documents, tokens=self.tokens)
+
 
 @dataclass(frozen=True)
 class FileInfo(_Record):
@@ -74,6 +84,15 @@ class FileInfo(_Record):
 
     bytes: int
     sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        _require_counts(bytes=self.bytes)
+
+
+def _require_counts(**counts: int | None) -> None:
+    for name, count in counts.items():
+        if count is not None and not 0 <= count < 2**63:
+            raise ValueError(f"{name} can't be {short_repr(count)}")
 
 
 @dataclass(frozen=True)
@@ -149,22 +168,31 @@ class Manifest:
     format: int = 1
     extra: dict[str, Any] = field(default_factory=dict)
 
-    @classmethod
-    def from_json(cls, tree: Mapping[str, Any]) -> Self:
-        """Reads the JSON object of a manifest; missing entries have their defaults.
+    def __post_init__(self) -> None:
+        if self.dtype not in (None, "uint16", "uint32"):
+            raise ValueError(f"dtype can't be {short_repr(self.dtype)}")
+        _require_counts(end_of_text=self.end_of_text, unknown_tokens=self.unknown_tokens)
 
-        Raises TypeError, ValueError or AttributeError if an entry is of another type than it must be.
+    @classmethod
+    def from_json(cls, tree: Any, source: object = MANIFEST) -> Self:
+        """Reads the JSON object of the file `source`; missing entries have their defaults.
+
+        Raises UserError (exit code 1) naming the entry that has another type than it must have.
         """
+        tree = checked(tree, dict[str, Any], source)
         known = {field.name for field in dataclasses.fields(cls)} - {"extra"}
         values = {key: value for key, value in tree.items() if key in known and value is not None}
         for key, record in _RECORDS.items():
             if key in values:
-                values[key] = record.from_json(values[key])
+                values[key] = record.from_json(values[key], source, key)
         for key, record in _TABLES.items():
             if key in values:
-                values[key] = {name: record.from_json(entry) for name, entry in values[key].items()}
-        values["options"] = dict(values.get("options", {}))
-        return cls(**values, extra={key: value for key, value in tree.items() if key not in known})
+                entries = checked(values[key], dict[str, Any], source, where=key)
+                values[key] = {
+                    name: record.from_json(entry, source, f"{key}.{name[:100]}") for name, entry in entries.items()
+                }
+        extra = {key: value for key, value in tree.items() if key not in known}
+        return checked({**values, "extra": extra}, cls, source)
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object, with its keys in the order in which they are written."""
@@ -246,6 +274,8 @@ def create_artifact(
         if existing and not find_damage(final, existing.files):
             return Artifact(final, existing, created=False)
     final.parent.mkdir(parents=True, exist_ok=True)
+    import filelock
+
     lock = filelock.FileLock(final.parent / f".{final.name}.lock")
     try:
         lock.acquire(timeout=0)
@@ -291,10 +321,20 @@ def path_inside(folder: Path, name: str) -> Path:
     Raises:
         UserError: the name is absolute or has an empty part, `.` or `..`, or a link leads its folder elsewhere.
     """
-    safe = not any(part in ("", ".", "..") for part in name.split("/")) and not {"\\", "\0"} & set(name)
-    if not safe or not (folder / name).parent.resolve().is_relative_to(folder.resolve()):
-        raise UserError(f"the file name {name[:200]!r} leads out of {folder}", exit_code=FAILED)
+    if not _is_file_name(name) or not (folder / name).parent.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"the file name {short_repr(name)} leads out of {folder}", exit_code=FAILED)
     return folder / name
+
+
+def _is_file_name(name: str) -> bool:
+    """Whether a name is relative, stays inside its folder, and can be the name of a file."""
+    try:
+        parts = [os.fsencode(part) for part in name.split("/")]
+    except UnicodeEncodeError:
+        return False
+    return len(name) < 2000 and all(
+        part not in (b"", b".", b"..") and len(part) < 256 and not {0, ord("\\")} & set(part) for part in parts
+    )
 
 
 def nearest_existing_path(path: Path) -> Path:
@@ -320,11 +360,11 @@ def read_manifest(folder: Path) -> Manifest | None:
     """The manifest of a folder, or None where it has none. Raises UserError (exit code 1) if it is damaged."""
     file = folder / MANIFEST
     try:
-        return Manifest.from_json(json.loads(file.read_text(encoding="utf-8")))
+        return Manifest.from_json(parse_json(file.read_bytes(), file), file)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, TypeError, AttributeError):
-        raise UserError(f"{file} is damaged", fix="make the folder again with --force", exit_code=FAILED) from None
+    except UserError as error:
+        raise UserError(str(error), fix="make the folder again with --force", exit_code=FAILED) from None
 
 
 def file_checksum(file: Path) -> FileInfo:
@@ -369,7 +409,10 @@ def _require_same_options(final: Path, manifest: Manifest | None, options: dict[
     before = manifest.options
     differing = [key for key in sorted({*before, *options}) if before.get(key) != options.get(key)]
     if differing:
-        listed = ", ".join(f"{key} (there {before.get(key)!r}, now {options.get(key)!r})" for key in differing)
+        listed = ", ".join(
+            f"{key[:100]} (there {short_repr(before.get(key))}, now {short_repr(options.get(key))})"
+            for key in differing[:20]
+        )
         raise UserError(f"{final} exists, made with other options: {listed}", fix="--force makes it again")
 
 

@@ -34,6 +34,19 @@ class StoppedBySignal(Exception):
     """Training was asked to stop, finished its iteration and saved a checkpoint (exit code 75)."""
 
 
+def short_repr(value: object, most: int = 100) -> str:
+    """The `repr` of a value that comes from outside, with at most `most` characters however large the value is."""
+    import reprlib
+
+    shown = reprlib.Repr()
+    shown.maxlevel, shown.maxstring, shown.maxother, shown.maxlong = 3, most, most, most
+    try:
+        text = shown.repr(value)
+    except ValueError:  # an integer of thousands of digits, which Python refuses to print
+        text = "a number of too many digits"
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     """The suggestion `"; did you mean 'x'?"` for the candidate most similar to `word`; empty if none is close.
 
@@ -42,5 +55,7 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     """
     import difflib
 
+    if len(word) > 200:  # the time grows with the square
+        return ""
     match = difflib.get_close_matches(word, list(candidates), n=1, cutoff=0.5)
     return f"; did you mean {match[0]!r}?" if match else ""

@@ -13,6 +13,7 @@ ORDER = [
     "errors",
     "random_streams",
     "progress",
+    "json_files",
     "artifacts",
     "config",
     "hub",

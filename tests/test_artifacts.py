@@ -166,7 +166,7 @@ def test_a_damaged_manifest_is_said_and_mended_by_force(tmp_path, content):
     final = tmp_path / "thing"
     artifacts.create_artifact(final, {}, write_two_files)
     (final / "manifest.json").write_text(content)
-    with pytest.raises(UserError, match="manifest.json is damaged; make the folder again with --force"):
+    with pytest.raises(UserError, match="manifest.json is damaged: .*; make the folder again with --force"):
         artifacts.create_artifact(final, {}, write_two_files)
     assert artifacts.create_artifact(final, {}, write_two_files, force=True).manifest == artifacts.read_manifest(final)
 

@@ -10,15 +10,31 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from stochastok_cli.artifacts import SplitInfo, write_atomically
+from stochastok_cli.artifacts import SplitInfo, path_inside, write_atomically
+from stochastok_cli.errors import UserError
+from stochastok_cli.json_files import read_json
 
 PROGRESS = "progress.json"
 SAVE_SECONDS = 5.0  # seconds between saves; a killed download loses what arrived since the last one
+
+
+@dataclass(frozen=True)
+class _Progress:
+    """The content of `progress.json`."""
+
+    source: dict[str, Any]
+    splits: dict[str, dict[str, int]]
+
+    def __post_init__(self) -> None:
+        for counts in self.splits.values():
+            if counts.keys() != {"documents", "tokens"} or min(counts.values()) < 0:
+                raise ValueError("a split has a number of documents and one of tokens")
 
 
 class PartialDownload:
@@ -74,11 +90,11 @@ class PartialDownload:
 
     def _read_progress(self) -> dict[str, dict[str, int]]:
         try:
-            saved = json.loads((self._folder / PROGRESS).read_text(encoding="utf-8"))
-            counts = saved["splits"] if saved["source"] == self._source else {}
+            saved = read_json(self._folder / PROGRESS, _Progress)
+            counts = saved.splits if saved.source == self._source else {}
             complete = all(self._file(split).stat().st_size >= self._bytes(entry) for split, entry in counts.items())
             return counts if complete else {}
-        except (OSError, ValueError, KeyError):
+        except (OSError, UserError):
             return {}
 
     def _save(self, out: BinaryIO) -> None:
@@ -88,7 +104,7 @@ class PartialDownload:
         write_atomically(self._folder / PROGRESS, json.dumps(progress).encode())
 
     def _file(self, split: str) -> Path:
-        return self._folder / f"{split}.bin"
+        return path_inside(self._folder, f"{split}.bin")
 
     def _bytes(self, counts: dict[str, int]) -> int:
         return counts["tokens"] * self._dtype.itemsize

@@ -8,7 +8,7 @@ The layout is that of the paper's code. A manifest beside the files describes th
 """
 
 import functools
-import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ import numpy as np
 from stochastok_cli.artifacts import SplitInfo, write_json
 from stochastok_cli.data.memmap import SPLITS, MemmapDataset
 from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.json_files import read_json
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
@@ -41,6 +42,18 @@ class Examples(NamedTuple):
     answer_lengths: np.ndarray
 
 
+@dataclass(frozen=True)
+class _Shapes:
+    """The content of `shapes.json`."""
+
+    train_size: int
+    val_size: int
+
+    def __post_init__(self) -> None:
+        if min(self.train_size, self.val_size) < 0:
+            raise ValueError("the number of rows can't be negative")
+
+
 class SFTDataset(MemmapDataset):
     """A folder of questions and answers, one per row.
 
@@ -52,12 +65,10 @@ class SFTDataset(MemmapDataset):
         """The number of rows of each split."""
         file = self.path / SHAPES
         try:
-            shapes = json.loads(file.read_text(encoding="utf-8"))
-            return {split: int(shapes[f"{split}_size"]) for split in SPLITS}
+            shapes = read_json(file, _Shapes, fix="make the folder again")
         except FileNotFoundError:
             raise UserError(f"{self.path} has no {SHAPES}", fix="it is no instruction dataset") from None
-        except (ValueError, TypeError, KeyError):
-            raise UserError(f"{file} is damaged", fix="make the folder again", exit_code=FAILED) from None
+        return {split: getattr(shapes, f"{split}_size") for split in SPLITS}
 
     def rows(self, split: str) -> np.ndarray:
         """The ids of a split, a read-only memmap `[rows, width]`."""

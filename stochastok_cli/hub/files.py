@@ -1,6 +1,5 @@
 """Downloads files from the Hub as they are: those of a dataset repository, and a model or a tokenizer."""
 
-import json
 import os
 import tempfile
 from pathlib import Path, PurePosixPath
@@ -9,6 +8,7 @@ from typing import Any, NamedTuple
 from stochastok_cli.artifacts import path_inside
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.hub.client import hub_errors, retry
+from stochastok_cli.json_files import parse_json
 from stochastok_cli.progress import ProgressCallback, no_progress
 
 
@@ -28,10 +28,11 @@ class HubFiles(NamedTuple):
     def json(self, path: str) -> Any:
         """The content of a small JSON file; None if it is not valid JSON."""
         with tempfile.TemporaryDirectory() as folder:
-            try:
-                return json.loads(self._download(path, folder).read_bytes())
-            except ValueError:
-                return None
+            content = self._download(path, folder).read_bytes()
+        try:
+            return parse_json(content, path)
+        except UserError:
+            return None
 
     def fetch(self, folder: str, names: list[str], target: Path, progress: ProgressCallback = no_progress) -> None:
         """Downloads `names` below `folder` of the repository into the local folder `target`."""

@@ -4,7 +4,6 @@ A repository is pinned to a commit, and its splits and columns are checked, befo
 """
 
 import io
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,6 +15,7 @@ from stochastok_cli.errors import UserError, did_you_mean
 from stochastok_cli.hub.client import hub_errors, import_datasets, retry
 from stochastok_cli.hub.locate import explain_value_error, license_in, locate_dataset
 from stochastok_cli.hub.parquet_files import Documents
+from stochastok_cli.json_files import parse_json
 
 if TYPE_CHECKING:
     import pyarrow
@@ -183,8 +183,8 @@ def _open(repo: str, revision: str | None, subset: str | None = None) -> HubData
 def _our_manifest(content: bytes) -> Manifest | None:
     """The manifest in a repository's `manifest.json`; None if the file is of another kind."""
     try:
-        manifest = Manifest.from_json(json.loads(content))
-    except (ValueError, TypeError, AttributeError):
+        manifest = Manifest.from_json(parse_json(content, MANIFEST))
+    except UserError:
         return None
     return manifest if manifest.splits and manifest.tokenizer else None
 

@@ -9,15 +9,14 @@ A checkpoint is complete if `training_state.json` is there and every file has th
 writes these folders (`training/checkpoint_writer.py`); evaluation reads them.
 """
 
-import dataclasses
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from stochastok_cli.artifacts import FileInfo, file_checksum, find_damage, path_inside
 from stochastok_cli.errors import FAILED, UserError, did_you_mean
+from stochastok_cli.json_files import checked, read_json
 from stochastok_cli.models.weight_files import WEIGHTS
 
 STATE = "training_state.json"
@@ -43,31 +42,43 @@ class TrainingState:
     data: dict[str, Any]
     config: dict[str, Any]
 
+    def __post_init__(self) -> None:
+        if self.iteration < 1:
+            raise ValueError("iteration must be at least 1")
+        if not all(isinstance(self.data.get(name), str) for name in ("name", "fingerprint")):
+            raise ValueError("data has no name or no fingerprint")
+
+
+@dataclass(frozen=True)
+class _StateFile:
+    """What a training state's file has besides the fields of `TrainingState`."""
+
+    format: Literal[1]
+    files: dict[str, Any]
+
 
 def read_state(folder: Path) -> TrainingState:
-    """The training state of a checkpoint. Raises ValueError, KeyError or TypeError if the file is not valid."""
-    tree = json.loads((folder / STATE).read_text(encoding="utf-8"))
-    state = TrainingState(**{field.name: tree[field.name] for field in dataclasses.fields(TrainingState)})
-    loss = state.validation_loss
-    valid = [
-        tree.get("format") == 1,
-        type(state.iteration) is int and state.iteration > 0,
-        type(state.evaluation_pending) is bool,
-        loss is None or isinstance(loss, int | float),
-        isinstance(state.config, dict),
-        isinstance(state.data, dict) and {"name", "fingerprint"} <= state.data.keys(),
-    ]
-    if not all(valid):
-        raise ValueError(f"{folder / STATE} is no training state")
-    return state
+    """The training state of a checkpoint. Raises UserError (exit code 1) if the file is not valid."""
+    return _read_state(folder)[0]
 
 
 def recorded_files(folder: Path) -> dict[str, FileInfo]:
-    """The files of a checkpoint by name, with length and checksum; the first version recorded lengths alone."""
-    files = json.loads((folder / STATE).read_text(encoding="utf-8"))["files"]
-    return {
-        name: FileInfo.from_json(entry) if isinstance(entry, dict) else FileInfo(entry) for name, entry in files.items()
+    """The files of a checkpoint by name, with length and checksum; the first version recorded lengths alone.
+
+    Raises UserError (exit code 1) if the training state is not valid.
+    """
+    return _read_state(folder)[1]
+
+
+def _read_state(folder: Path) -> tuple[TrainingState, dict[str, FileInfo]]:
+    file = folder / STATE
+    tree = read_json(file, dict[str, Any])
+    checked(tree, _StateFile, file)
+    files = {
+        name: FileInfo.from_json(entry if isinstance(entry, dict) else {"bytes": entry}, file, f"files.{name[:100]}")
+        for name, entry in tree["files"].items()
     }
+    return checked(tree, TrainingState, file), files
 
 
 def require_intact(folder: Path, *, with_optimizer: bool, fix: str) -> None:
@@ -79,8 +90,8 @@ def require_intact(folder: Path, *, with_optimizer: bool, fix: str) -> None:
     if (folder / STATE).is_file():
         try:
             files = recorded_files(folder)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise UserError(f"{folder / STATE} is damaged", fix=fix, exit_code=FAILED) from None
+        except UserError as error:
+            raise UserError(str(error), fix=fix, exit_code=FAILED) from None
         if not with_optimizer:
             files.pop(OPTIMIZER, None)
         for name, written in files.items():
@@ -95,15 +106,12 @@ def require_intact(folder: Path, *, with_optimizer: bool, fix: str) -> None:
 def is_complete(folder: Path) -> bool:
     """Whether a checkpoint has all of its files in full length."""
     try:
-        state, files = read_state(folder), recorded_files(folder)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        state, files = _read_state(folder)
+        undamaged = {WEIGHTS, OPTIMIZER} <= files.keys() and find_damage(folder, files) is None
+    except (OSError, UserError):
         return False
     step = STEP.fullmatch(folder.name)
-    return (
-        {WEIGHTS, OPTIMIZER} <= files.keys()
-        and find_damage(folder, files) is None
-        and (step is None or int(step[1]) == state.iteration)
-    )
+    return undamaged and (step is None or int(step[1]) == state.iteration)
 
 
 def checkpoints(run_folder: Path) -> dict[int, Path]:
@@ -126,8 +134,8 @@ def latest_checkpoint(run_folder: Path) -> Path | None:
 def iteration_of(checkpoint: Path) -> int | None:
     """How many iterations made a checkpoint; None for a model from another program."""
     try:
-        return int(json.loads((checkpoint / STATE).read_text(encoding="utf-8"))["iteration"])
-    except (OSError, ValueError, KeyError):
+        return read_state(checkpoint).iteration
+    except (OSError, UserError):
         return None
 
 

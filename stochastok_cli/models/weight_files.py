@@ -1,13 +1,14 @@
 """Reading the files of a model folder: `config.json` and safetensors, one file or several. Nothing is unpickled."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
+from stochastok_cli import json_files
 from stochastok_cli.artifacts import path_inside
 from stochastok_cli.errors import FAILED, UserError
 
@@ -30,6 +31,13 @@ class StoredTensor(NamedTuple):
     name: str
 
 
+@dataclass(frozen=True)
+class _Index:
+    """The content of `model.safetensors.index.json`."""
+
+    weight_map: dict[str, str]
+
+
 def find_tensors(folder: Path) -> dict[str, StoredTensor]:
     """Where each tensor of a model folder is stored, by its name without the prefixes of wrappers.
 
@@ -43,9 +51,7 @@ def find_tensors(folder: Path) -> dict[str, StoredTensor]:
         with open_safetensors(single) as stream:
             return {strip_wrappers(name): StoredTensor(single, name) for name in stream.keys()}  # noqa: SIM118
     if index.is_file():
-        weight_map = read_json(index).get("weight_map")
-        if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
-            raise UserError(f"{index} has no weight_map of file names", fix=COPY_AGAIN, exit_code=FAILED)
+        weight_map = json_files.read_json(index, _Index, fix=COPY_AGAIN).weight_map
         return {
             strip_wrappers(name): StoredTensor(path_inside(folder, file), name) for name, file in weight_map.items()
         }
@@ -66,16 +72,11 @@ def strip_wrappers(name: str) -> str:
 def read_json(file: Path) -> dict[str, Any]:
     """The JSON object in a file. Raises UserError if the file is missing, can't be read, or holds no such thing."""
     try:
-        tree = json.loads(file.read_text(encoding="utf-8"))
+        return json_files.read_json(file, dict[str, Any], fix=COPY_AGAIN)
     except FileNotFoundError:
         raise UserError(f"{file} is missing", fix="name the folder of a model, as transformers writes it") from None
     except OSError as error:
         raise UserError(f"{file} can't be read: {error.strerror}", exit_code=FAILED) from None
-    except ValueError:
-        raise UserError(f"{file} is damaged: it is not JSON", fix=COPY_AGAIN, exit_code=FAILED) from None
-    if not isinstance(tree, dict):
-        raise UserError(f"{file} is damaged: it holds no JSON object", fix=COPY_AGAIN, exit_code=FAILED)
-    return tree
 
 
 @contextmanager

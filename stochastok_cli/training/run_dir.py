@@ -139,21 +139,30 @@ def set_aside(folder: Path) -> Path | None:
     return folder.rename(renamed)
 
 
-def start_or_resume(folder: Path, config: Config, progress: RunProgress) -> None:
-    """Makes the folder ready for training: removes whatever was written after the last checkpoint."""
+def start_or_resume(folder: Path, config: Config, progress: RunProgress) -> int:
+    """Makes the folder ready for training: removes whatever was written after the last checkpoint.
+
+    Returns how many lines of `metrics.jsonl` were removed because they are no records. A last line that has no end is
+    not counted: a killed process leaves one.
+    """
     folder.mkdir(exist_ok=True)
     remove_leftovers(folder)
     write_atomically(folder / CONFIG, config.to_yaml().encode())
     metrics = folder / METRICS
-    if metrics.is_file():
-        lines = metrics.read_text(encoding="utf-8").splitlines()
-        write_atomically(metrics, "".join(f"{line}\n" for line in lines if _precedes(line, progress)).encode())
+    if not metrics.is_file():
+        return 0
+    lines = metrics.read_bytes().splitlines(keepends=True)
+    if lines and not lines[-1].endswith(b"\n"):
+        lines.pop()
+    records = [(line, parse_record(line)) for line in lines]
+    kept = [line for line, record in records if record is not None and _precedes(record, progress)]
+    write_atomically(metrics, b"".join(kept))
+    return sum(record is None for _, record in records)
 
 
-def _precedes(line: str, progress: RunProgress) -> bool:
-    """Whether a line of `metrics.jsonl` is whole and was written before the checkpoint."""
-    record = parse_record(line)
-    if record is None or progress.state is None or record["iteration"] > progress.iteration:
+def _precedes(record: dict[str, Any], progress: RunProgress) -> bool:
+    """Whether a record of `metrics.jsonl` was written before the checkpoint."""
+    if progress.state is None or record["iteration"] > progress.iteration:
         return False
     # A pending evaluation may have been recorded already, by a run that was killed before it could note that.
     return record["iteration"] < progress.iteration or not progress.state.evaluation_pending or "train/loss" in record

@@ -82,8 +82,9 @@ def _open_folder(run: Run, stack: ExitStack, *, force: bool) -> tuple[RunProgres
     stack.enter_context(run_dir.run_lock(folder))
     renamed = run_dir.set_aside(folder) if force else None
     progress = run_dir.read_progress(folder, config)  # another process may have trained before the folder was locked
-    run_dir.start_or_resume(folder, config, progress)
+    unreadable = run_dir.start_or_resume(folder, config, progress)
     notes = [f"{torn} is incomplete and ignored" for torn in incomplete_checkpoints(folder)]
+    notes += [f"removed {unreadable:,} damaged lines of {folder / run_dir.METRICS}"] if unreadable else []
     notes += [f"the run that was in {folder} is now in {renamed}"] if renamed else []
     notes += [f"going on from {progress.checkpoint}"] if progress.checkpoint else []
     return progress, notes

@@ -84,10 +84,11 @@ def parquet(**columns) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def run_python(code: str, *arguments: str, timeout: float = 60, **environment: str) -> subprocess.CompletedProcess:
-    """Another process, in which a UserError is printed with its exit code."""
+def run_python(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    """Another process, in which a UserError is printed with its exit code, and in which nothing may wait (`sleep`)."""
     wrapped = (
-        f"from stochastok_cli import hub\nfrom stochastok_cli.errors import UserError\nimport sys\ntry:\n    {code}"
+        "from stochastok_cli import hub\nfrom stochastok_cli.errors import UserError\nimport sys, time\n"
+        f"time.sleep = None\ntry:\n    {code}"
     )
     wrapped += "\nexcept UserError as error:\n    print(error.exit_code, error)\n"
     return subprocess.run(
@@ -95,7 +96,6 @@ def run_python(code: str, *arguments: str, timeout: float = 60, **environment: s
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=timeout,
     )
 
 
@@ -599,7 +599,7 @@ def test_an_outage_ends_a_pull_with_one_line(hub_server, no_waiting, monkeypatch
 )
 def test_without_a_network_it_says_so_in_one_line(code, environment, message, tmp_path):
     """Port 9 of this machine stands for a network that is down: nothing listens there."""
-    failed = run_python(code, timeout=10, HF_HOME=str(tmp_path), **environment)
+    failed = run_python(code, HF_HOME=str(tmp_path), **environment)
     assert failed.stderr == ""
     pushing = ("the push failed: ", "; to try again: x") if "push" in code else ("", "")
     assert failed.stdout == message.format(*pushing)
@@ -616,7 +616,7 @@ def test_questions_once_loaded_need_no_network(hub_server, tmp_path, subset):
     assert (first.stdout, first.stderr) == ("[{'ctx': 'a'}, {'ctx': 'b'}]\n", "")
     num_requests = len(hub_server.requests)
     for environment in ({"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}):
-        again = run_python(code, timeout=10, HF_HOME=str(tmp_path), **environment)
+        again = run_python(code, HF_HOME=str(tmp_path), **environment)
         assert (again.stdout, again.stderr) == (first.stdout, "")
     assert len(hub_server.requests) == num_requests
     other = run_python(code.replace("questions", "others"), HF_HOME=str(tmp_path), HF_HUB_OFFLINE="1")

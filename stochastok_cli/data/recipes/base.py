@@ -250,7 +250,7 @@ def _manifest_on_hub(files: "HubFiles", folder: str) -> Manifest:
     tree = files.json(f"{folder}/{MANIFEST}") if f"{folder}/{MANIFEST}" in files.paths else None
     try:
         manifest = Manifest.from_json(tree or {})
-    except (TypeError, ValueError, AttributeError):
+    except UserError:
         manifest = Manifest()
     if not manifest.files:
         raise UserError(

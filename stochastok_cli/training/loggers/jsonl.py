@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from stochastok_cli.errors import UserError
+from stochastok_cli.json_files import checked, parse_json
 from stochastok_cli.training.events import Evaluated, Event, Listener, Logged, describe, metrics_of
 
 
@@ -40,14 +42,14 @@ def log_file_logger(file: Path) -> Iterator[Listener]:
 
 def read_metrics(file: Path) -> list[dict[str, Any]]:
     """The records of a `metrics.jsonl`, without lines that a killed process left torn. No file has no records."""
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    lines = file.read_bytes().splitlines() if file.is_file() else []
     return [record for line in lines if (record := parse_record(line)) is not None]
 
 
-def parse_record(line: str) -> dict[str, Any] | None:
-    """The record in a line of a `metrics.jsonl`; None if the line is not a whole one."""
+def parse_record(line: bytes) -> dict[str, Any] | None:
+    """The record in a line of a `metrics.jsonl`: numbers and nulls by name. None if the line is no whole record."""
     try:
-        record = json.loads(line)
-    except ValueError:
+        record = checked(parse_json(line, ""), dict[str, int | float | None], "")
+    except UserError:
         return None
-    return record if isinstance(record, dict) and isinstance(record.get("iteration"), int) else None
+    return record if isinstance(record.get("iteration"), int) else None
