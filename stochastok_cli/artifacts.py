@@ -294,7 +294,9 @@ def create_artifact(
         _replace(temporary, final)
         return Artifact(final, manifest, created=True)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if error.errno == errno.EFBIG:
+            raise UserError(f"{final} can't be written: {error.strerror}", exit_code=FAILED) from None
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(
                 f"no space is left on the disk for {final}", fix="free some and run it again", exit_code=FAILED
             ) from None

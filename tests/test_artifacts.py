@@ -129,16 +129,24 @@ def test_a_folder_without_a_manifest_is_not_overwritten(tmp_path):
     assert (final / "train.bin").read_bytes() == b"precious"
 
 
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt(), ValueError("bug")])
-def test_what_fails_leaves_nothing(tmp_path, error):
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left"), "no space is left on the disk for .*thing; free some"),
+        (OSError(errno.EDQUOT, "Quota exceeded"), "no space is left on the disk for .*thing; free some"),
+        (OSError(errno.EFBIG, "File too large"), "thing can't be written: File too large"),
+        (KeyboardInterrupt(), None),
+        (ValueError("bug"), None),
+    ],
+)
+def test_what_fails_leaves_nothing(tmp_path, error, message):
     def fail(folder):
         write_two_files(folder)
         raise error
 
-    with pytest.raises((UserError, KeyboardInterrupt, ValueError)) as caught:
+    with pytest.raises((UserError, KeyboardInterrupt, ValueError), match=message) as caught:
         artifacts.create_artifact(tmp_path / "thing", {}, fail)
     if isinstance(error, OSError):
-        assert "no space is left" in str(caught.value)
         assert caught.value.exit_code == FAILED
     assert [f.name for f in tmp_path.iterdir() if not f.name.endswith(".lock")] == []
 

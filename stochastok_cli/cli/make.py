@@ -46,7 +46,8 @@ def _command(recipe: Recipe) -> Callable[..., None]:
                 )
             else:
                 made = recipe.make(tokenizer, data_dir, seed=seed, force=force, progress=report, **own)
-        for line in (options.summary(made), *recipe.notes(made)):
+        options.note_made(made)
+        for line in recipe.notes(made):
             progress.note(line)
         if push:
             with progress.progress_bar() as report:

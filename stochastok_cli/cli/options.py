@@ -76,6 +76,13 @@ def print_line(line: str | Path) -> None:
     buffer.flush()
 
 
+def note_made(made: Artifact) -> None:
+    """Notes what was made, or that it was there already, and how much text the tokenizer has lost."""
+    progress.note(summary(made))
+    if unknown := made.manifest.unknown_tokens:
+        progress.note(f"{unknown:,} tokens replace text that the tokenizer can't represent, which is lost")
+
+
 def summary(made: Artifact) -> str:
     """One line for people: what was made, or that it was there already."""
     counts = ", ".join(

@@ -98,9 +98,7 @@ def tokenize(
                 force=force,
                 progress=report,
             )
-    progress.note(options.summary(made))
-    if unknown := made.manifest.unknown_tokens:
-        progress.note(f"{unknown:,} tokens replace text that the tokenizer can't represent, which is lost")
+    options.note_made(made)
     if push:
         options.push_corpus(made.path, None if pull else repo, hf_username, private)
     options.print_result(made, as_json)

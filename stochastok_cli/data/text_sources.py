@@ -24,6 +24,7 @@ from stochastok_cli.data.source_files import (
 from stochastok_cli.errors import FAILED, UserError, did_you_mean
 
 SAMPLE = "sample"
+LONGEST_DOCUMENT = 2**30  # bytes of a line, characters of a document; a small compressed file may hold far more
 _BATCH_CHARACTERS = 4_000_000
 
 
@@ -147,11 +148,11 @@ def _documents(file: Path, text_column: str, documents: str, errors: str) -> Ite
             return
         try:
             stream = decompressed(raw, file)
+            lines = _lines(stream, file, errors)
             if kind in JSON_SUFFIXES:
-                texts = _json_documents(stream, file, text_column, errors)
+                texts = _json_documents(lines, file, text_column, errors)
             else:
-                lines = (_decode(line, file, number, errors) for number, line in enumerate(stream, 1))
-                texts = paragraphs(lines) if documents == "paragraph" else _whole(lines)
+                texts = paragraphs(lines, str(file)) if documents == "paragraph" else _whole(lines, str(file))
             for text in texts:
                 yield text, raw.tell()
         except DAMAGE as error:
@@ -160,30 +161,55 @@ def _documents(file: Path, text_column: str, documents: str, errors: str) -> Ite
             raise UserError(f"{file} is damaged or cut short: {error}", exit_code=FAILED) from None
 
 
-def paragraphs(lines: Iterable[str]) -> Iterator[str]:
-    """Documents that blank lines separate, from lines with their line ends, which are kept inside a document."""
+def _lines(stream: io.BufferedReader, file: Path, errors: str) -> Iterator[str]:
+    number = 0
+    while raw := stream.readline(LONGEST_DOCUMENT + 1):
+        number += 1
+        if len(raw) > LONGEST_DOCUMENT:
+            raise UserError(f"{file}, line {number}: longer than {LONGEST_DOCUMENT:,} bytes", exit_code=FAILED)
+        yield _decode(raw, file, number, errors)
+
+
+def paragraphs(lines: Iterable[str], where: str = "the text") -> Iterator[str]:
+    """Documents that blank lines separate, from lines with their line ends, which are kept inside a document.
+
+    Raises UserError, which names `where`, for a document of more than LONGEST_DOCUMENT characters.
+    """
     paragraph: list[str] = []
+    size = 0
     for line in lines:
         if line.strip():
             paragraph.append(line)
+            size += len(line)
+            if size > LONGEST_DOCUMENT:
+                raise _too_long(where, "separate documents by blank lines")
         elif paragraph:
             yield "".join(paragraph).rstrip("\r\n")
-            paragraph = []
+            paragraph, size = [], 0
     if paragraph:
         yield "".join(paragraph).rstrip("\r\n")
 
 
-def _whole(lines: Iterable[str]) -> Iterator[str]:
+def _whole(lines: Iterable[str], where: str) -> Iterator[str]:
     """All lines as one document, unless they are blank."""
-    text = "".join(lines)
+    parts, size = [], 0
+    for line in lines:
+        parts.append(line)
+        size += len(line)
+        if size > LONGEST_DOCUMENT:
+            raise _too_long(where, "divide the file")
+    text = "".join(parts)
     if text.strip():
         yield text
 
 
-def _json_documents(stream: io.BufferedReader, file: Path, text_column: str, errors: str) -> Iterator[str]:
+def _too_long(where: str, fix: str) -> UserError:
+    return UserError(f"{where}: a document is longer than {LONGEST_DOCUMENT:,} characters", fix=fix, exit_code=FAILED)
+
+
+def _json_documents(lines: Iterable[str], file: Path, text_column: str, errors: str) -> Iterator[str]:
     """One JSON object a line, as in `{"text": …}`."""
-    for number, raw in enumerate(stream, 1):
-        line = _decode(raw, file, number, errors)
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:

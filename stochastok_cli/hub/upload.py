@@ -4,7 +4,6 @@ Files are uploaded one by one and appear in one commit. A push that fails leaves
 one skips the files that are uploaded already. A card that the repository has keeps the text of its owner.
 """
 
-import json
 import re
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -13,7 +12,7 @@ from http.client import PRECONDITION_FAILED
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from stochastok_cli.artifacts import MANIFEST, Manifest
+from stochastok_cli.artifacts import MANIFEST, Manifest, json_bytes
 from stochastok_cli.errors import UserError
 from stochastok_cli.hub import cards
 from stochastok_cli.hub.card_update import update_card
@@ -59,7 +58,7 @@ def push_corpus(
             for split, documents in splits.items():
                 if manifest.splits[split].documents:
                     yield from write_shards(split, documents(), manifest, Path(folder), progress)
-        yield MANIFEST, json.dumps(manifest.to_json(), indent=2, ensure_ascii=False).encode() + b"\n"
+        yield MANIFEST, json_bytes(manifest.to_json())
 
     stale = re.compile(rf"data/({'|'.join(map(re.escape, splits))})-\d+-of-\d+\.parquet")
     card = cards.corpus_card(repo, manifest, license)
@@ -145,7 +144,7 @@ def _push(
             updated = update_card(repo, _existing_card(repo, repo_type, info), card)
             operations: list[CommitOperationAdd | CommitOperationCopy | CommitOperationDelete] = [
                 *additions,
-                CommitOperationAdd(cards.NAME, updated.encode()),
+                CommitOperationAdd(cards.NAME, updated.encode("utf-8", "backslashreplace")),
                 *(CommitOperationDelete(path) for path in existing if stale.fullmatch(path) and path not in new),
             ]
             return api.create_commit(

@@ -242,6 +242,25 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing(tmp_path, content, name,
     assert not root.exists() or [f for f in root.iterdir() if not f.name.endswith(".lock")] == []
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "documents", "message"),
+    [
+        ("c.txt.xz", b"one\n\n" + b"a" * 5000, "paragraph", "c.txt.xz, line 3: longer than 4,000 bytes"),
+        ("c.jsonl.xz", b'{"text": "' + b"a" * 5000 + b'"}', "paragraph", "c.jsonl.xz, line 1: longer than 4,000 bytes"),
+        ("c.txt.xz", b"one\n\n" + b"a\n" * 2500, "paragraph", "c.txt.xz: a document is longer than 4,000 char"),
+        ("c.txt.xz", b"a\n\n" * 2500, "file", "c.txt.xz: a document is longer than 4,000 characters"),
+    ],
+)
+def test_small_files_that_are_very_long_decompressed(tmp_path, monkeypatch, name, content, documents, message):
+    monkeypatch.setattr("stochastok_cli.data.text_sources.LONGEST_DOCUMENT", 4000)
+    (tmp_path / name).write_bytes(lzma.compress(content))
+    with pytest.raises(UserError, match=message) as caught:
+        tokenize(tmp_path / name, tmp_path, documents=documents)
+    assert caught.value.exit_code == FAILED
+    (tmp_path / name).write_bytes(lzma.compress(b'{"text": "a"}\n\n{"text": "a"}\n' * 250))  # longer in all, and fine
+    assert tokenize(tmp_path / name, tmp_path, val_fraction=0).created
+
+
 def test_bad_text_can_be_replaced(tmp_path):
     (tmp_path / "c.jsonl").write_bytes(b'{"text": "a\\ud800b"}\n{"text": "c\xffd"}\n')
     corpus = Corpus(tokenize(tmp_path / "c.jsonl", tmp_path, errors="replace").path)

@@ -1,6 +1,7 @@
 """Generated multiple-choice questions on disk: as texts to evaluate on, and as rows of ids to train on."""
 
 import abc
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -115,15 +116,23 @@ def write_questions(
 
     def build_ids(folder: Path) -> Manifest:
         examples = {split: generator.encode(split, size, vocabulary, progress) for split, size in sizes.items()}
-        return corpus_manifest(
-            recipe or name, vocabulary, write_sft_dataset(folder, examples, vocabulary, progress), made_from
-        )
+        counts = write_sft_dataset(folder, examples, vocabulary, progress)
+        manifest = corpus_manifest(recipe or name, vocabulary, counts, made_from)
+        return dataclasses.replace(manifest, unknown_tokens=_count_unknown(examples, vocabulary) or None)
 
     validate_dataset_name(name, recipe or name)
     named_recipe = None if recipe == name else recipe
     create_artifact(dataset_dir(data_dir) / name, options, build_texts, force=force)
     options = {**options, "tokenizer": vocabulary.fingerprint}
     return create_artifact(memmap_dir(data_dir) / name, options, build_ids, force=force)
+
+
+def _count_unknown(splits: dict[str, list[Examples]], vocabulary: Vocabulary) -> int:
+    """The number of ids that replace text that the vocabulary can't represent."""
+    if vocabulary.unknown is None:
+        return 0
+    blocks = [block for split in splits.values() for block in split]
+    return sum(int((ids == vocabulary.unknown).sum()) for b in blocks for ids in (b.question_ids, b.answer_ids))
 
 
 def require_at_least(flag: str, value: int, least: int) -> None:

@@ -6,6 +6,7 @@ import sys
 import datasets
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from stochastok_cli.artifacts import read_manifest
 from stochastok_cli.cli import app
@@ -126,6 +127,24 @@ def test_both_holdouts_in_one_data_directory(tmp_path):
         texts = read_manifest(tmp_path / "data_as_datasets" / name)
         assert (texts.kind, texts.recipe) == ("dataset", None if name == "langgame" else "langgame")
         assert not make(GPT2, tmp_path, name=name, train_size=40, val_size=10, holdout=holdout).created
+
+
+def test_text_that_the_tokenizer_has_no_tokens_for_is_counted(tmp_path, capsys, monkeypatch):
+    words = ["[UNK]", "[SEP]", "answer", ":"]
+    tokenizer = Tokenizer(models.WordPiece({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.add_special_tokens(["[UNK]", "[SEP]"])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    sizes = ["--train-size", "8", "--val-size", "2"]
+    argv = ["stochastok", "make-langgame", "--tokenizer", tmp_path, "--data-dir", tmp_path, *sizes]
+    monkeypatch.setattr(sys, "argv", list(map(str, argv)))
+    with pytest.raises(SystemExit):
+        app.main()
+    made = SFTDataset(tmp_path / "data_as_memmaps" / "langgame")
+    unknown = sum(int((made.rows(split) == 0).sum()) for split in ("train", "val"))
+    assert unknown == made.manifest.unknown_tokens > 50
+    assert f"{unknown} tokens replace text that the tokenizer can't represent, which is lost" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["cute", "multi_digit_addition", "", ".", "../x", "a\nb"])
