@@ -323,20 +323,19 @@ def path_inside(folder: Path, name: str) -> Path:
     Raises:
         UserError: the name is absolute or has an empty part, `.` or `..`, or a link leads its folder elsewhere.
     """
-    if not _is_file_name(name) or not (folder / name).parent.resolve().is_relative_to(folder.resolve()):
-        raise UserError(f"the file name {short_repr(name)} leads out of {folder}", exit_code=FAILED)
+    if not _can_be_a_file(name) or not (folder / name).parent.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"the file name {short_repr(name)} is not possible or leads out of {folder}", exit_code=FAILED)
     return folder / name
 
 
-def _is_file_name(name: str) -> bool:
-    """Whether a name is relative, stays inside its folder, and can be the name of a file."""
+def _can_be_a_file(name: str) -> bool:
+    """Whether a name is relative, has no part that leads elsewhere, and can be shown and written to a disk."""
     try:
         parts = [os.fsencode(part) for part in name.split("/")]
     except UnicodeEncodeError:
         return False
-    return len(name) < 2000 and all(
-        part not in (b"", b".", b"..") and len(part) < 256 and not {0, ord("\\")} & set(part) for part in parts
-    )
+    printable = not any(character < " " or character in "\x7f\\" for character in name)
+    return printable and len(name) < 2000 and all(part not in (b"", b".", b"..") and len(part) < 256 for part in parts)
 
 
 def nearest_existing_path(path: Path) -> Path:

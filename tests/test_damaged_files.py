@@ -188,6 +188,6 @@ def test_errors_name_the_file_and_the_field(dataset):
     file.write_bytes(before)
 
 
-@pytest.mark.parametrize("name", ["", "..", "a/../b", "/a", "a//b", "a\0", "\ud800", "x" * 300, "a\\b"])
+@pytest.mark.parametrize("name", ["", "..", "a/../b", "/a", "a//b", "a\0", "\ud800", "x" * 300, "a\\b", "\x1b[31m\n"])
 def test_names_of_files_from_outside(dataset, name):
     assert "leads out of" in refusal(find_damage, dataset, {name: FileInfo(1)})

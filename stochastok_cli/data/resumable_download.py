@@ -33,8 +33,9 @@ class _Progress:
 
     def __post_init__(self) -> None:
         for counts in self.splits.values():
-            if counts.keys() != {"documents", "tokens"} or min(counts.values()) < 0:
+            if counts.keys() != {"documents", "tokens"}:
                 raise ValueError("a split has a number of documents and one of tokens")
+            SplitInfo(counts["documents"], counts["tokens"])  # raises ValueError for impossible numbers
 
 
 class PartialDownload:
