@@ -24,6 +24,7 @@ from stochastok_cli.data.memmap import (
     memmap_dir,
     release_pages,
 )
+from stochastok_cli.data.source_files import SourceFiles, require_same_source
 from stochastok_cli.errors import UserError
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.tokenization.expansion import StochasTok
@@ -83,6 +84,9 @@ def expand(
     options = {"method": method, "p": float(p), "seed": seed, "max_splits": max_splits, "keep": keep}
     options["source"] = source.fingerprint
     threads = num_proc or available_cpus()
+    # The fingerprint of a folder without a manifest is that of a part of its bytes.
+    unrecorded = None if source.manifest else SourceFiles(source.path, sorted(source.path.glob("*.bin")), {}, "")
+    listing = unrecorded.listing() if unrecorded else None
 
     def build(folder: Path) -> Manifest:
         first = 0
@@ -90,10 +94,14 @@ def expand(
         for split in SPLITS:
             splits[split] = _expand_split(source, split, first, stochastok, folder / f"{split}.bin", threads, progress)
             first += splits[split].documents
-        made_from = SourceInfo(source.name, source.fingerprint, source.license)
+        fingerprint = unrecorded.fingerprint() if unrecorded else source.fingerprint
+        made_from = SourceInfo(source.name, fingerprint, source.license, listing)
         return corpus_manifest("expanded", source.vocabulary, splits, made_from)
 
-    return create_artifact(final, options, build, force=force)
+    made = create_artifact(final, options, build, force=force)
+    if unrecorded and not made.created:
+        require_same_source(made, source.name, listing, unrecorded.fingerprint)
+    return made
 
 
 def _expand_split(

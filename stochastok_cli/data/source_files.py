@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
-from stochastok_cli.artifacts import file_checksum
+from stochastok_cli.artifacts import Artifact, file_checksum
 from stochastok_cli.errors import UserError
 
 DOCUMENTS = ("paragraph", "file")
@@ -110,6 +110,24 @@ def find_files(path: Path, documents: str = "paragraph", errors: str = "strict")
     if not files:
         raise UserError(f"the folder {path} holds no {', '.join(IN_FOLDERS)} file{note and f' ({note})'}")
     return SourceFiles(path, sorted(files), dict(_by_frequency(unread)), note)
+
+
+def require_same_source(
+    made: Artifact, source: str, listing: str | None, fingerprint: Callable[[], str | None]
+) -> None:
+    """Raises UserError if a folder that is there already was made when its source held something else.
+
+    Args:
+        made: the folder that is there already.
+        source: the name of the source, for the error.
+        listing: the listing of the files of the source now; None for a source without files.
+        fingerprint: computes the fingerprint of the source now; called only if its files were changed or renamed.
+    """
+    before = made.manifest.made_from
+    if before is None or before.fingerprint is None or before.listing == listing:
+        return
+    if fingerprint() != before.fingerprint:
+        raise UserError(f"{made.path} exists, made when {source} held another text", fix="--force makes it again")
 
 
 def file_format(file: Path) -> str:

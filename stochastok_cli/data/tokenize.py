@@ -15,6 +15,7 @@ import numpy as np
 
 from stochastok_cli.artifacts import Artifact, Manifest, SplitInfo, create_artifact, validate_folder_name
 from stochastok_cli.data.memmap import Tokenizer, available_cpus, corpus_manifest, memmap_dir, resolve_vocabulary
+from stochastok_cli.data.source_files import require_same_source
 from stochastok_cli.data.text_sources import TextSource, open_source
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.progress import ProgressCallback, no_progress
@@ -111,19 +112,8 @@ def tokenize(
     with ThreadPoolExecutor(1) as worker:
         made = create_artifact(final, options, build, force=force)
     if not made.created:
-        _require_same_content(made, texts, listing)
+        require_same_source(made, str(source), listing, lambda: texts.made_from().fingerprint)
     return made
-
-
-def _require_same_content(made: Artifact, source: TextSource, listing: str | None) -> None:
-    """Raises UserError if files that were changed or renamed since the folder was made hold other text now."""
-    before = made.manifest.made_from
-    if before is None or before.fingerprint is None or before.listing == listing:
-        return
-    if source.made_from().fingerprint != before.fingerprint:
-        raise UserError(
-            f"{made.path} exists, made when {source.options['source']} held another text", fix="--force makes it again"
-        )
 
 
 def read_ahead(items: Iterator[T]) -> Iterator[T]:

@@ -1,6 +1,7 @@
 """From a corpus to an expanded one, document by document."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -86,6 +87,27 @@ def test_a_folder_of_the_references(tmp_path):
     assert made.manifest.splits["train"].documents == 2
     with pytest.raises(UserError, match="not in the vocabulary"):
         expand(Corpus(folder, "sample2k"), p=0.1)
+
+
+def test_a_folder_without_a_manifest_that_has_changed_is_noticed(tmp_path):
+    """Its fingerprint is that of the first and last bytes; a change between them keeps it."""
+    folder = tmp_path / "reference"
+    folder.mkdir()
+    ids = np.full(2**21, 464, np.uint16)
+    ids[999::1000] = 50256
+    for split in ("train", "val"):
+        ids.tofile(folder / f"{split}.bin")
+    made = expand(folder, p=0)
+    before = (folder / "val.bin").stat()
+    assert not expand(folder, p=0).created
+    os.utime(folder / "val.bin", ns=(before.st_atime_ns, before.st_mtime_ns - 10**12))
+    assert not expand(folder, p=0).created  # touched, and the same
+    ids[2**20 : 2**20 + 3] = 262
+    ids.tofile(folder / "val.bin")
+    assert Corpus(folder).fingerprint == made.manifest.options["source"]
+    with pytest.raises(UserError, match="made when reference held another text; --force makes it again"):
+        expand(folder, p=0)
+    assert expand(folder, p=0, force=True).created
 
 
 @settings(max_examples=200, deadline=None)
