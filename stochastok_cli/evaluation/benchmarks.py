@@ -45,10 +45,17 @@ class Question(NamedTuple):
 
 @dataclass(frozen=True)
 class Benchmark:
-    """The questions of a benchmark, in the order of its dataset."""
+    """The questions of a benchmark.
+
+    Attributes:
+        name: The benchmark's name.
+        questions: In the order of its dataset.
+        encode_whole: See `BenchmarkSpec`.
+    """
 
     name: str
     questions: list[Question]
+    encode_whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,8 @@ class BenchmarkSpec:
         kind: The kind of question of a row.
         trained_on: The folder under `data_as_memmaps` that trains such questions, if there is one.
         read: Reads the rows, for datasets with a layout of their own.
+        encode_whole: Whether prefix and option are encoded as one text, as lm-evaluation-harness does; else each on its
+            own, as the questions and answers of training data are.
     """
 
     columns: tuple[str, ...]
@@ -79,6 +88,7 @@ class BenchmarkSpec:
     kind: Callable[[Row], str] = lambda row: ""
     trained_on: str | None = None
     read: "Callable[[str, Path | None], datasets.Dataset] | None" = None
+    encode_whole: bool = False
 
 
 # ------------------------------------------------------------------------------------------- rows to questions
@@ -185,7 +195,8 @@ def benchmark_specs() -> dict[str, BenchmarkSpec]:
         for recipe in RECIPES.values()
         for benchmark in recipe.benchmarks
     }
-    return {**_PUBLISHED, **made, **_CUTE_TESTS}
+    published = {name: replace(spec, encode_whole=True) for name, spec in _PUBLISHED.items()}
+    return {**published, **made, **_CUTE_TESTS}
 
 
 def find_spec(name: str, data_dir: Path) -> BenchmarkSpec:
@@ -221,7 +232,7 @@ def load_benchmark(name: str, data_dir: Path, num_samples: int | None = None) ->
     dataset, rows = _rows(name, spec, Path(path).expanduser() if path else None, data_dir)
     order = stream(SAMPLE_SEED, f"questions/{name}").permutation(len(rows))
     questions = [_question(name, spec, dataset, rows[i]) for i in sorted(order[:num_samples].tolist())]
-    return Benchmark(name, questions)
+    return Benchmark(name, questions, spec.encode_whole)
 
 
 def _rows(name: str, spec: BenchmarkSpec, path: Path | None, data_dir: Path) -> "tuple[datasets.Dataset, range]":

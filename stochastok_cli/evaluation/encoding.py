@@ -70,7 +70,7 @@ def split_at_boundary(prefix: str, option: str) -> tuple[str, str]:
 
 
 def encode(benchmark: Benchmark, vocabulary: Vocabulary, context_window: int) -> EncodedBenchmark:
-    """Tokenizes prefix and options, each on its own.
+    """Tokenizes prefix and options: as one text where `benchmark.encode_whole`, else each on its own.
 
     An empty prefix becomes the end-of-text id. A prefix that does not fit the window with the longest of its options
     loses ids from the left, the same ones for all its options, so that they stay comparable. Raises UserError naming
@@ -81,7 +81,7 @@ def encode(benchmark: Benchmark, vocabulary: Vocabulary, context_window: int) ->
     for question in benchmark.questions:
         texts = [split_at_boundary(question.prefix, option) for option in question.options]
         prefix = vocabulary.encode(texts[0][0])
-        options = [vocabulary.encode_continuation(option) for _, option in texts]
+        options = _encode_options(texts, prefix, vocabulary, whole=benchmark.encode_whole)
         longest = max(map(len, options))
         if longest > context_window:
             raise UserError(
@@ -94,6 +94,29 @@ def encode(benchmark: Benchmark, vocabulary: Vocabulary, context_window: int) ->
         context = prefix[-limit:] or [vocabulary.end_of_text]
         questions.append(EncodedQuestion(context, options, has_prefix=bool(prefix)))
     return EncodedBenchmark(benchmark.name, questions, truncated)
+
+
+def _encode_options(
+    texts: Sequence[tuple[str, str]], prefix: Sequence[int], vocabulary: Vocabulary, *, whole: bool
+) -> list[list[int]]:
+    """The ids of each option.
+
+    With `whole`, they are those of prefix and option together after as many ids as the prefix alone has (`_encode_pair`
+    of lm-evaluation-harness). A tokenizer that joins the end of the prefix with the beginning of an option then moves
+    this text to neither: `:` and a line break are one token of cl100k_base, so that options after a line break are
+    scored without it. Where nothing of an option would remain, the options of the question are encoded on their own.
+
+    Args:
+        texts: Prefix and option, as from `split_at_boundary`.
+        prefix: The ids of the prefix.
+        vocabulary: The vocabulary.
+        whole: Whether prefix and option are encoded as one text.
+    """
+    if whole and prefix:
+        options = [vocabulary.encode(before + option)[len(prefix) :] for before, option in texts]
+        if all(options):
+            return options
+    return [vocabulary.encode_continuation(option) for _, option in texts]
 
 
 def kind_groups(benchmark: Benchmark) -> dict[str, np.ndarray]:

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from stochastok_cli.errors import UserError
-from stochastok_cli.evaluation.benchmarks import Benchmark, Question
+from stochastok_cli.evaluation.benchmarks import Benchmark, Question, benchmark_specs
 from stochastok_cli.evaluation.encoding import encode, split_at_boundary
 from stochastok_cli.evaluation.evaluators.multiple_choice import evaluate_multiple_choice
 from stochastok_cli.evaluation.metrics import multiple_choice_metrics
 from stochastok_cli.evaluation.scoring import LM
+from stochastok_cli.tokenization.loaders import load_vocabulary
 from tests.evaluation.test_scoring import by_definition
 from tests.models.small_models import sharp_model, small_config
 
@@ -52,6 +53,71 @@ def test_prefix_and_option_are_tokenized_separately(vocabulary):
         (vocabulary.encode("the"), vocabulary.encode(" re")),
         (vocabulary.encode("the"), vocabulary.encode(" se")),
     ]
+
+
+@pytest.fixture(scope="module")
+def joining(tmp_path_factory):
+    """A vocabulary that joins punctuation with the line break after it, as cl100k_base does, and `. X`."""
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+
+    entries = ["<|endoftext|>", *sorted(pre_tokenizers.ByteLevel.alphabet()), ":Ċ", "ĠX", ".ĠX"]
+    merges = [(":", "Ċ"), ("Ġ", "X"), (".", "ĠX")]
+    raw = Tokenizer(models.BPE(vocab={entry: i for i, entry in enumerate(entries)}, merges=merges))
+    raw.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"\. X| ?[^\s\w]+[\r\n]*| ?\w+|\s+"), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    raw.decoder = decoders.ByteLevel()
+    raw.add_special_tokens([AddedToken("<|endoftext|>", special=True)])
+    folder = tmp_path_factory.mktemp("joining")
+    raw.save(str(folder / "tokenizer.json"))
+    return load_vocabulary(str(folder))
+
+
+def encoded_texts(vocabulary, question, **options):
+    [encoded] = encode(Benchmark("arc", [question], **options), vocabulary, 48).questions
+    return vocabulary.decode(encoded.context), [vocabulary.decode(ids) for ids in encoded.options]
+
+
+def test_published_benchmarks_are_cut_after_as_many_ids_as_the_prefix_has(joining):
+    question = Question("Answer:\n", ["re", "se"], 1)
+    assert encoded_texts(joining, question) == ("Answer:", ["\nre", "\nse"])
+    assert encoded_texts(joining, question, encode_whole=True) == ("Answer:", ["re", "se"])
+    spaced = Question("Answer: ", ["re", "se"], 1)
+    assert encoded_texts(joining, spaced, encode_whole=True) == encoded_texts(joining, spaced)
+    # Nothing would remain of the option " X", so that both are encoded on their own.
+    joined = Question("a.", ["X", "Y"], 1)
+    assert encoded_texts(joining, joined, encode_whole=True) == ("a.", [" X", " Y"])
+
+
+def test_which_benchmarks_follow_lm_evaluation_harness():
+    whole = {name for name, spec in benchmark_specs().items() if spec.encode_whole}
+    assert whole == {"hellaswag", "arc", "mmlu", "winograd", "blimp"}
+
+
+def test_the_rule_of_lm_evaluation_harness_itself(joining, vocabulary):
+    lm_eval = pytest.importorskip("lm_eval.api.model", reason="the extra lm-eval is not installed")
+
+    class Theirs(lm_eval.TemplateLM):
+        eot_token_id = 0
+
+        def tok_encode(self, string, **kwargs):
+            return self.vocabulary.encode(string)
+
+        def _loglikelihood_tokens(self, *arguments): ...
+        def loglikelihood_rolling(self, *arguments): ...
+        def generate_until(self, *arguments): ...
+
+    theirs = Theirs()
+    for theirs.vocabulary in (joining, vocabulary):
+        for prefix in ("Answer:\n", "Answer:", "What falls from the sky? ", "Yes.\n\n"):
+            [question] = encode(
+                Benchmark("arc", [Question(prefix, [" rain", " fog"], 1)], True), theirs.vocabulary, 48
+            ).questions
+            for option, ids in zip([" rain", " fog"], question.options, strict=True):
+                assert theirs._encode_pair(prefix, option) == (question.context, ids)
 
 
 def test_scores_are_the_log_likelihood_of_the_option_alone(model, vocabulary):
