@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from stochastok_cli.cli import progress
-from stochastok_cli.evaluation.base import EvalResult
+from stochastok_cli.evaluation.base import EvalResult, Metric
 
 if TYPE_CHECKING:
     from stochastok_cli.evaluation.comparison import Aggregate, PairedComparison
@@ -42,13 +42,25 @@ class ResultPrinter:
         self.bars.close()
         self.bar = None
         for metric in result.metrics:
-            if metric.name == "truncated":
-                progress.note(
-                    f"{metric.benchmark}: {metric.value:,} questions did not fit the context window and lost their "
-                    "beginning"
-                )
+            if text := _note_on(metric):
+                progress.note(text)
         if self.as_json:
             print(json.dumps(result.to_json()), flush=True)
+
+
+def _note_on(metric: Metric) -> str:
+    """What a reader of the results must know about a metric; "" for most."""
+    if metric.name == "truncated":
+        return f"{metric.benchmark}: {metric.value:,} questions did not fit the context window and lost their beginning"
+    if metric.name == "effective_sample_size":
+        from stochastok_cli.evaluation.marginal import LEAST_EFFECTIVE_SAMPLES
+
+        if metric.value < LEAST_EFFECTIVE_SAMPLES:
+            return (
+                f"{metric.benchmark}, {metric.part}: the share of other tokenizations rests on an effective sample of "
+                f"{metric.value:.1f} draws, too few to trust its error; raise --samples or --num-samples"
+            )
+    return ""
 
 
 def show_tables(results: Sequence[EvalResult]) -> None:

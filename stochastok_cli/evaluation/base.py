@@ -7,7 +7,7 @@ import dataclasses
 import math
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -48,7 +48,7 @@ class Metric:
         n: How many questions, tokens or words it rests on.
         outcomes: One value per question whose mean is `value`, float64 `[questions]`, always in the same order; None
             where the metric is no mean over questions.
-        outcome_range: The outcomes of a wrong and of a right answer.
+        outcome_range: The outcomes of a wrong and of a right answer; None for others, such as distances.
     """
 
     evaluator: str
@@ -58,7 +58,7 @@ class Metric:
     value: float
     n: int | None = None
     outcomes: "np.ndarray | None" = field(default=None, repr=False, compare=False)
-    outcome_range: tuple[float, float] = field(default=(0.0, 1.0), repr=False)
+    outcome_range: tuple[float, float] | None = field(default=(0.0, 1.0), repr=False)
 
     @property
     def key(self) -> str:
@@ -215,6 +215,8 @@ class Evaluator(ABC):
         has_outcomes: Whether some metrics are means over questions, which can be compared in pairs.
         parts_table: The title of a table with a row for each part of `{benchmark}`; "" where parts are columns of the
             benchmark's table.
+        meanings: What each metric is, by `Metric.name`, for the lines below its tables; names that explain themselves
+            are left out.
     """
 
     name: ClassVar[str]
@@ -223,6 +225,7 @@ class Evaluator(ABC):
     unit: ClassVar[str] = "questions"
     has_outcomes: ClassVar[bool] = True
     parts_table: ClassVar[str] = ""
+    meanings: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
     def options(cls) -> dict[str, Option]:

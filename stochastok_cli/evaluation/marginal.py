@@ -10,10 +10,16 @@ segmentations. With draws t from `uniform`, whose probability q(t) is known exac
 estimated for one span of SPAN canonical ids after the other, each given the canonical ids before it: over a longer
 stretch the weights would differ by so much that one draw decides. The logarithm of an estimate is too small on average
 (Jensen), so that the bits reported are an upper bound in the mean, and never above the canonical ones.
+
+With few draws this bias is larger than the spread of the estimate, and an error of the spread alone would hardly ever
+cover the truth. The error therefore also spans the distance to an estimate that is too large on average: the tangent of
+the logarithm, log c + x / c - 1 >= log x, at an x and a c from different halves of the draws. Neither sees what no draw
+has met: that is what the effective sample size (Kish 1965) is for.
 """
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,12 +29,16 @@ from stochastok_cli.evaluation.likelihood import Pair
 from stochastok_cli.evaluation.metrics import bits_per_byte
 from stochastok_cli.evaluation.robustness import Tokenization
 from stochastok_cli.evaluation.scoring import LM
+from stochastok_cli.evaluation.statistics import CONFIDENCE_Z
 from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.segmentation_lattice import SegmentationLattice
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 SPAN = 8  # canonical ids whose tokenizations are summed over together
+LEAST_EFFECTIVE_SAMPLES = 50
+"""With fewer effective draws the error can't be relied on (see the simulation in the tests)."""
 _SPANS = 2**12  # held at once
+_LARGEST_EXPONENT = 300.0  # of a weight, whose square must be finite
 
 
 def evaluate_marginal(
@@ -37,7 +47,8 @@ def evaluate_marginal(
     """Bits per byte of a text, as metrics of the part `<method><p>`.
 
     canonical: bits per byte of the canonical ids alone; all_tokenizations: bits per byte of the sum over tokenizations;
-    monte_carlo_error: one standard error of `all_tokenizations`.
+    monte_carlo_error: one standard error of `all_tokenizations`, with the bias of the logarithm; effective_sample_size:
+    how many draws of equal weight would carry as much information about the other tokenizations (0: no draw has any).
 
     Args:
         lm: The model.
@@ -49,24 +60,21 @@ def evaluate_marginal(
     require_known_probability(tokenization)
     progress, lm = lm.progress, lm.without_progress()
     spans = [ids[start : start + SPAN] for start in range(0, len(ids), SPAN)]
-    canonical = total = variance = 0.0
+    estimates = []
     for first in range(0, len(spans), _SPANS):
         some = spans[first : first + _SPANS]
         draws, log_q = _draw(some, first, lm.vocabulary, tokenization)
         pairs = list(_pairs(ids, first * SPAN, some, draws, lm.context_window, lm.vocabulary.end_of_text))
         num_options = [tokenization.samples + 1] * len(some)
         nats = lm.question_log_likelihoods(pairs, num_options, description=name)
-        log_canonical, log_total, error = estimate(nats.reshape(len(some), -1), log_q)
-        canonical -= log_canonical.sum()
-        total -= log_total.sum()
-        variance += float((error**2).sum())
+        estimates.append(sum_of_spans(nats.reshape(len(some), -1), log_q))
         progress(f"{name}, {tokenization.name}", first + len(some), len(spans))
-    values = {"canonical": canonical, "all_tokenizations": total, "monte_carlo_error": math.sqrt(variance)}
+    whole = Estimate(*map(sum, zip(*estimates, strict=True)))
+    nats_of = {"canonical": -whole.canonical, "all_tokenizations": -whole.total, "monte_carlo_error": whole.error}
+    values = {metric: bits_per_byte(nats, num_bytes) for metric, nats in nats_of.items()}
+    values["effective_sample_size"] = whole.effective_sample_size
     return EvaluatorOutput(
-        [
-            Metric("bits_per_byte", name, tokenization.name, metric, bits_per_byte(nats, num_bytes), len(ids))
-            for metric, nats in values.items()
-        ]
+        [Metric("bits_per_byte", name, tokenization.name, metric, value, len(ids)) for metric, value in values.items()]
     )
 
 
@@ -80,23 +88,74 @@ def require_known_probability(tokenization: Tokenization) -> None:
         )
 
 
-def estimate(nats: np.ndarray, log_q: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Estimates the log-likelihood of each span over all of its tokenizations.
+class Estimate(NamedTuple):
+    """Sums over spans, in nats, of the log-likelihood over all tokenizations and of what its error is made of.
+
+    Attributes:
+        canonical: log P(canonical).
+        total: The estimate, which is too small on average.
+        variance: Its variance (delta method); NaN for a single draw a span.
+        upper: An estimate that is too large on average.
+        upper_variance: The variance of `upper`.
+        weight: The weights of the draws relative to the estimate of their span.
+        weight_squared: Their squares.
+    """
+
+    canonical: float
+    total: float
+    variance: float
+    upper: float
+    upper_variance: float
+    weight: float
+    weight_squared: float
+
+    @property
+    def error(self) -> float:
+        """So that `total` and the truth differ by at most 1.96 errors with a probability of 95%.
+
+        NaN where no draw differs from the canonical tokenization: then nothing is known about the others.
+        """
+        if not self.weight_squared:
+            return math.nan
+        above = max(self.upper - self.total, 0.0) / CONFIDENCE_Z + math.sqrt(self.upper_variance)
+        error = max(above, math.sqrt(self.variance))
+        return min(error, -self.total / CONFIDENCE_Z) if self.total < 0 else error  # no text is likelier than 1
+
+    @property
+    def effective_sample_size(self) -> float:
+        """Kish's effective number of draws."""
+        return self.weight**2 / self.weight_squared if self.weight_squared else 0.0
+
+
+def sum_of_spans(nats: np.ndarray, log_q: np.ndarray) -> Estimate:
+    """Estimates the log-likelihood of spans over all of their tokenizations.
 
     Args:
         nats: The model's log-likelihoods, the canonical tokenization first, float64 `[spans, 1 + samples]`.
         log_q: Log-probabilities of the draws, float64 `[spans, samples]`; infinite for a draw that is canonical.
-
-    Returns:
-        By span, float64 `[spans]` each: log P(canonical), the log of the estimated sum, and the standard error of that
-        log (delta method).
     """
     canonical = nats[:, 0]
-    weights = np.exp(np.minimum(nats[:, 1:] - canonical[:, None] - log_q, 700))  # relative to P(canonical)
+    weights = np.exp(np.minimum(nats[:, 1:] - canonical[:, None] - log_q, _LARGEST_EXPONENT))  # over P(canonical)
     total = 1 + weights.mean(axis=1)
     samples = weights.shape[1]
-    error = weights.std(axis=1, ddof=1) / math.sqrt(samples) if samples > 1 else np.full(len(weights), np.nan)
-    return canonical, canonical + np.log(total), error / total
+    if samples > 1:
+        spread = weights.var(axis=1, ddof=1)
+        variance = spread / samples / total**2
+        first, second = weights[:, : samples // 2], weights[:, samples // 2 :]
+        one, one_variance = _tangent(1 + first.mean(axis=1), 1 + second.mean(axis=1), spread / second.shape[1])
+        two, two_variance = _tangent(1 + second.mean(axis=1), 1 + first.mean(axis=1), spread / first.shape[1])
+        # The halves are independent, and where a tangent touches hardly matters for how much it varies.
+        upper, upper_variance = (one + two) / 2, (one_variance + two_variance) / 4
+    else:
+        variance = upper = upper_variance = np.full(len(weights), np.nan)
+    shares = weights / total[:, None]
+    sums = canonical, canonical + np.log(total), variance, canonical + upper, upper_variance, shares, shares**2
+    return Estimate(*(float(one.sum()) for one in sums))
+
+
+def _tangent(at: np.ndarray, x: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The tangent of the logarithm at `at`, at `x` of some `variance`, and the variance of that, each `[spans]`."""
+    return np.log(at) + x / at - 1, variance / at**2
 
 
 def _draw(

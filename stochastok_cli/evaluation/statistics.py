@@ -11,13 +11,14 @@ from stochastok_cli.random_streams import stream
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
-_Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)  # half-width of an interval in standard deviations
+CONFIDENCE_Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+"""Half the width of an interval, in standard deviations."""
 _BLOCK = 2**22  # counts held at once
 
 Interval = tuple[float, float]
 
 
-def mean_interval(values: np.ndarray, outcome_range: Interval = (0.0, 1.0)) -> Interval:
+def mean_interval(values: np.ndarray, outcome_range: Interval | None = (0.0, 1.0)) -> Interval:
     """The 95% interval of the mean of `values` `[questions]`.
 
     Where every value is one of the two ends of `outcome_range`, as right and wrong answers are, it is the interval of
@@ -25,9 +26,9 @@ def mean_interval(values: np.ndarray, outcome_range: Interval = (0.0, 1.0)) -> I
     values covers the truth far too rarely near the ends. Other values take the bootstrap.
     """
     values = np.asarray(values, dtype=np.float64)
-    low, high = outcome_range
-    if not np.isin(values, outcome_range).all():
+    if outcome_range is None or not np.isin(values, outcome_range).all():
         return bootstrap_interval(values)
+    low, high = outcome_range
     bounds = binomial_interval(int((values == high).sum()), len(values))
     return low + (high - low) * bounds[0], low + (high - low) * bounds[1]
 
@@ -38,9 +39,9 @@ def binomial_interval(successes: int, trials: int) -> Interval:
     >>> [round(end, 3) for end in binomial_interval(1000, 1000)], [round(end, 3) for end in binomial_interval(1, 4)]
     ([0.995, 1.0], [0.034, 0.711])
     """
-    n = trials + _Z**2
-    center = (successes + _Z**2 / 2) / n
-    half = _Z * math.sqrt(center * (1 - center) / n)
+    n = trials + CONFIDENCE_Z**2
+    center = (successes + CONFIDENCE_Z**2 / 2) / n
+    half = CONFIDENCE_Z * math.sqrt(center * (1 - center) / n)
     return max(center - half, 0.0), min(center + half, 1.0)
 
 
@@ -109,7 +110,7 @@ class Difference(NamedTuple):
     second_better: int
 
 
-def paired_difference(first: np.ndarray, second: np.ndarray, outcome_range: Interval = (0.0, 1.0)) -> Difference:
+def paired_difference(first: np.ndarray, second: np.ndarray, outcome_range: Interval | None = (0.0, 1.0)) -> Difference:
     """Compares two checkpoints by one value per question of each, both `[questions]`.
 
     Where all values are ends of `outcome_range`, the interval is that of Bonett and Price (2012) for the difference of
@@ -120,11 +121,11 @@ def paired_difference(first: np.ndarray, second: np.ndarray, outcome_range: Inte
     """
     change = np.asarray(second, dtype=np.float64) - np.asarray(first, dtype=np.float64)
     worse, better, n = int((change < 0).sum()), int((change > 0).sum()), len(change)
-    if np.isin(first, outcome_range).all() and np.isin(second, outcome_range).all():
+    if outcome_range is not None and np.isin([first, second], outcome_range).all():
         width = outcome_range[1] - outcome_range[0]
         p_worse, p_better = (worse + 1) / (n + 2), (better + 1) / (n + 2)
         center = p_better - p_worse
-        half = _Z * math.sqrt((p_worse + p_better - center**2) / (n + 2))
+        half = CONFIDENCE_Z * math.sqrt((p_worse + p_better - center**2) / (n + 2))
         interval = (width * max(center - half, -1.0), width * min(center + half, 1.0))
     else:
         interval = bootstrap_interval(change)

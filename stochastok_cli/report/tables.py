@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stochastok_cli.evaluation.base import EvalResult, Metric
 from stochastok_cli.evaluation.comparison import Aggregate, PairedComparison
@@ -88,7 +88,7 @@ def tables_of(results: Sequence[EvalResult]) -> list[Table]:
     Returns:
         For each benchmark a table with a row for each checkpoint, followed by one with a row for each of its parts
         if the evaluator sets `Evaluator.parts_table`. Metrics that are named like their evaluator share one
-        table, with a column for each benchmark.
+        table, with a column for each benchmark. Below the last table of an evaluator stands what its metrics are.
     """
     groups: dict[tuple[str, str, bool], dict[str, Metric]] = {}
     for result in results:
@@ -97,10 +97,21 @@ def tables_of(results: Sequence[EvalResult]) -> list[Table]:
             by_part = metric.part != "" and has_parts_table(metric.evaluator)
             group = metric.evaluator, "" if shared else metric.benchmark, by_part
             groups.setdefault(group, {}).setdefault(metric.key, metric)
-    return [
-        (_parts_table if by_part else _checkpoints_table)(evaluator, benchmark, list(metrics.values()), results)
-        for (evaluator, benchmark, by_part), metrics in groups.items()
-    ]
+    last = {evaluator: (benchmark, by_part) for evaluator, benchmark, by_part in groups}
+    tables = []
+    for (evaluator, benchmark, by_part), metrics in groups.items():
+        make = _parts_table if by_part else _checkpoints_table
+        table = make(evaluator, benchmark, list(metrics.values()), results)
+        is_last = (benchmark, by_part) == last[evaluator]
+        tables.append(replace(table, notes=_meanings(evaluator, results)) if is_last else table)
+    return tables
+
+
+def _meanings(evaluator: str, results: Sequence[EvalResult]) -> list[str]:
+    """A line for each metric of an evaluator that needs an explanation."""
+    meanings = EVALUATORS[evaluator].meanings if evaluator in EVALUATORS else {}
+    names = {metric.name for result in results for metric in result.metrics if metric.evaluator == evaluator}
+    return [f"{name.replace('_', ' ')}: {meaning}" for name, meaning in meanings.items() if name in names]
 
 
 def _checkpoints_table(
@@ -269,8 +280,14 @@ def metric_label(metric: Metric) -> str:
 
 
 def value_text(name: str, value: float) -> str:
-    """The value of a metric of this name: a count as a whole number, anything else with three decimals."""
-    return f"{value:,.0f}" if name == "truncated" else f"{value:.3f}"
+    """The value of a metric of this name: a count, an error with two digits, or anything else with three decimals.
+
+    >>> value_text("truncated", 1200), value_text("accuracy", 0.5), value_text("monte_carlo_error", 0.0000321)
+    ('1,200', '0.500', '3.2e-05')
+    """
+    if name in ("truncated", "effective_sample_size"):
+        return f"{value:,.0f}"
+    return f"{value:.2g}" if name == "monte_carlo_error" else f"{value:.3f}"
 
 
 def interval_text(interval: tuple[float, float], form: str = ".2f") -> str:

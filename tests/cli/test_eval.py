@@ -192,8 +192,11 @@ def test_other_tokenizations(run_eval):
 
 def test_bits_per_byte_over_all_tokenizations(run_eval):
     arguments = ("--evaluator", "bits_per_byte", "--benchmarks", "text-tokenized", "--tokenization", "uniform:0.2")
-    code, out, _ = run_eval("other", *arguments, "--num-samples", "1", "--json")
+    code, out, err = run_eval("other", *arguments, "--num-samples", "1", "--json")
     assert code == 0 and "bits_per_byte/text-tokenized/uniform0.2/monte_carlo_error" in json.loads(out)["metrics"]
+    draws = json.loads(out)["metrics"]["bits_per_byte/text-tokenized/uniform0.2/effective_sample_size"]
+    note = f"uniform0.2: the share of other tokenizations rests on an effective sample of {draws:.1f} draws, too few"
+    assert (note in err) == (draws < 50)
     code, _, err = run_eval("other", *arguments[:-1], "stochastok:0.2")
     assert code == USAGE and "known probability" in err
 

@@ -1,5 +1,6 @@
 """Activations against hooks in the network, and distances against their definition."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -120,3 +121,10 @@ def test_completions_of_a_prompt_in_several_tokenizations(model, vocabulary):
     assert others and all("".join(one["tokens"]) == "The old house" for one in others)
     with pytest.raises(UserError, match="--prompt is empty"):
         complete(LM(model, vocabulary), "", UNIFORM)
+
+
+def test_distances_are_no_right_or_wrong_answers(model, vocabulary, cut):
+    metrics = alignment(model, vocabulary, cut, "uniform1.0").metrics
+    assert {metric.outcome_range for metric in metrics} == {None}
+    equal = dataclasses.replace(metrics[0], outcomes=np.ones(12))
+    assert equal.interval == (1.0, 1.0)

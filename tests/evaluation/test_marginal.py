@@ -12,8 +12,10 @@ from stochastok_cli.evaluation.evaluators.bits_per_byte import ScoredText, evalu
 from stochastok_cli.evaluation.marginal import evaluate_marginal, log_probability
 from stochastok_cli.evaluation.robustness import Tokenization
 from stochastok_cli.evaluation.scoring import LM
+from stochastok_cli.evaluation.statistics import CONFIDENCE_Z
 from stochastok_cli.tokenization.segmentation_lattice import segmentation_lattice
 from tests.models.small_models import sharp_model, small_config
+from tests.tokenization.toys import ids_of, toy_vocabulary
 
 
 def marginal_bits_per_byte(model, vocabulary, text: ScoredText, tokenization: Tokenization) -> dict[str, float]:
@@ -64,6 +66,62 @@ def test_the_estimate_agrees_with_the_sum_within_its_error(vocabulary, model, to
     assert abs(values[f"{name}/all_tokenizations"] - truth) < 4 * error
     assert values[f"{name}/canonical"] == pytest.approx(-nats[every.index(canonical)] / bits, abs=1e-5)
     assert truth < values[f"{name}/canonical"] - 4 * error  # or the test would show nothing
+
+
+WORDS = toy_vocabulary("a", "b", "c", "d", "ab", "bc", "cd", "abc", "bcd", "abcd", "dd", "ddd")
+WHOLE = np.array(ids_of(WORDS, "abcd", "ddd"))  # 8 and 4 segmentations
+
+
+def simulated(spans: int, samples: int, p: float, repetition: int, preferred: float) -> tuple[marginal.Estimate, float]:
+    """The estimate for spans of one token, and the sum over all of its tokenizations, under a made-up model.
+
+    The model gives each token of each span a weight of its own, so that P(t) is the product of the weights of t.
+    `preferred` is how unequal they are.
+    """
+    random = np.random.default_rng(0)
+    log_weight = preferred * random.standard_normal((spans, WORDS.size)) - 1
+
+    def log_p(i: int, ids: list[int]) -> float:
+        return log_weight[i, ids].sum() - 20  # so small that no span is likelier than 1
+
+    tokens = WHOLE[np.arange(spans) % 2]
+    draws, log_q = marginal._draw(
+        [tokens[i : i + 1] for i in range(spans)], repetition * spans, WORDS, Tokenization("uniform", p, samples)
+    )
+    nats = np.array([[log_p(i, [token]), *(log_p(i, t) for t in draws[i])] for i, token in enumerate(tokens)])
+    ids = {piece: i for i, piece in enumerate(WORDS.pieces)}
+    every = {token: segmentations(WORDS.pieces[token], ids) for token in WHOLE.tolist()}
+    sums = [[log_p(i, t) for t in every[token]] for i, token in enumerate(tokens.tolist())]
+    return marginal.sum_of_spans(nats, log_q), sum(np.logaddexp.reduce(one) for one in sums)
+
+
+@pytest.mark.parametrize(("spans", "samples"), [(200, 2), (60, 8), (10, 64)])
+@pytest.mark.parametrize("preferred", [0.5, 1.5])
+def test_the_error_covers_the_sum_of_all_tokenizations(spans, samples, preferred):
+    """About as often as it says or more often, with few draws too."""
+    by_error = []
+    for repetition in range(30):
+        estimated, truth = simulated(spans, samples, 1.0, repetition, preferred)
+        assert estimated.effective_sample_size >= marginal.LEAST_EFFECTIVE_SAMPLES
+        assert 0 > estimated.total >= estimated.canonical
+        assert CONFIDENCE_Z * estimated.error <= -estimated.total  # no text is likelier than 1
+        by_error.append(abs(estimated.total - truth) <= CONFIDENCE_Z * estimated.error)
+    assert np.mean(by_error) >= 0.9
+
+
+def test_the_error_without_the_bias_does_not_cover_it():
+    """What the test above would not show if its cases were easier."""
+    results = [simulated(200, 2, 1.0, repetition, 1.5) for repetition in range(10)]
+    assert not any(abs(one.total - truth) <= CONFIDENCE_Z * math.sqrt(one.variance) for one, truth in results)
+
+
+def test_few_effective_draws_are_told_by_their_number():
+    estimated, _ = simulated(10, 2, 0.2, 0, 3.0)
+    assert estimated.effective_sample_size < marginal.LEAST_EFFECTIVE_SAMPLES
+    one_draw, _ = simulated(10, 1, 1.0, 0, 0.5)
+    assert math.isnan(one_draw.error)
+    none_differs, _ = simulated(1, 2, 1e-9, 0, 0.5)
+    assert none_differs.effective_sample_size == 0 and math.isnan(none_differs.error)
 
 
 def test_the_canonical_part_is_the_ordinary_bits_per_byte_while_the_window_holds_all(vocabulary, model):

@@ -109,5 +109,10 @@ def test_an_interval_follows_the_scale_of_its_outcomes():
     scaled = mean_interval(answers * 4 / 3 - 1 / 3, (-1 / 3, 1.0))
     assert scaled == pytest.approx((low * 4 / 3 - 1 / 3, high * 4 / 3 - 1 / 3))
     assert mean_interval(np.ones(10) * 0.5) == (0.5, 0.5)  # no right or wrong answers: the bootstrap
+    # Values that are no answers are never taken for right and wrong ones, even where all are 0 or 1.
+    assert mean_interval(answers, None) == bootstrap_interval(answers) != mean_interval(answers)
+    assert mean_interval(np.ones(10), None) == (1.0, 1.0)
+    nothing = paired_difference(answers, answers, None)
+    assert nothing.interval == (0.0, 0.0) != paired_difference(answers, answers).interval
     low, high = ratio_interval(np.array([2.0, 0, 3]), np.array([2.0, 0, 3]))
     assert (low, high) == binomial_interval(2, 2) and low < 0.5

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from stochastok_cli.evaluation.base import EvalResult, Metric
 from stochastok_cli.evaluation.comparison import aggregate, compare_paired
+from stochastok_cli.evaluation.evaluators import EVALUATORS
 from stochastok_cli.evaluation.metrics import multiple_choice_metrics
 from stochastok_cli.report.rendering import to_html, to_markdown, to_rich
 from stochastok_cli.report.tables import Cell, Column, Table, aggregate_table, paired_table, tables_of
@@ -144,3 +145,33 @@ def test_labels_are_data_in_every_rendering():
     assert (title, heading, row, note) == (["[red]s: t"], ["x|y", "<b>"], ["[bold]a|b", "1 [0 2]"], ["[i]n"])
     assert to_markdown(table).splitlines()[::2] == [r"| x\|y | &lt;b&gt; |", r"| [bold]a\|b | 1 [0 2] |", "[i]n"]
     assert "<th>&lt;b&gt;</th>" in to_html(table) and "<td>1 <small>[0 2]</small></td>" in to_html(table)
+
+
+def test_below_the_last_table_of_an_evaluator_stands_what_its_columns_are():
+    scores = [np.array([-1.0, -2.0]), np.array([-3.0, -2.0])]
+    run = result(
+        "run",
+        5,
+        *(
+            Metric("mcq", name, "", m, v, 2)
+            for name in ("arc", "blimp")
+            for m, v in multiple_choice_metrics(scores).items()
+        ),
+        Metric("alignment", "uniform1.0", "layer_1", "distance", 2.0, 9),
+        Metric("alignment", "uniform1.0", "layer_1", "relative", 0.5, 9),
+    )
+    arc, blimp, alignment = tables_of([run])
+    assert not arc.notes
+    # Every column whose heading does not explain itself has a line.
+    headings = {column.heading for column in blimp.columns} - {"checkpoint", "iteration", "accuracy"}
+    assert {note.partition(":")[0] for note in blimp.notes} == headings
+    assert {note.partition(":")[0] for note in alignment.notes} == {"distance", "relative"}
+    text = "\n".join(" ".join(line) for line in rendered([arc, blimp, alignment]))
+    assert text.count("ground confidence: mean log-likelihood of the right option, in nats") == 1
+    assert "relative: distance over the mean distance" in to_markdown(alignment) + to_html(alignment)
+
+
+def test_every_evaluator_explains_the_metrics_of_its_tables():
+    metrics = {"mcq": ("path_confidence", "worst_sample", "passes"), "bits_per_byte": ("monte_carlo_error",)}
+    for evaluator, names in metrics.items():
+        assert set(names) <= set(EVALUATORS[evaluator].meanings)

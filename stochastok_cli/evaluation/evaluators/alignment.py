@@ -4,10 +4,11 @@ A word, with the space before it, is read after an end-of-text id in its canonic
 activations at its last id are compared after each attention layer, in the residual stream before the feed-forward.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.base import (
@@ -43,6 +44,10 @@ class Alignment(Evaluator):
     description = "distances inside the model between tokenizations of a word"
     unit = "words"
     parts_table = "{benchmark}"
+    meanings: ClassVar[Mapping[str, str]] = {
+        "distance": "mean Euclidean distance between the activations of two tokenizations of a word",
+        "relative": "distance over the mean distance between the activations of two words",
+    }
 
     num_samples: int | None = option(None, "words", min=1, show_default="all")
     tokenization: str | None = option(
@@ -152,7 +157,7 @@ def evaluate_alignment(lm: "LM", words: TokenizedWords, benchmark: str) -> Evalu
 
     def add(layer: int, name: str, outcomes: np.ndarray) -> float:
         value = float(outcomes.mean())
-        metrics.append(Metric("alignment", benchmark, f"layer_{layer}", name, value, len(outcomes), outcomes))
+        metrics.append(Metric("alignment", benchmark, f"layer_{layer}", name, value, len(outcomes), outcomes, None))
         return value
 
     for i in range(activations.shape[1]):

@@ -1,9 +1,10 @@
 """Bits per byte: the loss on a corpus over the bytes of its text, so that models and tokenizations compare."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.base import (
@@ -35,6 +36,12 @@ class BitsPerByte(Evaluator):
     description = "loss on validation text"
     unit = "tokens"
     has_outcomes = False
+    meanings: ClassVar[Mapping[str, str]] = {
+        "canonical": "bits per byte of the ids as they are",
+        "all_tokenizations": "bits per byte of the sum over all tokenizations",
+        "monte_carlo_error": "standard error of that sum, with the bias of its logarithm",
+        "effective_sample_size": "how many draws of equal weight would say as much about the other tokenizations",
+    }
 
     benchmarks: tuple[str, ...] = option((), "folders under data_as_memmaps", metavar="A,B,…")
     num_samples: int | None = option(None, "windows of text", min=1, show_default="all")

@@ -1,11 +1,11 @@
 """Addition: greedy answers to questions in several tokenizations, compared digit by digit."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.base import (
@@ -36,6 +36,10 @@ class MathGeneration(Evaluator):
     name = "math_generation"
     title = "Addition"
     description = "addition"
+    meanings: ClassVar[Mapping[str, str]] = {
+        "exact_match": "the answer is the sum, digit by digit",
+        "answer_found": "the answer contains the sum",
+    }
 
     num_samples: int | None = option(
         None, "questions of each benchmark, always the same ones", min=1, show_default="all"

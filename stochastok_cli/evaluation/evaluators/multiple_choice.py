@@ -1,9 +1,10 @@
 """Multiple choice: each option is scored by log P(option | prefix), and the likeliest one is the model's answer."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.base import (
@@ -36,6 +37,20 @@ class MultipleChoice(Evaluator):
     title = "Multiple choice"
     description = "multiple choice"
     parts_table = "{benchmark}, parts and other tokenizations"
+    meanings: ClassVar[Mapping[str, str]] = {
+        "path_confidence": "mean probability of the right option, after a softmax over the options",
+        "ground_confidence": "mean log-likelihood of the right option, in nats",
+        "num_options": "mean number of options of a question",
+        "normalized_accuracy": "accuracy on the scale where chance is 0 and perfect is 1",
+        "normalized_path_confidence": "path confidence on the scale where chance is 0 and perfect is 1",
+        "truncated": "how many lost the beginning of their prefix, which did not fit the context window",
+        "worst_case": "right in every one of the other tokenizations",
+        "any_case": "right in at least one of the other tokenizations",
+        "worst_sample": "accuracy in the one tokenization on which the model is worst",
+        "edit_distance": "mean number of splits over the largest possible number",
+        "splits": "mean number of splits that made a right answer wrong",
+        "passes": "mean number of forward passes spent on a question",
+    }
 
     benchmarks: tuple[str, ...] = option(
         (),
