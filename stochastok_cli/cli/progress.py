@@ -27,7 +27,7 @@ def progress_bar() -> Iterator[ProgressCallback]:
     from rich.progress import TimeRemainingColumn as TimeLeftColumn
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from stochastok_cli.evaluation.base import EvalResult
 from stochastok_cli.evaluation.comparison import Aggregate, PairedComparison
 from stochastok_cli.report.plots import Plot, Records, plots_of
-from stochastok_cli.report.rendering import to_csv, to_html, to_markdown
+from stochastok_cli.report.rendering import code_span, escape_markdown, to_csv, to_html, to_markdown
 from stochastok_cli.report.tables import Table, comparison_table, tables_of
 
 CSS = """
@@ -94,14 +94,14 @@ def _save_plot(plot: Plot, folder: Path) -> Drawing:
 
 
 def _markdown(tables: Sequence[Table], drawings: Sequence[Drawing], command: str) -> str:
-    lines = ["# Evaluation", "", f"Made by `{command}`. {NOTE}", ""]
+    lines = ["# Evaluation", "", f"Made by {code_span(command)}. {NOTE}", ""]
     for section, group in groupby(tables, lambda table: table.section):
-        lines += [f"## {section}", ""]
+        lines += [f"## {escape_markdown(section)}", ""]
         for table in group:
-            lines += [f"### {table.title}", ""] if table.title else []
+            lines += [f"### {escape_markdown(table.title)}", ""] if table.title else []
             lines += [to_markdown(table), ""]
     for drawing in drawings:
-        lines += [f"![{drawing.name}](plots/{drawing.name}.svg)", "", drawing.caption, ""]
+        lines += [f"![{drawing.name}](plots/{drawing.name}.svg)", "", escape_markdown(drawing.caption), ""]
     return "\n".join(lines)
 
 

@@ -1,5 +1,6 @@
 """Plots of results and of training, as matplotlib figures (the extra `report`)."""
 
+import itertools
 import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,8 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#00
 GREY = "#767676"
 LINE = 80
 """Letters that fit the width of a figure."""
+LABEL = 40
+"""Letters of a line of a label beside or below the axes."""
 STYLE: Any = {
     "font.size": 10,
     "axes.titlesize": 11,
@@ -71,10 +74,22 @@ def plots_of(results: Sequence[EvalResult], runs: Mapping[str, Records]) -> Iter
     import matplotlib
 
     with matplotlib.rc_context(STYLE):
-        yield from _accuracy_plots(results)
-        yield from _distance_plots(results)
-        yield from _alignment_plots(results)
-        yield from _training_plots(runs)
+        names: set[str] = set()
+        for plots in (
+            _accuracy_plots(results),
+            _distance_plots(results),
+            _alignment_plots(results),
+            _training_plots(runs),
+        ):
+            for plot in plots:
+                # Different labels may give one file name; some file systems do not tell capitals apart.
+                number = next(n for n in itertools.count(1) if _numbered(plot.name, n).lower() not in names)
+                names.add(_numbered(plot.name, number).lower())
+                yield plot._replace(name=_numbered(plot.name, number))
+
+
+def _numbered(name: str, number: int) -> str:
+    return name if number == 1 else f"{name}-{number}"
 
 
 def _new_axes(title: str, *, width: float = 7.5, height: float = 3.6) -> "Axes":
@@ -82,7 +97,7 @@ def _new_axes(title: str, *, width: float = 7.5, height: float = 3.6) -> "Axes":
 
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
-    axes.set_title(textwrap.fill(_literal(title), LINE))
+    axes.set_title(_literal(title))
     return axes
 
 
@@ -96,9 +111,14 @@ def _color(i: int) -> str:
     return COLORS[i % len(COLORS)]
 
 
-def _literal(text: str) -> str:
-    """The text with dollar signs that matplotlib does not take for formulas."""
-    return text.replace("$", r"\$")
+def _literal(text: str, width: int = LINE) -> str:
+    """The text in lines of at most `width` letters, with dollar signs that matplotlib does not take for formulas."""
+    return textwrap.fill(text, width).replace("$", r"\$")
+
+
+def _legend_label(text: str) -> str:
+    """The text as a label of a legend; legends leave out what begins with an underscore."""
+    return _literal(f"\u200b{text}" if text.startswith("_") else text, LABEL)
 
 
 def _file_name(label: str) -> str:
@@ -108,9 +128,10 @@ def _file_name(label: str) -> str:
 def _add_legend(axes: "Axes") -> None:
     """The names of the lines below the axes, in as many columns as fit."""
     handles, labels = axes.get_legend_handles_labels()
-    columns = max(1, min(3, LINE // (max(map(len, labels), default=0) + 6)))
+    lines = [line for label in labels for line in label.split("\n")]
+    columns = max(1, min(3, LINE // (max(map(len, lines), default=0) + 6)))
     figure = _figure_of(axes)
-    figure.set_figheight(figure.get_figheight() + 0.2 * math.ceil(len(labels) / columns))
+    figure.set_figheight(figure.get_figheight() + 0.2 * math.ceil(len(lines) / columns))
     figure.legend(handles, labels, loc="outside lower left", fontsize=9, ncols=columns)
 
 
@@ -154,9 +175,9 @@ def _dots(title: str, metrics: Mapping[str, Metric], results: Sequence[EvalResul
                 continue
             low, high = metric.interval or (metric.value, metric.value)
             axes.plot([low, high], [i + offset] * 2, color=_color(k), linewidth=1.6, solid_capstyle="butt")
-            label = _literal(result.label) if i == 0 else None
+            label = _legend_label(result.label) if i == 0 else None
             axes.plot(metric.value, i + offset, "o", color=_color(k), markersize=5, label=label)
-    axes.set_yticks(range(len(metrics)), [_literal(label) for label in metrics])
+    axes.set_yticks(range(len(metrics)), [_literal(label, LABEL) for label in metrics])
     axes.set_ylim(len(metrics) - 0.5, -0.5)
     axes.set_xlim(-0.02, 1.02)
     axes.grid(axis="x")
@@ -185,7 +206,7 @@ def _distance_plots(results: Sequence[EvalResult]) -> Iterator[Plot]:
         for k, result, curve in curves:
             x, y, n = ([point[name] for point in curve.points] for name in ("x", "y", "n"))
             low, high = ([point[name] for point in curve.points] for name in ("low", "high"))
-            axes.plot(x, y, "-", color=_color(k), label=_literal(result.label))
+            axes.plot(x, y, "-", color=_color(k), label=_legend_label(result.label))
             axes.fill_between(x, low, high, color=_color(k), alpha=0.15, linewidth=0)
             largest = max(n, default=1.0)
             axes.scatter(x, y, [10 + 70 * count / largest for count in n], color=_color(k), zorder=3)
@@ -217,7 +238,7 @@ def _layers_plot(method: str, curves: Sequence[tuple[int, EvalResult, Curve]]) -
     axes = _new_axes(f"Distance between the tokenizations of a word ({method})")
     for k, result, curve in curves:
         x, y = [point["x"] for point in curve.points], [point["y"] for point in curve.points]
-        axes.plot(x, y, "o-", color=_color(k), label=_literal(result.label))
+        axes.plot(x, y, "o-", color=_color(k), label=_legend_label(result.label))
     axes.set_xlabel("attention layer")
     axes.set_ylabel("over the distance between words")
     axes.set_ylim(bottom=0)
@@ -264,7 +285,7 @@ def _training_plot(name: str, runs: Mapping[str, Records]) -> Plot:
     for k, (label, records) in enumerate(runs.items()):
         points = [(record["iteration"], record[name]) for record in records if record.get(name) is not None]
         x, y = [point[0] for point in points], [point[1] for point in points]
-        axes.plot(x, y, "-" if len(x) > 40 else "o-", color=_color(k), markersize=4, label=_literal(label))
+        axes.plot(x, y, "-" if len(x) > 40 else "o-", color=_color(k), markersize=4, label=_legend_label(label))
     axes.set_xlabel("iteration")
     caption = f"{name} during training."
     if name in LOSSES:

@@ -3,6 +3,7 @@
 import csv
 import html
 import io
+import re
 import sys
 from collections.abc import Sequence
 
@@ -14,6 +15,7 @@ from rich.text import Text
 from stochastok_cli.evaluation.base import EvalResult
 from stochastok_cli.report.tables import Cell, Column, Table
 
+_MARKDOWN = re.compile(r"[\\`*$~|]|(?<!\w)_|_(?!\w)|\[(?=[^\]]*\]\()|^(?=[#>+-]+ )")
 LEAST_NAME = 6
 """The width on the terminal to which a column of names may shrink."""
 
@@ -67,12 +69,32 @@ def to_markdown(table: Table) -> str:
     lines = [_markdown_row([column.heading for column in table.columns])]
     lines += [_markdown_row(["---", *["---:"] * (len(table.columns) - 1)])]
     lines += [_markdown_row([str(cell) for cell in row]) for row in table.rows]
-    return "\n".join([*lines, *(f"\n{note}" for note in table.notes)])
+    return "\n".join([*lines, *(f"\n{escape_markdown(note)}" for note in table.notes)])
 
 
 def _markdown_row(cells: Sequence[str]) -> str:
-    escaped = (html.escape(cell, quote=False).replace("|", "\\|") for cell in cells)  # Markdown passes HTML on
-    return f"| {' | '.join(escaped)} |"
+    return f"| {' | '.join(map(escape_markdown, cells))} |"
+
+
+def escape_markdown(text: str) -> str:
+    """Text that Markdown shows as it is: no HTML (which Markdown passes on), no emphasis, links, formulas or cells.
+
+    >>> print(escape_markdown("<b> a|b $x$ *y* _z_ [l](u) starts_with [0.04 0.10]"))
+    &lt;b&gt; a\\|b \\$x\\$ \\*y\\* \\_z\\_ \\[l](u) starts_with [0.04 0.10]
+    """
+    without_entities = re.sub(r"&(?=#?\w+;)", "&amp;", text)
+    return _MARKDOWN.sub(r"\\\g<0>", without_entities).replace("<", "&lt;").replace(">", "&gt;")
+
+
+def code_span(text: str) -> str:
+    """Text as code in Markdown, in one line.
+
+    >>> print(code_span("a `b` c"))
+    `` a `b` c ``
+    """
+    text = " ".join(text.splitlines())
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}{text}{fence}" if len(fence) == 1 else f"{fence} {text} {fence}"
 
 
 def to_html(table: Table) -> str:

@@ -1,6 +1,7 @@
 """Reports on disk: every file, that the page stands alone, and what plots show."""
 
 import csv
+import dataclasses
 import json
 import re
 import sys
@@ -16,7 +17,8 @@ from stochastok_cli.evaluation.comparison import aggregate, compare_paired
 from stochastok_cli.report import plots
 from stochastok_cli.report.html import write_report
 from stochastok_cli.report.paper_values import paper_figure
-from stochastok_cli.report.rendering import to_csv
+from stochastok_cli.report.rendering import escape_markdown, print_tables, to_csv
+from stochastok_cli.report.tables import paired_table, tables_of
 
 POINT = {"y": 0.6, "low": 0.5, "high": 0.7}
 
@@ -196,3 +198,81 @@ def test_without_matplotlib(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(UserError, match="plots need matplotlib; pip install"):
         plots.require_matplotlib()
+
+
+# Names of runs that matplotlib, Markdown, HTML or rich would read as something else.
+NAMES = [
+    r"x$\foo$",
+    "y" * 79 + r"$\frac$",
+    "[red]",
+    "[/red]",
+    "_run",
+    "<script>",
+    "a|b",
+    "`c`",
+    "*d*",
+    "&lt;",
+    "[l](u)",
+    "x^{_",
+    "%s{0}",
+]
+
+
+@pytest.mark.filterwarnings("error")
+def test_names_are_shown_as_they_are(tmp_path, capsys):
+    results = [
+        EvalResult(name, name, 3, [Metric("mcq", "arc", "", "accuracy", 0.5, 40, RESULTS[0].metrics[0].outcomes)])
+        for name in NAMES
+    ]
+    results[0].metrics.append(Metric("bits_per_byte", "<b>", "", "bits_per_byte", 2.5, 100))
+    command = "stochastok eval '<script>'"
+    comparisons = [compare_paired(results[0], second) for second in results]
+    write_report(tmp_path, results, {}, command=command, comparisons=comparisons)
+    cells = Page((tmp_path / "report.html").read_text()).cells
+    assert {*NAMES, command, "<b>"} <= set(cells)
+    markdown = (tmp_path / "report.md").read_text().replace(f"`{command}`", "")
+    assert "<script" not in markdown and "<b>" not in markdown
+    print_tables([*tables_of(results), *map(paired_table, comparisons)])
+    out = capsys.readouterr().out
+    assert all(name in out for name in NAMES)
+
+
+def test_names_in_plots_are_no_formulas_and_none_is_left_out():
+    results = [checkpoint(name, 0) for name in NAMES]
+    curve = [Curve("alignment", "uniform1.0", "", [{"x": 1, "y": 0.5, "n": 3}])]
+    results = [dataclasses.replace(result, metrics=result.metrics[:1], curves=curve) for result in results]
+    accuracy, alignment, *training = plots.plots_of(results, dict.fromkeys(NAMES, RUNS["stochastok"]))
+    for plot in (accuracy, alignment, training[0]):
+        texts = plot.figure.legends[0].get_texts()
+        shown = [text.get_text().replace("\n", "").replace("\u200b", "") for text in texts]
+        assert shown == [name.replace("$", r"\$") for name in NAMES]
+        assert not any(text._preprocess_math(text.get_text())[1] for text in texts)  # True for a formula
+    words = Curve("alignment", "uniform1.0", "pca", [{"x": 0, "y": 1, "word": name} for name in NAMES])
+    [plot] = plots.plots_of([EvalResult(NAMES[1], NAMES[1], None, [], [words])], {})
+    [axes] = plot.figure.axes
+    assert not any(text._preprocess_math(text.get_text())[1] for text in [axes.title, *axes.texts])
+    plot.figure.canvas.draw()
+
+
+def test_names_that_give_one_file_name_get_a_file_each(tmp_path):
+    curve = Curve("alignment", "uniform1.0", "pca", [{"x": 0, "y": 1, "word": "w"}])
+    results = [EvalResult(label, label, None, [], [curve]) for label in ("a b", "a-b", "A-B")]
+    write_report(tmp_path, results, {}, command="x")
+    names = {file.stem for file in (tmp_path / "plots").iterdir()}
+    pca = "alignment-pca-uniform1.0"
+    assert names == {f"{pca}-a-b", f"{pca}-a-b-2", f"{pca}-A-B-3"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("langgame-val starts_with [0.04 0.10] & co", "langgame-val starts_with [0.04 0.10] & co"),
+        ("<b>&lt;", "&lt;b&gt;&amp;lt;"),
+        ("a|b `c` *d* _e_ ~f~", r"a\|b \`c\` \*d\* \_e\_ \~f\~"),
+        (r"$x$ \foo", r"\$x\$ \\foo"),
+        ("![x](y) [z]", r"!\[x](y) [z]"),
+        ("# no heading", r"\# no heading"),
+    ],
+)
+def test_markdown_shows_text_as_it_is(text, expected):
+    assert escape_markdown(text) == expected
