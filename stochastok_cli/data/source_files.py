@@ -12,7 +12,6 @@ import stat
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -69,8 +68,7 @@ class SourceFiles(NamedTuple):
 
     def fingerprint(self) -> str:
         """A hash of the content of the files, and of their names in a folder, where names decide order and format."""
-        with ThreadPoolExecutor() as pool:
-            sums = [str(checksum.sha256) for checksum in pool.map(file_checksum, self.files)]
+        sums = [str(file_checksum(file).sha256) for file in self.files]
         return _hash(sums[0] if self.files == [self.path] else json.dumps([*zip(self._names(), sums, strict=True)]))
 
     def _names(self) -> list[str]:
@@ -89,7 +87,7 @@ def find_files(path: Path, documents: str = "paragraph", errors: str = "strict")
         UserError: there is nothing to read, or the file is of an unknown type.
     """
     if not path.is_dir():
-        if special := _special_type(path):
+        if special := special_type(path):
             raise UserError(f"{path} is a {special}", fix="give a file that can be read more than once, or a folder")
         if not _is_read(path, SUFFIXES, documents, errors):
             known = f"{', '.join(SUFFIXES)}, or one compressed as {', '.join(_OPENERS)}"
@@ -100,7 +98,7 @@ def find_files(path: Path, documents: str = "paragraph", errors: str = "strict")
     files: list[Path] = []
     unread: Counter[str] = Counter()
     for file in _walk(path):
-        special = _special_type(file)
+        special = special_type(file)
         if special is None and _is_read(file, IN_FOLDERS, documents, errors):
             files.append(file)
         else:
@@ -128,6 +126,23 @@ def require_same_source(
         return
     if fingerprint() != before.fingerprint:
         raise UserError(f"{made.path} exists, made when {source} held another text", fix="--force makes it again")
+
+
+def special_type(file: Path) -> str | None:
+    """What a path is, if it is no regular file that can be read."""
+    if not file.exists():
+        return "broken link"
+    mode = file.stat().st_mode
+    for is_type, name in (
+        (stat.S_ISDIR, "link to a folder"),
+        (stat.S_ISFIFO, "pipe"),
+        (stat.S_ISSOCK, "socket"),
+        (stat.S_ISCHR, "device"),
+        (stat.S_ISBLK, "device"),
+    ):
+        if is_type(mode):
+            return name
+    return None
 
 
 def file_format(file: Path) -> str:
@@ -161,23 +176,6 @@ def _walk(folder: Path) -> Iterator[Path]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         links = [name for name in folders if os.path.islink(os.path.join(root, name))]
         yield from (Path(root, name) for name in (*files, *links) if not name.startswith("."))
-
-
-def _special_type(file: Path) -> str | None:
-    """What a path is, if it is no regular file that can be read."""
-    if not file.exists():
-        return "broken link"
-    mode = file.stat().st_mode
-    for is_type, name in (
-        (stat.S_ISDIR, "link to a folder"),
-        (stat.S_ISFIFO, "pipe"),
-        (stat.S_ISSOCK, "socket"),
-        (stat.S_ISCHR, "device"),
-        (stat.S_ISBLK, "device"),
-    ):
-        if is_type(mode):
-            return name
-    return None
 
 
 def _is_read(file: Path, suffixes: tuple[str, ...], documents: str, errors: str) -> bool:

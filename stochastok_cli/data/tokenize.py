@@ -6,8 +6,9 @@ corpus split. So memory is bounded by the batch, not by the corpus (less than a 
 
 import dataclasses
 import math
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -85,7 +86,7 @@ def tokenize(
 
     def build(folder: Path) -> Manifest:
         encoded = folder / ".encoded"
-        made_from = worker.submit(texts.made_from)  # a checksum of the source, while there is other work
+        made_from = _in_background(texts.made_from)  # a checksum of the source, while there is other work
         lengths, unknown = _encode(texts, vocabulary, encoded, threads, progress)
         n = len(lengths)
         val = math.ceil(val_fraction * n)
@@ -109,11 +110,24 @@ def tokenize(
         manifest = corpus_manifest("tokenized", vocabulary, splits, source_info)
         return dataclasses.replace(manifest, unknown_tokens=unknown or None)
 
-    with ThreadPoolExecutor(1) as worker:
-        made = create_artifact(final, options, build, force=force)
+    made = create_artifact(final, options, build, force=force)
     if not made.created:
         require_same_source(made, str(source), listing, lambda: texts.made_from().fingerprint)
     return made
+
+
+def _in_background(function: Callable[[], T]) -> Future[T]:
+    """Calls a function in a thread that neither an error nor an interruption waits for."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
 
 
 def read_ahead(items: Iterator[T]) -> Iterator[T]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from stochastok_cli import hub
 from stochastok_cli.data.arrow_datasets import no_progress_bars
+from stochastok_cli.data.source_files import special_type
 from stochastok_cli.errors import FAILED, UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -43,7 +44,9 @@ def read_path(description: str, path: Path, split: str) -> "datasets.Dataset":
 
     if not path.exists():
         raise UserError(f"{description}: {path} does not exist")
-    if path.is_file() and path.suffix not in READERS:
+    if not path.is_dir() and (special := special_type(path)):
+        raise UserError(f"{description}: {path} is a {special}", fix="give a file that can be read more than once")
+    if path.is_file() and path.suffix.lower() not in READERS:
         raise UserError(
             f"{description}: {path} is of an unknown kind", fix=f"give {', '.join(READERS)} or a folder of them"
         )
@@ -65,7 +68,7 @@ def _read(path: Path) -> "datasets.Dataset | datasets.DatasetDict":
     import datasets
 
     if path.is_file():
-        reader, options = READERS[path.suffix]
+        reader, options = READERS[path.suffix.lower()]
         return datasets.load_dataset(reader, data_files=str(path), split="train", **options)
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         return datasets.load_from_disk(str(path))

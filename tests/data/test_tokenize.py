@@ -5,6 +5,7 @@ import gzip
 import json
 import lzma
 import os
+import threading
 from itertools import chain
 
 import datasets
@@ -15,6 +16,7 @@ import pytest
 
 from stochastok_cli.artifacts import SplitInfo, read_manifest
 from stochastok_cli.data.memmap import Corpus
+from stochastok_cli.data.source_files import SourceFiles
 from stochastok_cli.data.text_sources import open_source
 from stochastok_cli.data.tokenize import tokenize as make_corpus
 from stochastok_cli.errors import FAILED, UserError
@@ -298,6 +300,15 @@ def test_a_negative_seed_is_refused(tmp_path):
     (tmp_path / "c.jsonl").write_bytes(jsonl(TEXTS))
     with pytest.raises(UserError, match="not negative"):
         tokenize(tmp_path / "c.jsonl", tmp_path, seed=-1)
+
+
+def test_an_error_does_not_wait_for_the_checksum_of_the_source(tmp_path, monkeypatch):
+    (tmp_path / "c.jsonl").write_bytes(jsonl(TEXTS) + b"{")
+    end = threading.Event()
+    monkeypatch.setattr(SourceFiles, "fingerprint", lambda files: str(end.wait()))
+    with pytest.raises(UserError, match="line 152: not a JSON object"):
+        tokenize(tmp_path / "c.jsonl", tmp_path)
+    end.set()
 
 
 def test_a_full_disk_is_said_as_such(tmp_path):

@@ -1,6 +1,7 @@
 """Rows of every benchmark, from every place they may come from, and what is wrong with them."""
 
 import json
+import os
 from pathlib import Path
 
 import datasets
@@ -206,6 +207,19 @@ def test_a_benchmark_that_cannot_be_reached_names_the_way_out(tmp_path, monkeypa
 
 
 # ------------------------------------------------------------------------------------------------ bad input
+
+
+def test_a_pipe_is_no_file_of_questions(tmp_path):
+    """Nor the name of a dataset on the Hub."""
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    with pytest.raises(UserError, match="benchmark langgame-val: .*pipe.jsonl is a pipe; give a file"):
+        load_benchmark(f"langgame-val={tmp_path / 'pipe.jsonl'}", tmp_path)
+
+
+def test_suffixes_in_upper_case(jsonl, tmp_path):
+    file = jsonl([{"question": "a", "options": [" b", " c"]}])
+    upper = Path(file).rename(tmp_path / "Q.JSONL")
+    assert load_benchmark(f"langgame-val={upper}", tmp_path).questions == [Question("a", [" b", " c"], 1)]
 
 
 def test_an_unknown_name(tmp_path):
