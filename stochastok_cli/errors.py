@@ -30,6 +30,10 @@ class UserError(Exception):
         self.exit_code = exit_code
 
 
+class Notice(UserWarning):
+    """Something that users should know although nothing failed. The command line prints it as one line on stderr."""
+
+
 class StoppedBySignal(Exception):
     """Training was asked to stop, finished its iteration and saved a checkpoint (exit code 75)."""
 
@@ -45,6 +49,16 @@ def short_repr(value: object, most: int = 100) -> str:
     except ValueError:  # an integer of thousands of digits, which Python refuses to print
         text = "a number of too many digits"
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def is_rust_panic(error: BaseException) -> bool:
+    """Whether an exception is a panic in a library written in Rust, which is no `Exception`."""
+    return type(error).__name__ == "PanicException"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message, at most 200 characters; the name of its type where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:

@@ -10,6 +10,7 @@ import inspect
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Annotated, Any, NoReturn
 
@@ -17,7 +18,17 @@ import typer
 
 from stochastok_cli import __version__
 from stochastok_cli.cli import progress, streams
-from stochastok_cli.errors import FAILED, INTERRUPTED, STOPPED_WITH_CHECKPOINT, USAGE, StoppedBySignal, UserError
+from stochastok_cli.errors import (
+    FAILED,
+    INTERRUPTED,
+    STOPPED_WITH_CHECKPOINT,
+    USAGE,
+    Notice,
+    StoppedBySignal,
+    UserError,
+    first_line,
+    is_rust_panic,
+)
 
 HELP = (
     "Train language models with StochasTok: tokenize, expand, pretrain, finetune and evaluate.\n\n"
@@ -92,6 +103,7 @@ def main() -> None:
     """Runs the application and exits with one of the codes of `stochastok_cli.errors`."""
     streams.prepare_streams()
     signal.signal(signal.SIGTERM, _interrupt)  # `train` handles signals itself
+    warnings.showwarning = functools.partial(_show_warning, warnings.showwarning)
     try:
         _require_address_space()
         register_subcommands()
@@ -117,6 +129,10 @@ def main() -> None:
             code = _failed(f"{message} (see --help)", USAGE, error) if message else USAGE
         else:
             code = _failed(_describe_unexpected(error), FAILED, error)
+    except BaseException as error:
+        if not is_rust_panic(error):
+            raise
+        code = _failed(f"a library failed: {first_line(error)} (--debug shows where)", FAILED, error)
     code = code if isinstance(code, int) else 0
     lost = streams.flush_stdout()
     if lost is not None and code == 0:
@@ -159,6 +175,16 @@ def _describe_unexpected(error: Exception) -> str:
     if limit is not None:
         return f"{text} (the address space is limited to {limit / 2**20:,.0f} MiB, perhaps too little: see ulimit -v)"
     return f"{text} (this is a bug; --debug shows where)"
+
+
+def _show_warning(
+    show: Callable[..., None], message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any
+) -> None:
+    """Replaces `warnings.showwarning`, which is `show`: a `Notice` is one line on stderr."""
+    if issubclass(category, Notice):
+        progress.note(f"note: {message}")
+    else:
+        show(message, category, *args, **kwargs)
 
 
 def _leave(code: int) -> NoReturn:

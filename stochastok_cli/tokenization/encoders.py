@@ -1,24 +1,23 @@
-"""Text to token ids by tiktoken or by Hugging Face tokenizers.
+"""Text to token ids: the interface to tokenizer libraries, and tiktoken.
 
 Special tokens are never recognized in text: their names are ordinary text, as in tiktoken's `encode_ordinary`.
 """
 
 import functools
-import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.errors import FAILED, UserError, first_line, is_rust_panic
 from stochastok_cli.tokenization.gigatoken_encoder import GigatokenEncoder, needs_tiktoken
 from stochastok_cli.tokenization.merges import byte_characters, merges_from_ranks
 
 if TYPE_CHECKING:
     import tiktoken
-    import tokenizers
 
 
 class Encoder(Protocol):
@@ -32,8 +31,8 @@ class Encoder(Protocol):
         """The ids of many texts, one after another (uint32), and the number of ids of each (int64 `[texts]`)."""
         ...
 
-    def pretokens(self, text: str) -> list[str]:
-        """The parts of a text that byte-pair encoding never merges across."""
+    def pretokens(self, text: str) -> list[bytes]:
+        """The parts of a text's bytes that byte-pair encoding never merges across."""
         ...
 
     def merges(self) -> list[tuple[bytes, bytes]] | None:
@@ -42,6 +41,10 @@ class Encoder(Protocol):
 
     def no_merges_reason(self) -> str:
         """Why there is no merge list."""
+        ...
+
+    def whole_words(self) -> list[int]:
+        """The ids of a byte-level BPE that a pretoken is encoded to although merges do not make them of its bytes."""
         ...
 
     def unknown(self) -> int | None:
@@ -92,37 +95,29 @@ class TiktokenEncoder:
     def encode_batch(self, texts: Sequence[str], threads: int) -> tuple[np.ndarray, np.ndarray]:
         if self._gigatoken is None:
             with ThreadPoolExecutor(threads) as pool:
-                return _concatenated(list(pool.map(self._encode, texts)))
+                return concatenated(list(pool.map(self._encode, texts)))
         unusual = {i: self._encode(text) for i, text in enumerate(texts) if needs_tiktoken(text)}
+        usual_texts = [text for i, text in enumerate(texts) if i not in unusual]
+        with one_line_errors(usual_texts):
+            ids, lengths = self._gigatoken.encode_batch(usual_texts, threads)
         if not unusual:
-            return self._gigatoken.encode_batch(texts, threads)
-        ids, lengths = self._gigatoken.encode_batch([t for i, t in enumerate(texts) if i not in unusual], threads)
+            return ids, lengths
         usual = iter(np.split(ids, np.cumsum(lengths))[:-1])
-        return _concatenated([unusual[i] if i in unusual else next(usual) for i in range(len(texts))])
+        return concatenated([unusual[i] if i in unusual else next(usual) for i in range(len(texts))])
 
     def _encode(self, text: str) -> np.ndarray:
         texts = [text]
         if len(text) > _MAY_HAVE_LONG_SPACE:
             cuts = [m.end() - 1 for m in _LONG_SPACE.finditer(text) if text[m.end() - 1] == " "]
             texts = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-        try:
+        with one_line_errors([text]):
             parts = [self._encoding.encode_to_numpy(part, disallowed_special=()) for part in texts]
-        except UnicodeEncodeError:
-            raise _lone_surrogate(text) from None
-        except BaseException as error:
-            if type(error).__name__ != "PanicException":
-                raise
-            raise UserError(
-                f"tiktoken cannot encode a text of {len(text):,} characters that begins {text[:30]!r}",
-                fix="its white space or punctuation runs too long: cut the document",
-                exit_code=FAILED,
-            ) from None
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def pretokens(self, text: str) -> list[str]:
+    def pretokens(self, text: str) -> list[bytes]:
         import regex
 
-        return regex.findall(self._encoding._pat_str, text)
+        return [pretoken.encode() for pretoken in regex.findall(self._encoding._pat_str, text)]
 
     def merges(self) -> list[tuple[bytes, bytes]]:
         if self._merges is None:
@@ -131,6 +126,11 @@ class TiktokenEncoder:
 
     def no_merges_reason(self) -> str:
         return "all of its tokens are single bytes"
+
+    def whole_words(self) -> list[int]:
+        merged = {a + b for a, b in self.merges()}
+        ranks = self._encoding._mergeable_ranks
+        return [i for token, i in ranks.items() if len(token) > 1 and token not in merged]
 
     def unknown(self) -> int | None:
         return None  # every text is encoded as bytes
@@ -166,69 +166,41 @@ def _as_oniguruma(pattern: str) -> str:
     return re.sub(r"([+*?]|\{\d+(?:,\d*)?\})\+", r"\1", pattern).replace("$", r"\z")
 
 
-class TokenizersEncoder:
-    """Any tokenizer of Hugging Face tokenizers, without truncation and padding."""
-
-    def __init__(self, tokenizer: "tokenizers.Tokenizer"):
-        tokenizer.encode_special_tokens = True  # the names of special tokens are ordinary text
-        self._tokenizer = tokenizer
-
-    def encode(self, text: str) -> list[int]:
-        try:
-            return self._tokenizer.encode(text, add_special_tokens=False).ids
-        except (UnicodeEncodeError, TypeError):
-            raise _lone_surrogate(text) from None
-
-    def encode_batch(self, texts: Sequence[str], threads: int) -> tuple[np.ndarray, np.ndarray]:
-        try:
-            encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        except (UnicodeEncodeError, TypeError):
-            raise next(
-                (_lone_surrogate(text) for text in texts if _has_surrogate(text)), UserError("bad text")
-            ) from None
-        return _concatenated([np.array(encoding.ids, dtype=np.uint32) for encoding in encodings])
-
-    def pretokens(self, text: str) -> list[str]:
-        return [text[a:b] for _, (a, b) in self._tokenizer.pre_tokenizer.pre_tokenize_str(text)]
-
-    def merges(self) -> list[tuple[bytes, bytes]] | None:
-        if self.no_merges_reason():
-            return None
-        merges = json.loads(self._tokenizer.to_str())["model"]["merges"]
-        pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in merges]
-        byte_of = {character: byte for byte, character in enumerate(byte_characters())}
-        return [(bytes(byte_of[c] for c in a), bytes(byte_of[c] for c in b)) for a, b in pairs]
-
-    def no_merges_reason(self) -> str:
-        content = json.loads(self._tokenizer.to_str())
-        if (model := content["model"]["type"]) != "BPE":
-            return f"its model is {model}"
-        if (content["decoder"] or {}).get("type") != "ByteLevel":
-            return "its tokens are not byte-level"
-        if self._tokenizer.normalizer is not None:
-            return "it normalizes text before it merges"
-        if self._tokenizer.pre_tokenizer is None:
-            return "it has no pretokenizer"
-        return "" if content["model"]["merges"] else "its merge list is empty"
-
-    def unknown(self) -> int | None:
-        model = json.loads(self._tokenizer.to_str())["model"]
-        token = model.get("unk_token")
-        return self._tokenizer.token_to_id(token) if token else model.get("unk_id")
-
-    def tokenizer_json(self, special: dict[str, int]) -> str:
-        return json.dumps(json.loads(self._tokenizer.to_str()), ensure_ascii=False)
+@contextmanager
+def one_line_errors(texts: Sequence[str]) -> Iterator[None]:
+    """Turns what a library raises when it encodes texts into a `UserError`."""
+    try:
+        yield
+    except (UnicodeEncodeError, TypeError):
+        _raise_lone_surrogate(texts)
+        raise
+    except BaseException as error:
+        if not is_rust_panic(error) and type(error) is not Exception:  # tokenizers raises bare Exception
+            raise
+        raise _cannot_encode(texts, error) from None
 
 
-def _concatenated(parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _cannot_encode(texts: Sequence[str], error: BaseException) -> UserError:
+    """The error for texts that a library fails to encode."""
+    which = f"one of {len(texts)} texts"
+    if len(texts) == 1:
+        which = f"a text of {len(texts[0]):,} characters that begins {texts[0][:30]!r}"
+    return UserError(
+        f"the tokenizer cannot encode {which}: {first_line(error)}",
+        fix="its white space or punctuation may run too long: cut the document",
+        exit_code=FAILED,
+    )
+
+
+def _raise_lone_surrogate(texts: Sequence[str]) -> None:
+    """Raises UserError if one of the texts holds a lone surrogate."""
+    for text in texts:
+        if surrogate := re.search("[\ud800-\udfff]", text):
+            place = f"{surrogate[0]!r} at character {surrogate.start()}"
+            raise UserError(f"a text holds a lone surrogate ({place}), which is no valid Unicode") from None
+
+
+def concatenated(parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The ids of many texts, one after another, and the number of ids of each (int64 `[texts]`)."""
     lengths = np.array([len(part) for part in parts], dtype=np.int64)
     return (np.concatenate(parts) if parts else np.empty(0, np.uint32)), lengths
-
-
-def _has_surrogate(text: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _lone_surrogate(text: str) -> UserError:
-    i = next(i for i, character in enumerate(text) if "\ud800" <= character <= "\udfff")
-    return UserError(f"a text holds a lone surrogate ({text[i]!r} at character {i}), which is no valid Unicode")

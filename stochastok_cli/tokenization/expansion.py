@@ -220,7 +220,7 @@ def sample_tokenizations(text: str, expansions: Sequence[StochasTok], samples: i
     for expand in expansions:
         label = expand.method if len(expansions) > 1 else "sample"
         labeled += [(f"{label} {i + 1}", expand(canonical, i).tolist()) for i in range(samples)]
-    return [LabeledTokenization(label, ids, [vocabulary.decode([i]) for i in ids]) for label, ids in labeled]
+    return [LabeledTokenization(label, ids, [vocabulary.token_text(i) for i in ids]) for label, ids in labeled]
 
 
 def as_ids(ids: Any) -> np.ndarray:

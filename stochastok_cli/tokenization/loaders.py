@@ -1,7 +1,6 @@
 """Functions that return a `Vocabulary`: bundled, from tiktoken, from a `tokenizer.json` or a tokenizer object."""
 
 import functools
-import json
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
@@ -11,8 +10,9 @@ from stochastok_cli import hub
 from stochastok_cli.errors import FAILED, UserError, did_you_mean
 from stochastok_cli.tokenization.encoders import TiktokenEncoder
 from stochastok_cli.tokenization.merges import ranks_from_merges, read_merges
+from stochastok_cli.tokenization.other_formats import SUFFIXES, other_files, other_format
 from stochastok_cli.tokenization.tokenizer_json import read_tokenizer_json, vocabulary_from_tokenizer
-from stochastok_cli.tokenization.vocabulary import END_OF_TEXT, Vocabulary
+from stochastok_cli.tokenization.vocabulary import END_OF_TEXT, Vocabulary, pieces_by_id, require_dense
 
 BUNDLED = {"gpt2": "gpt2.bpe", "sample2k": "sample2k.bpe"}
 """The vocabularies in the package, by name, and the merge list of each."""
@@ -36,10 +36,14 @@ def load_vocabulary(name_or_path: str | Path) -> Vocabulary:
     path = Path(name_or_path)
     if name in BUNDLED and isinstance(name_or_path, Path):
         name = f"./{name}"
-    if name not in BUNDLED and (path.is_dir() or path.suffix == ".json"):
+    if name not in BUNDLED and (path.is_dir() or path.suffix in SUFFIXES):
         file = path / "tokenizer.json" if path.is_dir() else path
-        if not file.is_file():
-            raise UserError(f"{file} does not exist", fix="give a tokenizer.json or a folder that holds one")
+        if not file.is_file() or file.suffix != ".json":
+            is_other = file.is_file()
+            problem = (
+                f"is not a tokenizer.json{other_format(file)}" if is_other else f"does not exist{other_files(path)}"
+            )
+            raise UserError(f"{file} {problem}", fix="give a tokenizer.json or a folder that holds one")
         return read_tokenizer_json(file, name)
     return _bundled_vocabulary(name) if name in BUNDLED else _tiktoken_vocabulary(name)
 
@@ -67,10 +71,10 @@ def vocabulary_for(tokenizer: Any) -> Vocabulary:
         raise UserError(
             f"a {type(tokenizer).__name__} is no fast tokenizer", fix="use AutoTokenizer with use_fast=True"
         )
-    content = backend.to_str()
     name = getattr(tokenizer, "name_or_path", "") or "a tokenizer"
+    require_dense(backend.get_vocab().values(), name)
     end = getattr(tokenizer, "eos_token", None)
-    return vocabulary_from_tokenizer(tokenizers.Tokenizer.from_str(content), json.loads(content), name, end_of_text=end)
+    return vocabulary_from_tokenizer(tokenizers.Tokenizer.from_str(backend.to_str()), name, end_of_text=end)
 
 
 def vocabulary_from_ranks(
@@ -89,11 +93,11 @@ def vocabulary_from_ranks(
         encoder, pretokenizes_like_gpt2: see `Vocabulary`.
 
     Raises:
-        UserError: if there is no special token `<|endoftext|>`.
+        UserError: if there is no special token `<|endoftext|>`, or it has the id of an entry.
     """
-    pieces = [b""] * (max([*ranks.values(), *special.values()]) + 1)
-    for piece, rank in ranks.items():
-        pieces[rank] = piece
+    pieces = pieces_by_id(dict.fromkeys(special.values(), b"") | {rank: piece for piece, rank in ranks.items()}, name)
+    if shared := set(special.values()).intersection(ranks.values()):
+        raise UserError(f"{name} has the id {min(shared)} for a special token and for text")
     not_ordinary = [i for i, piece in enumerate(pieces) if not piece]
     special_names = {i: text for text, i in special.items()}
     for i in not_ordinary:

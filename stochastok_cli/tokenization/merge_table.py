@@ -9,14 +9,17 @@ from stochastok_cli.errors import UserError
 from stochastok_cli.tokenization.methods.kernels.bpe_dropout import EMPTY_SLOT, HASH_MULTIPLIER, HASH_SHIFT
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
+_NOT_UTF8 = {0xC0, 0xC1, *range(0xF5, 0x100)}
+
 
 class MergeTable(NamedTuple):
     """The merges of a vocabulary.
 
     text: uint8 `[bytes]`, the bytes of all tokens one after another.
     first: int64 `[size + 1]`, where the bytes of each token begin in `text`.
-    special: bool `[size]`, the tokens that BPE-dropout leaves as they are.
-    byte_ids: int32 `[256]`, the id of each byte.
+    kept: bool `[size]`, the tokens that BPE-dropout leaves as they are, and that no pretoken crosses.
+    whole: bool `[size]`, the tokens that it leaves as they are where they are a pretoken. Empty if there are none.
+    byte_ids: int32 `[256]`, the id of each byte; -1 for those that occur in no UTF-8 and have none.
     slots: uint64 `[slots]`, a hash table of pairs, `left << 32 | right` or `EMPTY_SLOT`.
     ranks: int32 `[slots]`, the rank of each pair.
     merged: int32 `[merges]`, the id that the pair of a rank is merged into.
@@ -25,7 +28,8 @@ class MergeTable(NamedTuple):
 
     text: np.ndarray
     first: np.ndarray
-    special: np.ndarray
+    kept: np.ndarray
+    whole: np.ndarray
     byte_ids: np.ndarray
     slots: np.ndarray
     ranks: np.ndarray
@@ -45,11 +49,17 @@ def require_merges(vocabulary: Vocabulary) -> list[tuple[bytes, bytes]]:
             f"{vocabulary.no_merges_reason}",
             fix="take another method, such as uniform",
         )
-    ordinary = {piece for i, piece in enumerate(vocabulary.pieces) if i not in vocabulary.special}
-    missing = [byte for byte in range(256) if bytes([byte]) not in ordinary]
+    ordinary = _ordinary_ids(vocabulary)
+    missing = [byte for byte in range(256) if byte not in _NOT_UTF8 and bytes([byte]) not in ordinary]
     if missing:
         raise UserError(f"bpe-dropout needs a token for every byte; {vocabulary.name!r} has none for {missing[0]:#04x}")
     return vocabulary.merges
+
+
+def _ordinary_ids(vocabulary: Vocabulary) -> dict[bytes, int]:
+    """The id of each token that bytes may be merged into."""
+    others = vocabulary.never_split | vocabulary.added
+    return {piece: i for i, piece in enumerate(vocabulary.pieces) if i not in others}
 
 
 @functools.lru_cache(maxsize=4)
@@ -61,7 +71,9 @@ def merge_table(vocabulary: Vocabulary, kept: frozenset[int] = frozenset()) -> M
         kept: ids of tokens that are left as they are, in addition to the special ones.
     """
     merges = require_merges(vocabulary)
-    id_of = {piece: i for i, piece in enumerate(vocabulary.pieces) if not vocabulary.is_special(i)}
+    id_of = _ordinary_ids(vocabulary)
+    kept = kept | vocabulary.never_split | vocabulary.added
+    whole = vocabulary.whole_words - kept
     num_slots = 1 << (2 * len(merges)).bit_length()
     slots = np.full(num_slots, EMPTY_SLOT, dtype=np.uint64)
     ranks, byte_pair_ranks = np.zeros(num_slots, np.int32), np.full((256, 256), -1, np.int32)
@@ -78,8 +90,9 @@ def merge_table(vocabulary: Vocabulary, kept: frozenset[int] = frozenset()) -> M
     return MergeTable(
         text=np.frombuffer(b"".join(vocabulary.pieces), np.uint8),
         first=np.concatenate([[0], np.cumsum(vocabulary.widths)]),
-        special=np.array([vocabulary.is_special(i) or i in kept for i in range(vocabulary.size)]),
-        byte_ids=np.array([id_of[bytes([byte])] for byte in range(256)], np.int32),
+        kept=np.array([i in kept for i in range(vocabulary.size)]),
+        whole=np.array([i in whole for i in range(vocabulary.size if whole else 0)], np.bool_),
+        byte_ids=np.array([id_of.get(bytes([byte]), -1) for byte in range(256)], np.int32),
         slots=slots,
         ranks=ranks,
         merged=np.array([id_of[left + right] for left, right in merges], np.int32),

@@ -31,7 +31,7 @@ def mark_pretokens(vocabulary: Vocabulary, text: np.ndarray, segment_ends: np.nd
         position = start
         for pretoken in vocabulary.pretokens(text[start:end].tobytes().decode()):
             starts[position] = 1
-            position += len(pretoken.encode())
+            position += len(pretoken)
         start = end
 
 

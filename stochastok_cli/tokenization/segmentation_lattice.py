@@ -60,7 +60,7 @@ def segmentation_lattice(vocabulary: Vocabulary, kept: frozenset[int] = frozense
     """
     from stochastok_cli.tokenization.methods.kernels.segmentation import count_segmentations
 
-    special = vocabulary.special
+    special = vocabulary.never_split
     ids_of: dict[bytes, tuple[int, ...]] = {}
     for token, text in enumerate(vocabulary.pieces):
         if token not in special:

@@ -43,7 +43,7 @@ def split_table(vocabulary: Vocabulary, kept: frozenset[int] = frozenset()) -> S
     >>> [(gpt2.decode([a]), gpt2.decode([b])) for a, b in split_table(gpt2).of(gpt2.encode(" example")[0])]
     [(' ', 'example'), (' ex', 'ample'), (' exam', 'ple')]
     """
-    special = vocabulary.special
+    special = vocabulary.never_split
     ids_of: dict[bytes, list[int]] = {}
     for token, piece in enumerate(vocabulary.pieces):
         if token not in special:

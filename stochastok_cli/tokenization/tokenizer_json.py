@@ -2,7 +2,7 @@
 
 Three ways of writing bytes as entries are known: byte-level (GPT-2, Llama 3, Qwen), SentencePiece (`▁` for a space,
 `<0xE2>` for a byte: Llama 2, T5), and WordPiece (`##` for the continuation of a word: BERT). An entry whose decoding
-depends on its neighbors counts as special: it is never split, and no token is split into it.
+depends on its neighbors is never split, and no token is split into it.
 """
 
 import functools
@@ -11,20 +11,31 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stochastok_cli.errors import UserError
-from stochastok_cli.tokenization.encoders import TokenizersEncoder
+from stochastok_cli.errors import UserError, first_line, is_rust_panic
 from stochastok_cli.tokenization.merges import byte_characters
-from stochastok_cli.tokenization.vocabulary import END_OF_TEXT, Vocabulary
+from stochastok_cli.tokenization.other_formats import other_format
+from stochastok_cli.tokenization.tokenizer_settings import (
+    SPACE,
+    apply_config,
+    check_fields,
+    entry_encoding,
+    has_byte_tokens,
+    named_end_of_text,
+    notice_settings,
+    require_all_text,
+    unknown_token,
+)
+from stochastok_cli.tokenization.tokenizers_encoder import TokenizersEncoder
+from stochastok_cli.tokenization.vocabulary import END_OF_TEXT, Vocabulary, pieces_by_id, require_dense
 
 if TYPE_CHECKING:
     import tokenizers
 
 _OTHER_ENDS_OF_TEXT = ("<|end_of_text|>", "</s>", "<|im_end|>", "<eos>", "[SEP]")
-_SPACE = "▁"
 
 
 def read_tokenizer_json(file: Path, name: str) -> Vocabulary:
-    """The vocabulary of a `tokenizer.json`. A `tokenizer_config.json` beside it names the end-of-text token.
+    """The vocabulary of a `tokenizer.json`, with the `tokenizer_config.json` beside it.
 
     Args:
         file: the path of the `tokenizer.json`.
@@ -35,89 +46,105 @@ def read_tokenizer_json(file: Path, name: str) -> Vocabulary:
     """
     import tokenizers
 
+    given = _read_object(file, "a tokenizer.json")
+    if not isinstance(given.get("model"), dict):
+        raise UserError(f"{file} is not a tokenizer.json{other_format(file, given)}", fix="give a tokenizer.json")
+    check_fields(given, name)
+    if isinstance(vocabulary := given["model"].get("vocab"), dict):
+        require_dense((i for i in vocabulary.values() if isinstance(i, int)), name)
     try:
-        tokenizer = tokenizers.Tokenizer.from_file(str(file))
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except Exception as error:  # the library raises bare Exception
-        raise UserError(f"{file} is not a tokenizer.json: {str(error).splitlines()[0][:200]}") from None
+        tokenizer = tokenizers.Tokenizer.from_str(json.dumps(given))
+    except BaseException as error:
+        if not is_rust_panic(error) and type(error) is not Exception:  # the library raises bare Exception
+            raise
+        raise UserError(f"{file} is not a tokenizer.json: {first_line(error)}") from None
+    for token in given.get("added_tokens") or ():
+        if tokenizer.token_to_id(token["content"]) != token["id"]:
+            raise UserError(
+                f"{file}: the added token {token['content'][:60]!r} has the id {token['id']}, and tokenizers gives it "
+                f"{tokenizer.token_to_id(token['content'])}",
+                fix="ids of added tokens follow those of the vocabulary without a gap",
+            )
     config = file.with_name("tokenizer_config.json")
-    try:
-        named: Any = json.loads(config.read_text(encoding="utf-8")).get("eos_token") if config.is_file() else None
-    except (ValueError, AttributeError):
-        raise UserError(f"{config} is damaged", fix="remove it, or copy it anew") from None
-    end_of_text = named.get("content") if isinstance(named, dict) else named
-    return vocabulary_from_tokenizer(tokenizer, content, name, end_of_text)
+    return vocabulary_from_tokenizer(tokenizer, name, config=_read_object(config, "JSON") if config.is_file() else {})
 
 
 def vocabulary_from_tokenizer(
-    tokenizer: "tokenizers.Tokenizer", content: dict[str, Any], name: str, end_of_text: str | None = None
+    tokenizer: "tokenizers.Tokenizer", name: str, end_of_text: str | None = None, config: dict[str, Any] | None = None
 ) -> Vocabulary:
     """The vocabulary of a `tokenizers` tokenizer.
 
     Args:
-        tokenizer: the tokenizer; its truncation and padding are switched off.
-        content: its `tokenizer.json`.
+        tokenizer: the tokenizer; its truncation, its padding and the dropout of its model are switched off.
         name: what the vocabulary is called.
-        end_of_text: the name of the token that ends a document; if None, one of the usual names.
+        end_of_text: the name of the token that ends a document; if None, the one in `config` or one of the usual names.
+        config: its `tokenizer_config.json`.
 
     Raises:
         UserError: for a kind of tokenizer that is not supported, and for one without an end-of-text token.
     """
-    encoding = _entry_encoding(content, name)
+    import tokenizers
+
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    content = json.loads(tokenizer.to_str())
+    encoding = entry_encoding(content, name)
     entries = tokenizer.get_vocab(with_added_tokens=True)
-    added = {token["id"]: token for token in content.get("added_tokens", [])}
-    special = {i for i, token in added.items() if token["special"]}
-    pieces = [b""] * (max(entries.values()) + 1)
-    for entry, i in entries.items():
-        pieces[i] = entry.encode() if i in added else _TO_BYTES[encoding](entry)
-    unknown = content["model"].get("unk_token")
-    if unknown in entries:
-        special.add(entries[unknown])
-    for i in [i for i, piece in enumerate(pieces) if not piece]:
-        special.add(i)
+    if config:
+        apply_config(content, config, entries, name)
+        end_of_text = end_of_text or named_end_of_text(config, name)
+    end = _end_of_text(entries, end_of_text, name)
+    added = {token["id"]: token for token in content["added_tokens"]}
+    special = {i for i, token in added.items() if token["special"]} | {entries[end]}
+    unknown = entries.get(unknown_token(content["model"]) or "")
+    in_model = {e: i for e, i in entries.items() if i not in added or tokenizer.model.token_to_id(e) is not None}
+    require_all_text(content, encoding, {e for e, i in in_model.items() if i not in special}, end, name)
+    to_bytes = functools.partial(_TO_BYTES[encoding], has_bytes=has_byte_tokens(content))
+    pieces = pieces_by_id({i: e.encode() if i in added else to_bytes(e) for e, i in entries.items()}, name)
+    unused = {i for i, piece in enumerate(pieces) if not piece}
+    for i in unused:
         pieces[i] = f"<|unused_{i}|>".encode()
+    special |= unused
+    notice_settings(content, frozenset(special), name)
+    content["model"].pop("dropout", None)
+    tokenizer = tokenizers.Tokenizer.from_str(json.dumps(content))
+    from_unknown = set() if unknown in (None, entries[end]) else {unknown}
     if encoding == "byte-level":  # its decoder reads the letters of an added token as bytes
-        special |= {i for i in added if tokenizer.decode([i], skip_special_tokens=False).encode() != pieces[i]}
+        changed = {i for i in added if tokenizer.decode([i], skip_special_tokens=False).encode() != pieces[i]}
     else:
-        special |= _depending_on_neighbors(tokenizer, pieces, special)
-    end = _end_of_text_id(entries, end_of_text, name)
+        changed = _depending_on_neighbors(tokenizer, pieces, special | from_unknown)
     return Vocabulary(
         name=name,
         pieces=pieces,
-        special=special | {end},
-        end_of_text=end,
-        encoder=functools.partial(TokenizersEncoder, tokenizer),
+        special=special | from_unknown,
+        unsplittable=changed,
+        added=[i for i in added if i not in special],
+        end_of_text=entries[end],
+        encoder=functools.partial(TokenizersEncoder, tokenizer, frozenset(special - from_unknown)),
     )
 
 
-def _entry_encoding(content: dict[str, Any], name: str) -> str:
-    """How the entries of a tokenizer are written: `byte-level`, `sentencepiece` or `wordpiece`."""
-    model, decoder = content["model"], json.dumps(content.get("decoder"), ensure_ascii=False)
-    kind = model.get("type")
-    if kind == "BPE" and '"ByteLevel"' in decoder:
-        return "byte-level"
-    if kind in ("BPE", "Unigram") and _SPACE in decoder:
-        return "sentencepiece"
-    if kind == "WordPiece" and (content.get("decoder") or {}).get("prefix") == "##":
-        return "wordpiece"
-    raise UserError(
-        f"{name} holds a {kind} tokenizer whose way of decoding is not supported",
-        fix="byte-level BPE, SentencePiece (▁) BPE and Unigram, and WordPiece (##) are",
-    )
+def _read_object(file: Path, what: str) -> dict[str, Any]:
+    """The object in a JSON file. Raises UserError for a file that holds none: it is not `what`."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{file} is not {what}: {first_line(error)}", fix="copy it anew") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{file} is not {what}: it holds no object", fix="copy it anew")
+    return content
 
 
-def _bytes_of_byte_level(entry: str) -> bytes:
+def _bytes_of_byte_level(entry: str, has_bytes: bool) -> bytes:
     return bytes(_BYTE_OF[c] for c in entry) if all(c in _BYTE_OF for c in entry) else entry.encode()
 
 
-def _bytes_of_sentencepiece(entry: str) -> bytes:
-    byte = re.fullmatch(r"<0x([0-9A-F]{2})>", entry)
-    return bytes.fromhex(byte[1]) if byte else entry.replace(_SPACE, " ").encode()
+def _bytes_of_sentencepiece(entry: str, has_bytes: bool) -> bytes:
+    byte = re.fullmatch(r"<0x([0-9A-F]{2})>", entry) if has_bytes else None
+    return bytes.fromhex(byte[1]) if byte else entry.replace(SPACE, " ").encode()
 
 
-def _bytes_of_wordpiece(entry: str) -> bytes:
+def _bytes_of_wordpiece(entry: str, has_bytes: bool) -> bytes:
     """An entry that begins a word has a space before it, even the first word of a text, until it is decoded."""
     return entry[2:].encode() if entry.startswith("##") else b" " + entry.encode()
 
@@ -151,10 +178,12 @@ def _is_part_of_a_character(piece: bytes) -> bool:
     return len(piece) == 1 and piece[0] >= 0x80
 
 
-def _end_of_text_id(entries: dict[str, int], end_of_text: str | None, name: str) -> int:
-    for entry in [end_of_text, END_OF_TEXT, *_OTHER_ENDS_OF_TEXT]:
+def _end_of_text(entries: dict[str, int], named: str | None, name: str) -> str:
+    if named is not None and named not in entries:
+        raise UserError(f"{name} names {named[:60]!r} as its end-of-text token, and has no such token")
+    for entry in [named] if named is not None else [END_OF_TEXT, *_OTHER_ENDS_OF_TEXT]:
         if entry in entries:
-            return entries[entry]
+            return entry
     raise UserError(
         f"{name} has no end-of-text token",
         fix="name it: as eos_token of the tokenizer, or in a tokenizer_config.json beside its tokenizer.json",

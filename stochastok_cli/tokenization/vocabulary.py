@@ -6,21 +6,39 @@
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from stochastok_cli.errors import UserError
 from stochastok_cli.tokenization.encoders import Encoder
 
 END_OF_TEXT = "<|endoftext|>"
+_MAX_UNUSED = 2**16  # ids not in use, besides as many as there are entries
 
 
 def state_without_caches(instance: Any) -> dict[str, Any]:
     """The state of an object to pickle: without cached properties, which may be large or can't be pickled."""
     cls = type(instance)
     return {k: v for k, v in vars(instance).items() if not isinstance(getattr(cls, k, None), functools.cached_property)}
+
+
+def require_dense(ids: Iterable[int], name: str) -> None:
+    """Raises UserError for ids so far apart that tables with a row for each number would hold hardly anything else."""
+    ids = list(ids)
+    if min(ids, default=0) < 0 or max(ids, default=0) > 2 * len(ids) + _MAX_UNUSED:
+        raise UserError(f"{name} has {len(ids):,} entries, and one of them has the id {max(ids, key=abs):,}")
+
+
+def pieces_by_id(entries: Mapping[int, bytes], name: str) -> list[bytes]:
+    """The entries in the order of their ids; ids that are not in use have no bytes. See `require_dense`."""
+    require_dense(entries, name)
+    pieces = [b""] * (max(entries, default=-1) + 1)
+    for i, piece in entries.items():
+        pieces[i] = piece
+    return pieces
 
 
 class Vocabulary:
@@ -31,7 +49,10 @@ class Vocabulary:
     Args:
         name: the name or path that the user gave.
         pieces: the bytes of each id; for a special token the bytes of its name.
-        special: the special ids and those not in use. No text is encoded to them.
+        special: the special ids and those not in use. No text is encoded to them, but to the one for unknown text.
+        unsplittable: ordinary ids that are never split, and that no token is split into, as their text depends on
+            their neighbors.
+        added: ordinary ids that are found in a text before it is divided into pretokens (added tokens).
         end_of_text: the id that ends a document.
         encoder: makes the encoder when it is first needed (expanding a memmap needs none).
         pretokenizes_like_gpt2: whether pretokens follow GPT-2's pattern, for which there is compiled code.
@@ -43,6 +64,8 @@ class Vocabulary:
         name: str,
         pieces: list[bytes],
         special: Iterable[int],
+        unsplittable: Iterable[int] = (),
+        added: Iterable[int] = (),
         end_of_text: int,
         encoder: Callable[[], Encoder],
         pretokenizes_like_gpt2: bool = False,
@@ -50,6 +73,8 @@ class Vocabulary:
         self.name = name
         self.pieces = pieces
         self.special = frozenset(special)
+        self.never_split = self.special.union(unsplittable)
+        self.added = frozenset(added)
         self.end_of_text = end_of_text
         self.pretokenizes_like_gpt2 = pretokenizes_like_gpt2
         self._make_encoder = encoder
@@ -85,9 +110,9 @@ class Vocabulary:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """A hash of the bytes of every id, the special ids and the end-of-text id; equal for equal vocabularies."""
+        """A hash of the bytes of every id, the ids never split and the end-of-text id; equal for equal vocabularies."""
         lengths = self.widths.astype("<u4")
-        special = np.array([*sorted(self.special), self.end_of_text], dtype="<u4")
+        special = np.array([*sorted(self.never_split), self.end_of_text], dtype="<u4")
         return hashlib.sha256(b"|".join([lengths.tobytes(), special.tobytes(), *self.pieces])).hexdigest()[:32]
 
     def describe(self) -> dict[str, Any]:
@@ -133,6 +158,15 @@ class Vocabulary:
         pieces = self.pieces
         return b"".join([pieces[i] for i in ids])
 
+    def token_text(self, token: int) -> str:
+        r"""The text of one id, for people: bytes that are no characters by themselves are written as `\xe6`.
+
+        >>> from stochastok_cli import load_vocabulary
+        >>> [load_vocabulary("gpt2").token_text(i) for i in (995, 162)]
+        [' world', '\\xe6']
+        """
+        return self.pieces[token].decode("utf-8", errors="backslashreplace")
+
     def token_bytes(self, token: int) -> bytes:
         """The bytes of one id; for a special token those of its name."""
         return self.pieces[token]
@@ -156,8 +190,13 @@ class Vocabulary:
         """The id for text that the vocabulary can't encode; None if it can encode everything."""
         return self._encoder.unknown()
 
-    def pretokens(self, text: str) -> list[str]:
-        """The parts of a text that byte-pair encoding never merges across; they concatenate to it."""
+    @functools.cached_property
+    def whole_words(self) -> frozenset[int]:
+        """The ids of a byte-level BPE that a pretoken is encoded to although merges do not make them of its bytes."""
+        return frozenset(self._encoder.whole_words())
+
+    def pretokens(self, text: str) -> list[bytes]:
+        """The parts of a text's bytes that byte-pair encoding never merges across; they concatenate to them."""
         return self._encoder.pretokens(text)
 
     def save_tokenizer(self, folder: Path) -> None:

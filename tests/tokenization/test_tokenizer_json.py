@@ -73,7 +73,7 @@ def test_added_tokens_whose_letters_the_decoder_takes_for_bytes_are_left_alone()
     added = [tokenizer.token_to_id(text) for text in ("é", "über", "Ġhello", "plainly")]
     for method in ("stochastok", "uniform"):
         expand = StochasTok.from_pretrained(tokenizer, p=1.0 if method == "uniform" else 3.0, method=method)
-        assert [i in expand.vocabulary.special for i in added] == [True, True, True, False]
+        assert [i in expand.vocabulary.never_split for i in added] == [True, True, True, False]
         for text in ("the café was", "an über hello", "plainly said"):
             ids = tokenizer.encode(text).ids
             for seed in range(20):

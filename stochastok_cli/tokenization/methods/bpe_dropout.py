@@ -33,13 +33,29 @@ def expand(
     num_bytes = int((table.first[1:] - table.first[:-1])[ids].sum())
     text, starts = np.empty(num_bytes + 1, np.uint8), np.zeros(num_bytes + 1, np.uint8)
     kept_ids, kept_at = np.empty_like(ids), np.empty(len(ids), np.int64)
+    num_words = np.count_nonzero(table.whole[ids]) if len(table.whole) else 0
+    word_ids, word_at = np.empty(num_words, np.int64), np.empty(num_words, np.int64)
     ends = np.empty((len(lengths), 2), np.int64)
     segment_ends = np.empty(len(ids) + len(lengths), np.int64)
-    num_segments = bytes_and_kept_tokens(ids, lengths, table, text, kept_ids, kept_at, ends, segment_ends)
+    num_segments = bytes_and_kept_tokens(
+        ids, lengths, table, text, kept_ids, kept_at, word_ids, word_at, ends, segment_ends
+    )
     pretokenizers.mark_pretokens(stochastok.vocabulary, text, segment_ends[:num_segments], starts)
     out, out_lengths = np.empty(num_bytes + len(ids) + 1, ids.dtype), np.empty_like(lengths)
     written = merge_pretokens(
-        text, starts, kept_ids, kept_at, ends, table, stochastok.p, stochastok.key, first_index, out, out_lengths
+        text,
+        starts,
+        kept_ids,
+        kept_at,
+        word_ids,
+        word_at,
+        ends,
+        table,
+        stochastok.p,
+        stochastok.key,
+        first_index,
+        out,
+        out_lengths,
     )
     return out[:written], out_lengths
 

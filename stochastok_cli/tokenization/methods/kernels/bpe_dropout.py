@@ -75,7 +75,7 @@ def mark_invalid(run, table, text, start, end):
 
 
 @compiled
-def bytes_and_kept_tokens(ids, lengths, table, text, kept_ids, kept_at, ends, segment_ends):
+def bytes_and_kept_tokens(ids, lengths, table, text, kept_ids, kept_at, word_ids, word_at, ends, segment_ends):
     """Decodes documents to bytes, apart from the tokens that keep their ids.
 
     Args:
@@ -85,6 +85,8 @@ def bytes_and_kept_tokens(ids, lengths, table, text, kept_ids, kept_at, ends, se
         text: uint8 `[bytes + 1]`; the bytes are written to it.
         kept_ids: dtype of `ids`, `[tokens]`; the ids that are kept are written to it.
         kept_at: int64 `[tokens]`; the position in `text` of each of them.
+        word_ids, word_at: int64 `[words]`; the ids among the whole words of the table, and their positions in `text`,
+            are written to them.
         ends: int64 `[documents, 2]`; where each document ends in `text` and in `kept_ids`.
         segment_ends: int64 `[tokens + documents]`; the positions in `text` that no pretoken may cross: the end of
             each document and the position of each kept token.
@@ -92,15 +94,18 @@ def bytes_and_kept_tokens(ids, lengths, table, text, kept_ids, kept_at, ends, se
     Returns:
         The number of segments.
     """
-    size, num_kept, num_segments = np.int64(0), np.int64(0), 0
+    size, num_kept, num_segments, num_words = np.int64(0), np.int64(0), 0, 0
     start = np.int64(0)
     for d in range(len(lengths)):
         stop = start + lengths[d]
         i = start
         while i < stop:
             j = i
-            before = size
-            while j < stop and not table.special[ids[j]]:
+            before, words_before = size, num_words
+            while j < stop and not table.kept[ids[j]]:
+                if len(word_ids) and table.whole[ids[j]]:
+                    word_ids[num_words], word_at[num_words] = ids[j], size
+                    num_words += 1
                 a, b = table.first[ids[j]], table.first[ids[j] + 1]
                 text[size : size + b - a] = table.text[a:b]
                 size += b - a
@@ -113,7 +118,7 @@ def bytes_and_kept_tokens(ids, lengths, table, text, kept_ids, kept_at, ends, se
                 at += width
             if at < size:
                 stays = mark_invalid(ids[i:j], table, text, before, size)
-                size = before
+                size, num_words = before, words_before
                 for t in range(i, j):
                     if stays[t - i]:
                         kept_ids[num_kept], kept_at[num_kept] = ids[t], size
@@ -121,6 +126,9 @@ def bytes_and_kept_tokens(ids, lengths, table, text, kept_ids, kept_at, ends, se
                         segment_ends[num_segments] = size
                         num_segments += 1
                     else:
+                        if len(word_ids) and table.whole[ids[t]]:
+                            word_ids[num_words], word_at[num_words] = ids[t], size
+                            num_words += 1
                         a, b = table.first[ids[t]], table.first[ids[t] + 1]
                         text[size : size + b - a] = table.text[a:b]
                         size += b - a
@@ -134,6 +142,7 @@ def bytes_and_kept_tokens(ids, lengths, table, text, kept_ids, kept_at, ends, se
         segment_ends[num_segments] = size
         num_segments += 1
         ends[d, 0], ends[d, 1] = size, num_kept
+    word_at[num_words:] = -1
     return num_segments
 
 
@@ -187,7 +196,9 @@ def push(heap, size, rank, i):
 
 
 @compiled
-def merge_pretokens(text, starts, kept_ids, kept_at, ends, table, p, key, first_index, out, out_lengths):
+def merge_pretokens(
+    text, starts, kept_ids, kept_at, word_ids, word_at, ends, table, p, key, first_index, out, out_lengths
+):
     """Draws from the law of BPE-dropout (Provilkov et al. 2020, Algorithm 1) for each pretoken of each document.
 
     The applicable merges of a pretoken are kept in a heap, ordered by rank and position. A step takes them from the
@@ -199,7 +210,7 @@ def merge_pretokens(text, starts, kept_ids, kept_at, ends, table, p, key, first_
     Args:
         text: uint8 `[bytes + 1]`.
         starts: uint8 `[bytes + 1]`, 1 where a pretoken begins.
-        kept_ids, kept_at, ends: see `bytes_and_kept_tokens`.
+        kept_ids, kept_at, word_ids, word_at, ends: see `bytes_and_kept_tokens`. A word that is a pretoken keeps its id.
         table: the `MergeTable`.
         p: the probability that a merge is dropped, float64.
         key: uint64, names the random stream.
@@ -210,7 +221,7 @@ def merge_pretokens(text, starts, kept_ids, kept_at, ends, table, p, key, first_
     Returns:
         The number of ids written to `out`.
     """
-    written, at, num_kept = np.int64(0), np.int64(0), np.int64(0)
+    written, at, num_kept, word = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
     longest, run = 1, 0
     for i in range(ends[-1, 0] if len(ends) else 0):
         run = 1 if starts[i] else run + 1
@@ -233,6 +244,14 @@ def merge_pretokens(text, starts, kept_ids, kept_at, ends, table, p, key, first_
             n = 1
             while at + n < ends[d, 0] and starts[at + n] == 0:
                 n += 1
+            while word < len(word_at) and word_at[word] < at:
+                word += 1
+            whole = word_ids[word] if word < len(word_at) and word_at[word] == at else -1
+            if whole >= 0 and table.first[whole + 1] - table.first[whole] == n:
+                out[written] = whole
+                written += 1
+                at += n
+                continue
             size = 0
             for i in range(n):
                 symbol[i] = table.byte_ids[text[at + i]]

@@ -1,0 +1,203 @@
+"""Text to token ids by Hugging Face tokenizers, without truncation, padding and special tokens."""
+
+import functools
+import json
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.tokenization.encoders import concatenated, one_line_errors
+from stochastok_cli.tokenization.merges import byte_characters
+from stochastok_cli.tokenization.tokenizer_settings import components, unknown_token
+
+if TYPE_CHECKING:
+    import tokenizers
+
+T = TypeVar("T")
+_LONG_TEXT = 1000  # characters; a shorter one is encoded in the thread that calls, which is faster
+
+
+class TokenizersEncoder:
+    """Any tokenizer of Hugging Face tokenizers.
+
+    Args:
+        tokenizer: the tokenizer.
+        never: the ids that no text may be encoded to. Their names are ordinary text.
+    """
+
+    def __init__(self, tokenizer: "tokenizers.Tokenizer", never: frozenset[int] = frozenset()):
+        self._saved = tokenizer
+        self._never = never
+        self._tokenizer = without_ids(tokenizer, never)
+
+    def encode(self, text: str) -> list[int]:
+        if len(text) > _LONG_TEXT:
+            return self.encode_batch([text], 1)[0].tolist()
+        with one_line_errors([text]):
+            ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        self._require_ordinary(ids)
+        return ids
+
+    def encode_batch(self, texts: Sequence[str], threads: int) -> tuple[np.ndarray, np.ndarray]:
+        encode = functools.partial(self._tokenizer.encode_batch_fast, add_special_tokens=False)
+        try:
+            with one_line_errors(texts):
+                encodings = interruptible(functools.partial(encode, texts))
+        except UserError:
+            if len(texts) > 1:
+                for text in texts:  # the error names the text
+                    self.encode_batch([text], 1)
+            raise
+        ids, lengths = concatenated([np.array(encoding.ids, dtype=np.uint32) for encoding in encodings])
+        self._require_ordinary(np.unique(ids).tolist() if self._never else ())
+        return ids, lengths
+
+    def _require_ordinary(self, ids: Sequence[int]) -> None:
+        if not self._never.isdisjoint(ids):
+            number = min(self._never.intersection(ids))
+            raise UserError(
+                f"a text was encoded to the special token {self._saved.id_to_token(number)!r} ({number})",
+                exit_code=FAILED,
+            )
+
+    def pretokens(self, text: str) -> list[bytes]:
+        """The parts of the text's bytes. Each letter of a byte-level pretoken is one byte."""
+        content, parts, start = text.encode(), [], 0
+        with one_line_errors([text]):
+            pieces = interruptible(functools.partial(self._pretokenize, text))
+        lengths = [len(piece) for piece, _ in pieces]
+        if sum(lengths) == len(content) + 1 and pieces[0][0].startswith("Ġ"):
+            lengths[0] -= 1  # a space before the text (add_prefix_space)
+        for length in lengths:
+            if length:
+                parts.append(content[start : start + length])
+                start += length
+        if start != len(content) or sum(lengths) != start:
+            raise UserError(f"the pretokens of {text[:30]!r} are not its bytes", exit_code=FAILED)
+        return parts
+
+    def _pretokenize(self, text: str) -> list[tuple[str, Any]]:
+        return self._tokenizer.pre_tokenizer.pre_tokenize_str(text)
+
+    @functools.cached_property
+    def _content(self) -> dict[str, Any]:
+        return json.loads(self._tokenizer.to_str())
+
+    def merges(self) -> list[tuple[bytes, bytes]] | None:
+        if self.no_merges_reason():
+            return None
+        byte_of = {character: byte for byte, character in enumerate(byte_characters())}
+        merges = self._content["model"]["merges"]
+        return [
+            (bytes(byte_of[c] for c in a), bytes(byte_of[c] for c in b))
+            for a, b in merges
+            if byte_of.keys() >= {*a, *b}  # no others are ever applied
+        ]
+
+    def no_merges_reason(self) -> str:
+        model = self._content["model"]
+        if model["type"] != "BPE":
+            return f"its model is {model['type']}"
+        steps = list(components(self._content["pre_tokenizer"]))
+        if not any(step["type"] == "ByteLevel" for step in components(self._content["decoder"])):
+            return "its tokens are not byte-level"
+        if not any(step["type"] == "ByteLevel" for step in steps):
+            return "text becomes bytes in its normalizer, before it is divided into pretokens"
+        if any(step.get("add_prefix_space") for step in steps[1:]):
+            return "it adds a space before each pretoken (add_prefix_space)"
+        return "" if model["merges"] else "its merge list is empty"
+
+    def whole_words(self) -> list[int]:
+        from tokenizers import models
+
+        model = self._content["model"]
+        if not model.get("ignore_merges") or self.no_merges_reason():
+            return []
+        merging = models.BPE(model["vocab"], [(a, b) for a, b in model["merges"]])
+        added = {token["content"] for token in self._content["added_tokens"]}
+        ordinary = {word: i for word, i in model["vocab"].items() if i not in self._never and word not in added}
+        letters = set(byte_characters())
+        return [i for word, i in ordinary.items() if letters.issuperset(word) and len(merging.tokenize(word)) != 1]
+
+    def unknown(self) -> int | None:
+        token = unknown_token(json.loads(self._saved.to_str())["model"])
+        return None if token is None else self._saved.token_to_id(token)
+
+    def tokenizer_json(self, special: dict[str, int]) -> str:
+        return json.dumps(json.loads(self._saved.to_str()), ensure_ascii=False)
+
+
+def without_ids(tokenizer: "tokenizers.Tokenizer", never: frozenset[int]) -> "tokenizers.Tokenizer":
+    """A tokenizer for which some entries and added tokens do not exist when it encodes text.
+
+    SentencePiece does the same: control symbols and bytes are no pieces of text there. All other ids stay as they are.
+
+    Args:
+        tokenizer: the tokenizer, which is not changed.
+        never: the ids of these entries.
+    """
+    from tokenizers import Tokenizer
+
+    content = json.loads(tokenizer.to_str())
+    model = content["model"]
+    words = {word for i in never if (word := tokenizer.id_to_token(i)) is not None}
+    hidden = {word for word in words if tokenizer.model.token_to_id(word) is not None} & _reachable(model, words)
+    for token in content["added_tokens"]:
+        token["special"] |= token["id"] in never
+    # An added token with an entry in the model goes with it; one without keeps its place, which decides the ids of
+    # those behind it, and is passed over as special tokens are.
+    content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] not in hidden]
+    if model["type"] == "Unigram":
+        model["vocab"] = [["" if word in hidden else word, score] for word, score in model["vocab"]]
+        if model["byte_fallback"]:
+            content["pre_tokenizer"] = _without_byte_names(content["pre_tokenizer"])
+    elif hidden:
+        longest = model.get("max_input_chars_per_word", 0)  # WordPiece does not look for longer words
+        model["vocab"] = {_unlike_text(i, longest) if w in hidden else w: i for w, i in model["vocab"].items()}
+    if model["type"] == "BPE":
+        model["merges"] = [(a, b) for a, b in model["merges"] if hidden.isdisjoint((a, b, a + b))]
+    copy = Tokenizer.from_str(json.dumps(content))
+    copy.encode_special_tokens = True  # the names of special tokens are ordinary text
+    return copy
+
+
+def _reachable(model: dict[str, Any], words: set[str]) -> set[str]:
+    """Those of the words that a model may find in a text."""
+    if model["type"] != "BPE" or model["ignore_merges"]:
+        return words
+    merged = {a + b for a, b in model["merges"]}
+    return {word for word in words if len(word) == 1 or word in merged}
+
+
+def _unlike_text(number: int, longest: int) -> str:
+    return f"\0{number}\0" + "\0" * longest
+
+
+def _without_byte_names(pre_tokenizer: dict[str, Any] | None) -> dict[str, Any]:
+    """A pre-tokenizer that divides `<0xE2>` in a text, which Unigram models would take for the byte E2."""
+    divide = {"type": "Split", "pattern": {"Regex": r"<(?=0x[0-9A-F]{2}>)"}, "behavior": "MergedWithPrevious"}
+    steps = [*components(pre_tokenizer), {**divide, "invert": False}]
+    return {"type": "Sequence", "pretokenizers": steps}
+
+
+def interruptible(call: Callable[[], T]) -> T:
+    """The result of a call that may take long and releases the GIL, in a thread so that Ctrl-C ends the wait for it.
+
+    A pattern can take hours on a document (catastrophic backtracking), in a library that looks for no signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return call()
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future.result()
