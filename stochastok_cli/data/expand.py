@@ -23,6 +23,7 @@ from stochastok_cli.data.memmap import (
     document_batches,
     memmap_dir,
     release_pages,
+    require_counts,
 )
 from stochastok_cli.data.source_files import SourceFiles, require_same_source
 from stochastok_cli.errors import UserError
@@ -96,7 +97,9 @@ def expand(
             first += splits[split].documents
         fingerprint = unrecorded.fingerprint() if unrecorded else source.fingerprint
         made_from = SourceInfo(source.name, fingerprint, source.license, listing)
-        return corpus_manifest("expanded", source.vocabulary, splits, made_from)
+        manifest = corpus_manifest("expanded", source.vocabulary, splits, made_from)
+        require_counts(folder, manifest)
+        return manifest
 
     made = create_artifact(final, options, build, force=force)
     if unrecorded and not made.created:

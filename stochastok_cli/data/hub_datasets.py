@@ -25,6 +25,7 @@ from stochastok_cli.data.memmap import (
     corpus_manifest,
     document_batches,
     memmap_dir,
+    require_counts,
     resolve_vocabulary,
 )
 from stochastok_cli.data.resumable_download import PartialDownload
@@ -158,6 +159,7 @@ def push_corpus(
         lengths = {split: [n for _, n in documents(split)] for split in SPLITS}
         counts = {s: SplitInfo(sum(map(len, n)), len(corpus.ids(s))) for s, n in lengths.items()}
         manifest = corpus_manifest("tokenized", corpus.vocabulary, counts, None)
+    require_counts(corpus.path, manifest)
     batches = {split: partial(documents, split) for split in SPLITS}
     return hub.push_corpus(
         repo, batches, manifest, retry_command=retry_command, private=private, license=corpus.license, progress=progress

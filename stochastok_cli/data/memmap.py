@@ -19,6 +19,7 @@ from stochastok_cli.tokenization.loaders import load_vocabulary
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 SPLITS = ("train", "val")
+_COUNTED_AT_ONCE = 2**24
 Tokenizer = str | Path | Vocabulary
 """A tokenizer by its name, by the path of its `tokenizer.json`, or as a vocabulary."""
 
@@ -182,6 +183,29 @@ def corpus_manifest(
         splits=splits,
         made_from=made_from,
     )
+
+
+def require_counts(folder: Path, manifest: Manifest) -> None:
+    """Counts the documents and ids of a folder that its manifest describes, which may not be written yet.
+
+    Raises:
+        UserError: the manifest counts others.
+    """
+    for split, recorded in manifest.splits.items():
+        file = folder / f"{split}.bin"
+        ids = np.memmap(file, np.dtype(manifest.dtype), "r") if file.stat().st_size else np.empty(0, np.uint8)
+        documents = int(len(ids) > 0 and ids[-1] != manifest.end_of_text)
+        for start in range(0, len(ids), _COUNTED_AT_ONCE):
+            stop = min(start + _COUNTED_AT_ONCE, len(ids))
+            documents += int(np.count_nonzero(ids[start:stop] == manifest.end_of_text))
+            release_pages(ids, start, stop)
+        if (documents, len(ids)) != (recorded.documents, recorded.tokens):
+            raise UserError(
+                f"{split} holds {documents:,} documents with {len(ids):,} ids, and {recorded.documents:,} documents "
+                f"with {recorded.tokens or 0:,} ids were counted",
+                fix="make the folder again (--force)",
+                exit_code=FAILED,
+            )
 
 
 def release_pages(ids: np.ndarray, start: int, stop: int) -> None:

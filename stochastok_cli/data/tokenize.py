@@ -15,7 +15,14 @@ from typing import TypeVar
 import numpy as np
 
 from stochastok_cli.artifacts import Artifact, Manifest, SplitInfo, create_artifact, validate_folder_name
-from stochastok_cli.data.memmap import Tokenizer, available_cpus, corpus_manifest, memmap_dir, resolve_vocabulary
+from stochastok_cli.data.memmap import (
+    Tokenizer,
+    available_cpus,
+    corpus_manifest,
+    memmap_dir,
+    require_counts,
+    resolve_vocabulary,
+)
 from stochastok_cli.data.source_files import require_same_source
 from stochastok_cli.data.text_sources import TextSource, open_source
 from stochastok_cli.errors import FAILED, UserError
@@ -108,6 +115,7 @@ def tokenize(
             raise UserError(f"{source} was changed while it was read", fix="run it again", exit_code=FAILED)
         source_info = dataclasses.replace(made_from.result(), listing=listing)
         manifest = corpus_manifest("tokenized", vocabulary, splits, source_info)
+        require_counts(folder, manifest)
         return dataclasses.replace(manifest, unknown_tokens=unknown or None)
 
     made = create_artifact(final, options, build, force=force)

@@ -53,6 +53,14 @@ def require_merges(vocabulary: Vocabulary) -> list[tuple[bytes, bytes]]:
     missing = [byte for byte in range(256) if byte not in _NOT_UTF8 and bytes([byte]) not in ordinary]
     if missing:
         raise UserError(f"bpe-dropout needs a token for every byte; {vocabulary.name!r} has none for {missing[0]:#04x}")
+    lacking = next(
+        (part for pair in vocabulary.merges for part in (*pair, b"".join(pair)) if part not in ordinary), None
+    )
+    if lacking is not None:
+        text = lacking.decode(errors="backslashreplace")
+        raise UserError(
+            f"bpe-dropout can't use the merges of {vocabulary.name!r}: its added token {text!r} is one of them"
+        )
     return vocabulary.merges
 
 

@@ -15,12 +15,14 @@ import pyarrow.parquet
 import pytest
 
 from stochastok_cli.artifacts import SplitInfo, read_manifest
+from stochastok_cli.data.hub_datasets import push_corpus
 from stochastok_cli.data.memmap import Corpus
 from stochastok_cli.data.source_files import SourceFiles
 from stochastok_cli.data.text_sources import open_source
 from stochastok_cli.data.tokenize import tokenize as make_corpus
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.tokenization.loaders import load_vocabulary
+from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 GPT2 = load_vocabulary("gpt2")
 TEXTS = [f"Document {i}: " + "word " * (i % 7) + "naïve <|endoftext|> 日本\nsecond line" for i in range(150)] + [""]
@@ -322,3 +324,39 @@ def test_a_full_disk_is_said_as_such(tmp_path):
         with pytest.raises(UserError, match="no space is left"):
             tokenize(tmp_path / "c.jsonl", tmp_path)
     assert [f for f in (tmp_path / "data" / "data_as_memmaps").iterdir() if not f.name.endswith(".lock")] == []
+
+
+# ------------------------------------------------------------------------------------------------ counts
+
+
+class _WronglyEncoding:
+    """An encoder that gives end-of-text ids for text."""
+
+    def encode_batch(self, texts, threads):
+        lengths = np.full(len(texts), 2)
+        return np.tile(np.array([100, GPT2.end_of_text], np.uint32), len(texts)), lengths
+
+    def unknown(self):
+        return None
+
+
+def test_documents_are_counted_in_the_files(tmp_path):
+    vocabulary = Vocabulary(
+        name="wrong", pieces=GPT2.pieces, special=GPT2.special, end_of_text=GPT2.end_of_text, encoder=_WronglyEncoding
+    )
+    (tmp_path / "text.txt").write_text("one\n\ntwo\n\nthree")
+    with pytest.raises(UserError, match="train holds 4 documents with 6 ids, and 2 documents with 6 ids were counted"):
+        make_corpus(tmp_path / "text.txt", tokenizer=vocabulary, data_dir=tmp_path)
+    assert not [folder for folder in (tmp_path / "data_as_memmaps").iterdir() if folder.is_dir()]
+
+
+def test_a_folder_whose_manifest_counts_others_is_not_pushed(tmp_path, hub_server):
+    (tmp_path / "text.txt").write_text("one\n\ntwo\n\nthree")
+    made = make_corpus(tmp_path / "text.txt", tokenizer=GPT2, data_dir=tmp_path)
+    manifest = json.loads((made.path / "manifest.json").read_text())
+    manifest["splits"]["train"]["documents"] += 1
+    (made.path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="train holds 2 documents with 4 ids, and 3 documents") as error:
+        push_corpus(made.path, repo="someone/counted")
+    assert error.value.exit_code == FAILED
+    assert "datasets/someone/counted" not in hub_server.repos
