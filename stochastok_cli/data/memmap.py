@@ -19,7 +19,7 @@ from stochastok_cli.tokenization.loaders import load_vocabulary
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 SPLITS = ("train", "val")
-_COUNTED_AT_ONCE = 2**24
+_SCAN_TOKENS = 2**24
 Tokenizer = str | Path | Vocabulary
 """A tokenizer by its name, by the path of its `tokenizer.json`, or as a vocabulary."""
 
@@ -195,8 +195,8 @@ def require_counts(folder: Path, manifest: Manifest) -> None:
         file = folder / f"{split}.bin"
         ids = np.memmap(file, np.dtype(manifest.dtype), "r") if file.stat().st_size else np.empty(0, np.uint8)
         documents = int(len(ids) > 0 and ids[-1] != manifest.end_of_text)
-        for start in range(0, len(ids), _COUNTED_AT_ONCE):
-            stop = min(start + _COUNTED_AT_ONCE, len(ids))
+        for start in range(0, len(ids), _SCAN_TOKENS):
+            stop = min(start + _SCAN_TOKENS, len(ids))
             documents += int(np.count_nonzero(ids[start:stop] == manifest.end_of_text))
             release_pages(ids, start, stop)
         if (documents, len(ids)) != (recorded.documents, recorded.tokens):
