@@ -90,7 +90,5 @@ def summary(made: Artifact) -> str:
         for name, split in made.manifest.splits.items()
         if split.tokens is not None
     )
-    if made.manifest.unknown_tokens:
-        counts += f", {made.manifest.unknown_tokens:,} unknown tokens in place of text"
     state = "made" if made.created else "already there, made with the same options; left alone:"
     return f"{state} {made.path.name}: {counts}" if counts else f"{state} {made.path}"
