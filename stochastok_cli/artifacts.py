@@ -5,6 +5,7 @@ command leaves only a temporary folder, which the next run of the same command r
 time make a folder.
 """
 
+import contextlib
 import dataclasses
 import errno
 import hashlib
@@ -15,11 +16,14 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from stochastok_cli import __version__
 from stochastok_cli.errors import FAILED, UserError, short_repr
 from stochastok_cli.json_files import checked, parse_json
+
+if TYPE_CHECKING:
+    import filelock
 
 MANIFEST = "manifest.json"
 
@@ -250,7 +254,12 @@ class Artifact(NamedTuple):
 
 
 def create_artifact(
-    final: Path, options: dict[str, Any], build: Callable[[Path], Manifest], *, force: bool = False
+    final: Path,
+    options: dict[str, Any],
+    build: Callable[[Path], Manifest],
+    *,
+    force: bool = False,
+    kept: Path | None = None,
 ) -> Artifact:
     """Makes the folder `final` by calling `build(temporary folder)`, unless it is there already.
 
@@ -262,6 +271,8 @@ def create_artifact(
         options: everything that decides the content; it goes into the manifest.
         build: writes the files into the folder that it is given, and returns the manifest's entries on their content.
         force: make the folder again even if it is there.
+        kept: a folder beside the final one in which `build` keeps the progress of interrupted runs. It is removed when
+            the final folder is complete.
 
     Raises:
         UserError: the folder is there, made with other options (exit code 2); the disk is full, or another process
@@ -272,16 +283,17 @@ def create_artifact(
     if final.exists() and not force:
         _require_same_options(final, existing, options)
         if existing and not find_damage(final, existing.files):
+            remove_leftovers(final, kept)
             return Artifact(final, existing, created=False)
     final.parent.mkdir(parents=True, exist_ok=True)
     import filelock
 
-    lock = filelock.FileLock(final.parent / f".{final.name}.lock")
+    lock = _lock(final)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
         raise UserError(f"another process is making {final}", fix="wait for it to end", exit_code=FAILED) from None
-    temporary = final.parent / f".{final.name}.partial"
+    temporary = _temporary(final)
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
@@ -292,6 +304,8 @@ def create_artifact(
         write_json(temporary / MANIFEST, manifest.to_json())
         _sync(temporary)
         _replace(temporary, final)
+        if kept is not None:
+            shutil.rmtree(kept, ignore_errors=True)
         return Artifact(final, manifest, created=True)
     except OSError as error:
         if error.errno == errno.EFBIG:
@@ -304,6 +318,20 @@ def create_artifact(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         lock.release()
+
+
+def remove_leftovers(final: Path, kept: Path | None = None) -> None:
+    """Removes what a killed command has left beside a complete folder, unless another process is making it again.
+
+    `kept` is as in `create_artifact`. A folder that this process can't write to is left as it is.
+    """
+    leftovers = [path for path in (_temporary(final), _replaced(final), kept) if path is not None and path.exists()]
+    if leftovers:
+        import filelock
+
+        with contextlib.suppress(filelock.Timeout, OSError), _lock(final).acquire(timeout=0):
+            for path in leftovers:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def find_damage(folder: Path, files: Mapping[str, FileInfo]) -> str | None:
@@ -417,8 +445,24 @@ def _require_same_options(final: Path, manifest: Manifest | None, options: dict[
         raise UserError(f"{final} exists, made with other options: {listed}", fix="--force makes it again")
 
 
+def _lock(final: Path) -> "filelock.BaseFileLock":
+    import filelock
+
+    return filelock.FileLock(final.parent / f".{final.name}.lock")
+
+
+def _temporary(final: Path) -> Path:
+    """Where a folder is made."""
+    return final.parent / f".{final.name}.partial"
+
+
+def _replaced(final: Path) -> Path:
+    """Where an older folder is for the moment in which another takes its place."""
+    return final.parent / f".{final.name}.old"
+
+
 def _replace(temporary: Path, final: Path) -> None:
-    old = final.parent / f".{final.name}.old"
+    old = _replaced(final)
     shutil.rmtree(old, ignore_errors=True)
     if final.exists():
         os.rename(final, old)

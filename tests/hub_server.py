@@ -26,6 +26,7 @@ class Repo:
     gated: bool = False
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)  # commit sha -> path -> content, oldest first
     lfs_paths: set[str] = field(default_factory=set)
+    damaged: dict[str, bytes] = field(default_factory=dict)  # path -> what is sent instead of its content
     refs: dict[str, str] = field(default_factory=dict)  # other branches than main, by name: the sha of their commit
 
     def commit(self, files: dict[str, bytes]) -> str:
@@ -302,6 +303,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise _RefusedError(404, "EntryNotFound", "Entry not found", **{"X-Repo-Commit": sha})
         data = files[path]
         entry = self._entry(repo, path, data)
+        data = repo.damaged.get(path, data)
         headers = {"X-Repo-Commit": sha, "ETag": f'"{entry["oid"]}"', "Accept-Ranges": "bytes"}
         if "lfs" in entry:
             headers |= {"X-Linked-Etag": f'"{entry["lfs"]["oid"]}"', "X-Linked-Size": str(len(data))}

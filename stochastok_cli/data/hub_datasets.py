@@ -16,6 +16,7 @@ from stochastok_cli.artifacts import (
     create_artifact,
     find_damage,
     read_manifest,
+    remove_leftovers,
     validate_folder_name,
 )
 from stochastok_cli.data.memmap import (
@@ -87,7 +88,9 @@ def pull_corpus(
     existing = None if force else read_manifest(final)
     options = existing.options if existing else {}
     before = (options.get("repo"), options.get("asked"), options.get("subset"))
+    partial_download = PartialDownload(final.with_name(f".{name}.pull"))
     if existing and before in locations and not find_damage(final, existing.files):
+        remove_leftovers(final, partial_download.folder)
         resolve_vocabulary(tokenizer, existing, final)  # raises if it is another than the requested one
         return Artifact(final, existing, created=False)
     data, location = _first_with_ids(locations)
@@ -98,13 +101,13 @@ def pull_corpus(
     options = {"repo": data.repo, "asked": location.revision, "revision": data.revision, **expansion}
     if location.subset:
         options["subset"] = location.subset
-    partial_download = PartialDownload(final.with_name(f".{name}.pull"))
 
     def documents(split: str, row: int) -> Iterator[tuple[np.ndarray, int]]:
-        return _documents(data, split_names[split], row, vocabulary, progress)
+        folder = partial_download.files_folder(split)
+        return _documents(data, split_names[split], row, vocabulary, folder, progress)
 
     def build(folder: Path) -> Manifest:
-        partial_download.open({**options, "tokenizer": vocabulary.fingerprint}, vocabulary.dtype)
+        partial_download.open({**options, "tokenizer": vocabulary.fingerprint}, vocabulary.dtype, final)
         try:
             counts = {split: partial_download.write(split, partial(documents, split)) for split in SPLITS}
         except UserError as error:
@@ -112,13 +115,16 @@ def pull_corpus(
                 raise UserError(str(error), fix="the same command goes on from there", exit_code=FAILED) from error
             partial_download.discard()
             raise
+        try:
+            _require_pushed_content(data, counts, partial_download)
+        except UserError:
+            partial_download.discard()
+            raise
         partial_download.copy_to(folder)
         made_from = SourceInfo(data.repo, data.revision, data.license)
         return corpus_manifest("expanded" if expansion else "tokenized", vocabulary, counts, made_from)
 
-    pulled = create_artifact(final, options, build, force=force)
-    partial_download.discard()
-    return pulled
+    return create_artifact(final, options, build, force=force, kept=partial_download.folder)
 
 
 def push_corpus(
@@ -202,14 +208,34 @@ def _split_name(data: hub.HubDataset, split: str) -> str | None:
     raise UserError(f"{data.repo} has no split {split!r}", fix=f"it has {', '.join(data.splits) or 'none'}")
 
 
+def _require_pushed_content(data: hub.HubDataset, counts: dict[str, SplitInfo], pulled: PartialDownload) -> None:
+    """Raises UserError if the ids that have arrived are not those that the repository's manifest describes."""
+    if data.manifest is None:
+        return
+    for split, count in counts.items():
+        size, file = data.manifest.splits.get(split), data.manifest.files.get(f"{split}.bin")
+        same_size = size is None or (size.documents, size.tokens) == (count.documents, count.tokens)
+        if not same_size or (file is not None and file != pulled.checksum(split)):
+            raise UserError(
+                f"the {split} split of {data.repo} differs from the manifest there",
+                fix="it is damaged or was changed by hand: ask its owner to push it again",
+                exit_code=FAILED,
+            )
+
+
 def _documents(
-    data: hub.HubDataset, split: str | None, start: int, vocabulary: Vocabulary, progress: ProgressCallback
+    data: hub.HubDataset,
+    split: str | None,
+    start: int,
+    vocabulary: Vocabulary,
+    folder: Path,
+    progress: ProgressCallback,
 ) -> Iterator[tuple[np.ndarray, int]]:
     """The ids of the documents from row `start` on, and the number of these documents."""
     if split is None:
         return
     row = start
-    for ids, lengths in data.ids(split, start):
+    for ids, lengths in data.ids(split, start, folder):
         low, high = (int(ids.min()), int(ids.max())) if len(ids) else (0, 0)
         if low < 0 or high >= vocabulary.size:
             raise UserError(

@@ -3,6 +3,7 @@
 .<name>.pull/
   train.bin  val.bin   the ids that have arrived
   progress.json        what is downloaded, and how many documents and tokens of each split are safely on the disk
+  train/  val/         files of the Hub that are being read
 """
 
 import json
@@ -16,7 +17,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from stochastok_cli.artifacts import SplitInfo, path_inside, write_atomically
+from stochastok_cli.artifacts import FileInfo, SplitInfo, file_checksum, write_atomically
+from stochastok_cli.data.memmap import SPLITS
 from stochastok_cli.errors import UserError
 from stochastok_cli.json_files import read_json
 
@@ -32,7 +34,9 @@ class _Progress:
     splits: dict[str, dict[str, int]]
 
     def __post_init__(self) -> None:
-        for counts in self.splits.values():
+        for split, counts in self.splits.items():
+            if split not in SPLITS:
+                raise ValueError(f"the splits are {' and '.join(SPLITS)}")
             if counts.keys() != {"documents", "tokens"}:
                 raise ValueError("a split has a number of documents and one of tokens")
             SplitInfo(counts["documents"], counts["tokens"])  # raises ValueError for impossible numbers
@@ -42,16 +46,23 @@ class PartialDownload:
     """The files of one download, in a hidden folder."""
 
     def __init__(self, folder: Path):
-        self._folder = folder
+        self.folder = folder
 
-    def open(self, source: dict[str, Any], dtype: np.dtype) -> None:
-        """Reads what is there. `source` identifies what is downloaded; files of anything else are removed."""
+    def open(self, source: dict[str, Any], dtype: np.dtype, final: Path) -> None:
+        """Reads what is there. Files of another download are removed, and those of one that was finished.
+
+        Args:
+            source: identifies what is downloaded.
+            dtype: the type of the ids.
+            final: the folder that the download becomes. If it has the same files, a process was killed after it had
+                finished this download.
+        """
         self._source = source
         self._dtype = dtype
-        self._counts = self._read_progress()
+        self._counts = {} if self._is_finished(final) else self._read_progress()
         if not self._counts:
             self.discard()
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
 
     def write(self, split: str, ids_from: Callable[[int], Iterator[tuple[np.ndarray, int]]]) -> SplitInfo:
         """Downloads the documents of a split that are missing, and appends them.
@@ -76,6 +87,14 @@ class PartialDownload:
                 self._save(out)
         return SplitInfo(counts["documents"], counts["tokens"])
 
+    def files_folder(self, split: str) -> Path:
+        """Where the files of the Hub lie while they are read."""
+        return self.folder / split
+
+    def checksum(self, split: str) -> FileInfo:
+        """The size and the checksum of the ids of a split."""
+        return file_checksum(self._file(split))
+
     def copy_to(self, folder: Path) -> None:
         """Puts the files into `folder`. They stay here as well, until `discard`."""
         for split in self._counts:
@@ -87,11 +106,16 @@ class PartialDownload:
 
     def discard(self) -> None:
         """Removes the files."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _is_finished(self, final: Path) -> bool:
+        pairs = [(self._file(split), final / self._file(split).name) for split in SPLITS]
+        return any(here.is_file() and there.is_file() and here.samefile(there) for here, there in pairs)
 
     def _read_progress(self) -> dict[str, dict[str, int]]:
+        """The documents and tokens of each split that are on the disk; empty if the file is of something else."""
         try:
-            saved = read_json(self._folder / PROGRESS, _Progress)
+            saved = read_json(self.folder / PROGRESS, _Progress)
             counts = saved.splits if saved.source == self._source else {}
             complete = all(self._file(split).stat().st_size >= self._bytes(entry) for split, entry in counts.items())
             return counts if complete else {}
@@ -102,10 +126,10 @@ class PartialDownload:
         out.flush()
         os.fsync(out.fileno())
         progress = {"source": self._source, "splits": self._counts}
-        write_atomically(self._folder / PROGRESS, json.dumps(progress).encode())
+        write_atomically(self.folder / PROGRESS, json.dumps(progress).encode())
 
     def _file(self, split: str) -> Path:
-        return path_inside(self._folder, f"{split}.bin")
+        return self.folder / f"{split}.bin"
 
     def _bytes(self, counts: dict[str, int]) -> int:
         return counts["tokens"] * self._dtype.itemsize

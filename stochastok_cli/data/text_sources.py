@@ -63,7 +63,7 @@ def open_source(
     Args:
         source: `sample`, a local file or folder, else a dataset id on the Hub.
         text_column: the column or JSON key that holds the text.
-        documents: what a document of a local text file is: "paragraph" (blank lines separate them) or "file".
+        documents: what a document of a text file is: "paragraph" (blank lines separate them) or "file".
         errors: what to do with bytes that are not UTF-8: "strict" or "replace".
         subset: the subset (configuration) of a dataset on the Hub.
         split: the split of a dataset on the Hub.
@@ -78,7 +78,7 @@ def open_source(
     if source == SAMPLE and not path.exists():
         path = cast(Path, resources.files("stochastok_cli") / "assets" / "sample.txt.gz")
     elif not path.exists() and not path.is_symlink():
-        return _hub_source(source, text_column, documents, subset, split)
+        return _hub_source(source, text_column, documents, errors, subset, split)
     files = find_files(path, documents, errors)
     sizes = [file.stat().st_size for file in files.files]
 
@@ -101,7 +101,7 @@ def open_source(
     return TextSource(name, batches, sum(sizes), options, made_from, files.listing)
 
 
-def _hub_source(repo: str, text_column: str, documents: str, subset: str | None, split: str) -> TextSource:
+def _hub_source(repo: str, text_column: str, documents: str, errors: str, subset: str | None, split: str) -> TextSource:
     from stochastok_cli import hub
 
     if not hub.is_repo_id(repo):
@@ -109,21 +109,36 @@ def _hub_source(repo: str, text_column: str, documents: str, subset: str | None,
             f"{repo!r} is neither a file, nor a folder, nor a dataset id on the Hub",
             fix="check the path; a dataset id looks like Skylion007/openwebtext, or give `sample`",
         )
-    if documents != DOCUMENTS[0]:
-        raise UserError(f"--documents {documents} is for local files", fix=f"drop it, or download the files of {repo}")
-    rows, total, revision = hub.load_text_dataset(repo, text_column, subset=subset, split=split)
+    texts = hub.load_text_dataset(repo, text_column, subset=subset, split=split)
+    options = {"source": repo, "subset": subset, "split": split, "revision": texts.revision}
+    options["text_column"] = text_column
+    if texts.files is not None:
+        options["documents"] = documents
+    elif documents != DOCUMENTS[0]:
+        raise UserError(f"--documents {documents} is for text files, and {repo} has columns", fix="drop it")
 
     def made_from() -> SourceInfo:
-        return SourceInfo(repo, revision, hub.license_of(repo))
+        return SourceInfo(repo, texts.revision, hub.license_of(repo))
 
-    def batches() -> Iterator[tuple[list[str], int]]:
+    def rows() -> Iterator[tuple[list[str], int]]:
         done = 0
-        for documents in rows():
-            done += len(documents)
-            yield documents, done
+        for batch in texts.batches() if texts.batches else ():
+            done += len(batch)
+            yield batch, done
 
-    options = {"source": repo, "subset": subset, "split": split, "revision": revision, "text_column": text_column}
-    return TextSource(repo.rpartition("/")[2], batches, total, options, made_from)
+    def text_files() -> Iterator[tuple[list[str], int]]:
+        before = 0
+        for path, file in texts.files() if texts.files else ():
+            try:
+                for batch, done in _batched(_documents(file, text_column, documents, errors)):
+                    yield batch, before + done
+            except UserError as error:
+                message = str(error).replace(str(file), f"{path} of {repo}")
+                raise UserError(message, exit_code=error.exit_code) from error
+            before += file.stat().st_size
+
+    batches = rows if texts.files is None else text_files
+    return TextSource(repo.rpartition("/")[2], batches, texts.total, options, made_from)
 
 
 def _batched(documents: Iterator[tuple[str, int]]) -> Iterator[tuple[list[str], int]]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from stochastok_cli.artifacts import path_inside
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.hub.client import hub_errors, retry
+from stochastok_cli.hub.temporary import temporary_folder
 from stochastok_cli.json_files import parse_json
 from stochastok_cli.progress import ProgressCallback, no_progress
 
@@ -27,7 +28,7 @@ class HubFiles(NamedTuple):
 
     def json(self, path: str) -> Any:
         """The content of a small JSON file; None if it is not valid JSON."""
-        with tempfile.TemporaryDirectory() as folder:
+        with temporary_folder() as folder:
             content = self._download(path, folder).read_bytes()
         try:
             return parse_json(content, path)
@@ -40,12 +41,12 @@ class HubFiles(NamedTuple):
             destination = path_inside(target, name)
             if f"{folder}/{name}" not in self.paths:
                 raise UserError(f"{self.repo} on the Hub lacks {folder}/{name}", exit_code=FAILED)
-            with tempfile.TemporaryDirectory(dir=target) as temporary:
+            with tempfile.TemporaryDirectory(dir=target) as temporary:  # in a folder that the next run removes
                 destination.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(self._download(f"{folder}/{name}", temporary), destination)
+                os.replace(self._download(f"{folder}/{name}", Path(temporary)), destination)
             progress(f"pull {PurePosixPath(folder).name}", done + 1, len(names))
 
-    def _download(self, path: str, folder: str) -> Path:
+    def _download(self, path: str, folder: Path) -> Path:
         with hub_errors(self.repo):
             from huggingface_hub import hf_hub_download
 

@@ -1,10 +1,13 @@
 """Streams token ids and texts of datasets on the Hub.
 
-A repository is pinned to a commit, and its splits and columns are checked, before anything is read.
+A repository is pinned to a commit, and its splits and columns are checked, before anything is read. Files are
+downloaded one after another, compared with their checksums, read and removed.
 """
 
 import io
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,16 +16,24 @@ import numpy as np
 from stochastok_cli.artifacts import MANIFEST, Manifest
 from stochastok_cli.errors import UserError, did_you_mean
 from stochastok_cli.hub.client import hub_errors, import_datasets, retry
+from stochastok_cli.hub.data_files import DataFiles, paths_in_repo
 from stochastok_cli.hub.locate import explain_value_error, license_in, locate_dataset
 from stochastok_cli.hub.parquet_files import Documents
+from stochastok_cli.hub.tabular_files import (
+    parquet_rows,
+    read_parquet,
+    read_with_datasets,
+    require_column,
+    schema_of_first_row,
+)
+from stochastok_cli.hub.temporary import temporary_folder
 from stochastok_cli.json_files import parse_json
 
 if TYPE_CHECKING:
     import pyarrow
-    import pyarrow.parquet
 
-READ_ROWS = 256  # rows in a batch
-READ_BYTES = 2**22  # read at once of a column of a parquet file
+READ_BYTES = 2**20  # read at once of the end of a parquet file, which holds its schema
+ONE_BY_ONE = ("parquet", "json", "csv", "text", "arrow")  # formats of `datasets` in which a file stands for itself
 
 
 class HubDataset:
@@ -57,75 +68,124 @@ class HubDataset:
         return recorded.documents if recorded else None
 
     def schema(self, split: str) -> "pyarrow.Schema":
-        """The columns of a split and their types, from its first file or rows."""
-        import pyarrow
-
+        """The columns of a split and their types, from its first file or row."""
+        urls = self._builder.config.data_files[split]
         with hub_errors(self.repo):
-            for file in self._parquet_files(split):
-                return file.schema_arrow
-            return next((table.schema for table in self._tables(split, None)), pyarrow.schema([]))
+            if _all_end_with(urls, ".parquet"):
+                from huggingface_hub import HfFileSystem
+                from pyarrow.parquet import ParquetFile
 
-    def ids(self, split: str, start: int = 0) -> Iterator[Documents]:
-        """The documents in the column `ids` from row `start` on, in batches, with the dtype of the files."""
+                with HfFileSystem().open(str(urls[0])) as file:
+                    return ParquetFile(_RetryingFile(file), buffer_size=READ_BYTES, pre_buffer=False).schema_arrow
+            return schema_of_first_row(self._builder, split)
+
+    def ids(self, split: str, start: int = 0, folder: Path | None = None) -> Iterator[Documents]:
+        """The documents in the column `ids` from row `start` on, in batches, with the integer type of the files.
+
+        Args:
+            split: the split.
+            start: the row.
+            folder: where the files lie while they are read. With the same folder, an interrupted download is continued.
+
+        Raises UserError if ids are missing or no integers, or if a file is damaged (exit code 1).
+        """
         import pyarrow.compute
 
         row = start
-        for table in self._tables(split, "ids", start):
+        for name, table in self._tables(split, "ids", start, folder):
+            _require_ids(table.schema.field("ids").type, name)
             for chunk in table["ids"].chunks:
                 if chunk.null_count or chunk.flatten().null_count:
-                    raise UserError(f"{self.repo}: ids are missing in rows {row} to {row + len(chunk)} of {split}")
+                    raise UserError(f"{name}: ids are missing in rows {row} to {row + len(chunk)} of {split}")
                 lengths = pyarrow.compute.list_value_length(chunk).to_numpy(zero_copy_only=False)
-                yield chunk.flatten().to_numpy(), lengths.astype(np.int64)
+                nothing = pyarrow.types.is_null(chunk.type.value_type)  # a JSON file whose lists are all empty
+                ids = np.empty(0, np.int64) if nothing else chunk.flatten().to_numpy()
+                yield ids, lengths.astype(np.int64)
                 row += len(chunk)
 
     def texts(self, split: str, column: str) -> Iterator[list[str]]:
         """The texts of a column, in batches."""
         row = 0
-        for table in self._tables(split, column):
+        for name, table in self._tables(split, column):
+            _require_text(table.schema.field(column).type, column, name)
             if table[column].null_count:
                 row += table[column].to_pylist().index(None)
-                raise UserError(f"{self.repo}: row {row} of {split} holds no text in {column!r}")
+                raise UserError(f"{name}: row {row} of {split} holds no text in {column!r}")
             yield table[column].to_pylist()
             row += len(table)
 
-    def _tables(self, split: str, column: str | None, start: int = 0) -> Iterator["pyarrow.Table"]:
-        """The rows of a split from row `start` on, of one column or of all."""
-        columns = None if column is None else [column]
+    def is_text(self, split: str) -> bool:
+        """Whether the files of a split are `.txt` files, compressed or not.
+
+        Raises UserError for archives of them.
+        """
+        if not type(self._builder).__module__.endswith(".text"):
+            return False
+        for url in self._builder.config.data_files[split]:
+            if not re.search(r"\.txt(\.(gz|bz2|xz|zst))?$", str(url), re.IGNORECASE):
+                raise UserError(
+                    f"{self.repo} holds text files in an archive", fix="download and unpack it, and name that"
+                )
+        return True
+
+    def num_bytes(self, split: str) -> int:
+        """The size of all files of a split."""
         with hub_errors(self.repo):
-            if self._is_parquet(split):
-                # `datasets` would read all columns, with a scanner whose threads may abort the process when it exits
-                # (apache/arrow#45214).
-                for file in self._parquet_files(split):
-                    yield from _rows_from(file, start, columns)
-                    start = max(start - file.metadata.num_rows, 0)
-            else:
-                dataset = self._builder.as_streaming_dataset(split).skip(start)
-                dataset = dataset if columns is None else dataset.select_columns(columns)
-                yield from dataset.with_format("arrow").iter(READ_ROWS)
+            return self._files(split, Path()).num_bytes()
 
-    def _is_parquet(self, split: str) -> bool:
-        return all(str(file).endswith(".parquet") for file in self._builder.config.data_files[split])
+    def text_files(self, split: str) -> Iterator[tuple[str, Path]]:
+        """The files of a split one after another: the path in the repository, and the file on this machine."""
+        with hub_errors(self.repo), temporary_folder() as folder:
+            files = self._files(split, folder)
+            for path in files.paths:
+                with files.download([path]) as [local]:
+                    yield path, local
 
-    def _parquet_files(self, split: str) -> Iterator["pyarrow.parquet.ParquetFile"]:
-        """The open parquet files of a split one after another; none if it has files of another format."""
-        from huggingface_hub import HfFileSystem
-        from pyarrow.parquet import ParquetFile
+    def _files(self, split: str, folder: Path) -> DataFiles:
+        paths = paths_in_repo(self.repo, self.revision, self._builder.config.data_files[split])
+        return DataFiles(self.repo, self.revision, paths, folder)
 
-        for url in self._builder.config.data_files[split] if self._is_parquet(split) else []:
-            with HfFileSystem().open(str(url)) as file:
-                yield ParquetFile(_RetryingFile(file), buffer_size=READ_BYTES, pre_buffer=False)
+    def _tables(
+        self, split: str, column: str, start: int = 0, folder: Path | None = None
+    ) -> Iterator[tuple[str, "pyarrow.Table"]]:
+        """The rows of a column from row `start` on, in tables, each with its file as errors name it."""
+        with hub_errors(self.repo), nullcontext(folder) if folder else temporary_folder() as folder:
+            files = self._files(split, folder)
+            one_by_one = type(self._builder).__module__.rpartition(".")[2] in ONE_BY_ONE
+            for paths in [[path] for path in files.paths] if one_by_one else [files.paths]:
+                num_rows = files.num_rows(paths[0])
+                if num_rows is not None and num_rows <= start:
+                    start -= num_rows
+                    continue
+                name = f"{paths[0] if one_by_one else 'a file'} of {self.repo}"
+                row = 0
+                with files.download(paths) as local:
+                    if _all_end_with(paths, ".parquet"):
+                        row = min(start, parquet_rows(local[0]))
+                        tables = read_parquet(local[0], name, column, start)
+                    else:
+                        tables = read_with_datasets(self._builder, split, local, name, column)
+                    for table in tables:
+                        row += len(table)
+                        if row > start:
+                            yield name, table.slice(max(start - (row - len(table)), 0))
+                files.record_rows(paths[0], row)
+                start = max(start - row, 0)
 
 
 class TextRows(NamedTuple):
-    """The texts of one column.
+    """The texts of a split: those of a column, or those in `.txt` files.
 
     Args:
-        batches: starts the iteration over them, in batches.
-        total: the number of texts; 0 where it is unknown.
+        batches: starts the iteration over the texts of the column, in batches; None for text files.
+        files: starts the iteration over the text files, each as its path in the repository and the file on this
+            machine; None for columns.
+        total: the number of texts, or of bytes of the files; 0 where it is unknown.
         revision: the SHA of the commit.
     """
 
-    batches: Callable[[], Iterator[list[str]]]
+    batches: Callable[[], Iterator[list[str]]] | None
+    files: Callable[[], Iterator[tuple[str, Path]]] | None
     total: int
     revision: str
 
@@ -136,14 +196,9 @@ def stream_ids(repo: str, revision: str | None = None, subset: str | None = None
     Raises UserError if a split has no such column (exit code 2), or if the Hub can't be reached or refuses the request
     (exit code 1).
     """
-    import pyarrow.types as kinds
-
     dataset = _open(repo, revision, subset)
     for split in dataset.splits:
-        kind = _column(dataset, split, "ids").type
-        is_list = kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind)
-        if not (is_list and kinds.is_integer(kind.value_type)):
-            raise UserError(f"column 'ids' of {repo} ({split}) holds {kind}, not lists of token ids")
+        _require_ids(_column(dataset, split, "ids").type, f"{repo} ({split})")
     return dataset
 
 
@@ -152,18 +207,17 @@ def load_text_dataset(repo: str, column: str = "text", *, subset: str | None = N
 
     Raises UserError if there is no such split or no such column of text.
     """
-    import pyarrow.types as kinds
-
     dataset = _open(repo, None, subset)
     if split not in dataset.splits:
         known = ", ".join(dataset.splits)
         raise UserError(
             f"{repo} has no split {split!r}{did_you_mean(split, dataset.splits)}", fix=f"there are: {known}"
         )
-    kind = _column(dataset, split, column).type
-    if not (kinds.is_string(kind) or kinds.is_large_string(kind)):
-        raise UserError(f"column {column!r} of {repo} holds {kind}, not text")
-    return TextRows(lambda: dataset.texts(split, column), dataset.num_rows(split) or 0, dataset.revision)
+    if dataset.is_text(split):
+        require_column(column, ["text"], repo, f" in {split}")
+        return TextRows(None, lambda: dataset.text_files(split), dataset.num_bytes(split), dataset.revision)
+    _require_text(_column(dataset, split, column).type, column, repo)
+    return TextRows(lambda: dataset.texts(split, column), None, dataset.num_rows(split) or 0, dataset.revision)
 
 
 def _open(repo: str, revision: str | None, subset: str | None = None) -> HubDataset:
@@ -177,6 +231,8 @@ def _open(repo: str, revision: str | None, subset: str | None = None) -> HubData
             manifest = _our_manifest(Path(file).read_bytes())
         load = import_datasets().load_dataset_builder
         builder = retry(lambda: explain_value_error(repo, lambda: load(repo, **arguments)))
+        for urls in builder.config.data_files.values():
+            paths_in_repo(repo, info.sha, urls)
         return HubDataset(repo, info.sha, license_in(info), manifest, builder)
 
 
@@ -191,27 +247,28 @@ def _our_manifest(content: bytes) -> Manifest | None:
 
 def _column(dataset: HubDataset, split: str, name: str) -> "pyarrow.Field":
     schema = dataset.schema(split)
-    if name not in schema.names:
-        raise UserError(
-            f"{dataset.repo} has no column {name!r} in {split}{did_you_mean(name, schema.names)}",
-            fix=f"there are: {', '.join(schema.names) or 'none'}",
-        )
+    require_column(name, schema.names, dataset.repo, f" in {split}")
     return schema.field(name)
 
 
-def _rows_from(file: "pyarrow.parquet.ParquetFile", start: int, columns: list[str] | None) -> Iterator["pyarrow.Table"]:
-    """The rows of a parquet file from row `start` on; row groups before it are not read."""
-    import pyarrow
+def _require_ids(kind: "pyarrow.DataType", where: str) -> None:
+    import pyarrow.types as kinds
 
-    ends = np.cumsum([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
-    groups = np.flatnonzero(ends > start).tolist()
-    if not groups:
-        return
-    start -= int(ends[groups[0] - 1]) if groups[0] else 0
-    for batch in file.iter_batches(READ_ROWS, groups, columns):
-        if start < len(batch):
-            yield pyarrow.Table.from_batches([batch.slice(start)])
-        start = max(start - len(batch), 0)
+    is_list = kinds.is_list(kind) or kinds.is_large_list(kind) or kinds.is_fixed_size_list(kind)
+    # A file of nothing but missing or empty lists has the type null there; missing ones are reported with their rows.
+    if not ((is_list and (kinds.is_integer(kind.value_type) or kinds.is_null(kind.value_type))) or kinds.is_null(kind)):
+        raise UserError(f"column 'ids' of {where} holds {kind}, not lists of token ids")
+
+
+def _require_text(kind: "pyarrow.DataType", column: str, where: str) -> None:
+    import pyarrow.types as kinds
+
+    if not (kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_null(kind)):
+        raise UserError(f"column {column!r} of {where} holds {kind}, not text")
+
+
+def _all_end_with(names: Iterable[Any], suffix: str) -> bool:
+    return all(str(name).endswith(suffix) for name in names)
 
 
 class _RetryingFile(io.RawIOBase):

@@ -5,7 +5,6 @@ one skips the files that are uploaded already. A card that the repository has ke
 """
 
 import re
-import tempfile
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
 from http.client import PRECONDITION_FAILED
@@ -18,6 +17,7 @@ from stochastok_cli.hub import cards
 from stochastok_cli.hub.card_update import update_card
 from stochastok_cli.hub.client import hub_errors, require_token, retry
 from stochastok_cli.hub.parquet_files import Documents, write_shards
+from stochastok_cli.hub.temporary import temporary_folder
 from stochastok_cli.progress import ProgressCallback, no_progress
 
 _COMMIT_ATTEMPTS = 5
@@ -54,10 +54,10 @@ def push_corpus(
     """
 
     def files() -> Generator[tuple[str, Path | bytes]]:
-        with tempfile.TemporaryDirectory() as folder:
+        with temporary_folder() as folder:
             for split, documents in splits.items():
                 if manifest.splits[split].documents:
-                    yield from write_shards(split, documents(), manifest, Path(folder), progress)
+                    yield from write_shards(split, documents(), manifest, folder, progress)
         yield MANIFEST, json_bytes(manifest.to_json())
 
     stale = re.compile(rf"data/({'|'.join(map(re.escape, splits))})-\d+-of-\d+\.parquet")

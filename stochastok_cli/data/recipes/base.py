@@ -36,6 +36,7 @@ from stochastok_cli.artifacts import (
     file_checksum,
     find_damage,
     read_manifest,
+    remove_leftovers,
     validate_folder_name,
 )
 from stochastok_cli.errors import FAILED, UserError
@@ -227,6 +228,7 @@ class Recipe:
         before = existing.pulled_from if existing else None
         same = before is not None and (before.repo, before.requested) == (repo, revision)
         if existing and same and not find_damage(result, existing.files):
+            remove_leftovers(result)
             return Artifact(result, existing, created=False)  # without a request to the Hub
         files = hub.list_files(repo, revision)
         source = HubSource(repo, revision, files.revision)

@@ -1,0 +1,140 @@
+"""Reads one column of a file of a dataset: parquet files with pyarrow, the other formats as `datasets` does."""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stochastok_cli.errors import FAILED, UserError, did_you_mean
+
+if TYPE_CHECKING:
+    import pyarrow
+    import pyarrow.parquet
+
+READ_ROWS = 256  # rows in a batch at most
+_READ_BYTES = 2**22  # read at once of a column of a parquet file
+_BATCH_BYTES = 2**25  # decoded at once of a parquet file, except that a row is decoded as a whole
+_SMALL_GROUP = 2**22  # values of a row group that are decoded whatever their size in the file
+_VALUES_PER_BYTE = 100  # text takes about a byte of a parquet file for each id
+
+
+def read_parquet(file: Path, name: str, column: str, start: int = 0) -> Iterator["pyarrow.Table"]:
+    """The rows of a column from row `start` on; row groups before it are not read.
+
+    The number of rows in a batch follows from their average size. A row is decoded as a whole, so its size must be
+    possible for its size in the file: a few hundred bytes can encode a row of 200 million equal ids.
+
+    Args:
+        file: the file on this machine.
+        name: the file as errors name it.
+        column: the column.
+        start: the row.
+
+    Raises:
+        UserError: there is no such column, or a row group holds more than 100 values for each of its bytes, and more
+            than 4 million.
+        pyarrow.ArrowException: the file is damaged.
+    """
+    import pyarrow
+    from pyarrow.parquet import ParquetFile
+
+    # `datasets` would read all columns, with a scanner whose threads may abort the process when it exits
+    # (apache/arrow#45214).
+    with ParquetFile(file, buffer_size=_READ_BYTES, pre_buffer=False) as parquet:
+        require_column(column, parquet.schema_arrow.names, name)
+        for group in range(parquet.num_row_groups):
+            rows = parquet.metadata.row_group(group).num_rows
+            if start >= rows:
+                start -= rows
+                continue
+            batch_rows = _batch_rows(parquet, group, column, file.stat().st_size, name)
+            for batch in parquet.iter_batches(batch_rows, [group], [column]):
+                if start < len(batch):
+                    yield pyarrow.Table.from_batches([batch.slice(start)])
+                start = max(start - len(batch), 0)
+
+
+def _batch_rows(parquet: "pyarrow.parquet.ParquetFile", group: int, column: str, file_bytes: int, name: str) -> int:
+    """How many rows of a row group are decoded at once. Raises UserError if the group is too large for its bytes."""
+    metadata = parquet.metadata.row_group(group)
+    chunks = [metadata.column(i) for i in range(metadata.num_columns)]
+    chunks = [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] == column.split(".")[0]]
+    values = max((chunk.num_values for chunk in chunks), default=0)
+    compressed = min(sum(chunk.total_compressed_size for chunk in chunks), file_bytes)
+    if values > max(_SMALL_GROUP, _VALUES_PER_BYTE * compressed):
+        raise UserError(
+            f"{name} holds {values:,} values of {column!r} in {compressed:,} bytes; more than {_VALUES_PER_BYTE} a "
+            "byte could fill the memory and are not decoded",
+            fix="write the file with less compression if the data are right",
+            exit_code=FAILED,
+        )
+    size = max(8 * values, sum(chunk.total_uncompressed_size for chunk in chunks), 1)
+    return min(max(_BATCH_BYTES * metadata.num_rows // size, 1), READ_ROWS)
+
+
+def parquet_rows(file: Path) -> int:
+    """The number of rows of a parquet file."""
+    from pyarrow.parquet import read_metadata
+
+    return read_metadata(file).num_rows
+
+
+def read_with_datasets(
+    builder: Any, split: str, files: list[Path], name: str, column: str
+) -> Iterator["pyarrow.Table"]:
+    """The rows of a column of files on this machine.
+
+    `datasets` casts all rows to the columns of the first ones, and fails where later rows have one more. So the column
+    is taken out of each of its tables before it casts them.
+
+    Args:
+        builder: the `datasets.DatasetBuilder` of the dataset, which knows the format and its options.
+        split: the split.
+        files: the files on this machine.
+        name: the files as errors name them.
+        column: the column.
+
+    Raises UserError if there is no such column.
+    """
+    own = _copy(builder)
+    own.config.data_files = {split: [str(file) for file in files]}
+    cast = getattr(own, "_cast_table", None)
+    if cast is not None:
+        for known in (own.info, own.config):
+            declared = getattr(known, "features", None)
+            if declared is not None:
+                known.features = type(declared)({column: declared[column]}) if column in declared else None
+
+        def cast_column(table: "pyarrow.Table", *_: Any, **__: Any) -> "pyarrow.Table":
+            require_column(column, table.column_names, name)
+            return cast(table.select([column]))
+
+        own._cast_table = cast_column
+    for table in own.as_streaming_dataset(split).with_format("arrow").iter(READ_ROWS):
+        require_column(column, table.column_names, name)
+        yield table
+
+
+def schema_of_first_row(builder: Any, split: str) -> "pyarrow.Schema":
+    """The columns of a split and their types as its first row tells them."""
+    import pyarrow
+
+    rows = _copy(builder).as_streaming_dataset(split).with_format("arrow").iter(1)
+    return next((table.schema for table in rows), pyarrow.schema([]))
+
+
+def _copy(builder: Any) -> Any:
+    """A `datasets.DatasetBuilder` that can be changed; it keeps the columns that it finds in the files it reads."""
+    own = copy.copy(builder)
+    own.config, own.info = copy.copy(builder.config), copy.copy(builder.info)
+    return own
+
+
+def require_column(column: str, names: list[str], where: str, part: str = "") -> None:
+    """Raises UserError, which names `where` and the part of it, if a column is not among the names."""
+    if column not in names:
+        known = [name[:100] for name in names[:20]]
+        raise UserError(
+            f"{where} has no column {column!r}{part}{did_you_mean(column, known)}",
+            fix=f"there are: {', '.join(known) or 'none'}",
+        )
