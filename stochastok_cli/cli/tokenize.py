@@ -63,11 +63,8 @@ def tokenize(
     Prints the path of the finished folder. One that exists already, made with the same options, is left alone.
     """
     from stochastok_cli.data.hub_datasets import pull_corpus
-    from stochastok_cli.data.source_files import find_files
     from stochastok_cli.data.tokenize import tokenize, tokenized_name
 
-    if not pull and Path(source).is_dir() and (unread := find_files(Path(source), documents, errors).note):
-        progress.note(unread)
     with progress.progress_bar() as report:
         if pull:
             made = pull_corpus(

@@ -13,7 +13,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple
 
 from stochastok_cli.artifacts import Artifact, file_checksum
 from stochastok_cli.errors import UserError
@@ -150,10 +150,10 @@ def file_format(file: Path) -> str:
     return Path(file.stem).suffix.lower() if file.suffix.lower() in _OPENERS else file.suffix.lower()
 
 
-def decompressed(raw: BinaryIO, file: Path) -> io.BufferedReader:
+def decompressed(raw: BinaryIO, file: Path) -> BinaryIO:
     """The content of an open file, decompressed as its name says."""
     opener = _OPENERS.get(file.suffix.lower())
-    return io.BufferedReader(cast(Any, opener(raw, "rb") if opener else raw), 1 << 20)
+    return io.BufferedReader(opener(raw, "rb"), 1 << 20) if opener else raw
 
 
 def dataset_name(path: Path) -> str:

@@ -3,9 +3,9 @@
 A source yields batches of documents in a fixed order and never holds the whole corpus in memory.
 """
 
-import io
 import itertools
 import json
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from importlib import resources
 from pathlib import Path
@@ -21,7 +21,7 @@ from stochastok_cli.data.source_files import (
     file_format,
     find_files,
 )
-from stochastok_cli.errors import FAILED, UserError, did_you_mean
+from stochastok_cli.errors import FAILED, Notice, UserError, did_you_mean
 
 SAMPLE = "sample"
 LONGEST_DOCUMENT = 2**30  # bytes of a line, characters of a document; a small compressed file may hold far more
@@ -80,6 +80,8 @@ def open_source(
     elif not path.exists() and not path.is_symlink():
         return _hub_source(source, text_column, documents, errors, subset, split)
     files = find_files(path, documents, errors)
+    if files.note:
+        warnings.warn(files.note, Notice, stacklevel=2)
     sizes = [file.stat().st_size for file in files.files]
 
     def batches() -> Iterator[tuple[list[str], int]]:
@@ -157,7 +159,7 @@ def _batched(documents: Iterator[tuple[str, int]]) -> Iterator[tuple[list[str], 
 def _documents(file: Path, text_column: str, documents: str, errors: str) -> Iterator[tuple[str, int]]:
     """The documents of one file, each with the number of bytes of the file read so far."""
     kind = file_format(file)
-    with open(file, "rb") as raw:
+    with open(file, "rb", buffering=1 << 20) as raw:
         if kind == ".parquet":
             yield from _parquet_documents(raw, file, text_column)
             return
@@ -176,7 +178,7 @@ def _documents(file: Path, text_column: str, documents: str, errors: str) -> Ite
             raise UserError(f"{file} is damaged or cut short: {error}", exit_code=FAILED) from None
 
 
-def _lines(stream: io.BufferedReader, file: Path, errors: str) -> Iterator[str]:
+def _lines(stream: BinaryIO, file: Path, errors: str) -> Iterator[str]:
     number = 0
     while raw := stream.readline(LONGEST_DOCUMENT + 1):
         number += 1

@@ -5,17 +5,18 @@ import json
 import os
 import socket
 import sys
+import warnings
 
 import numpy as np
 import pyarrow.parquet
 import pytest
 
-from stochastok_cli.cli import progress
+from stochastok_cli.cli import app
 from stochastok_cli.cli.tokenize import tokenize as tokenize_command
 from stochastok_cli.data.source_files import find_files
 from stochastok_cli.data.text_sources import open_source
 from stochastok_cli.data.tokenize import tokenize
-from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.errors import FAILED, Notice, UserError
 
 
 def texts_of(source, **options) -> list[str]:
@@ -110,7 +111,9 @@ def test_one_file_as_one_document(project):
         "part.jsonl",
         "words.txt",
     ]
-    assert texts_of(project, documents="file") == [
+    with pytest.warns(Notice):
+        texts = texts_of(project, documents="file")
+    assert texts == [
         "def f():\n\n    return 0\n",
         "def f():\n\n    return 1\n",
         "all:\n",
@@ -123,20 +126,26 @@ def test_one_file_as_one_document(project):
     unread = find_files(project, "file").unread
     assert unread.keys() == {".c", ".json", ".jsonl.zip", ".png", "broken link", "link to a folder", "pipe"}
     assert "latin.c" in names(project, "file", "replace")
-    assert "// caf\ufffd" in texts_of(project, documents="file", errors="replace")
+    with pytest.warns(Notice):
+        assert "// caf\ufffd" in texts_of(project, documents="file", errors="replace")
 
 
-def test_the_note_comes_before_the_work_and_the_manifest_keeps_it(project, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(progress, "quiet", False)
-    tokenize_command(str(project), tokenizer="sample2k", data_dir=tmp_path, quiet=False, debug=False)
-    notes = capsys.readouterr().err.splitlines()
-    assert notes[0] == find_files(project).note
-    made = tokenize(project, tokenizer="sample2k", data_dir=tmp_path)
+def test_the_note_comes_before_the_work_and_the_manifest_keeps_it(project, tmp_path, capfd, monkeypatch):
+    argv = ["stochastok", "tokenize", project, "--tokenizer", "sample2k", "--data-dir", tmp_path]
+    monkeypatch.setattr(sys, "argv", list(map(str, argv)))
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # the command replaces it
+    with warnings.catch_warnings(), pytest.raises(SystemExit):
+        app.main()
+    notes = capfd.readouterr().err.splitlines()
+    assert notes[0] == f"note: {find_files(project).note}"
+    with pytest.warns(Notice, match="not read in .*13 files: 4 .py"):
+        made = tokenize(project, tokenizer="sample2k", data_dir=tmp_path)
     assert not made.created
     assert made.manifest.made_from.unread == find_files(project).unread
-    whole = tokenize(project, tokenizer="sample2k", data_dir=tmp_path, documents="file", name="whole")
+    with pytest.warns(Notice, match="7 files: 1 .c"):
+        whole = tokenize(project, tokenizer="sample2k", data_dir=tmp_path, documents="file", name="whole")
     assert sum(split.documents for split in whole.manifest.splits.values()) == 8
-    with pytest.raises(UserError, match="documents .there 'file', now None"):
+    with pytest.raises(UserError, match="documents .there 'file', now None"), pytest.warns(Notice):
         tokenize(project, tokenizer="sample2k", data_dir=tmp_path, name="whole")
 
 
@@ -199,7 +208,7 @@ def test_names_that_are_not_utf8(tmp_path, capfdbinary, monkeypatch):
     assert not data_dir.exists()
     options = {"tokenizer": "sample2k", "data_dir": data_dir, "name": "good", "quiet": False, "debug": False}
     for _ in range(2):
-        tokenize_command(str(folder), **options)
-        printed, notes = capfdbinary.readouterr()
+        with pytest.warns(Notice, match=r"1 file: 1 \.\udcff"):
+            tokenize_command(str(folder), **options)
+        printed, _ = capfdbinary.readouterr()
         assert printed == os.fsencode(data_dir) + b"/data_as_memmaps/good-tokenized\n"
-        assert b"1 file: 1 ." in notes
