@@ -214,7 +214,7 @@ def _save(
     if state_dict is not None:
         state_dict = {strip_wrappers(name).removeprefix("model."): tensor for name, tensor in state_dict.items()}
     wrapper.model.save_pretrained(folder, state_dict=state_dict)
-    vocabulary.save_tokenizer(folder)
+    vocabulary.save_tokenizer(folder, wrapper.context_window)
 
 
 def _cannot_open(name: str, error: Exception) -> UserError:

@@ -175,7 +175,7 @@ def one_line_errors(texts: Sequence[str]) -> Iterator[None]:
         _raise_lone_surrogate(texts)
         raise
     except BaseException as error:
-        if not is_rust_panic(error) and type(error) is not Exception:  # tokenizers raises bare Exception
+        if not is_rust_panic(error) and type(error) not in (Exception, ValueError):  # the first of them by tokenizers
             raise
         raise _cannot_encode(texts, error) from None
 

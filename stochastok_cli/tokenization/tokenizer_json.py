@@ -100,7 +100,8 @@ def vocabulary_from_tokenizer(
     in_model = {e: i for e, i in entries.items() if i not in added or tokenizer.model.token_to_id(e) is not None}
     require_all_text(content, encoding, {e for e, i in in_model.items() if i not in special}, end, name)
     to_bytes = functools.partial(_TO_BYTES[encoding], has_bytes=has_byte_tokens(content))
-    pieces = pieces_by_id({i: e.encode() if i in added else to_bytes(e) for e, i in entries.items()}, name)
+    names = {*added, entries[end]}  # which are written as they are
+    pieces = pieces_by_id({i: e.encode() if i in names else to_bytes(e) for e, i in entries.items()}, name)
     unused = {i for i, piece in enumerate(pieces) if not piece}
     for i in unused:
         pieces[i] = f"<|unused_{i}|>".encode()

@@ -199,11 +199,15 @@ class Vocabulary:
         """The parts of a text's bytes that byte-pair encoding never merges across; they concatenate to them."""
         return self._encoder.pretokens(text)
 
-    def save_tokenizer(self, folder: Path) -> None:
+    def save_tokenizer(self, folder: Path, model_max_length: int | None = None) -> None:
         """Writes `tokenizer.json` and `tokenizer_config.json`, which `transformers.AutoTokenizer` opens.
 
         Its padding token is a special token whose name says so, and there is none without one. End-of-text must not be
         it: collators hide the labels of padding tokens, and a model would never learn where a text ends.
+
+        Args:
+            folder: an existing folder.
+            model_max_length: the number of ids that the model takes, if the tokenizer belongs to one.
         """
         special = {self.pieces[i].decode(): i for i in sorted(self.special)}
         end = self.pieces[self.end_of_text].decode()
@@ -211,8 +215,9 @@ class Vocabulary:
             "tokenizer_class": "PreTrainedTokenizerFast",
             "eos_token": end,
             "bos_token": end,
-            "unk_token": end,
+            "unk_token": end if self.unknown is None else self.pieces[self.unknown].decode(),
         }
+        config |= {} if model_max_length is None else {"model_max_length": model_max_length}
         padding = [name for name in special if "pad" in name.lower() and name != end]
         config |= {"pad_token": padding[0]} if padding else {}
         config |= {"clean_up_tokenization_spaces": False, "stochastok_vocabulary": self.name}

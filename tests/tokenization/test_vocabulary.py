@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from stochastok_cli.errors import UserError
 from stochastok_cli.tokenization.encoders import TiktokenEncoder
+from stochastok_cli.tokenization.expansion import StochasTok, sample_tokenizations
 from stochastok_cli.tokenization.loaders import load_vocabulary, vocabulary_from_ranks
 from stochastok_cli.tokenization.merges import read_merges
 from stochastok_cli.tokenization.vocabulary import END_OF_TEXT
@@ -200,3 +201,48 @@ def test_lone_surrogates_are_refused(vocabulary):
         vocabulary.encode("a\ud800b")
     with pytest.raises(UserError, match="surrogate"):
         vocabulary.encode_batch(["fine", "a\ud800b"], threads=1)
+
+
+OTHER_FORMATS = {
+    "tekken.json": ('{"config": {"pattern": "."}, "vocab": [{"rank": 0}]}', "Mistral's tekken"),
+    "other.json": ('{"config": {"pattern": "."}, "vocab": [{"rank": 0}]}', "Mistral's tekken"),
+    "claude.json": ('{"explicit_n_vocab": 9, "pat_str": ".", "bpe_ranks": "! 0 IQ=="}', "js-tiktoken or of Claude"),
+    "cl100k_base.tiktoken": ("IQ== 0\n", "ranks of a tiktoken encoding"),
+    "tokenizer.model": ("\x0a", "SentencePiece"),
+    "vocab.json": ('{"a": 0}', "vocabulary without its merges"),
+    "ids.json": ('{"a": 0}', "vocabulary without its merges"),
+    "tokenizer_config.json": ('{"tokenizer_class": "A"}', "configuration of a tokenizer"),
+}
+
+
+@pytest.mark.parametrize("file", OTHER_FORMATS)
+def test_other_formats_are_named(file, tmp_path):
+    content, name = OTHER_FORMATS[file]
+    (tmp_path / file).write_text(content)
+    with pytest.raises(UserError, match=f"{file} is not a tokenizer.json but .*{name}"):
+        load_vocabulary(tmp_path / file)
+    if file in ("tekken.json", "cl100k_base.tiktoken", "tokenizer.model"):
+        with pytest.raises(UserError, match=rf"tokenizer.json does not exist \(the folder has {file}"):
+            load_vocabulary(tmp_path)
+    with pytest.raises(UserError, match="absent.tiktoken does not exist"):
+        load_vocabulary(tmp_path / "absent.tiktoken")
+
+
+def test_bytes_that_are_no_character_are_shown_as_bytes():
+    gpt2 = load_vocabulary("gpt2")
+    assert [gpt2.token_text(i) for i in gpt2.encode(" 日")] == [r" \xe6", r"\x97", r"\xa5"]
+    expand = StochasTok(gpt2, p=0)
+    assert "".join(sample_tokenizations("日", [expand], 1)[0].tokens) == r"\xe6\x97\xa5"
+
+
+def test_a_saved_tokenizer_says_how_many_ids_its_model_takes(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    load_vocabulary("sample2k").save_tokenizer(tmp_path, 96)
+    assert transformers.AutoTokenizer.from_pretrained(tmp_path).model_max_length == 96
+
+
+def test_ids_far_apart_and_shared_ids_of_ranks():
+    single_bytes = {bytes([byte]): byte for byte in range(256)}
+    for special, message in ((400_000_000, "257 entries.*400,000,000"), (7, "id 7 for a special token and for text")):
+        with pytest.raises(UserError, match=message):
+            vocabulary_from_ranks("t", single_bytes, {END_OF_TEXT: special}, lambda: None)

@@ -196,7 +196,7 @@ def complete(lm: "LM", prompt: str, tokenization: "Tokenization") -> list[dict[s
     generated = lm.generate_greedy(prompts, MAX_NEW_TOKENS, lambda ids: ids[-1] == vocabulary.end_of_text)
     return [
         {
-            "tokens": [vocabulary.decode([i]) for i in ids],
+            "tokens": [vocabulary.token_text(i) for i in ids],
             "completion": vocabulary.decode([i for i in answer if i != vocabulary.end_of_text]),
         }
         for ids, answer in zip(prompts, generated, strict=True)

@@ -101,7 +101,7 @@ def save_model(
     write_json(folder / CONFIG, _config_json(llama.config, vocabulary.end_of_text))
     ends = {"bos_token_id": vocabulary.end_of_text, "eos_token_id": vocabulary.end_of_text}
     write_json(folder / "generation_config.json", ends)
-    vocabulary.save_tokenizer(folder)
+    vocabulary.save_tokenizer(folder, llama.config.context_window)
 
 
 def _config_json(config: ModelConfig, end_of_text: int) -> dict[str, Any]:
