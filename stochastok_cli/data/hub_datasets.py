@@ -24,6 +24,7 @@ from stochastok_cli.data.memmap import (
     Corpus,
     Tokenizer,
     corpus_manifest,
+    count_split,
     document_batches,
     memmap_dir,
     require_counts,
@@ -121,6 +122,8 @@ def pull_corpus(
             partial_download.discard()
             raise
         partial_download.copy_to(folder)
+        if data.manifest is None:  # a row of another's dataset may hold several documents
+            counts = {s: count_split(folder, s, vocabulary.dtype, vocabulary.end_of_text) for s in SPLITS}
         made_from = SourceInfo(data.repo, data.revision, data.license)
         return corpus_manifest("expanded" if expansion else "tokenized", vocabulary, counts, made_from)
 

@@ -185,6 +185,18 @@ def corpus_manifest(
     )
 
 
+def count_split(folder: Path, split: str, dtype: np.dtype, end_of_text: int | None) -> SplitInfo:
+    """The number of documents and ids in a file of ids."""
+    file = folder / f"{split}.bin"
+    ids = np.memmap(file, dtype, "r") if file.stat().st_size else np.empty(0, dtype)
+    documents = int(len(ids) > 0 and ids[-1] != end_of_text)
+    for start in range(0, len(ids), _SCAN_TOKENS):
+        stop = min(start + _SCAN_TOKENS, len(ids))
+        documents += int(np.count_nonzero(ids[start:stop] == end_of_text))
+        release_pages(ids, start, stop)
+    return SplitInfo(documents, len(ids))
+
+
 def require_counts(folder: Path, manifest: Manifest) -> None:
     """Counts the documents and ids of a folder that its manifest describes, which may not be written yet.
 
@@ -192,17 +204,11 @@ def require_counts(folder: Path, manifest: Manifest) -> None:
         UserError: the manifest counts others.
     """
     for split, recorded in manifest.splits.items():
-        file = folder / f"{split}.bin"
-        ids = np.memmap(file, np.dtype(manifest.dtype), "r") if file.stat().st_size else np.empty(0, np.uint8)
-        documents = int(len(ids) > 0 and ids[-1] != manifest.end_of_text)
-        for start in range(0, len(ids), _SCAN_TOKENS):
-            stop = min(start + _SCAN_TOKENS, len(ids))
-            documents += int(np.count_nonzero(ids[start:stop] == manifest.end_of_text))
-            release_pages(ids, start, stop)
-        if (documents, len(ids)) != (recorded.documents, recorded.tokens):
+        seen = count_split(folder, split, np.dtype(manifest.dtype), manifest.end_of_text)
+        if (seen.documents, seen.tokens) != (recorded.documents, recorded.tokens):
             raise UserError(
-                f"{split} holds {documents:,} documents with {len(ids):,} ids, and {recorded.documents:,} documents "
-                f"with {recorded.tokens or 0:,} ids were counted",
+                f"{split} holds {seen.documents:,} documents with {seen.tokens:,} ids, and {recorded.documents:,} "
+                f"documents with {recorded.tokens or 0:,} ids were counted",
                 fix="make the folder again (--force)",
                 exit_code=FAILED,
             )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stochastok_cli.errors import UserError, first_line, is_rust_panic
+from stochastok_cli.json_files import read_json
 from stochastok_cli.tokenization.merges import byte_characters
 from stochastok_cli.tokenization.other_formats import other_format
 from stochastok_cli.tokenization.tokenizer_settings import (
@@ -46,7 +47,7 @@ def read_tokenizer_json(file: Path, name: str) -> Vocabulary:
     """
     import tokenizers
 
-    given = _read_object(file, "a tokenizer.json")
+    given = read_json(file, dict[str, Any], fix="copy it anew")
     if not isinstance(given.get("model"), dict):
         raise UserError(f"{file} is not a tokenizer.json{other_format(file, given)}", fix="give a tokenizer.json")
     check_fields(given, name)
@@ -66,7 +67,9 @@ def read_tokenizer_json(file: Path, name: str) -> Vocabulary:
                 fix="ids of added tokens follow those of the vocabulary without a gap",
             )
     config = file.with_name("tokenizer_config.json")
-    return vocabulary_from_tokenizer(tokenizer, name, config=_read_object(config, "JSON") if config.is_file() else {})
+    return vocabulary_from_tokenizer(
+        tokenizer, name, config=read_json(config, dict[str, Any], fix="copy it anew") if config.is_file() else {}
+    )
 
 
 def vocabulary_from_tokenizer(
@@ -123,17 +126,6 @@ def vocabulary_from_tokenizer(
         end_of_text=entries[end],
         encoder=functools.partial(TokenizersEncoder, tokenizer, frozenset(special - from_unknown)),
     )
-
-
-def _read_object(file: Path, what: str) -> dict[str, Any]:
-    """The object in a JSON file. Raises UserError for a file that holds none: it is not `what`."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{file} is not {what}: {first_line(error)}", fix="copy it anew") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{file} is not {what}: it holds no object", fix="copy it anew")
-    return content
 
 
 def _bytes_of_byte_level(entry: str, has_bytes: bool) -> bytes:

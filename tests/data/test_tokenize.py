@@ -15,8 +15,8 @@ import pyarrow.parquet
 import pytest
 
 from stochastok_cli.artifacts import SplitInfo, read_manifest
-from stochastok_cli.data.hub_datasets import push_corpus
-from stochastok_cli.data.memmap import Corpus
+from stochastok_cli.data.hub_datasets import pull_corpus, push_corpus
+from stochastok_cli.data.memmap import Corpus, require_counts
 from stochastok_cli.data.source_files import SourceFiles
 from stochastok_cli.data.text_sources import open_source
 from stochastok_cli.data.tokenize import tokenize as make_corpus
@@ -360,3 +360,12 @@ def test_a_folder_whose_manifest_counts_others_is_not_pushed(tmp_path, hub_serve
         push_corpus(made.path, repo="someone/counted")
     assert error.value.exit_code == FAILED
     assert "datasets/someone/counted" not in hub_server.repos
+
+
+def test_documents_of_a_pulled_row_are_counted(tmp_path, hub_server):
+    rows = [{"ids": [1, 50256, 2, 50256]}, {"ids": [3]}]
+    lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    hub_server.add_dataset("anyone/several", {"data/train.jsonl": lines, "data/val.jsonl": lines})
+    made = pull_corpus("several", repo="anyone/several", data_dir=tmp_path)
+    assert made.manifest.splits["train"] == SplitInfo(3, 6)
+    require_counts(made.path, made.manifest)

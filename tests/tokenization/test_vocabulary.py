@@ -181,7 +181,7 @@ def test_an_unknown_tokenizer_is_one_clear_line(name, message):
 def test_a_damaged_tokenizer_json(tmp_path):
     file = tmp_path / "tokenizer.json"
     file.write_text('{"model": 3')
-    with pytest.raises(UserError, match="is not a tokenizer.json"):
+    with pytest.raises(UserError, match="tokenizer.json is damaged: it is not JSON"):
         load_vocabulary(file)
 
 
