@@ -49,8 +49,8 @@ class Repo:
 
 @dataclass
 class Fault:
-    """What to do instead of answering: a status, cutting the connection halfway through the body (`cut`), or telling
-    that the request is there (`requested`) and answering it no sooner than `released`."""
+    """What to do instead of answering: a status, another body (`body`), cutting the connection halfway through the body
+    (`cut`), or telling that the request is there (`requested`) and answering it no sooner than `released`."""
 
     method: str
     path: str  # a regular expression, searched for in the path
@@ -60,6 +60,7 @@ class Fault:
     after: int = 0  # so many matching requests are answered first
     headers: dict[str, str] = field(default_factory=dict)
     hold: bool = False
+    body: bytes | None = None
     requested: threading.Event = field(default_factory=threading.Event)
     released: threading.Event = field(default_factory=threading.Event)
 
@@ -101,10 +102,12 @@ class HubServer:
         times: int = 1,
         after: int = 0,
         hold: bool = False,
+        body: bytes | None = None,
         **headers: str,
     ) -> Fault:
-        """Of the requests that match, `times` fail with `status`, are cut halfway or held, after the first `after`."""
-        self.faults.append(Fault(method, path, status, cut, times, after, headers, hold))
+        """Of the requests that match, `times` fail with `status`, are answered with `body`, cut halfway or held, after
+        the first `after`."""
+        self.faults.append(Fault(method, path, status, cut, times, after, headers, hold, body))
         return self.faults[-1]
 
     def requests_like(self, pattern: str) -> list[str]:
@@ -156,6 +159,9 @@ class _Handler(BaseHTTPRequestHandler):
             fault.requested.set()
             fault.released.wait(30)
         try:
+            if fault and fault.body is not None:
+                self._send(fault.body, fault.status or 200, {"Content-Type": "application/json", **fault.headers})
+                return
             if fault and fault.status:
                 raise _RefusedError(fault.status, message="scripted", **fault.headers)
             for method, pattern, handler in _ROUTES:

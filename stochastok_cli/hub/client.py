@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -14,6 +15,8 @@ RETRY_WAITS = (1, 2, 4, 8, 8)  # seconds between attempts, as in `huggingface_hu
 TRANSIENT_STATUSES = (408, 429, 500, 502, 503, 504)  # those that `huggingface_hub` retries
 # The HTTP libraries that the versions of `huggingface_hub` and `datasets` use.
 TRANSPORTS = ("httpx", "httpx2", "httpcore", "requests", "urllib3", "aiohttp")
+LIBRARIES = (*TRANSPORTS, "huggingface_hub", "hf_xet", "datasets", "fsspec", "pyarrow")
+LONGEST_WAIT = 600  # seconds; the Hub counts requests in windows of five minutes
 _LOG_IN = "set HF_TOKEN or run `hf auth login`"
 Result = TypeVar("Result")
 
@@ -95,9 +98,9 @@ def _retry_after(error: Exception) -> float | None:
         return 0 if broken or isinstance(error, json.JSONDecodeError) else None
     if response.status_code not in TRANSIENT_STATUSES:
         return None
-    seconds = re.search(r"\bt=(\d+)", response.headers.get("ratelimit", "")) if response.status_code == 429 else None
+    seconds = re.search(r"\bt=([0-9]+)", response.headers.get("ratelimit", "")) if response.status_code == 429 else None
     after = seconds[1] if seconds else response.headers.get("retry-after", "")
-    return float(after) if after.isdigit() else 0
+    return min(int(after), LONGEST_WAIT) if re.fullmatch("[0-9]{1,9}", after) else 0
 
 
 def _chain(error: BaseException) -> list[Any]:
@@ -139,24 +142,42 @@ def _explain(error: Exception, repo: str, revision: str | None) -> UserError | N
     if caught(errors.RevisionNotFoundError):
         return UserError(f"{repo} on the Hub has no revision {revision!r}")
     if http := caught(errors.HfHubHTTPError):
-        return _explain_status(http.response.status_code, (http.server_message or "").splitlines(), repo)
+        return _explain_status(http.response.status_code, one_line(http.server_message or ""), repo)
     if constants.HF_HUB_OFFLINE and caught(errors.OfflineModeIsEnabled, ConnectionError):
         return _failed(f"{repo} is on the Hub, and offline mode is on", "unset HF_HUB_OFFLINE")
     if caught(ConnectionError, TimeoutError, errors.LocalEntryNotFoundError) or any(map(_is_transport, chain)):
         return _failed(f"the Hub can't be reached about {repo}", "check the network connection")
-    if library:
-        return _failed(f"{repo} on the Hub can't be read: {(str(library) or type(library).__name__).splitlines()[0]}")
+    if library or (isinstance(error, OSError) and error.errno is None):  # pyarrow raises such errors for damaged files
+        damage = library or error
+        return _failed(f"{repo} on the Hub can't be read: {one_line(str(damage)) or type(damage).__name__}")
+    if not isinstance(error, OSError | MemoryError) and _is_from_a_library(error):
+        return _failed(
+            f"what the Hub answers about {repo} can't be read ({one_line(f'{type(error).__name__}: {error}')})"
+        )
     return None
 
 
-def _explain_status(status: int, message: list[str], repo: str) -> UserError:
+def one_line(text: str) -> str:
+    """A text from outside as one line of bounded length, for an error."""
+    line = " ".join(text[:2000].split())
+    return line if len(line) <= 300 else f"{line[:299]}…"
+
+
+def _is_from_a_library(error: Exception) -> bool:
+    """Whether an exception was raised inside of a call to a library rather than by our own code."""
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    ours = [i for i, module in enumerate(modules) if module.split(".")[0] == __name__.split(".")[0]]
+    return any(module.split(".")[0] in LIBRARIES for module in modules[ours[-1] + 1 :]) if ours else False
+
+
+def _explain_status(status: int, message: str, repo: str) -> UserError:
     if status == 401:
         return _failed("the Hub refuses the token", f"{_LOG_IN} with a valid one")
     if status == 403:
         return _failed(f"the token gives no right to do this with {repo}", "use one that may write there")
     if status in TRANSIENT_STATUSES:
         return _failed(f"the Hub keeps answering {status} about {repo}: it is overloaded or limits requests")
-    return _failed(f"the Hub answered {status} about {repo}{f': {message[0]}' if message else ''}")
+    return _failed(f"the Hub answered {status} about {repo}{f': {message}' if message else ''}")
 
 
 def _failed(what: str, fix: str = "") -> UserError:
@@ -183,6 +204,15 @@ def parse_repo_id(name: str) -> tuple[str, str | None]:
     return repo, revision or None
 
 
+def require_listing(info: Any, repo: str) -> None:
+    """Raises UserError if a description of a repository by the Hub names no commit or has files without names."""
+    files = info.siblings or []
+    if not (isinstance(info.sha, str) and re.fullmatch("[0-9a-f]{40}", info.sha)):
+        raise _failed(f"what the Hub answers about {repo} names no commit")
+    if not all(isinstance(file.rfilename, str) for file in files):
+        raise _failed(f"what the Hub answers about {repo} has files without names")
+
+
 def require_token() -> None:
     """Raises UserError if `huggingface_hub` finds no token. One that it finds may still be refused."""
     from huggingface_hub import get_token
@@ -197,7 +227,11 @@ def username() -> str:
 
     with hub_errors("the account of the token"):
         require_token()
-        return retry(HfApi().whoami)["name"]
+        answer = retry(HfApi().whoami)
+        name = answer.get("name") if isinstance(answer, dict) else None
+        if not isinstance(name, str):
+            raise _failed("the Hub does not tell the name of the account", "give --repo or --hf-username")
+        return name
 
 
 def resolve_repo(name: str, *, repo: str | None, owner: str | None, retry_command: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from stochastok_cli.artifacts import file_checksum, path_inside, write_atomically
 from stochastok_cli.errors import FAILED, UserError
-from stochastok_cli.hub.client import retry
+from stochastok_cli.hub.client import one_line, retry
 from stochastok_cli.json_files import read_json
 
 _LISTED_AT_ONCE = 500  # files in one request for checksums
@@ -81,7 +81,7 @@ class DataFiles:
             if not _is_content_of(local[-1], entry):
                 shutil.rmtree(target)
                 raise UserError(
-                    f"{path} of {self._repo} is damaged: its checksum is not the one that the Hub lists",
+                    f"{one_line(path)} of {self._repo} is damaged: its checksum is not the one that the Hub lists",
                     exit_code=FAILED,
                 )
         try:
@@ -108,8 +108,8 @@ class DataFiles:
                 lambda: HfApi().get_paths_info(self._repo, wanted, repo_type="dataset", revision=self._revision)
             )
             self._entries |= {entry.path: entry for entry in listed if isinstance(entry, RepoFile)}
-        if path not in self._entries:
-            raise UserError(f"{self._repo} on the Hub lacks {path}", exit_code=FAILED)
+        if path not in self._entries or type(self._entries[path].size) is not int:
+            raise UserError(f"{self._repo} on the Hub lists no file {one_line(path)}", exit_code=FAILED)
         return self._entries[path]
 
 

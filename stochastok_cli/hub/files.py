@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from stochastok_cli.artifacts import path_inside
 from stochastok_cli.errors import FAILED, UserError
-from stochastok_cli.hub.client import hub_errors, retry
+from stochastok_cli.hub.client import hub_errors, require_listing, retry
 from stochastok_cli.hub.temporary import temporary_folder
 from stochastok_cli.json_files import parse_json
 from stochastok_cli.progress import ProgressCallback, no_progress
@@ -65,8 +65,8 @@ def list_files(repo: str, revision: str | None = None) -> HubFiles:
         from huggingface_hub import HfApi
 
         info = retry(lambda: HfApi().dataset_info(repo, revision=revision))
-        assert info.sha is not None
-        return HubFiles(repo, info.sha, tuple(file.rfilename for file in info.siblings or []))
+        require_listing(info, repo)
+        return HubFiles(repo, str(info.sha), tuple(file.rfilename for file in info.siblings or []))
 
 
 def tokenizer_folder(repo: str, revision: str | None = None) -> Path:

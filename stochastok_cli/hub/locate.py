@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stochastok_cli.errors import UserError, did_you_mean
-from stochastok_cli.hub.client import Result, hub_errors, retry
+from stochastok_cli.hub.client import Result, hub_errors, one_line, require_listing, retry
 
 CONVERTED = "refs/convert/parquet"  # the revision where the Hub keeps its conversion of a dataset to parquet files
 
@@ -39,7 +39,9 @@ def locate_dataset(repo: str, revision: str | None, subset: str | None) -> tuple
     from huggingface_hub.errors import RevisionNotFoundError
 
     def dataset_info(revision: str | None) -> Any:
-        return retry(lambda: HfApi().dataset_info(repo, revision=revision, timeout=10))
+        info = retry(lambda: HfApi().dataset_info(repo, revision=revision, timeout=10))
+        require_listing(info, repo)
+        return info
 
     info = dataset_info(revision)
     if f"{repo.split('/')[-1]}.py" not in (file.rfilename for file in info.siblings or []):
@@ -72,5 +74,5 @@ def explain_value_error(repo: str, load: Callable[[], Result]) -> Result:
     except ValueError as error:
         if type(error) is not ValueError:  # many other exceptions of the libraries are ValueErrors too
             raise
-        message = " ".join(str(error).split("\nExample")[0].split())
+        message = one_line(str(error).split("\nExample")[0])
         raise UserError(f"{repo} on the Hub: {message}") from error

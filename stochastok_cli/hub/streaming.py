@@ -15,7 +15,7 @@ import numpy as np
 
 from stochastok_cli.artifacts import MANIFEST, Manifest
 from stochastok_cli.errors import UserError, did_you_mean
-from stochastok_cli.hub.client import hub_errors, import_datasets, retry
+from stochastok_cli.hub.client import hub_errors, import_datasets, one_line, retry
 from stochastok_cli.hub.data_files import DataFiles, paths_in_repo
 from stochastok_cli.hub.locate import explain_value_error, license_in, locate_dataset
 from stochastok_cli.hub.parquet_files import Documents
@@ -63,7 +63,8 @@ class HubDataset:
         """The number of rows of a split, if it is known before they are read."""
         known = self._builder.info.splits
         if known and split in known:
-            return known[split].num_examples
+            rows = known[split].num_examples
+            return rows if type(rows) is int and rows >= 0 else None
         recorded = self.manifest.splits.get(split) if self.manifest else None
         return recorded.documents if recorded else None
 
@@ -157,7 +158,7 @@ class HubDataset:
                 if num_rows is not None and num_rows <= start:
                     start -= num_rows
                     continue
-                name = f"{paths[0] if one_by_one else 'a file'} of {self.repo}"
+                name = f"{one_line(paths[0]) if one_by_one else 'a file'} of {self.repo}"
                 row = 0
                 with files.download(paths) as local:
                     if _all_end_with(paths, ".parquet"):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stochastok_cli.errors import FAILED, UserError, did_you_mean
+from stochastok_cli.hub.client import one_line
 
 if TYPE_CHECKING:
     import pyarrow
@@ -133,7 +134,7 @@ def _copy(builder: Any) -> Any:
 def require_column(column: str, names: list[str], where: str, part: str = "") -> None:
     """Raises UserError, which names `where` and the part of it, if a column is not among the names."""
     if column not in names:
-        known = [name[:100] for name in names[:20]]
+        known = [one_line(name)[:100] for name in names[:20]]
         raise UserError(
             f"{where} has no column {column!r}{part}{did_you_mean(column, known)}",
             fix=f"there are: {', '.join(known) or 'none'}",

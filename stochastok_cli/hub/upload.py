@@ -15,7 +15,7 @@ from stochastok_cli.artifacts import MANIFEST, Manifest, json_bytes
 from stochastok_cli.errors import UserError
 from stochastok_cli.hub import cards
 from stochastok_cli.hub.card_update import update_card
-from stochastok_cli.hub.client import hub_errors, require_token, retry
+from stochastok_cli.hub.client import hub_errors, one_line, require_listing, require_token, retry
 from stochastok_cli.hub.parquet_files import Documents, write_shards
 from stochastok_cli.hub.temporary import temporary_folder
 from stochastok_cli.progress import ProgressCallback, no_progress
@@ -127,6 +127,7 @@ def _push(
         api = HfApi()
         url = retry(lambda: api.create_repo(repo, repo_type=repo_type, private=private or None, exist_ok=True))
         info = retry(lambda: api.repo_info(repo, repo_type=repo_type))
+        require_listing(info, repo)
         if private and not info.private:
             raise UserError(f"{repo} exists on the Hub and is public", fix="make it private there, or drop --private")
         update_card(repo, _existing_card(repo, repo_type, info), card)  # raises before anything is uploaded
@@ -140,6 +141,7 @@ def _push(
 
         def commit() -> str:
             info = api.repo_info(repo, repo_type=repo_type)
+            require_listing(info, repo)
             existing = api.list_repo_files(repo, repo_type=repo_type, revision=info.sha)
             updated = update_card(repo, _existing_card(repo, repo_type, info), card)
             operations: list[CommitOperationAdd | CommitOperationCopy | CommitOperationDelete] = [
@@ -155,7 +157,7 @@ def _push(
                 parent_commit=info.sha,
             ).oid
 
-        return PushResult(str(url), retry(lambda: _repeat_if_overtaken(commit)))
+        return PushResult(one_line(str(url)), retry(lambda: _repeat_if_overtaken(commit)))
 
 
 def _repeat_if_overtaken(commit: Callable[[], str]) -> str:
