@@ -149,6 +149,8 @@ def _explain(error: Exception, repo: str, revision: str | None) -> UserError | N
         return _failed(f"the Hub can't be reached about {repo}", "check the network connection")
     if library or (isinstance(error, OSError) and error.errno is None):  # pyarrow raises such errors for damaged files
         damage = library or error
+        if type(damage).__name__ == "DatasetGenerationError":  # it says nothing itself
+            damage = damage.__cause__ or damage
         return _failed(f"{repo} on the Hub can't be read: {one_line(str(damage)) or type(damage).__name__}")
     if not isinstance(error, OSError | MemoryError) and _is_from_a_library(error):
         return _failed(

@@ -162,14 +162,17 @@ def _read_config(folder: Path) -> HuggingFaceConfig:
             fix="pip install 'stochastok[hf]'",
         ) from None
     try:
-        config = AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)  # or it asks whether to run its code
     except Exception as error:
         raise _cannot_open(str(folder), error) from None
     window = next(
         (int(n) for field in _CONTEXT_WINDOW_FIELDS if isinstance(n := getattr(config, field, None), int) and n > 0),
         _DEFAULT_CONTEXT_WINDOW,
     )
-    return HuggingFaceConfig(window, config.get_text_config().vocab_size, config)
+    vocab_size = getattr(config.get_text_config(), "vocab_size", None)
+    if not isinstance(vocab_size, int):
+        raise UserError(f"{folder} holds no language model: its configuration has no vocab_size", exit_code=FAILED)
+    return HuggingFaceConfig(window, vocab_size, config)
 
 
 def _build(config: HuggingFaceConfig, dropout: float) -> HuggingFaceModel:
@@ -193,7 +196,9 @@ def _open_pretrained(folder: Path, name: str, device: str | torch.device) -> Hug
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
         return HuggingFaceModel(model.eval().to(device), config.context_window)
     except Exception as error:  # transformers lets through whatever its parts raise
         raise _cannot_open(name, error) from None

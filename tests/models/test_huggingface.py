@@ -227,3 +227,20 @@ def test_models_that_are_not_causal_or_keep_no_cache_are_refused(config, why, tm
         with pytest.raises(UserError, match=why) as info:
             open_by_name(str(tmp_path), tmp_path)
         assert info.value.exit_code == FAILED
+
+
+def test_code_that_a_model_brings_is_never_run(tmp_path, monkeypatch):
+    """By default `transformers` asks, and a `y` on stdin runs it."""
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    auto_map = {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "its_own", "auto_map": auto_map}))
+    (tmp_path / "code.py").write_text(f"open({str(tmp_path / 'it_ran')!r}, 'w')\n")
+    with pytest.raises(UserError, match="transformers can't open .* contains custom code") as caught:
+        open_by_name(str(tmp_path), tmp_path)
+    assert caught.value.exit_code == FAILED and not (tmp_path / "it_ran").exists()
+
+
+def test_a_model_without_a_vocabulary_is_refused(tmp_path):
+    transformers.ViTConfig().save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="holds no language model: its configuration has no vocab_size"):
+        open_by_name(str(tmp_path), tmp_path)
