@@ -86,12 +86,12 @@ def eval(
     chosen = make_evaluator(evaluator.value, parsed(evaluator_options))
     if (paired or aggregate) and len(checkpoints) < 2:
         raise UserError(f"{'--paired' if paired else '--aggregate'} needs two checkpoints or more")
-    if paired and not chosen.has_outcomes:
-        raise UserError("--paired: this evaluator gives nothing a question to compare", fix="drop --paired")
     if report is not None:
+        from stochastok_cli.report.html import require_report_folder
         from stochastok_cli.report.plots import require_matplotlib
 
         require_matplotlib()
+        require_report_folder(report)
     with output.ResultPrinter(as_json) as printer:
         results = evaluate(
             checkpoints,
@@ -100,6 +100,7 @@ def eval(
             checkpoint_dir=checkpoint_dir,
             device=device.value,
             batch_tokens=batch_tokens,
+            paired=paired,
             progress=printer.progress,
             on_result=printer.show,
         )

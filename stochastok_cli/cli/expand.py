@@ -92,6 +92,18 @@ def expand(
     Prints the path of the finished folder. One that exists already, made with the same options, is left alone.
     """
     expansion: dict[str, Any] = {"seed": seed, "max_splits": max_splits, "keep": keep}
+    making: dict[str, Any] = {"pull": pull, "push": push, "out_name": out_name, "force": force}
+    if text is not None:
+        options.require_effect(expand, "beside --text", report=report, match_growth=match_growth, **making)
+    else:
+        options.require_effect(expand, "without --text", samples=samples)
+    if report:
+        options.require_effect(expand, "beside --report", **making)
+    if match_growth is not None:
+        options.require_effect(expand, "beside --match-growth", expand_prop=expand_prop)
+    if pull:
+        options.require_effect(expand, "beside --pull", **expansion)
+    options.check_hub_options(expand, pull=pull, push=push, repo=repo, hf_username=hf_username, private=private)
     if text is not None:
         if name is not None:
             raise UserError("both NAME and --text are given", fix="drop one of them")
@@ -106,6 +118,7 @@ def expand(
         raise UserError("--match-growth goes with --report", fix="add it, then expand with the p that it finds")
     if name is None:
         raise UserError("nothing to expand", fix='name a folder under data_as_memmaps, or give --text "…"')
+    from stochastok_cli.data import expand as data_expand
     from stochastok_cli.data.memmap import Corpus, document_batches, memmap_dir
 
     if report:
@@ -123,10 +136,9 @@ def expand(
         _print_report(rows, f"{len(ids):,} tokens of {corpus.name}", as_json)
         return
     if pull:
-        from stochastok_cli.data.expand import expanded_name
         from stochastok_cli.data.hub_datasets import pull_corpus
 
-        folder = out_name or expanded_name(name, method, expand_prop)
+        folder = out_name or data_expand.expanded_name(name, method, expand_prop)
         with progress.progress_bar() as emit:
             made = pull_corpus(
                 folder,
@@ -139,11 +151,9 @@ def expand(
             )
         progress.note(options.summary(made))
     else:
-        from stochastok_cli.data.expand import expand
-
         corpus = Corpus(memmap_dir(data_dir) / name, tokenizer)
         with progress.progress_bar() as emit:
-            made = expand(
+            made = data_expand.expand(
                 corpus,
                 p=expand_prop,
                 method=method,

@@ -38,7 +38,11 @@ def _command(recipe: Recipe) -> Callable[..., None]:
         as_json: options.AsJson = False,
         **own: Any,
     ) -> None:
+        options.check_hub_options(make, pull=pull, push=push, repo=repo, hf_username=hf_username, private=private)
         name = own.get("name")
+        if pull:
+            made_with = {option: value for option, value in own.items() if option != "name"}
+            options.require_effect(make, "beside --pull", **made_with, tokenizer=tokenizer, seed=seed)
         with progress.progress_bar() as report:
             if pull:
                 made = recipe.pull(

@@ -1,8 +1,10 @@
 """Options that several subcommands share, and how they print a finished folder."""
 
+import inspect
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +12,7 @@ import typer
 
 from stochastok_cli.artifacts import Artifact, command_line
 from stochastok_cli.cli import progress
+from stochastok_cli.errors import UserError
 
 if TYPE_CHECKING:
     from stochastok_cli.hub import PushResult
@@ -37,6 +40,45 @@ HubUser = Annotated[
     str | None, typer.Option("--hf-username", help="User or organisation on the Hub; the logged-in user where absent.")
 ]
 Private = Annotated[bool, typer.Option("--private", help="Make the repository on the Hub private when it is created.")]
+
+
+def require_effect(command: Callable[..., None], where: str, **values: Any) -> None:
+    """Raises UserError if options have other values than their defaults where they have no effect.
+
+    Args:
+        command: The command, whose parameters have the defaults.
+        where: "beside --pull", "without --push".
+        values: The options by the name of their parameter.
+    """
+    parameters = inspect.signature(command).parameters
+    given = [f"--{name.replace('_', '-')}" for name, value in values.items() if value != parameters[name].default]
+    if given:
+        raise UserError(f"{', '.join(given)} would have no effect {where}", fix="drop one or the other")
+
+
+def check_hub_options(
+    command: Callable[..., None],
+    *,
+    pull: bool = False,
+    push: bool,
+    repo: str | None,
+    hf_username: str | None,
+    private: bool,
+) -> None:
+    """Raises UserError for options of the Hub that have no effect, and for names that a push would fail with."""
+    if not push:
+        require_effect(command, "without --push", private=private)
+    if not push and not pull:
+        can_pull = "pull" in inspect.signature(command).parameters
+        where = "without --pull or --push" if can_pull else "without --push"
+        require_effect(command, where, repo=repo, hf_username=hf_username)
+    if push:
+        from stochastok_cli.hub import is_repo_id
+
+        if repo is not None and not pull and not is_repo_id(repo):
+            raise UserError(f"--repo {repo!r} can't be a repository on the Hub", fix="OWNER/NAME")
+        if hf_username is not None and not is_repo_id(f"{hf_username}/name"):
+            raise UserError(f"--hf-username {hf_username!r} can't be a user or organization on the Hub")
 
 
 def note_pushed(pushed: "PushResult") -> None:

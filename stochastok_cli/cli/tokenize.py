@@ -62,13 +62,17 @@ def tokenize(
 
     Prints the path of the finished folder. One that exists already, made with the same options, is left alone.
     """
+    options.check_hub_options(tokenize, pull=pull, push=push, repo=repo, hf_username=hf_username, private=private)
+    if pull:
+        made_with = {"text_column": text_column, "documents": documents, "split": split, "val_fraction": val_fraction}
+        options.require_effect(tokenize, "beside --pull", **made_with, errors=errors, seed=seed)
+    from stochastok_cli.data import tokenize as data_tokenize
     from stochastok_cli.data.hub_datasets import pull_corpus
-    from stochastok_cli.data.tokenize import tokenize, tokenized_name
 
     with progress.progress_bar() as report:
         if pull:
             made = pull_corpus(
-                tokenized_name(name or Path(source).name),
+                data_tokenize.tokenized_name(name or Path(source).name),
                 repo=repo,
                 source=source,
                 subset=subset,
@@ -79,7 +83,7 @@ def tokenize(
                 progress=report,
             )
         else:
-            made = tokenize(
+            made = data_tokenize.tokenize(
                 source,
                 tokenizer=tokenizer or "gpt2",
                 name=name,

@@ -93,8 +93,13 @@ def train(
     from stochastok_cli.training.distributed import is_main_process
     from stochastok_cli.training.launch import launch, processes_to_start, record_exit_code
 
-    if repo is not None and not is_repo_id(repo):
-        raise UserError(f"--repo {repo!r} can't be a repository on the Hub", fix="OWNER/NAME")
+    options.check_hub_options(train, push=push, repo=repo, hf_username=hf_username, private=private)
+    if plan:
+        options.require_effect(train, "beside --plan", push=push)
+    if push and repo is None and run_name is not None and not is_repo_id(run_name):
+        raise UserError(
+            f"--run-name {run_name!r} can't be a repository's name on the Hub", fix="give --repo OWNER/NAME"
+        )
     configuration = load_config(config, overrides or [], [find_invalid_values])
     if data_dir is not None:
         configuration = _with_data_dir(configuration, data_dir)

@@ -24,6 +24,8 @@ from stochastok_cli.data.source_files import (
 from stochastok_cli.errors import FAILED, Notice, UserError, did_you_mean
 
 SAMPLE = "sample"
+DEFAULT_SPLIT = "train"
+"""The split of a dataset on the Hub."""
 LONGEST_DOCUMENT = 2**30  # bytes of a line, characters of a document; a small compressed file may hold far more
 _BATCH_CHARACTERS = 4_000_000
 
@@ -56,7 +58,7 @@ def open_source(
     documents: str = "paragraph",
     errors: str = "strict",
     subset: str | None = None,
-    split: str = "train",
+    split: str = DEFAULT_SPLIT,
 ) -> TextSource:
     """Opens a source of text.
 
@@ -79,6 +81,11 @@ def open_source(
         path = cast(Path, resources.files("stochastok_cli") / "assets" / "sample.txt.gz")
     elif not path.exists() and not path.is_symlink():
         return _hub_source(source, text_column, documents, errors, subset, split)
+    if subset is not None or split != DEFAULT_SPLIT:
+        raise UserError(
+            f"{source} is no dataset on the Hub, and has no {'subset' if subset is not None else f'split {split!r}'}",
+            fix="drop --subset and --split",
+        )
     files = find_files(path, documents, errors)
     if files.note:
         warnings.warn(files.note, Notice, stacklevel=2)

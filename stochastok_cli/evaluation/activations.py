@@ -81,7 +81,7 @@ def require_residual_layers(model: CausalLM) -> None:
         rest = outputs[layer] - x
         others = [outputs[child] for child in layer.children() if child is not attention and child in outputs]
         others = [other.reshape(rest.shape) for other in others if other.numel() == rest.numel()]
-        if not any(torch.allclose(other, rest, atol=1e-4, rtol=1e-3) for other in others):
+        if not any(torch.allclose(other, rest, atol=1e-4, rtol=1e-3, equal_nan=True) for other in others):
             raise UserError(
                 f"--evaluator alignment can't tell what attention adds in the layers of this model "
                 f"({type(layer).__name__})"

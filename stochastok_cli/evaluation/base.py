@@ -213,6 +213,7 @@ class Evaluator(ABC):
         description: A phrase for the help of `--evaluator`.
         unit: What `Metric.n` counts.
         has_outcomes: Whether some metrics are means over questions, which can be compared in pairs.
+        same_questions: Whether models with different tokenizers are asked the same questions.
         parts_table: The title of a table with a row for each part of `{benchmark}`; "" where parts are columns of the
             benchmark's table.
         meanings: What each metric is, by `Metric.name`, for the lines below its tables; names that explain themselves
@@ -224,6 +225,7 @@ class Evaluator(ABC):
     description: ClassVar[str]
     unit: ClassVar[str] = "questions"
     has_outcomes: ClassVar[bool] = True
+    same_questions: ClassVar[bool] = True
     parts_table: ClassVar[str] = ""
     meanings: ClassVar[Mapping[str, str]] = {}
 

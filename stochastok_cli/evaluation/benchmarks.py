@@ -16,6 +16,7 @@ from stochastok_cli.data.memmap import dataset_dir
 from stochastok_cli.data.recipes.base import RECIPES
 from stochastok_cli.data.recipes.cute_tasks import TASKS
 from stochastok_cli.errors import UserError, did_you_mean
+from stochastok_cli.evaluation.base import benchmark_name
 from stochastok_cli.evaluation.cute import COLUMNS, cute_question, read_cute
 from stochastok_cli.evaluation.question_files import read_hub, read_path, require_columns
 from stochastok_cli.random_streams import stream
@@ -71,7 +72,7 @@ class BenchmarkSpec:
         split: The split that is evaluated.
         percent: The part of the split's rows, in their order.
         folder: Its folder under `data_as_datasets`, where that is not the benchmark's name.
-        kind: The kind of question of a row.
+        kind: The kind of question of a row; None where there are no kinds.
         trained_on: The folder under `data_as_memmaps` that trains such questions, if there is one.
         read: Reads the rows, for datasets with a layout of their own.
         encode_whole: Whether prefix and option are encoded as one text, as lm-evaluation-harness does; else each on its
@@ -85,7 +86,7 @@ class BenchmarkSpec:
     split: str = "test"
     percent: tuple[int, int] = (0, 100)
     folder: str | None = None
-    kind: Callable[[Row], str] = lambda row: ""
+    kind: Callable[[Row], str] | None = None
     trained_on: str | None = None
     read: "Callable[[str, Path | None], datasets.Dataset] | None" = None
     encode_whole: bool = False
@@ -218,6 +219,16 @@ def find_spec(name: str, data_dir: Path) -> BenchmarkSpec:
     )
 
 
+def has_kinds(benchmark: str) -> bool:
+    """Whether a benchmark (`name` or `name=path`) distinguishes kinds of question; an unknown one may.
+
+    >>> has_kinds("langgame-val"), has_kinds("arc=rows.jsonl")
+    (True, False)
+    """
+    spec = benchmark_specs().get(benchmark_name(benchmark))
+    return spec is None or spec.kind is not None
+
+
 # ------------------------------------------------------------------------------------------- loading
 
 
@@ -265,4 +276,4 @@ def _question(name: str, spec: BenchmarkSpec, dataset: "datasets.Dataset", index
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         reason = str(error) if isinstance(error, ValueError) else f"values of the wrong kind: {str(row)[:200]}"
         raise UserError(f"benchmark {name}, row {index + 1}: {reason}") from None
-    return Question(prefix, options, index + 1, spec.kind(row))
+    return Question(prefix, options, index + 1, "" if spec.kind is None else spec.kind(row))

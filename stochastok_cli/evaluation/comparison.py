@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stochastok_cli.config import flatten
+from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.base import EvalResult
 from stochastok_cli.evaluation.statistics import Difference, Spread, paired_difference, spread
 
@@ -60,8 +61,14 @@ class Aggregate:
 
 
 def compare_paired(first: EvalResult, second: EvalResult) -> PairedComparison:
-    """Compares every metric that is a mean over questions and that both checkpoints have."""
+    """Compares every metric that is a mean over questions and that both checkpoints have.
+
+    Raises UserError if the numbers of questions differ, since then they are not the same ones.
+    """
     outcomes = {metric.key: metric.outcomes for metric in second.metrics if metric.outcomes is not None}
+    for metric in first.metrics:
+        if metric.outcomes is not None and len(metric.outcomes) != len(outcomes.get(metric.key, metric.outcomes)):
+            raise UserError(f"{first.label} and {second.label} have other questions of {metric.key}: no pairs")
     differences = {
         metric.key: paired_difference(metric.outcomes, outcomes[metric.key], metric.outcome_range)
         for metric in first.metrics

@@ -30,6 +30,7 @@ def evaluate(
     checkpoint_dir: str | Path = "checkpoints",
     device: str = "auto",
     batch_tokens: int | None = None,
+    paired: bool = False,
     progress: ProgressCallback = no_progress,
     on_result: Callable[[EvalResult], None] | None = None,
 ) -> list[EvalResult]:
@@ -44,6 +45,7 @@ def evaluate(
         checkpoint_dir: The folder of all runs.
         device: "auto" (CUDA where there is a GPU), "cpu" or "cuda".
         batch_tokens: Tokens in a batch, padding included; fewer need less memory.
+        paired: The results will be compared question by question: refuse what can't be, before anything is scored.
         progress: Called with a description, how much is done, and the total.
         on_result: Called with each result as soon as it is there.
 
@@ -51,7 +53,7 @@ def evaluate(
         One result per checkpoint, in their order.
 
     Raises:
-        UserError: An option, a checkpoint, a benchmark or its data is not usable.
+        UserError: An option, a checkpoint, a benchmark or its data is not usable, for any of the checkpoints.
 
     Example:
         results = evaluate("my-run", [{"evaluator": "mcq", "benchmarks": ["langgame-val"]}])
@@ -65,13 +67,16 @@ def evaluate(
     torch_device = choose_device(device)
     sources = [find_model(str(name), Path(checkpoint_dir)) for name in _as_list(checkpoints)]
     labels = run_labels([Path(source.name) for source in sources])
+    vocabularies = [load_vocabulary(source.folder) for source in sources]
+    if paired:
+        _require_pairs(chosen, vocabularies)
+    keys = [(vocabulary.fingerprint, one.context_window) for vocabulary, one in zip(vocabularies, sources, strict=True)]
     loaded: dict[tuple[str, int], list[LoadedEvaluator]] = {}  # questions are tokenized once for equal vocabularies
-    results = []
-    for source, label in zip(sources, labels, strict=True):
-        vocabulary, window = load_vocabulary(source.folder), source.context_window
-        key = (vocabulary.fingerprint, window)
+    for key, vocabulary in zip(keys, vocabularies, strict=True):
         if key not in loaded:
-            loaded[key] = load_evaluators(chosen, Path(data_dir), vocabulary, window, progress=progress)
+            loaded[key] = load_evaluators(chosen, Path(data_dir), vocabulary, key[1], progress=progress)
+    results = []
+    for source, label, key, vocabulary in zip(sources, labels, keys, vocabularies, strict=True):
         model = open_model(source, vocabulary, torch_device)
         lm = LM(model, vocabulary, batch_tokens or BATCH_TOKENS, progress)
         output = run_evaluators(lm, loaded[key])
@@ -88,6 +93,22 @@ def evaluate(
         if on_result is not None:
             on_result(result)
     return results
+
+
+def _require_pairs(evaluators: Sequence[Evaluator], vocabularies: Sequence["Vocabulary"]) -> None:
+    """Raises UserError for results that can't be compared question by question."""
+    if len(vocabularies) < 2:
+        raise UserError("--paired needs two checkpoints or more")
+    for evaluator in evaluators:
+        if not evaluator.has_outcomes:
+            raise UserError("--paired: this evaluator gives nothing a question to compare", fix="drop --paired")
+        names = list({vocabulary.fingerprint: vocabulary.name for vocabulary in vocabularies}.values())
+        if not evaluator.same_questions and len(names) > 1:
+            raise UserError(
+                f"--paired: {evaluator.name} asks models with different tokenizers ({', '.join(names)}) about "
+                f"different {evaluator.unit}",
+                fix="drop --paired, or give checkpoints of one tokenizer",
+            )
 
 
 def load_evaluators(

@@ -10,11 +10,14 @@ plots/         each plot as PNG and SVG
 import html
 import io
 import json
+import os
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
+from stochastok_cli.artifacts import nearest_existing_path
+from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.base import EvalResult
 from stochastok_cli.evaluation.comparison import Aggregate, PairedComparison
 from stochastok_cli.report.plots import Plot, Records, plots_of
@@ -42,6 +45,15 @@ class Drawing(NamedTuple):
     name: str
     caption: str
     svg: str
+
+
+def require_report_folder(folder: Path) -> None:
+    """Raises UserError if a report can't be written to a folder, which need not exist."""
+    existing = nearest_existing_path(folder)
+    if not existing.is_dir():
+        raise UserError(f"--report {folder}: {existing} is a file", fix="name a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"--report {folder}: {existing} is not writable", fix="name another folder")
 
 
 def write_report(

@@ -52,6 +52,9 @@ def place(tmp_path_factory) -> Path:
     other = place / "checkpoints" / "other"
     other.mkdir()
     save_model(sharp_model(small_config(context_window=200)), other, vocabulary)
+    (place / "checkpoints" / "of-gpt2").mkdir()
+    gpt2 = load_vocabulary("gpt2")
+    save_model(sharp_model(small_config(vocab_size=gpt2.size)), place / "checkpoints" / "of-gpt2", gpt2)
     return place
 
 
@@ -286,6 +289,27 @@ def test_as_a_program(place):
         (("other", *LANGGAME, "--samples", "3"), "--samples says nothing without --tokenization; drop it"),
         (("other", "--evaluator", "alignment", "--prompt", ""), "--prompt is empty"),
         (("other", *LANGGAME, "--paired"), "--paired needs two checkpoints or more"),
+        (("other", *LANGGAME, "--report", "data/data_as_memmaps/text-tokenized/val.bin"), "val.bin is a file"),
+        (
+            ("other", "--evaluator", "mcq", "--benchmarks", "arc", "--by-kind"),
+            "--by-kind: arc have no kinds of question",
+        ),
+        (
+            ("other", "--evaluator", "mcq", "--benchmarks", "blimp=blimp.jsonl", "--adversarial", "9"),
+            "--adversarial: the questions of blimp=blimp.jsonl have no prefix",
+        ),
+        (
+            ("other", "--evaluator", "bits_per_byte", "--benchmarks", "text-tokenized", "--tokenization", "uniform:2"),
+            "p = 2.0",
+        ),
+        (
+            ("other", "other", "--evaluator", "bits_per_byte", "--benchmarks", "text-tokenized", "--paired"),
+            "--paired: this evaluator gives nothing a question to compare; drop --paired",
+        ),
+        (
+            ("other", "of-gpt2", "--evaluator", "alignment", "--num-samples", "3", "--paired"),
+            "--paired: alignment asks models with different tokenizers",
+        ),
         (
             ("other", "other", "--evaluator", "math_generation", "--leakage"),
             "--leakage can only go with --evaluator mcq; drop it",
@@ -294,11 +318,22 @@ def test_as_a_program(place):
         (("--evaluator", "mcq"), "Missing argument"),
     ],
 )
-def test_wrong_use_is_one_line_and_exit_code_2(run_eval, arguments, message):
-    code, out, err = run_eval(*arguments)
+def test_wrong_use_is_one_line_and_exit_code_2(run_eval, arguments, message, place):
+    """Nothing is scored before: the first checkpoint's results would be printed."""
+    (place / "blimp.jsonl").write_text('{"sentence_good": "A cat sleeps.", "sentence_bad": "A cat sleep."}\n')
+    code, out, err = run_eval(*arguments, "--json")
     assert (code, out) == (USAGE, "")
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_a_question_that_does_not_fit_a_later_checkpoint_is_refused_before_the_first_is_scored(run_eval, tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"question": "Which?", "options": ["the old house " * 30, "b"]}) + "\n")
+    code, out, err = run_eval(
+        "other", "pretraining-text", "--evaluator", "mcq", "--benchmarks", f"langgame-val={file}", "--json"
+    )
+    assert (code, out) == (USAGE, "") and "context window is 48" in err
 
 
 def test_a_missing_evaluator_lists_the_names(run_eval):

@@ -75,12 +75,12 @@ class RecipeBenchmark:
     Args:
         split: the split of the saved dataset.
         columns: its columns that are needed; `question` and `options` (the right one first) are among them.
-        kind: the kind of question of a row, by which accuracies are reported too; "" where there are no kinds.
+        kind: the kind of question of a row, by which accuracies are reported too; None where there are no kinds.
     """
 
     split: str
     columns: tuple[str, ...] = ("question", "options")
-    kind: Callable[[Mapping[str, Any]], str] = lambda row: ""
+    kind: Callable[[Mapping[str, Any]], str] | None = None
 
 
 @dataclass(frozen=True)

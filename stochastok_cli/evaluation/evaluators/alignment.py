@@ -44,6 +44,7 @@ class Alignment(Evaluator):
     description = "distances inside the model between tokenizations of a word"
     unit = "words"
     parts_table = "{benchmark}"
+    same_questions = False  # a word counts where its tokenizer can cut it in another way
     meanings: ClassVar[Mapping[str, str]] = {
         "distance": "mean Euclidean distance between the activations of two tokenizations of a word",
         "relative": "distance over the mean distance between the activations of two words",
@@ -73,6 +74,8 @@ class Alignment(Evaluator):
     ) -> list[LoadedEvaluator]:
         from stochastok_cli.data.word_list import read_words
 
+        if self.prompt is not None and not vocabulary.encode(self.prompt):
+            raise UserError("--prompt is empty")
         tokenization = self._tokenization()
         words = tokenize_words(read_words(self.words), vocabulary, tokenization, self.num_samples, context_window)
         counts = {metric_group(self.name, tokenization.name): len(words.words)}
@@ -148,9 +151,9 @@ def evaluate_alignment(lm: "LM", words: TokenizedWords, benchmark: str) -> Evalu
     from stochastok_cli.evaluation.metrics import mean_distance, principal_components
     from stochastok_cli.evaluation.scoring import require_finite
 
+    require_residual_layers(lm.model)
     activations = last_activations(lm, [ids for tokenizations in words.tokenizations for ids in tokenizations])
     require_finite(activations.sum(axis=(1, 2)), "alignment")
-    require_residual_layers(lm.model)
     by_word = np.split(activations, np.cumsum([len(tokenizations) for tokenizations in words.tokenizations])[:-1])
     metrics: list[Metric] = []
     points: list[dict[str, Any]] = []

@@ -70,7 +70,11 @@ class BitsPerByte(Evaluator):
     def load(
         self, vocabulary: "Vocabulary", context_window: int, data_dir: Path, progress: "ProgressCallback"
     ) -> list[LoadedEvaluator]:
+        from stochastok_cli.tokenization.expansion import StochasTok
+
         tokenization = self._tokenization()
+        if tokenization is not None:
+            StochasTok(vocabulary, tokenization.p, tokenization.method)  # raises UserError for an impossible one
         num_tokens = None if self.num_samples is None else self.num_samples * context_window
         texts = [load_validation_text(name, data_dir, vocabulary, num_tokens=num_tokens) for name in self.benchmarks]
         return [

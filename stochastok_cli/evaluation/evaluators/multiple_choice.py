@@ -90,6 +90,11 @@ class MultipleChoice(Evaluator):
     def check(self) -> None:
         super().check()
         self._tokenization()
+        if self.by_kind:
+            from stochastok_cli.evaluation.benchmarks import has_kinds
+
+            if not any(map(has_kinds, self.benchmarks)):
+                raise UserError(f"--by-kind: {', '.join(self.benchmarks)} have no kinds of question", fix="drop it")
 
     def _tokenization(self) -> "Tokenization | None":
         from stochastok_cli.evaluation.robustness import optional_tokenization
@@ -104,7 +109,7 @@ class MultipleChoice(Evaluator):
         from stochastok_cli.tokenization.expansion import StochasTok
 
         tokenization = self._tokenization()
-        loaded = []
+        loaded, has_prefixes = [], False
         for name in self.benchmarks:
             benchmark = load_benchmark(name, data_dir, self.num_samples)
             encoded = encode(benchmark, vocabulary, context_window)
@@ -112,6 +117,7 @@ class MultipleChoice(Evaluator):
             if self.contamination:
                 groups |= _uncontaminated(benchmark, data_dir, progress)
             encoded = replace(encoded, groups=groups)
+            has_prefixes |= any(question.has_prefix for question in encoded.questions)
             n = len(encoded.questions)
             counts = {"": n} | {part: int(members.sum()) for part, members in groups.items()}
             if tokenization is not None:
@@ -121,6 +127,12 @@ class MultipleChoice(Evaluator):
                 counts["adversarial"] = n
             counts = {metric_group(self.name, encoded.name, part): count for part, count in counts.items()}
             loaded.append(LoadedEvaluator(counts, partial(self._run, encoded=encoded, tokenization=tokenization)))
+        if self.adversarial is not None and not has_prefixes:
+            raise UserError(
+                f"--adversarial: the questions of {', '.join(self.benchmarks)} have no prefix that could be tokenized "
+                "in another way",
+                fix="drop --adversarial, or name another benchmark",
+            )
         return loaded
 
     def _run(self, lm: "LM", *, encoded: "EncodedBenchmark", tokenization: "Tokenization | None") -> EvaluatorOutput:

@@ -1,0 +1,66 @@
+"""Options that can have no effect are refused before any work."""
+
+import sys
+
+import pytest
+
+from stochastok_cli.cli.app import main, register_subcommands
+from stochastok_cli.errors import USAGE
+
+register_subcommands()
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Runs the command in an empty folder; returns its exit code, stdout and stderr."""
+    (tmp_path / "text.txt").write_text("one\n\ntwo\n")
+
+    def run(*arguments: str) -> tuple[object, str, str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["stochastok", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code, *capsys.readouterr()
+
+    return run
+
+
+TRAIN = ("train", "--config", "quickstart")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("tokenize", "text.txt", "--repo", "a/b"), "--repo would have no effect without --pull or --push"),
+        (("tokenize", "text.txt", "--hf-username", "a"), "--hf-username would have no effect without --pull or --push"),
+        (("tokenize", "text.txt", "--private"), "--private would have no effect without --push"),
+        (("tokenize", "a/b", "--pull", "--private"), "--private would have no effect without --push"),
+        (("tokenize", "a/b", "--pull", "--seed", "3", "--split", "val"), "--split, --seed would have no effect beside"),
+        (("tokenize", "text.txt", "--push", "--repo", "a/b/c"), "--repo 'a/b/c' can't be a repository on the Hub"),
+        (("tokenize", "text.txt", "--push", "--hf-username", "a/b"), "--hf-username 'a/b' can't be a user"),
+        (("tokenize", "text.txt", "--subset", "en"), "text.txt is no dataset on the Hub, and has no subset"),
+        (("tokenize", "text.txt", "--split", "test"), "text.txt is no dataset on the Hub, and has no split 'test'"),
+        (("expand", "--text", "a", "--push", "--report"), "--report, --push would have no effect beside --text"),
+        (("expand", "--text", "a", "--match-growth", "1.5"), "--match-growth would have no effect beside --text"),
+        (("expand", "x", "--samples", "3"), "--samples would have no effect without --text"),
+        (("expand", "x", "--report", "--out-name", "y"), "--out-name would have no effect beside --report"),
+        (
+            ("expand", "x", "--report", "--match-growth", "1.5", "-p", "0.2"),
+            "--expand-prop would have no effect beside",
+        ),
+        (("expand", "x", "--pull", "--keep", "[0-9]"), "--keep would have no effect beside --pull"),
+        (("expand", "x", "--private"), "--private would have no effect without --push"),
+        (("make-langgame", "--pull", "--train-size", "5"), "--train-size would have no effect beside --pull"),
+        (("make-cute", "--pull", "--tokenizer", "sample2k"), "--tokenizer would have no effect beside --pull"),
+        (("make-addition", "--repo", "a/b"), "--repo would have no effect without --pull or --push"),
+        ((*TRAIN, "--plan", "--push"), "--push would have no effect beside --plan"),
+        ((*TRAIN, "--repo", "a/b"), "--repo would have no effect without --push"),
+        ((*TRAIN, "--private", "--hf-username", "a"), "--private would have no effect without --push"),
+        ((*TRAIN, "--push", "--run-name", "my run"), "--run-name 'my run' can't be a repository's name on the Hub"),
+    ],
+)
+def test_options_without_effect_are_refused(run, tmp_path, arguments, message):
+    code, out, err = run(*arguments)
+    assert (code, out) == (USAGE, "")
+    assert message in err and err.count("\n") == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["text.txt"]
