@@ -1,6 +1,7 @@
 """From a YAML file and `a.b=c` overrides to a checked `Config`."""
 
 import dataclasses
+import os
 import re
 import types
 import typing
@@ -8,30 +9,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-import yaml
-
 from stochastok_cli.config.schema import Config
 from stochastok_cli.config.validation import Check, find_invalid_values
-from stochastok_cli.errors import UserError, did_you_mean
+from stochastok_cli.config.yaml_reader import parse_yaml
+from stochastok_cli.errors import UserError, did_you_mean, short_repr
 
+MOST_PROBLEMS = 20  # of a configuration that an error lists
 Origin = Callable[[str], str]
 """From a dotted key to where its value comes from, for error messages."""
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which `6e-4` is a number, as in YAML 1.2 and unlike PyYAML's 1.1, and a repeated key is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
 
 
 def find_config(name_or_path: str) -> Path:
@@ -75,13 +60,13 @@ def load_config(name_or_path: str, overrides: Sequence[str] = (), checks: Iterab
         key, equals, text = override.partition("=")
         key = key.strip().lstrip("+")
         if not equals or not key:
-            problems.append(f"{override!r} is not an override of the form key.path=value")
+            problems.append(f"{short_repr(override)} is not an override of the form key.path=value")
             continue
         try:
             _assign(tree, key, _parse_value(text))
-        except (yaml.YAMLError, ValueError) as error:
-            problems.append(f"override {override!r}: {str(error).splitlines()[0]}")
-        applied[key] = f"override {override!r}"
+        except ValueError as error:
+            problems.append(f"override {short_repr(override)}: {error}")
+        applied[key] = f"override {short_repr(override)}"
 
     def origin(key: str) -> str:
         return _origin(key, applied, str(path))
@@ -89,7 +74,7 @@ def load_config(name_or_path: str, overrides: Sequence[str] = (), checks: Iterab
     config = _parse_section(Config, tree, "", origin, problems)
     if not problems:
         invalid = [problem for check in (find_invalid_values, *checks) for problem in check(config)]
-        problems = [f"{key} = {value!r} {must} ({origin(key)})" for key, value, must in invalid]
+        problems = [f"{key} = {short_repr(value)} {must} ({origin(key)})" for key, value, must in invalid]
     if problems:
         raise UserError(_joined("the configuration is not valid", problems))
     return dataclasses.replace(config, overridden=frozenset(applied))
@@ -115,25 +100,26 @@ def config_from_dict(tree: dict[str, Any], source: str) -> Config:
 def read_yaml(path: Path) -> dict[str, Any]:
     """One YAML file as nested dictionaries. Raises UserError naming file and line if it does not parse."""
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        raise UserError(f"{path}, line {line}: {error.problem}", fix="this is not valid YAML") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {str(error).splitlines()[0]}") from None
+        tree = parse_yaml(path.read_bytes().decode("utf-8"))
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not valid YAML: it is not UTF-8") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(tree, dict):
         raise UserError(f"{path} holds no sections", fix="expected model:, trainer: and general:")
     return tree
 
 
 def _joined(title: str, problems: list[str]) -> str:
+    if len(problems) > MOST_PROBLEMS:
+        problems = [*problems[:MOST_PROBLEMS], f"and {len(problems) - MOST_PROBLEMS:,} more"]
     return f"{title}: {problems[0]}" if len(problems) == 1 else "\n  ".join([f"{title}:", *problems])
 
 
 def _parse_value(text: str) -> Any:
     """A value in Hydra's grammar: YAML flow syntax in which no space is needed after the colon of a key."""
     spaced = re.sub(r"\"[^\"]*\"|'[^']*'|(?<=[{,])(\s*[\w.-]+):(?=\S)", lambda m: f"{m[1]}: " if m[1] else m[0], text)
-    return yaml.load(spaced, _Loader) if spaced.strip() else None
+    return parse_yaml(spaced) if spaced.strip() else None
 
 
 def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
@@ -143,7 +129,7 @@ def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
         if section is None:  # an empty section in the file
             section = tree[parent] = {}
         if not isinstance(section, dict):
-            raise ValueError(f"{parent} is a value, not a section")
+            raise ValueError(f"{parent[:100]} is a value, not a section")
         tree = section
     tree[last] = value
 
@@ -164,7 +150,7 @@ def _parse_section(section: Any, tree: Any, prefix: str, origin: Origin, problem
     if tree is None:
         tree = {}
     if not isinstance(tree, dict):
-        problems.append(f"{prefix or 'the file'} must be a section of keys, not {tree!r} ({origin(prefix)})")
+        problems.append(f"{prefix or 'the file'} must be a section of keys, not {short_repr(tree)} ({origin(prefix)})")
         return section()
     hints = typing.get_type_hints(section)
     hints.pop("overridden", None)
@@ -172,8 +158,11 @@ def _parse_section(section: Any, tree: Any, prefix: str, origin: Origin, problem
     for key, value in tree.items():
         path = f"{prefix}.{key}" if prefix else str(key)
         if key not in hints:
-            known = [f"{prefix}.{name}" if prefix else name for name in hints] + [*_keys(Config)]
-            problems.append(f"unknown key {path!r} ({origin(path)}){did_you_mean(path, known)}")
+            nearest = ""
+            if len(problems) < MOST_PROBLEMS:
+                known = [f"{prefix}.{name}" if prefix else name for name in hints] + [*_keys(Config)]
+                nearest = did_you_mean(path, known)
+            problems.append(f"unknown key {short_repr(path)} ({origin(path)}){nearest}")
         else:
             values[key] = _convert(hints[key], value, path, origin, problems)
     return section(**values)
@@ -187,25 +176,41 @@ def _convert(kind: Any, value: Any, path: str, origin: Origin, problems: list[st
         return None if value is None else _convert(get_args(kind)[0], value, path, origin, problems)
     if get_origin(kind) is tuple:
         if not isinstance(value, list | tuple):
-            problems.append(f"{path} must be a list, not {value!r} ({origin(path)})")
+            problems.append(f"{path} must be a list, not {short_repr(value)} ({origin(path)})")
             return ()
         inner = get_args(kind)[0]
         return tuple(_convert(inner, item, f"{path}.{i}", origin, problems) for i, item in enumerate(value))
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
             choices = " or ".join(map(repr, get_args(kind)))
-            problems.append(f"{path} = {value!r} is not supported, only {choices} ({origin(path)})")
+            problems.append(f"{path} = {short_repr(value)} is not supported, only {choices} ({origin(path)})")
         return value
     if kind is int and isinstance(value, float) and value.is_integer():
-        return int(value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)
+        value = int(value)
+    if kind is int and type(value) is int and abs(value) >= 2**63:
+        problems.append(f"{path} = {short_repr(value)} is too large for a whole number ({origin(path)})")
+        return 0
+    if kind in (float, str) and type(value) in (int, float):
+        try:
+            return kind(value)
+        except (OverflowError, ValueError):
+            problems.append(f"{path} = {short_repr(value)} has too many digits ({origin(path)})")
+            return kind()
+    if kind is str and isinstance(value, str) and not _can_be_a_name(value):
+        problems.append(f"{path} = {short_repr(value)} has characters that no name has ({origin(path)})")
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-        problems.append(f"{path} must be {names[kind]}, not {value!r} ({origin(path)})")
+        problems.append(f"{path} must be {names[kind]}, not {short_repr(value)} ({origin(path)})")
     return value
+
+
+def _can_be_a_name(text: str) -> bool:
+    """Whether a text can be the name of a file: without control characters, and of characters that have bytes."""
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return not any(character < " " or character == "\x7f" for character in text)
 
 
 def _keys(section: Any, prefix: str = "") -> Iterator[str]:

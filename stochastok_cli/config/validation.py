@@ -12,6 +12,11 @@ Check = Callable[[Config], Iterable[Problem]]
 """Finds the values that are not valid. Packages that the configuration must not import have checks of their own."""
 
 
+LONGEST_CONTEXT = 2**21
+"""The largest context window: a table of the rotations of all positions is kept in memory."""
+MOST_PARAMETERS = 10**12
+
+
 def find_invalid_values(config: Config) -> Iterator[Problem]:
     """The values that are not valid, section by section."""
     trainer = config.trainer
@@ -43,6 +48,8 @@ def _model(model: ModelConfig) -> Iterator[Problem]:
     too_small = [(name, size) for name, size in sizes if size < 1]
     for name, size in too_small:
         yield f"model.{name}", size, "must be at least 1"
+    if model.context_window > LONGEST_CONTEXT:
+        yield "model.context_window", model.context_window, f"must be at most {LONGEST_CONTEXT:,}"
     if not attn.is_causal:
         yield "model.core_model.attn.is_causal", False, "is not supported: the model is causal"
     for name, bias in [
@@ -64,6 +71,10 @@ def _head_shapes(model: ModelConfig) -> Iterator[Problem]:
         yield "model.hidden_dim", width, "must give each head an even width (for RoPE)"
     if heads % group_size:
         yield "model.core_model.attn.group_size", group_size, f"must divide num_heads ({heads})"
+    layer = width * (2 * width + 2 * model.kv_heads * model.head_dim + 3 * model.core_model.ffn.ffn_dim)
+    parameters = layer * model.core_model.num_layers + width * model.vocab_size
+    if parameters > MOST_PARAMETERS:
+        yield "model.hidden_dim", width, f"makes {parameters:,} parameters with the other sizes: at most 10^12"
 
 
 def _training(training: TrainingConfig) -> Iterator[Problem]:
