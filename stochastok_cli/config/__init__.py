@@ -18,8 +18,10 @@ from stochastok_cli.config.schema import (
     config_reference,
     flatten,
 )
+from stochastok_cli.config.validation import LONGEST_CONTEXT
 
 __all__ = [
+    "LONGEST_CONTEXT",
     "AttentionConfig",
     "Config",
     "CoreModelConfig",

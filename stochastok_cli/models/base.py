@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from stochastok_cli.errors import UserError
+from stochastok_cli.errors import UserError, short_repr
 from stochastok_cli.models.weight_files import CONFIG, read_json
 
 if TYPE_CHECKING:
@@ -179,6 +179,10 @@ class SaveModel(Protocol):
     ) -> None: ...
 
 
+def _anything_fits(config: Any, folder: Path) -> None:
+    pass
+
+
 def _no_fused_kernels(config: Any, device: torch.device) -> str | None:
     return "there are none for this architecture"
 
@@ -199,6 +203,9 @@ class ModelSpec:
             that complete "because"; None if they can.
         fused_step: The fused kernels for a model: `fused_step(model, dropout, fp8_logits=False)`.
         trainable: Whether the trainer can train it.
+        check_weights: Raises UserError where the files of a folder hold tensors of other shapes than a model of these
+            hyperparameters has. It reads no tensors, and is called before such a model is built.
+        shorten: The hyperparameters with a smaller context window; absent where weights depend on positions.
     """
 
     name: str
@@ -210,6 +217,8 @@ class ModelSpec:
     fused_unsupported: Callable[[Any, torch.device], str | None] = _no_fused_kernels
     fused_step: Callable[..., FusedStep] | None = None
     trainable: bool = True
+    check_weights: Callable[[Any, Path], None] = _anything_fits
+    shorten: Callable[[Any, int], ArchitectureConfig] | None = None
 
     def load(self, folder: Path, device: str | torch.device = "cpu") -> CausalLM:
         """The model in a folder, in evaluation mode and without dropout.
@@ -218,7 +227,9 @@ class ModelSpec:
         """
         if self.from_folder is not None:
             return self.from_folder(folder, device)
-        model = self.build(self.read_config(folder), 0.0)
+        config = self.read_config(folder)
+        self.check_weights(config, folder)
+        model = self.build(config, 0.0)
         self.load_weights(model, folder)
         return model.to(device).eval()
 
@@ -266,6 +277,13 @@ def trainable_spec_for(folder: Path) -> ModelSpec:
     """The architecture that trains the model in a folder. Raises UserError naming what in it can't be trained."""
     spec = spec_for(folder)
     if not spec.trainable:
+        model_type = read_json(folder / CONFIG).get("model_type")
+        trainable = [name for name, spec in model_specs().items() if spec.trainable]
+        if model_type not in trainable:
+            raise UserError(
+                f"{folder} holds a model of model_type {short_repr(model_type)}, which can't be trained here",
+                fix=f"start from one of model_type {' or '.join(trainable)}",
+            )
         _spec_of_type(folder).read_config(folder)  # raises, naming the fields
         raise UserError(f"{folder} holds a model that can't be trained here", fix="start from another checkpoint")
     return spec

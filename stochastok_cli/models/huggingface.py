@@ -223,7 +223,7 @@ def _save(
 
 
 def _cannot_open(name: str, error: Exception) -> UserError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
     return UserError(f"transformers can't open {name}: {reason}", exit_code=FAILED)
 
 

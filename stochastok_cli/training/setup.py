@@ -124,16 +124,22 @@ def load_inputs(run: Run) -> RunInputs:
 
 def _build_model(run: Run) -> CausalLM:
     """The model with the weights of the seed, or on rank 0 with those of the checkpoint that training starts from."""
+    parent = run.parent
+    if parent is not None:
+        run.world.broadcast_from_rank_0(lambda: run.spec.check_weights(run.hyperparameters, parent))
     torch.manual_seed(derive_key(run.config.general.seed, "weights"))
     model = run.spec.build(run.hyperparameters, run.config.trainer.dropout_scheduler.dropout).to(run.world.device)
-    if run.parent is not None:
-        load_weights_from(run.parent, model, run.world)
+    if parent is not None:
+        load_weights_from(parent, model, run.world)
     return model
 
 
 def load_weights_from(checkpoint: Path, model: CausalLM, world: DistributedContext) -> None:
     """Reads the weights of a checkpoint on rank 0 alone; `Parallel.prepare` gives them to the other ranks."""
     world.broadcast_from_rank_0(lambda: spec_of(model).load_weights(model, checkpoint))
+
+
+_WINDOW = "model.context_window"
 
 
 class StartingPoint(NamedTuple):
@@ -157,7 +163,8 @@ class StartingPoint(NamedTuple):
 def resolve_starting_point(config: Config) -> StartingPoint:
     """Finds the checkpoint that training starts from, if the configuration names one, and takes its model section.
 
-    Where the architecture has no section in the configuration, only context window and vocabulary size are taken.
+    Where the architecture has no section in the configuration, only context window and vocabulary size are taken. An
+    override may make the context window smaller than the checkpoint's, if no weight depends on it.
 
     Raises:
         UserError: There is no such checkpoint, it is damaged or can't be trained, or a `model.*` override on the
@@ -169,6 +176,10 @@ def resolve_starting_point(config: Config) -> StartingPoint:
     require_intact(folder, with_optimizer=False, fix="start from another checkpoint")
     spec = trainable_spec_for(folder)
     hyperparameters = spec.read_config(folder)
+    longest = hyperparameters.context_window
+    wanted = config.model.context_window if _is_overridden(_WINDOW, config.overridden) else longest
+    if spec.shorten is not None and wanted < longest:
+        hyperparameters = spec.shorten(hyperparameters, wanted)
     if isinstance(hyperparameters, ModelConfig):
         model = dataclasses.replace(hyperparameters, checkpoint_name=config.model.checkpoint_name)
     else:
@@ -182,11 +193,15 @@ def resolve_starting_point(config: Config) -> StartingPoint:
         raise UserError(
             f"the checkpoint {folder} has "
             + ", ".join(f"{key} = {actual[key]!r}, not {configured[key]!r}" for key in overridden),
-            fix="its weights fit no other model: drop the override",
+            fix="it can be lowered, not raised: drop the override"
+            if overridden == [_WINDOW] and spec.shorten is not None
+            else "its weights fit no other model: drop the override",
         )
     notes = [
         f"{key} = {actual[key]!r} as in {folder}, not {configured[key]!r} as in the configuration" for key in differing
     ]
+    if _WINDOW in differing and spec.shorten is not None and configured[_WINDOW] < longest:
+        notes.append(f"{_WINDOW}={configured[_WINDOW]} on the command line would lower the context window")
     return StartingPoint(dataclasses.replace(config, model=model), spec, hyperparameters, folder, notes)
 
 

@@ -14,11 +14,15 @@ import torch
 from stochastok_cli.data.memmap import memmap_dir
 from stochastok_cli.data.recipes.langgame import make_langgame
 from stochastok_cli.errors import FAILED, USAGE, UserError
-from stochastok_cli.training import run_dir
+from stochastok_cli.models.llama import LLAMA
+from stochastok_cli.models.llama.state_dict import read_model_config
+from stochastok_cli.training import run_dir, setup
+from stochastok_cli.training.distributed import DistributedContext
 from stochastok_cli.training.plan import plan
 from stochastok_cli.training.train import train
 from tests.training.conftest import COMMAND
 
+ONE_RANK = DistributedContext(0, 1, torch.device("cpu"))
 LANGGAME = ("trainer.dataset.name=langgame", "trainer.dataset.is_instruction=true")
 
 
@@ -75,6 +79,45 @@ def test_an_override_that_the_checkpoint_contradicts_is_refused(configured, pare
     with pytest.raises(UserError, match="has model.hidden_dim = 16, not 32; .*drop the override"):
         train(configured("trainer.checkpoint_name=parent", "model.hidden_dim=32"))
     train(configured("trainer.checkpoint_name=parent", "model.hidden_dim=16"))  # the same value is no contradiction
+
+
+def test_the_context_window_of_a_checkpoint_can_be_lowered_and_not_raised(configured, parent):
+    with pytest.raises(UserError, match="has model.context_window = 24, not 32; it can be lowered, not raised"):
+        train(configured("trainer.checkpoint_name=parent", "model.context_window=32"))
+    options = ("trainer.checkpoint_name=parent", "model.context_window=8", "trainer.optimizer.lr=0")
+    options += ("trainer.optimizer.min_lr=0", "trainer.training.max_iters=1")
+    child = train(configured(*options), run_name="child")
+    assert read_model_config(child.checkpoint).context_window == 8
+    assert (child.checkpoint / "model.safetensors").read_bytes() == (
+        parent.checkpoint / "model.safetensors"
+    ).read_bytes()
+    assert not train(configured(*options), run_name="child").created  # the same command goes on with the same run
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_hidden_layers": 10**9}, "has no tensor model.layers.999999999.input_layernorm.weight"),
+        ({"intermediate_size": 10**9}, r"has the shape \[32, 16\], the model's has \[1000000000, 16\]"),
+        ({"vocab_size": 2**31}, r"embed_tokens.weight has the shape \[2048, 16\]"),
+        (
+            {"max_position_embeddings": 10**12},
+            r"max_position_embeddings = 1000000000000 \(must be a whole number from 1",
+        ),
+    ],
+)
+def test_sizes_that_are_not_those_of_the_tensors_are_refused_before_a_network_is_built(
+    configured, parent, change, message
+):
+    (parent.checkpoint / "training_state.json").unlink()  # as a model from elsewhere, whose checksums are unknown
+    config = parent.checkpoint / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | change))
+    with pytest.raises(UserError, match=message):
+        setup._build_model(
+            setup.resolve_run(configured(f"trainer.checkpoint_name={parent.checkpoint}"), ONE_RANK, "a", force=False)
+        )
+    with pytest.raises(UserError, match=message):
+        LLAMA.load(parent.checkpoint)
 
 
 def test_a_torn_checkpoint_to_start_from_is_refused(configured, parent):

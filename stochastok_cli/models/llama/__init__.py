@@ -4,10 +4,18 @@
 on GPUs, and is imported only where its kernels are used.
 """
 
+import dataclasses
+
+from stochastok_cli.config import ModelConfig
 from stochastok_cli.models.base import CausalLM, FusedStep, ModelSpec, register_model
 from stochastok_cli.models.llama.fused.support import unsupported
 from stochastok_cli.models.llama.model import Llama
-from stochastok_cli.models.llama.state_dict import load_weights, read_model_config, save_model
+from stochastok_cli.models.llama.state_dict import check_weights, load_weights, read_model_config, save_model
+
+
+def _shorten(config: ModelConfig, context_window: int) -> ModelConfig:
+    """No weight depends on the number of positions: their rotations are computed."""
+    return dataclasses.replace(config, context_window=context_window)
 
 
 def _fused_step(model: CausalLM, dropout: float, fp8_logits: bool = False) -> FusedStep:
@@ -26,5 +34,7 @@ LLAMA: ModelSpec = register_model(
         save=save_model,
         fused_unsupported=unsupported,
         fused_step=_fused_step,
+        check_weights=check_weights,
+        shorten=_shorten,
     )
 )

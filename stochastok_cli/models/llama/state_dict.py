@@ -15,8 +15,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from stochastok_cli.artifacts import write_json
-from stochastok_cli.config import AttentionConfig, CoreModelConfig, FeedForwardConfig, ModelConfig
-from stochastok_cli.errors import UserError
+from stochastok_cli.config import (
+    LONGEST_CONTEXT,
+    AttentionConfig,
+    CoreModelConfig,
+    FeedForwardConfig,
+    ModelConfig,
+)
+from stochastok_cli.errors import UserError, short_repr
 from stochastok_cli.models.base import unwrap
 from stochastok_cli.models.llama.attention import ROPE_BASE
 from stochastok_cli.models.llama.model import NORM_EPS, Llama
@@ -143,13 +149,20 @@ def read_model_config(folder: Path) -> ModelConfig:
         raise UserError(f"{folder} is not a folder of a model", fix=f"name one that holds {CONFIG} and {WEIGHTS}")
     file = folder / CONFIG
     tree = read_json(file)
-    problems = [f"{field} = {value!r} (only {only!r})" for field, value, only in _fixed_fields(tree) if value != only]
+    if tree.get("model_type") != "llama":
+        model_type = short_repr(tree.get("model_type"))
+        raise UserError(
+            f"{file} describes a model that this program can't run: model_type = {model_type} (only 'llama')"
+        )
+    problems = [
+        f"{field} = {short_repr(value)} (only {only!r})" for field, value, only in _fixed_fields(tree) if value != only
+    ]
 
-    def size(field: str, default: int | None = None) -> int:
+    def size(field: str, default: int | None = None, largest: int = 2**31) -> int:
         value = tree.get(field) or default
-        if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= largest:
             return value
-        problems.append(f"{field} = {value!r} (must be a whole number from 1)")
+        problems.append(f"{field} = {short_repr(value)} (must be a whole number from 1 to {largest:,})")
         return 1
 
     width, heads = size("hidden_size"), size("num_attention_heads")
@@ -162,7 +175,7 @@ def read_model_config(folder: Path) -> ModelConfig:
             attn=AttentionConfig(num_heads=heads, group_size=max(heads // kv_heads, 1)),
         ),
         hidden_dim=width,
-        context_window=size("max_position_embeddings", default=2048),
+        context_window=size("max_position_embeddings", default=2048, largest=LONGEST_CONTEXT),
         vocab_size=size("vocab_size"),
         embedding_weight_tying=bool(tree.get("tie_word_embeddings", False)),
     )
@@ -182,7 +195,6 @@ def _fixed_fields(tree: dict[str, Any]) -> list[tuple[str, Any, Any]]:
     rope = tree.get("rope_parameters") or tree.get("rope_scaling") or {}
     rope = rope if isinstance(rope, dict) else {"rope_type": rope}
     return [
-        ("model_type", tree.get("model_type"), "llama"),
         ("hidden_act", tree.get("hidden_act", "silu"), "silu"),
         ("rms_norm_eps", tree.get("rms_norm_eps", NORM_EPS), NORM_EPS),
         ("rope_theta", rope.get("rope_theta", tree.get("rope_theta", ROPE_BASE)), ROPE_BASE),
@@ -190,6 +202,28 @@ def _fixed_fields(tree: dict[str, Any]) -> list[tuple[str, Any, Any]]:
         ("attention_bias", tree.get("attention_bias", False), False),
         ("mlp_bias", tree.get("mlp_bias", False), False),
     ]
+
+
+def check_weights(config: ModelConfig, folder: Path) -> None:
+    """Checks that the headers of a folder's files describe the tensors of a model of these hyperparameters.
+
+    Raises UserError naming a tensor that is missing, unknown or of another shape, or a file that is damaged.
+    """
+    stored = find_tensors(folder)
+    last = f"model.layers.{config.core_model.num_layers - 1}.input_layernorm.weight"
+    if last not in stored:  # before as many layers are listed as a damaged config.json may name
+        raise UserError(f"{folder} has no tensor {last}", fix=f"its weights don't belong to its {CONFIG}")
+    with torch.device("meta"):
+        ours = Llama(config).state_dict()
+    wanted = {tensor.hf_name: ours[tensor.name][tensor.rows].shape for tensor in _mappings(config)}
+    _require_same_names(folder, set(wanted), set(stored), config.embedding_weight_tying)
+    by_file: dict[Path, list[str]] = defaultdict(list)
+    for name in wanted:
+        by_file[stored[name].file].append(name)
+    for file, names in by_file.items():
+        with open_safetensors(file) as stream:
+            for name in names:
+                _require_same_shape(stream.get_slice(stored[name].name).get_shape(), list(wanted[name]), name, file)
 
 
 def load_weights(model: nn.Module, folder: Path) -> None:
@@ -214,12 +248,18 @@ def load_weights(model: nn.Module, folder: Path) -> None:
 
 @torch.no_grad()
 def _copy(source: Tensor, target: Tensor, name: str, file: Path) -> None:
-    if source.shape != target.shape:
-        shapes = f"the shape {list(source.shape)}, the model's has {list(target.shape)}"
-        raise UserError(f"{file}: {name} has {shapes}", fix="the weights belong to another configuration")
+    _require_same_shape(list(source.shape), list(target.shape), name, file)
     if source.dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
         raise UserError(f"{file}: {name} has the type {source.dtype}", fix="name a model that isn't quantized")
     target.copy_(source)
+
+
+def _require_same_shape(stored: list[int], wanted: list[int], name: str, file: Path) -> None:
+    if stored != wanted:
+        raise UserError(
+            f"{file}: {name} has the shape {stored}, the model's has {wanted}",
+            fix="the weights belong to another configuration",
+        )
 
 
 def _require_same_names(folder: Path, wanted: set[str], stored: set[str], tied: bool) -> None:
