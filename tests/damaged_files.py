@@ -4,6 +4,7 @@ import copy
 import json
 from typing import Any
 
+import yaml
 from hypothesis import strategies as st
 
 from stochastok_cli.errors import UserError
@@ -86,6 +87,12 @@ def damaged_json(content: bytes) -> st.SearchStrategy[bytes]:
     return trees | damaged_bytes(content)
 
 
+def damaged_yaml(content: bytes) -> st.SearchStrategy[bytes]:
+    """A damaged file of YAML."""
+    trees = damaged_trees(yaml.safe_load(content)).map(lambda tree: yaml.safe_dump(tree).encode())
+    return trees | damaged_bytes(content)
+
+
 def refusal(function: Any, *args: Any) -> str:
     """The message of the UserError that a call raises, which must be one bounded line; empty where it succeeds."""
     try:
@@ -93,7 +100,8 @@ def refusal(function: Any, *args: Any) -> str:
     except UserError as error:
         message = str(error)
         assert message
-        assert len(message) < 3000, len(message)
-        assert "\n" not in message
+        assert len(message) < 6000, len(message)
+        assert "\n" not in message or "not valid:\n  " in message  # a configuration's problems have a line each
+        assert all(len(line) < 1500 for line in message.split("\n"))
         return message
     return ""

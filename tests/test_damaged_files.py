@@ -1,11 +1,13 @@
 """Files that a disk, an editor or somebody else has damaged: success or an error of one line, whatever they hold."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-from damaged_files import damaged_bytes, damaged_json, refusal
+import yaml
+from damaged_files import VALUES, damaged_bytes, damaged_json, damaged_yaml, refusal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,13 +20,14 @@ from stochastok_cli.artifacts import (
     find_damage,
     read_manifest,
 )
-from stochastok_cli.config import Config
+from stochastok_cli.config import Config, config_reference, load_config
 from stochastok_cli.data.memmap import SPLITS, Corpus, corpus_manifest
 from stochastok_cli.data.resumable_download import PROGRESS, PartialDownload
 from stochastok_cli.data.sft_dataset import SHAPES, SFTDataset
 from stochastok_cli.errors import UserError
 from stochastok_cli.models import checkpoint_reader
 from stochastok_cli.models.checkpoint_reader import OPTIMIZER, STATE
+from stochastok_cli.models.llama.state_dict import _config_json, read_model_config
 from stochastok_cli.models.weight_files import INDEX, WEIGHTS, find_tensors
 from stochastok_cli.tokenization.loaders import load_vocabulary
 from stochastok_cli.training import run_dir
@@ -154,7 +157,7 @@ def test_a_download_begins_anew_where_its_progress_is_damaged(tmp_path_factory, 
     for split in SPLITS:
         (folder / f"{split}.bin").write_bytes(bytes(4))
     download = PartialDownload(folder)
-    download.open({"repo": "a"}, np.dtype("<u2"))
+    download.open({"repo": "a"}, np.dtype("<u2"), folder.parent / "d")
     for split in SPLITS:
         assert 0 <= download.write(split, lambda row: iter([])).tokens <= 2
 
@@ -168,6 +171,47 @@ def test_damaged_lists_of_weights(tmp_path_factory, content):
     folder = tmp_path_factory.mktemp("model")
     (folder / INDEX).write_bytes(content)
     refusal(find_tensors, folder)
+
+
+CONFIG_YAML = yaml.safe_dump(Config().to_dict()).encode()
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(content=damaged_yaml(CONFIG_YAML) | damaged_bytes(b"model: &a {hidden_dim: 3}\ntrainer: {eval: [*a, *a]}\n"))
+def test_damaged_configurations(tmp_path_factory, content):
+    file = tmp_path_factory.mktemp("config") / "c.yaml"
+    file.write_bytes(content)
+    refusal(load_config, str(file))
+
+
+KEYS = [key.path.replace("[]", ".0") for key in config_reference()] + [
+    "model",
+    "trainer.eval",
+    "a",
+    "",
+    ".",
+    "model..x",
+]
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(
+    key=st.sampled_from(KEYS),
+    value=damaged_bytes(b"[{evaluator: mcq, num_samples: 3, benchmarks: ['arc']}]").map(os.fsdecode)
+    | st.sampled_from(VALUES).map(str)
+    | st.text(max_size=20),
+)
+def test_damaged_overrides(key, value):
+    refusal(load_config, "pretraining", [f"{key}={value}"])
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(data=st.data())
+def test_damaged_configurations_of_models(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("model")
+    content = json.dumps(_config_json(Config().model, 50256)).encode()
+    (folder / "config.json").write_bytes(data.draw(damaged_json(content)))
+    refusal(read_model_config, folder)
 
 
 def test_errors_name_the_file_and_the_field(dataset):

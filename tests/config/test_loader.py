@@ -116,6 +116,45 @@ def test_invalid_values_are_refused_by_name(override, message):
     assert "\n" not in str(caught.value)
 
 
+def aliases(of: str) -> str:
+    """Nine levels of ten aliases each, a billion values."""
+    lines = [f"a0: &a0 {of}"]
+    items = ", ".join
+    for i in range(1, 10):
+        listed = items([f"*a{i - 1}"] * 10)
+        lines.append(f"a{i}: &a{i} " + (f"{{<<: [{listed}]}}" if of.startswith("{") else f"[{listed}]"))
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (aliases("[x, x]"), "aliases that repeat them as often"),
+        (aliases("{x: 1}"), "aliases that repeat them as often"),
+        ("general: &a [1, [2, [3, [4, [5]]]]]", r"general must be a section of keys, not \[1, \[2, \[3, \[...\]\]\]\]"),
+        ("model: &a {x: *a}", "an alias repeats a value inside itself"),
+        ("[" * 10_000, "nested too deeply"),
+        ("- " * 1000, "nested too deeply"),
+        ("a: 2024-13-45", "month must be in 1..12"),
+        ("a: !!timestamp x", "is not valid YAML"),
+        (f"model: {{hidden_dim: 0x{'f' * 5000}}}", "a number of too many digits is too large"),
+        ("model: {hidden_dim: 1e300}", "is too large for a whole number"),
+        (f"trainer: {{optimizer: {{lr: {'9' * 400}}}}}", "has too many digits"),
+        ('trainer: {dataset: {name: "a\\0"}}', "has characters that no name has"),
+        ("model: {context_window: 1000000000000}", "context_window = 1000000000000 must be at most 2,097,152"),
+        ("model: {hidden_dim: 10000000}", "parameters with the other sizes"),
+        (f"? {'k' * 5000}\n: 1", "unknown key 'k"),
+        ("\n".join(f"k{i}: 1" for i in range(50)), "and 30 more"),
+    ],
+)
+def test_what_a_file_may_hold_is_bounded_and_so_are_errors(tmp_path, text, message):
+    file = tmp_path / "a.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        load_config(str(file))
+    assert len(str(caught.value)) < 3000
+
+
 def test_two_checkpoints_that_differ_are_refused():
     with pytest.raises(UserError, match="differ"):
         load_config("pretraining", ["trainer.checkpoint_name=a", "model.checkpoint_name=b"])
