@@ -66,10 +66,16 @@ def save_checkpoint(
             fix="make room and run the same command again: it goes on from the checkpoint before",
             exit_code=FAILED,
         ) from None
-    losses = {iteration: read_state(folder).validation_loss for iteration, folder in checkpoints(run_folder).items()}
-    for iteration in checkpoints_to_delete(losses, keep):
-        _delete(run_folder / f"step_{iteration}")
+    for folder in superseded(run_folder, keep):
+        _delete(folder)
     return final
+
+
+def superseded(run_folder: Path, keep: int | None) -> list[Path]:
+    """The complete checkpoints of a run that `keep_checkpoints` does not keep (see `checkpoints_to_delete`)."""
+    folders = checkpoints(run_folder)
+    losses = {iteration: read_state(folder).validation_loss for iteration, folder in folders.items()}
+    return [folders[iteration] for iteration in checkpoints_to_delete(losses, keep)]
 
 
 def amend_state(folder: Path, state: TrainingState) -> None:
@@ -88,7 +94,19 @@ def _delete(folder: Path) -> None:
     shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}.deleted")))
 
 
+def leftovers(run_folder: Path) -> list[Path]:
+    """The half-written and half-deleted checkpoints of a run that was killed."""
+    return sorted(run_folder.glob(".step_*"))
+
+
 def remove_leftovers(run_folder: Path) -> None:
     """Removes half-written and half-deleted checkpoints of a run that was killed."""
-    for folder in run_folder.glob(".step_*"):
+    for folder in leftovers(run_folder):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_superseded(run_folder: Path, keep: int | None) -> None:
+    """Deletes what `save_checkpoint` would have deleted, had it not been killed after it had written a checkpoint."""
+    remove_leftovers(run_folder)
+    for folder in superseded(run_folder, keep):
+        _delete(folder)

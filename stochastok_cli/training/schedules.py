@@ -60,6 +60,6 @@ def checkpoints_to_delete(losses: dict[int, float | None], keep: int | None) -> 
     """
     if keep is None:
         return []
-    measured = {iteration: loss for iteration, loss in losses.items() if loss is not None}
+    measured = {iteration: loss for iteration, loss in losses.items() if loss is not None and math.isfinite(loss)}
     best = [min(measured, key=lambda iteration: (measured[iteration], iteration))] if measured else []
     return sorted(set(losses) - {*sorted(losses)[-keep:], *best})

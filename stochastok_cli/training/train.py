@@ -62,6 +62,7 @@ def train(
     with stop_signals() as stop, distributed_context(config.general.device) as world, ExitStack() as stack:
         run = setup.resolve_run(config, world, run_name, force=force)
         if run.progress.checkpoint and run.progress.is_complete(run.config):
+            world.broadcast_from_rank_0(lambda: run_dir.tidy_complete_run(run.folder))
             metrics = run_dir.last_evaluation(run.folder)
             return TrainResult(run.folder, run.progress.checkpoint, run.progress.iteration, False, metrics)
         inputs = setup.load_inputs(run)

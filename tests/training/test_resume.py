@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -10,6 +11,8 @@ import time
 import pytest
 
 from stochastok_cli.errors import INTERRUPTED, STOPPED_WITH_CHECKPOINT, StoppedBySignal
+from stochastok_cli.models.checkpoint_reader import read_state
+from stochastok_cli.training import checkpoint_writer, run_dir
 from stochastok_cli.training.train import train
 from tests.training.conftest import COMMAND
 from tests.training.runs import metrics, steps, tensors
@@ -38,6 +41,30 @@ def test_a_complete_run_is_left_alone(configured):
     again = train(configured(), run_name="a")
     assert (again.created, again.folder, again.checkpoint) == (False, first.folder, first.checkpoint)
     assert {f: f.stat().st_mtime_ns for f in first.folder.rglob("*")} == before
+
+
+@pytest.mark.parametrize("killed", ["before the first deletion", "between two", "in the last"])
+def test_a_kill_while_superseded_checkpoints_are_deleted_leaves_none_for_good(configured, monkeypatch, killed):
+    options = ("trainer.training.checkpoint_interval=2", "trainer.training.max_iters=6")
+    with monkeypatch.context() as patch:  # nothing is deleted, as if the process had been killed at that moment
+        patch.setattr(checkpoint_writer, "checkpoints_to_delete", lambda losses, keep: [])
+        run = train(configured(*options, "trainer.training.keep_checkpoints=1"), run_name="a")
+    assert steps(run.folder) == ["step_2", "step_4", "step_6"]
+    best = min((2, 4, 6), key=lambda n: read_state(run.folder / f"step_{n}").validation_loss or float("inf"))
+    first, *others = [n for n in (2, 4, 6) if n not in (6, best)]
+    if killed != "before the first deletion":
+        (run.folder / f"step_{first}").rename(run.folder / f".step_{first}.deleted")
+    if killed == "in the last":
+        for n in others:
+            shutil.rmtree(run.folder / f"step_{n}")
+    with run_dir.run_lock(run.folder):  # another process trains: nothing is touched
+        before = sorted(f.name for f in run.folder.iterdir())
+        train(configured(*options), run_name="a")
+        assert sorted(f.name for f in run.folder.iterdir()) == before
+    again = train(configured(*options), run_name="a")
+    assert not again.created
+    assert steps(run.folder) == [f"step_{n}" for n in sorted({best, 6})]
+    assert not list(run.folder.glob(".step_*"))
 
 
 def test_instruction_data_with_expansion_resumes_bit_for_bit(configured):
