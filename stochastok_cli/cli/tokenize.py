@@ -49,7 +49,10 @@ def tokenize(
     ] = "strict",
     data_dir: options.DataDir = Path("data"),
     num_proc: options.NumProc = None,
-    seed: options.Seed = 489,
+    seed: Annotated[
+        int,
+        typer.Option("--seed", help="Seed of the order of the documents; 489 gives the files of the paper's code."),
+    ] = 489,
     force: options.Force = False,
     pull: options.Pull = False,
     repo: options.Repo = None,

@@ -68,7 +68,11 @@ class ModelConfig:
     lm_head: HeadConfig = HeadConfig()
     hidden_dim: int = key(512, "Width of the embeddings and of the residual stream.")
     context_window: int = key(512, "The longest sequence, and the length of a training window.", "tokens")
-    vocab_size: int = key(50257, "Entries of the vocabulary; must be that of the data's tokenizer.", "tokens")
+    vocab_size: int = key(
+        50257,
+        "Entries of the vocabulary: those of the data's tokenizer, which replace the value of a file.",
+        "tokens",
+    )
     embedding_weight_tying: bool = key(True, "Whether the embedding is also the weight of the output head.")
     positional_encoding_type: Literal["rope"] = key("rope", "The kind of positional encoding.")
     checkpoint_name: str | None = key(None, "The same as `trainer.checkpoint_name`.")

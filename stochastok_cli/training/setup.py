@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from stochastok_cli.artifacts import validate_folder_name
+from stochastok_cli.artifacts import read_manifest, validate_folder_name
 from stochastok_cli.config import Config, ModelConfig, flatten
+from stochastok_cli.data.memmap import memmap_dir
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.base import LoadedEvaluator
 from stochastok_cli.evaluation.registry import find_invalid_values
@@ -32,6 +33,7 @@ from stochastok_cli.training.backends import uses_fused
 from stochastok_cli.training.data import Data, open_data
 from stochastok_cli.training.distributed import DistributedContext
 from stochastok_cli.training.run_dir import RunProgress
+from stochastok_cli.training.schedules import learning_rate
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def resolve_run(config: Config, world: DistributedContext, run_name: str | None,
         UserError: The number of ranks, the device or the installed packages don't fit the configuration, the folder
             holds something else, or a checkpoint is missing or damaged.
     """
-    notes = _notes_on_unused_keys(config)
+    notes = _notes_on_ineffective_values(config)
     start = resolve_starting_point(config)
     config = start.config
     _require_divisible(config, world)
@@ -139,7 +141,7 @@ def load_weights_from(checkpoint: Path, model: CausalLM, world: DistributedConte
     world.broadcast_from_rank_0(lambda: spec_of(model).load_weights(model, checkpoint))
 
 
-_WINDOW = "model.context_window"
+_WINDOW, _VOCAB_SIZE = "model.context_window", "model.vocab_size"
 
 
 class StartingPoint(NamedTuple):
@@ -171,7 +173,8 @@ def resolve_starting_point(config: Config) -> StartingPoint:
             command line contradicts it.
     """
     if config.checkpoint_name is None:
-        return StartingPoint(config, model_specs()[DEFAULT_MODEL_TYPE], config.model, None, [])
+        config, notes = _take_vocab_size_of_data(config)
+        return StartingPoint(config, model_specs()[DEFAULT_MODEL_TYPE], config.model, None, notes)
     folder = resolve_checkpoint(config.checkpoint_name, Path(config.general.paths.checkpoint_dir))
     require_intact(folder, with_optimizer=False, fix="start from another checkpoint")
     spec = trainable_spec_for(folder)
@@ -203,6 +206,20 @@ def resolve_starting_point(config: Config) -> StartingPoint:
     if _WINDOW in differing and spec.shorten is not None and configured[_WINDOW] < longest:
         notes.append(f"{_WINDOW}={configured[_WINDOW]} on the command line would lower the context window")
     return StartingPoint(dataclasses.replace(config, model=model), spec, hyperparameters, folder, notes)
+
+
+def _take_vocab_size_of_data(config: Config) -> tuple[Config, list[str]]:
+    """The configuration with the size of the data's vocabulary, where a manifest records it, and a note if it differs.
+
+    An override is left alone: `open_data` compares it with the data.
+    """
+    folder = memmap_dir(Path(config.general.paths.data_dir)) / config.trainer.dataset.name
+    manifest = None if _is_overridden(_VOCAB_SIZE, config.overridden) else read_manifest(folder)
+    if manifest is None or manifest.tokenizer is None or manifest.tokenizer.size == config.model.vocab_size:
+        return config, []
+    size, before = manifest.tokenizer.size, config.model.vocab_size
+    note = f"{_VOCAB_SIZE} = {size} as in {folder}, not {before} as in the configuration"
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=size)), [note]
 
 
 def _require_no_overrides(config: Config, spec: ModelSpec, folder: Path, applicable: set[str]) -> None:
@@ -262,7 +279,15 @@ def _require_logger_packages(config: Config) -> None:
             )
 
 
-def _notes_on_unused_keys(config: Config) -> list[str]:
-    """Notes on keys of the reference implementation that are accepted and have no effect."""
-    output_dir = config.general.paths.output_dir
-    return [] if output_dir is None else [f"general.paths.output_dir ({output_dir}) has no effect: nothing goes there"]
+def _notes_on_ineffective_values(config: Config) -> list[str]:
+    """Notes on a key of the reference implementation that has no effect, and on a warm-up that the run doesn't reach
+    the end of."""
+    output_dir, training = config.general.paths.output_dir, config.trainer.training
+    notes = [] if output_dir is None else [f"general.paths.output_dir ({output_dir}) has no effect: nothing goes there"]
+    if training.warmup_iters >= training.max_iters:
+        reached = learning_rate(training.max_iters - 1, config.trainer.optimizer, training)
+        notes.append(
+            f"trainer.training.warmup_iters = {training.warmup_iters:,} is as long as the run or longer: the learning "
+            f"rate rises to {reached:.3g} and never reaches {config.trainer.optimizer.lr:.3g}"
+        )
+    return notes

@@ -274,3 +274,19 @@ def test_the_command_prints_one_line(config_file, tmp_path):
     assert (done.returncode, done.stdout) == (USAGE, "")
     assert done.stderr.startswith("error: there is no dataset 'sample-tokenized' in ")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_size_of_the_vocabulary_is_that_of_the_data(configured, config_file, data_dir):
+    config_file.write_text(config_file.read_text().replace("vocab_size: 2048", "vocab_size: 50257"))
+    run = setup.resolve_run(configured(), ONE_RANK, "a", force=False)
+    assert run.config.model.vocab_size == run.hyperparameters.vocab_size == 2048
+    folder = data_dir / "data_as_memmaps" / "sample-tokenized"
+    assert run.notes == [f"model.vocab_size = 2048 as in {folder}, not 50257 as in the configuration"]
+    assert setup.resolve_run(configured("model.vocab_size=2048"), ONE_RANK, "a", force=False).notes == []
+
+
+def test_a_warm_up_that_the_run_does_not_finish_is_noted(configured):
+    override = "trainer.training.warmup_iters=16"  # of a run of 8 iterations
+    (note,) = setup.resolve_run(configured(override), ONE_RANK, "a", force=False).notes
+    assert "warmup_iters = 16 is as long as the run or longer" in note
+    assert "rises to 0.00438 and never reaches 0.01" in note

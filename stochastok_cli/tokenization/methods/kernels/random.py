@@ -7,16 +7,32 @@ Document `i` of a stream starts from `document_state(key, i)`, so documents are 
 expanded in any order.
 """
 
+import warnings
 from typing import Any
 
 import numpy as np
 
 from stochastok_cli import random_streams
+from stochastok_cli.errors import Notice
 
 try:
     import numba
 except ImportError:  # pragma: no cover - a machine without a compiler for its platform
     numba = None  # type: ignore[assignment]
+else:
+    from numba.core import event
+
+    class _FirstCompilation(event.Listener):
+        """Says once that kernels are compiled, which takes some seconds, unless their machine code is cached."""
+
+        def on_start(self, event_started: event.Event) -> None:
+            event.unregister("numba:compile", self)
+            warnings.warn("compiling kernels, which takes some seconds the first time", Notice, stacklevel=2)
+
+        def on_end(self, event_ended: event.Event) -> None:
+            pass
+
+    event.register("numba:compile", _FirstCompilation())
 
 INCREMENT = random_streams.SPLITMIX64_INCREMENT
 _SHIFT_TO_53_BITS = np.uint64(11)
