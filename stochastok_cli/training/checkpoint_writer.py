@@ -66,12 +66,12 @@ def save_checkpoint(
             fix="make room and run the same command again: it goes on from the checkpoint before",
             exit_code=FAILED,
         ) from None
-    for folder in superseded(run_folder, keep):
+    for folder in obsolete_checkpoints(run_folder, keep):
         _delete(folder)
     return final
 
 
-def superseded(run_folder: Path, keep: int | None) -> list[Path]:
+def obsolete_checkpoints(run_folder: Path, keep: int | None) -> list[Path]:
     """The complete checkpoints of a run that `keep_checkpoints` does not keep (see `checkpoints_to_delete`)."""
     folders = checkpoints(run_folder)
     losses = {iteration: read_state(folder).validation_loss for iteration, folder in folders.items()}
@@ -105,8 +105,8 @@ def remove_leftovers(run_folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def remove_superseded(run_folder: Path, keep: int | None) -> None:
+def remove_obsolete(run_folder: Path, keep: int | None) -> None:
     """Deletes what `save_checkpoint` would have deleted, had it not been killed after it had written a checkpoint."""
     remove_leftovers(run_folder)
-    for folder in superseded(run_folder, keep):
+    for folder in obsolete_checkpoints(run_folder, keep):
         _delete(folder)

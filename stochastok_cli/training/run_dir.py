@@ -19,7 +19,12 @@ from stochastok_cli.artifacts import nearest_existing_path, write_atomically
 from stochastok_cli.config import Config, config_from_dict, flatten, read_yaml
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.models.checkpoint_reader import TrainingState, latest_checkpoint, read_state, run_of
-from stochastok_cli.training.checkpoint_writer import leftovers, remove_leftovers, remove_superseded, superseded
+from stochastok_cli.training.checkpoint_writer import (
+    leftovers,
+    obsolete_checkpoints,
+    remove_leftovers,
+    remove_obsolete,
+)
 from stochastok_cli.training.loggers.jsonl import parse_record, read_metrics
 
 CONFIG, METRICS, LOG = "config.yaml", "metrics.jsonl", "train.log"
@@ -161,15 +166,15 @@ def start_or_resume(folder: Path, config: Config, progress: RunProgress) -> int:
 
 
 def tidy_complete_run(folder: Path) -> None:
-    """Removes what a run that was killed after its last checkpoint has left: partial and superseded checkpoints.
+    """Removes what a run that was killed after its last checkpoint has left: partial and obsolete checkpoints.
 
     Another process that trains in the folder, and a folder that can't be written to, are left alone.
     """
     keep = config_from_dict(read_yaml(folder / CONFIG), str(folder / CONFIG)).trainer.training.keep_checkpoints
-    if not leftovers(folder) and not superseded(folder, keep):
+    if not leftovers(folder) and not obsolete_checkpoints(folder, keep):
         return
     with suppress(OSError, UserError), run_lock(folder):
-        remove_superseded(folder, keep)
+        remove_obsolete(folder, keep)
 
 
 def _precedes(record: dict[str, Any], progress: RunProgress) -> bool:
