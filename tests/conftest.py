@@ -8,6 +8,7 @@ import os
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import pytest
 from hub_server import TOKEN, HubServer
 
@@ -23,6 +24,10 @@ os.environ.update(
     HF_HUB_DISABLE_XET="1",  # or a push asks for a storage that the server is not
     HF_UPDATE_DOWNLOAD_COUNTS="0",
 )
+
+
+hypothesis.settings.register_profile("tests", deadline=None)  # no test depends on how fast the machine is
+hypothesis.settings.load_profile("tests")
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from typer.main import get_command
@@ -114,17 +113,27 @@ def test_alternative_tokenizations_of_a_text():
 
 
 def test_interrupted_with_nothing_saved(tmp_path):
-    (tmp_path / "big.txt").write_text("\n\n".join(f"document {i} of many words and more" for i in range(400_000)))
-    command = [sys.executable, "-m", "stochastok_cli", "tokenize", "big.txt", "--quiet"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    """The signal comes when all files are written and none is at its place: the process waits for it there."""
+    wait = "artifacts.file_checksum = lambda file: (print('waiting', flush=True), signal.pause())"
+    code = (
+        f"import signal; from stochastok_cli import artifacts; {wait}; from stochastok_cli.cli.app import main; main()"
+    )
+    arguments = ["tokenize", "sample", "--tokenizer", "sample2k", "--quiet"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "waiting\n"
     folder = tmp_path / "data" / "data_as_memmaps"
-    deadline = time.monotonic() + 20
-    while not (folder / ".big-tokenized.partial").exists() and time.monotonic() < deadline:
-        time.sleep(0.005)
+    assert (folder / ".sample-tokenized.partial" / "train.bin").exists()
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate()
     assert (process.returncode, errors) == (130, "error: interrupted\n")
     assert [f.name for f in folder.iterdir() if not f.name.endswith(".lock")] == []
+    command = [sys.executable, "-m", "stochastok_cli", *arguments]
     assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == 0
 
 

@@ -94,7 +94,6 @@ def command(config_file: Path) -> Callable[..., subprocess.CompletedProcess[str]
             capture_output=True,
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": "1", **options.pop("env", {})},
-            timeout=100,
             **options,
         )
 

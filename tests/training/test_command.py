@@ -51,7 +51,7 @@ def test_a_terminal_has_a_live_line(config_file):
             shown += piece
     except OSError:  # nothing writes to the terminal any more
         pass
-    process.communicate(timeout=60)
+    process.communicate()
     assert process.returncode == 0, shown
     assert b"2/2  loss " in shown
     assert b"tokens/s" in shown
