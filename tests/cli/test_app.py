@@ -114,9 +114,10 @@ def test_alternative_tokenizations_of_a_text():
 
 def test_interrupted_with_nothing_saved(tmp_path):
     """The signal comes when all files are written and none is at its place: the process waits for it there."""
-    wait = "artifacts.file_checksum = lambda file: (print('waiting', flush=True), signal.pause())"
     code = (
-        f"import signal; from stochastok_cli import artifacts; {wait}; from stochastok_cli.cli.app import main; main()"
+        "import signal; from stochastok_cli import artifacts; from stochastok_cli.cli.app import main\n"
+        "artifacts._sync = lambda folder: (print('waiting', flush=True), signal.pause())\n"
+        "main()"
     )
     arguments = ["tokenize", "sample", "--tokenizer", "sample2k", "--quiet"]
     process = subprocess.Popen(
