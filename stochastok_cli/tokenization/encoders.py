@@ -180,6 +180,17 @@ def one_line_errors(texts: Sequence[str]) -> Iterator[None]:
         raise _cannot_encode(texts, error) from None
 
 
+@contextmanager
+def reading_errors(name: object) -> Iterator[None]:
+    """Turns what tokenizers raises when it reads a tokenizer into a `UserError`."""
+    try:
+        yield
+    except BaseException as error:
+        if not is_rust_panic(error) and type(error) not in (Exception, ValueError):
+            raise
+        raise UserError(f"{name} is not a tokenizer.json: {first_line(error)}") from None
+
+
 def _cannot_encode(texts: Sequence[str], error: BaseException) -> UserError:
     """The error for texts that a library fails to encode."""
     which = f"one of {len(texts)} texts"

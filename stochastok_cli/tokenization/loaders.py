@@ -95,9 +95,8 @@ def vocabulary_from_ranks(
     Raises:
         UserError: if there is no special token `<|endoftext|>`, or it has the id of an entry.
     """
+    require_dense([*ranks.values(), *special.values()], name)
     pieces = pieces_by_id(dict.fromkeys(special.values(), b"") | {rank: piece for piece, rank in ranks.items()}, name)
-    if shared := set(special.values()).intersection(ranks.values()):
-        raise UserError(f"{name} has the id {min(shared)} for a special token and for text")
     not_ordinary = [i for i, piece in enumerate(pieces) if not piece]
     special_names = {i: text for text, i in special.items()}
     for i in not_ordinary:

@@ -11,8 +11,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stochastok_cli.errors import UserError, first_line, is_rust_panic
+from stochastok_cli.errors import UserError
 from stochastok_cli.json_files import read_json
+from stochastok_cli.tokenization.encoders import reading_errors
 from stochastok_cli.tokenization.merges import byte_characters
 from stochastok_cli.tokenization.other_formats import other_format
 from stochastok_cli.tokenization.tokenizer_settings import (
@@ -32,7 +33,7 @@ from stochastok_cli.tokenization.vocabulary import END_OF_TEXT, Vocabulary, piec
 if TYPE_CHECKING:
     import tokenizers
 
-_OTHER_ENDS_OF_TEXT = ("<|end_of_text|>", "</s>", "<|im_end|>", "<eos>", "[SEP]")
+_OTHER_ENDS_OF_TEXT = ("<|end_of_text|>", "</s>", "<|im_end|>", "<eos>", "[SEP]", "<EOT>", "<｜end▁of▁sentence｜>")
 
 
 def read_tokenizer_json(file: Path, name: str) -> Vocabulary:
@@ -53,12 +54,8 @@ def read_tokenizer_json(file: Path, name: str) -> Vocabulary:
     check_fields(given, name)
     if isinstance(vocabulary := given["model"].get("vocab"), dict):
         require_dense((i for i in vocabulary.values() if isinstance(i, int)), name)
-    try:
-        tokenizer = tokenizers.Tokenizer.from_str(json.dumps(given))
-    except BaseException as error:
-        if not is_rust_panic(error) and type(error) is not Exception:  # the library raises bare Exception
-            raise
-        raise UserError(f"{file} is not a tokenizer.json: {first_line(error)}") from None
+    with reading_errors(file):
+        tokenizer = tokenizers.Tokenizer.from_file(str(file))
     for token in given.get("added_tokens") or ():
         if tokenizer.token_to_id(token["content"]) != token["id"]:
             raise UserError(
@@ -91,6 +88,7 @@ def vocabulary_from_tokenizer(
     tokenizer.no_truncation()
     tokenizer.no_padding()
     content = json.loads(tokenizer.to_str())
+    saved_tokens = json.dumps(content["added_tokens"])
     encoding = entry_encoding(content, name)
     entries = tokenizer.get_vocab(with_added_tokens=True)
     if config:
@@ -110,8 +108,9 @@ def vocabulary_from_tokenizer(
         pieces[i] = f"<|unused_{i}|>".encode()
     special |= unused
     notice_settings(content, frozenset(special), name)
-    content["model"].pop("dropout", None)
-    tokenizer = tokenizers.Tokenizer.from_str(json.dumps(content))
+    if content["model"].pop("dropout", None) or json.dumps(content["added_tokens"]) != saved_tokens:
+        with reading_errors(name):
+            tokenizer = tokenizers.Tokenizer.from_str(json.dumps(content))
     from_unknown = set() if unknown in (None, entries[end]) else {unknown}
     if encoding == "byte-level":  # its decoder reads the letters of an added token as bytes
         changed = {i for i in added if tokenizer.decode([i], skip_special_tokens=False).encode() != pieces[i]}

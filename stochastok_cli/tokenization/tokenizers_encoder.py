@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from stochastok_cli.errors import FAILED, UserError
-from stochastok_cli.tokenization.encoders import concatenated, one_line_errors
+from stochastok_cli.tokenization.encoders import concatenated, one_line_errors, reading_errors
 from stochastok_cli.tokenization.merges import byte_characters
 from stochastok_cli.tokenization.tokenizer_settings import components, unknown_token
 
@@ -137,7 +137,7 @@ def without_ids(tokenizer: "tokenizers.Tokenizer", never: frozenset[int]) -> "to
     SentencePiece does the same: control symbols and bytes are no pieces of text there. All other ids stay as they are.
 
     Args:
-        tokenizer: the tokenizer, which is not changed.
+        tokenizer: the tokenizer. It is not changed, but its `encode_special_tokens` is set.
         never: the ids of these entries.
     """
     from tokenizers import Tokenizer
@@ -146,22 +146,28 @@ def without_ids(tokenizer: "tokenizers.Tokenizer", never: frozenset[int]) -> "to
     model = content["model"]
     words = {word for i in never if (word := tokenizer.id_to_token(i)) is not None}
     hidden = {word for word in words if tokenizer.model.token_to_id(word) is not None} & _reachable(model, words)
-    for token in content["added_tokens"]:
-        token["special"] |= token["id"] in never
+    ordinary = [token for token in content["added_tokens"] if token["id"] in never and not token["special"]]
+    names_of_bytes = model.get("byte_fallback") and (model["type"] == "Unigram" or model["ignore_merges"])
+    if not hidden and not ordinary and not names_of_bytes:
+        tokenizer.encode_special_tokens = True  # the names of special tokens are ordinary text
+        return tokenizer
+    for token in ordinary:
+        token["special"] = True
     # An added token with an entry in the model goes with it; one without keeps its place, which decides the ids of
     # those behind it, and is passed over as special tokens are.
     content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] not in hidden]
+    if names_of_bytes:
+        content["pre_tokenizer"] = _without_byte_names(content["pre_tokenizer"])
     if model["type"] == "Unigram":
         model["vocab"] = [["" if word in hidden else word, score] for word, score in model["vocab"]]
-        if model["byte_fallback"]:
-            content["pre_tokenizer"] = _without_byte_names(content["pre_tokenizer"])
     elif hidden:
         longest = model.get("max_input_chars_per_word", 0)  # WordPiece does not look for longer words
         model["vocab"] = {_unlike_text(i, longest) if w in hidden else w: i for w, i in model["vocab"].items()}
     if model["type"] == "BPE":
         model["merges"] = [(a, b) for a, b in model["merges"] if hidden.isdisjoint((a, b, a + b))]
-    copy = Tokenizer.from_str(json.dumps(content))
-    copy.encode_special_tokens = True  # the names of special tokens are ordinary text
+    with reading_errors("the tokenizer without its special tokens"):
+        copy = Tokenizer.from_str(json.dumps(content))
+    copy.encode_special_tokens = True
     return copy
 
 
@@ -174,11 +180,11 @@ def _reachable(model: dict[str, Any], words: set[str]) -> set[str]:
 
 
 def _unlike_text(number: int, longest: int) -> str:
-    return f"\0{number}\0" + "\0" * longest
+    return f"\0{number}\0" + "\0" * min(longest, 1000)
 
 
 def _without_byte_names(pre_tokenizer: dict[str, Any] | None) -> dict[str, Any]:
-    """A pre-tokenizer that divides `<0xE2>` in a text, which Unigram models would take for the byte E2."""
+    """A pre-tokenizer that divides `<0xE2>` in a text, which models would take for the byte E2."""
     divide = {"type": "Split", "pattern": {"Regex": r"<(?=0x[0-9A-F]{2}>)"}, "behavior": "MergedWithPrevious"}
     steps = [*components(pre_tokenizer), {**divide, "invert": False}]
     return {"type": "Sequence", "pretokenizers": steps}

@@ -6,6 +6,7 @@
 import functools
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,11 @@ def state_without_caches(instance: Any) -> dict[str, Any]:
 
 
 def require_dense(ids: Iterable[int], name: str) -> None:
-    """Raises UserError for ids so far apart that tables with a row for each number would hold hardly anything else."""
+    """Raises UserError for an id of two entries, and for ids so far apart that most rows of a table would be empty."""
     ids = list(ids)
+    if len(set(ids)) < len(ids):
+        shared = next(i for i, count in Counter(ids).items() if count > 1)
+        raise UserError(f"{name} has {Counter(ids)[shared]} entries with the id {shared}")
     if min(ids, default=0) < 0 or max(ids, default=0) > 2 * len(ids) + _MAX_UNUSED:
         raise UserError(f"{name} has {len(ids):,} entries, and one of them has the id {max(ids, key=abs):,}")
 

@@ -52,7 +52,7 @@ def _panic(*_):
 
 def test_a_panic_when_a_tokenizer_is_read(tmp_path, monkeypatch):
     write(tmp_path, byte_level())
-    monkeypatch.setattr("tokenizers.Tokenizer.from_str", _panic)
+    monkeypatch.setattr("tokenizers.Tokenizer.from_file", _panic)
     with pytest.raises(UserError, match="is not a tokenizer.json: index out of bounds$"):
         load_vocabulary(tmp_path)
 

@@ -1,9 +1,12 @@
 """Every setting of a tokenizer is followed or refused by name; no text is lost, no special id comes from text."""
 
+import json
 import warnings
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from stochastok_cli import StochasTok, UserError, load_vocabulary
@@ -94,10 +97,18 @@ def test_a_corpus_of_such_names_has_the_documents_that_its_manifest_counts(tmp_p
         assert (len(ids), np.count_nonzero(ids == 1)) == (recorded.tokens, recorded.documents)
 
 
-def test_the_name_of_a_byte_is_no_byte(tmp_path):
-    vocabulary = load_vocabulary(write(tmp_path / "t", unigram(byte_tokens=True)))
-    assert vocabulary.decode(vocabulary.encode("a <0x41>")) == " a <0x41>"
-    assert vocabulary.decode(vocabulary.encode("é")) == " é"
+@pytest.mark.parametrize(
+    ("content", "space"),
+    [
+        (unigram(byte_tokens=True), " "),
+        (sentencepiece_bpe(), " "),
+        (changed(sentencepiece_bpe(ignore_merges=True), pre_tokenizer=metaspace("never")), ""),
+    ],
+)
+def test_the_name_of_a_byte_is_no_byte(content, space, tmp_path):
+    vocabulary = load_vocabulary(write(tmp_path / "t", content))
+    for text in ("a <0x41>", "<0x41>", "é"):
+        assert vocabulary.decode(vocabulary.encode(text)) == space + text
 
 
 BYTES = byte_level()["model"]["vocab"]
@@ -173,6 +184,10 @@ REFUSED = {
     "an id far from all others": (
         changed(byte_level(), model={"vocab": {**BYTES, "far": 400_000_000}}),
         "261 entries.*400,000,000",
+    ),
+    "an id of two entries": (
+        changed(byte_level(), model={"vocab": {**BYTES, "twice": 65}}),
+        "2 entries with the id 65",
     ),
     "a gap before an added token": (
         changed(byte_level(), added_tokens=[END, added_token(300, "<x>")]),
@@ -270,3 +285,41 @@ def test_the_saved_tokenizer_has_the_tokens_that_text_does_not_reach(tmp_path):
     saved = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     assert saved.token_to_id("</s>") == 1
     assert load_vocabulary(tmp_path).fingerprint == vocabulary.fingerprint
+
+
+def places(value, place=()):
+    """The places of all values inside a JSON value but those of most entries of a vocabulary."""
+    keys = value.keys() if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    for number, key in enumerate(keys):
+        if number < 20:
+            yield (*place, key)
+            yield from places(value[key], (*place, key))
+
+
+BASES = [byte_level(ignore_merges=True), unigram(byte_tokens=True), sentencepiece_bpe(), wordpiece()]
+REPLACEMENTS = [None, 0, -1, 2, 2**31, 4 * 10**8, 1e308, "", "a", "▁", "</s>", "(a+)+$", "\ud800", "\0", [], [1], {}]
+REPLACEMENTS += [{"a": 1}, True, "Removed", "always", {"String": "a"}, {"Regex": "("}, {"type": "ByteLevel"}]
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+@pytest.mark.filterwarnings("ignore::stochastok_cli.errors.Notice")
+def test_any_change_of_a_file_is_read_or_refused_in_one_line(tmp_path_factory, data):
+    content = changed(data.draw(st.sampled_from(BASES)))
+    content = json.loads(json.dumps(content))
+    for _ in range(data.draw(st.integers(1, 2))):
+        *parents, key = data.draw(st.sampled_from(list(places(content))))
+        inner = content
+        for parent in parents:
+            inner = inner[parent]
+        inner[key] = data.draw(st.sampled_from(REPLACEMENTS))
+    folder = tmp_path_factory.mktemp("t")
+    try:
+        vocabulary = load_vocabulary(write(folder, content))
+        for text in ("a </s> a", "xyz é日 \n\nabc", "<|endoftext|>[SEP]"):
+            assert not (vocabulary.special - {vocabulary.unknown}).intersection(vocabulary.encode(text))
+    except UserError as error:
+        message = str(error)
+    else:
+        message = "read"
+    assert len(message.splitlines()) == 1 and len(message) < 700

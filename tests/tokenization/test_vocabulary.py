@@ -243,6 +243,6 @@ def test_a_saved_tokenizer_says_how_many_ids_its_model_takes(tmp_path):
 
 def test_ids_far_apart_and_shared_ids_of_ranks():
     single_bytes = {bytes([byte]): byte for byte in range(256)}
-    for special, message in ((400_000_000, "257 entries.*400,000,000"), (7, "id 7 for a special token and for text")):
+    for special, message in ((400_000_000, "257 entries.*400,000,000"), (7, "2 entries with the id 7")):
         with pytest.raises(UserError, match=message):
             vocabulary_from_ranks("t", single_bytes, {END_OF_TEXT: special}, lambda: None)

