@@ -1,5 +1,6 @@
 """Every setting of a tokenizer is followed or refused by name; no text is lost, no special id comes from text."""
 
+import copy
 import json
 import warnings
 
@@ -312,7 +313,7 @@ def test_any_change_of_a_file_is_read_or_refused_in_one_line(tmp_path_factory, d
         inner = content
         for parent in parents:
             inner = inner[parent]
-        inner[key] = data.draw(st.sampled_from(REPLACEMENTS))
+        inner[key] = copy.deepcopy(data.draw(st.sampled_from(REPLACEMENTS)))  # which the next change may go into
     folder = tmp_path_factory.mktemp("t")
     try:
         vocabulary = load_vocabulary(write(folder, content))
