@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from damaged_files import VALUES, damaged_bytes, damaged_json, damaged_yaml, refusal
+from damaged_files import VALUES, damaged_bytes, damaged_json, damaged_trees, damaged_yaml, refusal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -212,6 +212,31 @@ def test_damaged_configurations_of_models(tmp_path_factory, data):
     content = json.dumps(_config_json(Config().model, 50256)).encode()
     (folder / "config.json").write_bytes(data.draw(damaged_json(content)))
     refusal(read_model_config, folder)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    load_vocabulary("sample2k").save_tokenizer(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(data=st.data())
+def test_damaged_tokenizers(tokenizer, name, data):
+    file = tokenizer / name
+    before = file.read_bytes()
+    tree = json.loads(before)
+    large = {key: tree["model"].pop(key) for key in ("vocab", "merges")} if name == "tokenizer.json" else {}
+    tree = data.draw(damaged_trees(tree))
+    if large and isinstance(tree, dict) and isinstance(tree.get("model"), dict):
+        tree["model"] = large | tree["model"]
+    file.write_text(json.dumps(tree))
+    try:
+        refusal(load_vocabulary, tokenizer)
+    finally:
+        file.write_bytes(before)
 
 
 def test_errors_name_the_file_and_the_field(dataset):
