@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from stochastok_cli import __version__
-from stochastok_cli.errors import FAILED, UserError, short_repr
+from stochastok_cli.errors import FAILED, UserError, short_name, short_repr
 from stochastok_cli.json_files import checked, parse_json
 
 if TYPE_CHECKING:
@@ -192,9 +192,8 @@ class Manifest:
         for key, record in _TABLES.items():
             if key in values:
                 entries = checked(values[key], dict[str, Any], source, where=key)
-                values[key] = {
-                    name: record.from_json(entry, source, f"{key}.{name[:100]}") for name, entry in entries.items()
-                }
+                places = {name: f"{key}.{short_name(name)}" for name in entries}
+                values[key] = {name: record.from_json(entries[name], source, places[name]) for name in entries}
         extra = {key: value for key, value in tree.items() if key not in known}
         return checked({**values, "extra": extra}, cls, source)
 
@@ -439,7 +438,7 @@ def _require_same_options(final: Path, manifest: Manifest | None, options: dict[
     differing = [key for key in sorted({*before, *options}) if before.get(key) != options.get(key)]
     if differing:
         listed = ", ".join(
-            f"{key[:100]} (there {short_repr(before.get(key))}, now {short_repr(options.get(key))})"
+            f"{short_name(key)} (there {short_repr(before.get(key))}, now {short_repr(options.get(key))})"
             for key in differing[:20]
         )
         raise UserError(f"{final} exists, made with other options: {listed}", fix="--force makes it again")

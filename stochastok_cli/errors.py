@@ -61,6 +61,11 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
+def short_name(name: str) -> str:
+    """A name that comes from outside, as it is where it is short and printable, or else as a bounded `repr`."""
+    return name if len(name) <= 100 and name.isprintable() else short_repr(name)
+
+
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     """The suggestion `"; did you mean 'x'?"` for the candidate most similar to `word`; empty if none is close.
 

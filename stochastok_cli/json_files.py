@@ -58,7 +58,7 @@ def checked(value: Any, kind: type[T], source: object, *, where: str = "", fix: 
         # Half of a surrogate pair, where it is a name, or a text where there should be none, can't be encoded.
         text = "Expected valid text" if isinstance(error, UnicodeEncodeError) else str(error)
         reason, _, path = text.partition(" - at `$")
-        reason = re.sub(r"`([^`]*)`", r"\1", reason)[:200]
+        reason = " ".join(re.sub(r"`([^`]*)`", r"\1", reason).split())[:200]
         field = f"{where}{path.rstrip('`')}".lstrip(".")
         raise UserError(
             f"{source} is damaged: {f'{field}: ' if field else ''}{reason}", fix=fix, exit_code=FAILED

@@ -33,9 +33,10 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(f"{line}{_one_line(error.problem or error.context or 'it does not parse')}") from None
     except RecursionError:
         raise ValueError("its values are nested too deeply") from None
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, OverflowError) as error:
-        # PyYAML lets through what Python raises for a date, a number or a tagged value that is not one.
+    except (yaml.YAMLError, ValueError) as error:  # a ValueError of a date or a number that is not one
         raise ValueError(_one_line(str(error))) from None
+    except (ArithmeticError, AttributeError, LookupError, TypeError):  # what PyYAML lets through for `!!int x`
+        raise ValueError("a value with a tag is not of the tag's type") from None
 
 
 def _one_line(text: str) -> str:

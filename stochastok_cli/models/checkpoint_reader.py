@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stochastok_cli.artifacts import FileInfo, file_checksum, find_damage, path_inside
-from stochastok_cli.errors import FAILED, UserError, did_you_mean
+from stochastok_cli.errors import FAILED, UserError, did_you_mean, short_name
 from stochastok_cli.json_files import checked, read_json
 from stochastok_cli.models.weight_files import WEIGHTS
 
@@ -74,10 +74,10 @@ def _read_state(folder: Path) -> tuple[TrainingState, dict[str, FileInfo]]:
     file = folder / STATE
     tree = read_json(file, dict[str, Any])
     checked(tree, _StateFile, file)
-    files = {
-        name: FileInfo.from_json(entry if isinstance(entry, dict) else {"bytes": entry}, file, f"files.{name[:100]}")
-        for name, entry in tree["files"].items()
-    }
+    files = {}
+    for name, entry in tree["files"].items():
+        entry = entry if isinstance(entry, dict) else {"bytes": entry}
+        files[name] = FileInfo.from_json(entry, file, f"files.{short_name(name)}")
     return checked(tree, TrainingState, file), files
 
 
