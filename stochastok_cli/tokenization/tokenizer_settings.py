@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
-from stochastok_cli.errors import Notice, UserError
+from stochastok_cli.errors import Notice, UserError, short_repr
 from stochastok_cli.tokenization.merges import byte_characters
 
 SPACE = "▁"
@@ -65,7 +65,8 @@ def check_fields(given: Mapping[str, Any], name: str) -> None:
     for where, fields in (("", given), (str(model.get("type")), model)):
         for key in fields.keys() - _KNOWN.get(where, fields.keys()):
             if fields[key]:
-                raise UserError(f"{name}: {where or 'it'} has the setting {key!r}, which is unknown", fix="remove it")
+                setting = short_repr(key)
+                raise UserError(f"{name}: {where or 'it'} has the setting {setting}, which is unknown", fix="remove it")
 
 
 def _check_affixes(model: Json, name: str) -> None:
