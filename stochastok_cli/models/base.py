@@ -66,6 +66,8 @@ class CausalLM(nn.Module, abc.ABC):
 
     model_type: ClassVar[str]
     """The name of the architecture's `ModelSpec`."""
+    companion_files: Mapping[str, bytes] = {}
+    """Files that a checkpoint keeps as they were in the folder that training began from (see `companion_files`)."""
     context_window: int
     """The most tokens of a sequence, those in the cache included."""
     vocab_size: int
@@ -90,6 +92,16 @@ class CausalLM(nn.Module, abc.ABC):
     def head_weight(self) -> Tensor:
         """The weight of the output head, `[V, D]`, as `head_loss` takes it."""
 
+    @property
+    def head_bias(self) -> Tensor | None:
+        """The bias of the output head, `[V]`, or None."""
+        return None
+
+    @property
+    def logit_softcap(self) -> float | None:
+        """c, where the logits are `c * tanh(logits / c)`; None where they are not capped."""
+        return None
+
     @abc.abstractmethod
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits `[..., V]` of hidden states `[..., D]`. Training uses `head_loss`, which never holds all of them."""
@@ -98,6 +110,14 @@ class CausalLM(nn.Module, abc.ABC):
     @abc.abstractmethod
     def blocks(self) -> Sequence[nn.Module]:
         """The layers, from the first to the last."""
+
+    def training_unsupported(self) -> str | None:
+        """Why the model can't be trained, in words that complete "because"; None if it can."""
+        return None
+
+    def packing_unsupported(self) -> str | None:
+        """Why examples can't be packed into one row, in words that complete "because"; None if they can."""
+        return None
 
     def attention_of(self, block: nn.Module) -> nn.Module | None:
         """The self-attention in one of `blocks`, whose output the block adds to its input; None where it has none."""

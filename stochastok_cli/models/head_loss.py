@@ -26,10 +26,12 @@ def head_loss(
     targets: Tensor,
     token_weights: Tensor,
     *,
+    bias: Tensor | None = None,
+    softcap: float | None = None,
     num_loss_tokens: int | None = None,
     chunk_rows: int | None = None,
 ) -> Tensor:
-    """The weighted sum of negative log-likelihoods, differentiable in `hidden` and `weight`.
+    """The weighted sum of negative log-likelihoods, differentiable in `hidden`, `weight` and `bias`.
 
     Tokens of weight 0 are dropped before anything is computed.
 
@@ -38,6 +40,8 @@ def head_loss(
         weight: `[V, D]`.
         targets: int64 `[N]`.
         token_weights: float32 `[N]`.
+        bias: `[V]`, or None.
+        softcap: c of the logits `c * tanh(logits / c)` (Gemma Team 2024, section 2); None does not cap them.
         num_loss_tokens: The exact number of token weights that are not 0. Without it, the host has to wait for a GPU
             to learn which they are.
         chunk_rows: Tokens of a chunk; None: as many as `CHUNK_BYTES` allows.
@@ -54,18 +58,29 @@ def head_loss(
     if index is not None and len(index) < len(token_weights):
         hidden, targets, token_weights = (x.index_select(0, index) for x in (hidden, targets, token_weights))
     if torch.is_grad_enabled():
-        return _HeadLoss.apply(hidden, weight, targets, token_weights, chunk_rows)
-    return -(token_weights * token_log_likelihoods(hidden, weight, targets, chunk_rows=chunk_rows)).sum()
+        return _HeadLoss.apply(hidden, weight, bias, targets, token_weights, softcap, chunk_rows)
+    log_likelihoods = token_log_likelihoods(hidden, weight, targets, bias=bias, softcap=softcap, chunk_rows=chunk_rows)
+    return -(token_weights * log_likelihoods).sum()
 
 
 @torch.no_grad()
-def token_log_likelihoods(hidden: Tensor, weight: Tensor, targets: Tensor, *, chunk_rows: int | None = None) -> Tensor:
+def token_log_likelihoods(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    bias: Tensor | None = None,
+    softcap: float | None = None,
+    chunk_rows: int | None = None,
+) -> Tensor:
     """The log-likelihoods of targets in nats.
 
     Args:
         hidden: `[N, D]`.
         weight: `[V, D]`.
         targets: int64 `[N]`.
+        bias: `[V]`, or None.
+        softcap: As in `head_loss`.
         chunk_rows: Tokens of a chunk; None: as many as `CHUNK_BYTES` allows.
 
     Returns:
@@ -74,7 +89,8 @@ def token_log_likelihoods(hidden: Tensor, weight: Tensor, targets: Tensor, *, ch
     log_likelihoods = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
     hidden, padded_weight = _operands(hidden, weight)
     for chunk in _chunks(len(targets), padded_weight, chunk_rows):
-        log_p = torch.log_softmax(_logits(hidden[chunk], padded_weight, len(weight)), dim=-1, dtype=torch.float32)
+        logits = _logits(hidden[chunk], padded_weight, len(weight), bias, softcap)
+        log_p = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
         log_likelihoods[chunk] = log_p.gather(1, targets[chunk, None]).squeeze(1)
     return log_likelihoods
 
@@ -84,28 +100,44 @@ class _HeadLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, token_weights: Tensor, chunk_rows: int | None
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        token_weights: Tensor,
+        softcap: float | None,
+        chunk_rows: int | None,
     ) -> Tensor:
         x, padded_weight = _operands(hidden, weight)
         loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
         hidden_grad = torch.empty_like(hidden)
         weight_grad = torch.zeros(padded_weight.shape, dtype=torch.float32, device=hidden.device)
+        bias_grad = None if bias is None else torch.zeros(len(padded_weight), dtype=torch.float32, device=hidden.device)
         softmax = _compiled_softmax() if hidden.is_cuda else _softmax
         for chunk in _chunks(len(targets), padded_weight, chunk_rows):
             target, token_weight = targets[chunk, None], token_weights[chunk, None]
-            log_p, logit_grad = softmax(_logits(x[chunk], padded_weight, len(weight)), target, token_weight)
+            logits = _logits(x[chunk], padded_weight, len(weight), bias, softcap)
+            log_p, logit_grad = softmax(logits, target, token_weight)
             loss -= (token_weight * log_p).sum()
             logit_grad.scatter_(1, target, (token_weight * log_p.expm1()).to(x.dtype))
+            if softcap is not None:  # the derivative of c * tanh(x / c) is 1 - tanh(x / c)^2
+                logit_grad[:, : len(weight)] *= 1 - (logits[:, : len(weight)] / softcap).square()
+            if bias_grad is not None:
+                bias_grad += logit_grad.sum(dim=0, dtype=torch.float32)
             hidden_grad[chunk] = logit_grad @ padded_weight
             weight_grad += logit_grad.T @ x[chunk]
-        ctx.save_for_backward(hidden_grad, weight_grad[: len(weight)].to(weight.dtype))
+        if bias is not None and bias_grad is not None:
+            bias_grad = bias_grad[: len(weight)].to(bias.dtype)
+        ctx.save_for_backward(hidden_grad, weight_grad[: len(weight)].to(weight.dtype), bias_grad)
         return loss
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        hidden_grad, weight_grad = ctx.saved_tensors
-        return hidden_grad * grad, weight_grad * grad, None, None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        hidden_grad, weight_grad, bias_grad = ctx.saved_tensors
+        bias_grad = None if bias_grad is None else bias_grad * grad
+        return hidden_grad * grad, weight_grad * grad, bias_grad, None, None, None, None
 
 
 def _softmax(logits: Tensor, target: Tensor, token_weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -140,8 +172,14 @@ def _chunks(rows: int, weight: Tensor, chunk_rows: int | None) -> Iterator[slice
         yield slice(start, start + chunk_rows)
 
 
-def _logits(hidden: Tensor, padded_weight: Tensor, vocab_size: int) -> Tensor:
+def _logits(
+    hidden: Tensor, padded_weight: Tensor, vocab_size: int, bias: Tensor | None, softcap: float | None
+) -> Tensor:
     """Logits `[C, padded V]`; those of the padding are -inf."""
     logits = hidden @ padded_weight.T
+    if bias is not None:
+        logits[:, :vocab_size] += bias
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
     logits[:, vocab_size:] = -torch.inf
     return logits

@@ -1,7 +1,10 @@
 """Any causal language model that `transformers` opens, as a `CausalLM` (needs the extra `hf`)."""
 
 import contextlib
+import copy
+import functools
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 
 _CONTEXT_WINDOW_FIELDS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
 _DEFAULT_CONTEXT_WINDOW = 2048
+_DROPOUT_FIELD = re.compile(r"(^|_)(dropout|pdrop|dropout_prob|dropout_rate)$")
 
 
 @dataclass(frozen=True)
@@ -43,31 +47,48 @@ class HuggingFaceConfig:
 class HuggingFaceModel(CausalLM):
     """A model of `transformers`.
 
-    Its hidden states are those that its output head reads. A head that does more than a matrix product, for example one
-    that caps the logits, is run with the body, and the hidden states are then the logits themselves.
+    Its hidden states are those that its output head reads, times the factor by which some architectures scale their
+    logits. The head may have a bias and cap the logits. A head that does anything else is run with the body, and the
+    hidden states are then the logits themselves; such a model can be evaluated and not trained.
+
+    Args:
+        model: The model.
+        context_window: The most tokens of a sequence.
+        saved_config: The configuration that is saved with the model, where dropout was changed for training.
 
     Raises ValueError for a model that attends to later tokens, and for one that keeps no keys and values.
     """
 
     model_type: ClassVar[str] = WRAPPER_MODEL_TYPE
 
-    def __init__(self, model: "PreTrainedModel", context_window: int) -> None:
+    def __init__(
+        self, model: "PreTrainedModel", context_window: int, saved_config: "PreTrainedConfig | None" = None
+    ) -> None:
         super().__init__()
         self.model = model
+        self.training = model.training
         self.head = model.get_output_embeddings()
         self.body = model.base_model
         self.context_window = context_window
+        self.saved_config = saved_config or model.config
         self.vocab_size = _vocab_size(model)
         self.accepts_position_ids = "position_ids" in inspect.signature(self.body.forward).parameters
-        self.head_is_linear = self.head is not None and self.body is not model and self._head_only_multiplies()
+        text_config = model.config.get_text_config()
+        self.softcap = getattr(text_config, "final_logit_softcapping", None)
+        self.logit_scale = _logit_scale(text_config)
+        self.head_is_supported = self.head is not None and self.body is not model and self._head_is_supported()
         self.cache_argument = self._cache_argument()
         self._require_causal()
 
     def forward(self, ids: Tensor, segment_start: Tensor | None = None, cache: KeyValueCache | None = None) -> Tensor:
-        """See `CausalLM.forward`. `segment_start` can only mark padding on the left: it has to be the same for all
-        tokens of a row that follow the padding."""
+        """See `CausalLM.forward`. Where `packing_unsupported`, and with a cache, `segment_start` can only mark padding
+        on the left: it has to be the same for all tokens of a row that follow the padding."""
         from transformers import DynamicCache
 
+        if cache is None and segment_start is None:
+            return self._hidden(ids, use_cache=False)
+        if cache is None and segment_start is not None and self._packs:
+            return self._packed(ids, segment_start)
         start = cache.length if cache is not None else 0
         positions = torch.arange(start + ids.shape[1], device=ids.device)
         padding = segment_start[:, -1:] if segment_start is not None else torch.zeros_like(ids[:, :1])
@@ -79,11 +100,23 @@ class HuggingFaceModel(CausalLM):
             arguments[self.cache_argument] = past
             for layer, (keys, values) in enumerate(zip(cache.keys, cache.values, strict=True)):
                 past.update(keys, values, layer)
-        out = (self.body if self.head_is_linear else self.model)(ids, use_cache=cache is not None, **arguments)
+        hidden = self._hidden(ids, use_cache=cache is not None, **arguments)
         if cache is not None:
             cache.keys = [layer.keys for layer in past.layers]
             cache.values = [layer.values for layer in past.layers]
-        return out.last_hidden_state if self.head_is_linear else out.logits
+        return hidden
+
+    def _packed(self, ids: Tensor, segment_start: Tensor) -> Tensor:
+        """The hidden states of examples packed into rows. `transformers` takes tokens whose positions do not follow one
+        another for those of different examples, and makes each architecture's masks accordingly."""
+        positions = torch.arange(ids.shape[1], device=ids.device)
+        return self._hidden(ids, use_cache=False, position_ids=(positions - segment_start).clamp(min=0))
+
+    def _hidden(self, ids: Tensor, **arguments: Any) -> Tensor:
+        if not self.head_is_supported:
+            return self.model(ids, **arguments).logits
+        hidden = self.body(ids, **arguments).last_hidden_state
+        return hidden if self.logit_scale == 1 else hidden * self.logit_scale
 
     @property
     def head_weight(self) -> Tensor:
@@ -91,8 +124,46 @@ class HuggingFaceModel(CausalLM):
             raise ValueError("the model has no output head")
         return self.head.weight
 
+    @property
+    def head_bias(self) -> Tensor | None:
+        return getattr(self.head, "bias", None)
+
+    @property
+    def logit_softcap(self) -> float | None:
+        return self.softcap if self.head_is_supported else None
+
     def logits(self, hidden: Tensor) -> Tensor:
-        return self.head(hidden) if self.head_is_linear else hidden
+        if not self.head_is_supported:
+            return hidden
+        logits = self.head(hidden)
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+
+    def training_unsupported(self) -> str | None:
+        if self.head_is_supported:
+            return None
+        return f"the output head of {type(self.model).__name__} is more than a matrix, a bias, a factor and a cap"
+
+    def packing_unsupported(self) -> str | None:
+        return None if self._packs else f"{type(self.model).__name__} does not keep packed examples apart"
+
+    @functools.cached_property
+    def _packs(self) -> bool:
+        """Whether packed examples, of one token, too, have the hidden states that they have alone."""
+        if not self.accepts_position_ids:
+            return False
+        lengths, training = [1, 3, 1, 4], self.training
+        ids = torch.arange(1, 1 + sum(lengths), device=self.device)[None]
+        starts = torch.tensor([0, *lengths[:-1]], device=self.device).cumsum(0).repeat_interleave(
+            torch.tensor(lengths, device=self.device)
+        )
+        self.eval()
+        try:
+            with torch.inference_mode():
+                packed = self._packed(ids, starts[None])
+                apart = torch.cat([self._hidden(part, use_cache=False) for part in ids.split(lengths, dim=1)], dim=1)
+        finally:
+            self.train(training)
+        return torch.allclose(packed, apart, rtol=1e-4, atol=1e-4 * apart.abs().max().item())
 
     @property
     def blocks(self) -> Sequence[nn.Module]:
@@ -107,7 +178,9 @@ class HuggingFaceModel(CausalLM):
 
     def flops_per_token(self, context_window: int) -> int:
         """As in `Llama.flops_per_token`. In a mixture of experts, the experts that a token skips are counted, too."""
-        width = self.model.config.get_text_config().hidden_size
+        config = self.model.config.get_text_config()
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        width = config.num_attention_heads * head_dim
         return 6 * self.num_matrix_parameters() + 6 * len(self.blocks) * width * context_window
 
     @torch.inference_mode()
@@ -136,12 +209,19 @@ class HuggingFaceModel(CausalLM):
             raise ValueError("it is no causal language model: its output at a token depends on those after it")
 
     @torch.inference_mode()
-    def _head_only_multiplies(self) -> bool:
-        """Whether the head, applied to the last hidden states of the body, gives the logits of the whole model."""
+    def _head_is_supported(self) -> bool:
+        """Whether head, scale and cap, applied to the last hidden states of the body, give the whole model's logits."""
+        self.head_is_supported = True
         ids = torch.arange(1, 5, device=self.device)[None]
-        ours = self.head(self.body(ids).last_hidden_state)
+        ours = self.logits(self._hidden(ids))
         theirs = self.model(ids).logits
         return ours.shape == theirs.shape and torch.allclose(ours.float(), theirs.float(), atol=1e-3, rtol=1e-4)
+
+
+def _logit_scale(config: "PreTrainedConfig") -> float:
+    """The factor by which Cohere and Granite models scale their logits."""
+    factor, divisor = getattr(config, "logit_scale", None), getattr(config, "logits_scaling", None)
+    return float(factor) if isinstance(factor, int | float) else 1 / divisor if divisor else 1.0
 
 
 def _vocab_size(model: "PreTrainedModel") -> int:
@@ -176,11 +256,19 @@ def _read_config(folder: Path) -> HuggingFaceConfig:
 
 
 def _build(config: HuggingFaceConfig, dropout: float) -> HuggingFaceModel:
-    """A model of fresh weights; its dropout is that of its own configuration."""
+    """A float32 model of fresh weights. All of its dropout probabilities are `dropout`."""
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_config(config.pretrained)
-    return HuggingFaceModel(model.eval(), config.context_window)
+    trained = copy.deepcopy(config.pretrained)
+    for part in {id(part): part for part in (trained, trained.get_text_config())}.values():
+        for field, value in vars(part).items():
+            if _DROPOUT_FIELD.search(field) and isinstance(value, int | float):
+                setattr(part, field, dropout)
+    try:
+        model: Any = AutoModelForCausalLM.from_config(trained, dtype=torch.float32)
+        return HuggingFaceModel(model.eval(), config.context_window, config.pretrained)
+    except Exception as error:
+        raise _cannot_open(config.pretrained.model_type, error) from None
 
 
 def _from_folder(folder: Path, device: str | torch.device) -> HuggingFaceModel:
@@ -189,26 +277,31 @@ def _from_folder(folder: Path, device: str | torch.device) -> HuggingFaceModel:
 
 def _open_pretrained(folder: Path, name: str, device: str | torch.device) -> HuggingFaceModel:
     """The model in a folder, float32, in evaluation mode. Raises UserError if `transformers` can't open it."""
+    config = _read_config(folder)
+    try:
+        return HuggingFaceModel(_from_pretrained(folder).eval().to(device), config.context_window)
+    except Exception as error:  # transformers lets through whatever its parts raise
+        raise _cannot_open(name, error) from None
+
+
+def _from_pretrained(folder: Path) -> Any:
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
-    config = _read_config(folder)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-        )
-        return HuggingFaceModel(model.eval().to(device), config.context_window)
-    except Exception as error:  # transformers lets through whatever its parts raise
-        raise _cannot_open(name, error) from None
+    return AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+    )
 
 
 def _load_weights(model: nn.Module, folder: Path) -> None:
     wrapper = unwrap(model)
     assert isinstance(wrapper, HuggingFaceModel)
-    stored = _open_pretrained(folder, str(folder), "cpu")
-    wrapper.model.load_state_dict(stored.model.state_dict())
+    try:
+        wrapper.model.load_state_dict(_from_pretrained(folder).state_dict())
+    except Exception as error:
+        raise _cannot_open(str(folder), error) from None
 
 
 def _save(
@@ -217,8 +310,15 @@ def _save(
     wrapper = unwrap(model)
     assert isinstance(wrapper, HuggingFaceModel)
     if state_dict is not None:
-        state_dict = {strip_wrappers(name).removeprefix("model."): tensor for name, tensor in state_dict.items()}
+        names = {strip_wrappers(name): tensor for name, tensor in state_dict.items()}
+        state_dict = {
+            name.removeprefix("model."): tensor for name, tensor in names.items() if name.startswith("model.")
+        }
     wrapper.model.save_pretrained(folder, state_dict=state_dict)
+    saved = copy.deepcopy(wrapper.saved_config)
+    saved.architectures = [type(wrapper.model).__name__]
+    saved.dtype = "float32"
+    saved.save_pretrained(folder)
     vocabulary.save_tokenizer(folder, wrapper.context_window)
 
 
@@ -235,7 +335,6 @@ HUGGINGFACE = register_model(
         load_weights=_load_weights,
         save=_save,
         from_folder=_from_folder,
-        trainable=False,
     )
 )
 

@@ -124,7 +124,7 @@ class EagerBackend:
         return loss.detach()
 
     def loss(self, batch: Batch[Tensor]) -> Tensor:
-        return sum_of_window_losses(self.forward, self.model.head_weight, batch)
+        return sum_of_window_losses(self.forward, self.model, batch)
 
 
 class FusedBackend:
@@ -163,19 +163,21 @@ class FusedBackend:
         )
 
 
-def sum_of_window_losses(forward: Forward, head_weight: Tensor, batch: Batch[Tensor]) -> Tensor:
+def sum_of_window_losses(forward: Forward, model: CausalLM, batch: Batch[Tensor]) -> Tensor:
     """The sum over a batch's windows of the weighted mean negative log-likelihood of their tokens, in nats.
 
-    A float32 scalar. Products are in bfloat16 on CUDA, everything is in float32 on a CPU.
+    `forward` is the model's own or a compiled one. A float32 scalar. Products are in bfloat16 on CUDA, everything is in float32 on a CPU.
     """
     inputs, targets = batch.ids[:, :-1], batch.ids[:, 1:]
-    device = head_weight.device.type
+    device = batch.ids.device.type
     with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
         hidden = forward(inputs, batch.segment_start)
         return head_loss(
             hidden.flatten(0, 1),
-            head_weight,
+            model.head_weight,
             targets.flatten(),
             batch.token_weights.flatten(),
+            bias=model.head_bias,
+            softcap=model.logit_softcap,
             num_loss_tokens=batch.num_loss_tokens,
         )

@@ -55,6 +55,25 @@ def test_any_sizes(n, vocab_size, chunk_rows, zeros, seed):
     torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("chunk_rows", [7, None])
+@pytest.mark.parametrize("softcap", [None, 1.5])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_bias_and_capped_logits(with_bias, softcap, chunk_rows):
+    hidden, weight, targets, token_weights = batch(60, 131, zeros=0.3)
+    bias = torch.randn(131, generator=torch.Generator().manual_seed(9)).requires_grad_() if with_bias else None
+    logits = hidden @ weight.T + (bias if bias is not None else 0)
+    logits = logits if softcap is None else softcap * torch.tanh(logits / softcap)
+    expected = (token_weights * F.cross_entropy(logits, targets, reduction="none")).sum()
+    options = {"bias": bias, "softcap": softcap, "chunk_rows": chunk_rows}
+    actual = head_loss(hidden, weight, targets, token_weights, **options)
+    inputs = [hidden, weight] + ([bias] if bias is not None else [])
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-5)
+    gradients = torch.autograd.grad(actual, inputs), torch.autograd.grad(expected, inputs)
+    torch.testing.assert_close(*gradients, atol=1e-4, rtol=1e-4)
+    with torch.no_grad():
+        torch.testing.assert_close(head_loss(hidden, weight, targets, token_weights, **options), expected)
+
+
 def test_all_weights_zero_is_zero_with_zero_gradients():
     hidden, weight, targets, _ = batch(50, 131)
     for num_loss_tokens in (None, 0):

@@ -25,43 +25,16 @@ from tests.evaluation.test_benchmarks import ROWS
 from tests.evaluation.test_generation import greedy
 from tests.evaluation.test_scoring import log_likelihoods
 from tests.evaluation.test_shared_prefix import question_log_likelihoods, random_questions
+from tests.models.huggingface_families import SIZES, random_model
 from tests.models.small_models import sharp_model, small_config
 
-SMALL = {"vocab_size": 2048, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-FAMILIES = {
-    "gpt2": transformers.GPT2Config(vocab_size=2048, n_embd=32, n_layer=2, n_head=4, n_positions=64),
-    "llama": transformers.LlamaConfig(
-        **SMALL, intermediate_size=64, num_key_value_heads=2, max_position_embeddings=64, rope_theta=5e5
-    ),
-    "qwen2": transformers.Qwen2Config(
-        **SMALL, intermediate_size=64, num_key_value_heads=2, max_position_embeddings=64, attention_bias=True
-    ),
-    "gpt_neox": transformers.GPTNeoXConfig(**SMALL, intermediate_size=64, max_position_embeddings=64),
-    "opt": transformers.OPTConfig(
-        **SMALL, ffn_dim=64, max_position_embeddings=64, word_embed_proj_dim=32, pad_token_id=1
-    ),
-    "gemma2": transformers.Gemma2Config(  # caps its logits
-        **SMALL,
-        intermediate_size=64,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=64,
-        final_logit_softcapping=2.0,
-        sliding_window=64,
-    ),
-}
+FAMILIES = ("gpt2", "llama3_untied", "qwen2", "gpt_neox", "opt", "gemma2")
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def folder(request, tmp_path_factory):
-    torch.manual_seed(3)
     folder = tmp_path_factory.mktemp(request.param)
-    model = transformers.AutoModelForCausalLM.from_config(FAMILIES[request.param])
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.mul_(8)  # far from uniform
-    model.save_pretrained(folder)
+    random_model(request.param).save_pretrained(folder)
     load_vocabulary("sample2k").save_tokenizer(folder)
     return folder
 
@@ -113,7 +86,7 @@ def test_scores_are_those_of_its_own_logits(folder):
             expected.append(sum(log_p[i, target].item() for i, target in zip(places, option, strict=True)))
     np.testing.assert_allclose(question_log_likelihoods(model, pairs, num_options), expected, atol=1e-3)
     np.testing.assert_allclose(log_likelihoods(model, pairs), expected, atol=1e-3)
-    assert model.head_is_linear == ("gemma2" not in folder.name)
+    assert model.head_is_supported
 
 
 def test_greedy_answers_are_what_it_generates(folder):
@@ -208,12 +181,12 @@ def test_activations_after_attention(folder):
     ("config", "why"),
     [
         (
-            transformers.BertConfig(**SMALL, intermediate_size=64, max_position_embeddings=64),
+            transformers.BertConfig(**SIZES, intermediate_size=64, max_position_embeddings=64),
             "no causal language model",
         ),
         (transformers.MambaConfig(vocab_size=2048, hidden_size=32, num_hidden_layers=2), "keeps no keys and values"),
         (
-            transformers.BertConfig(**SMALL, intermediate_size=64, max_position_embeddings=64, is_decoder=True),
+            transformers.BertConfig(**SIZES, intermediate_size=64, max_position_embeddings=64, is_decoder=True),
             None,
         ),
     ],
