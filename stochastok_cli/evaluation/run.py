@@ -10,7 +10,7 @@ from stochastok_cli.config import EvaluatorConfig
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.base import EvalResult, Evaluator, EvaluatorOutput, LoadedEvaluator
 from stochastok_cli.evaluation.registry import make_evaluator
-from stochastok_cli.models.checkpoint_reader import iteration_of, require_intact, resolve_checkpoint
+from stochastok_cli.models.checkpoint_reader import find_local_checkpoint, iteration_of
 from stochastok_cli.progress import ProgressCallback, no_progress
 
 if TYPE_CHECKING:
@@ -150,17 +150,9 @@ def as_evaluator(entry: EvaluatorLike) -> Evaluator:
 
 def find_model(name: str, checkpoint_dir: Path) -> "ModelSource":
     """A folder, a run under `checkpoint_dir`, or else the id of a model on the Hub. Raises UserError for none."""
-    from stochastok_cli import hub
     from stochastok_cli.models.huggingface import locate_model
 
-    try:
-        checkpoint = resolve_checkpoint(name, checkpoint_dir)
-        require_intact(checkpoint, with_optimizer=False, fix="name another checkpoint of the run")
-        return locate_model(name, checkpoint)
-    except UserError:
-        if Path(name).is_dir() or (checkpoint_dir / name).is_dir() or "/" not in name or not hub.is_repo_id(name):
-            raise
-    return locate_model(name, None)
+    return locate_model(name, find_local_checkpoint(name, checkpoint_dir))
 
 
 def choose_device(device: str) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from stochastok_cli import hub
 from stochastok_cli.artifacts import FileInfo, file_checksum, find_damage, path_inside
 from stochastok_cli.errors import FAILED, UserError, did_you_mean, short_name
 from stochastok_cli.json_files import checked, read_json
@@ -143,6 +144,27 @@ def run_of(checkpoint: Path) -> str:
     """The name of the run that a checkpoint belongs to; for a model from another program, its folder's name."""
     checkpoint = checkpoint.resolve()
     return checkpoint.parent.name if STEP.fullmatch(checkpoint.name) else checkpoint.name
+
+
+def find_local_checkpoint(name: str, checkpoint_dir: Path) -> Path | None:
+    """The folder of an intact checkpoint on this machine, or None where `name` can only be a model on the Hub.
+
+    Args:
+        name: A path, a run under `checkpoint_dir`, or `OWNER/MODEL[@REVISION]`.
+        checkpoint_dir: The folder of all runs.
+
+    Raises:
+        UserError: It is neither a checkpoint nor the id of a model, or the checkpoint is damaged.
+    """
+    try:
+        checkpoint = resolve_checkpoint(name, checkpoint_dir)
+    except UserError:
+        repo, _ = hub.parse_repo_id(name)
+        if Path(name).is_dir() or (checkpoint_dir / name).is_dir() or "/" not in repo or not hub.is_repo_id(repo):
+            raise
+        return None
+    require_intact(checkpoint, with_optimizer=False, fix="name another checkpoint")
+    return checkpoint
 
 
 def resolve_checkpoint(name: str, checkpoint_dir: Path) -> Path:

@@ -153,8 +153,10 @@ class HuggingFaceModel(CausalLM):
             return False
         lengths, training = [1, 3, 1, 4], self.training
         ids = torch.arange(1, 1 + sum(lengths), device=self.device)[None]
-        starts = torch.tensor([0, *lengths[:-1]], device=self.device).cumsum(0).repeat_interleave(
-            torch.tensor(lengths, device=self.device)
+        starts = (
+            torch.tensor([0, *lengths[:-1]], device=self.device)
+            .cumsum(0)
+            .repeat_interleave(torch.tensor(lengths, device=self.device))
         )
         self.eval()
         try:
@@ -266,7 +268,8 @@ def _build(config: HuggingFaceConfig, dropout: float) -> HuggingFaceModel:
                 setattr(part, field, dropout)
     try:
         model: Any = AutoModelForCausalLM.from_config(trained, dtype=torch.float32)
-        return HuggingFaceModel(model.eval(), config.context_window, config.pretrained)
+        wrapper = HuggingFaceModel(model.eval(), config.context_window, config.pretrained)  # its checks need eval mode
+        return wrapper.train()
     except Exception as error:
         raise _cannot_open(config.pretrained.model_type, error) from None
 

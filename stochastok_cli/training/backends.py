@@ -166,7 +166,8 @@ class FusedBackend:
 def sum_of_window_losses(forward: Forward, model: CausalLM, batch: Batch[Tensor]) -> Tensor:
     """The sum over a batch's windows of the weighted mean negative log-likelihood of their tokens, in nats.
 
-    `forward` is the model's own or a compiled one. A float32 scalar. Products are in bfloat16 on CUDA, everything is in float32 on a CPU.
+    `forward` is the model's own or a compiled one. The sum is a float32 scalar. Products are in bfloat16 on CUDA,
+    everything is in float32 on a CPU.
     """
     inputs, targets = batch.ids[:, :-1], batch.ids[:, 1:]
     device = batch.ids.device.type

@@ -22,6 +22,7 @@ from stochastok_cli.models.checkpoint_reader import (
     read_state,
     recorded_files,
 )
+from stochastok_cli.models.companion_files import write_companion_files
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 from stochastok_cli.training.data_parallel import FullState
 from stochastok_cli.training.schedules import checkpoints_to_delete
@@ -56,6 +57,7 @@ def save_checkpoint(
     try:
         temporary.mkdir()
         spec_of(model).save(model, temporary, vocabulary, tensors.weights)
+        write_companion_files(model.companion_files, temporary)
         save_file({name: tensor.cpu() for name, tensor in tensors.optimizer.items()}, temporary / OPTIMIZER)
         _write_state(temporary, state, {file.name: file_checksum(file) for file in sorted(temporary.iterdir())})
         rename_into_place(temporary, final)

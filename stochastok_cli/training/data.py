@@ -1,5 +1,6 @@
 """The dataset of a run: samplers of training and validation windows, checked against the configuration."""
 
+import operator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,9 @@ def open_data(config: Config) -> Data:
         is_instruction = str(not dataset.is_instruction).lower()
         raise UserError(f"{folder} holds {content}", fix=f"set trainer.dataset.is_instruction={is_instruction}")
     vocabulary = source.vocabulary
-    if vocabulary.size != config.model.vocab_size:
+    # A model of another program may have more entries than its tokenizer: a multiple of 64, for example.
+    fits = operator.le if config.checkpoint_name else operator.eq
+    if not fits(vocabulary.size, config.model.vocab_size):
         raise UserError(
             f"{folder} was made with the tokenizer {vocabulary.name!r} of {vocabulary.size:,} entries, and the model "
             f"has model.vocab_size = {config.model.vocab_size:,}",

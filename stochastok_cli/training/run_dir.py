@@ -18,7 +18,7 @@ import filelock
 from stochastok_cli.artifacts import nearest_existing_path, write_atomically
 from stochastok_cli.config import Config, config_from_dict, flatten, read_yaml
 from stochastok_cli.errors import FAILED, UserError
-from stochastok_cli.models.checkpoint_reader import TrainingState, latest_checkpoint, read_state, run_of
+from stochastok_cli.models.checkpoint_reader import TrainingState, latest_checkpoint, read_state
 from stochastok_cli.training.checkpoint_writer import (
     leftovers,
     obsolete_checkpoints,
@@ -64,10 +64,10 @@ class RunProgress:
         return done and self.iteration >= config.trainer.training.max_iters
 
 
-def default_run_name(config: Config, parent: Path | None) -> str:
-    """`<prefix>-<dataset>`, followed by `-from-<run>` where training starts from the checkpoint `parent`."""
+def default_run_name(config: Config, parent: str | None) -> str:
+    """`<prefix>-<dataset>`, followed by `-from-<parent>` where training starts from a run or another model."""
     name = f"{config.general.logging.run_name_prefix}-{config.trainer.dataset.name}"
-    return f"{name}-from-{run_of(parent)}" if parent else name
+    return f"{name}-from-{parent}" if parent else name
 
 
 def read_progress(folder: Path, config: Config) -> RunProgress:

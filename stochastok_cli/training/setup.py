@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from stochastok_cli import hub
 from stochastok_cli.artifacts import read_manifest, validate_folder_name
 from stochastok_cli.config import Config, ModelConfig, flatten
 from stochastok_cli.data.memmap import memmap_dir
@@ -24,7 +25,8 @@ from stochastok_cli.models.base import (
     spec_of,
     trainable_spec_for,
 )
-from stochastok_cli.models.checkpoint_reader import require_intact, resolve_checkpoint
+from stochastok_cli.models.checkpoint_reader import find_local_checkpoint, require_intact, run_of
+from stochastok_cli.models.companion_files import read_companion_files
 from stochastok_cli.random_streams import derive_key
 from stochastok_cli.tokenization.loaders import load_vocabulary
 from stochastok_cli.tokenization.vocabulary import Vocabulary
@@ -91,7 +93,7 @@ def resolve_run(config: Config, world: DistributedContext, run_name: str | None,
     _require_divisible(config, world)
     fused = uses_fused(start.spec, start.hyperparameters, config, world.device)
     _require_logger_packages(config)
-    name = validate_folder_name(run_dir.default_run_name(config, start.parent) if run_name is None else run_name)
+    name = validate_folder_name(run_dir.default_run_name(config, start.parent_name) if run_name is None else run_name)
     folder = Path(config.general.paths.checkpoint_dir) / name
 
     def read_progress() -> RunProgress:
@@ -133,6 +135,13 @@ def _build_model(run: Run) -> CausalLM:
     model = run.spec.build(run.hyperparameters, run.config.trainer.dropout_scheduler.dropout).to(run.world.device)
     if parent is not None:
         load_weights_from(parent, model, run.world)
+        model.companion_files = run.world.broadcast_from_rank_0(lambda: read_companion_files(parent))
+    if reason := model.training_unsupported():
+        raise UserError(f"{parent} can't be trained, because {reason}", fix="start from another model")
+    if run.config.trainer.dataset.is_instruction and (reason := model.packing_unsupported()):
+        raise UserError(
+            f"{parent} can't be trained on questions with answers, because {reason}", fix="start from another model"
+        )
     return model
 
 
@@ -152,6 +161,7 @@ class StartingPoint(NamedTuple):
         spec: The model's architecture.
         hyperparameters: What the architecture builds the model from.
         parent: The checkpoint that training starts from; None for fresh weights.
+        parent_name: Its run, or the last part of its name; None for fresh weights.
         notes: One for each value of the model section that `parent` has replaced.
     """
 
@@ -159,14 +169,16 @@ class StartingPoint(NamedTuple):
     spec: ModelSpec
     hyperparameters: ArchitectureConfig
     parent: Path | None
+    parent_name: str | None
     notes: list[str]
 
 
 def resolve_starting_point(config: Config) -> StartingPoint:
     """Finds the checkpoint that training starts from, if the configuration names one, and takes its model section.
 
-    Where the architecture has no section in the configuration, only context window and vocabulary size are taken. An
-    override may make the context window smaller than the checkpoint's, if no weight depends on it.
+    A model that is not on this machine is downloaded from the Hub. Where the architecture has no section in the
+    configuration, the vocabulary size is taken, and the context window where the model's is shorter. An override may
+    make the context window smaller than the checkpoint's, if no weight depends on it.
 
     Raises:
         UserError: There is no such checkpoint, it is damaged or can't be trained, or a `model.*` override on the
@@ -174,9 +186,13 @@ def resolve_starting_point(config: Config) -> StartingPoint:
     """
     if config.checkpoint_name is None:
         config, notes = _take_vocab_size_of_data(config)
-        return StartingPoint(config, model_specs()[DEFAULT_MODEL_TYPE], config.model, None, notes)
-    folder = resolve_checkpoint(config.checkpoint_name, Path(config.general.paths.checkpoint_dir))
-    require_intact(folder, with_optimizer=False, fix="start from another checkpoint")
+        return StartingPoint(config, model_specs()[DEFAULT_MODEL_TYPE], config.model, None, None, notes)
+    folder = find_local_checkpoint(config.checkpoint_name, Path(config.general.paths.checkpoint_dir))
+    if folder is None:
+        repo, revision = hub.parse_repo_id(config.checkpoint_name)
+        folder, parent_name = hub.model_folder(repo, revision), repo.rpartition("/")[2]
+    else:
+        parent_name = run_of(folder)
     spec = trainable_spec_for(folder)
     hyperparameters = spec.read_config(folder)
     longest = hyperparameters.context_window
@@ -186,7 +202,8 @@ def resolve_starting_point(config: Config) -> StartingPoint:
     if isinstance(hyperparameters, ModelConfig):
         model = dataclasses.replace(hyperparameters, checkpoint_name=config.model.checkpoint_name)
     else:
-        context_window, vocab_size = hyperparameters.context_window, hyperparameters.vocab_size
+        context_window = min(config.model.context_window, hyperparameters.context_window)
+        vocab_size = hyperparameters.vocab_size
         model = dataclasses.replace(config.model, context_window=context_window, vocab_size=vocab_size)
         _require_no_overrides(config, spec, folder, applicable={"context_window", "vocab_size", "checkpoint_name"})
     configured, actual = _flat_model(config.model), _flat_model(model)
@@ -205,7 +222,7 @@ def resolve_starting_point(config: Config) -> StartingPoint:
     ]
     if _WINDOW in differing and spec.shorten is not None and configured[_WINDOW] < longest:
         notes.append(f"{_WINDOW}={configured[_WINDOW]} on the command line would lower the context window")
-    return StartingPoint(dataclasses.replace(config, model=model), spec, hyperparameters, folder, notes)
+    return StartingPoint(dataclasses.replace(config, model=model), spec, hyperparameters, folder, parent_name, notes)
 
 
 def _take_vocab_size_of_data(config: Config) -> tuple[Config, list[str]]:

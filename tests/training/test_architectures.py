@@ -120,6 +120,7 @@ def test_instruction_data_and_benchmarks_work(configured, bag):
         "trainer.dataset.name=langgame",
         "trainer.dataset.is_instruction=true",
         "trainer.training.max_iters=2",
+        "model.context_window=128",
     )
     tree = {**json.loads((bag / "config.json").read_text()), "context_window": 128}
     (bag / "config.json").write_text(json.dumps(tree))
