@@ -115,6 +115,10 @@ class TrainingConfig:
     keep_checkpoints: int | None = key(
         3, "How many of the latest checkpoints are kept, besides the best by validation loss; null keeps all."
     )
+    activation_checkpointing: bool = key(
+        False,
+        "Compute the activations of each layer again in the backward pass: less memory and more time.",
+    )
     run_profiler: bool = key(False, "Record a trace of iterations 3 to 5, and the kernels that take most time.")
     fp8_logits: bool = key(
         False, "Compute the product of the output head in 8-bit floats. Fused kernels only; the loss differs slightly."
@@ -166,6 +170,11 @@ class TrainerConfig:
     optimizer: OptimizerConfig = OptimizerConfig()
     dataset: DatasetConfig = DatasetConfig()
     eval: tuple[EvaluatorConfig, ...] = ()
+    parallel: Literal["auto", "replicate", "shard"] = key(
+        "auto",
+        "With several GPUs: the whole model on each, or a part of it on each (FSDP2); auto shards a model whose "
+        "weights, gradients and moments would fill more than half of a GPU.",
+    )
     checkpoint_name: str | None = key(
         None, "Start from the weights of this checkpoint: a folder, or a run under `checkpoint_dir`; null starts fresh."
     )

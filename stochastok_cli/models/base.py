@@ -66,6 +66,10 @@ class CausalLM(nn.Module, abc.ABC):
 
     model_type: ClassVar[str]
     """The name of the architecture's `ModelSpec`."""
+    activation_checkpointing: bool = False
+    """Whether the backward pass computes the activations of each layer again."""
+    compiles_whole: bool = True
+    """Whether `torch.compile` is given the whole model; otherwise each of its blocks."""
     companion_files: Mapping[str, bytes] = {}
     """Files that a checkpoint keeps as they were in the folder that training began from (see `companion_files`)."""
     context_window: int

@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import functools
 import inspect
 import re
 from collections.abc import Mapping, Sequence
@@ -56,10 +55,13 @@ class HuggingFaceModel(CausalLM):
         context_window: The most tokens of a sequence.
         saved_config: The configuration that is saved with the model, where dropout was changed for training.
 
+    The checks of the constructor need a model in evaluation mode.
+
     Raises ValueError for a model that attends to later tokens, and for one that keeps no keys and values.
     """
 
     model_type: ClassVar[str] = WRAPPER_MODEL_TYPE
+    compiles_whole = False
 
     def __init__(
         self, model: "PreTrainedModel", context_window: int, saved_config: "PreTrainedConfig | None" = None
@@ -67,6 +69,7 @@ class HuggingFaceModel(CausalLM):
         super().__init__()
         self.model = model
         self.training = model.training
+        self._checkpoints_activations = False
         self.head = model.get_output_embeddings()
         self.body = model.base_model
         self.context_window = context_window
@@ -77,6 +80,7 @@ class HuggingFaceModel(CausalLM):
         self.softcap = getattr(text_config, "final_logit_softcapping", None)
         self.logit_scale = _logit_scale(text_config)
         self.head_is_supported = self.head is not None and self.body is not model and self._head_is_supported()
+        self.packs = self._keeps_packed_examples_apart()
         self.cache_argument = self._cache_argument()
         self._require_causal()
 
@@ -85,9 +89,11 @@ class HuggingFaceModel(CausalLM):
         on the left: it has to be the same for all tokens of a row that follow the padding."""
         from transformers import DynamicCache
 
+        if self.activation_checkpointing != self._checkpoints_activations:
+            self._set_activation_checkpointing()
         if cache is None and segment_start is None:
             return self._hidden(ids, use_cache=False)
-        if cache is None and segment_start is not None and self._packs:
+        if cache is None and segment_start is not None and self.packs:
             return self._packed(ids, segment_start)
         start = cache.length if cache is not None else 0
         positions = torch.arange(start + ids.shape[1], device=ids.device)
@@ -105,6 +111,18 @@ class HuggingFaceModel(CausalLM):
             cache.keys = [layer.keys for layer in past.layers]
             cache.values = [layer.values for layer in past.layers]
         return hidden
+
+    def _set_activation_checkpointing(self) -> None:
+        self._checkpoints_activations = self.activation_checkpointing
+        if not self.activation_checkpointing:
+            self.model.gradient_checkpointing_disable()
+        elif self.model.supports_gradient_checkpointing:
+            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+        else:
+            raise UserError(
+                f"{type(self.model).__name__} does not support trainer.training.activation_checkpointing",
+                fix="set it to false",
+            )
 
     def _packed(self, ids: Tensor, segment_start: Tensor) -> Tensor:
         """The hidden states of examples packed into rows. `transformers` takes tokens whose positions do not follow one
@@ -144,27 +162,18 @@ class HuggingFaceModel(CausalLM):
         return f"the output head of {type(self.model).__name__} is more than a matrix, a bias, a factor and a cap"
 
     def packing_unsupported(self) -> str | None:
-        return None if self._packs else f"{type(self.model).__name__} does not keep packed examples apart"
+        return None if self.packs else f"{type(self.model).__name__} does not keep packed examples apart"
 
-    @functools.cached_property
-    def _packs(self) -> bool:
+    @torch.inference_mode()
+    def _keeps_packed_examples_apart(self) -> bool:
         """Whether packed examples, of one token, too, have the hidden states that they have alone."""
         if not self.accepts_position_ids:
             return False
-        lengths, training = [1, 3, 1, 4], self.training
+        lengths = [1, 3, 1, 4]
         ids = torch.arange(1, 1 + sum(lengths), device=self.device)[None]
-        starts = (
-            torch.tensor([0, *lengths[:-1]], device=self.device)
-            .cumsum(0)
-            .repeat_interleave(torch.tensor(lengths, device=self.device))
-        )
-        self.eval()
-        try:
-            with torch.inference_mode():
-                packed = self._packed(ids, starts[None])
-                apart = torch.cat([self._hidden(part, use_cache=False) for part in ids.split(lengths, dim=1)], dim=1)
-        finally:
-            self.train(training)
+        starts = [sum(lengths[:example]) for example, length in enumerate(lengths) for _ in range(length)]
+        packed = self._packed(ids, torch.tensor([starts], device=self.device))
+        apart = torch.cat([self._hidden(part, use_cache=False) for part in ids.split(lengths, dim=1)], dim=1)
         return torch.allclose(packed, apart, rtol=1e-4, atol=1e-4 * apart.abs().max().item())
 
     @property
@@ -289,13 +298,19 @@ def _open_pretrained(folder: Path, name: str, device: str | torch.device) -> Hug
 
 def _from_pretrained(folder: Path) -> Any:
     from transformers import AutoModelForCausalLM
+
+    _silence()
+    return AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+    )
+
+
+def _silence() -> None:
+    """Keeps warnings and progress bars of `transformers` off the terminal."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    return AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-    )
 
 
 def _load_weights(model: nn.Module, folder: Path) -> None:
@@ -317,6 +332,7 @@ def _save(
         state_dict = {
             name.removeprefix("model."): tensor for name, tensor in names.items() if name.startswith("model.")
         }
+    _silence()
     wrapper.model.save_pretrained(folder, state_dict=state_dict)
     saved = copy.deepcopy(wrapper.saved_config)
     saved.architectures = [type(wrapper.model).__name__]

@@ -3,12 +3,12 @@
 Both backends take the same weights and add to the same gradients. Only the random numbers of dropout differ.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from stochastok_cli.config import Config, TrainingConfig
@@ -80,6 +80,10 @@ def uses_fused(spec: ModelSpec, hyperparameters: ArchitectureConfig, config: Con
     Raises UserError if they are required and can't run.
     """
     kernels, reason = config.general.kernels, spec.fused_unsupported(hyperparameters, device)
+    if config.trainer.training.activation_checkpointing:
+        reason = "trainer.training.activation_checkpointing is true, which they don't know"
+    if config.trainer.parallel == "shard":
+        reason = "trainer.parallel is shard, and they need the whole model"
     if kernels == "fused" and reason:
         raise UserError(f"general.kernels is fused, but {reason}", fix="set general.kernels=auto")
     fused = kernels != "reference" and not reason
@@ -97,6 +101,26 @@ def windows_per_iteration(training: TrainingConfig) -> int:
     return training.gradient_accumulation_steps * training.batch_size
 
 
+class CompiledBlocks:
+    """A context in which the blocks of a model run compiled. Evaluation, whose lengths vary, runs them as they are."""
+
+    def __init__(self, blocks: Sequence[nn.Module]):
+        self.blocks = blocks
+        self.compiled = [torch.compile(block.forward) for block in blocks]
+        self.depth = 0
+
+    def __enter__(self) -> None:
+        self.depth += 1
+        for block, compiled in zip(self.blocks, self.compiled, strict=True):
+            block.forward = compiled  # hides the method of the class
+
+    def __exit__(self, *error: object) -> None:
+        self.depth -= 1
+        if not self.depth:
+            for block in self.blocks:
+                del block.forward
+
+
 class EagerBackend:
     """The model's own modules and autograd, compiled by torch on CUDA, `batch_size` windows at a time."""
 
@@ -105,7 +129,10 @@ class EagerBackend:
 
     def __init__(self, model: CausalLM, config: Config, device: torch.device):
         self.model, self.config = model, config
-        self.forward: Forward = torch.compile(model) if device.type == "cuda" else model
+        model.activation_checkpointing = config.trainer.training.activation_checkpointing
+        compiles = device.type == "cuda"
+        self.forward: Forward = torch.compile(model) if compiles and model.compiles_whole else model
+        self.compiled_blocks = CompiledBlocks(model.blocks if compiles and not model.compiles_whole else [])
 
     def micro_batches(self, windows: np.ndarray) -> list[np.ndarray]:
         return list(windows)
@@ -118,13 +145,15 @@ class EagerBackend:
         training = self.config.trainer.training
         accumulation_step = int(index[0]) // training.batch_size
         torch.manual_seed(derive_key(self.config.general.seed, "dropout", iteration, accumulation_step))
-        with sdpa_kernel(_ATTENTION, set_priority=True):
-            loss = self.loss(batch) / windows_per_iteration(training)
-        loss.backward()
+        with self.compiled_blocks:  # the backward pass, too: it may run a block again
+            with sdpa_kernel(_ATTENTION, set_priority=True):
+                loss = self.loss(batch) / windows_per_iteration(training)
+            loss.backward()
         return loss.detach()
 
     def loss(self, batch: Batch[Tensor]) -> Tensor:
-        return sum_of_window_losses(self.forward, self.model, batch)
+        with self.compiled_blocks:
+            return sum_of_window_losses(self.forward, self.model, batch)
 
 
 class FusedBackend:

@@ -1,5 +1,7 @@
 """Data parallelism: the interface `Parallel`, and `Replicated`, which keeps the whole model on every rank.
 
+`sharded.py` has the other way, and the choice between them.
+
 Apart from choosing the class, the trainer, the backends and the checkpoints use only what `Parallel` declares. Its
 methods are collective: all ranks make the same calls in the same order.
 """

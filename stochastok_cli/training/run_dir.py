@@ -37,6 +37,8 @@ _FREE_KEYS = (
     "trainer.training.keep_checkpoints",
     "trainer.training.eval_iters",
     "trainer.training.run_profiler",
+    "trainer.training.activation_checkpointing",
+    "trainer.parallel",
     "trainer.eval",
     "general.logging.",
     "general.paths.",

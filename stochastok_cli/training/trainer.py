@@ -26,7 +26,6 @@ from stochastok_cli.tokenization.vocabulary import Vocabulary
 from stochastok_cli.training import events, schedules
 from stochastok_cli.training.backends import Backend, EagerBackend, FusedBackend
 from stochastok_cli.training.checkpoint_writer import amend_state, save_checkpoint
-from stochastok_cli.training.data_parallel import Replicated
 from stochastok_cli.training.distributed import DistributedContext, device_name
 from stochastok_cli.training.events import Listener
 from stochastok_cli.training.flops import peak_memory, tokens_per_iteration, utilization
@@ -34,6 +33,7 @@ from stochastok_cli.training.loggers.profiler import profiler
 from stochastok_cli.training.optimizers import make_optimizer, skip_update_where
 from stochastok_cli.training.prefetch import prefetch
 from stochastok_cli.training.setup import Run, RunInputs, load_weights_from
+from stochastok_cli.training.sharded import make_parallel
 from stochastok_cli.training.signals import StopRequest
 from stochastok_cli.training.throughput import ThroughputTimer
 from stochastok_cli.training.validation import CANONICAL, validations
@@ -75,7 +75,7 @@ class TrainingStep:
         vocabulary: Vocabulary | None = None,
     ):
         self.config, self.world = config, world
-        self.parallel = Replicated(world)
+        self.parallel = make_parallel(model, config, world, fused=fused)
         self.model = self.parallel.prepare(model)
         self.backend: Backend = (
             FusedBackend(self.model, config) if fused else EagerBackend(self.model, config, world.device)

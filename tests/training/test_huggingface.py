@@ -81,3 +81,13 @@ def test_what_can_not_be_packed_is_refused_by_name(configured, tmp_path, vocabul
     options = ("trainer.dataset.name=langgame", "trainer.dataset.is_instruction=true", "model.context_window=64")
     with pytest.raises(UserError, match="BloomForCausalLM does not keep packed examples apart"):
         train(configured(f"trainer.checkpoint_name={folder}", *options))
+
+
+@pytest.mark.parametrize("family", [None, "qwen3", "gpt2"])
+def test_activations_that_are_computed_again_change_nothing(configured, tmp_path, vocabulary, family):
+    options = ["trainer.training.max_iters=3", "trainer.dropout_scheduler.dropout=0.2"]
+    if family is not None:
+        options.append(f"trainer.checkpoint_name={save(family, tmp_path / family, vocabulary)}")
+    kept = train(configured(*options), run_name="kept")
+    again = train(configured(*options, "trainer.training.activation_checkpointing=true"), run_name="again")
+    assert metrics(again.folder) == metrics(kept.folder)

@@ -18,6 +18,7 @@ from stochastok_cli.training.data import open_data
 from stochastok_cli.training.distributed import DistributedContext
 from stochastok_cli.training.launch import SIGNALS, launcher_options
 from stochastok_cli.training.train import train
+from tests.models.huggingface_families import random_model
 from tests.training.runs import metrics, steps
 
 LAUNCH = (
@@ -69,6 +70,32 @@ def test_two_ranks_give_the_losses_of_one_and_a_checkpoint_that_one_can_resume(c
     for ours, expected in pairs:
         assert ours == pytest.approx(expected, rel=1e-5, abs=1e-5)
     assert any("mcq/langgame-val/accuracy" in ours for ours, _ in pairs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", [None, "qwen3"])
+def test_sharded_ranks_give_the_losses_of_one_and_resume_on_another_number(
+    config_file, configured, tmp_path, vocabulary, family
+):
+    options = ["trainer.eval=[{evaluator:mcq,num_samples:5,benchmarks:[langgame-val]}]"]
+    if family is not None:
+        random_model(family).save_pretrained(tmp_path / family)
+        vocabulary.save_tokenizer(tmp_path / family)
+        options += [f"trainer.checkpoint_name={tmp_path / family}", "trainer.dropout_scheduler.dropout=0"]
+    alone = train(configured(*options), run_name="one")
+    halfway = "trainer.training.max_iters=4"
+    sharded = [*options, "trainer.parallel=shard"]
+    process = launched(config_file, 2, "--run-name", "two", halfway, *sharded)
+    _, error = process.communicate(timeout=100)
+    assert process.returncode == 0, error
+    train(configured(*sharded), run_name="two")  # on one rank
+    train(configured(*options, halfway), run_name="one-two")
+    process = launched(config_file, 2, "--run-name", "one-two", *sharded)
+    _, error = process.communicate(timeout=100)
+    assert process.returncode == 0, error
+    for name in ("two", "one-two"):
+        for ours, expected in zip(metrics(alone.folder.with_name(name)), metrics(alone.folder), strict=True):
+            assert ours == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
 def test_torchrun_works(config_file):

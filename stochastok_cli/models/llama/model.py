@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from stochastok_cli.config import ModelConfig
 from stochastok_cli.models.base import CausalLM, KeyValueCache
@@ -77,7 +78,10 @@ class Llama(CausalLM):
         mask = causal_mask(segment_start, start, length, ids.device)
         x = F.dropout(self.embedding(ids), self.dropout, self.training)
         for layer in self.layers:
-            x = layer(x, rotation, mask, cache)
+            if self.activation_checkpointing and self.training:
+                x = checkpoint(layer, x, rotation, mask, cache, use_reentrant=False)
+            else:
+                x = layer(x, rotation, mask, cache)
         return self.norm(x)
 
     @property

@@ -1,0 +1,108 @@
+"""Fully sharded data parallelism (FSDP2): each rank holds a part of every weight, gradient and moment.
+
+The layers are gathered one at a time while they compute. Weights and sums of gradients are float32; on CUDA the layers
+compute in bfloat16.
+"""
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.utils import get_total_norm
+
+from stochastok_cli.config import Config
+from stochastok_cli.models.base import CausalLM
+from stochastok_cli.training.data_parallel import FullState, Parallel, Replicated
+from stochastok_cli.training.distributed import DistributedContext
+from stochastok_cli.training.optimizers import optimizer_tensors
+
+_BYTES_PER_PARAMETER = 16
+"""A float32 weight, its gradient and AdamW's two moments."""
+
+
+def make_parallel(model: CausalLM, config: Config, world: DistributedContext, *, fused: bool) -> Parallel:
+    """The way to train a model on these ranks that `trainer.parallel` names. The fused kernels need the whole model."""
+    wanted, several = config.trainer.parallel, world.world_size > 1
+    if wanted == "auto" and world.device.type == "cuda":
+        memory = torch.cuda.get_device_properties(world.device).total_memory
+        wanted = "shard" if _BYTES_PER_PARAMETER * model.num_parameters() > memory / 2 else "replicate"
+    return Sharded(world) if several and wanted == "shard" and not fused else Replicated(world)
+
+
+class Sharded:
+    """See `Parallel`. The gradients of each micro-batch are summed over the ranks as soon as they are computed."""
+
+    loss: Tensor
+
+    def __init__(self, world: DistributedContext) -> None:
+        self.world = world
+        self.loss = torch.zeros((), device=world.device)
+
+    def prepare(self, model: CausalLM) -> CausalLM:
+        self.model = model
+        self.world.broadcast_(model.parameters())
+        mesh = init_device_mesh(self.world.device.type, (self.world.world_size,))
+        policy = MixedPrecisionPolicy(reduce_dtype=torch.float32)
+        if self.world.device.type == "cuda":
+            policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+        for block in model.blocks:
+            fully_shard(block, mesh=mesh, mp_policy=policy)
+        fully_shard(model, mesh=mesh, mp_policy=policy)
+        register_fsdp_forward_method(model, "logits")
+        for module in model.modules():
+            if isinstance(module, FSDPModule):  # sums, not means: the loss is divided by all windows of an iteration
+                module.set_gradient_divide_factor(1.0)
+                module.set_force_sum_reduction_for_comms(True)
+        return model
+
+    def zero_grad(self) -> None:
+        for parameter in self.model.parameters():
+            parameter.grad = None
+        self.loss.zero_()
+
+    def on_gradients_ready(self, block: int) -> None:
+        pass
+
+    def reduce_gradients(self) -> None:
+        self.world.all_reduce_(self.loss)
+
+    def clip_grad_norm_(self, max_norm: float) -> Tensor:
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = get_total_norm(gradients)
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        if max_norm > 0:
+            torch._foreach_mul_([_local(g) for g in gradients], (max_norm / (norm + 1e-6)).clamp(max=1.0))
+        return norm
+
+    def full_state_dict(self, optimizer: torch.optim.Optimizer) -> FullState:
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        weights: Any = get_model_state_dict(self.model, options=options)
+        moments = {}
+        for name, tensor in optimizer_tensors(self.model, optimizer).items():
+            full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+            if self.world.is_main:
+                moments[name] = full.cpu()
+        return FullState(weights, moments)
+
+    def load_optimizer_state(self, optimizer: torch.optim.Optimizer, file: Path) -> None:
+        with safe_open(file, framework="pt") if self.world.is_main else nullcontext() as stream:
+            for name, tensor in optimizer_tensors(self.model, optimizer).items():
+                full = torch.empty(tensor.shape, dtype=tensor.dtype, device=self.world.device)
+                if stream is not None:
+                    full.copy_(stream.get_tensor(name))
+                self.world.broadcast_([full])
+                if isinstance(tensor, DTensor):
+                    full = distribute_tensor(full, tensor.device_mesh, tensor.placements, src_data_rank=None)
+                with torch.no_grad():
+                    _local(tensor).copy_(_local(full))
+
+
+def _local(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
