@@ -5,7 +5,8 @@
 
 Shapes have random weights. The plain loop is what Hugging Face's `Trainer` runs with `bf16=True`: float32 weights, the
 model called with labels under bfloat16 autocast, sdpa attention, clipping, fused AdamW. An iteration is one micro-batch
-on each rank. Both sides run in one process, one after the other, twice, with the same ids. Prints a line of JSON for each.
+on each rank. Both sides run in one process, one after the other, twice, with the same ids. Each run prints a line of
+JSON.
 """
 
 import argparse
@@ -76,6 +77,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=10)
     parser.add_argument("--sides", default="plain,ours,plain,ours")
     parser.add_argument("--checkpointing", action="store_true", help="compute activations again in the backward pass")
+    parser.add_argument("--profile", action="store_true", help="print the kernels that take most time of our iteration")
     arguments = parser.parse_args()
     make_config, windows, length = SHAPES[arguments.shape]
     windows = arguments.windows or windows
@@ -110,6 +112,8 @@ def main() -> None:
                     "losses": losses,
                 }
                 print(json.dumps(line), flush=True)
+                if arguments.profile and side == "ours":
+                    print(kernels(iterate))
             del iterate, model, wrapper
             gc.collect()
             torch.cuda.empty_cache()
@@ -134,13 +138,22 @@ def measure(iterate: Callable[[], Tensor], iterations: int) -> tuple[float, floa
     return first, times[len(times) // 2], [round(first_loss, 4), round(loss.item(), 4)]
 
 
+def kernels(iterate: Callable[[], Tensor]) -> str:
+    """A table of the kernels of an iteration that take most time."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        iterate()
+        torch.cuda.synchronize()
+    rows = sorted(profile.key_averages(), key=lambda row: -row.self_device_time_total)
+    return "\n".join(f"{row.self_device_time_total / 1e3:8.2f} ms {row.count:5} x {row.key[:110]}" for row in rows[:28])
+
+
 def plain(model: transformers.PreTrainedModel, ids: Tensor) -> Callable[[], Tensor]:
     """An iteration of the plain loop, on one GPU."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
 
     def iterate() -> Tensor:
         with torch.autocast("cuda", torch.bfloat16):
-            loss = model(ids, labels=ids, use_cache=False).loss
+            loss = model(ids[:, :-1], labels=ids[:, :-1], use_cache=False).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
