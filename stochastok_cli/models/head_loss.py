@@ -126,7 +126,7 @@ class _HeadLoss(torch.autograd.Function):
             if bias_grad is not None:
                 bias_grad += logit_grad.sum(dim=0, dtype=torch.float32)
             hidden_grad[chunk] = logit_grad @ padded_weight
-            weight_grad += logit_grad.T @ x[chunk]
+            _add_product(weight_grad, logit_grad.T, x[chunk])
         if bias is not None and bias_grad is not None:
             bias_grad = bias_grad[: len(weight)].to(bias.dtype)
         ctx.save_for_backward(hidden_grad, weight_grad[: len(weight)].to(weight.dtype), bias_grad)
@@ -155,6 +155,14 @@ def _compiled_softmax() -> Any:
     """`_softmax` with two passes over the logits on a GPU instead of six."""
     warnings.filterwarnings("ignore", message=r"\s*Online softmax is disabled", category=UserWarning)  # harmless
     return torch.compile(_softmax, dynamic=True)
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Adds a matrix product to a float32 matrix; on a GPU without rounding it to the 16-bit type of its factors."""
+    if total.is_cuda and left.dtype != torch.float32:
+        torch.addmm(total, left, right, out_dtype=torch.float32, out=total)
+    else:
+        total += left @ right
 
 
 def _operands(hidden: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
