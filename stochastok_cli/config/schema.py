@@ -136,6 +136,11 @@ class OptimizerConfig:
     beta2: float = key(0.95, "Decay of the second moment.")
     grad_clip: float = key(1.0, "Largest norm of the whole gradient; 0 switches clipping off.")
     decay_lr: bool = key(True, "Whether the learning rate decays; false holds it after the warm-up.")
+    schedule: Literal["cosine", "wsd"] = key(
+        "cosine",
+        "How it decays: a cosine, or (warm-up, stable, decay) held and then lowered along a line to `min_lr`.",
+    )
+    wsd_decay_iters: int = key(0, "Length of the decay of `wsd`, up to `max_iters`.", "iterations")
 
 
 @dataclass(frozen=True)

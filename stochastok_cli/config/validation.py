@@ -22,7 +22,7 @@ def find_invalid_values(config: Config) -> Iterator[Problem]:
     trainer = config.trainer
     yield from _model(config.model)
     yield from _training(trainer.training)
-    yield from _optimizer(trainer.optimizer)
+    yield from _optimizer(trainer.optimizer, trainer.training)
     dropout, p, name = trainer.dropout_scheduler.dropout, trainer.dataset.expand_prop, trainer.dataset.name
     if not 0 <= dropout < 1:
         yield "trainer.dropout_scheduler.dropout", dropout, "must be in [0, 1)"
@@ -97,7 +97,7 @@ def _training(training: TrainingConfig) -> Iterator[Problem]:
         yield "trainer.training.warmup_iters", warmup, "must not be negative"
 
 
-def _optimizer(optimizer: OptimizerConfig) -> Iterator[Problem]:
+def _optimizer(optimizer: OptimizerConfig, training: TrainingConfig) -> Iterator[Problem]:
     for name, end in [
         ("lr", math.inf),
         ("min_lr", math.inf),
@@ -109,3 +109,6 @@ def _optimizer(optimizer: OptimizerConfig) -> Iterator[Problem]:
         value = getattr(optimizer, name)
         if not 0 <= value < end:
             yield f"trainer.optimizer.{name}", value, f"must be in [0, {end})"
+    decay, stable = optimizer.wsd_decay_iters, training.max_iters - training.warmup_iters
+    if optimizer.schedule == "wsd" and not 0 < decay <= max(stable, 1):
+        yield "trainer.optimizer.wsd_decay_iters", decay, f"must be in [1, {stable}], after the warm-up"

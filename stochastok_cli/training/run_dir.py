@@ -94,7 +94,26 @@ def read_progress(folder: Path, config: Config) -> RunProgress:
             fix="give another --run-name, or --force to set the old run aside",
         )
     checkpoint = latest_checkpoint(folder)
-    return RunProgress(checkpoint, read_state(checkpoint)) if checkpoint else RunProgress()
+    if checkpoint is None:
+        return RunProgress()
+    state = read_state(checkpoint)
+    _require_same_decay(state.iteration, before, config)
+    return RunProgress(checkpoint, state)
+
+
+def _require_same_decay(done: int, before: Config, now: Config) -> None:
+    """Raises UserError if a run is made longer whose learning rate decays toward its former end already."""
+    former_end = before.trainer.training.max_iters
+    if (
+        before.trainer.optimizer.schedule == "wsd"
+        and now.trainer.training.max_iters != former_end
+        and done > former_end - before.trainer.optimizer.wsd_decay_iters
+    ):
+        raise UserError(
+            f"the learning rate of this run decays toward iteration {former_end:,} since iteration "
+            f"{former_end - before.trainer.optimizer.wsd_decay_iters:,}, and {done:,} are done",
+            fix="start a new run from a checkpoint before the decay (trainer.checkpoint_name)",
+        )
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -9,15 +9,19 @@ from stochastok_cli.config import OptimizerConfig, TrainingConfig
 
 
 def learning_rate(iteration: int, optimizer: OptimizerConfig, training: TrainingConfig) -> float:
-    """The learning rate of an iteration: linear warm-up, then a cosine down to `min_lr`.
+    """The learning rate of an iteration: linear warm-up, then the configured schedule down to `min_lr`.
 
     The cosine is counted from the end of the warm-up, as in the published runs. A run of `lr_decay_iters` iterations
-    therefore ends before it has reached `min_lr`.
+    therefore ends before it has reached `min_lr`. The schedule "wsd" (warm-up, stable, decay; Hu et al. 2024, MiniCPM,
+    section 4) is constant up to its last `wsd_decay_iters`, and reaches `min_lr` after the last iteration.
     """
     if iteration < training.warmup_iters:
         return optimizer.lr * iteration / training.warmup_iters
     if not optimizer.decay_lr:
         return optimizer.lr
+    if optimizer.schedule == "wsd":
+        left = max(training.max_iters - iteration, 0) / optimizer.wsd_decay_iters
+        return optimizer.min_lr + (optimizer.lr - optimizer.min_lr) * min(left, 1.0)
     progress = min((iteration - training.warmup_iters) / training.lr_decay_iters, 1.0)
     return optimizer.min_lr + 0.5 * (optimizer.lr - optimizer.min_lr) * (1 + math.cos(math.pi * progress))
 

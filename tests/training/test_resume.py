@@ -183,3 +183,10 @@ def test_an_evaluation_that_a_signal_postponed_is_made_later(configured):
         train(configured(), run_name="stopped", listeners=[stop_at_4])
     again = train(configured(), run_name="stopped")
     assert metrics(again.folder) == metrics(straight.folder)
+
+
+def test_a_longer_run_keeps_the_decay_that_has_begun(configured):
+    options = ("trainer.optimizer.schedule=wsd", "trainer.optimizer.wsd_decay_iters=3")
+    train(configured(*options, "trainer.training.max_iters=5", "trainer.training.checkpoint_interval=1"), run_name="x")
+    with pytest.raises(UserError, match="decays toward iteration 5 since iteration 2, and 5 are done"):
+        train(configured(*options, "trainer.training.checkpoint_interval=1"), run_name="x")

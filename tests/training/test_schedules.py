@@ -3,6 +3,7 @@
 import pytest
 
 from stochastok_cli.config import OptimizerConfig, TrainingConfig, load_config
+from stochastok_cli.errors import UserError
 from stochastok_cli.training.schedules import (
     checkpoint_is_due,
     checkpoints_to_delete,
@@ -36,6 +37,21 @@ def test_without_decay_the_rate_stays_and_without_warm_up_it_starts_at_the_top()
     held = OptimizerConfig(lr=1e-3, decay_lr=False)
     assert [learning_rate(i, held, training) for i in (5, 10, 1000)] == [5e-4, 1e-3, 1e-3]
     assert learning_rate(0, OptimizerConfig(lr=1e-3), TrainingConfig(warmup_iters=0)) == 1e-3
+
+
+def test_warm_up_stable_decay():
+    training = TrainingConfig(warmup_iters=10, max_iters=100)
+    wsd = OptimizerConfig(lr=1.0, min_lr=0.2, schedule="wsd", wsd_decay_iters=20)
+    rates = [learning_rate(i, wsd, training) for i in (5, 10, 79, 80, 90, 99, 100, 500)]
+    assert rates == pytest.approx([0.5, 1.0, 1.0, 1.0, 0.6, 0.24, 0.2, 0.2])
+
+
+@pytest.mark.parametrize("iterations", [0, 91])
+def test_a_decay_fits_between_warm_up_and_end(iterations):
+    options = ["schedule=wsd", f"wsd_decay_iters={iterations}"]
+    overrides = ["trainer.training.max_iters=100", "trainer.training.warmup_iters=10"]
+    with pytest.raises(UserError, match=r"wsd_decay_iters = \d+ must be in \[1, 90\]"):
+        load_config("pretraining", [*overrides, *(f"trainer.optimizer.{option}" for option in options)])
 
 
 def test_what_is_due_when():
