@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from stochastok_cli.errors import INTERRUPTED, STOPPED_WITH_CHECKPOINT, StoppedBySignal
+from stochastok_cli.errors import INTERRUPTED, STOPPED_WITH_CHECKPOINT, StoppedBySignal, UserError
 from stochastok_cli.models.checkpoint_reader import read_state
 from stochastok_cli.training import checkpoint_writer, run_dir
 from stochastok_cli.training.train import train
