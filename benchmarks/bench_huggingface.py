@@ -112,8 +112,10 @@ def main() -> None:
                     "losses": losses,
                 }
                 print(json.dumps(line), flush=True)
-                if arguments.profile and side == "ours":
-                    print(kernels(iterate))
+            if arguments.profile and side == "ours":
+                table = kernels(iterate)
+                if world.is_main:
+                    print(table)
             del iterate, model, wrapper
             gc.collect()
             torch.cuda.empty_cache()
