@@ -1,152 +1,232 @@
-"""Training windows of questions with answers: whole examples packed end to end, the loss on the answers only.
+"""Training windows of examples: whole examples packed end to end, the loss on answers or assistant turns only.
 
 A window is a pure function of `(seed, iteration, index)`, like those of `WindowSampler`.
 """
+
+from typing import Literal, Protocol
 
 import numpy as np
 
 from stochastok_cli.data.samplers import Batch, require_ids_below, window_key
 from stochastok_cli.errors import FAILED, UserError
-from stochastok_cli.random_streams import uniform_integers
+from stochastok_cli.random_streams import derive_key, uniform_integers
 from stochastok_cli.tokenization.expansion import StochasTok, origins
+
+ExpandWhere = Literal["all", "prompt", "completion"]
+"""The tokens of an example that may be expanded: all, those without a loss, or those with a loss."""
+
+
+class Examples(Protocol):
+    """The examples of a split on disk.
+
+    Attributes:
+        noun: What an example is called in an error.
+        how_to_shorten: What to do, besides a longer context window, about examples that are too long.
+    """
+
+    noun: str
+    how_to_shorten: str
+
+    def __len__(self) -> int:
+        """The number of examples."""
+        ...
+
+    def lengths(self, example: np.ndarray) -> np.ndarray:
+        """The number of ids of each example, int64 of the shape of `example`."""
+        ...
+
+    def read(self, example: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The ids of the examples `[M]` one after another, and whether each of these ids has a loss (bool)."""
+        ...
+
+    def length_range(self) -> tuple[int, int]:
+        """The lengths of the shortest and of the longest example."""
+        ...
 
 
 class PackedSampler:
     """Windows of examples that are drawn uniformly with replacement and packed until there are T + 1 ids.
 
     The last example is cut. Attention is confined to the example that a token belongs to, and a window's loss is the
-    mean over its answer tokens; a window without answer tokens has no weight.
+    mean over its tokens that have one; a window without such tokens has no weight.
 
     Args:
-        rows: Ids `[n, width]`, padded after the answer.
-        offsets: `[n, 3]`: 0, end of the question, end of the answer.
+        examples: The examples of a split.
         context_window: T.
         seed: Together with `purpose` it names the random stream.
         purpose: "train" or "val", which draw independently.
-        expand: Expands the question and the answer of each example as it is drawn, separately, so that the boundary
-            between them stays known.
+        expand: Expands each example as it is drawn; the parts of a token have a loss if the token has one.
+        expand_where: Which tokens of an example are expanded; p is a proportion of these.
         vocab_size: Ids from here on are refused when they are drawn. None: they are not checked.
 
     Raises:
-        UserError: A row does not fit the window, or has no ids.
+        UserError: An example does not fit the window, or has no ids.
     """
 
     def __init__(
         self,
-        rows: np.ndarray,
-        offsets: np.ndarray,
+        examples: Examples,
         context_window: int,
         *,
         seed: int,
         purpose: str,
         expand: StochasTok | None = None,
+        expand_where: ExpandWhere = "all",
         vocab_size: int | None = None,
     ):
         self.length = context_window + 1
-        if not len(rows):
-            raise UserError(f"the {purpose} split has no rows", fix="make the dataset again, larger")
-        longest, shortest = int(offsets[:, 2].max()), int(offsets[:, 2].min())
+        noun = examples.noun
+        if not len(examples):
+            raise UserError(f"the {purpose} split has no {noun}s", fix="make the dataset again, larger")
+        shortest, longest = examples.length_range()
         if longest > context_window:
             raise UserError(
-                f"the longest row of the {purpose} split has {longest:,} ids, and the context window only "
+                f"the longest {noun} of the {purpose} split has {longest:,} ids, and the context window only "
                 f"{context_window:,}",
-                fix=f"set model.context_window to {longest} or more",
+                fix=f"set model.context_window to {longest} or more{examples.how_to_shorten}",
             )
         if shortest < 1:
-            raise UserError(f"a row of the {purpose} split has no ids", fix="make the dataset again", exit_code=FAILED)
-        self.rows, self.offsets = rows, offsets
+            raise UserError(
+                f"a {noun} of the {purpose} split has no ids", fix="make the dataset again", exit_code=FAILED
+            )
+        self.examples = examples
         self.draws = -(-self.length // shortest)  # examples drawn for each window: enough to fill any
         self.seed, self.purpose = seed, purpose
-        self.expand = expand
+        self.expand, self.expand_where = expand, expand_where
         self.vocab_size = vocab_size
 
     def batch(self, iteration: int, index: np.ndarray) -> Batch[np.ndarray]:
         """The windows of an iteration with these indices, int64 `[B]`."""
         counters = index[:, None] * self.draws + np.arange(self.draws)
         example = uniform_integers(
-            self.seed, f"{self.purpose}/examples", iteration, counters=counters, bound=len(self.rows)
+            self.seed, f"{self.purpose}/examples", iteration, counters=counters, bound=len(self.examples)
         )  # [B, K]: the examples in the order in which they are packed
-        question_ends, ends = self.offsets[example, 1].astype(np.int64), self.offsets[example, 2].astype(np.int64)
-        ids, first_id = self.rows.reshape(-1), example * self.rows.shape[1]
-        if self.expand is not None:
-            ids, first_id, question_ends, ends = self._expanded(example, question_ends, ends, iteration, index)
-        batch = _packed(ids, first_id, question_ends, ends, self.length)
+        lengths = self.examples.lengths(example)
+        needed = (np.cumsum(lengths, axis=1) < self.length).sum(axis=1) + 1  # [B] as many as fill the window
+        if self.expand is None:
+            used = np.arange(self.draws) < needed[:, None]
+            batch = _packed(*self.examples.read(example[used]), lengths[used], needed, self.length)
+        else:
+            windows = [
+                self._expanded(example[b], lengths[b], int(needed[b]), window_key(iteration, int(index[b])))
+                for b in range(len(index))
+            ]
+            ids, has_loss, used_lengths = (np.concatenate(parts) for parts in zip(*windows, strict=True))
+            needed = np.array([len(window_lengths) for _, _, window_lengths in windows])
+            batch = _packed(ids, has_loss, used_lengths, needed, self.length)
         require_ids_below(self.vocab_size, batch.ids, self.purpose)
         return batch
 
     def _expanded(
-        self, example: np.ndarray, question_ends: np.ndarray, ends: np.ndarray, iteration: int, index: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """The expanded examples: flat ids, and `[B, K]` where each example begins in them, and its two ends."""
-        assert self.expand is not None
-        expand_examples = self._whole if self.expand.definition.keeps_token_boundaries else self._in_two_parts
-        column = np.arange(self.rows.shape[1])
-        parts, lengths = [], []
-        for b, drawn in enumerate(example):
-            canonical = self.rows[drawn][column < ends[b][:, None]]
-            key = window_key(iteration, int(index[b])) * 2 * self.draws
-            expanded, expanded_lengths = expand_examples(canonical, question_ends[b], ends[b], key % 2**64)
-            parts.append(expanded)
-            lengths.append(expanded_lengths)
-        questions, answers = np.moveaxis(np.stack(lengths), 2, 0)
-        total = (questions + answers).ravel()
-        first_id = (np.cumsum(total) - total).reshape(example.shape)
-        return np.concatenate(parts), first_id, questions, questions + answers
-
-    def _whole(
-        self, canonical: np.ndarray, question_ends: np.ndarray, ends: np.ndarray, key: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Expands each example as one document, and finds the end of its question by the tokens that parts come from.
+        self, example: np.ndarray, lengths: np.ndarray, needed: int, key: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The expanded examples of a window: ids, whether each has a loss, and the length of each example.
 
         Args:
-            canonical: The ids of K examples, one after another.
-            question_ends: int64 `[K]`, the end of each question, counted from its example's beginning.
-            ends: int64 `[K]`, the length of each example.
-            key: The index of the first example among all documents that are expanded.
-
-        Returns:
-            The expanded ids, and int64 `[K, 2]` the lengths of each expanded question and answer.
+            example: int64 `[K]`, the examples that are drawn.
+            lengths: int64 `[K]`, the length of each.
+            needed: How many of them fill the window as they are.
+            key: The number of the window.
         """
         assert self.expand is not None
-        expanded, lengths = self.expand.documents(canonical, ends, key)
-        origin = origins(self.expand.vocabulary, canonical, expanded)
-        questions = np.searchsorted(origin, np.cumsum(ends) - ends + question_ends) - (np.cumsum(lengths) - lengths)
-        return expanded, np.stack([questions, lengths - questions], axis=1)
+        expand_examples = self._whole if self.expand.definition.keeps_token_boundaries else self._in_parts
+        first_index = key * 2 * self.draws % 2**64
+        for count in (needed, self.draws):  # BPE-dropout may shorten, and then more examples are needed
+            ids, has_loss = self.examples.read(example[:count])
+            expanded = expand_examples(ids, has_loss, lengths[:count], first_index)
+            if len(expanded[0]) >= self.length:
+                return expanded
+        return ids, has_loss, lengths  # all of them are too few: hardly ever
 
-    def _in_two_parts(
-        self, canonical: np.ndarray, question_ends: np.ndarray, ends: np.ndarray, key: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """As `_whole`, for a method that may merge across tokens: question and answer are expanded apart."""
+    def _may_expand(self, has_loss: np.ndarray) -> np.ndarray:
+        """Whether each token may be expanded, by whether it has a loss."""
+        if self.expand_where == "all":
+            return np.ones_like(has_loss)
+        return has_loss if self.expand_where == "completion" else ~has_loss
+
+    def _whole(
+        self, ids: np.ndarray, has_loss: np.ndarray, lengths: np.ndarray, first_index: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Expands each example as one document, of the tokens that may be expanded; the others stay in their places.
+
+        Args:
+            ids: The ids of K examples, one after another.
+            has_loss: bool, of the shape of `ids`.
+            lengths: int64 `[K]`, the length of each example.
+            first_index: The index of the first example among all documents that are expanded.
+
+        Returns:
+            The expanded ids, whether each has a loss, and the length of each expanded example.
+        """
         assert self.expand is not None
-        lengths = np.stack([question_ends, ends - question_ends], axis=1)
-        expanded, expanded_lengths = self.expand.documents(canonical, lengths.ravel(), key)
-        if len(expanded) < self.length:  # BPE-dropout may shorten, and hardly ever by so much
-            return canonical, lengths
-        return expanded, expanded_lengths.reshape(-1, 2)
+        example = np.repeat(np.arange(len(lengths)), lengths)
+        may_expand = self._may_expand(has_loss)
+        chosen, others = np.flatnonzero(may_expand), np.flatnonzero(~may_expand)
+        document_lengths = np.bincount(example[chosen], minlength=len(lengths))
+        expanded, _ = self.expand.documents(ids[chosen], document_lengths, first_index)
+        origin = np.concatenate([chosen[origins(self.expand.vocabulary, ids[chosen], expanded)], others])
+        in_order = np.argsort(origin, kind="stable")  # the parts of a token stay in their order
+        origin = origin[in_order]
+        expanded_lengths = np.bincount(example[origin], minlength=len(lengths))
+        return np.concatenate([expanded, ids[others]])[in_order], has_loss[origin], expanded_lengths
+
+    def _in_parts(
+        self, ids: np.ndarray, has_loss: np.ndarray, lengths: np.ndarray, first_index: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """As `_whole`, for a method that may merge across tokens: a part is expanded apart from those next to it.
+
+        The parts of an example are without and with a loss in turn. The first is without; it may be empty.
+        """
+        assert self.expand is not None
+        ends = np.cumsum(lengths)
+        example = np.repeat(np.arange(len(lengths)), lengths)
+        before = np.concatenate([[False], has_loss[:-1]])
+        before[ends - lengths] = False
+        changes = np.cumsum(has_loss != before)
+        part = changes - (changes - (has_loss != before))[ends - lengths][example]  # of each token
+        early = part < 2
+        pairs = np.bincount(2 * example[early] + part[early], minlength=2 * len(lengths))
+        expanded, expanded_lengths = self.expand.documents(ids[early], pairs, first_index)
+        documents = np.split(expanded, np.cumsum(expanded_lengths)[:-1])
+        parts: list[np.ndarray] = []
+        parts_of = []  # how many parts each example has
+        for k, (start, end) in enumerate(zip(ends - lengths, ends, strict=True)):
+            of_example = documents[2 * k : 2 * k + 2]
+            late = slice(start + pairs[2 * k : 2 * k + 2].sum(), end)
+            if late.start < end:
+                index = derive_key(first_index, "parts after the second", k)
+                expanded, expanded_lengths = self.expand.documents(ids[late], np.bincount(part[late])[2:], index)
+                of_example += np.split(expanded, np.cumsum(expanded_lengths)[:-1])
+            if self.expand_where != "all":
+                unchanged = np.split(ids[start:end], np.cumsum(np.bincount(part[start:end], minlength=2))[:-1])
+                first = int(self.expand_where == "prompt")
+                of_example[first::2] = unchanged[first::2]
+            parts += of_example
+            parts_of.append(len(of_example))
+        sizes = np.array([len(document) for document in parts])
+        begins = np.cumsum(parts_of) - parts_of
+        number = np.arange(len(parts)) - np.repeat(begins, parts_of)  # of each part in its example
+        return np.concatenate(parts), np.repeat(number % 2 == 1, sizes), np.add.reduceat(sizes, begins)
 
 
 def _packed(
-    ids: np.ndarray, first_id: np.ndarray, question_ends: np.ndarray, ends: np.ndarray, length: int
+    ids: np.ndarray, has_loss: np.ndarray, lengths: np.ndarray, counts: np.ndarray, length: int
 ) -> Batch[np.ndarray]:
-    """Packs the K examples of each window end to end and cuts after `length` ids.
+    """Packs the examples of each window end to end and cuts after `length` ids.
 
     Args:
-        ids: The ids of all examples, flat.
-        first_id: int64 `[B, K]`, where each example begins in `ids`.
-        question_ends: int64 `[B, K]`, the end of each question, counted from the example's beginning.
-        ends: int64 `[B, K]`, the end of each answer. The examples of a window have at least `length` ids together.
+        ids: The ids of the examples of all windows, one after another.
+        has_loss: bool, of the shape of `ids`.
+        lengths: int64, the length of each example. Those of a window have at least `length` ids together.
+        counts: int64 `[B]`, how many examples each window has.
         length: Ids of a window, T + 1.
     """
-    after = np.cumsum(ends, axis=1)  # [B, K] position in the window that follows each example
-    begins = np.zeros((len(ends), length), dtype=np.int64)  # [B, length] 1 where an example other than the first begins
-    window, k = np.nonzero(after < length)
-    begins[window, after[window, k]] = 1
-    slot = np.cumsum(begins, axis=1)  # [B, length] which example each position belongs to
-    begin = np.take_along_axis(after - ends, slot, axis=1)
-    offset = np.arange(length) - begin  # [B, length] position within the example
-    packed = ids[np.take_along_axis(first_id, slot, axis=1) + offset]
-    is_answer = offset >= np.take_along_axis(question_ends, slot, axis=1)
-    # The first id of an example without a question would be predicted from the example before.
-    counts = (is_answer & (offset > 0))[:, 1:]
-    weights = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    return Batch(packed.astype(np.int64), begin[:, :-1].astype(np.int32), weights.astype(np.float32), int(counts.sum()))
+    starts = np.cumsum(lengths) - lengths
+    window_starts = starts[np.cumsum(counts) - counts][:, None]
+    positions = window_starts + np.arange(length)  # [B, length] of the ids of each window
+    example_starts = np.repeat(starts, lengths)[positions]
+    # The first id of an example that begins with a loss would be predicted from the example before.
+    in_loss = (has_loss[positions] & (positions > example_starts))[:, 1:]
+    weights = in_loss / np.maximum(in_loss.sum(axis=1, keepdims=True), 1)
+    segment_start = (example_starts - window_starts)[:, :-1].astype(np.int32)
+    return Batch(ids[positions].astype(np.int64), segment_start, weights.astype(np.float32), int(in_loss.sum()))

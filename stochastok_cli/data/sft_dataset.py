@@ -78,6 +78,10 @@ class SFTDataset(MemmapDataset):
         """uint16 `[rows, 3]`: 0, end of the question, end of the answer."""
         return self._table(f"{split}_idxs_for_masks.bin", _OFFSETS, self.num_rows[split], 3)
 
+    def examples(self, split: str) -> "SFTExamples":
+        """The examples of a split, for a `PackedSampler`."""
+        return SFTExamples(self.rows(split), self.offsets(split))
+
     def _table(self, file_name: str, dtype: np.dtype, rows: int, width: int | None = None) -> np.ndarray:
         flat = self._array(file_name, dtype)
         if width is None:
@@ -86,6 +90,38 @@ class SFTDataset(MemmapDataset):
             file = self.path / file_name
             raise UserError(f"{file} is cut short: {len(flat):,} numbers are no {rows:,} equal rows", exit_code=FAILED)
         return flat.reshape(rows, width)
+
+
+class SFTExamples:
+    """Rows of questions with answers as the examples of a `PackedSampler`: the loss is on the answers.
+
+    Args:
+        rows: ids `[n, width]`, padded after the answer.
+        offsets: `[n, 3]`: 0, end of the question, end of the answer.
+    """
+
+    noun = "row"
+    how_to_shorten = ""
+
+    def __init__(self, rows: np.ndarray, offsets: np.ndarray):
+        self.rows, self.offsets = rows, offsets
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def lengths(self, example: np.ndarray) -> np.ndarray:
+        return self.offsets[example, 2].astype(np.int64)
+
+    def read(self, example: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        lengths = self.lengths(example)
+        total = np.arange(lengths.sum())
+        place = total - np.repeat(np.cumsum(lengths) - lengths, lengths)  # of each id in its row
+        row = np.repeat(example, lengths)
+        return self.rows[row, place], place >= self.offsets[row, 1]
+
+    def length_range(self) -> tuple[int, int]:
+        ends = self.offsets[:, 2]
+        return int(ends.min()), int(ends.max())
 
 
 def write_sft_dataset(

@@ -84,9 +84,8 @@ def _make_sampler(source: MemmapDataset, split: str, config: Config, *, expanded
         raise UserError(f"{keys}: {error}") from None
     expand = expansion if expanded else None
     if isinstance(source, SFTDataset):
-        rows, offsets = source.rows(split), source.offsets(split)
         return PackedSampler(
-            rows, offsets, length, seed=seed, purpose=split, expand=expand, vocab_size=source.vocabulary.size
+            source.examples(split), length, seed=seed, purpose=split, expand=expand, vocab_size=source.vocabulary.size
         )
     assert isinstance(source, Corpus)
     return WindowSampler(

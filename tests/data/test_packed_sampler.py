@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stochastok_cli.data.packed_sampler import PackedSampler
+from stochastok_cli.data.sft_dataset import SFTExamples
 from stochastok_cli.errors import UserError
 from stochastok_cli.tokenization.expansion import StochasTok, origins
 from stochastok_cli.tokenization.loaders import load_vocabulary
@@ -28,7 +29,7 @@ def table(examples):
 
 
 def packed(examples, context_window, **options):
-    return PackedSampler(*table(examples), context_window, **{"seed": 0, "purpose": "train", **options})
+    return PackedSampler(SFTExamples(*table(examples)), context_window, **{"seed": 0, "purpose": "train", **options})
 
 
 def numbered(lengths):
@@ -87,7 +88,7 @@ def test_rows_that_do_not_fit_are_refused_with_what_to_set():
     with pytest.raises(UserError, match=r"longest row .* has 14 ids.* only 13; set model\.context_window to 14"):
         packed(numbered([(3, 1), (10, 4)]), 13)
     with pytest.raises(UserError, match="no rows"):
-        PackedSampler(np.empty((0, 0), np.uint16), np.empty((0, 3), np.uint16), 8, seed=0, purpose="val")
+        PackedSampler(SFTExamples(np.empty((0, 0), np.uint16), np.empty((0, 3), np.uint16)), 8, seed=0, purpose="val")
 
 
 def test_an_id_beyond_the_vocabulary_is_refused_when_it_is_drawn():
