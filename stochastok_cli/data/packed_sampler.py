@@ -204,7 +204,7 @@ class PackedSampler:
             parts += of_example
             parts_of.append(len(of_example))
         sizes = np.array([len(document) for document in parts])
-        begins = np.cumsum(parts_of) - parts_of
+        begins = np.cumsum(parts_of) - np.array(parts_of)
         number = np.arange(len(parts)) - np.repeat(begins, parts_of)  # of each part in its example
         return np.concatenate(parts), np.repeat(number % 2 == 1, sizes), np.add.reduceat(sizes, begins)
 
