@@ -1,21 +1,24 @@
 """Sources of text to tokenize: local files, the bundled sample, or a dataset on the Hub.
 
-A source yields batches of documents in a fixed order and never holds the whole corpus in memory.
+A source yields batches of documents, or of rows with several values, in a fixed order and never holds the whole corpus
+in memory.
 """
 
 import itertools
 import json
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, Generic, NamedTuple, TypeVar, cast
 
 from stochastok_cli.artifacts import SourceInfo
 from stochastok_cli.data.source_files import (
     DAMAGE,
     DOCUMENTS,
     JSON_SUFFIXES,
+    SourceFiles,
     dataset_name,
     decompressed,
     file_format,
@@ -28,10 +31,21 @@ DEFAULT_SPLIT = "train"
 """The split of a dataset on the Hub."""
 LONGEST_DOCUMENT = 2**30  # bytes of a line, characters of a document; a small compressed file may hold far more
 _BATCH_CHARACTERS = 4_000_000
+_TABLES = (*JSON_SUFFIXES, ".parquet")
 
 
-class TextSource(NamedTuple):
-    """Documents to tokenize.
+T = TypeVar("T")
+
+
+class Row(NamedTuple):
+    """A row of a table: where it is, for errors, and the values of its columns."""
+
+    where: str
+    values: tuple[Any, ...]
+
+
+class TextSource(NamedTuple, Generic[T]):
+    """Documents to tokenize: strings, or rows with several values.
 
     Args:
         name: the name of the dataset.
@@ -44,7 +58,7 @@ class TextSource(NamedTuple):
     """
 
     name: str
-    batches: Callable[[], Iterator[tuple[list[str], int]]]
+    batches: Callable[[], Iterator[tuple[list[T], int]]]
     total: int
     options: dict[str, Any]
     made_from: Callable[[], SourceInfo]
@@ -59,7 +73,7 @@ def open_source(
     errors: str = "strict",
     subset: str | None = None,
     split: str = DEFAULT_SPLIT,
-) -> TextSource:
+) -> TextSource[str]:
     """Opens a source of text.
 
     Args:
@@ -73,51 +87,109 @@ def open_source(
     Raises:
         UserError: the source does not exist, or its files are of an unknown type.
     """
-    for option, value, known in (("--errors", errors, ("strict", "replace")), ("--documents", documents, DOCUMENTS)):
-        if value not in known:
-            raise UserError(f"{option} {value!r} is not known", fix=f"give {' or '.join(known)}")
+    _require_known("--errors", errors, ("strict", "replace"))
+    _require_known("--documents", documents, DOCUMENTS)
     path = Path(source)
     if source == SAMPLE and not path.exists():
         path = cast(Path, resources.files("stochastok_cli") / "assets" / "sample.txt.gz")
     elif not path.exists() and not path.is_symlink():
         return _hub_source(source, text_column, documents, errors, subset, split)
+    _require_no_hub_options(source, subset, split)
+    name = SAMPLE if source == SAMPLE else dataset_name(path)
+    options = {"text_column": text_column, "errors": errors}
+    if documents != DOCUMENTS[0]:  # absent from folders made before there was a choice
+        options["documents"] = documents
+
+    def read(file: Path) -> Iterator[tuple[list[str], int]]:
+        return _batched(_documents(file, text_column, documents, errors), len)
+
+    return _file_source(name, source, find_files(path, documents, errors), options, read)
+
+
+def open_rows(
+    source: str,
+    columns: Mapping[str, str],
+    *,
+    errors: str = "strict",
+    subset: str | None = None,
+    split: str = DEFAULT_SPLIT,
+) -> TextSource[Row]:
+    """Opens a source of rows, whose values may be of any type.
+
+    Args:
+        source: a file of JSON objects, a parquet file, a folder of these, or a dataset id on the Hub.
+        columns: the columns or JSON keys, each by the option that names it (`{"--text-column": "text"}`), for errors.
+        errors: what to do with bytes that are not UTF-8: "strict" or "replace".
+        subset: the subset (configuration) of a dataset on the Hub.
+        split: the split of a dataset on the Hub.
+
+    Raises:
+        UserError: the source does not exist, or its files hold no rows.
+    """
+    _require_known("--errors", errors, ("strict", "replace"))
+    path = Path(source)
+    if not path.exists() and not path.is_symlink():
+        return _hub_rows(source, columns, subset, split)
+    _require_no_hub_options(source, subset, split)
+    files = find_files(path, DOCUMENTS[0], errors)
+    if text := next((file for file in files.files if file_format(file) not in _TABLES), None):
+        options = " and ".join(columns)
+        raise UserError(f"{text} has no columns", fix=f"{options} take rows of {', '.join(_TABLES)} files")
+    return _file_source(
+        dataset_name(path),
+        source,
+        files,
+        {"errors": errors},
+        lambda file: _batched(_rows(file, columns, errors), _size),
+    )
+
+
+def _require_known(option: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise UserError(f"{option} {value!r} is not known", fix=f"give {' or '.join(known)}")
+
+
+def _require_no_hub_options(source: str, subset: str | None, split: str) -> None:
     if subset is not None or split != DEFAULT_SPLIT:
         raise UserError(
             f"{source} is no dataset on the Hub, and has no {'subset' if subset is not None else f'split {split!r}'}",
             fix="drop --subset and --split",
         )
-    files = find_files(path, documents, errors)
+
+
+def _file_source(
+    name: str,
+    source: str,
+    files: SourceFiles,
+    options: dict[str, Any],
+    read: Callable[[Path], Iterator[tuple[list[T], int]]],
+) -> TextSource[T]:
+    """A source of local files. `read` yields batches of one file, each with the number of its bytes read so far."""
     if files.note:
-        warnings.warn(files.note, Notice, stacklevel=2)
+        warnings.warn(files.note, Notice, stacklevel=3)
     sizes = [file.stat().st_size for file in files.files]
 
-    def batches() -> Iterator[tuple[list[str], int]]:
+    def batches() -> Iterator[tuple[list[T], int]]:
         before = 0
         for file, size in zip(files.files, sizes, strict=True):
-            for texts, done in _batched(_documents(file, text_column, documents, errors)):
-                yield texts, before + done
+            for documents, done in read(file):
+                yield documents, before + done
             before += size
 
     def made_from() -> SourceInfo:
         return SourceInfo(source, files.fingerprint(), unread=files.unread or None)
 
     # Sizes are among the options, so that a source that has grown is noticed before it is read.
-    options = {"source": source, "source_files": len(files.files), "source_bytes": sum(sizes)}
-    options |= {"text_column": text_column, "errors": errors}
-    if documents != DOCUMENTS[0]:  # absent from folders made before there was a choice
-        options["documents"] = documents
-    name = SAMPLE if source == SAMPLE else dataset_name(path)
-    return TextSource(name, batches, sum(sizes), options, made_from, files.listing)
+    sizes_of = {"source": source, "source_files": len(files.files), "source_bytes": sum(sizes)}
+    return TextSource(name, batches, sum(sizes), sizes_of | options, made_from, files.listing)
 
 
-def _hub_source(repo: str, text_column: str, documents: str, errors: str, subset: str | None, split: str) -> TextSource:
+def _hub_source(
+    repo: str, text_column: str, documents: str, errors: str, subset: str | None, split: str
+) -> TextSource[str]:
     from stochastok_cli import hub
 
-    if not hub.is_repo_id(repo):
-        raise UserError(
-            f"{repo!r} is neither a file, nor a folder, nor a dataset id on the Hub",
-            fix="check the path; a dataset id looks like Skylion007/openwebtext, or give `sample`",
-        )
+    _require_repo_id(repo, "or give `sample`")
     texts = hub.load_text_dataset(repo, text_column, subset=subset, split=split)
     options = {"source": repo, "subset": subset, "split": split, "revision": texts.revision}
     options["text_column"] = text_column
@@ -139,7 +211,7 @@ def _hub_source(repo: str, text_column: str, documents: str, errors: str, subset
         before = 0
         for path, file in texts.files() if texts.files else ():
             try:
-                for batch, done in _batched(_documents(file, text_column, documents, errors)):
+                for batch, done in _batched(_documents(file, text_column, documents, errors), len):
                     yield batch, before + done
             except UserError as error:
                 message = str(error).replace(str(file), f"{path} of {repo}")
@@ -150,12 +222,40 @@ def _hub_source(repo: str, text_column: str, documents: str, errors: str, subset
     return TextSource(repo.rpartition("/")[2], batches, texts.total, options, made_from)
 
 
-def _batched(documents: Iterator[tuple[str, int]]) -> Iterator[tuple[list[str], int]]:
-    batch: list[str] = []
+def _hub_rows(repo: str, columns: Mapping[str, str], subset: str | None, split: str) -> TextSource[Row]:
+    from stochastok_cli import hub
+
+    _require_repo_id(repo)
+    values = hub.load_columns(repo, list(columns.values()), subset=subset, split=split)
+
+    def made_from() -> SourceInfo:
+        return SourceInfo(repo, values.revision, hub.license_of(repo))
+
+    def rows() -> Iterator[tuple[Row, int]]:
+        for number, row in enumerate(values.rows(), 1):
+            yield Row(f"{repo}, row {number} of {split}", row), number
+
+    options = {"source": repo, "subset": subset, "split": split, "revision": values.revision}
+    return TextSource(repo.rpartition("/")[2], lambda: _batched(rows(), _size), values.total, options, made_from)
+
+
+def _require_repo_id(repo: str, *more: str) -> None:
+    from stochastok_cli import hub
+
+    if not hub.is_repo_id(repo):
+        raise UserError(
+            f"{repo!r} is neither a file, nor a folder, nor a dataset id on the Hub",
+            fix=", ".join(["check the path; a dataset id looks like Skylion007/openwebtext", *more]),
+        )
+
+
+def _batched(documents: Iterator[tuple[T, int]], length: Callable[[T], int]) -> Iterator[tuple[list[T], int]]:
+    """Batches of about equally many characters, which `length` counts."""
+    batch: list[T] = []
     size, position = 0, 0
-    for text, position in documents:
-        batch.append(text)
-        size += len(text) + 100
+    for document, position in documents:
+        batch.append(document)
+        size += length(document) + 100
         if size >= _BATCH_CHARACTERS:
             yield batch, position
             batch, size = [], 0
@@ -163,26 +263,49 @@ def _batched(documents: Iterator[tuple[str, int]]) -> Iterator[tuple[list[str], 
         yield batch, position
 
 
+def _size(value: Any) -> int:
+    """The number of characters of all texts in a value; a mark or a number counts as one."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(map(_size, value.values()))
+    return sum(map(_size, value)) if isinstance(value, list | tuple) else 1
+
+
 def _documents(file: Path, text_column: str, documents: str, errors: str) -> Iterator[tuple[str, int]]:
     """The documents of one file, each with the number of bytes of the file read so far."""
-    kind = file_format(file)
+    if file_format(file) in _TABLES:
+        for row, position in _rows(file, {"--text-column": text_column}, errors):
+            yield require_text(row.values[0], text_column, row.where, errors), position
+        return
+    with open(file, "rb", buffering=1 << 20) as raw, _damage_named(file):
+        stream = decompressed(raw, file)  # may close `raw` when nothing refers to it
+        lines = _lines(stream, file, errors)
+        for text in paragraphs(lines, str(file)) if documents == "paragraph" else _whole(lines, str(file)):
+            yield text, raw.tell()
+
+
+def _rows(file: Path, columns: Mapping[str, str], errors: str) -> Iterator[tuple[Row, int]]:
+    """The rows of a file of JSON objects or a parquet file, each with the number of bytes of the file read so far."""
     with open(file, "rb", buffering=1 << 20) as raw:
-        if kind == ".parquet":
-            yield from _parquet_documents(raw, file, text_column)
+        if file_format(file) == ".parquet":
+            yield from _parquet_rows(raw, file, columns)
             return
-        try:
-            stream = decompressed(raw, file)
-            lines = _lines(stream, file, errors)
-            if kind in JSON_SUFFIXES:
-                texts = _json_documents(lines, file, text_column, errors)
-            else:
-                texts = paragraphs(lines, str(file)) if documents == "paragraph" else _whole(lines, str(file))
-            for text in texts:
-                yield text, raw.tell()
-        except DAMAGE as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise
-            raise UserError(f"{file} is damaged or cut short: {error}", exit_code=FAILED) from None
+        with _damage_named(file):
+            stream = decompressed(raw, file)  # may close `raw` when nothing refers to it
+            for row in _json_rows(_lines(stream, file, errors), file, columns):
+                yield row, raw.tell()
+
+
+@contextmanager
+def _damage_named(file: Path) -> Iterator[None]:
+    """A context that reads a compressed file: damage is one UserError."""
+    try:
+        yield
+    except DAMAGE as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise UserError(f"{file} is damaged or cut short: {error}", exit_code=FAILED) from None
 
 
 def _lines(stream: BinaryIO, file: Path, errors: str) -> Iterator[str]:
@@ -231,25 +354,25 @@ def _too_long(where: str, fix: str) -> UserError:
     return UserError(f"{where}: a document is longer than {LONGEST_DOCUMENT:,} characters", fix=fix, exit_code=FAILED)
 
 
-def _json_documents(lines: Iterable[str], file: Path, text_column: str, errors: str) -> Iterator[str]:
+def _json_rows(lines: Iterable[str], file: Path, columns: Mapping[str, str]) -> Iterator[Row]:
     """One JSON object a line, as in `{"text": …}`."""
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
+        where = f"{file}, line {number}"
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise UserError(
-                f"{file}, line {number}: not a JSON object ({error})",
-                fix="expected one object a line",
-                exit_code=FAILED,
+                f"{where}: not a JSON object ({error})", fix="expected one object a line", exit_code=FAILED
             ) from None
         if not isinstance(row, dict):
-            raise UserError(f"{file}, line {number}: {line.strip()[:40]!r} is not a JSON object", exit_code=FAILED)
-        yield _require_text(row.get(text_column, _MISSING), row, text_column, f"{file}, line {number}", errors)
+            raise UserError(f"{where}: {line.strip()[:40]!r} is not a JSON object", exit_code=FAILED)
+        _require_columns(columns, row, where)
+        yield Row(where, tuple(row[column] for column in columns.values()))
 
 
-def _parquet_documents(stream: BinaryIO, file: Path, text_column: str) -> Iterator[tuple[str, int]]:
+def _parquet_rows(stream: BinaryIO, file: Path, columns: Mapping[str, str]) -> Iterator[tuple[Row, int]]:
     import pyarrow
     from pyarrow import parquet
 
@@ -259,35 +382,46 @@ def _parquet_documents(stream: BinaryIO, file: Path, text_column: str) -> Iterat
         compressed = file.suffix.lower() != ".parquet"
         fix = "decompress it: parquet files compress their columns themselves" if compressed else ""
         raise UserError(f"{file} is no parquet file or is cut short: {error}", fix=fix, exit_code=FAILED) from None
-    if text_column not in table.schema_arrow.names:
-        _require_text(_MISSING, table.schema_arrow.names, text_column, str(file), "strict")
+    _require_columns(columns, table.schema_arrow.names, str(file))
     size, rows, done = file.stat().st_size, max(table.metadata.num_rows, 1), 0
-    batches = table.iter_batches(batch_size=1000, columns=[text_column])
+    batches = table.iter_batches(batch_size=1000, columns=list(columns.values()))
     while True:
         try:
-            values = next(batches).column(0).to_pylist()
+            batch = next(batches)
+            values = [batch[column].to_pylist() for column in columns.values()]
         except StopIteration:
             break
         except (pyarrow.ArrowException, OSError) as error:
             raise UserError(f"{file} is damaged after row {done}: {error}", exit_code=FAILED) from None
-        for value in values:
+        for row in zip(*values, strict=True):
             done += 1
-            text = _require_text(value, [text_column], text_column, f"{file}, row {done}", "strict")
-            yield text, size * done // rows
+            yield Row(f"{file}, row {done}", row), size * done // rows
 
 
-_MISSING = object()
+def _require_columns(columns: Mapping[str, str], present: Iterable[str], where: str) -> None:
+    for option, column in columns.items():
+        if column not in present:
+            names = [str(name)[:100] for name in itertools.islice(present, 20)]
+            raise UserError(
+                f"{where}: there is no column {column!r}{did_you_mean(column, names)}",
+                fix=f"name one of {', '.join(names)} with {option}",
+            )
 
 
-def _require_text(value: Any, columns: Iterable[str], text_column: str, where: str, errors: str) -> str:
-    if value is _MISSING:
-        names = [str(name)[:100] for name in itertools.islice(columns, 20)]
-        raise UserError(
-            f"{where}: there is no column {text_column!r}{did_you_mean(text_column, names)}",
-            fix=f"name one of {', '.join(names)} with --text-column",
-        )
+def require_text(value: Any, name: str, where: str, errors: str) -> str:
+    """Returns a value that is text. Lone surrogates are replaced if `errors` is "replace".
+
+    Args:
+        value: the value.
+        name: the name of its column, for errors.
+        where: where it is, for errors.
+        errors: "strict" or "replace".
+
+    Raises:
+        UserError: the value is no text, or holds a lone surrogate.
+    """
     if not isinstance(value, str):
-        raise UserError(f"{where}: {text_column!r} holds {repr(value)[:100]}, not text")
+        raise UserError(f"{where}: {name!r} holds {repr(value)[:100]}, not text")
     if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
         if errors == "replace":
             return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

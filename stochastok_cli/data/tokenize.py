@@ -149,7 +149,7 @@ def read_ahead(items: Iterator[T]) -> Iterator[T]:
 
 
 def _encode(
-    source: TextSource, vocabulary: Vocabulary, file: Path, threads: int, progress: ProgressCallback
+    source: TextSource[str], vocabulary: Vocabulary, file: Path, threads: int, progress: ProgressCallback
 ) -> tuple[np.ndarray, int]:
     """Writes all documents, each with its end-of-text id, in the order of the source.
 

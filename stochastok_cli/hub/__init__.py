@@ -8,7 +8,7 @@ from stochastok_cli.hub.cards import model_card, recipe_card
 from stochastok_cli.hub.client import is_repo_id, parse_repo_id, resolve_repo, username
 from stochastok_cli.hub.files import HubFiles, list_files, model_folder, tokenizer_folder
 from stochastok_cli.hub.locate import license_of
-from stochastok_cli.hub.streaming import HubDataset, TextRows, load_text_dataset, stream_ids
+from stochastok_cli.hub.streaming import HubDataset, RowValues, TextRows, load_columns, load_text_dataset, stream_ids
 from stochastok_cli.hub.tables import load_rows
 from stochastok_cli.hub.upload import PushResult, push_corpus, push_folder
 
@@ -16,10 +16,12 @@ __all__ = [
     "HubDataset",
     "HubFiles",
     "PushResult",
+    "RowValues",
     "TextRows",
     "is_repo_id",
     "license_of",
     "list_files",
+    "load_columns",
     "load_rows",
     "load_text_dataset",
     "model_card",

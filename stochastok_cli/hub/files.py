@@ -12,6 +12,9 @@ from stochastok_cli.hub.temporary import temporary_folder
 from stochastok_cli.json_files import parse_json
 from stochastok_cli.progress import ProgressCallback, no_progress
 
+_TEMPLATES = ("chat_template.jinja", "chat_template.json")
+_VOCABULARIES = ("vocab.txt", "merges.txt", "tokenizer.model", "spiece.model")  # of other programs than transformers
+
 
 class HubFiles(NamedTuple):
     """The files of a dataset repository at one commit.
@@ -70,11 +73,11 @@ def list_files(repo: str, revision: str | None = None) -> HubFiles:
 
 
 def tokenizer_folder(repo: str, revision: str | None = None) -> Path:
-    """Downloads a model's tokenizer and configuration; returns their folder in the cache.
+    """Downloads a model's tokenizer, chat template and configuration; returns their folder in the cache.
 
     Files that are in the cache need no network.
     """
-    return _snapshot(repo, revision, ["tokenizer.json", "tokenizer_config.json", "config.json"])
+    return _snapshot(repo, revision, ["tokenizer*.json", "special_tokens_map.json", "config.json", *_TEMPLATES])
 
 
 def model_folder(repo: str, revision: str | None = None) -> Path:
@@ -82,7 +85,7 @@ def model_folder(repo: str, revision: str | None = None) -> Path:
 
     Weights are taken as safetensors only, since other formats can contain programs.
     """
-    return _snapshot(repo, revision, ["*.json", "*.safetensors"])
+    return _snapshot(repo, revision, ["*.json", "*.safetensors", *_TEMPLATES, *_VOCABULARIES])
 
 
 def _snapshot(repo: str, revision: str | None, patterns: list[str]) -> Path:

@@ -6,7 +6,7 @@ downloaded one after another, compared with their checksums, read and removed.
 
 import io
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -115,6 +115,15 @@ class HubDataset:
             yield table[column].to_pylist()
             row += len(table)
 
+    def values(self, split: str, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        """The values of some columns, a tuple for each row. With several columns, each file is read once for each."""
+
+        def one_by_one(column: str) -> Iterator[Any]:
+            for _, table in self._tables(split, column):
+                yield from table[column].to_pylist()
+
+        yield from zip(*map(one_by_one, columns), strict=True)
+
     def is_text(self, split: str) -> bool:
         """Whether the files of a split are `.txt` files, compressed or not.
 
@@ -191,6 +200,20 @@ class TextRows(NamedTuple):
     revision: str
 
 
+class RowValues(NamedTuple):
+    """The values of some columns.
+
+    Args:
+        rows: starts the iteration over them, a tuple for each row.
+        total: the number of rows; 0 where it is unknown.
+        revision: the SHA of the commit.
+    """
+
+    rows: Callable[[], Iterator[tuple[Any, ...]]]
+    total: int
+    revision: str
+
+
 def stream_ids(repo: str, revision: str | None = None, subset: str | None = None) -> HubDataset:
     """Opens a tokenized dataset: each of its splits has a column `ids` of lists of integers.
 
@@ -208,17 +231,34 @@ def load_text_dataset(repo: str, column: str = "text", *, subset: str | None = N
 
     Raises UserError if there is no such split or no such column of text.
     """
+    dataset = _open_split(repo, subset, split)
+    if dataset.is_text(split):
+        require_column(column, ["text"], repo, f" in {split}")
+        return TextRows(None, lambda: dataset.text_files(split), dataset.num_bytes(split), dataset.revision)
+    _require_text(_column(dataset, split, column).type, column, repo)
+    return TextRows(lambda: dataset.texts(split, column), None, dataset.num_rows(split) or 0, dataset.revision)
+
+
+def load_columns(repo: str, columns: Sequence[str], *, subset: str | None = None, split: str = "train") -> RowValues:
+    """Opens some columns of a split, whatever they hold, without reading them yet.
+
+    Raises UserError if there is no such split or column.
+    """
+    dataset = _open_split(repo, subset, split)
+    for column in columns:
+        _column(dataset, split, column)
+    return RowValues(lambda: dataset.values(split, columns), dataset.num_rows(split) or 0, dataset.revision)
+
+
+def _open_split(repo: str, subset: str | None, split: str) -> HubDataset:
+    """Opens a dataset. Raises UserError if it has no such split."""
     dataset = _open(repo, None, subset)
     if split not in dataset.splits:
         known = ", ".join(dataset.splits)
         raise UserError(
             f"{repo} has no split {split!r}{did_you_mean(split, dataset.splits)}", fix=f"there are: {known}"
         )
-    if dataset.is_text(split):
-        require_column(column, ["text"], repo, f" in {split}")
-        return TextRows(None, lambda: dataset.text_files(split), dataset.num_bytes(split), dataset.revision)
-    _require_text(_column(dataset, split, column).type, column, repo)
-    return TextRows(lambda: dataset.texts(split, column), None, dataset.num_rows(split) or 0, dataset.revision)
+    return dataset
 
 
 def _open(repo: str, revision: str | None, subset: str | None = None) -> HubDataset:

@@ -22,8 +22,9 @@ def load_vocabulary(name_or_path: str | Path) -> Vocabulary:
     """A vocabulary by name or path.
 
     Args:
-        name_or_path: the name of a bundled vocabulary (`gpt2`, `sample2k`) or of a tiktoken encoding, or the path of
-            a `tokenizer.json` or of a folder that contains one (write `./gpt2` for a folder with a bundled name).
+        name_or_path: the name of a bundled vocabulary (`gpt2`, `sample2k`) or of a tiktoken encoding, the path of a
+            `tokenizer.json` or of a folder that contains one (write `./gpt2` for a folder with a bundled name), or the
+            name of a tokenizer on the Hugging Face Hub (`owner/name`, `owner/name@revision`).
 
     Raises:
         UserError: for a name that is unknown or can't be downloaded, and for a file that is not supported.
@@ -32,28 +33,40 @@ def load_vocabulary(name_or_path: str | Path) -> Vocabulary:
     >>> gpt2.size, gpt2.encode("Hello world"), gpt2.token_bytes(995)
     (50257, [15496, 995], b' world')
     """
+    path = tokenizer_path(name_or_path)
     name = str(name_or_path)
-    path = Path(name_or_path)
-    if name in BUNDLED and isinstance(name_or_path, Path):
-        name = f"./{name}"
-    if name not in BUNDLED and (path.is_dir() or path.suffix in SUFFIXES):
-        file = path / "tokenizer.json" if path.is_dir() else path
-        if not file.is_file() or file.suffix != ".json":
-            is_other = file.is_file()
-            problem = (
-                f"is not a tokenizer.json{other_format(file)}" if is_other else f"does not exist{other_files(path)}"
-            )
-            raise UserError(f"{file} {problem}", fix="give a tokenizer.json or a folder that holds one")
-        return read_tokenizer_json(file, name)
-    return _bundled_vocabulary(name) if name in BUNDLED else _tiktoken_vocabulary(name)
+    if path is None:
+        return _bundled_vocabulary(name) if name in BUNDLED else _tiktoken_vocabulary(name)
+    file = path / "tokenizer.json" if path.is_dir() else path
+    if not file.is_file() or file.suffix != ".json":
+        problem = (
+            f"is not a tokenizer.json{other_format(file)}" if file.is_file() else f"does not exist{other_files(path)}"
+        )
+        raise UserError(f"{file} {problem}", fix="give a tokenizer.json or a folder that holds one")
+    return read_tokenizer_json(file, f"./{name}" if name in BUNDLED else name)
+
+
+def tokenizer_path(name_or_path: str | Path) -> Path | None:
+    """The folder or the file of a tokenizer by name or path, as `load_vocabulary` takes it.
+
+    A tokenizer on the Hub is downloaded. Returns None for the name of a bundled vocabulary and for any that can only
+    be the name of a tiktoken encoding.
+    """
+    name, path = str(name_or_path), Path(name_or_path)
+    if name in BUNDLED and not isinstance(name_or_path, Path):
+        return None
+    if path.is_dir() or path.suffix in SUFFIXES:
+        return path
+    repo, revision = hub.parse_repo_id(name)
+    return hub.tokenizer_folder(repo, revision) if "/" in repo and hub.is_repo_id(repo) else None
 
 
 def vocabulary_for(tokenizer: Any) -> Vocabulary:
     """The vocabulary of a tokenizer in any form.
 
     Args:
-        tokenizer: a vocabulary, a name or path that `load_vocabulary` takes, the name of a tokenizer on the Hugging
-            Face Hub (`owner/name`), or a `tokenizers` or fast `transformers` tokenizer, which is copied.
+        tokenizer: a vocabulary, a name or path that `load_vocabulary` takes, or a `tokenizers` or fast `transformers`
+            tokenizer, which is copied.
 
     Raises:
         UserError: for anything else.
@@ -61,9 +74,7 @@ def vocabulary_for(tokenizer: Any) -> Vocabulary:
     if isinstance(tokenizer, Vocabulary):
         return tokenizer
     if isinstance(tokenizer, str | Path):
-        if "/" not in str(tokenizer) or Path(tokenizer).exists() or not hub.is_repo_id(str(tokenizer)):
-            return load_vocabulary(tokenizer)
-        return load_vocabulary(hub.tokenizer_folder(str(tokenizer)))
+        return load_vocabulary(tokenizer)
     import tokenizers
 
     backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
