@@ -150,6 +150,8 @@ class Manifest:
         splits: the size of each split.
         made_from: the source; None where there is none (a generated dataset without a word list).
         unknown_tokens: how many ids replace text that the tokenizer can't represent.
+        truncated: how many examples were longer than `--max-length` and lost their ends.
+        left_out: how many rows of the source are no examples of the folder, by the reason.
         pulled_from: the repository on the Hub, for a folder that was pulled as it is there.
         options: everything that decides the content.
         made_by: the command; None for a manifest that describes a folder made by other code.
@@ -165,6 +167,8 @@ class Manifest:
     splits: dict[str, SplitInfo] = field(default_factory=dict)
     made_from: SourceInfo | None = None
     unknown_tokens: int | None = None
+    truncated: int | None = None
+    left_out: dict[str, int] = field(default_factory=dict)
     pulled_from: HubSource | None = None
     options: dict[str, Any] = field(default_factory=dict)
     made_by: CommandInfo | None = None
@@ -175,7 +179,7 @@ class Manifest:
     def __post_init__(self) -> None:
         if self.dtype not in (None, "uint16", "uint32"):
             raise ValueError(f"dtype can't be {short_repr(self.dtype)}")
-        _require_counts(end_of_text=self.end_of_text, unknown_tokens=self.unknown_tokens)
+        _require_counts(end_of_text=self.end_of_text, unknown_tokens=self.unknown_tokens, truncated=self.truncated)
 
     @classmethod
     def from_json(cls, tree: Any, source: object = MANIFEST) -> Self:
@@ -212,6 +216,10 @@ class Manifest:
         tree["made_from"] = self.made_from and self.made_from.to_json()
         if self.unknown_tokens:
             tree["unknown_tokens"] = self.unknown_tokens
+        if self.truncated:
+            tree["truncated"] = self.truncated
+        if self.left_out:
+            tree["left_out"] = self.left_out
         tree |= self.extra
         if self.pulled_from:
             tree["pulled_from"] = self.pulled_from.to_json()

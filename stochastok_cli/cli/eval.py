@@ -50,7 +50,7 @@ def eval(
         ),
     ],
     data_dir: options.DataDir = Path("data"),
-    checkpoint_dir: Annotated[Path, typer.Option("--checkpoint-dir", help="Folder of all runs.")] = Path("checkpoints"),
+    checkpoint_dir: options.CheckpointDir = Path("checkpoints"),
     device: Annotated[Device, typer.Option("--device", help="auto: CUDA where there is a GPU.")] = Device.AUTO,
     batch_tokens: Annotated[
         int, typer.Option("--batch-tokens", min=1, help="Tokens in a batch; fewer need less memory.")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from stochastok_cli.hub import PushResult
 
 DataDir = Annotated[Path, typer.Option("--data-dir", help="Folder of all data.")]
+CheckpointDir = Annotated[Path, typer.Option("--checkpoint-dir", help="Folder of all runs.")]
 Tokenizer = Annotated[
     str,
     typer.Option("--tokenizer", help="gpt2, sample2k, a tiktoken encoding, or the path of a tokenizer.json."),
@@ -81,6 +82,22 @@ def check_hub_options(
             raise UserError(f"--hf-username {hf_username!r} can't be a user or organization on the Hub")
 
 
+def resolve_tokenizer(tokenizer: str | None, checkpoint_dir: Path) -> str | None:
+    """The folder of the latest checkpoint, if `tokenizer` is a run; any other name or path as it is."""
+    from stochastok_cli.tokenization.loaders import BUNDLED
+
+    if tokenizer is None or tokenizer in BUNDLED:
+        return tokenizer
+    folder = Path(tokenizer) if Path(tokenizer).exists() else checkpoint_dir / tokenizer
+    if not folder.is_dir() or (folder / "tokenizer.json").is_file():
+        return str(folder) if folder.is_dir() else tokenizer
+    if not any(folder.glob("step_*")):
+        return tokenizer
+    from stochastok_cli.models.checkpoint_reader import resolve_checkpoint
+
+    return str(resolve_checkpoint(str(folder), checkpoint_dir))
+
+
 def note_pushed(pushed: "PushResult") -> None:
     """Notes where something was pushed to."""
     progress.note(f"pushed to {pushed.url} (commit {pushed.revision[:12]})")
@@ -101,7 +118,8 @@ def print_result(made: Artifact, as_json: bool, **more: Any) -> None:
     """Prints the path of the finished folder, or one JSON object: the whole stdout of a maker."""
     if as_json:
         tree = made.manifest.to_json()
-        entries = {key: tree[key] for key in ("kind", "splits", "tokenizer", "options") if key in tree}
+        shown = ("kind", "splits", "tokenizer", "truncated", "left_out", "options")
+        entries = {key: tree[key] for key in shown if key in tree}
         print(json.dumps({"path": str(made.path), "made": made.created, **entries, **more}))
     else:
         print_line(made.path)
@@ -123,6 +141,9 @@ def note_made(made: Artifact) -> None:
     progress.note(summary(made))
     if unknown := made.manifest.unknown_tokens:
         progress.note(f"{unknown:,} tokens replace text that the tokenizer can't represent, which is lost")
+    left_out, truncated = sum(made.manifest.left_out.values()), made.manifest.truncated or 0
+    if not made.created and left_out + truncated:  # there is a Notice, with the reasons, when the folder is made
+        progress.note(f"{left_out:,} rows of its source are left out, {truncated:,} truncated: see its manifest.json")
 
 
 def summary(made: Artifact) -> str:

@@ -1,4 +1,4 @@
-"""`stochastok tokenize`: from text to a memmap folder of token ids."""
+"""`stochastok tokenize`: from text, conversations or completions to a memmap folder of token ids."""
 
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +21,37 @@ def tokenize(
     ],
     name: Annotated[str | None, typer.Option("--name", help="Name of the dataset.", show_default="from SOURCE")] = None,
     text_column: Annotated[str, typer.Option("--text-column", help="Column or JSON key that holds the text.")] = "text",
+    messages_column: Annotated[
+        str | None,
+        typer.Option(
+            "--messages-column",
+            help="Column of conversations, lists of messages with role and content. The tokenizer's chat template "
+            "renders them (extra `hf`), and the loss is on the assistant's turns.",
+        ),
+    ] = None,
+    prompt_column: Annotated[
+        str | None, typer.Option("--prompt-column", help="Column of prompts, with --completion-column.")
+    ] = None,
+    completion_column: Annotated[
+        str | None, typer.Option("--completion-column", help="Column of completions, which have the loss.")
+    ] = None,
+    max_length: Annotated[
+        int | None,
+        typer.Option(
+            "--max-length",
+            min=2,
+            help="Most tokens of a conversation or completion with its prompt.",
+            show_default="no limit",
+        ),
+    ] = None,
+    long_examples: Annotated[
+        str,
+        typer.Option(
+            "--long-examples",
+            metavar="truncate|drop",
+            help="What becomes of longer ones. Their number is printed.",
+        ),
+    ] = "truncate",
     documents: Annotated[
         str,
         typer.Option(
@@ -36,10 +67,12 @@ def tokenize(
         str | None,
         typer.Option(
             "--tokenizer",
-            help="gpt2, sample2k, a tiktoken encoding, or the path of a tokenizer.json.",
+            help="gpt2, sample2k, a tiktoken encoding, the path of a tokenizer.json or its folder, a run, or "
+            "OWNER/NAME[@REVISION] on the Hub.",
             show_default="gpt2",
         ),
     ] = None,
+    checkpoint_dir: options.CheckpointDir = Path("checkpoints"),
     val_fraction: Annotated[
         float, typer.Option("--val-fraction", help="Share of the documents that validate, in [0, 1).")
     ] = 0.01,
@@ -63,15 +96,28 @@ def tokenize(
 ) -> None:
     """Turn text into token ids: <data-dir>/data_as_memmaps/<dataset>-tokenized.
 
+    Conversations, and prompts with completions, go to <data-dir>/data_as_memmaps/<dataset>, for instruction tuning.
     Prints the path of the finished folder. One that exists already, made with the same options, is left alone.
     """
     options.check_hub_options(tokenize, pull=pull, push=push, repo=repo, hf_username=hf_username, private=private)
+    of_text = {"text_column": text_column, "documents": documents}
+    columns = {"messages_column": messages_column, "prompt_column": prompt_column}
+    columns["completion_column"] = completion_column
+    of_examples = {"max_length": max_length, "long_examples": long_examples}
     if pull:
-        made_with = {"text_column": text_column, "documents": documents, "split": split, "val_fraction": val_fraction}
+        made_with = {**of_text, **columns, **of_examples, "split": split, "val_fraction": val_fraction}
         options.require_effect(tokenize, "beside --pull", **made_with, errors=errors, seed=seed)
+    has_examples = any(column is not None for column in columns.values())
+    if has_examples:
+        options.require_effect(tokenize, "for conversations and completions", **of_text, push=push)
+    else:
+        options.require_effect(tokenize, "without --messages-column or --prompt-column", **of_examples)
+    if max_length is None:
+        options.require_effect(tokenize, "without --max-length", long_examples=long_examples)
     from stochastok_cli.data import tokenize as data_tokenize
     from stochastok_cli.data.hub_datasets import pull_corpus
 
+    resolved = options.resolve_tokenizer(tokenizer, checkpoint_dir)
     with progress.progress_bar() as report:
         if pull:
             made = pull_corpus(
@@ -81,14 +127,36 @@ def tokenize(
                 subset=subset,
                 username=hf_username,
                 data_dir=data_dir,
-                tokenizer=tokenizer,
+                tokenizer=resolved,
+                force=force,
+                progress=report,
+            )
+        elif has_examples:
+            from stochastok_cli.data.tokenize_instructions import tokenize_instructions
+
+            made = tokenize_instructions(
+                source,
+                messages_column=messages_column,
+                prompt_column=prompt_column,
+                completion_column=completion_column,
+                tokenizer=resolved or "gpt2",
+                name=name,
+                data_dir=data_dir,
+                max_length=max_length,
+                long_examples=long_examples,  # type: ignore[arg-type]
+                subset=subset,
+                split=split,
+                val_fraction=val_fraction,
+                seed=seed,
+                errors=errors,
+                num_proc=num_proc,
                 force=force,
                 progress=report,
             )
         else:
             made = data_tokenize.tokenize(
                 source,
-                tokenizer=tokenizer or "gpt2",
+                tokenizer=resolved or "gpt2",
                 name=name,
                 data_dir=data_dir,
                 text_column=text_column,

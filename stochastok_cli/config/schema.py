@@ -148,13 +148,22 @@ class DatasetConfig:
     """`trainer.dataset`"""
 
     name: str = key("openwebtext-tokenized", "A folder under `data_as_memmaps`.")
-    is_instruction: bool = key(False, "Whether the data are questions with answers; the loss is on the answers only.")
+    is_instruction: bool = key(
+        False,
+        "Whether the data are examples with a loss on some of their tokens: questions with answers, prompts with "
+        "completions, or conversations.",
+    )
     expand_prop: float = key(
         0.0,
         "Expand each window as it is drawn, with this p of `expand_method`; 0 does not. Validation takes windows as "
         "they are, and expanded ones besides.",
     )
     expand_method: str = key("stochastok", "The expansion method, as of `stochastok expand --method`.")
+    expand_where: Literal["all", "prompt", "completion"] = key(
+        "all",
+        "Which tokens of an example are expanded: all, those without a loss, or those with a loss; `expand_prop` is a "
+        "proportion of these.",
+    )
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,13 @@ def find_invalid_values(config: Config) -> Iterator[Problem]:
         yield "trainer.dropout_scheduler.dropout", dropout, "must be in [0, 1)"
     if not 0 <= p < math.inf:
         yield "trainer.dataset.expand_prop", p, "must be a number that is not negative"
+    where = trainer.dataset.expand_where
+    if where != "all" and not trainer.dataset.is_instruction:
+        yield (
+            "trainer.dataset.expand_where",
+            where,
+            "must be all: there are prompts with trainer.dataset.is_instruction",
+        )
     if not name:
         yield "trainer.dataset.name", name, "must name a dataset"
     if len({trainer.checkpoint_name, config.model.checkpoint_name} - {None}) > 1:

@@ -8,13 +8,16 @@
 The manifest has the kind `instruction`. LangGame and CUTE have another layout (`sft_dataset`).
 """
 
+import functools
 from pathlib import Path
 
 import numpy as np
 
 from stochastok_cli.artifacts import read_manifest
-from stochastok_cli.data.memmap import MemmapDataset, Tokenizer
+from stochastok_cli.data.memmap import MemmapDataset, resolve_vocabulary
 from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.tokenization.tokenizer_json import read_tokenizer_json
+from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 KIND = "instruction"
 """The kind of the manifest."""
@@ -38,9 +41,14 @@ class InstructionDataset(MemmapDataset):
     Its methods raise UserError if the folder is of another kind (exit code 2) or damaged (exit code 1).
     """
 
-    def __init__(self, folder: Path, tokenizer: Tokenizer | None = None):
-        saved = folder / TOKENIZER
-        super().__init__(folder, saved if tokenizer is None and saved.is_dir() else tokenizer)
+    @functools.cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The vocabulary that the ids belong to. Raises UserError if `tokenizer` is another than the manifest's."""
+        saved = self.path / TOKENIZER / "tokenizer.json"
+        if self._tokenizer is None and saved.is_file() and self.manifest and self.manifest.tokenizer:
+            vocabulary = read_tokenizer_json(saved, self.manifest.tokenizer.name)
+            return resolve_vocabulary(vocabulary, self.manifest, self.path)
+        return super().vocabulary
 
     def ids(self, split: str) -> np.ndarray:
         """The ids of a split, a read-only memmap `[tokens]`."""

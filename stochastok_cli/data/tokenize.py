@@ -82,8 +82,7 @@ def tokenize(
     Raises:
         UserError: the source can't be read or has too few documents, or the folder is there, made with other options.
     """
-    if not 0 <= val_fraction < 1:
-        raise UserError(f"the share of validation documents is {val_fraction}", fix="it must be in [0, 1)")
+    require_fraction(val_fraction)
     vocabulary = resolve_vocabulary(tokenizer)
     texts = open_source(str(source), text_column, documents=documents, errors=errors, subset=subset, split=split)
     listing = texts.listing()
@@ -93,22 +92,18 @@ def tokenize(
 
     def build(folder: Path) -> Manifest:
         encoded = folder / ".encoded"
-        made_from = _in_background(texts.made_from)  # a checksum of the source, while there is other work
+        made_from = in_background(texts.made_from)  # a checksum of the source, while there is other work
         lengths, unknown = _encode(texts, vocabulary, encoded, threads, progress)
         n = len(lengths)
-        val = math.ceil(val_fraction * n)
-        if n == 0 or val == n:
-            raise UserError(
-                f"{source} holds {n} document(s), too few for a training and a validation split",
-                fix="blank lines separate the documents of text files, unless --documents file makes each file one; "
-                "--val-fraction sets the validation share",
-            )
+        fix = "blank lines separate the documents of text files, unless --documents file makes each file one; "
+        chosen_of = corpus_split(n, val_fraction, seed, f"{source} holds {n} document(s)", fix)
         starts = np.cumsum(lengths) - lengths
-        order = corpus_permutation(n, seed)
         size = vocabulary.dtype.itemsize
         splits = {}
-        for split, chosen in (("train", order[val:]), ("val", order[:val])):
-            _copy(encoded, starts[chosen] * size, lengths[chosen] * size, folder / f"{split}.bin", split, progress)
+        for split, chosen in chosen_of.items():
+            copy_documents(
+                encoded, starts[chosen] * size, lengths[chosen] * size, folder / f"{split}.bin", split, progress
+            )
             splits[split] = SplitInfo(len(chosen), int(lengths[chosen].sum()))
         encoded.unlink()
         if texts.listing() != listing:
@@ -124,7 +119,36 @@ def tokenize(
     return made
 
 
-def _in_background(function: Callable[[], T]) -> Future[T]:
+def require_fraction(val_fraction: float) -> None:
+    """Raises UserError for an impossible share of validation documents."""
+    if not 0 <= val_fraction < 1:
+        raise UserError(f"the share of validation documents is {val_fraction}", fix="it must be in [0, 1)")
+
+
+def corpus_split(n: int, val_fraction: float, seed: int, what: str, fix: str = "") -> dict[str, np.ndarray]:
+    """The documents of the training and of the validation split, int64, of `n` documents.
+
+    Args:
+        n: the number of documents.
+        val_fraction: the fraction of them in the validation split.
+        seed: the seed of the permutation.
+        what: what the error says about a source with too few documents.
+        fix: what it says to do, besides another fraction.
+
+    Raises:
+        UserError: there are too few documents, or the seed is negative.
+    """
+    val = math.ceil(val_fraction * n)
+    if n == 0 or val == n:
+        raise UserError(
+            f"{what}, too few for a training and a validation split",
+            fix=f"{fix}--val-fraction sets the validation share",
+        )
+    order = corpus_permutation(n, seed)
+    return {"train": order[val:], "val": order[:val]}
+
+
+def in_background(function: Callable[[], T]) -> Future[T]:
     """Calls a function in a thread that neither an error nor an interruption waits for."""
     future: Future[T] = Future()
 
@@ -169,7 +193,7 @@ def _encode(
     return np.concatenate(all_lengths), unknown
 
 
-def _copy(
+def copy_documents(
     source: Path, starts: np.ndarray, sizes: np.ndarray, file: Path, split: str, progress: ProgressCallback
 ) -> None:
     """Writes documents in another order: `sizes[i]` bytes from `starts[i]` of `source`, for each i in turn."""

@@ -203,6 +203,14 @@ class Vocabulary:
         """The parts of a text's bytes that byte-pair encoding never merges across; they concatenate to them."""
         return self._encoder.pretokens(text)
 
+    @property
+    def _special_by_name(self) -> dict[str, int]:
+        return {self.pieces[i].decode(): i for i in sorted(self.special)}
+
+    def tokenizer_json(self) -> str:
+        """The tokenizer in the format of `tokenizer.json`; it finds the names of special tokens in a text."""
+        return self._encoder.tokenizer_json(self._special_by_name)
+
     def save_tokenizer(self, folder: Path, model_max_length: int | None = None) -> None:
         """Writes `tokenizer.json` and `tokenizer_config.json`, which `transformers.AutoTokenizer` opens.
 
@@ -213,7 +221,7 @@ class Vocabulary:
             folder: an existing folder.
             model_max_length: the number of ids that the model takes, if the tokenizer belongs to one.
         """
-        special = {self.pieces[i].decode(): i for i in sorted(self.special)}
+        special = self._special_by_name
         end = self.pieces[self.end_of_text].decode()
         config: dict[str, Any] = {
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -225,7 +233,7 @@ class Vocabulary:
         padding = [name for name in special if "pad" in name.lower() and name != end]
         config |= {"pad_token": padding[0]} if padding else {}
         config |= {"clean_up_tokenization_spaces": False, "stochastok_vocabulary": self.name}
-        (folder / "tokenizer.json").write_text(self._encoder.tokenizer_json(special), encoding="utf-8")
+        (folder / "tokenizer.json").write_text(self.tokenizer_json(), encoding="utf-8")
         (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
     def __repr__(self) -> str:

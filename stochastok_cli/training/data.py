@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stochastok_cli.config import Config
+from stochastok_cli.data.instruction_dataset import InstructionDataset, is_instruction_dataset
 from stochastok_cli.data.memmap import Corpus, MemmapDataset, memmap_dir
 from stochastok_cli.data.packed_sampler import PackedSampler
 from stochastok_cli.data.samplers import Sampler, WindowSampler
@@ -43,10 +44,10 @@ def open_data(config: Config) -> Data:
     """
     dataset, data_dir = config.trainer.dataset, Path(config.general.paths.data_dir)
     folder = memmap_dir(data_dir) / dataset.name
-    kind: type[MemmapDataset] = SFTDataset if dataset.is_instruction else Corpus
-    source = kind(folder)
-    if dataset.is_instruction != (folder / SHAPES).is_file():
-        content = "plain text, no questions" if dataset.is_instruction else "questions with answers"
+    source = _open_source(folder)
+    if dataset.is_instruction == isinstance(source, Corpus):
+        kind = "questions with answers" if isinstance(source, SFTDataset) else "conversations or completions"
+        content = "plain text, no questions" if dataset.is_instruction else kind
         is_instruction = str(not dataset.is_instruction).lower()
         raise UserError(f"{folder} holds {content}", fix=f"set trainer.dataset.is_instruction={is_instruction}")
     vocabulary = source.vocabulary
@@ -68,6 +69,13 @@ def open_data(config: Config) -> Data:
     )
 
 
+def _open_source(folder: Path) -> MemmapDataset:
+    """The dataset in a folder: of its manifest's kind, or of the reference code's layout."""
+    if is_instruction_dataset(folder):
+        return InstructionDataset(folder)
+    return SFTDataset(folder) if (folder / SHAPES).is_file() else Corpus(folder)
+
+
 def _make_sampler(source: MemmapDataset, split: str, config: Config, *, expanded: bool) -> Sampler:
     """The sampler of a split. Validation has its own random streams, for windows and for their expansion."""
     dataset, length, seed = config.trainer.dataset, config.model.context_window, config.general.seed
@@ -83,9 +91,15 @@ def _make_sampler(source: MemmapDataset, split: str, config: Config, *, expanded
         keys = f"trainer.dataset.expand_prop = {dataset.expand_prop}, expand_method = {dataset.expand_method!r}"
         raise UserError(f"{keys}: {error}") from None
     expand = expansion if expanded else None
-    if isinstance(source, SFTDataset):
+    if isinstance(source, SFTDataset | InstructionDataset):
         return PackedSampler(
-            source.examples(split), length, seed=seed, purpose=split, expand=expand, vocab_size=source.vocabulary.size
+            source.examples(split),
+            length,
+            seed=seed,
+            purpose=split,
+            expand=expand,
+            expand_where=dataset.expand_where,
+            vocab_size=source.vocabulary.size,
         )
     assert isinstance(source, Corpus)
     return WindowSampler(

@@ -1,0 +1,373 @@
+"""From conversations, or prompts with completions, to examples with a loss on some of their tokens.
+
+As in `tokenize`, examples are encoded in the order of the source into temporary files, and copied from there in the
+order of the corpus split.
+"""
+
+import dataclasses
+import hashlib
+import shutil
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+
+from stochastok_cli.artifacts import (
+    Artifact,
+    Manifest,
+    SplitInfo,
+    create_artifact,
+    validate_folder_name,
+)
+from stochastok_cli.data.chat_template import ChatTemplate, Example, Unusable
+from stochastok_cli.data.instruction_dataset import ENDS, KIND, TOKENIZER
+from stochastok_cli.data.memmap import available_cpus, corpus_manifest, memmap_dir
+from stochastok_cli.data.source_files import require_same_source
+from stochastok_cli.data.text_sources import Row, TextSource, open_rows, require_text
+from stochastok_cli.data.tokenize import copy_documents, corpus_split, in_background, read_ahead, require_fraction
+from stochastok_cli.errors import FAILED, Notice, UserError
+from stochastok_cli.progress import ProgressCallback, no_progress
+from stochastok_cli.random_streams import CORPUS_SEED
+from stochastok_cli.tokenization.loaders import load_vocabulary, tokenizer_path
+from stochastok_cli.tokenization.vocabulary import Vocabulary
+
+LongExamples = Literal["truncate", "drop"]
+LONG_EXAMPLES: tuple[LongExamples, ...] = ("truncate", "drop")
+"""What becomes of an example that is longer than the largest length: it loses its end, or is left out."""
+
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+_MOST_REASONS = 20  # for leaving examples out; the messages of a template may differ in each
+
+
+def tokenize_instructions(
+    source: str | Path,
+    *,
+    messages_column: str | None = None,
+    prompt_column: str | None = None,
+    completion_column: str | None = None,
+    tokenizer: str | Path = "gpt2",
+    name: str | None = None,
+    data_dir: str | Path = "data",
+    max_length: int | None = None,
+    long_examples: LongExamples = "truncate",
+    subset: str | None = None,
+    split: str = "train",
+    val_fraction: float = 0.01,
+    seed: int = CORPUS_SEED,
+    errors: str = "strict",
+    num_proc: int | None = None,
+    force: bool = False,
+    progress: ProgressCallback = no_progress,
+) -> Artifact:
+    """Tokenizes conversations, or prompts with completions, into `<data_dir>/data_as_memmaps/<name>`.
+
+    Conversations are rendered by the tokenizer's chat template, with a loss on the turns of the assistant. A prompt and
+    its completion are encoded apart, with a loss on the completion and on the end-of-text token after it. The split
+    into training and validation is that of `tokenize`.
+
+    Rows that can't be examples (no turn of an assistant, a conversation that the template refuses) are left out. Their
+    number and the reasons are in the manifest and in a `Notice`, as is the number of examples that are truncated.
+
+    Args:
+        source: a file of JSON objects, a parquet file, a folder of these, or a dataset id on the Hub.
+        messages_column: the column of conversations: lists of objects with `role` and `content`.
+        prompt_column: the column of prompts; instead of conversations, together with `completion_column`.
+        completion_column: the column of completions.
+        tokenizer: name or path of a tokenizer; for conversations, one with a chat template.
+        name: the name of the dataset; by default that of the source.
+        data_dir: the data directory.
+        max_length: the most ids of an example; None for no limit.
+        long_examples: what becomes of longer ones: "truncate" or "drop".
+        subset: the subset (configuration) of a dataset on the Hub.
+        split: the split of a dataset on the Hub.
+        val_fraction: the fraction of the examples in the validation split, in [0, 1).
+        seed: the seed of the permutation.
+        errors: what to do with bytes that are not UTF-8: "strict" or "replace".
+        num_proc: threads; by default all processors. Never changes the result.
+        force: make the folder again if it is there already.
+        progress: called with the number of bytes (or rows) of the source that are tokenized.
+
+    Returns:
+        The folder. One that is there already, made with the same options, is left alone.
+
+    Raises:
+        UserError: the source can't be read, holds something else or has too few examples, the tokenizer has no chat
+            template, or the folder is there, made with other options.
+    """
+    require_fraction(val_fraction)
+    if max_length is not None and max_length < 2:
+        raise UserError(f"the largest length of an example is {max_length}", fix="it must be at least 2")
+    if long_examples not in LONG_EXAMPLES:
+        raise UserError(f"--long-examples {long_examples!r} is not known", fix=f"give {' or '.join(LONG_EXAMPLES)}")
+    vocabulary = load_vocabulary(tokenizer)
+    encoder = _make_encoder(messages_column, prompt_column, completion_column, tokenizer, vocabulary, errors)
+    rows = open_rows(str(source), encoder.columns, errors=errors, subset=subset, split=split)
+    listing = rows.listing()
+    final = memmap_dir(Path(data_dir)) / validate_folder_name(name or rows.name)
+    options = {**rows.options, **encoder.options, "tokenizer": vocabulary.fingerprint}
+    options |= {"val_fraction": val_fraction, "seed": seed}
+    if max_length is not None:
+        options |= {"max_length": max_length, "long_examples": long_examples}
+
+    def build(folder: Path) -> Manifest:
+        made_from = in_background(rows.made_from)
+        counts = _Counts(max_length, long_examples)
+        examples = counts.kept(_encoded(rows, encoder, num_proc or available_cpus(), progress))
+        lengths, unknown = _write(examples, vocabulary, folder)
+        if not len(lengths) and counts.left_out:
+            raise UserError(f"{source} holds no examples: {counts.reasons()}", exit_code=FAILED)
+        chosen = corpus_split(len(lengths), val_fraction, seed, f"{source} holds {len(lengths)} example(s)")
+        splits = {
+            name: _write_split(folder, name, lengths, which, vocabulary, progress) for name, which in chosen.items()
+        }
+        for file in _ENCODED:
+            (folder / file).unlink()
+        if rows.listing() != listing:
+            raise UserError(f"{source} was changed while it was read", fix="run it again", exit_code=FAILED)
+        _copy_tokenizer(tokenizer, folder / TOKENIZER)
+        for text in counts.notices():
+            warnings.warn(text, Notice, stacklevel=2)
+        return dataclasses.replace(
+            corpus_manifest(KIND, vocabulary, splits, dataclasses.replace(made_from.result(), listing=listing)),
+            unknown_tokens=unknown or None,
+            truncated=counts.truncated or None,
+            left_out=dict(counts.left_out.most_common()),
+        )
+
+    made = create_artifact(final, options, build, force=force)
+    if not made.created:
+        require_same_source(made, str(source), listing, lambda: rows.made_from().fingerprint)
+    return made
+
+
+class _Encoder(Protocol):
+    """Makes examples of rows.
+
+    Attributes:
+        columns: the columns, each by the option that names it.
+        options: what decides the examples, for the manifest.
+    """
+
+    columns: dict[str, str]
+    options: dict[str, Any]
+
+    def encode(self, rows: list[Row], threads: int) -> list[Example | Unusable]:
+        """The example of each row, or why there is none. Raises UserError for a row of another form."""
+        ...
+
+
+def _make_encoder(
+    messages_column: str | None,
+    prompt_column: str | None,
+    completion_column: str | None,
+    tokenizer: str | Path,
+    vocabulary: Vocabulary,
+    errors: str,
+) -> _Encoder:
+    if messages_column is not None and prompt_column is None and completion_column is None:
+        return _Conversations(messages_column, ChatTemplate(tokenizer, vocabulary), errors)
+    if messages_column is None and prompt_column is not None and completion_column is not None:
+        return _Completions(prompt_column, completion_column, vocabulary, errors)
+    raise UserError(
+        "the columns of the examples are not clear",
+        fix="give --messages-column, or --prompt-column and --completion-column",
+    )
+
+
+class _Conversations:
+    """Conversations, with a loss on the turns of the assistant."""
+
+    def __init__(self, column: str, template: ChatTemplate, errors: str):
+        self.columns = {"--messages-column": column}
+        digest = hashlib.sha256(template.source.encode()).hexdigest()[:32]
+        self.options = {"messages_column": column, "chat_template": digest}
+        self._template, self._errors = template, errors
+
+    def encode(self, rows: list[Row], threads: int) -> list[Example | Unusable]:
+        return self._template.encode_batch([self._messages(row) for row in rows])
+
+    def _messages(self, row: Row) -> list[dict[str, Any]]:
+        value, where = row.values[0], row.where
+        [column] = self.columns.values()
+        if not isinstance(value, list) or not all(isinstance(message, dict) for message in value):
+            raise UserError(f"{where}: {column!r} holds {repr(value)[:100]}, no list of messages")
+        for number, message in enumerate(value, 1):
+            if not isinstance(message.get("role"), str):
+                renamed = {"from", "value"} <= message.keys()
+                fix = "rename `from` to `role` and `value` to `content`" if renamed else "give it `role` and `content`"
+                raise UserError(f"{where}: message {number} has no role, only {', '.join(message)[:100]}", fix=fix)
+        return [_without_nones(self._checked(message, where)) for message in value]
+
+    def _checked(self, value: Any, where: str) -> Any:
+        """A value whose texts are all valid Unicode."""
+        if isinstance(value, str):
+            return require_text(value, "a message", where, self._errors)
+        if isinstance(value, dict):
+            return {key: self._checked(item, where) for key, item in value.items()}
+        return [self._checked(item, where) for item in value] if isinstance(value, list) else value
+
+
+def _without_nones(message: dict[str, Any]) -> dict[str, Any]:
+    """A message without keys that have no value: tables have all keys in all rows, and templates look for keys."""
+    return {key: value for key, value in message.items() if value is not None}
+
+
+class _Completions:
+    """Prompts with completions. The loss is on the completion and on the end-of-text token after it."""
+
+    def __init__(self, prompt_column: str, completion_column: str, vocabulary: Vocabulary, errors: str):
+        self.columns = {"--prompt-column": prompt_column, "--completion-column": completion_column}
+        self.options = {"prompt_column": prompt_column, "completion_column": completion_column}
+        self._vocabulary, self._errors = vocabulary, errors
+
+    def encode(self, rows: list[Row], threads: int) -> list[Example | Unusable]:
+        texts = [self._texts(row) for row in rows]
+        ids, lengths = self._vocabulary.encode_batch([prompt for prompt, _ in texts], threads)
+        prompts = np.split(ids, np.cumsum(lengths)[:-1])
+        return [self._example(prompt, text) for prompt, (_, text) in zip(prompts, texts, strict=True)]
+
+    def _texts(self, row: Row) -> list[str]:
+        texts = []
+        for column, value in zip(self.columns.values(), row.values, strict=True):
+            if isinstance(value, list):
+                raise UserError(
+                    f"{row.where}: {column!r} holds a list, not text",
+                    fix="conversations are lists of messages in one column, which --messages-column names",
+                )
+            texts.append(require_text(value, column, row.where, self._errors))
+        return texts
+
+    def _example(self, prompt: np.ndarray, completion: str) -> Example | Unusable:
+        if not len(prompt) and not completion:
+            return Unusable("neither a prompt nor a completion")
+        answer = [*self._vocabulary.encode_continuation(completion), self._vocabulary.end_of_text]
+        ids = np.concatenate([prompt, np.array(answer, self._vocabulary.dtype)])
+        return Example(ids, np.arange(len(ids)) >= len(prompt))
+
+
+class _Counts:
+    """Keeps examples to a largest length, and counts those that are truncated or left out."""
+
+    def __init__(self, max_length: int | None, long_examples: LongExamples):
+        self.max_length, self.long_examples = max_length, long_examples
+        self.total = self.truncated = 0
+        self.left_out: Counter[str] = Counter()
+        self.first: dict[str, str] = {}  # where the first row was that was left out, for each reason
+
+    def kept(self, examples: Iterable[tuple[Example | Unusable, str]]) -> Iterator[Example]:
+        """The examples that are not left out, each at most `max_length` ids long."""
+        for example, where in examples:
+            self.total += 1
+            result = self._shortened(example) if isinstance(example, Example) else example
+            if isinstance(result, Example):
+                yield result
+                continue
+            reason = str(result)
+            if reason not in self.left_out and len(self.left_out) >= _MOST_REASONS:
+                reason = "other reasons"
+            self.left_out[reason] += 1
+            self.first.setdefault(reason, where)
+
+    def _shortened(self, example: Example) -> Example | Unusable:
+        most = self.max_length
+        is_long = most is not None and len(example.ids) > most
+        if is_long and self.long_examples == "drop":
+            return Unusable(f"more than {most:,} ids")
+        shortened = Example(example.ids[:most], example.loss_mask[:most])
+        if not shortened.loss_mask[1:].any():  # nothing predicts the first id
+            return Unusable(f"no token with a loss among its first {most:,} ids" if is_long else "no token with a loss")
+        self.truncated += is_long
+        return shortened
+
+    def notices(self) -> list[str]:
+        """What users must know."""
+        texts = []
+        if self.left_out:
+            texts.append(f"{self.left_out.total():,} of {self.total:,} rows are left out: {self.reasons()}")
+        if self.truncated:
+            texts.append(f"{self.truncated:,} of {self.total:,} rows are truncated to {self.max_length:,} ids")
+        return texts
+
+    def reasons(self) -> str:
+        """How many rows were left out for which reason, the most frequent first."""
+        return "; ".join(
+            f"{n:,} with {reason} (first {self.first[reason]})" for reason, n in self.left_out.most_common()
+        )
+
+
+def _encoded(
+    rows: TextSource[Row], encoder: _Encoder, threads: int, progress: ProgressCallback
+) -> Iterator[tuple[Example | Unusable, str]]:
+    """The examples of all rows, each with where its row is."""
+    for batch, done in read_ahead(rows.batches()):
+        for example, row in zip(encoder.encode(batch, threads), batch, strict=True):
+            yield example, row.where
+        progress("tokenize", done, rows.total)
+
+
+class _Part(NamedTuple):
+    """A file with something for each id: its name while examples are in the order of the source, and after that."""
+
+    encoded: str
+    final: str
+
+
+_IDS, _LOSS_MASK = _Part(".encoded_ids", "ids"), _Part(".encoded_loss_mask", "loss_mask")
+_ENCODED = (_IDS.encoded, _LOSS_MASK.encoded)
+
+
+def _write(examples: Iterable[Example], vocabulary: Vocabulary, folder: Path) -> tuple[np.ndarray, int]:
+    """Writes examples in the order of the source.
+
+    Returns their lengths (int64) and the number of ids that replace text that the vocabulary can't represent.
+    """
+    lengths, unknown = [], 0
+    with open(folder / _IDS.encoded, "wb") as ids, open(folder / _LOSS_MASK.encoded, "wb") as loss_mask:
+        for example in examples:
+            ids.write(example.ids.astype(vocabulary.dtype, copy=False).tobytes())
+            loss_mask.write(example.loss_mask.astype(np.uint8).tobytes())
+            lengths.append(len(example.ids))
+            if vocabulary.unknown is not None:
+                unknown += int((example.ids == vocabulary.unknown).sum())
+    return np.array(lengths, np.int64), unknown
+
+
+def _write_split(
+    folder: Path,
+    split: str,
+    lengths: np.ndarray,
+    chosen: np.ndarray,
+    vocabulary: Vocabulary,
+    progress: ProgressCallback,
+) -> SplitInfo:
+    """Writes the files of a split, which has the examples `chosen` in this order."""
+    starts = np.cumsum(lengths) - lengths
+    for part, size in ((_IDS, vocabulary.dtype.itemsize), (_LOSS_MASK, 1)):
+        file = folder / f"{split}_{part.final}.bin"
+        copy_documents(folder / part.encoded, starts[chosen] * size, lengths[chosen] * size, file, split, progress)
+    np.cumsum(lengths[chosen]).astype(ENDS).tofile(folder / f"{split}_ends.bin")
+    return SplitInfo(len(chosen), int(lengths[chosen].sum()))
+
+
+def _copy_tokenizer(tokenizer: str | Path, folder: Path) -> None:
+    """Copies the files of a tokenizer, unless it comes with the package or from tiktoken."""
+    path = tokenizer_path(tokenizer)
+    if path is None:
+        return
+    folder.mkdir()
+    for name in _TOKENIZER_FILES:
+        file = path / name if path.is_dir() else path.with_name(name)
+        if name == "tokenizer.json" and not path.is_dir():
+            file = path
+        if file.is_file():
+            shutil.copyfile(file, folder / name)
