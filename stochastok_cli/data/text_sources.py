@@ -134,7 +134,7 @@ def open_rows(
     files = find_files(path, DOCUMENTS[0], errors)
     if text := next((file for file in files.files if file_format(file) not in _TABLES), None):
         options = " and ".join(columns)
-        raise UserError(f"{text} has no columns", fix=f"{options} take rows of {', '.join(_TABLES)} files")
+        raise UserError(f"{text} has no columns", fix=f"{options} takes rows of {', '.join(_TABLES)} files")
     return _file_source(
         dataset_name(path),
         source,

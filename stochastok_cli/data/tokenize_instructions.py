@@ -124,9 +124,9 @@ def tokenize_instructions(
         counts = _Counts(max_length, long_examples)
         examples = counts.kept(_encoded(rows, encoder, num_proc or available_cpus(), progress))
         lengths, unknown = _write(examples, vocabulary, folder)
-        if not len(lengths) and counts.left_out:
-            raise UserError(f"{source} holds no examples: {counts.reasons()}", exit_code=FAILED)
-        chosen = corpus_split(len(lengths), val_fraction, seed, f"{source} holds {len(lengths)} example(s)")
+        details = f" ({'; '.join(counts.notices())})" if counts.left_out else ""
+        what = f"{source} holds {len(lengths)} example(s){details}"
+        chosen = corpus_split(len(lengths), val_fraction, seed, what)
         splits = {
             name: _write_split(folder, name, lengths, which, vocabulary, progress) for name, which in chosen.items()
         }
