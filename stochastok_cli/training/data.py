@@ -1,6 +1,7 @@
 """The dataset of a run: samplers of training and validation windows, checked against the configuration."""
 
 import operator
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,7 @@ def _make_sampler(source: MemmapDataset, split: str, config: Config, *, expanded
             dataset.expand_prop,
             dataset.expand_method,
             derive_key(seed, f"{split}/expansion"),
+            keep=_added_names(source.vocabulary) if isinstance(source, InstructionDataset) else None,
             round_budget="randomly",
         )
     except UserError as error:
@@ -105,3 +107,12 @@ def _make_sampler(source: MemmapDataset, split: str, config: Config, *, expanded
     return WindowSampler(
         source.ids(split), length, seed=seed, vocab_size=config.model.vocab_size, purpose=split, expand=expand
     )
+
+
+def _added_names(vocabulary: Vocabulary) -> str | None:
+    """A pattern of the added tokens that mark parts of a conversation, which are not split (`<think>`, `<tool_call>`).
+
+    Special tokens are never split anyway. Some tokenizers add runs of white space, which are text like any other.
+    """
+    names = [re.escape(text) for i in sorted(vocabulary.added) if (text := vocabulary.token_text(i)).strip()]
+    return rf"\A(?:{'|'.join(names)})\Z" if names else None

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stochastok_cli.data.instruction_dataset import MaskedExamples
 from stochastok_cli.data.packed_sampler import PackedSampler
 from stochastok_cli.data.sft_dataset import SFTExamples
 from stochastok_cli.errors import UserError
@@ -147,3 +148,107 @@ def test_answers_are_expanded_as_parts_of_their_rows(method):
     assert 0.02 < expected < 0.6
     deviation = np.sqrt(expected * (1 - expected) * (1 / len(batch.ids) + 1 / len(rows)))
     assert abs(split / len(batch.ids) - expected) < 4 * deviation
+
+
+def masked(examples, context_window, **options):
+    """A sampler of examples that are lists of `(ids, has a loss)` parts."""
+    flat = [[(i, loss) for ids, loss in parts for i in ids] for parts in examples]
+    ids, losses = np.array([pair for example in flat for pair in example], dtype=np.int64).reshape(-1, 2).T
+    ends = np.cumsum([len(example) for example in flat])
+    source = MaskedExamples(ids.astype(np.uint16), losses.astype(np.uint8), ends)
+    return PackedSampler(source, context_window, **{"seed": 0, "purpose": "train", **options})
+
+
+@given(
+    parts=st.lists(
+        st.lists(st.tuples(st.integers(1, 4), st.booleans()), min_size=1, max_size=5), min_size=1, max_size=6
+    ),
+    context_window=st.integers(20, 50),
+    first=st.integers(0, 3),
+)
+def test_laws_of_packing_examples_with_several_turns(parts, context_window, first):
+    examples, losses = [], []
+    for i, lengths in enumerate(parts):
+        ends = np.cumsum([n for n, _ in lengths]).tolist()
+        examples.append([([100 * i + j for j in range(e - n, e)], x) for (n, x), e in zip(lengths, ends, strict=True)])
+        losses.append([loss for n, loss in lengths for _ in range(n)])
+    source = masked(examples, context_window)
+    batch = source.batch(3, np.arange(4))
+    np.testing.assert_array_equal(source.batch(3, np.arange(first, 4)).ids, batch.ids[first:])
+    for ids, segment_start, weights in zip(batch.ids, batch.segment_start, batch.token_weights, strict=True):
+        t, counting = 0, []
+        while t < len(ids):
+            example = ids[t] // 100
+            length = min(len(losses[example]), len(ids) - t)
+            assert ids[t : t + length].tolist() == [100 * example + j for j in range(length)]
+            assert (segment_start[t : t + length] == t).all()
+            counting += [t + j for j in range(1, length) if losses[example][j]]
+            t += length
+        expected = np.zeros(len(ids))
+        expected[counting] = 1 / max(len(counting), 1)
+        np.testing.assert_allclose(weights, expected[1:], rtol=1e-6)
+
+
+TEXT = "Which word is the longest between understanding and something? "
+TURNS = [
+    (TEXT, False),
+    (" understanding between", True),
+    (" then something else", False),
+    (" another understanding", True),
+]
+METHODS = [("stochastok", 0.5), ("stochastok-uni", 0.5), ("uniform-k", 0.5), ("uniform", 0.5), ("bpe-dropout", 0.5)]
+
+
+def turns_of(ids, in_loss):
+    """The runs of ids of an example with and without a loss."""
+    return [
+        (part, bool(loss[0]))
+        for part, loss in zip(*(np.split(x, np.flatnonzero(np.diff(in_loss)) + 1) for x in (ids, in_loss)), strict=True)
+    ]
+
+
+@pytest.mark.parametrize("where", ["all", "prompt", "completion"])
+@pytest.mark.parametrize(("method", "p"), METHODS)
+def test_only_some_parts_are_expanded_and_losses_follow(method, p, where):
+    canonical = [(VOCABULARY.encode(text), loss) for text, loss in TURNS]
+    end = [VOCABULARY.end_of_text]
+    expand = StochasTok(VOCABULARY, p, method, seed=2, round_budget="randomly")
+    source = masked([[(end, False), *canonical]], 200, expand=expand, expand_where=where)
+    batch = source.batch(1, np.arange(8))
+    again = source.batch(1, np.arange(5, 6))
+    np.testing.assert_array_equal(batch.ids[5:6], again.ids)
+    changed = set()
+    for ids, segment_start, weights in zip(batch.ids, batch.segment_start, batch.token_weights, strict=True):
+        first, stop = 0, np.unique(segment_start)[1]  # the first example, which is whole
+        assert ids[first] == VOCABULARY.end_of_text  # special tokens are never split
+        in_loss = np.concatenate([[False], weights > 0])[first + 1 : stop]
+        turns = turns_of(ids[first + 1 : stop], in_loss)
+        assert [(VOCABULARY.decode(part), loss) for part, loss in turns] == TURNS
+        for (part, loss), (before, _) in zip(turns, canonical, strict=True):
+            if part.tolist() != before:
+                changed.add(loss)
+    assert changed == {"all": {False, True}, "prompt": {False}, "completion": {True}}[where]
+
+
+@pytest.mark.parametrize(("method", "p"), METHODS[:4])
+def test_p_is_a_proportion_of_the_tokens_that_may_be_expanded(method, p):
+    """The completion of an example is expanded as it would be alone."""
+    prompt, completion = VOCABULARY.encode(TEXT), VOCABULARY.encode(" understanding between something")
+    expand = StochasTok(VOCABULARY, p, method, round_budget="randomly")
+    source = masked([[(prompt, False), (completion, True)]], 3 * len(prompt), expand=expand, expand_where="completion")
+    batch = source.batch(0, np.arange(1500))
+    lengths = [
+        (w[: np.unique(s)[1] - 1] > 0).sum() for w, s in zip(batch.token_weights, batch.segment_start, strict=True)
+    ]
+    alone = StochasTok(VOCABULARY, p, method, seed=5, round_budget="randomly")
+    expected = [len(alone(np.array(completion), i)) for i in range(3000)]
+    assert np.mean(expected) > len(completion) + 0.2
+    deviation = np.sqrt(np.var(lengths) / len(lengths) + np.var(expected) / len(expected))
+    assert abs(np.mean(lengths) - np.mean(expected)) <= 4 * deviation
+
+
+def test_examples_that_do_not_fit_name_the_option():
+    with pytest.raises(
+        UserError, match=r"longest example .* has 9 ids.* only 8; set .* to 9 or more, or make .*--max-l"
+    ):
+        masked([[([1] * 9, True)]], 8)
