@@ -23,7 +23,7 @@ from stochastok_cli.models.base import (
     spec_for,
     unwrap,
 )
-from stochastok_cli.models.weight_files import strip_wrappers
+from stochastok_cli.models.weight_files import CONFIG, find_tensors, strip_wrappers
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _CONTEXT_WINDOW_FIELDS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
 _DEFAULT_CONTEXT_WINDOW = 2048
+_PARAMETERS_PER_BYTE = 4  # 2 for weights of 4 bits
 _DROPOUT_FIELD = re.compile(r"(^|_)(dropout|pdrop|dropout_prob|dropout_rate)$")
 
 
@@ -291,15 +292,40 @@ def _open_pretrained(folder: Path, name: str, device: str | torch.device) -> Hug
     """The model in a folder, float32, in evaluation mode. Raises UserError if `transformers` can't open it."""
     config = _read_config(folder)
     try:
-        return HuggingFaceModel(_from_pretrained(folder).eval().to(device), config.context_window)
+        return HuggingFaceModel(_from_pretrained(folder, config).eval().to(device), config.context_window)
+    except UserError:
+        raise
     except Exception as error:  # transformers lets through whatever its parts raise
         raise _cannot_open(name, error) from None
 
 
-def _from_pretrained(folder: Path) -> Any:
+def _check_weights(config: HuggingFaceConfig, folder: Path) -> None:
+    """Raises UserError if a configuration describes far more weights than the files of the folder can hold."""
+    from transformers import AutoModelForCausalLM
+
+    try:
+        stored = find_tensors(folder)
+    except UserError:
+        return  # transformers says what it misses
+    layers = getattr(config.pretrained.get_text_config(), "num_hidden_layers", 0)
+    if layers > len(stored):
+        raise UserError(f"{folder / CONFIG} has {layers:,} layers, and its weights are {len(stored):,} tensors")
+    with torch.device("meta"):
+        parameters = AutoModelForCausalLM.from_config(config.pretrained, trust_remote_code=False).num_parameters()
+    size = sum(file.stat().st_size for file in {tensor.file for tensor in stored.values()})
+    if parameters > _PARAMETERS_PER_BYTE * size:
+        raise UserError(
+            f"{folder / CONFIG} describes {parameters:,} parameters, and the files of its weights have {size:,} bytes",
+            fix="they don't belong together: copy or download the model again",
+        )
+
+
+def _from_pretrained(folder: Path, config: HuggingFaceConfig) -> Any:
+    """The model in a folder in float32. Raises UserError, or whatever `transformers` raises, if it can't be opened."""
     from transformers import AutoModelForCausalLM
 
     _silence()
+    _check_weights(config, folder)
     return AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
     )
@@ -317,7 +343,9 @@ def _load_weights(model: nn.Module, folder: Path) -> None:
     wrapper = unwrap(model)
     assert isinstance(wrapper, HuggingFaceModel)
     try:
-        wrapper.model.load_state_dict(_from_pretrained(folder).state_dict())
+        wrapper.model.load_state_dict(_from_pretrained(folder, _read_config(folder)).state_dict())
+    except UserError:
+        raise
     except Exception as error:
         raise _cannot_open(str(folder), error) from None
 
@@ -354,6 +382,7 @@ HUGGINGFACE = register_model(
         load_weights=_load_weights,
         save=_save,
         from_folder=_from_folder,
+        check_weights=_check_weights,
     )
 )
 

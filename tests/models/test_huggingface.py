@@ -73,6 +73,22 @@ def test_weights_that_could_hold_a_program_are_not_opened(folder, tmp_path):
     assert caught.value.exit_code == FAILED
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"intermediate_size": 10**9}, "describes .* parameters, and the files"),
+        ({"num_hidden_layers": 10**9}, "layers"),
+    ],
+)
+def test_sizes_that_the_weights_can_not_have_are_refused_before_memory_is_taken(tmp_path, change, message):
+    random_model("llama3_untied").save_pretrained(tmp_path)
+    load_vocabulary("sample2k").save_tokenizer(tmp_path)
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | change))
+    with pytest.raises(UserError, match=message):
+        open_by_name(str(tmp_path), tmp_path)
+
+
 def test_scores_are_those_of_its_own_logits(folder):
     model, _ = open_by_name(str(folder), folder)
     assert isinstance(model, HuggingFaceModel) and model.context_window == 64
