@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from stochastok_cli.data.recipes.cute import make_cute as make_cute
     from stochastok_cli.data.recipes.langgame import make_langgame as make_langgame
     from stochastok_cli.data.tokenize import tokenize as tokenize
+    from stochastok_cli.data.tokenize_instructions import tokenize_instructions as tokenize_instructions
     from stochastok_cli.errors import UserError as UserError
     from stochastok_cli.evaluation.base import EvalResult as EvalResult
     from stochastok_cli.evaluation.base import Metric as Metric
@@ -58,6 +59,7 @@ _MODULES = {
     "pull_corpus": "stochastok_cli.data.hub_datasets",
     "push_corpus": "stochastok_cli.data.hub_datasets",
     "tokenize": "stochastok_cli.data.tokenize",
+    "tokenize_instructions": "stochastok_cli.data.tokenize_instructions",
     "train": "stochastok_cli.training.train",
 }
 __all__ = [
@@ -80,6 +82,7 @@ __all__ = [
     "pull_corpus",
     "push_corpus",
     "tokenize",
+    "tokenize_instructions",
     "train",
 ]
 

@@ -283,6 +283,6 @@ def _open(tokenizer: str | Path) -> Any:
     logging.set_verbosity_error()
     folder = path if path.is_dir() else path.parent
     try:
-        return AutoTokenizer.from_pretrained(folder)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:
         raise UserError(f"transformers can't open the tokenizer {tokenizer}: {first_line(error)}") from None

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+from hub_server import Repo
 
 from stochastok_cli.artifacts import SplitInfo
 from stochastok_cli.data.instruction_dataset import InstructionDataset, is_instruction_dataset
@@ -238,3 +239,24 @@ def test_damage_is_named(tmp_path):
     (made.path / "manifest.json").write_text(json.dumps({**manifest, "files": {}}))
     with pytest.raises(UserError, match="train_loss_mask.bin is damaged: it has .* entries, and its examples"):
         InstructionDataset(made.path).examples("train")
+
+
+def test_a_tokenizer_on_the_hub_comes_with_its_template(tmp_path, tokenizer, hub_server):
+    """`OWNER/NAME` and `OWNER/NAME@REVISION`, which the manifest names."""
+    hub_server.repos["models/anyone/chat"] = repo = Repo()
+    repo.commit({file.name: file.read_bytes() for file in tokenizer.iterdir()})
+    rows = [{"messages": messages} for messages in CHATS]
+    expected = make_chats(tmp_path, tokenizer, rows)
+    for name in ("anyone/chat", f"anyone/chat@{repo.head}"):
+        made = make_chats(tmp_path, name, rows, name=name.replace("/", "-"))
+        assert made.manifest.fingerprint == expected.manifest.fingerprint
+        assert made.manifest.tokenizer.name == name
+        assert load_vocabulary(name).fingerprint == made.manifest.tokenizer.fingerprint
+
+
+def test_another_template_is_another_option(tmp_path, tokenizer):
+    rows = [{"messages": messages} for messages in CHATS]
+    make_chats(tmp_path, tokenizer, rows)
+    other = save_tokenizer(tmp_path / "other", template("llama3"))
+    with pytest.raises(UserError, match=r"exists, made with other options: chat_template .*--force makes it again"):
+        make_chats(tmp_path, other, rows)
