@@ -167,6 +167,25 @@ class DatasetConfig:
 
 
 @dataclass(frozen=True)
+class LoraConfig:
+    """`trainer.lora`: low-rank adapters (LoRA; Hu et al. 2021)."""
+
+    rank: int = key(
+        0,
+        "Rank of low-rank adapters of the linear layers, which alone are trained (extra `peft`); 0 trains all weights. "
+        "A checkpoint is then an adapter in the format of peft.",
+    )
+    alpha: float = key(32.0, "The output of an adapter is multiplied by alpha / rank.")
+    dropout: float = key(0.0, "Dropout on the input of the adapters.", "probability")
+    target_modules: tuple[str, ...] | None = key(
+        None, "Names of the layers that have an adapter, such as q_proj; null: all linear layers but the output head."
+    )
+    merge: bool = key(
+        False, "A checkpoint is the model with its adapter merged into the weights, and has the adapter in `adapter/`."
+    )
+
+
+@dataclass(frozen=True)
 class EvaluatorConfig:
     """An entry of `trainer.eval`"""
 
@@ -183,6 +202,7 @@ class TrainerConfig:
     training: TrainingConfig = TrainingConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     dataset: DatasetConfig = DatasetConfig()
+    lora: LoraConfig = LoraConfig()
     eval: tuple[EvaluatorConfig, ...] = ()
     parallel: Literal["auto", "replicate", "shard"] = key(
         "auto",
@@ -249,6 +269,8 @@ class Config:
         tree = dataclasses.asdict(self)
         del tree["overridden"]
         tree["trainer"]["eval"] = [{**e, "benchmarks": list(e["benchmarks"])} for e in tree["trainer"]["eval"]]
+        targets = tree["trainer"]["lora"]["target_modules"]
+        tree["trainer"]["lora"]["target_modules"] = None if targets is None else list(targets)
         return tree
 
     def to_yaml(self) -> str:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from stochastok_cli.config.schema import Config, ModelConfig, OptimizerConfig, TrainingConfig
+from stochastok_cli.config.schema import Config, LoraConfig, ModelConfig, OptimizerConfig, TrainingConfig
 
 Problem = tuple[str, Any, str]
 """A dotted key, its value, and what the value must be."""
@@ -23,6 +23,9 @@ def find_invalid_values(config: Config) -> Iterator[Problem]:
     yield from _model(config.model)
     yield from _training(trainer.training)
     yield from _optimizer(trainer.optimizer, trainer.training)
+    yield from _lora(trainer.lora)
+    if trainer.lora.rank > 0 and config.checkpoint_name is None:
+        yield "trainer.lora.rank", trainer.lora.rank, "needs a model to start from: set trainer.checkpoint_name"
     dropout, p, name = trainer.dropout_scheduler.dropout, trainer.dataset.expand_prop, trainer.dataset.name
     if not 0 <= dropout < 1:
         yield "trainer.dropout_scheduler.dropout", dropout, "must be in [0, 1)"
@@ -119,3 +122,15 @@ def _optimizer(optimizer: OptimizerConfig, training: TrainingConfig) -> Iterator
     decay, stable = optimizer.wsd_decay_iters, training.max_iters - training.warmup_iters
     if optimizer.schedule == "wsd" and not 0 < decay <= max(stable, 1):
         yield "trainer.optimizer.wsd_decay_iters", decay, f"must be in [1, {stable}], after the warm-up"
+
+
+def _lora(lora: LoraConfig) -> Iterator[Problem]:
+    if lora.rank < 0:
+        yield "trainer.lora.rank", lora.rank, "must not be negative"
+    if not 0 < lora.alpha < math.inf:
+        yield "trainer.lora.alpha", lora.alpha, "must be a number above 0"
+    if not 0 <= lora.dropout < 1:
+        yield "trainer.lora.dropout", lora.dropout, "must be in [0, 1)"
+    targets = lora.target_modules
+    if targets is not None and not (targets and all(targets)):
+        yield "trainer.lora.target_modules", list(targets), "must name layers; null takes all linear ones but the head"

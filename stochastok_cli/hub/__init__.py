@@ -6,7 +6,7 @@ failure is one `UserError`. `huggingface_hub` finds the token in its usual place
 
 from stochastok_cli.hub.cards import model_card, recipe_card
 from stochastok_cli.hub.client import is_repo_id, parse_repo_id, resolve_repo, username
-from stochastok_cli.hub.files import HubFiles, list_files, model_folder, tokenizer_folder
+from stochastok_cli.hub.files import HubFiles, list_files, model_folder, repo_of_snapshot, tokenizer_folder
 from stochastok_cli.hub.locate import license_of
 from stochastok_cli.hub.streaming import HubDataset, RowValues, TextRows, load_columns, load_text_dataset, stream_ids
 from stochastok_cli.hub.tables import load_rows
@@ -30,6 +30,7 @@ __all__ = [
     "push_corpus",
     "push_folder",
     "recipe_card",
+    "repo_of_snapshot",
     "resolve_repo",
     "stream_ids",
     "tokenizer_folder",

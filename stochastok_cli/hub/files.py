@@ -1,6 +1,7 @@
 """Downloads files from the Hub as they are: those of a dataset repository, and a model or a tokenizer."""
 
 import os
+import re
 import tempfile
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -86,6 +87,19 @@ def model_folder(repo: str, revision: str | None = None) -> Path:
     Weights are taken as safetensors only, since other formats can contain programs.
     """
     return _snapshot(repo, revision, ["*.json", "*.safetensors", *_TEMPLATES, *_VOCABULARIES])
+
+
+def repo_of_snapshot(folder: Path) -> tuple[str, str] | None:
+    """The repository and the commit of a folder in the cache of `huggingface_hub`; None for other folders.
+
+    >>> commit = "0123456789abcdef0123456789abcdef01234567"
+    >>> repo_of_snapshot(Path(f"hub/models--Qwen--Qwen3-0.6B/snapshots/{commit}"))
+    ('Qwen/Qwen3-0.6B', '0123456789abcdef0123456789abcdef01234567')
+    """
+    commit, (kind, *repo) = folder.name, folder.parent.parent.name.split("--")
+    if folder.parent.name == "snapshots" and kind == "models" and re.fullmatch("[0-9a-f]{40}", commit):
+        return "/".join(repo), commit
+    return None
 
 
 def _snapshot(repo: str, revision: str | None, patterns: list[str]) -> Path:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from stochastok_cli.errors import UserError, short_repr
-from stochastok_cli.models.weight_files import CONFIG, read_json
+from stochastok_cli.models.weight_files import ADAPTER_CONFIG, CONFIG, read_json
 
 if TYPE_CHECKING:
     from stochastok_cli.tokenization.vocabulary import Vocabulary
@@ -135,16 +135,28 @@ class CausalLM(nn.Module, abc.ABC):
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """Those that have a gradient, in the order of `parameters()`."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
     def num_parameters(self) -> int:
         """The number of trained parameters; a shared tensor counts once."""
-        return sum(parameter.numel() for parameter in self.parameters())
+        return sum(parameter.numel() for parameter in self.trained_parameters())
 
     def num_matrix_parameters(self) -> int:
         """The number of parameters in matrix products: without the gains of norms, biases, and embeddings that are
         only looked up."""
+        return sum(parameter.numel() for parameter in self._matrix_parameters())
+
+    def matrix_flops_per_token(self) -> int:
+        """Operations of training on one token in products with parameters: two for each in the forward pass, two for
+        the gradient of the input, and two for the parameter's own gradient where it is trained."""
+        return sum((6 if p.requires_grad else 4) * p.numel() for p in self._matrix_parameters())
+
+    def _matrix_parameters(self) -> list[nn.Parameter]:
         looked_up = {module.weight for module in self.modules() if isinstance(module, nn.Embedding)}
         looked_up -= {self.head_weight}
-        return sum(p.numel() for p in self.parameters() if p.dim() >= 2 and p not in looked_up)
+        return [p for p in self.parameters() if p.dim() >= 2 and p not in looked_up]
 
 
 class ArchitectureConfig(Protocol):
@@ -285,8 +297,10 @@ def _import_architectures() -> None:
 def spec_for(folder: Path) -> ModelSpec:
     """The architecture that opens the model in a folder: the one of its `model_type`, or else `transformers`.
 
-    Raises UserError if there is no such folder, or no `config.json` in it.
+    An adapter is opened by `transformers`. Raises UserError if there is no such folder, or no `config.json` in it.
     """
+    if (folder / ADAPTER_CONFIG).is_file():
+        return model_specs()[WRAPPER_MODEL_TYPE]
     spec = _spec_of_type(folder)
     try:
         spec.read_config(folder)

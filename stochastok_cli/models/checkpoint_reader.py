@@ -2,6 +2,8 @@
 
     step_<N>/
       config.json, model.safetensors, tokenizer files   a model that `transformers` opens
+      adapter_config.json, adapter_model.safetensors    instead of a model, an adapter of one (see `adapters.py`); with
+                                                        a merged model, they are in adapter/
       optimizer.safetensors                             AdamW's moments and step counts
       training_state.json                               iteration, data, configuration, checksums of the files
 
@@ -18,7 +20,7 @@ from stochastok_cli import hub
 from stochastok_cli.artifacts import FileInfo, file_checksum, find_damage, path_inside
 from stochastok_cli.errors import FAILED, UserError, did_you_mean, short_name
 from stochastok_cli.json_files import checked, read_json
-from stochastok_cli.models.weight_files import WEIGHTS
+from stochastok_cli.models.weight_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG, INDEX, WEIGHTS
 
 STATE = "training_state.json"
 OPTIMIZER = "optimizer.safetensors"
@@ -108,7 +110,8 @@ def is_complete(folder: Path) -> bool:
     """Whether a checkpoint has all of its files in full length."""
     try:
         state, files = _read_state(folder)
-        undamaged = {WEIGHTS, OPTIMIZER} <= files.keys() and find_damage(folder, files) is None
+        has_weights = not files.keys().isdisjoint({WEIGHTS, INDEX, ADAPTER_WEIGHTS})
+        undamaged = has_weights and OPTIMIZER in files and find_damage(folder, files) is None
     except (OSError, UserError):
         return False
     step = STEP.fullmatch(folder.name)
@@ -180,7 +183,7 @@ def resolve_checkpoint(name: str, checkpoint_dir: Path) -> Path:
             f"no checkpoint {name!r}: neither a folder nor a run in {checkpoint_dir}{did_you_mean(name, known)}",
             fix=listed,
         )
-    if STEP.fullmatch(folder.name) or (folder / "config.json").is_file():
+    if STEP.fullmatch(folder.name) or any((folder / name).is_file() for name in (CONFIG, ADAPTER_CONFIG)):
         return folder
     latest = latest_checkpoint(folder)
     if latest is None:

@@ -96,7 +96,7 @@ def token_log_likelihoods(
 
 
 class _HeadLoss(torch.autograd.Function):
-    """The forward pass computes the loss and both gradients; the backward pass only scales them."""
+    """The forward pass computes the loss and the gradients that are needed; the backward pass only scales them."""
 
     @staticmethod
     def forward(
@@ -112,8 +112,10 @@ class _HeadLoss(torch.autograd.Function):
         x, padded_weight = _operands(hidden, weight)
         loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
         hidden_grad = torch.empty_like(hidden)
-        weight_grad = torch.zeros(padded_weight.shape, dtype=torch.float32, device=hidden.device)
-        bias_grad = None if bias is None else torch.zeros(len(padded_weight), dtype=torch.float32, device=hidden.device)
+        _, weight_is_trained, bias_is_trained, *_ = ctx.needs_input_grad
+        zeros = functools.partial(torch.zeros, dtype=torch.float32, device=hidden.device)
+        weight_grad = zeros(padded_weight.shape) if weight_is_trained else None
+        bias_grad = zeros(len(padded_weight)) if bias_is_trained else None
         softmax = _compiled_softmax() if hidden.is_cuda else _softmax
         for chunk in _chunks(len(targets), padded_weight, chunk_rows):
             target, token_weight = targets[chunk, None], token_weights[chunk, None]
@@ -126,18 +128,20 @@ class _HeadLoss(torch.autograd.Function):
             if bias_grad is not None:
                 bias_grad += logit_grad.sum(dim=0, dtype=torch.float32)
             hidden_grad[chunk] = logit_grad @ padded_weight
-            _add_product(weight_grad, logit_grad.T, x[chunk])
+            if weight_grad is not None:
+                _add_product(weight_grad, logit_grad.T, x[chunk])
         if bias is not None and bias_grad is not None:
             bias_grad = bias_grad[: len(weight)].to(bias.dtype)
-        ctx.save_for_backward(hidden_grad, weight_grad[: len(weight)].to(weight.dtype), bias_grad)
+        if weight_grad is not None:
+            weight_grad = weight_grad[: len(weight)].to(weight.dtype)
+        ctx.save_for_backward(hidden_grad, weight_grad, bias_grad)
         return loss
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        hidden_grad, weight_grad, bias_grad = ctx.saved_tensors
-        bias_grad = None if bias_grad is None else bias_grad * grad
-        return hidden_grad * grad, weight_grad * grad, bias_grad, None, None, None, None
+        gradients = (None if saved is None else saved * grad for saved in ctx.saved_tensors)
+        return *gradients, None, None, None, None
 
 
 def _softmax(logits: Tensor, target: Tensor, token_weight: Tensor) -> tuple[Tensor, Tensor]:

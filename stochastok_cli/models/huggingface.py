@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from stochastok_cli import hub
+from stochastok_cli.config import LoraConfig
 from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.models import adapters
 from stochastok_cli.models.base import (
     WRAPPER_MODEL_TYPE,
     CausalLM,
@@ -63,6 +65,7 @@ class HuggingFaceModel(CausalLM):
 
     model_type: ClassVar[str] = WRAPPER_MODEL_TYPE
     compiles_whole = False
+    adapter: adapters.Adapter | None = None
 
     def __init__(
         self, model: "PreTrainedModel", context_window: int, saved_config: "PreTrainedConfig | None" = None
@@ -112,6 +115,20 @@ class HuggingFaceModel(CausalLM):
             cache.keys = [layer.keys for layer in past.layers]
             cache.values = [layer.values for layer in past.layers]
         return hidden
+
+    def add_lora(self, config: LoraConfig, base: Path, base_checksum: str | None) -> None:
+        """Adds adapters, which alone are trained from now on.
+
+        Args:
+            config: Which ones.
+            base: The folder that the model's weights come from.
+            base_checksum: Of these weights; None where this process did not read them.
+
+        Raises:
+            UserError: `peft` is not installed, or the adapters do not fit the model.
+        """
+        adapters.add_lora(self.model, config, base)
+        self.adapter = adapters.Adapter(base_checksum, config.merge)
 
     def _set_activation_checkpointing(self) -> None:
         self._checkpoints_activations = self.activation_checkpointing
@@ -193,7 +210,7 @@ class HuggingFaceModel(CausalLM):
         config = self.model.config.get_text_config()
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         width = config.num_attention_heads * head_dim
-        return 6 * self.num_matrix_parameters() + 6 * len(self.blocks) * width * context_window
+        return self.matrix_flops_per_token() + 6 * len(self.blocks) * width * context_window
 
     @torch.inference_mode()
     def _cache_argument(self) -> str:
@@ -245,7 +262,10 @@ def _vocab_size(model: "PreTrainedModel") -> int:
 
 
 def _read_config(folder: Path) -> HuggingFaceConfig:
-    """Raises UserError if `transformers` is not installed, or doesn't know the model."""
+    """For an adapter, that of its base model. Raises UserError if `transformers` is not installed, or doesn't know the
+    model."""
+    if adapters.is_adapter(folder):
+        return _read_config(adapters.find_base(folder))
     try:
         from transformers import AutoConfig
     except ImportError:
@@ -321,14 +341,19 @@ def _check_weights(config: HuggingFaceConfig, folder: Path) -> None:
 
 
 def _from_pretrained(folder: Path, config: HuggingFaceConfig) -> Any:
-    """The model in a folder in float32. Raises UserError, or whatever `transformers` raises, if it can't be opened."""
+    """The model in a folder in float32; an adapter is merged into its base model.
+
+    Raises UserError, or whatever `transformers` raises, if it can't be opened.
+    """
     from transformers import AutoModelForCausalLM
 
     _silence()
-    _check_weights(config, folder)
-    return AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+    base = adapters.find_base(folder) if adapters.is_adapter(folder) else folder
+    _check_weights(config, base)
+    model = AutoModelForCausalLM.from_pretrained(
+        base, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
     )
+    return model if base == folder else adapters.merge_adapter(model, folder, base)
 
 
 def _silence() -> None:
@@ -342,6 +367,9 @@ def _silence() -> None:
 def _load_weights(model: nn.Module, folder: Path) -> None:
     wrapper = unwrap(model)
     assert isinstance(wrapper, HuggingFaceModel)
+    if wrapper.adapter is not None:
+        adapters.load_adapter(wrapper.model, wrapper.adapter, adapters.find_adapter(folder))
+        return
     try:
         wrapper.model.load_state_dict(_from_pretrained(folder, _read_config(folder)).state_dict())
     except UserError:
@@ -361,12 +389,20 @@ def _save(
             name.removeprefix("model."): tensor for name, tensor in names.items() if name.startswith("model.")
         }
     _silence()
-    wrapper.model.save_pretrained(folder, state_dict=state_dict)
+    vocabulary.save_tokenizer(folder, wrapper.context_window)
+    saved_model: Any = wrapper.model
+    if wrapper.adapter is not None:
+        own = folder / adapters.SUBFOLDER if wrapper.adapter.merge else folder
+        own.mkdir(exist_ok=True)
+        adapters.save_adapter(wrapper.model, wrapper.adapter, own, state_dict)
+        if not wrapper.adapter.merge:
+            return
+        saved_model, state_dict = _from_pretrained(own, _read_config(own)), None
+    saved_model.save_pretrained(folder, state_dict=state_dict)
     saved = copy.deepcopy(wrapper.saved_config)
-    saved.architectures = [type(wrapper.model).__name__]
+    saved.architectures = [type(saved_model).__name__]
     saved.dtype = "float32"
     saved.save_pretrained(folder)
-    vocabulary.save_tokenizer(folder, wrapper.context_window)
 
 
 def _cannot_open(name: str, error: Exception) -> UserError:

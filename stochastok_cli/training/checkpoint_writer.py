@@ -59,7 +59,9 @@ def save_checkpoint(
         spec_of(model).save(model, temporary, vocabulary, tensors.weights)
         write_companion_files(model.companion_files, temporary)
         save_file({name: tensor.cpu() for name, tensor in tensors.optimizer.items()}, temporary / OPTIMIZER)
-        _write_state(temporary, state, {file.name: file_checksum(file) for file in sorted(temporary.iterdir())})
+        files = sorted(file for file in temporary.rglob("*") if file.is_file())
+        sums = {file.relative_to(temporary).as_posix(): file_checksum(file) for file in files}
+        _write_state(temporary, state, sums)
         rename_into_place(temporary, final)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)

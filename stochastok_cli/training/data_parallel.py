@@ -23,7 +23,7 @@ class FullState(NamedTuple):
     """The full tensors of a checkpoint, also where each rank holds only a part of them.
 
     Attributes:
-        weights: By the names of the model's `state_dict`.
+        weights: By the names of the model's `state_dict`, without those that are not trained.
         optimizer: By the names of `optimizer_tensors`.
     """
 
@@ -96,7 +96,7 @@ class Replicated:
     def prepare(self, model: CausalLM) -> CausalLM:
         self.model = model
         self.world.broadcast_(model.parameters())
-        parameters = list(model.parameters())
+        parameters = model.trained_parameters()
         self.flat = torch.zeros(sum(p.numel() for p in parameters) + 1, device=parameters[0].device)
         self.gradient, self.loss = self.flat[:-1], self.flat[-1]
         ranges, start = {}, 0
@@ -112,7 +112,8 @@ class Replicated:
         self.flat.zero_()
 
     def on_gradients_ready(self, block: int) -> None:
-        self._reducing[block] = self.world.all_reduce_async(self.flat[self._blocks[block]])
+        if self._blocks[block].stop:
+            self._reducing[block] = self.world.all_reduce_async(self.flat[self._blocks[block]])
 
     def reduce_gradients(self) -> None:
         end = 0
@@ -131,7 +132,9 @@ class Replicated:
         return norm
 
     def full_state_dict(self, optimizer: torch.optim.Optimizer) -> FullState:
-        return FullState(self.model.state_dict(), optimizer_tensors(self.model, optimizer))
+        frozen = {name for name, parameter in self.model.named_parameters() if not parameter.requires_grad}
+        weights = {name: tensor for name, tensor in self.model.state_dict().items() if name not in frozen}
+        return FullState(weights, optimizer_tensors(self.model, optimizer))
 
     def load_optimizer_state(self, optimizer: torch.optim.Optimizer, file: Path) -> None:
         tensors = optimizer_tensors(self.model, optimizer)
@@ -148,5 +151,5 @@ class Replicated:
 
 def _range_of(block: nn.Module, ranges: dict[nn.Parameter, tuple[int, int]]) -> slice:
     """The part of the flat buffer that holds a block's gradients, whose parameters follow one another."""
-    own = [ranges[parameter] for parameter in block.parameters()]
+    own = [ranges[parameter] for parameter in block.parameters() if parameter in ranges]
     return slice(min((start for start, _ in own), default=0), max((end for _, end in own), default=0))

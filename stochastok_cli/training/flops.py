@@ -23,12 +23,13 @@ _PEAK_TFLOPS = {
     "RTX 4090": 165.0,
     "RTX 3090": 71.0,
 }
-_CHECKPOINT_BYTES = 12  # per parameter: its weight and AdamW's two moments, float32
 
 
-def checkpoint_bytes(parameters: int) -> int:
-    """The size of a checkpoint, without headers and small files."""
-    return parameters * _CHECKPOINT_BYTES
+def checkpoint_bytes(model: CausalLM, config: Config) -> int:
+    """The size of a checkpoint, without headers and small files: the trained weights with AdamW's two moments, and
+    those that are not trained where they are saved, too, merged with an adapter."""
+    frozen = 1 if config.trainer.lora.merge else 0
+    return sum(p.numel() * p.element_size() * (3 if p.requires_grad else frozen) for p in model.parameters())
 
 
 def tokens_per_iteration(config: Config) -> int:

@@ -42,7 +42,7 @@ class Plan:
         device: The name of a rank's device.
         ranks: The number of ranks.
         kernels: The backend, "reference" or "fused".
-        parameters: The number of parameters of the model.
+        parameters: The number of parameters that are trained.
         iterations: Those left to do.
         tokens_per_iteration: Over all ranks.
         dataset_tokens: Tokens of the training split; None for questions, whose number of tokens is not fixed.
@@ -130,14 +130,13 @@ def _measure(run: Run, inputs: RunInputs) -> Plan:
     seconds_per_evaluation = _measure_evaluation(step, config, inputs, world)
     first_due = start if run.progress.state is None or run.progress.state.evaluation_pending else start + 1
     tokens = flops.tokens_per_iteration(config)
-    parameters = inputs.model.num_parameters()
     memory, memory_total = _memory(world.device)
     return Plan(
         folder=run.folder,
         device=device_name(world.device),
         ranks=world.world_size,
         kernels=step.backend.name,
-        parameters=parameters,
+        parameters=inputs.model.num_parameters(),
         iterations=training.max_iters - start,
         tokens_per_iteration=tokens,
         dataset_tokens=len(inputs.data.train.ids) if isinstance(inputs.data.train, WindowSampler) else None,
@@ -147,7 +146,7 @@ def _measure(run: Run, inputs: RunInputs) -> Plan:
         utilization=flops.utilization(tokens / seconds, inputs.model, config, world),
         memory=memory,
         memory_total=memory_total,
-        checkpoint_bytes=flops.checkpoint_bytes(parameters),
+        checkpoint_bytes=flops.checkpoint_bytes(inputs.model, config),
         checkpoints=_checkpoints_at_once(start, training),
         disk_free=shutil.disk_usage(nearest_existing_path(run.folder)).free,
         evaluations=schedules.count_due(training.eval_interval, first_due, training.max_iters),

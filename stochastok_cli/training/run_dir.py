@@ -39,6 +39,7 @@ _FREE_KEYS = (
     "trainer.training.run_profiler",
     "trainer.training.activation_checkpointing",
     "trainer.parallel",
+    "trainer.lora.merge",
     "trainer.eval",
     "general.logging.",
     "general.paths.",

@@ -16,8 +16,10 @@ from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.base import LoadedEvaluator
 from stochastok_cli.evaluation.registry import find_invalid_values
 from stochastok_cli.evaluation.run import load_evaluators
+from stochastok_cli.models import adapters
 from stochastok_cli.models.base import (
     DEFAULT_MODEL_TYPE,
+    WRAPPER_MODEL_TYPE,
     ArchitectureConfig,
     CausalLM,
     ModelSpec,
@@ -27,6 +29,7 @@ from stochastok_cli.models.base import (
 )
 from stochastok_cli.models.checkpoint_reader import find_local_checkpoint, require_intact, run_of
 from stochastok_cli.models.companion_files import read_companion_files
+from stochastok_cli.models.huggingface import HuggingFaceModel
 from stochastok_cli.random_streams import derive_key
 from stochastok_cli.tokenization.loaders import load_vocabulary
 from stochastok_cli.tokenization.vocabulary import Vocabulary
@@ -93,6 +96,8 @@ def resolve_run(config: Config, world: DistributedContext, run_name: str | None,
     _require_divisible(config, world)
     fused = uses_fused(start.spec, start.hyperparameters, config, world.device)
     _require_logger_packages(config)
+    if config.trainer.lora.rank:
+        adapters.require_peft("trainer.lora.rank")
     name = validate_folder_name(run_dir.default_run_name(config, start.parent_name) if run_name is None else run_name)
     folder = Path(config.general.paths.checkpoint_dir) / name
 
@@ -104,11 +109,15 @@ def resolve_run(config: Config, world: DistributedContext, run_name: str | None,
         return progress
 
     progress = RunProgress() if force else world.broadcast_from_rank_0(read_progress)
+    parent = start.parent
+    if config.trainer.lora.rank and progress.checkpoint is not None:  # the run that it names may have gone on
+        adapter = adapters.find_adapter(progress.checkpoint)
+        parent = world.broadcast_from_rank_0(lambda: adapters.find_base(adapter))
     return Run(
         config=config,
         spec=start.spec,
         hyperparameters=start.hyperparameters,
-        parent=start.parent,
+        parent=parent,
         fused=fused,
         folder=folder,
         progress=progress,
@@ -136,6 +145,8 @@ def _build_model(run: Run) -> CausalLM:
     if parent is not None:
         load_weights_from(parent, model, run.world)
         model.companion_files = run.world.broadcast_from_rank_0(lambda: read_companion_files(parent))
+    if run.config.trainer.lora.rank:
+        _add_lora(run, model)
     if reason := model.training_unsupported():
         raise UserError(f"{parent} can't be trained, because {reason}", fix="start from another model")
     if run.config.trainer.dataset.is_instruction and (reason := model.packing_unsupported()):
@@ -143,6 +154,14 @@ def _build_model(run: Run) -> CausalLM:
             f"{parent} can't be trained on questions with answers, because {reason}", fix="start from another model"
         )
     return model
+
+
+def _add_lora(run: Run, model: CausalLM) -> None:
+    """Adds the adapters of `trainer.lora` to a model that has the weights of the run's parent."""
+    assert run.parent is not None and isinstance(model, HuggingFaceModel)
+    checksum = adapters.weights_checksum(run.parent) if run.world.is_main else None
+    torch.manual_seed(derive_key(run.config.general.seed, "adapters"))
+    model.add_lora(run.config.trainer.lora, run.parent, checksum)
 
 
 def load_weights_from(checkpoint: Path, model: CausalLM, world: DistributedContext) -> None:
@@ -193,7 +212,12 @@ def resolve_starting_point(config: Config) -> StartingPoint:
         folder, parent_name = hub.model_folder(repo, revision), repo.rpartition("/")[2]
     else:
         parent_name = run_of(folder)
-    spec = trainable_spec_for(folder)
+    spec = model_specs()[WRAPPER_MODEL_TYPE] if config.trainer.lora.rank else trainable_spec_for(folder)
+    if config.trainer.lora.rank and adapters.is_adapter(folder):
+        raise UserError(
+            f"{folder} is an adapter itself, and trainer.lora needs a whole model",
+            fix="save it merged (trainer.lora.merge=true), or train all weights (trainer.lora.rank=0)",
+        )
     hyperparameters = spec.read_config(folder)
     longest = hyperparameters.context_window
     wanted = config.model.context_window if _is_overridden(_WINDOW, config.overridden) else longest

@@ -23,16 +23,15 @@ from stochastok_cli.training.data_parallel import FullState, Parallel, Replicate
 from stochastok_cli.training.distributed import DistributedContext
 from stochastok_cli.training.optimizers import optimizer_tensors
 
-_BYTES_PER_PARAMETER = 16
-"""A float32 weight, its gradient and AdamW's two moments."""
-
 
 def make_parallel(model: CausalLM, config: Config, world: DistributedContext, *, fused: bool) -> Parallel:
     """The way to train a model on these ranks that `trainer.parallel` names. The fused kernels need the whole model."""
     wanted, several = config.trainer.parallel, world.world_size > 1
     if wanted == "auto" and world.device.type == "cuda":
         memory = torch.cuda.get_device_properties(world.device).total_memory
-        wanted = "shard" if _BYTES_PER_PARAMETER * model.num_parameters() > memory / 2 else "replicate"
+        # A weight, and where it is trained its gradient and AdamW's two moments.
+        needed = sum(p.numel() * p.element_size() * (4 if p.requires_grad else 1) for p in model.parameters())
+        wanted = "shard" if needed > memory / 2 else "replicate"
     return Sharded(world) if several and wanted == "shard" and not fused else Replicated(world)
 
 
@@ -82,7 +81,7 @@ class Sharded:
         return norm
 
     def full_state_dict(self, optimizer: torch.optim.Optimizer) -> FullState:
-        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
         weights: Any = get_model_state_dict(self.model, options=options)
         moments = {}
         for name, tensor in optimizer_tensors(self.model, optimizer).items():

@@ -43,7 +43,8 @@ def push_run(
         UserError: The upload failed.
     """
     repo = hub.resolve_repo(folder.name, repo=repo, owner=username, retry_command=retry_command)
-    files = {file.name: file for file in sorted(checkpoint.iterdir()) if file.name != OPTIMIZER}
+    paths = (file for file in sorted(checkpoint.rglob("*")) if file.is_file() and file.name != OPTIMIZER)
+    files = {file.relative_to(checkpoint).as_posix(): file for file in paths}
     records = {f"run/{name}": folder / name for name in (CONFIG, METRICS) if (folder / name).is_file()}
     card = hub.model_card(
         repo,

@@ -74,6 +74,13 @@ def test_bias_and_capped_logits(with_bias, softcap, chunk_rows):
         torch.testing.assert_close(head_loss(hidden, weight, targets, token_weights, **options), expected)
 
 
+def test_a_weight_that_is_not_trained_has_no_gradient():
+    hidden, weight, *rest = batch(100, 131)
+    expected, _ = torch.autograd.grad(head_loss(hidden, weight, *rest), (hidden, weight))
+    head_loss(hidden, weight.detach(), *rest, bias=torch.zeros(131)).backward()
+    torch.testing.assert_close(hidden.grad, expected)
+
+
 def test_all_weights_zero_is_zero_with_zero_gradients():
     hidden, weight, targets, _ = batch(50, 131)
     for num_loss_tokens in (None, 0):

@@ -73,11 +73,11 @@ def test_two_ranks_give_the_losses_of_one_and_a_checkpoint_that_one_can_resume(c
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", [None, "qwen3"])
+@pytest.mark.parametrize(("family", "more"), [(None, ()), ("qwen3", ()), ("qwen3", ("trainer.lora.rank=4",))])
 def test_sharded_ranks_give_the_losses_of_one_and_resume_on_another_number(
-    config_file, configured, tmp_path, vocabulary, family
+    config_file, configured, tmp_path, vocabulary, family, more
 ):
-    options = ["trainer.eval=[{evaluator:mcq,num_samples:5,benchmarks:[langgame-val]}]"]
+    options = [*more, "trainer.eval=[{evaluator:mcq,num_samples:5,benchmarks:[langgame-val]}]"]
     if family is not None:
         random_model(family).save_pretrained(tmp_path / family)
         vocabulary.save_tokenizer(tmp_path / family)

@@ -103,4 +103,4 @@ class Llama(CausalLM):
         """Six operations for every parameter of a matrix product (Kaplan et al. 2020, section 2.1), and those of causal
         attention over half a window on average. What is computed twice is counted once."""
         core = self.config.core_model
-        return 6 * self.num_matrix_parameters() + 6 * core.num_layers * self.config.hidden_dim * context_window
+        return self.matrix_flops_per_token() + 6 * core.num_layers * self.config.hidden_dim * context_window
