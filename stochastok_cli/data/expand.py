@@ -14,6 +14,7 @@ from typing import TypeVar
 import numpy as np
 
 from stochastok_cli.artifacts import Artifact, Manifest, SourceInfo, SplitInfo, create_artifact, validate_folder_name
+from stochastok_cli.data.instruction_dataset import is_instruction_dataset
 from stochastok_cli.data.memmap import (
     SPLITS,
     Corpus,
@@ -77,6 +78,11 @@ def expand(
         UserError: an impossible `p` or method, or ids outside the vocabulary; nothing appears then.
     """
     folder = memmap_dir(Path(data_dir)) / corpus if isinstance(corpus, str) else corpus
+    if isinstance(folder, Path) and is_instruction_dataset(folder):
+        raise UserError(
+            f"{folder} holds conversations or completions, which training expands as it draws them",
+            fix="set trainer.dataset.expand_prop",
+        )
     source = Corpus(folder, tokenizer) if isinstance(folder, Path) else folder
     stochastok = StochasTok(source.vocabulary, p=p, method=method, seed=seed, max_splits=max_splits, keep=keep)
     final = source.path.parent / validate_folder_name(out_name or expanded_name(source.name, method, p))

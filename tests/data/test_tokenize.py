@@ -256,7 +256,7 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing(tmp_path, content, name,
     ],
 )
 def test_small_files_that_are_very_long_decompressed(tmp_path, monkeypatch, name, content, documents, message):
-    monkeypatch.setattr("stochastok_cli.data.text_sources.LONGEST_DOCUMENT", 4000)
+    monkeypatch.setattr("stochastok_cli.data.file_readers.LONGEST_DOCUMENT", 4000)
     (tmp_path / name).write_bytes(lzma.compress(content))
     with pytest.raises(UserError, match=message) as caught:
         tokenize(tmp_path / name, tmp_path, documents=documents)

@@ -11,6 +11,7 @@ import pytest
 from hub_server import Repo
 
 from stochastok_cli.artifacts import SplitInfo
+from stochastok_cli.data.expand import expand
 from stochastok_cli.data.instruction_dataset import InstructionDataset, is_instruction_dataset
 from stochastok_cli.data.tokenize_instructions import tokenize_instructions
 from stochastok_cli.errors import FAILED, USAGE, Notice, UserError
@@ -260,3 +261,9 @@ def test_another_template_is_another_option(tmp_path, tokenizer):
     other = save_tokenizer(tmp_path / "other", template("llama3"))
     with pytest.raises(UserError, match=r"exists, made with other options: chat_template .*--force makes it again"):
         make_chats(tmp_path, other, rows)
+
+
+def test_examples_are_not_expanded_on_disk(tmp_path):
+    made = make_pairs(tmp_path, pairs(PAIRS))
+    with pytest.raises(UserError, match="holds conversations or completions, .*; set trainer.dataset.expand_prop"):
+        expand(made.path)

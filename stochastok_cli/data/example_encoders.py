@@ -1,0 +1,130 @@
+"""How rows of a source become examples: conversations, and prompts with completions."""
+
+import hashlib
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from stochastok_cli.data.chat_template import ChatTemplate, Example, Unusable
+from stochastok_cli.data.file_readers import Row, require_text
+from stochastok_cli.errors import UserError
+from stochastok_cli.tokenization.vocabulary import Vocabulary
+
+
+class ExampleEncoder(Protocol):
+    """Makes examples of rows.
+
+    Attributes:
+        columns: the columns, each by the option that names it.
+        options: what decides the examples, for the manifest.
+    """
+
+    columns: dict[str, str]
+    options: dict[str, Any]
+
+    def encode(self, rows: list[Row], threads: int) -> list[Example | Unusable]:
+        """The example of each row, or why there is none. Raises UserError for a row of another form."""
+        ...
+
+
+def make_encoder(
+    messages_column: str | None,
+    prompt_column: str | None,
+    completion_column: str | None,
+    tokenizer: str | Path,
+    vocabulary: Vocabulary,
+    errors: str,
+) -> ExampleEncoder:
+    """The encoder of conversations, or of prompts with completions.
+
+    Args:
+        messages_column: the column of conversations, or None.
+        prompt_column: the column of prompts, or None.
+        completion_column: the column of completions, or None.
+        tokenizer: name or path of the tokenizer.
+        vocabulary: its vocabulary.
+        errors: what to do with characters that are not Unicode: "strict" or "replace".
+
+    Raises:
+        UserError: neither kind has all of its columns, or both are named, or the tokenizer has no chat template.
+    """
+    if messages_column is not None and prompt_column is None and completion_column is None:
+        return _Conversations(messages_column, ChatTemplate(tokenizer, vocabulary), errors)
+    if messages_column is None and prompt_column is not None and completion_column is not None:
+        return _Completions(prompt_column, completion_column, vocabulary, errors)
+    raise UserError(
+        "the columns of the examples are not clear",
+        fix="give --messages-column, or --prompt-column and --completion-column",
+    )
+
+
+class _Conversations:
+    """Conversations, with a loss on the turns of the assistant."""
+
+    def __init__(self, column: str, template: ChatTemplate, errors: str):
+        self.columns = {"--messages-column": column}
+        digest = hashlib.sha256(template.source.encode()).hexdigest()[:32]
+        self.options = {"messages_column": column, "chat_template": digest}
+        self._template, self._errors = template, errors
+
+    def encode(self, rows: list[Row], threads: int) -> list[Example | Unusable]:
+        return self._template.encode_batch([self._messages(row) for row in rows])
+
+    def _messages(self, row: Row) -> list[dict[str, Any]]:
+        value, where = row.values[0], row.where
+        [column] = self.columns.values()
+        if not isinstance(value, list) or not all(isinstance(message, dict) for message in value):
+            raise UserError(f"{where}: {column!r} holds {repr(value)[:100]}, no list of messages")
+        for number, message in enumerate(value, 1):
+            if not isinstance(message.get("role"), str):
+                renamed = {"from", "value"} <= message.keys()
+                fix = "rename `from` to `role` and `value` to `content`" if renamed else "give it `role` and `content`"
+                raise UserError(f"{where}: message {number} has no role, only {', '.join(message)[:100]}", fix=fix)
+        return [_without_nones(self._checked(message, where)) for message in value]
+
+    def _checked(self, value: Any, where: str) -> Any:
+        """A value whose texts are all valid Unicode."""
+        if isinstance(value, str):
+            return require_text(value, "a message", where, self._errors)
+        if isinstance(value, dict):
+            return {key: self._checked(item, where) for key, item in value.items()}
+        return [self._checked(item, where) for item in value] if isinstance(value, list) else value
+
+
+def _without_nones(message: dict[str, Any]) -> dict[str, Any]:
+    """A message without keys that have no value: tables have all keys in all rows, and templates look for keys."""
+    return {key: value for key, value in message.items() if value is not None}
+
+
+class _Completions:
+    """Prompts with completions. The loss is on the completion and on the end-of-text token after it."""
+
+    def __init__(self, prompt_column: str, completion_column: str, vocabulary: Vocabulary, errors: str):
+        self.columns = {"--prompt-column": prompt_column, "--completion-column": completion_column}
+        self.options = {"prompt_column": prompt_column, "completion_column": completion_column}
+        self._vocabulary, self._errors = vocabulary, errors
+
+    def encode(self, rows: list[Row], threads: int) -> list[Example | Unusable]:
+        texts = [self._texts(row) for row in rows]
+        ids, lengths = self._vocabulary.encode_batch([prompt for prompt, _ in texts], threads)
+        prompts = np.split(ids, np.cumsum(lengths)[:-1])
+        return [self._example(prompt, text) for prompt, (_, text) in zip(prompts, texts, strict=True)]
+
+    def _texts(self, row: Row) -> list[str]:
+        texts = []
+        for column, value in zip(self.columns.values(), row.values, strict=True):
+            if isinstance(value, list):
+                raise UserError(
+                    f"{row.where}: {column!r} holds a list, not text",
+                    fix="conversations are lists of messages in one column, which --messages-column names",
+                )
+            texts.append(require_text(value, column, row.where, self._errors))
+        return texts
+
+    def _example(self, prompt: np.ndarray, completion: str) -> Example | Unusable:
+        if not len(prompt) and not completion:
+            return Unusable("neither a prompt nor a completion")
+        answer = [*self._vocabulary.encode_continuation(completion), self._vocabulary.end_of_text]
+        ids = np.concatenate([prompt, np.array(answer, self._vocabulary.dtype)])
+        return Example(ids, np.arange(len(ids)) >= len(prompt))
