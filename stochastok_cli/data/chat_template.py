@@ -86,8 +86,9 @@ class ChatTemplate:
         except ValueError as error:
             raise UserError(f"{tokenizer} has no chat template: {first_line(error)}", fix=_NO_TEMPLATE) from None
         self._marks_generation = _GENERATION.search(self.source) is not None
-        self._encoder = tokenizers.Tokenizer.from_str(vocabulary.tokenizer_json())
-        self._ordinary_encoder = without_ids(self._encoder, vocabulary.special)
+        content = vocabulary.tokenizer_json()
+        self._encoder = tokenizers.Tokenizer.from_str(content)
+        self._ordinary_encoder = without_ids(tokenizers.Tokenizer.from_str(content), vocabulary.special)
         added = self._encoder.get_added_tokens_decoder()
         self._names = tuple(token.content for i, token in added.items() if i in vocabulary.special)
         longest_first = sorted(self._names, key=len, reverse=True)

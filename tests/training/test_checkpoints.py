@@ -18,6 +18,7 @@ from stochastok_cli.models.checkpoint_reader import (
     require_intact,
     resolve_checkpoint,
     run_of,
+    run_of,
 )
 from stochastok_cli.models.llama.model import Llama
 from stochastok_cli.models.llama.state_dict import load_weights
@@ -194,4 +195,4 @@ def test_metrics_are_cut_back_to_the_checkpoint(tmp_path, configured, state, kep
 def test_run_names(configured, saved):
     config = configured("general.logging.run_name_prefix=tune", "trainer.dataset.name=d")
     assert run_dir.default_run_name(config, None) == "tune-d"
-    assert run_dir.default_run_name(config, saved / "step_4") == "tune-d-from-a"
+    assert run_dir.default_run_name(config, run_of(saved / "step_4")) == "tune-d-from-a"
