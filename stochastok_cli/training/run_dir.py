@@ -156,11 +156,11 @@ def start_or_resume(folder: Path, config: Config, progress: RunProgress) -> int:
     metrics = folder / METRICS
     if not metrics.is_file():
         return 0
-    lines = metrics.read_bytes().splitlines(keepends=True)
-    if lines and not lines[-1].endswith(b"\n"):
-        lines.pop()
-    records = [(line, parse_record(line)) for line in lines]
-    kept = [line for line, record in records if record is not None and _precedes(record, progress)]
+    content = metrics.read_bytes()
+    records = [(line, parse_record(line)) for line in content.splitlines()]
+    if records and records[-1][1] is None and not content.endswith(b"\n"):
+        records.pop()
+    kept = [line + b"\n" for line, record in records if record is not None and _precedes(record, progress)]
     write_atomically(metrics, b"".join(kept))
     return sum(record is None for _, record in records)
 

@@ -201,10 +201,10 @@ def resolve_starting_point(config: Config) -> StartingPoint:
             else "its weights fit no other model: drop the override",
         )
     notes = [
-        f"{key} = {actual[key]!r} as in {folder}, not {configured[key]!r} as in the configuration" for key in differing
+        f"{key} = {actual[key]!r} as in {folder}, not {configured[key]!r} as in the configuration"
+        + (" (an override lowers it)" if key == _WINDOW and spec.shorten and configured[key] < longest else "")
+        for key in differing
     ]
-    if _WINDOW in differing and spec.shorten is not None and configured[_WINDOW] < longest:
-        notes.append(f"{_WINDOW}={configured[_WINDOW]} on the command line would lower the context window")
     return StartingPoint(dataclasses.replace(config, model=model), spec, hyperparameters, folder, notes)
 
 
