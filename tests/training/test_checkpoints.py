@@ -18,7 +18,6 @@ from stochastok_cli.models.checkpoint_reader import (
     require_intact,
     resolve_checkpoint,
     run_of,
-    run_of,
 )
 from stochastok_cli.models.llama.model import Llama
 from stochastok_cli.models.llama.state_dict import load_weights
