@@ -193,6 +193,7 @@ def test_a_folder_that_may_not_be_listed_is_no_empty_folder(tmp_path):
         find_files(tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore::Warning")  # pytest-xdist can't send a message that is not UTF-8
 @pytest.mark.skipif(sys.platform != "linux", reason="names of files are text on other systems")
 def test_names_that_are_not_utf8(tmp_path, capfdbinary, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["stochastok", "tokenize", os.fsdecode(b"\xff")])
