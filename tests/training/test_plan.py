@@ -78,6 +78,7 @@ def test_the_command_prints_a_table_or_an_object(command, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_several_ranks_plan_together_and_rank_0_prints(config_file):
     process = launched(config_file, 2, "--plan", "--json", "--quiet", MCQ)
     out, error = process.communicate()

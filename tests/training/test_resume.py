@@ -107,6 +107,7 @@ def start(config_file, tmp_path):
     return process, folder
 
 
+@pytest.mark.slow
 def test_stopped_and_killed_at_random_moments_it_gives_the_same_weights_in_the_end(config_file, tmp_path, straight):
     for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGKILL, signal.SIGUSR1):
         process, folder = start(config_file, tmp_path)
