@@ -13,6 +13,7 @@ ORDER = [
     "errors",
     "random_streams",
     "progress",
+    "background",
     "json_files",
     "artifacts",
     "config",

@@ -2,6 +2,7 @@
 
 import bz2
 import codecs
+import dataclasses
 import gzip
 import hashlib
 import io
@@ -13,10 +14,11 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
-from stochastok_cli.artifacts import Artifact, file_checksum
-from stochastok_cli.errors import UserError
+from stochastok_cli.artifacts import Artifact, Manifest, SourceInfo, create_artifact, file_checksum
+from stochastok_cli.background import in_background
+from stochastok_cli.errors import FAILED, UserError
 
 DOCUMENTS = ("paragraph", "file")
 """What a document of a text file is: a paragraph (blank lines separate them), or the file as a whole."""
@@ -108,6 +110,55 @@ def find_files(path: Path, documents: str = "paragraph", errors: str = "strict")
     if not files:
         raise UserError(f"the folder {path} holds no {', '.join(IN_FOLDERS)} file{note and f' ({note})'}")
     return SourceFiles(path, sorted(files), dict(_by_frequency(unread)), note)
+
+
+class Source(Protocol):
+    """What a folder of ids is made of."""
+
+    def listing(self) -> str | None:
+        """A hash of the names, sizes and times of its files; None for a source without files."""
+        ...
+
+    def made_from(self) -> SourceInfo:
+        """Its description, with a checksum of its content."""
+        ...
+
+
+def create_from_source(
+    final: Path,
+    options: dict[str, Any],
+    name: str,
+    source: Source,
+    build: Callable[[Path], Manifest],
+    *,
+    force: bool,
+) -> Artifact:
+    """`create_artifact` for a folder that is made of a source, which must not change while it is read.
+
+    Args:
+        final: the folder.
+        options: what it is made with.
+        name: the name of the source, for errors.
+        source: the source, whose checksum is computed while `build` works.
+        build: fills a folder and returns its manifest, in which the source is then entered.
+        force: make the folder again if it is there already.
+
+    Raises:
+        UserError: the source changed meanwhile, or since the folder that is there already was made.
+    """
+    listing = source.listing()
+
+    def build_unchanged(folder: Path) -> Manifest:
+        made_from = in_background(source.made_from)
+        manifest = build(folder)
+        if source.listing() != listing:
+            raise UserError(f"{name} was changed while it was read", fix="run it again", exit_code=FAILED)
+        return dataclasses.replace(manifest, made_from=dataclasses.replace(made_from.result(), listing=listing))
+
+    made = create_artifact(final, options, build_unchanged, force=force)
+    if not made.created:
+        require_same_source(made, name, listing, lambda: source.made_from().fingerprint)
+    return made
 
 
 def require_same_source(

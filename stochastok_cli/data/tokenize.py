@@ -6,15 +6,14 @@ corpus split. So memory is bounded by the batch, not by the corpus (less than a 
 
 import dataclasses
 import math
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from stochastok_cli.artifacts import Artifact, Manifest, SplitInfo, create_artifact, validate_folder_name
+from stochastok_cli.artifacts import Artifact, Manifest, SplitInfo, validate_folder_name
 from stochastok_cli.data.memmap import (
     Tokenizer,
     available_cpus,
@@ -23,9 +22,9 @@ from stochastok_cli.data.memmap import (
     require_counts,
     resolve_vocabulary,
 )
-from stochastok_cli.data.source_files import require_same_source
+from stochastok_cli.data.source_files import create_from_source
 from stochastok_cli.data.text_sources import TextSource, open_source
-from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.errors import UserError
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.random_streams import CORPUS_SEED, corpus_permutation
 from stochastok_cli.tokenization.vocabulary import Vocabulary
@@ -85,14 +84,12 @@ def tokenize(
     require_fraction(val_fraction)
     vocabulary = resolve_vocabulary(tokenizer)
     texts = open_source(str(source), text_column, documents=documents, errors=errors, subset=subset, split=split)
-    listing = texts.listing()
     final = memmap_dir(Path(data_dir)) / validate_folder_name(tokenized_name(name or texts.name))
     options = {**texts.options, "tokenizer": vocabulary.fingerprint, "val_fraction": val_fraction, "seed": seed}
     threads = num_proc or available_cpus()
 
     def build(folder: Path) -> Manifest:
         encoded = folder / ".encoded"
-        made_from = in_background(texts.made_from)  # a checksum of the source, while there is other work
         lengths, unknown = _encode(texts, vocabulary, encoded, threads, progress)
         n = len(lengths)
         fix = "blank lines separate the documents of text files, unless --documents file makes each file one; "
@@ -106,17 +103,11 @@ def tokenize(
             )
             splits[split] = SplitInfo(len(chosen), int(lengths[chosen].sum()))
         encoded.unlink()
-        if texts.listing() != listing:
-            raise UserError(f"{source} was changed while it was read", fix="run it again", exit_code=FAILED)
-        source_info = dataclasses.replace(made_from.result(), listing=listing)
-        manifest = corpus_manifest("tokenized", vocabulary, splits, source_info)
+        manifest = corpus_manifest("tokenized", vocabulary, splits, None)
         require_counts(folder, manifest)
         return dataclasses.replace(manifest, unknown_tokens=unknown or None)
 
-    made = create_artifact(final, options, build, force=force)
-    if not made.created:
-        require_same_source(made, str(source), listing, lambda: texts.made_from().fingerprint)
-    return made
+    return create_from_source(final, options, str(source), texts, build, force=force)
 
 
 def require_fraction(val_fraction: float) -> None:
@@ -146,20 +137,6 @@ def corpus_split(n: int, val_fraction: float, seed: int, what: str, fix: str = "
         )
     order = corpus_permutation(n, seed)
     return {"train": order[val:], "val": order[:val]}
-
-
-def in_background(function: Callable[[], T]) -> Future[T]:
-    """Calls a function in a thread that neither an error nor an interruption waits for."""
-    future: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(function())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return future
 
 
 def read_ahead(items: Iterator[T]) -> Iterator[T]:

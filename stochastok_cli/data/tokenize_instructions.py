@@ -18,7 +18,6 @@ from stochastok_cli.artifacts import (
     Artifact,
     Manifest,
     SplitInfo,
-    create_artifact,
     validate_folder_name,
 )
 from stochastok_cli.data.chat_template import Example, Unusable
@@ -26,10 +25,10 @@ from stochastok_cli.data.example_encoders import ExampleEncoder, make_encoder
 from stochastok_cli.data.file_readers import Row
 from stochastok_cli.data.instruction_dataset import ENDS, KIND, TOKENIZER
 from stochastok_cli.data.memmap import available_cpus, corpus_manifest, memmap_dir
-from stochastok_cli.data.source_files import require_same_source
+from stochastok_cli.data.source_files import create_from_source
 from stochastok_cli.data.text_sources import TextSource, open_rows
-from stochastok_cli.data.tokenize import copy_documents, corpus_split, in_background, read_ahead, require_fraction
-from stochastok_cli.errors import FAILED, Notice, UserError
+from stochastok_cli.data.tokenize import copy_documents, corpus_split, read_ahead, require_fraction
+from stochastok_cli.errors import Notice, UserError
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.random_streams import CORPUS_SEED
 from stochastok_cli.tokenization.loaders import load_vocabulary, tokenizer_path
@@ -113,16 +112,15 @@ def tokenize_instructions(
     vocabulary = load_vocabulary(tokenizer)
     encoder = make_encoder(messages_column, prompt_column, completion_column, tokenizer, vocabulary, errors)
     rows = open_rows(str(source), encoder.columns, errors=errors, subset=subset, split=split)
-    listing = rows.listing()
     final = memmap_dir(Path(data_dir)) / validate_folder_name(name or rows.name)
     options = {**rows.options, **encoder.options, "tokenizer": vocabulary.fingerprint}
     options |= {"val_fraction": val_fraction, "seed": seed}
     if max_length is not None:
         options |= {"max_length": max_length, "long_examples": long_examples}
 
+    counts = _Counts(max_length, long_examples)
+
     def build(folder: Path) -> Manifest:
-        made_from = in_background(rows.made_from)
-        counts = _Counts(max_length, long_examples)
         examples = counts.kept(_encoded(rows, encoder, num_proc or available_cpus(), progress))
         lengths, unknown = _write(examples, vocabulary, folder)
         details = f" ({'; '.join(counts.notices())})" if counts.left_out else ""
@@ -133,21 +131,17 @@ def tokenize_instructions(
         }
         for file in _ENCODED:
             (folder / file).unlink()
-        if rows.listing() != listing:
-            raise UserError(f"{source} was changed while it was read", fix="run it again", exit_code=FAILED)
         _copy_tokenizer(tokenizer, folder / TOKENIZER)
-        for text in counts.notices():
-            warnings.warn(text, Notice, stacklevel=2)
         return dataclasses.replace(
-            corpus_manifest(KIND, vocabulary, splits, dataclasses.replace(made_from.result(), listing=listing)),
+            corpus_manifest(KIND, vocabulary, splits, None),
             unknown_tokens=unknown or None,
             truncated=counts.truncated or None,
             left_out=dict(counts.left_out.most_common()),
         )
 
-    made = create_artifact(final, options, build, force=force)
-    if not made.created:
-        require_same_source(made, str(source), listing, lambda: rows.made_from().fingerprint)
+    made = create_from_source(final, options, str(source), rows, build, force=force)
+    for text in counts.notices():  # none for a folder that was there already
+        warnings.warn(text, Notice, stacklevel=2)
     return made
 
 

@@ -4,11 +4,11 @@ import functools
 import json
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from stochastok_cli.background import in_background
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.tokenization.encoders import concatenated, one_line_errors, reading_errors
 from stochastok_cli.tokenization.merges import byte_characters
@@ -197,13 +197,4 @@ def interruptible(call: Callable[[], T]) -> T:
     """
     if threading.current_thread() is not threading.main_thread():
         return call()
-    future: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(call())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return future.result()
+    return in_background(call).result()
