@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from stochastok_cli.errors import UserError, short_repr
+from stochastok_cli.errors import UserError
 from stochastok_cli.models.weight_files import ADAPTER_CONFIG, CONFIG, read_json
 
 if TYPE_CHECKING:
@@ -114,6 +114,10 @@ class CausalLM(nn.Module, abc.ABC):
     @abc.abstractmethod
     def blocks(self) -> Sequence[nn.Module]:
         """The layers, from the first to the last."""
+
+    def set_activation_checkpointing(self, enabled: bool) -> None:
+        """Chooses whether the backward pass computes activations again. Raises UserError for a model that can't."""
+        self.activation_checkpointing = enabled
 
     def training_unsupported(self) -> str | None:
         """Why the model can't be trained, in words that complete "because"; None if it can."""
@@ -238,7 +242,6 @@ class ModelSpec:
         fused_unsupported: Why the fused kernels can't train a model of these hyperparameters on a device, in words
             that complete "because"; None if they can.
         fused_step: The fused kernels for a model: `fused_step(model, dropout, fp8_logits=False)`.
-        trainable: Whether the trainer can train it.
         check_weights: Raises UserError where the files of a folder hold tensors of other shapes than a model of these
             hyperparameters has. It reads no tensors, and is called before such a model is built.
         shorten: The hyperparameters with a smaller context window; absent where weights depend on positions.
@@ -252,7 +255,6 @@ class ModelSpec:
     from_folder: Callable[[Path, str | torch.device], CausalLM] | None = None
     fused_unsupported: Callable[[Any, torch.device], str | None] = _no_fused_kernels
     fused_step: Callable[..., FusedStep] | None = None
-    trainable: bool = True
     check_weights: Callable[[Any, Path], None] = _anything_fits
     shorten: Callable[[Any, int], ArchitectureConfig] | None = None
 
@@ -308,22 +310,6 @@ def spec_for(folder: Path) -> ModelSpec:
         if not (folder / CONFIG).is_file():
             raise
         return model_specs()[WRAPPER_MODEL_TYPE]
-    return spec
-
-
-def trainable_spec_for(folder: Path) -> ModelSpec:
-    """The architecture that trains the model in a folder. Raises UserError naming what in it can't be trained."""
-    spec = spec_for(folder)
-    if not spec.trainable:
-        model_type = read_json(folder / CONFIG).get("model_type")
-        trainable = [name for name, spec in model_specs().items() if spec.trainable]
-        if model_type not in trainable:
-            raise UserError(
-                f"{folder} holds a model of model_type {short_repr(model_type)}, which can't be trained here",
-                fix=f"start from one of model_type {' or '.join(trainable)}",
-            )
-        _spec_of_type(folder).read_config(folder)  # raises, naming the fields
-        raise UserError(f"{folder} holds a model that can't be trained here", fix="start from another checkpoint")
     return spec
 
 

@@ -73,7 +73,6 @@ class HuggingFaceModel(CausalLM):
         super().__init__()
         self.model = model
         self.training = model.training
-        self._checkpoints_activations = False
         self.head = model.get_output_embeddings()
         self.body = model.base_model
         self.context_window = context_window
@@ -93,8 +92,6 @@ class HuggingFaceModel(CausalLM):
         on the left: it has to be the same for all tokens of a row that follow the padding."""
         from transformers import DynamicCache
 
-        if self.activation_checkpointing != self._checkpoints_activations:
-            self._set_activation_checkpointing()
         if cache is None and segment_start is None:
             return self._hidden(ids, use_cache=False)
         if cache is None and segment_start is not None and self.packs:
@@ -130,17 +127,17 @@ class HuggingFaceModel(CausalLM):
         adapters.add_lora(self.model, config, base)
         self.adapter = adapters.Adapter(base_checksum, config.merge)
 
-    def _set_activation_checkpointing(self) -> None:
-        self._checkpoints_activations = self.activation_checkpointing
-        if not self.activation_checkpointing:
-            self.model.gradient_checkpointing_disable()
-        elif self.model.supports_gradient_checkpointing:
-            self.model.gradient_checkpointing_enable({"use_reentrant": False})
-        else:
+    def set_activation_checkpointing(self, enabled: bool) -> None:
+        if enabled and not self.model.supports_gradient_checkpointing:
             raise UserError(
                 f"{type(self.model).__name__} does not support trainer.training.activation_checkpointing",
                 fix="set it to false",
             )
+        if enabled:
+            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+        elif self.activation_checkpointing:
+            self.model.gradient_checkpointing_disable()
+        super().set_activation_checkpointing(enabled)
 
     def _packed(self, ids: Tensor, segment_start: Tensor) -> Tensor:
         """The hidden states of examples packed into rows. `transformers` takes tokens whose positions do not follow one
@@ -264,8 +261,7 @@ def _vocab_size(model: "PreTrainedModel") -> int:
 def _read_config(folder: Path) -> HuggingFaceConfig:
     """For an adapter, that of its base model. Raises UserError if `transformers` is not installed, or doesn't know the
     model."""
-    if adapters.is_adapter(folder):
-        return _read_config(adapters.find_base(folder))
+    folder = _weights_folder(folder)
     try:
         from transformers import AutoConfig
     except ImportError:
@@ -312,7 +308,8 @@ def _open_pretrained(folder: Path, name: str, device: str | torch.device) -> Hug
     """The model in a folder, float32, in evaluation mode. Raises UserError if `transformers` can't open it."""
     config = _read_config(folder)
     try:
-        return HuggingFaceModel(_from_pretrained(folder, config).eval().to(device), config.context_window)
+        _check_weights(config, folder)
+        return HuggingFaceModel(_from_pretrained(folder).eval().to(device), config.context_window)
     except UserError:
         raise
     except Exception as error:  # transformers lets through whatever its parts raise
@@ -320,9 +317,11 @@ def _open_pretrained(folder: Path, name: str, device: str | torch.device) -> Hug
 
 
 def _check_weights(config: HuggingFaceConfig, folder: Path) -> None:
-    """Raises UserError if a configuration describes far more weights than the files of the folder can hold."""
+    """Raises UserError if a configuration describes far more weights than the files of the folder, or of an adapter's
+    base model, can hold."""
     from transformers import AutoModelForCausalLM
 
+    folder = _weights_folder(folder)
     try:
         stored = find_tensors(folder)
     except UserError:
@@ -340,7 +339,12 @@ def _check_weights(config: HuggingFaceConfig, folder: Path) -> None:
         )
 
 
-def _from_pretrained(folder: Path, config: HuggingFaceConfig) -> Any:
+def _weights_folder(folder: Path) -> Path:
+    """The folder of the base model for an adapter, otherwise the folder itself."""
+    return adapters.find_base(folder) if adapters.is_adapter(folder) else folder
+
+
+def _from_pretrained(folder: Path) -> Any:
     """The model in a folder in float32; an adapter is merged into its base model.
 
     Raises UserError, or whatever `transformers` raises, if it can't be opened.
@@ -348,8 +352,7 @@ def _from_pretrained(folder: Path, config: HuggingFaceConfig) -> Any:
     from transformers import AutoModelForCausalLM
 
     _silence()
-    base = adapters.find_base(folder) if adapters.is_adapter(folder) else folder
-    _check_weights(config, base)
+    base = _weights_folder(folder)
     model = AutoModelForCausalLM.from_pretrained(
         base, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
     )
@@ -371,7 +374,7 @@ def _load_weights(model: nn.Module, folder: Path) -> None:
         adapters.load_adapter(wrapper.model, wrapper.adapter, adapters.find_adapter(folder))
         return
     try:
-        wrapper.model.load_state_dict(_from_pretrained(folder, _read_config(folder)).state_dict())
+        wrapper.model.load_state_dict(_from_pretrained(folder).state_dict())
     except UserError:
         raise
     except Exception as error:
@@ -397,7 +400,7 @@ def _save(
         adapters.save_adapter(wrapper.model, wrapper.adapter, own, state_dict)
         if not wrapper.adapter.merge:
             return
-        saved_model, state_dict = _from_pretrained(own, _read_config(own)), None
+        saved_model, state_dict = _from_pretrained(own), None
     saved_model.save_pretrained(folder, state_dict=state_dict)
     saved = copy.deepcopy(wrapper.saved_config)
     saved.architectures = [type(saved_model).__name__]

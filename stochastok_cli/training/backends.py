@@ -107,18 +107,14 @@ class CompiledBlocks:
     def __init__(self, blocks: Sequence[nn.Module]):
         self.blocks = blocks
         self.compiled = [torch.compile(block.forward) for block in blocks]
-        self.depth = 0
 
     def __enter__(self) -> None:
-        self.depth += 1
         for block, compiled in zip(self.blocks, self.compiled, strict=True):
             block.forward = compiled  # hides the method of the class
 
     def __exit__(self, *error: object) -> None:
-        self.depth -= 1
-        if not self.depth:
-            for block in self.blocks:
-                del block.forward
+        for block in self.blocks:
+            del block.forward
 
 
 class EagerBackend:
@@ -129,7 +125,7 @@ class EagerBackend:
 
     def __init__(self, model: CausalLM, config: Config, device: torch.device):
         self.model, self.config = model, config
-        model.activation_checkpointing = config.trainer.training.activation_checkpointing
+        model.set_activation_checkpointing(config.trainer.training.activation_checkpointing)
         compiles = device.type == "cuda"
         self.forward: Forward = torch.compile(model) if compiles and model.compiles_whole else model
         self.compiled_blocks = CompiledBlocks(model.blocks if compiles and not model.compiles_whole else [])
@@ -147,7 +143,7 @@ class EagerBackend:
         torch.manual_seed(derive_key(self.config.general.seed, "dropout", iteration, accumulation_step))
         with self.compiled_blocks:  # the backward pass, too: it may run a block again
             with sdpa_kernel(_ATTENTION, set_priority=True):
-                loss = self.loss(batch) / windows_per_iteration(training)
+                loss = sum_of_window_losses(self.forward, self.model, batch) / windows_per_iteration(training)
             loss.backward()
         return loss.detach()
 

@@ -24,8 +24,8 @@ from stochastok_cli.models.base import (
     CausalLM,
     ModelSpec,
     model_specs,
+    spec_for,
     spec_of,
-    trainable_spec_for,
 )
 from stochastok_cli.models.checkpoint_reader import find_local_checkpoint, require_intact, run_of
 from stochastok_cli.models.companion_files import read_companion_files
@@ -212,7 +212,7 @@ def resolve_starting_point(config: Config) -> StartingPoint:
         folder, parent_name = hub.model_folder(repo, revision), repo.rpartition("/")[2]
     else:
         parent_name = run_of(folder)
-    spec = model_specs()[WRAPPER_MODEL_TYPE] if config.trainer.lora.rank else trainable_spec_for(folder)
+    spec = model_specs()[WRAPPER_MODEL_TYPE] if config.trainer.lora.rank else spec_for(folder)
     if config.trainer.lora.rank and adapters.is_adapter(folder):
         raise UserError(
             f"{folder} is an adapter itself, and trainer.lora needs a whole model",

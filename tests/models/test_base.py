@@ -9,7 +9,7 @@ import transformers
 
 from stochastok_cli.config import ModelConfig
 from stochastok_cli.errors import UserError
-from stochastok_cli.models.base import load_model, model_specs, register_model, spec_for, spec_of, trainable_spec_for
+from stochastok_cli.models.base import load_model, model_specs, register_model, spec_for, spec_of
 from stochastok_cli.models.huggingface import HUGGINGFACE, HuggingFaceModel
 from stochastok_cli.models.llama import LLAMA
 from stochastok_cli.models.llama.model import Llama
@@ -34,13 +34,13 @@ def test_registered_architectures():
 
 
 def test_the_architecture_of_a_folder(llama_folder):
-    assert spec_for(llama_folder) is trainable_spec_for(llama_folder) is LLAMA
+    assert spec_for(llama_folder) is LLAMA
     assert isinstance(load_model(llama_folder), Llama)
     change_config(llama_folder, rms_norm_eps=1e-5)  # of the same family, but not one that our network computes
-    assert spec_for(llama_folder) is trainable_spec_for(llama_folder) is HUGGINGFACE
+    assert spec_for(llama_folder) is HUGGINGFACE
     assert isinstance(load_model(llama_folder), HuggingFaceModel)
     change_config(llama_folder, model_type="gpt2")
-    assert spec_for(llama_folder) is trainable_spec_for(llama_folder) is HUGGINGFACE
+    assert spec_for(llama_folder) is HUGGINGFACE
     (llama_folder / "config.json").unlink()
     with pytest.raises(UserError, match=r"config.json is missing"):
         spec_for(llama_folder)
