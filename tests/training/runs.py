@@ -1,7 +1,11 @@
-"""Reads the files of a run."""
+"""Runs, and what is in their files."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+
+from stochastok_cli.config import Config
+from stochastok_cli.training.train import TrainResult, train
 
 TENSORS = ("model.safetensors", "optimizer.safetensors")
 
@@ -15,6 +19,19 @@ def metrics(folder: Path) -> list[dict[str, float]]:
 def tensors(checkpoint: Path) -> list[bytes]:
     """The bytes of the weights and of the optimizer's state."""
     return [(checkpoint / name).read_bytes() for name in TENSORS]
+
+
+def train_at_once_and_in_parts(configured: Callable[..., Config], *options: str) -> tuple[TrainResult, TrainResult]:
+    """Trains one run without a stop, whose validation loss falls, and the same in two parts; returns both."""
+    straight = train(configured(*options), run_name="straight")
+    losses = validation_losses(straight.folder)
+    assert losses[-1] < losses[0]
+    train(configured(*options, "trainer.training.max_iters=4"), run_name="parts")
+    return straight, train(configured(*options), run_name="parts")
+
+
+def validation_losses(folder: Path) -> list[float]:
+    return [line["validation/loss"] for line in metrics(folder) if "validation/loss" in line]
 
 
 def steps(folder: Path) -> list[str]:

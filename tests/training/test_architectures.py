@@ -16,7 +16,7 @@ from stochastok_cli.models import base
 from stochastok_cli.models.base import CausalLM, ModelSpec, load_model, register_model
 from stochastok_cli.training.plan import plan
 from stochastok_cli.training.train import train
-from tests.training.runs import metrics, tensors
+from tests.training.runs import metrics, tensors, train_at_once_and_in_parts, validation_losses
 
 
 @dataclass(frozen=True)
@@ -90,16 +90,12 @@ def bag(tmp_path, vocabulary, monkeypatch) -> Path:
 
 def test_it_trains_resumes_and_its_checkpoints_open(configured, bag):
     options = (f"trainer.checkpoint_name={bag}", "trainer.optimizer.lr=3e-2")
-    straight = train(configured(*options), run_name="straight")
-    losses = [line["validation/loss"] for line in metrics(straight.folder) if "validation/loss" in line]
-    assert losses[-1] < losses[0]
-    train(configured(*options, "trainer.training.max_iters=4"), run_name="parts")
-    parts = train(configured(*options), run_name="parts")
+    straight, parts = train_at_once_and_in_parts(configured, *options)
     assert tensors(parts.checkpoint) == tensors(straight.checkpoint)
     assert isinstance(load_model(straight.checkpoint), Bag)
     child = train(configured(f"trainer.checkpoint_name={straight.checkpoint}"), run_name="child")
     first = metrics(child.folder)[0]["validation/loss"]
-    assert first == pytest.approx(losses[-1], rel=1e-6)
+    assert first == pytest.approx(validation_losses(straight.folder)[-1], rel=1e-6)
 
 
 def test_what_is_recorded_of_it_opens(configured, bag):

@@ -13,7 +13,7 @@ from stochastok_cli.models.huggingface import HuggingFaceModel
 from stochastok_cli.training.plan import plan
 from stochastok_cli.training.train import train
 from tests.models.huggingface_families import CONFIGS, random_model
-from tests.training.runs import metrics, tensors
+from tests.training.runs import metrics, tensors, train_at_once_and_in_parts
 
 TEMPLATE = "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
 
@@ -35,11 +35,7 @@ def pretrained(request, tmp_path, vocabulary) -> Path:
 
 def test_it_trains_resumes_exactly_and_keeps_what_came_with_the_model(configured, pretrained):
     options = (f"trainer.checkpoint_name={pretrained}", "trainer.dataset.expand_prop=0.2")
-    straight = train(configured(*options), run_name="straight")
-    losses = [line["validation/loss"] for line in metrics(straight.folder) if "validation/loss" in line]
-    assert losses[-1] < losses[0]
-    train(configured(*options, "trainer.training.max_iters=4"), run_name="parts")
-    parts = train(configured(*options), run_name="parts")
+    straight, parts = train_at_once_and_in_parts(configured, *options)
     assert tensors(parts.checkpoint) == tensors(straight.checkpoint)
 
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):

@@ -16,7 +16,7 @@ from stochastok_cli.models.base import load_model
 from stochastok_cli.training import events
 from stochastok_cli.training.plan import plan
 from stochastok_cli.training.train import train
-from tests.training.runs import metrics
+from tests.training.runs import train_at_once_and_in_parts
 from tests.training.test_huggingface import save
 
 IDS = torch.arange(1, 12)[None]
@@ -40,11 +40,7 @@ def adapter_bytes(folder: Path) -> list[bytes]:
 def test_an_adapter_is_trained_resumed_exactly_and_opened_by_peft(configured, pretrained):
     options = lora(pretrained)
     before = pretrained.joinpath("model.safetensors").read_bytes()
-    straight = train(configured(*options), run_name="straight")
-    losses = [line["validation/loss"] for line in metrics(straight.folder) if "validation/loss" in line]
-    assert losses[-1] < losses[0]
-    train(configured(*options, "trainer.training.max_iters=4"), run_name="parts")
-    parts = train(configured(*options), run_name="parts")
+    straight, parts = train_at_once_and_in_parts(configured, *options)
     assert adapter_bytes(parts.checkpoint) == adapter_bytes(straight.checkpoint)
     assert (parts.checkpoint / "optimizer.safetensors").read_bytes() == (
         straight.checkpoint / "optimizer.safetensors"
