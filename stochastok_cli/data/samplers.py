@@ -6,7 +6,7 @@ to skip the batches that were drawn before.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import numpy as np
 
@@ -46,6 +46,21 @@ class Batch(Generic[Array]):
             token_weights=function(self.token_weights),
             num_loss_tokens=self.num_loss_tokens,
         )
+
+    def weighted_bytes(self, text_widths: Any) -> Any:
+        """The mean number of bytes of the predicted tokens of a window, summed over the windows.
+
+        Its weights are those of the loss, so that the loss over it is a loss per byte of the text that has a loss.
+
+        Args:
+            text_widths: The bytes of the text of each id, 0 for special tokens: float64 `[V]`, an array or a tensor as
+                `ids` is.
+
+        Returns:
+            A scalar, float64.
+        """
+        ids, weights = cast(Any, self.ids), cast(Any, self.token_weights)
+        return (weights * text_widths[ids[:, 1:]]).sum()
 
 
 class Sampler(Protocol):

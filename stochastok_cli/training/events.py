@@ -45,7 +45,7 @@ class Logged:
     gradient_norm: float  # before clipping
     tokens_per_second: float  # of all ranks since the last log, without evaluating and saving
     seconds_left: float
-    bits_per_byte: float | None = None  # the loss over the bytes of the windows' text; None for questions with answers
+    bits_per_byte: float | None = None  # the loss over the bytes of the text that has a loss
     utilization: float | None = None  # of the GPUs' peak (MFU); None where that is unknown
     memory: int | None = None  # bytes, the most that rank 0 has allocated on its GPU
 

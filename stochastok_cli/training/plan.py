@@ -195,7 +195,7 @@ def _measure_evaluation(step: TrainingStep, config: Config, inputs: RunInputs, w
 
     def validate(batches: int) -> float:
         smaller = dataclasses.replace(training, eval_iters=batches)
-        all_of_them = validations(data, smaller, world, None)
+        all_of_them = validations(data, smaller, world)
         return _timed(lambda: [validation(step.model, step.backend) for validation in all_of_them], world)
 
     seconds = _extrapolated(validate, tuple(n * world.world_size for n in VALIDATION_BATCHES), training.eval_iters)

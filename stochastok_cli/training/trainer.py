@@ -36,7 +36,7 @@ from stochastok_cli.training.setup import Run, RunInputs, load_weights_from
 from stochastok_cli.training.sharded import make_parallel
 from stochastok_cli.training.signals import StopRequest
 from stochastok_cli.training.throughput import ThroughputTimer
-from stochastok_cli.training.validation import CANONICAL, validations
+from stochastok_cli.training.validation import CANONICAL, text_widths, validations
 
 
 class StepMetrics(NamedTuple):
@@ -45,7 +45,7 @@ class StepMetrics(NamedTuple):
     Attributes:
         loss: Nats per token, the mean over the windows of all ranks.
         gradient_norm: Before clipping.
-        bits_per_byte: The loss over the bytes of the text of all windows; None where it is not known.
+        bits_per_byte: The loss over the bytes of the text that has a loss; None where it is not known.
     """
 
     loss: float
@@ -61,8 +61,7 @@ class TrainingStep:
         config: The configuration.
         world: The ranks.
         fused: Whether the fused kernels are used.
-        vocabulary: The vocabulary of the ids, to measure bits per byte as well. None where only some tokens of a window
-            have a loss.
+        vocabulary: The vocabulary of the ids, to measure bits per byte as well.
     """
 
     def __init__(
@@ -83,8 +82,8 @@ class TrainingStep:
         self.optimizer = make_optimizer(self.model, config.trainer.optimizer)
         self.micro_batches = self.backend.micro_batches(windows_of_rank(config.trainer.training, world))
         self.gradient_norm = torch.zeros((), device=world.device)
-        self.byte_lengths = None if vocabulary is None else torch.from_numpy(vocabulary.text_widths).to(world.device)
-        self.num_bytes = torch.zeros((), dtype=torch.int64, device=world.device)  # of this rank's predicted ids
+        self.text_widths = None if vocabulary is None else text_widths(vocabulary, world.device)
+        self.num_bytes = torch.zeros((), dtype=torch.float64, device=world.device)  # of this rank: `weighted_bytes`
         self.first_bad = torch.full((), -1, dtype=torch.int64, device=world.device)
 
     def __call__(self, iteration: int, batches: Iterator[Batch[Tensor]]) -> None:
@@ -93,8 +92,8 @@ class TrainingStep:
         self.num_bytes.zero_()
         for index in self.micro_batches:
             batch = next(batches)
-            if self.byte_lengths is not None:
-                self.num_bytes += self.byte_lengths[batch.ids[:, 1:]].sum()
+            if self.text_widths is not None:
+                self.num_bytes += batch.weighted_bytes(self.text_widths)
             self.parallel.loss += self.backend.forward_backward(
                 batch, iteration, index, self.parallel.on_gradients_ready
             )
@@ -123,8 +122,10 @@ class TrainingStep:
         num_bytes = self.num_bytes.clone()
         self.world.all_reduce_(num_bytes)
         loss, norm = torch.stack([self.parallel.loss, self.gradient_norm]).tolist()
-        total = int(num_bytes.item())
-        bits = bits_per_byte(loss * tokens_per_iteration(self.config), total) if total else None
+        total = num_bytes.item()
+        training = self.config.trainer.training
+        windows = training.gradient_accumulation_steps * training.batch_size
+        bits = bits_per_byte(loss * windows, total) if total else None
         return StepMetrics(loss, norm, bits)
 
     def first_bad_iteration(self) -> int | None:
@@ -162,11 +163,12 @@ class Trainer:
         self.start = run.progress.iteration
         if self.checkpoint is not None:
             load_weights_from(self.checkpoint, inputs.model, self.world)
-        vocabulary = None if self.config.trainer.dataset.is_instruction else inputs.data.vocabulary
-        self.step = TrainingStep(inputs.model, self.config, self.world, fused=run.fused, vocabulary=vocabulary)
+        self.step = TrainingStep(
+            inputs.model, self.config, self.world, fused=run.fused, vocabulary=inputs.data.vocabulary
+        )
         if self.checkpoint is not None:
             self.step.parallel.load_optimizer_state(self.step.optimizer, self.checkpoint / OPTIMIZER)
-        self.validations = validations(inputs.data, self.training, self.world, vocabulary)
+        self.validations = validations(inputs.data, self.training, self.world)
         self.timer = ThroughputTimer(self.start)
         self.metrics: dict[str, float] = {}  # of the last evaluation
 

@@ -22,14 +22,17 @@ CANONICAL, EXPANDED = "validation", "validation_expanded"
 """What the names of the metrics of each kind of window begin with."""
 
 
-def validations(
-    data: Data, training: TrainingConfig, world: DistributedContext, vocabulary: Vocabulary | None
-) -> list["Validation"]:
+def validations(data: Data, training: TrainingConfig, world: DistributedContext) -> list["Validation"]:
     """The validations of a run: of windows as they are, and of expanded ones where training expands."""
-    made = [Validation(data.val, training, world, vocabulary)]
+    made = [Validation(data.val, training, world, data.vocabulary)]
     if data.val_expanded is not None:
-        made.append(Validation(data.val_expanded, training, world, vocabulary, EXPANDED))
+        made.append(Validation(data.val_expanded, training, world, data.vocabulary, EXPANDED))
     return made
+
+
+def text_widths(vocabulary: Vocabulary, device: torch.device) -> torch.Tensor:
+    """The bytes of the text of each id, float64 `[vocabulary size]`; 0 for special tokens."""
+    return torch.from_numpy(vocabulary.text_widths.astype(np.float64)).to(device)
 
 
 class Validation:
@@ -39,8 +42,7 @@ class Validation:
         sampler: Draws the windows.
         training: Has `eval_iters` and `batch_size`.
         world: The ranks.
-        vocabulary: The vocabulary of the ids, to report bits per byte as well; special tokens count no bytes. None
-            where only some tokens of a window have a loss.
+        vocabulary: The vocabulary of the ids, for bits per byte; special tokens count no bytes.
         name: What the names of its metrics begin with.
     """
 
@@ -49,31 +51,28 @@ class Validation:
         sampler: Sampler,
         training: TrainingConfig,
         world: DistributedContext,
-        vocabulary: Vocabulary | None,
+        vocabulary: Vocabulary,
         name: str = CANONICAL,
     ):
         self.sampler, self.training, self.world, self.name = sampler, training, world, name
-        self.byte_lengths = None if vocabulary is None else torch.from_numpy(vocabulary.text_widths).to(world.device)
+        self.text_widths = text_widths(vocabulary, world.device)
 
     @torch.no_grad()
     def __call__(self, model: CausalLM, backend: Backend) -> dict[str, float]:
-        """Returns loss (nats, the mean over windows), perplexity and, given a vocabulary, bits per byte."""
+        """Returns loss (nats, the mean over windows), perplexity and bits per byte."""
         world, batch_size = self.world, self.training.batch_size
         batches = list(world.indices_of_rank(self.training.eval_iters))
         # Every rank makes the same number of forward passes, which sharded models need. Extra ones are not counted.
         passes = math.ceil(self.training.eval_iters / world.world_size)
         padded = batches + [0] * (passes - len(batches))
         keys = ((0, np.arange(batch * batch_size, (batch + 1) * batch_size)) for batch in padded)
-        totals = torch.zeros(2, dtype=torch.float64, device=world.device)  # nats, bytes
-        tokens = 0
+        totals = torch.zeros(2, dtype=torch.float64, device=world.device)  # nats, `weighted_bytes`
         model.eval()
         for i, batch in enumerate(prefetch(self.sampler, keys, world.device)):
             loss = backend.loss(batch)
             if i < len(batches):
                 totals[0] += loss
-                if self.byte_lengths is not None:
-                    totals[1] += self.byte_lengths[batch.ids[:, 1:]].sum()
-            tokens = batch.ids.shape[1] - 1
+                totals[1] += batch.weighted_bytes(self.text_widths)
         model.train()
         world.all_reduce_(totals)
         nats, num_bytes = totals.tolist()
@@ -83,5 +82,5 @@ class Validation:
             f"{self.name}/perplexity": math.exp(loss_of_window) if loss_of_window < 700 else math.inf,
         }
         if num_bytes:
-            metrics[f"{self.name}/bits_per_byte"] = bits_per_byte(nats * tokens, num_bytes)
+            metrics[f"{self.name}/bits_per_byte"] = bits_per_byte(nats, num_bytes)
         return metrics

@@ -217,6 +217,34 @@ def test_bits_per_byte_count_the_bytes_of_the_predicted_ids(configured, vocabula
     assert result["validation/bits_per_byte"] == pytest.approx(bits / count_bytes(ids.ravel(), vocabulary), rel=1e-6)
 
 
+def test_bits_per_byte_of_questions_count_the_bytes_of_the_answers_alone(configured, vocabulary):
+    """The windows weigh the same in the loss and in the bytes: a window with few answers counts as much as others."""
+    config = configured(
+        "trainer.dataset.name=langgame", "trainer.dataset.is_instruction=true", "model.context_window=64"
+    )
+    data = open_data(config)
+    model = Llama(config.model)
+    backend = EagerBackend(model, config, ALONE.device)
+    result = Validation(data.val, config.trainer.training, ALONE, vocabulary)(model, backend)
+    bytes_per_answer_token = []  # of each window
+    for first in (0, 3):
+        batch = data.val.batch(0, np.arange(first, first + 3))
+        for ids, weights in zip(batch.ids[:, 1:], batch.token_weights, strict=True):
+            answers = ids[weights > 0]
+            assert 0 < len(answers) < len(ids) / 2
+            bytes_per_answer_token.append(count_bytes(answers, vocabulary) / len(answers))
+    bits = result["validation/loss"] / math.log(2) / np.mean(bytes_per_answer_token)
+    assert result["validation/bits_per_byte"] == pytest.approx(bits, rel=1e-5)
+
+    step = TrainingStep(model, config, ALONE, vocabulary=data.vocabulary)
+    step(0, prefetch(data.train, [(0, index) for index in step.micro_batches], ALONE.device))
+    windows = data.train.batch(0, np.concatenate(step.micro_batches))
+    answers = [ids[weights > 0] for ids, weights in zip(windows.ids[:, 1:], windows.token_weights, strict=True)]
+    measured = step.metrics()
+    bits = measured.loss / math.log(2) / np.mean([count_bytes(ids, vocabulary) / len(ids) for ids in answers])
+    assert measured.bits_per_byte == pytest.approx(bits, rel=1e-5)
+
+
 def test_windows_are_expanded_on_the_fly(configured, vocabulary, data_dir):
     trained = train(configured("trainer.dataset.expand_prop=1.0"), run_name="expanded")
     plain = train(configured(), run_name="plain")
@@ -258,8 +286,7 @@ def test_instruction_tuning_goes_from_a_checkpoint_and_takes_its_weights(configu
     assert first["iteration"] == 0
     created = train(configured(*tuning[:3], "model.context_window=128"), run_name="fresh")
     assert first["validation/loss"] < metrics(created.folder)[0]["validation/loss"]
-    assert "validation/bits_per_byte" not in first  # the loss is on answers only
-    assert not any("train/bits_per_byte" in line for line in metrics(created.folder))
+    assert all(line["train/bits_per_byte"] > 0 for line in metrics(created.folder) if "train/loss" in line)
 
 
 @pytest.mark.parametrize("key", ["trainer.checkpoint_name", "model.checkpoint_name"])
