@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from stochastok_cli.artifacts import Manifest as Manifest
     from stochastok_cli.config import load_config as load_config
     from stochastok_cli.data.expand import expand as expand
+    from stochastok_cli.data.export import export as export
+    from stochastok_cli.data.formats import FORMATS as FORMATS
     from stochastok_cli.data.hub_datasets import pull_corpus as pull_corpus
     from stochastok_cli.data.hub_datasets import push_corpus as push_corpus
     from stochastok_cli.data.recipes.addition import make_addition as make_addition
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "Artifact": "stochastok_cli.artifacts",
     "EvalResult": "stochastok_cli.evaluation.base",
+    "FORMATS": "stochastok_cli.data.formats",
     "Manifest": "stochastok_cli.artifacts",
     "Metric": "stochastok_cli.evaluation.base",
     "RECIPES": "stochastok_cli.data.recipes.base",
@@ -51,6 +54,7 @@ _MODULES = {
     "Vocabulary": "stochastok_cli.tokenization.vocabulary",
     "evaluate": "stochastok_cli.evaluation.run",
     "expand": "stochastok_cli.data.expand",
+    "export": "stochastok_cli.data.export",
     "load_config": "stochastok_cli.config",
     "load_vocabulary": "stochastok_cli.tokenization.loaders",
     "make_addition": "stochastok_cli.data.recipes.addition",
@@ -63,6 +67,7 @@ _MODULES = {
     "train": "stochastok_cli.training.train",
 }
 __all__ = [
+    "FORMATS",
     "RECIPES",
     "Artifact",
     "EvalResult",
@@ -74,6 +79,7 @@ __all__ = [
     "Vocabulary",
     "evaluate",
     "expand",
+    "export",
     "load_config",
     "load_vocabulary",
     "make_addition",

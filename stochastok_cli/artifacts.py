@@ -142,10 +142,10 @@ class Manifest:
     The function that makes a folder describes its content; `create_artifact` adds `options`, `made_by` and `files`.
 
     Args:
-        kind: "tokenized", "expanded", "addition", "dataset" (texts), or the name of a recipe.
+        kind: "tokenized", "expanded", "exported", "addition", "dataset" (texts), or the name of a recipe.
         recipe: the name of the recipe whose texts these are, where the folder has another name.
         tokenizer: the tokenizer of the ids; None for folders of texts.
-        dtype: the type of the ids on disk ("uint16" or "uint32"); None for folders of texts.
+        dtype: the type of the ids on disk ("uint16", "uint32"; exports also "int32"); None for folders of texts.
         end_of_text: the id that ends a document; None for folders of texts.
         splits: the size of each split.
         made_from: the source; None where there is none (a generated dataset without a word list).
@@ -177,7 +177,7 @@ class Manifest:
     extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.dtype not in (None, "uint16", "uint32"):
+        if self.dtype not in (None, "uint16", "int32", "uint32"):
             raise ValueError(f"dtype can't be {short_repr(self.dtype)}")
         _require_counts(end_of_text=self.end_of_text, unknown_tokens=self.unknown_tokens, truncated=self.truncated)
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from stochastok_cli.artifacts import read_manifest
-from stochastok_cli.data.memmap import MemmapDataset, resolve_vocabulary
+from stochastok_cli.data.memmap import Corpus, MemmapDataset, Tokenizer, resolve_vocabulary
+from stochastok_cli.data.sft_dataset import SHAPES, SFTDataset
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.tokenization.tokenizer_json import read_tokenizer_json
 from stochastok_cli.tokenization.vocabulary import Vocabulary
@@ -110,3 +111,13 @@ class MaskedExamples:
     def length_range(self) -> tuple[int, int]:
         lengths = np.diff(self.ends, prepend=0)
         return int(lengths.min()), int(lengths.max())
+
+
+def open_dataset(folder: Path, tokenizer: Tokenizer | None = None) -> MemmapDataset:
+    """The dataset in a folder: of its manifest's kind, or of the reference code's layout.
+
+    `tokenizer` is that of a folder without a manifest. Raises UserError if there is no such folder (exit code 2).
+    """
+    if is_instruction_dataset(folder):
+        return InstructionDataset(folder, tokenizer)
+    return SFTDataset(folder, tokenizer) if (folder / SHAPES).is_file() else Corpus(folder, tokenizer)

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from stochastok_cli.config import Config
-from stochastok_cli.data.instruction_dataset import InstructionDataset, is_instruction_dataset
+from stochastok_cli.data.instruction_dataset import InstructionDataset, open_dataset
 from stochastok_cli.data.memmap import Corpus, MemmapDataset, memmap_dir
 from stochastok_cli.data.packed_sampler import PackedSampler
 from stochastok_cli.data.samplers import Sampler, WindowSampler
-from stochastok_cli.data.sft_dataset import SHAPES, SFTDataset
+from stochastok_cli.data.sft_dataset import SFTDataset
 from stochastok_cli.errors import UserError
 from stochastok_cli.random_streams import derive_key
 from stochastok_cli.tokenization.expansion import StochasTok
@@ -45,7 +45,7 @@ def open_data(config: Config) -> Data:
     """
     dataset, data_dir = config.trainer.dataset, Path(config.general.paths.data_dir)
     folder = memmap_dir(data_dir) / dataset.name
-    source = _open_source(folder)
+    source = open_dataset(folder)
     if dataset.is_instruction == isinstance(source, Corpus):
         kind = "questions with answers" if isinstance(source, SFTDataset) else "conversations or completions"
         content = "plain text, no questions" if dataset.is_instruction else kind
@@ -68,13 +68,6 @@ def open_data(config: Config) -> Data:
         vocabulary=vocabulary,
         identity={"name": source.name, "fingerprint": source.fingerprint},
     )
-
-
-def _open_source(folder: Path) -> MemmapDataset:
-    """The dataset in a folder: of its manifest's kind, or of the reference code's layout."""
-    if is_instruction_dataset(folder):
-        return InstructionDataset(folder)
-    return SFTDataset(folder) if (folder / SHAPES).is_file() else Corpus(folder)
 
 
 def _make_sampler(source: MemmapDataset, split: str, config: Config, *, expanded: bool) -> Sampler:

@@ -1,0 +1,107 @@
+"""The class `Format`, which describes a format that another trainer reads, and the registry of all formats.
+
+To add a format, put a file into this folder that calls `register_format`. The choices and help texts of `export` derive
+from the registry. Code outside of the package registers its formats in the same way.
+
+The command line imports every format when it starts, so these files import numpy and other libraries only inside
+functions.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from stochastok_cli.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class DocumentBatch(NamedTuple):
+    """Whole documents, one after another.
+
+    Args:
+        ids: ids in the type of the format `[tokens]`.
+        lengths: int64 `[documents]`.
+        loss_mask: bool `[tokens]`, True where an id has a loss; None where all of them have.
+    """
+
+    ids: "np.ndarray"
+    lengths: "np.ndarray"
+    loss_mask: "np.ndarray | None"
+
+
+class SplitDocuments(Protocol):
+    """The documents of one split, as a format writes them. It is iterated once."""
+
+    name: str
+    dtype: "np.dtype"
+    has_loss_mask: bool
+
+    def __iter__(self) -> Iterator[DocumentBatch]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """One format of token ids.
+
+    Args:
+        name: as `--format` takes it.
+        description: the files and the programs that read them, one line for help texts and tables.
+        dtype: the name of the numpy type of the ids, for a vocabulary of so many entries. Raises UserError for a
+            vocabulary that is too large for the format.
+        write: writes all splits into a folder. Called with the folder, the splits and the name of the tokenizer. It
+            must keep the documents and their order, and read every split to its end.
+        has_loss_mask: whether the format can hold which ids have a loss, as conversations and questions need.
+        package: the module of a library that `write` imports and that is no dependency of this package.
+        extra: the extra of this package that installs it.
+    """
+
+    name: str
+    description: str
+    dtype: Callable[[int], str]
+    write: Callable[[Path, list[SplitDocuments], str], None]
+    has_loss_mask: bool = False
+    package: str | None = None
+    extra: str | None = None
+
+    def require_package(self) -> None:
+        """Raises UserError if the library that writes the format is not installed."""
+        import importlib.util
+
+        if self.package is not None and importlib.util.find_spec(self.package) is None:
+            raise UserError(
+                f"the format {self.name} needs the package {self.package}",
+                fix=f"pip install 'stochastok[{self.extra}]'",
+            )
+
+
+FORMATS: dict[str, Format] = {}
+"""Every registered format by its name, in alphabetical order."""
+
+
+def register_format(new: Format) -> Format:
+    """Adds a format to the registry.
+
+    Raises:
+        ValueError: if another format has that name.
+    """
+    if FORMATS.get(new.name, new) != new:
+        raise ValueError(f"there is already a format {new.name!r}")
+    in_order = sorted([*FORMATS.values(), new], key=lambda known: known.name)
+    FORMATS.clear()
+    FORMATS.update({known.name: known for known in in_order})
+    return new
+
+
+def require_format(name: str) -> Format:
+    """The format of that name. Raises UserError, with the nearest name, if there is none."""
+    if name not in FORMATS:
+        raise UserError(f"unknown format {name!r}{did_you_mean(name, FORMATS)}", fix=f"give {', '.join(FORMATS)}")
+    return FORMATS[name]
+
+
+def uint16_or_int32(vocabulary_size: int) -> str:
+    """uint16 for a vocabulary whose ids fit, or else int32."""
+    return "uint16" if vocabulary_size <= 2**16 else "int32"

@@ -1,0 +1,193 @@
+"""From a dataset of ids to the formats of other trainers: what is kept, what is refused, what is left on the disk."""
+
+import json
+import sys
+
+import datasets
+import numpy as np
+import pytest
+
+from stochastok_cli.artifacts import Manifest, SplitInfo, TokenizerInfo, create_artifact
+from stochastok_cli.cli.app import main
+from stochastok_cli.data.export import export
+from stochastok_cli.data.formats import FORMATS
+from stochastok_cli.data.memmap import Corpus, memmap_dir
+from stochastok_cli.data.sft_dataset import write_sft_dataset
+from stochastok_cli.errors import USAGE, Notice, UserError
+from tests.data.test_sft_dataset import GPT2, PAIRS, examples
+
+END = 7
+DOCUMENTS = {"train": [[1, 2, 3, END], [END], [4, END], [5, 6, 8, 9, END]], "val": [[10, END], [11, 12, END]]}
+
+
+def make_corpus(data_dir, documents=DOCUMENTS, vocabulary_size=50_000, name="corpus", counts=None):
+    """A folder of ids with a manifest, whose tokenizer is nowhere."""
+    dtype = np.uint16 if vocabulary_size <= 2**16 else np.uint32
+
+    def build(folder):
+        for split, lists in documents.items():
+            np.array([i for ids in lists for i in ids], dtype).tofile(folder / f"{split}.bin")
+        splits = {split: SplitInfo(len(lists), sum(map(len, lists))) for split, lists in documents.items()}
+        tokenizer = TokenizerInfo("nowhere", "0", vocabulary_size)
+        return Manifest(
+            kind="tokenized",
+            tokenizer=tokenizer,
+            dtype=np.dtype(dtype).name,
+            end_of_text=END,
+            splits={**splits, **(counts or {})},
+        )
+
+    return create_artifact(memmap_dir(data_dir) / name, {}, build).path
+
+
+def make_questions(data_dir):
+    blocks = {split: [examples(pairs)] for split, pairs in PAIRS.items()}
+    folder = memmap_dir(data_dir) / "questions"
+    folder.mkdir(parents=True)
+    write_sft_dataset(folder, blocks, GPT2)
+
+
+def test_a_saved_dataset(tmp_path):
+    make_corpus(tmp_path)
+    made = export("corpus", format="arrow", data_dir=tmp_path)
+    assert made.path == tmp_path / "data_as_arrow" / "corpus"
+    loaded = datasets.load_from_disk(made.path)
+    assert {split: rows["input_ids"][:] for split, rows in loaded.items()} == DOCUMENTS
+    assert loaded["train"].column_names == ["input_ids"]
+    assert made.manifest.splits == {"train": SplitInfo(4, 12), "val": SplitInfo(2, 5)}
+    assert made.manifest.made_from.name == "corpus"
+    again = export("corpus", format="arrow", data_dir=tmp_path, out=tmp_path / "again")
+    assert again.manifest.files == made.manifest.files
+    assert not export("corpus", format="arrow", data_dir=tmp_path).created
+    hidden = [path.name for path in made.path.rglob(".*")]
+    assert hidden == []
+
+
+def test_questions_have_labels(tmp_path):
+    make_questions(tmp_path)
+    made = export("questions", format="arrow", data_dir=tmp_path)
+    loaded = datasets.load_from_disk(made.path)
+    for split, pairs in PAIRS.items():
+        rows = loaded[split]
+        assert rows["input_ids"][:] == [question + answer for question, answer in pairs]
+        assert rows["labels"][:] == [[-100] * len(question) + answer for question, answer in pairs]
+    assert made.manifest.splits["train"] == SplitInfo(3, 13)
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 6, 1000])
+def test_batches_change_no_byte(tmp_path, monkeypatch, batch_tokens):
+    make_corpus(tmp_path)
+    make_questions(tmp_path)
+    monkeypatch.setattr("stochastok_cli.data.export._BATCH_TOKENS", batch_tokens)
+    export("corpus", format="arrow", data_dir=tmp_path, split="train")
+    assert datasets.load_from_disk(tmp_path / "data_as_arrow/corpus")["train"]["input_ids"][:] == DOCUMENTS["train"]
+    export("questions", format="arrow", data_dir=tmp_path, split="train")
+    rows = datasets.load_from_disk(tmp_path / "data_as_arrow/questions")["train"]
+    assert rows["input_ids"][:] == [question + answer for question, answer in PAIRS["train"]]
+
+
+@pytest.mark.parametrize(("size", "dtype"), [(50_000, np.uint16), (65_499, np.uint16), (65_500, np.int32)])
+def test_megatron(tmp_path, size, dtype):
+    last = [[1, END], [size - 1, END], [3]]
+    make_corpus(tmp_path, {"train": last, "val": []}, size)
+    with pytest.warns(Notice, match="val of corpus has no documents"):
+        made = export("corpus", format="megatron", data_dir=tmp_path)
+    assert [*made.manifest.files] == ["train.bin", "train.idx"]
+    ids = np.fromfile(made.path / "train.bin", dtype)
+    assert ids.tolist() == [1, END, size - 1, END, 3]
+    index = (made.path / "train.idx").read_bytes()
+    assert index[:9] == b"MMIDIDX\0\0"
+    assert index[17] == {np.uint16: 8, np.int32: 4}[dtype]
+    assert np.frombuffer(index, "<i8", 2, 18).tolist() == [3, 4]
+    assert np.frombuffer(index, "<i4", 3, 34).tolist() == [2, 2, 1]
+    assert np.frombuffer(index, "<i8", 3, 46).tolist() == [0, 2 * ids.itemsize, 4 * ids.itemsize]
+    assert np.frombuffer(index, "<i8", 4, 70).tolist() == [0, 1, 2, 3]
+    assert len(index) == 102
+    assert Corpus(made.path).ids("train").tolist() == ids.tolist()  # the manifest says of which type they are
+
+
+def test_formats_without_a_mask_refuse_questions(tmp_path):
+    make_questions(tmp_path)
+    for name, target in FORMATS.items():
+        if not target.has_loss_mask and target.package is None:
+            with pytest.raises(UserError, match="can't say which ids have a loss"):
+                export("questions", format=name, data_dir=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["data_as_memmaps"]
+
+
+@pytest.mark.parametrize("name", ["arrow", "megatron"])
+def test_a_fault_leaves_nothing(tmp_path, name):
+    make_corpus(tmp_path, name="counts", counts={"train": SplitInfo(5, 12)})
+    make_corpus(tmp_path, {"train": [[1, END], [50_000, END]], "val": []}, name="ids")
+    make_corpus(tmp_path, {"train": [], "val": []}, name="empty")
+    for dataset, message in (
+        ("counts", "4 documents with 12 ids were read from train of counts, and it holds 5 with 12"),
+        ("ids", "holds the id 50,000, and its tokenizer has 50,000 entries"),
+        ("empty", "nothing to export"),
+    ):
+        with pytest.raises(UserError, match=message):
+            export(dataset, format=name, data_dir=tmp_path)
+    assert [path for path in (tmp_path / f"data_as_{name}").iterdir() if path.is_dir()] == []
+
+
+def test_only_exports_are_replaced(tmp_path):
+    make_corpus(tmp_path)
+    out = tmp_path / "out"
+    out.mkdir()
+    export("corpus", format="megatron", data_dir=tmp_path, out=out)  # an empty folder is taken
+    with pytest.raises(UserError, match="made with other options: .*format"):
+        export("corpus", format="arrow", data_dir=tmp_path, out=out)
+    export("corpus", format="arrow", data_dir=tmp_path, out=out, force=True)
+    for taken in (tmp_path, memmap_dir(tmp_path) / "corpus"):
+        with pytest.raises(UserError, match="exists and is no export"):
+            export("corpus", format="arrow", data_dir=tmp_path, out=taken, force=True)
+    assert Corpus(memmap_dir(tmp_path) / "corpus").num_tokens["train"] == 12
+
+
+def test_a_changed_source_without_a_manifest(tmp_path):
+    folder = make_corpus(tmp_path)
+    (folder / "manifest.json").unlink()
+    export("corpus", format="megatron", data_dir=tmp_path, tokenizer="sample2k")
+    np.array([1, 2], np.uint16).tofile(folder / "val.bin")
+    with pytest.raises(UserError, match="made with other options: source"):
+        export("corpus", format="megatron", data_dir=tmp_path, tokenizer="sample2k")
+
+
+def run(capsys, monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["stochastok", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code, capsys.readouterr()
+
+
+def test_the_command(tmp_path, capsys, monkeypatch):
+    make_corpus(tmp_path)
+    options = ("--data-dir", tmp_path, "--out", tmp_path / "out")
+    code, shown = run(
+        capsys, monkeypatch, "export", "corpus", "--format", "megatron", "--split", "val", "--json", *options
+    )
+    result = json.loads(shown.out)
+    assert code == 0
+    assert result["path"] == str(tmp_path / "out")
+    assert result["splits"] == {"val": {"documents": 2, "tokens": 5}}
+    assert "made out: val 2 documents, 5 tokens" in shown.err
+    for arguments, message in (
+        (("corpus", "--format", "megatro"), "error: unknown format 'megatro'; did you mean 'megatron'?"),
+        (("corpus", "--format", "arrow", "--split", "test"), "error: there is no split 'test'"),
+        (("corpis", "--format", "arrow"), "did you mean 'corpus'?"),
+    ):
+        code, shown = run(capsys, monkeypatch, "export", *arguments, "--data-dir", tmp_path)
+        assert code == USAGE
+        assert message in shown.err
+        assert shown.out == "" and shown.err.count("\n") == 1
+
+
+def test_a_missing_package_is_named(tmp_path, monkeypatch):
+    make_corpus(tmp_path)
+    with_package = next((name for name, target in FORMATS.items() if target.package), None)
+    if with_package is None:
+        pytest.skip("no format needs a package")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="needs the package") as caught:
+        export("corpus", format=with_package, data_dir=tmp_path)
+    assert caught.value.exit_code == USAGE
