@@ -4,14 +4,23 @@ Padding, which is where `attention_mask` is 0 at either end, is no part of the t
 for p, and it gives way first where a row is truncated.
 """
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+import warnings
+from collections.abc import Collection, Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 
-from stochastok_cli.errors import UserError
+from stochastok_cli.errors import Notice, UserError
+from stochastok_cli.integrations.labels import (
+    NO_LABEL,
+    Row,
+    are_shifted,
+    fit_labels,
+    follow_aligned,
+    follow_shifted,
+    shifted_source,
+)
 from stochastok_cli.tokenization.expansion import StochasTok, as_ids, origins
 
 IDS = ("input_ids", "ids")
@@ -19,7 +28,6 @@ PER_TOKEN = (
     "attention_mask",
     "token_type_ids",
     "special_tokens_mask",
-    "loss_mask",
     "prompt_mask",
     "completion_mask",
     "assistant_masks",
@@ -30,6 +38,13 @@ PER_TOKEN = (
     "seq_idx",
 )
 """Columns with one value per token: each part of a token gets the value of its token."""
+OF_LOSS = ("loss_mask", "loss_weights")
+"""Columns with one value per label: each part of a token gets the value of its token, undivided.
+
+The losses of the parts of a token add up to the loss of the token in these parts, so a weighted sum keeps its meaning.
+A loss that averages divides by the weights of the expanded row, as an unweighted one divides by its number of ids, and
+weights of 0 and 1 mean what `loss_mask` means. Weights that are to have a certain sum are made of the expanded row.
+"""
 SPANS = "offset_mapping"
 """The column of the tokenizer's spans of text, two numbers per token: each part gets the span of its token."""
 LENGTHS = ("len", "length", "num_tokens", "n_tokens", "token_count", "input_length", "seq_len")
@@ -43,30 +58,17 @@ UNABLE = (
     "max_length_q",
     "max_length_k",
     "max_seqlen",
-    "shift_labels",
+    "prompt_length",
+    "prompt_len",
+    "num_prompt_tokens",
     "start_positions",
     "end_positions",
 )
 """Columns that count or place tokens in ways that are not followed."""
-NO_LABEL = -100
-"""The label that losses ignore."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """An expanded row beside the one that it was made of.
-
-    Attributes:
-        ids: The ids before, `[N]`.
-        content: The part of them that is not padding.
-        new_ids: The ids after expansion and truncation, `[M]`.
-        origin: The position in `ids` that each of them comes from, int64 `[M]`.
-    """
-
-    ids: np.ndarray
-    content: slice
-    new_ids: np.ndarray
-    origin: np.ndarray
+SHIFTED_LABELS = "shift_labels"
+"""The column of labels that are shifted by its name."""
+ROWS_TO_JUDGE = 8
+"""After so many rows in which a column has as many values as there are ids, it is taken to be about the ids."""
 
 
 def find_ids(example: Mapping[str, Any]) -> np.ndarray:
@@ -109,58 +111,164 @@ def expand_row(expand: StochasTok, example: Mapping[str, Any], index: int, max_l
     expanded = expand(ids[content], index).astype(np.int64)
     origin = content.start + origins(expand.vocabulary, ids[content], expanded)
     left, right = np.arange(content.start), np.arange(content.stop, len(ids))
+    ends_with_token = True
     if max_length is not None:
         if len(expanded) > max_length:
             kept = np.arange(max_length)
+            ends_with_token = bool(origin[max_length] != origin[max_length - 1])
             if expand.vocabulary.is_special(int(expanded[-1])):
-                kept[-1] = len(expanded) - 1
+                kept[-1], ends_with_token = len(expanded) - 1, True
             expanded, origin = expanded[kept], origin[kept]
         free = max_length - len(expanded)
         left = left[max(len(left) - free, 0) :]
         right = right[: free - len(left)]
     new_ids = np.concatenate([ids[left], expanded, ids[right]]).astype(np.int64)
-    return Row(ids, content, new_ids, np.concatenate([left, origin, right]).astype(np.int64))
+    return Row(ids, content, new_ids, np.concatenate([left, origin, right]).astype(np.int64), ends_with_token)
 
 
-def changed_columns(row: Row, example: Mapping[str, Any], per_token: Collection[str]) -> dict[str, Any]:
-    """The columns of an example that change, as lists or numbers.
+class ColumnRules:
+    """How the columns of a dataset follow, as far as names, the user and the rows so far tell.
 
     Args:
-        row: From `expand_row`.
-        example: The columns before.
         per_token: Names of further columns with one value per token.
-
-    Raises:
-        UserError: A column can't follow; its name is in the message.
+        unrelated: Names of columns that are not about the ids, even if they have as many values.
+        shifted_labels: Whether `labels[i]` is the id at i + 1; None if the rows are to tell.
     """
-    changed: dict[str, Any] = {}
-    for column, value in example.items():
-        if value is None:
-            continue
-        if column in IDS:
-            changed[column] = row.new_ids.tolist()
-        elif column in per_token:
-            changed[column] = _per_token(row, column, value, row.ids.shape + _shape(value)[1:])
-        elif column in PER_TOKEN:
-            changed[column] = _per_token(row, column, value, row.ids.shape)
-        elif column == SPANS:
-            changed[column] = _per_token(row, column, value, (len(row.ids), 2) if len(row.ids) else (0,))
-        elif column in LENGTHS and isinstance(value, Integral):
-            changed[column] = _length(row, int(value))
-        elif column == "labels" and _shape(value) == row.ids.shape:
-            labels = np.asarray(value)
-            if ((labels == row.ids) | (labels == NO_LABEL)).all():
-                changed[column] = np.where(labels[row.origin] == NO_LABEL, NO_LABEL, row.new_ids).tolist()
-        elif column == POSITIONS:
-            changed[column] = _positions(row, value)
-        elif column == DOCUMENT_LENGTHS:
-            changed[column] = _document_lengths(row, value)
-        elif column in UNABLE:
-            raise UserError(
-                f"column {column!r} counts or places the tokens of a row, and can't follow their parts",
-                fix="drop it, and have it made of the expanded rows",
+
+    def __init__(
+        self, per_token: Collection[str] = (), unrelated: Collection[str] = (), shifted_labels: bool | None = None
+    ):
+        if both := set(per_token) & set(unrelated):
+            raise UserError(f"column {min(both)!r} is both in per_token and in unrelated", fix="leave it out of one")
+        self.per_token, self.unrelated, self.shifted_labels = tuple(per_token), tuple(unrelated), shifted_labels
+        self._forget()
+
+    def _forget(self) -> None:
+        self._label_evidence: set[bool] = set()
+        self._rows_with_a_value_per_id: dict[str, int | None] = {}  # None for a column that has rows without
+        self._told_of_empty_mask = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The rules alone: what was seen in rows must not change the fingerprint by which `datasets` caches a map."""
+        return {"per_token": self.per_token, "unrelated": self.unrelated, "shifted_labels": self.shifted_labels}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget()
+
+    def learn(self, examples: Sequence[Mapping[str, Any]]) -> None:
+        """Learns from the rows of a batch whether labels are shifted, for rows of it that could be either."""
+        for example in examples if self.shifted_labels is None else ():
+            if len(self._label_evidence) == 1:
+                return
+            labels = example.get("labels")
+            if labels is not None and _shape(labels) == (ids := find_ids(example)).shape:
+                self._note_labels(fit_labels(ids, np.asarray(labels)).evidence)
+
+    def changed(self, row: Row, example: Mapping[str, Any]) -> dict[str, Any]:
+        """The columns of an example that change, as lists or numbers.
+
+        Args:
+            row: From `expand_row`.
+            example: The columns before.
+
+        Raises:
+            UserError: A column can't follow; its name is in the message.
+        """
+        changed: dict[str, Any] = {}
+        shifted = self._follow_labels(row, example, changed)
+        for column, value in example.items():
+            if value is None or column in changed or column in self.unrelated:
+                continue
+            if column in IDS:
+                changed[column] = row.new_ids.tolist()
+            elif column in self.per_token:
+                changed[column] = _per_token(row, column, value, row.ids.shape + _shape(value)[1:])
+            elif column in OF_LOSS and shifted:
+                _require_shape(column, value, row.ids.shape)
+                changed[column] = np.asarray(value)[shifted_source(row)].tolist()
+            elif column in PER_TOKEN or column in OF_LOSS:
+                changed[column] = _per_token(row, column, value, row.ids.shape)
+            elif column == SPANS:
+                changed[column] = _per_token(row, column, value, (len(row.ids), 2) if len(row.ids) else (0,))
+            elif column in LENGTHS and isinstance(value, Integral):
+                changed[column] = _length(row, int(value))
+            elif column == POSITIONS:
+                changed[column] = _positions(row, value)
+            elif column == DOCUMENT_LENGTHS:
+                changed[column] = _document_lengths(row, value)
+            elif column in UNABLE:
+                raise UserError(
+                    f"column {column!r} counts or places the tokens of a row, and can't follow their parts",
+                    fix="drop it, and have it made of the expanded rows",
+                )
+            else:
+                self._suspect(row, column, value)
+        if "assistant_masks" in changed and not self._told_of_empty_mask and not any(example["assistant_masks"]):
+            self._told_of_empty_mask = True
+            warnings.warn(
+                "the assistant_masks of a row are 0 everywhere, so that nothing of it is trained on; a chat template "
+                "without {% generation %} makes such masks of every row",
+                Notice,
+                stacklevel=2,
             )
-    return changed
+        return changed
+
+    def _follow_labels(self, row: Row, example: Mapping[str, Any], changed: dict[str, Any]) -> bool:
+        """Adds the labels that repeat the ids to `changed`. Returns whether they are shifted."""
+        shifted = False
+        for column in ("labels", SHIFTED_LABELS):
+            value = example.get(column)
+            if value is None or column in self.per_token or column in self.unrelated:
+                continue
+            labels = np.asarray(value) if min(_shape(value), default=0) >= 0 else np.zeros(0)
+            known = self.shifted_labels
+            if column == SHIFTED_LABELS:
+                known = True
+            elif known is None and len(self._label_evidence) == 1:
+                [known] = self._label_evidence
+            if labels.shape == row.ids.shape:
+                convention = are_shifted(column, row.ids, labels, known)
+                if column == "labels" and self.shifted_labels not in (None, convention):
+                    what = "the next id" if self.shifted_labels else "their own id"
+                    raise UserError(
+                        f"column {column!r} is not {what} or -100, as shifted_labels={self.shifted_labels} says"
+                    )
+                if convention is not None:
+                    changed[column] = (follow_shifted if convention else follow_aligned)(row, labels)
+                    shifted = shifted or convention
+                    if column == "labels":
+                        self._note_labels(fit_labels(row.ids, labels).evidence)
+            if column == SHIFTED_LABELS and not (column in changed and shifted):
+                raise UserError(f"column {column!r} is not that of the next ids", fix="drop it, or make it so")
+            if labels.shape == (len(row.ids) - 1,) and len(labels) > 1 and _repeats(row.ids[1:], labels):
+                raise UserError(
+                    f"column {column!r} repeats the ids without their first, and can't follow",
+                    fix="give one label for each id, with -100 for the last",
+                )
+        return shifted
+
+    def _note_labels(self, evidence: bool | None) -> None:
+        if evidence is not None:
+            self._label_evidence.add(evidence)
+
+    def _suspect(self, row: Row, column: str, value: Any) -> None:
+        """Refuses a column of an unknown name that has a value for each id in every row so far."""
+        rows = self._rows_with_a_value_per_id.get(column, 0)
+        if rows is None or len(row.ids) < 2:
+            return
+        per_id = not isinstance(value, str) and hasattr(value, "__len__") and len(value) == len(row.ids)
+        self._rows_with_a_value_per_id[column] = rows = rows + 1 if per_id else None
+        if rows is not None and rows >= ROWS_TO_JUDGE:
+            raise UserError(
+                f"column {column!r} has one value for each id of its row, and would not follow",
+                fix="name it in per_token to give each part of a token the value of its token, or in unrelated if it "
+                "is not about the ids, or drop it",
+            )
+
+
+def _repeats(ids: np.ndarray, labels: np.ndarray) -> bool:
+    return bool(((labels == ids) | (labels == NO_LABEL)).all() and (labels == ids).any())
 
 
 def _shape(value: Any) -> tuple[int, ...]:

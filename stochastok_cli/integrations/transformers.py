@@ -3,10 +3,11 @@
 An example is a dictionary with `input_ids` (or `ids`). Its other columns follow by their names (see `columns`):
 
 - Columns with one value per token (`attention_mask`, `loss_mask` …) give each part of a token the value of its token.
-- `labels` that repeat the ids or are -100 become the new ids or -100. Other labels (a translation, a class) are left
-  alone, unless `per_token` names them.
+- `labels` that repeat the ids or are -100 become the new ids or -100, also where they were shifted beforehand (see
+  `labels`). Other labels (a translation, a class) are left alone, unless `per_token` names them.
 - `position_ids` and `seq_lengths` of packed rows, and lengths, are those of the expanded row. Columns that are known to
-  depend on the number of ids and can't follow are refused by name.
+  depend on the number of ids and can't follow are refused by name, and so are columns of other names that have one
+  value for each id in all of the first rows.
 
 >>> from stochastok_cli import StochasTok, load_vocabulary
 >>> gpt2 = load_vocabulary("gpt2")
@@ -19,16 +20,25 @@ An example is a dictionary with `input_ids` (or `ids`). Its other columns follow
 import copy
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from numbers import Integral
+from typing import Any, Self
+
+import numpy as np
 
 from stochastok_cli.errors import UserError
-from stochastok_cli.integrations.columns import changed_columns, expand_row, find_content, find_ids
+from stochastok_cli.integrations.columns import IDS, ColumnRules, expand_row, find_content, find_ids
+from stochastok_cli.integrations.occurrences import Occurrences
 from stochastok_cli.random_streams import derive_key
 from stochastok_cli.tokenization.expansion import StochasTok
 
 
 def expand_example(
-    expand: StochasTok, example: Mapping[str, Any], index: int, per_token: Collection[str] = ()
+    expand: StochasTok,
+    example: Mapping[str, Any],
+    index: int,
+    per_token: Collection[str] = (),
+    *,
+    shifted_labels: bool | None = None,
 ) -> dict[str, Any]:
     """Expands one example.
 
@@ -37,6 +47,7 @@ def expand_example(
         example: the columns of the example; it is not changed.
         index: selects the random numbers, such as the index of the example in its dataset.
         per_token: further columns with one value per token.
+        shifted_labels: whether `labels[i]` is the id at i + 1; None if the row tells.
 
     Returns:
         All columns. Those that changed are lists.
@@ -45,36 +56,172 @@ def expand_example(
         UserError: for a method that merges across tokens, for an example without ids, for a column per token that has
             another number of values, and for a column that can't follow.
     """
-    return {**example, **changed_columns(expand_row(expand, example, index), example, per_token)}
+    rules = ColumnRules(per_token, shifted_labels=shifted_labels)
+    return {**example, **rules.changed(expand_row(expand, example, index), example)}
 
 
-class MapExamples:
-    """Expands examples in `dataset.map(MapExamples(expand), batched=True, with_indices=True)`, batched or not.
+class _Epochs:
+    """Has an epoch, which selects random numbers; the workers of a data loader see a change of it."""
 
-    The index of an example selects its random numbers, so neither batches nor processes change the result.
+    def __init__(self, epoch: int = 0) -> None:
+        import torch
+
+        self._epoch = torch.tensor(epoch, dtype=torch.int64).share_memory_()
+
+    @property
+    def epoch(self) -> int:
+        """The epoch, which selects the random numbers."""
+        return int(self._epoch)
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        self._epoch.fill_(epoch)
+
+
+class MapExamples(_Epochs):
+    """Expands the examples of a dataset.
+
+    - `dataset.map(MapExamples(expand), batched=True, with_indices=True)`, batched or not: once, beforehand. The index
+      of an example selects its random numbers, so neither batches nor processes change the result.
+    - `dataset.with_transform(MapExamples(expand))`: anew at each access.
+    - `iterable_dataset.map(MapExamples(expand))`, batched or not, without indices, which start anew in each worker of a
+      data loader: the n-th example of the same ids gets the n-th random numbers, whichever workers they are in.
+
+    The last two count how often an example was seen. Set `epoch`, or give `callback()` to a Trainer, to begin the count
+    anew, with other random numbers: then the examples of an epoch are the same after a resume.
 
     Args:
         expand: the expansion, by a method that keeps token boundaries.
         per_token: further columns with one value per token.
+        unrelated: columns that are not about the ids, even if they have as many values.
+        shifted_labels: whether `labels[i]` is the id at i + 1; None if the rows are to tell.
+        id_column: a column whose value, instead of the ids or the index, selects the random numbers of an example.
     """
 
-    def __init__(self, expand: StochasTok, per_token: Collection[str] = ()):
-        self.expand, self.per_token = expand, tuple(per_token)
+    def __init__(
+        self,
+        expand: StochasTok,
+        per_token: Collection[str] = (),
+        *,
+        unrelated: Collection[str] = (),
+        shifted_labels: bool | None = None,
+        id_column: str | None = None,
+    ):
+        super().__init__()
+        self.expand, self.id_column = expand, id_column
+        self.rules = ColumnRules(per_token, unrelated, shifted_labels)
+        self.occurrences: Occurrences | None = Occurrences()
 
-    def __call__(self, batch: Mapping[str, Any], indices: Any) -> dict[str, Any]:
-        """Returns the columns that change, of one example (an index) or of a batch (a list of indices)."""
-        if isinstance(indices, int):
-            return self._changed(batch, indices)
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self  # copies of a dataset have the same epoch and the same counts
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What decides the result, by which `datasets` caches a map; for the start of a worker, also what is shared."""
+        from multiprocessing.context import get_spawning_popen
+
+        if get_spawning_popen() is not None:
+            return self.__dict__
+        return {"expand": self.expand, "rules": self.rules, "id_column": self.id_column, "epoch": self.epoch}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "_epoch" in state:
+            self.__dict__.update(state)
+        else:
+            super().__init__(state["epoch"])
+            self.expand, self.rules, self.id_column = state["expand"], state["rules"], state["id_column"]
+            self.occurrences = None
+
+    @property
+    def epoch(self) -> int:
+        """The epoch, which selects the random numbers."""
+        return super().epoch
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        self._epoch.fill_(epoch)
+        if self.occurrences is not None:
+            self.occurrences.clear()
+
+    def __call__(self, batch: Mapping[str, Any], indices: Any = None) -> dict[str, Any]:
+        """Expands one example or a batch.
+
+        Args:
+            batch: the columns of an example, or of a batch (lists of values).
+            indices: its index, or a list of them; None to go by the ids or `id_column`.
+
+        Returns:
+            The columns that change. Without indices, all columns of a batch, as `with_transform` needs them.
+
+        Raises:
+            UserError: see `expand_example`; for indices that start anew in each worker; for an example without
+                `id_column`; and in a copy in another process, which can't count examples together with the others.
+        """
+        if _is_one_example(batch):
+            [changed] = self._changed([batch], None if indices is None else [indices])
+            return changed
         examples = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
-        changed = [self._changed(example, index) for example, index in zip(examples, indices, strict=True)]
-        columns = dict.fromkeys(column for example in changed for column in example)
-        return {c: [new.get(c, old[c]) for old, new in zip(examples, changed, strict=True)] for c in columns}
+        changed_rows = self._changed(examples, indices)
+        columns = batch if indices is None else dict.fromkeys(column for row in changed_rows for column in row)
+        return {c: [new.get(c, old[c]) for old, new in zip(examples, changed_rows, strict=True)] for c in columns}
 
-    def _changed(self, example: Mapping[str, Any], index: int) -> dict[str, Any]:
-        return changed_columns(expand_row(self.expand, example, index), example, self.per_token)
+    def _changed(self, examples: Sequence[Mapping[str, Any]], indices: Sequence[int] | None) -> list[dict[str, Any]]:
+        self.rules.learn(examples)
+        keys = self._keys(examples, indices)
+        rows = [expand_row(self.expand, example, key) for example, key in zip(examples, keys, strict=True)]
+        return [self.rules.changed(row, example) for row, example in zip(rows, examples, strict=True)]
+
+    def _keys(self, examples: Sequence[Mapping[str, Any]], indices: Sequence[int] | None) -> Sequence[int]:
+        """A number for each example that selects its random numbers."""
+        epoch = self.epoch
+        if indices is not None and self.id_column is None:
+            if _loader_workers() > 1:
+                raise UserError(
+                    "the indices of an IterableDataset start anew in each worker of a data loader",
+                    fix="leave with_indices out",
+                )
+            return indices if epoch == 0 else [derive_key(epoch, "index", index) for index in indices]
+        if self.occurrences is None:
+            raise UserError(
+                "examples of the same ids can't be counted over the processes of dataset.map",
+                fix="give with_indices=True, without id_column",
+            )
+        keys = [self._content_key(epoch, example) for example in examples]
+        counts = self.occurrences.count(keys)
+        return [derive_key(key, "occurrence", n) if n else key for key, n in zip(keys, counts, strict=True)]
+
+    def _content_key(self, epoch: int, example: Mapping[str, Any]) -> int:
+        if self.id_column is None:
+            return example_key(epoch, example)
+        if example.get(self.id_column) is None:
+            raise UserError(f"an example has no {self.id_column!r}, which is its id_column")
+        return derive_key(epoch, f"id/{example[self.id_column]}")
+
+    def callback(self) -> Any:
+        """A `transformers.TrainerCallback` that sets the epoch, so that it selects the random numbers."""
+        return _trainer_callback(self)
 
 
-class ExpandingCollator:
+def example_key(epoch: int, example: Mapping[str, Any]) -> int:
+    """A key of an epoch and the ids of an example without its padding."""
+    ids = find_ids(example)
+    return derive_key(epoch, f"example/{ids[find_content(example, ids)].astype('<i8').tobytes().hex()}")
+
+
+def _is_one_example(batch: Mapping[str, Any]) -> bool:
+    """Whether the columns are those of one example, and not lists of values."""
+    ids: Any = next((batch[name] for name in IDS if name in batch), [])
+    return len(ids) == 0 or isinstance(ids[0], Integral) or np.ndim(ids[0]) == 0
+
+
+def _loader_workers() -> int:
+    """The number of workers of the data loader that this process is a worker of; 0 elsewhere."""
+    import sys
+
+    worker = sys.modules["torch"].utils.data.get_worker_info() if "torch" in sys.modules else None
+    return 0 if worker is None else worker.num_workers
+
+
+class ExpandingCollator(_Epochs):
     """A data collator that expands each example, differently in every epoch, and then calls another collator.
 
     The random numbers of an example depend on the seed, the epoch and its ids, not on workers or the order.
@@ -89,6 +236,8 @@ class ExpandingCollator:
         max_length: ids and the columns that follow them are truncated to it after expansion. Padding goes first, and a
             special token at the end of the text stays its last one.
         per_token: further columns with one value per token.
+        unrelated: columns that are not about the ids, even if they have as many values.
+        shifted_labels: whether `labels[i]` is the id at i + 1; None if the rows are to tell.
 
     Raises:
         UserError: for a `max_length` below 1.
@@ -100,36 +249,27 @@ class ExpandingCollator:
         then: Callable[[list[Any]], Any],
         max_length: int | None = None,
         per_token: Collection[str] = (),
+        *,
+        unrelated: Collection[str] = (),
+        shifted_labels: bool | None = None,
     ):
-        import torch
-
+        super().__init__()
         if max_length is not None and max_length < 1:
             raise UserError(f"max_length is {max_length}", fix="give at least 1, or None")
-        self.expand, self.then, self.max_length, self.per_token = expand, then, max_length, tuple(per_token)
+        self.expand, self.then, self.max_length = expand, then, max_length
+        self.rules = ColumnRules(per_token, unrelated, shifted_labels)
         self.enabled = True
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # shared with the workers of a data loader
-
-    @property
-    def epoch(self) -> int:
-        """The epoch, which selects the random numbers."""
-        return int(self._epoch)
-
-    @epoch.setter
-    def epoch(self, epoch: int) -> None:
-        self._epoch.fill_(epoch)
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> Any:
         """The batch that `then` makes of the expanded examples."""
         if not self.enabled or self.expand.p == 0:
             return self.then([dict(example) for example in examples])
+        self.rules.learn(examples)
         return self.then([self._expanded(example) for example in examples])
 
     def _expanded(self, example: Mapping[str, Any]) -> dict[str, Any]:
-        ids = find_ids(example)
-        content = ids[find_content(example, ids)]
-        key = derive_key(self.epoch, f"example/{content.astype('<i8').tobytes().hex()}")
-        row = expand_row(self.expand, example, key, self.max_length)
-        return {**example, **changed_columns(row, example, self.per_token)}
+        row = expand_row(self.expand, example, example_key(self.epoch, example), self.max_length)
+        return {**example, **self.rules.changed(row, example)}
 
     @contextmanager
     def off(self) -> Iterator[None]:
@@ -142,28 +282,33 @@ class ExpandingCollator:
 
     def callback(self) -> Any:
         """A `transformers.TrainerCallback` that expands the training data of a Trainer, differently in every epoch."""
-        from transformers import TrainerCallback
+        return _trainer_callback(self, self)
 
-        collator = self
 
-        class ExpandTraining(TrainerCallback):
-            epochs = 0  # started; `state.epoch` is not an integer for a dataset without a length
+def _trainer_callback(target: _Epochs, collator: ExpandingCollator | None = None) -> Any:
+    """A `transformers.TrainerCallback` that sets the epoch of `target`, and has a collator expand the training data."""
+    from transformers import TrainerCallback
 
-            def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    class ExpandTraining(TrainerCallback):
+        epochs = 0  # started; `state.epoch` is not an integer for a dataset without a length
+
+        def on_init_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if collator is not None:
                 collator.enabled = False
 
-            def on_train_begin(
-                self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **kwargs: Any
-            ) -> None:
+        def on_train_begin(
+            self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **kwargs: Any
+        ) -> None:
+            if collator is not None:
                 loader = getattr(train_dataloader, "base_dataloader", train_dataloader)  # accelerate wraps the loader
                 loader.collate_fn = _with_expansion(loader.collate_fn)
-                self.epochs = int(state.epoch or 0)
+            self.epochs = int(state.epoch or 0)
 
-            def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-                collator.epoch = self.epochs
-                self.epochs += 1
+        def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            target.epoch = self.epochs
+            self.epochs += 1
 
-        return ExpandTraining()
+    return ExpandTraining()
 
 
 def _with_expansion(collate: Any) -> Any:

@@ -343,7 +343,9 @@ def test_positions_may_begin_anywhere_and_columns_that_are_absent_from_a_row_sta
         ("cu_seq_lens_q", [0, 6, 9]),
         ("max_length_k", 6),
         ("start_positions", 4),
-        ("shift_labels", [*PACKED["input_ids"][1:], -100]),
+        ("shift_labels", PACKED["input_ids"]),
+        ("prompt_length", 3),
+        ("loss_weights", [0.5] * 8),
     ],
 )
 def test_columns_that_depend_on_the_length_and_can_not_follow_are_refused_by_name(column, value):
