@@ -146,7 +146,7 @@ class ColumnRules:
     def _forget(self) -> None:
         self._label_evidence: set[bool] = set()
         self._rows_with_a_value_per_id: dict[str, int | None] = {}  # None for a column that has rows without
-        self._told_of_empty_mask = False
+        self._noted_empty_mask = False
 
     def __getstate__(self) -> dict[str, Any]:
         """The rules alone: what was seen in rows must not change the fingerprint by which `datasets` caches a map."""
@@ -204,8 +204,8 @@ class ColumnRules:
                 )
             else:
                 self._suspect(row, column, value)
-        if "assistant_masks" in changed and not self._told_of_empty_mask and not any(example["assistant_masks"]):
-            self._told_of_empty_mask = True
+        if "assistant_masks" in changed and not self._noted_empty_mask and not any(example["assistant_masks"]):
+            self._noted_empty_mask = True
             warnings.warn(
                 "the assistant_masks of a row are 0 everywhere, so that nothing of it is trained on; a chat template "
                 "without {% generation %} makes such masks of every row",

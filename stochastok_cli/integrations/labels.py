@@ -59,11 +59,11 @@ class Fit:
 
 def fit_labels(ids: np.ndarray, labels: np.ndarray) -> Fit:
     """Compares labels `[N]` with ids `[N]`."""
-    counted = labels != NO_LABEL
+    with_loss = labels != NO_LABEL
     return Fit(
-        aligned=not (counted & (labels != ids)).any(),
-        shifted=not (counted[:-1] & (labels[:-1] != ids[1:])).any(),
-        informative=bool(counted[:-1].any()),
+        aligned=not (with_loss & (labels != ids)).any(),
+        shifted=not (with_loss[:-1] & (labels[:-1] != ids[1:])).any(),
+        informative=bool(with_loss[:-1].any()),
     )
 
 

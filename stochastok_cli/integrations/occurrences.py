@@ -1,8 +1,8 @@
 """How often a row was seen, counted over all the processes of one machine that read a dataset."""
 
 import os
+import shutil
 import tempfile
-import uuid
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,15 +15,16 @@ class Occurrences:
     """Counts keys exactly, together with the workers of a data loader.
 
     Rows of the same key are alike, so it does not matter which worker gets which of their numbers: all rows together
-    are the same for any number of workers. The counts are in a temporary SQLite file, which is made when it is first
-    needed and removed with this object.
+    are the same for any number of workers. The counts are in an SQLite file of a temporary folder, which goes with this
+    object.
     """
 
     def __init__(self) -> None:
-        self.path = Path(tempfile.gettempdir()) / f"stochastok-occurrences-{uuid.uuid4().hex}.sqlite"
+        folder = Path(tempfile.mkdtemp(prefix="stochastok-occurrences-"))
+        self.path = folder / "seen.sqlite"
         self._connection: Any = None
         self._process = -1
-        weakref.finalize(self, _remove, self.path, os.getpid())
+        weakref.finalize(self, _remove, folder, os.getpid())
 
     def __getstate__(self) -> dict[str, Path]:
         return {"path": self.path}
@@ -62,7 +63,6 @@ class Occurrences:
         return self._connection
 
 
-def _remove(path: Path, process: int) -> None:
-    if os.getpid() == process:
-        for end in ("", "-wal", "-shm", ".lock"):
-            Path(f"{path}{end}").unlink(missing_ok=True)
+def _remove(folder: Path, process: int) -> None:
+    if os.getpid() == process:  # not in a forked process, whose copy ends earlier
+        shutil.rmtree(folder, ignore_errors=True)

@@ -181,12 +181,12 @@ def test_a_column_that_has_another_length_in_any_row_is_left_alone():
         assert out["choices"] == row["choices"]
 
 
-def test_masks_without_any_assistant_are_told_once():
+def test_masks_without_any_assistant_are_noted_once():
     row = {"input_ids": IDS, "assistant_masks": [0] * len(IDS)}
     good = {"input_ids": IDS, "assistant_masks": [0, *[1] * (len(IDS) - 1)]}
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as noted:
         warnings.simplefilter("always")
         mapped = MapExamples(EXPAND)
         for i, example in enumerate([good, row, row, good]):
             mapped(example, i)
-    assert [w.category for w in told if "assistant_masks" in str(w.message)] == [Notice]
+    assert [w.category for w in noted if "assistant_masks" in str(w.message)] == [Notice]
