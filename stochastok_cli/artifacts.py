@@ -119,6 +119,14 @@ class SourceInfo(_Record):
 
 
 @dataclass(frozen=True)
+class LeftOutPlaces(_Record):
+    """Where the documents were that are left out: how many there are, and the first of them, each with its reason."""
+
+    total: int
+    first: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
 class CommandInfo(_Record):
     """The program and the command line that made a folder."""
 
@@ -151,7 +159,8 @@ class Manifest:
         made_from: the source; None where there is none (a generated dataset without a word list).
         unknown_tokens: how many ids replace text that the tokenizer can't represent.
         truncated: how many examples were longer than `--max-length` and lost their ends.
-        left_out: how many rows of the source are no examples of the folder, by the reason.
+        left_out: how many documents or rows of the source are not in the folder, by the reason.
+        left_out_places: where they are.
         pulled_from: the repository on the Hub, for a folder that was pulled as it is there.
         options: everything that decides the content.
         made_by: the command; None for a manifest that describes a folder made by other code.
@@ -169,6 +178,7 @@ class Manifest:
     unknown_tokens: int | None = None
     truncated: int | None = None
     left_out: dict[str, int] = field(default_factory=dict)
+    left_out_places: LeftOutPlaces | None = None
     pulled_from: HubSource | None = None
     options: dict[str, Any] = field(default_factory=dict)
     made_by: CommandInfo | None = None
@@ -220,6 +230,8 @@ class Manifest:
             tree["truncated"] = self.truncated
         if self.left_out:
             tree["left_out"] = self.left_out
+        if self.left_out_places:
+            tree["left_out_places"] = self.left_out_places.to_json()
         tree |= self.extra
         if self.pulled_from:
             tree["pulled_from"] = self.pulled_from.to_json()
@@ -248,6 +260,7 @@ _RECORDS: dict[str, type[_Record]] = {
     "made_from": SourceInfo,
     "pulled_from": HubSource,
     "made_by": CommandInfo,
+    "left_out_places": LeftOutPlaces,
 }
 _TABLES: dict[str, type[_Record]] = {"splits": SplitInfo, "files": FileInfo}
 

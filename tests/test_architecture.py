@@ -15,6 +15,7 @@ ORDER = [
     "progress",
     "background",
     "json_files",
+    "arrow_columns",
     "artifacts",
     "config",
     "hub",

@@ -15,12 +15,17 @@ def tokenize(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A file or folder (.txt, .jsonl, .parquet; .gz, .bz2, .xz, .zst too), a dataset id on the Hub, or "
-            "`sample`.",
+            help="A file or folder (.txt, .jsonl, .csv, .parquet, .arrow, a saved dataset; .gz, .bz2, .xz, .zst too), "
+            "a dataset id on the Hub, or `sample`.",
         ),
     ],
     name: Annotated[str | None, typer.Option("--name", help="Name of the dataset.", show_default="from SOURCE")] = None,
-    text_column: Annotated[str, typer.Option("--text-column", help="Column or JSON key that holds the text.")] = "text",
+    text_column: Annotated[
+        str,
+        typer.Option(
+            "--text-column", help="Column or JSON key that holds the text; `meta.text` for one inside of `meta`."
+        ),
+    ] = "text",
     messages_column: Annotated[
         str | None,
         typer.Option(
@@ -62,7 +67,7 @@ def tokenize(
         ),
     ] = "paragraph",
     subset: Annotated[str | None, typer.Option("--subset", help="Configuration of a dataset on the Hub.")] = None,
-    split: Annotated[str, typer.Option("--split", help="Split of a dataset on the Hub.")] = "train",
+    split: Annotated[str, typer.Option("--split", help="Split of a dataset on the Hub or of a saved one.")] = "train",
     tokenizer: Annotated[
         str | None,
         typer.Option(
@@ -80,6 +85,17 @@ def tokenize(
         str,
         typer.Option("--errors", help="What to do with bytes or characters that are not Unicode: strict or replace."),
     ] = "strict",
+    on_bad_document: Annotated[
+        str,
+        typer.Option(
+            "--on-bad-document",
+            metavar="error|skip",
+            help="What to do with a document that is null, no text or unreadable: fail, or leave it out and count it.",
+        ),
+    ] = "error",
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Read only so many documents, the first.", show_default="all")
+    ] = None,
     data_dir: options.DataDir = Path("data"),
     num_proc: options.NumProc = None,
     seed: Annotated[
@@ -105,8 +121,15 @@ def tokenize(
     columns["completion_column"] = completion_column
     of_examples = {"max_length": max_length, "long_examples": long_examples}
     if pull:
-        made_with = {**of_text, **columns, **of_examples, "split": split, "val_fraction": val_fraction}
-        options.require_effect(tokenize, "beside --pull", **made_with, errors=errors, seed=seed)
+        made_with: dict[str, object] = {
+            **of_text,
+            **columns,
+            **of_examples,
+            "split": split,
+            "val_fraction": val_fraction,
+        }
+        made_with |= {"errors": errors, "on_bad_document": on_bad_document, "limit": limit, "seed": seed}
+        options.require_effect(tokenize, "beside --pull", **made_with)
     has_examples = any(column is not None for column in columns.values())
     if has_examples:
         options.require_effect(tokenize, "for conversations and completions", **of_text, push=push)
@@ -149,6 +172,8 @@ def tokenize(
                 val_fraction=val_fraction,
                 seed=seed,
                 errors=errors,
+                on_bad_document=on_bad_document,
+                limit=limit,
                 num_proc=num_proc,
                 force=force,
                 progress=report,
@@ -166,6 +191,8 @@ def tokenize(
                 val_fraction=val_fraction,
                 seed=seed,
                 errors=errors,
+                on_bad_document=on_bad_document,
+                limit=limit,
                 num_proc=num_proc,
                 force=force,
                 progress=report,

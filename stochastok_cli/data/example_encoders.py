@@ -6,9 +6,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from stochastok_cli.data.bad_documents import BadDocument, Location
 from stochastok_cli.data.chat_template import ChatTemplate, Example, Unusable
-from stochastok_cli.data.file_readers import Row, require_text
-from stochastok_cli.errors import UserError
+from stochastok_cli.data.file_readers import require_text
+from stochastok_cli.data.table_files import Row
+from stochastok_cli.errors import USAGE, UserError, short_repr
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 
@@ -23,8 +25,12 @@ class ExampleEncoder(Protocol):
     columns: dict[str, str]
     options: dict[str, Any]
 
+    def parse(self, row: Row) -> Any:
+        """What `encode` takes as the values of the row. Raises BadDocument for a row of another form."""
+        ...
+
     def encode(self, rows: list[Row], threads: int) -> list[Example | Unusable]:
-        """The example of each row, or why there is none. Raises UserError for a row of another form."""
+        """The example of each parsed row, or why there is none."""
         ...
 
 
@@ -68,24 +74,28 @@ class _Conversations:
         self.options = {"messages_column": column, "chat_template": digest}
         self._template, self._errors = template, errors
 
-    def encode(self, rows: list[Row], threads: int) -> list[Example | Unusable]:
-        return self._template.encode_batch([self._messages(row) for row in rows])
-
-    def _messages(self, row: Row) -> list[dict[str, Any]]:
+    def parse(self, row: Row) -> list[dict[str, Any]]:
         value, where = row.values[0], row.where
         [column] = self.columns.values()
+        if isinstance(value, UnicodeDecodeError):
+            require_text(value, column, where, self._errors)
         if not isinstance(value, list) or not all(isinstance(message, dict) for message in value):
-            raise UserError(f"{where}: {column!r} holds {repr(value)[:100]}, no list of messages")
+            what = f"{column!r} holds {short_repr(value)}, no list of messages"
+            raise BadDocument(where, what, f"no list of messages in {column!r}", exit_code=USAGE)
         for number, message in enumerate(value, 1):
             if not isinstance(message.get("role"), str):
                 renamed = {"from", "value"} <= message.keys()
                 fix = "rename `from` to `role` and `value` to `content`" if renamed else "give it `role` and `content`"
-                raise UserError(f"{where}: message {number} has no role, only {', '.join(message)[:100]}", fix=fix)
+                what = f"message {number} has no role, only {', '.join(message)[:100]}"
+                raise BadDocument(where, what, "a message without a role", fix=fix, exit_code=USAGE)
         return [_without_nones(self._checked(message, where)) for message in value]
 
-    def _checked(self, value: Any, where: str) -> Any:
+    def encode(self, rows: list[Row], threads: int) -> list[Example | Unusable]:
+        return self._template.encode_batch([row.values for row in rows])
+
+    def _checked(self, value: Any, where: Location) -> Any:
         """A value whose texts are all valid Unicode."""
-        if isinstance(value, str):
+        if isinstance(value, str | bytes):
             return require_text(value, "a message", where, self._errors)
         if isinstance(value, dict):
             return {key: self._checked(item, where) for key, item in value.items()}
@@ -105,22 +115,25 @@ class _Completions:
         self.options = {"prompt_column": prompt_column, "completion_column": completion_column}
         self._vocabulary, self._errors = vocabulary, errors
 
-    def encode(self, rows: list[Row], threads: int) -> list[Example | Unusable]:
-        texts = [self._texts(row) for row in rows]
-        ids, lengths = self._vocabulary.encode_batch([prompt for prompt, _ in texts], threads)
-        prompts = np.split(ids, np.cumsum(lengths)[:-1])
-        return [self._example(prompt, text) for prompt, (_, text) in zip(prompts, texts, strict=True)]
-
-    def _texts(self, row: Row) -> list[str]:
+    def parse(self, row: Row) -> list[str]:
         texts = []
         for column, value in zip(self.columns.values(), row.values, strict=True):
             if isinstance(value, list):
-                raise UserError(
-                    f"{row.where}: {column!r} holds a list, not text",
+                raise BadDocument(
+                    row.where,
+                    f"{column!r} holds a list, not text",
+                    f"a list in {column!r}",
                     fix="conversations are lists of messages in one column, which --messages-column names",
+                    exit_code=USAGE,
                 )
             texts.append(require_text(value, column, row.where, self._errors))
         return texts
+
+    def encode(self, rows: list[Row], threads: int) -> list[Example | Unusable]:
+        texts = [row.values for row in rows]
+        ids, lengths = self._vocabulary.encode_batch([prompt for prompt, _ in texts], threads)
+        prompts = np.split(ids, np.cumsum(lengths)[:-1])
+        return [self._example(prompt, text) for prompt, (_, text) in zip(prompts, texts, strict=True)]
 
     def _example(self, prompt: np.ndarray, completion: str) -> Example | Unusable:
         if not len(prompt) and not completion:

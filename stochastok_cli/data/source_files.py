@@ -14,24 +14,52 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple, NotRequired, Protocol, TypedDict
 
-from stochastok_cli.artifacts import Artifact, Manifest, SourceInfo, create_artifact, file_checksum
+from stochastok_cli.artifacts import Artifact, Manifest, SourceInfo, create_artifact, file_checksum, path_inside
 from stochastok_cli.background import in_background
-from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.errors import FAILED, UserError, short_name
+from stochastok_cli.json_files import read_json
 
 DOCUMENTS = ("paragraph", "file")
 """What a document of a text file is: a paragraph (blank lines separate them), or the file as a whole."""
 
 TEXT_SUFFIXES = (".txt", ".text", ".md")
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
-SUFFIXES = (*TEXT_SUFFIXES, *JSON_SUFFIXES, ".parquet")
-IN_FOLDERS = (".txt", ".jsonl", ".ndjson", ".parquet")  # not .md and .json: README.md, dataset_infos.json
+CSV_SUFFIXES = (".csv", ".tsv")
+ARROW_SUFFIXES = (".arrow", ".feather")
+TABLES = (*JSON_SUFFIXES, *CSV_SUFFIXES, ".parquet", *ARROW_SUFFIXES)
+"""The formats of files that have rows and columns."""
+SUFFIXES = (*TEXT_SUFFIXES, *TABLES)
+IN_FOLDERS = (".txt", *(suffix for suffix in TABLES if suffix != ".json"))  # not README.md and dataset_infos.json
 DAMAGE = (EOFError, lzma.LZMAError, zlib.error, OSError)
 """What the decompressors raise for a damaged file; an OSError without a number is one of theirs."""
 
 _HEAD = 2**16  # bytes of a file of an unknown type that tell whether it holds text
 _WHOLE_FILES = "--documents file reads text files of any type, each as one document"
+
+
+_SAVED_METADATA = ("state.json", "dataset_info.json")
+
+
+class _SavedSplits(TypedDict):
+    """The file `dataset_dict.json` of a saved `datasets.DatasetDict`."""
+
+    splits: list[str]
+
+
+class _SavedPart(TypedDict):
+    """A file of a saved `datasets.Dataset`."""
+
+    filename: str
+
+
+class _SavedState(TypedDict):
+    """The file `state.json` of a saved `datasets.Dataset`."""
+
+    _data_files: list[_SavedPart]
+    _indices_data_files: NotRequired[Any]
+    _indices_files: NotRequired[Any]
 
 
 def _open_zstd(raw: BinaryIO, mode: str) -> Any:
@@ -99,9 +127,9 @@ def find_files(path: Path, documents: str = "paragraph", errors: str = "strict")
         return SourceFiles(path, [path], {}, "")
     files: list[Path] = []
     unread: Counter[str] = Counter()
-    for file in _walk(path):
+    for file, is_part in _walk(path):
         special = special_type(file)
-        if special is None and _is_read(file, IN_FOLDERS, documents, errors):
+        if special is None and is_part and _is_read(file, IN_FOLDERS, documents, errors):
             files.append(file)
         else:
             unread[special or _file_type(file)] += 1
@@ -201,10 +229,46 @@ def file_format(file: Path) -> str:
     return Path(file.stem).suffix.lower() if file.suffix.lower() in _OPENERS else file.suffix.lower()
 
 
+def has_columns(file: Path, documents: str) -> bool:
+    """Whether a file is read as rows. Separated values are text where a document is a whole file."""
+    kind = file_format(file)
+    return kind in TABLES and not (documents == "file" and kind in CSV_SUFFIXES)
+
+
 def decompressed(raw: BinaryIO, file: Path) -> BinaryIO:
     """The content of an open file, decompressed as its name says."""
     opener = _OPENERS.get(file.suffix.lower())
     return io.BufferedReader(opener(raw, "rb"), 1 << 20) if opener else raw
+
+
+def saved_split(folder: Path, split: str) -> Path:
+    """The folder of a split of a `datasets.DatasetDict` that was saved.
+
+    Raises UserError if it has no such split.
+    """
+    file = folder / "dataset_dict.json"
+    splits = read_json(file, _SavedSplits)["splits"]
+    if split not in splits:
+        known = ", ".join(map(short_name, splits))
+        raise UserError(f"{folder} has no split {split!r}", fix=f"name one with --split; there are: {known}")
+    return path_inside(folder, split)
+
+
+def saved_files(folder: Path) -> set[str]:
+    """The names of the files that hold the rows of a `datasets.Dataset` that was saved.
+
+    Raises UserError if one is missing, or if the rows are a selection of those in the files.
+    """
+    file = folder / "state.json"
+    state = read_json(file, _SavedState)
+    if state.get("_indices_data_files") or state.get("_indices_files"):
+        fix = "open it with `datasets.load_from_disk` and save it again"
+        raise UserError(f"{folder} is a selection of rows, saved by an old version of `datasets`", fix=fix)
+    names = {part["filename"] for part in state["_data_files"]}
+    for name in sorted(names):
+        if not path_inside(folder, name).is_file():
+            raise UserError(f"{folder / name} is missing, which {file} names", exit_code=FAILED)
+    return names
 
 
 def dataset_name(path: Path) -> str:
@@ -217,8 +281,11 @@ def dataset_name(path: Path) -> str:
     return name
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """The files below a folder and the links to folders, which are not followed; hidden ones are left out."""
+def _walk(folder: Path) -> Iterator[tuple[Path, bool]]:
+    """The files below a folder and the links to folders, which are not followed; hidden ones are left out.
+
+    Each comes with whether it may be read: beside the files of a saved dataset, `datasets` keeps others with its rows.
+    """
 
     def fail(error: OSError) -> None:
         raise error
@@ -226,7 +293,12 @@ def _walk(folder: Path) -> Iterator[Path]:
     for root, folders, files in os.walk(folder, onerror=fail):
         folders[:] = [name for name in folders if not name.startswith(".")]
         links = [name for name in folders if os.path.islink(os.path.join(root, name))]
-        yield from (Path(root, name) for name in (*files, *links) if not name.startswith("."))
+        visible = [name for name in (*files, *links) if not name.startswith(".")]
+        parts = saved_files(Path(root)) if {"state.json", "dataset_info.json"} <= {*files} else None
+        if "dataset_dict.json" in files:
+            raise UserError(f"{root} is a saved dataset with splits", fix="name it itself, and a split with --split")
+        for name in visible if parts is None else [name for name in visible if name not in _SAVED_METADATA]:
+            yield Path(root, name), parts is None or name in parts
 
 
 def _is_read(file: Path, suffixes: tuple[str, ...], documents: str, errors: str) -> bool:

@@ -6,6 +6,7 @@ corpus split. So memory is bounded by the batch, not by the corpus (less than a 
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,7 +25,7 @@ from stochastok_cli.data.memmap import (
 )
 from stochastok_cli.data.source_files import create_from_source
 from stochastok_cli.data.text_sources import TextSource, open_source
-from stochastok_cli.errors import UserError
+from stochastok_cli.errors import Notice, UserError
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.random_streams import CORPUS_SEED, corpus_permutation
 from stochastok_cli.tokenization.vocabulary import Vocabulary
@@ -50,6 +51,8 @@ def tokenize(
     val_fraction: float = 0.01,
     seed: int = CORPUS_SEED,
     errors: str = "strict",
+    on_bad_document: str = "error",
+    limit: int | None = None,
     num_proc: int | None = None,
     force: bool = False,
     progress: ProgressCallback = no_progress,
@@ -64,13 +67,16 @@ def tokenize(
         tokenizer: name or path of a tokenizer, or its vocabulary.
         name: the name of the dataset; by default that of the source.
         data_dir: the data directory.
-        text_column: the column or JSON key that holds the text.
+        text_column: the column or JSON key that holds the text; `outer.inner` for one of a struct or object.
         documents: what a document of a local text file is: "paragraph" (blank lines separate them) or "file".
         subset: the subset (configuration) of a dataset on the Hub.
-        split: the split of a dataset on the Hub.
+        split: the split of a dataset on the Hub, or of one that `datasets` has saved.
         val_fraction: the fraction of the documents in the validation split, in [0, 1).
         seed: the seed of the permutation.
         errors: what to do with bytes that are not UTF-8: "strict" or "replace".
+        on_bad_document: what to do with a document that can't be read: "error", or "skip" to leave it out. Then the
+            manifest has their number, the reasons and the places, and a `Notice` says so.
+        limit: read only so many documents, the first; None for all.
         num_proc: threads; by default all processors. Never changes the result.
         force: make the folder again if it is there already.
         progress: called with the number of bytes (or rows) of the source that are tokenized.
@@ -83,7 +89,17 @@ def tokenize(
     """
     require_fraction(val_fraction)
     vocabulary = resolve_vocabulary(tokenizer)
-    texts = open_source(str(source), text_column, documents=documents, errors=errors, subset=subset, split=split)
+    texts = open_source(
+        str(source),
+        text_column,
+        documents=documents,
+        errors=errors,
+        on_bad_document=on_bad_document,
+        limit=limit,
+        subset=subset,
+        split=split,
+    )
+    left_out = texts.left_out
     final = memmap_dir(Path(data_dir)) / validate_folder_name(tokenized_name(name or texts.name))
     options = {**texts.options, "tokenizer": vocabulary.fingerprint, "val_fraction": val_fraction, "seed": seed}
     threads = num_proc or available_cpus()
@@ -93,7 +109,8 @@ def tokenize(
         lengths, unknown = _encode(texts, vocabulary, encoded, threads, progress)
         n = len(lengths)
         fix = "blank lines separate the documents of text files, unless --documents file makes each file one; "
-        chosen_of = corpus_split(n, val_fraction, seed, f"{source} holds {n} document(s)", fix)
+        details = f" ({left_out.total():,} left out: {left_out.describe()})" if left_out.total() else ""
+        chosen_of = corpus_split(n, val_fraction, seed, f"{source} holds {n} document(s){details}", fix)
         starts = np.cumsum(lengths) - lengths
         size = vocabulary.dtype.itemsize
         splits = {}
@@ -105,9 +122,12 @@ def tokenize(
         encoded.unlink()
         manifest = corpus_manifest("tokenized", vocabulary, splits, None)
         require_counts(folder, manifest)
-        return dataclasses.replace(manifest, unknown_tokens=unknown or None)
+        return dataclasses.replace(manifest, unknown_tokens=unknown or None, **left_out.manifest_entries())
 
-    return create_from_source(final, options, str(source), texts, build, force=force)
+    made = create_from_source(final, options, str(source), texts, build, force=force)
+    if left_out.total():  # none for a folder that was there already
+        warnings.warn(f"{left_out.total():,} document(s) left out: {left_out.describe()}", Notice, stacklevel=2)
+    return made
 
 
 def require_fraction(val_fraction: float) -> None:

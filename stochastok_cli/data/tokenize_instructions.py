@@ -7,7 +7,6 @@ order of the corpus split.
 import dataclasses
 import shutil
 import warnings
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -20,12 +19,13 @@ from stochastok_cli.artifacts import (
     SplitInfo,
     validate_folder_name,
 )
+from stochastok_cli.data.bad_documents import LeftOut, Location
 from stochastok_cli.data.chat_template import Example, Unusable
 from stochastok_cli.data.example_encoders import ExampleEncoder, make_encoder
-from stochastok_cli.data.file_readers import Row
 from stochastok_cli.data.instruction_dataset import ENDS, KIND, TOKENIZER
 from stochastok_cli.data.memmap import available_cpus, corpus_manifest, memmap_dir
 from stochastok_cli.data.source_files import create_from_source
+from stochastok_cli.data.table_files import Row
 from stochastok_cli.data.text_sources import TextSource, open_rows
 from stochastok_cli.data.tokenize import copy_documents, corpus_split, read_ahead, require_fraction
 from stochastok_cli.errors import Notice, UserError
@@ -46,7 +46,6 @@ _TOKENIZER_FILES = (
     "chat_template.jinja",
     "chat_template.json",
 )
-_MOST_REASONS = 20  # for leaving examples out; the messages of a template may differ in each
 
 
 def tokenize_instructions(
@@ -65,6 +64,8 @@ def tokenize_instructions(
     val_fraction: float = 0.01,
     seed: int = CORPUS_SEED,
     errors: str = "strict",
+    on_bad_document: str = "error",
+    limit: int | None = None,
     num_proc: int | None = None,
     force: bool = False,
     progress: ProgressCallback = no_progress,
@@ -76,10 +77,12 @@ def tokenize_instructions(
     into training and validation is that of `tokenize`.
 
     Rows that can't be examples (no turn of an assistant, a conversation that the template refuses) are left out. Their
-    number and the reasons are in the manifest and in a `Notice`, as is the number of examples that are truncated.
+    number, the reasons and the places are in the manifest and in a `Notice`, as is the number of examples that are
+    truncated.
 
     Args:
-        source: a file of JSON objects, a parquet file, a folder of these, or a dataset id on the Hub.
+        source: a file of JSON objects, separated values, a parquet or Arrow file, a folder of these, or a dataset id on
+            the Hub.
         messages_column: the column of conversations: lists of objects with `role` and `content`.
         prompt_column: the column of prompts; instead of conversations, together with `completion_column`.
         completion_column: the column of completions.
@@ -93,6 +96,9 @@ def tokenize_instructions(
         val_fraction: the fraction of the examples in the validation split, in [0, 1).
         seed: the seed of the permutation.
         errors: what to do with bytes that are not UTF-8: "strict" or "replace".
+        on_bad_document: what to do with a row that can't be read or has another form: "error", or "skip" to leave it
+            out and count it.
+        limit: read only so many rows, the first; None for all.
         num_proc: threads; by default all processors. Never changes the result.
         force: make the folder again if it is there already.
         progress: called with the number of bytes (or rows) of the source that are tokenized.
@@ -111,19 +117,28 @@ def tokenize_instructions(
         raise UserError(f"--long-examples {long_examples!r} is not known", fix=f"give {' or '.join(LONG_EXAMPLES)}")
     vocabulary = load_vocabulary(tokenizer)
     encoder = make_encoder(messages_column, prompt_column, completion_column, tokenizer, vocabulary, errors)
-    rows = open_rows(str(source), encoder.columns, errors=errors, subset=subset, split=split)
+    rows = open_rows(
+        str(source),
+        encoder.columns,
+        encoder.parse,
+        errors=errors,
+        on_bad_document=on_bad_document,
+        limit=limit,
+        subset=subset,
+        split=split,
+    )
     final = memmap_dir(Path(data_dir)) / validate_folder_name(name or rows.name)
     options = {**rows.options, **encoder.options, "tokenizer": vocabulary.fingerprint}
     options |= {"val_fraction": val_fraction, "seed": seed}
     if max_length is not None:
         options |= {"max_length": max_length, "long_examples": long_examples}
 
-    counts = _Counts(max_length, long_examples)
+    counts = _Counts(max_length, long_examples, rows.left_out)
 
     def build(folder: Path) -> Manifest:
         examples = counts.kept(_encoded(rows, encoder, num_proc or available_cpus(), progress))
         lengths, unknown = _write(examples, vocabulary, folder)
-        details = f" ({'; '.join(counts.notices())})" if counts.left_out else ""
+        details = f" ({'; '.join(counts.notices())})" if counts.left_out().total() else ""
         what = f"{source} holds {len(lengths)} example(s){details}"
         chosen = corpus_split(len(lengths), val_fraction, seed, what)
         splits = {
@@ -136,7 +151,7 @@ def tokenize_instructions(
             corpus_manifest(KIND, vocabulary, splits, None),
             unknown_tokens=unknown or None,
             truncated=counts.truncated or None,
-            left_out=dict(counts.left_out.most_common()),
+            **counts.left_out().manifest_entries(),
         )
 
     made = create_from_source(final, options, str(source), rows, build, force=force)
@@ -146,27 +161,32 @@ def tokenize_instructions(
 
 
 class _Counts:
-    """Keeps examples to a largest length, and counts those that are truncated or left out."""
+    """Keeps examples to a largest length, and counts those that are truncated or left out.
 
-    def __init__(self, max_length: int | None, long_examples: LongExamples):
+    Args:
+        max_length: the most ids of an example; None for no limit.
+        long_examples: what becomes of longer ones.
+        unread: counts the rows that can't be read, which are no examples here.
+    """
+
+    def __init__(self, max_length: int | None, long_examples: LongExamples, unread: LeftOut):
         self.max_length, self.long_examples = max_length, long_examples
-        self.total = self.truncated = 0
-        self.left_out: Counter[str] = Counter()
-        self.first: dict[str, str] = {}  # where the first row was that was left out, for each reason
+        self._num_examples = self.truncated = 0
+        self._unread, self._unusable = unread, LeftOut()
 
-    def kept(self, examples: Iterable[tuple[Example | Unusable, str]]) -> Iterator[Example]:
+    def kept(self, examples: Iterable[tuple[Example | Unusable, Location]]) -> Iterator[Example]:
         """The examples that are not left out, each at most `max_length` ids long."""
         for example, where in examples:
-            self.total += 1
+            self._num_examples += 1
             result = self._shortened(example) if isinstance(example, Example) else example
             if isinstance(result, Example):
                 yield result
-                continue
-            reason = str(result)
-            if reason not in self.left_out and len(self.left_out) >= _MOST_REASONS:
-                reason = "other reasons"
-            self.left_out[reason] += 1
-            self.first.setdefault(reason, where)
+            else:
+                self._unusable.add(where, str(result))
+
+    def left_out(self) -> LeftOut:
+        """The rows that can't be read, and those that are no examples."""
+        return self._unread + self._unusable
 
     def _shortened(self, example: Example) -> Example | Unusable:
         most = self.max_length
@@ -182,22 +202,18 @@ class _Counts:
     def notices(self) -> list[str]:
         """What users must know."""
         texts = []
-        if self.left_out:
-            texts.append(f"{self.left_out.total():,} of {self.total:,} rows are left out: {self.reasons()}")
+        left_out = self.left_out()
+        total = self._num_examples + self._unread.total()
+        if left_out.total():
+            texts.append(f"{left_out.total():,} of {total:,} rows are left out: {left_out.describe()}")
         if self.truncated:
-            texts.append(f"{self.truncated:,} of {self.total:,} rows are truncated to {self.max_length:,} ids")
+            texts.append(f"{self.truncated:,} of {total:,} rows are truncated to {self.max_length:,} ids")
         return texts
-
-    def reasons(self) -> str:
-        """How many rows were left out for which reason, the most frequent first."""
-        return "; ".join(
-            f"{n:,} with {reason} (first {self.first[reason]})" for reason, n in self.left_out.most_common()
-        )
 
 
 def _encoded(
     rows: TextSource[Row], encoder: ExampleEncoder, threads: int, progress: ProgressCallback
-) -> Iterator[tuple[Example | Unusable, str]]:
+) -> Iterator[tuple[Example | Unusable, Location]]:
     """The examples of all rows, each with where its row is."""
     for batch, done in read_ahead(rows.batches()):
         for example, row in zip(encoder.encode(batch, threads), batch, strict=True):

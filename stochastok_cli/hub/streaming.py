@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from stochastok_cli.arrow_columns import column_type, column_values, take_column
 from stochastok_cli.artifacts import MANIFEST, Manifest
 from stochastok_cli.errors import UserError, did_you_mean
 from stochastok_cli.hub.client import hub_errors, import_datasets, one_line, retry
@@ -104,25 +105,31 @@ class HubDataset:
                 yield ids, lengths.astype(np.int64)
                 row += len(chunk)
 
-    def texts(self, split: str, column: str) -> Iterator[list[str]]:
-        """The texts of a column, in batches."""
-        row = 0
+    def values(self, split: str, columns: Sequence[str]) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        """The values of some columns, a tuple for each row, with the file of the row as errors name it.
+
+        With several columns, each file is read once for each.
+        """
+
+        def one_by_one(column: str) -> Iterator[tuple[str, Any]]:
+            for name, table in self._tables(split, column):
+                path = require_column(column, table.schema, name)
+                for value in column_values(take_column(table, path)):
+                    yield name, value
+
+        for values in zip(*map(one_by_one, columns), strict=True):
+            yield values[0][0], tuple(value for _, value in values)
+
+    def texts(self, split: str, column: str) -> Iterator[tuple[str, tuple[Any]]]:
+        """The values of a column of text, as `values` gives them. Single ones may be missing, or may not be UTF-8.
+
+        Raises UserError for a file whose column is of another type.
+        """
         for name, table in self._tables(split, column):
-            _require_text(table.schema.field(column).type, column, name)
-            if table[column].null_count:
-                row += table[column].to_pylist().index(None)
-                raise UserError(f"{name}: row {row} of {split} holds no text in {column!r}")
-            yield table[column].to_pylist()
-            row += len(table)
-
-    def values(self, split: str, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-        """The values of some columns, a tuple for each row. With several columns, each file is read once for each."""
-
-        def one_by_one(column: str) -> Iterator[Any]:
-            for _, table in self._tables(split, column):
-                yield from table[column].to_pylist()
-
-        yield from zip(*map(one_by_one, columns), strict=True)
+            path = require_column(column, table.schema, name)
+            _require_text(column_type(table.schema, path), column, name)
+            for value in column_values(take_column(table, path)):
+                yield name, (value,)
 
     def is_text(self, split: str) -> bool:
         """Whether the files of a split are `.txt` files, compressed or not.
@@ -187,14 +194,14 @@ class TextRows(NamedTuple):
     """The texts of a split: those of a column, or those in `.txt` files.
 
     Args:
-        batches: starts the iteration over the texts of the column, in batches; None for text files.
+        rows: starts the iteration over the values of the column, as `HubDataset.texts` gives them; None for text files.
         files: starts the iteration over the text files, each as its path in the repository and the file on this
             machine; None for columns.
         total: the number of texts, or of bytes of the files; 0 where it is unknown.
         revision: the SHA of the commit.
     """
 
-    batches: Callable[[], Iterator[list[str]]] | None
+    rows: Callable[[], Iterator[tuple[str, tuple[Any]]]] | None
     files: Callable[[], Iterator[tuple[str, Path]]] | None
     total: int
     revision: str
@@ -204,12 +211,12 @@ class RowValues(NamedTuple):
     """The values of some columns.
 
     Args:
-        rows: starts the iteration over them, a tuple for each row.
+        rows: starts the iteration over them, as `HubDataset.values` gives them.
         total: the number of rows; 0 where it is unknown.
         revision: the SHA of the commit.
     """
 
-    rows: Callable[[], Iterator[tuple[Any, ...]]]
+    rows: Callable[[], Iterator[tuple[str, tuple[Any, ...]]]]
     total: int
     revision: str
 
@@ -222,7 +229,7 @@ def stream_ids(repo: str, revision: str | None = None, subset: str | None = None
     """
     dataset = _open(repo, revision, subset)
     for split in dataset.splits:
-        _require_ids(_column(dataset, split, "ids").type, f"{repo} ({split})")
+        _require_ids(_column(dataset, split, "ids"), f"{repo} ({split})")
     return dataset
 
 
@@ -233,9 +240,11 @@ def load_text_dataset(repo: str, column: str = "text", *, subset: str | None = N
     """
     dataset = _open_split(repo, subset, split)
     if dataset.is_text(split):
-        require_column(column, ["text"], repo, f" in {split}")
+        import pyarrow
+
+        require_column(column, pyarrow.schema({"text": pyarrow.string()}), repo, f" in {split}")
         return TextRows(None, lambda: dataset.text_files(split), dataset.num_bytes(split), dataset.revision)
-    _require_text(_column(dataset, split, column).type, column, repo)
+    _require_text(_column(dataset, split, column), column, repo)
     return TextRows(lambda: dataset.texts(split, column), None, dataset.num_rows(split) or 0, dataset.revision)
 
 
@@ -286,10 +295,10 @@ def _our_manifest(content: bytes) -> Manifest | None:
     return manifest if manifest.splits and manifest.tokenizer else None
 
 
-def _column(dataset: HubDataset, split: str, name: str) -> "pyarrow.Field":
+def _column(dataset: HubDataset, split: str, name: str) -> "pyarrow.DataType":
+    """The type of a column. Raises UserError if there is no such column."""
     schema = dataset.schema(split)
-    require_column(name, schema.names, dataset.repo, f" in {split}")
-    return schema.field(name)
+    return column_type(schema, require_column(name, schema, dataset.repo, f" in {split}"))
 
 
 def _require_ids(kind: "pyarrow.DataType", where: str) -> None:
@@ -304,7 +313,9 @@ def _require_ids(kind: "pyarrow.DataType", where: str) -> None:
 def _require_text(kind: "pyarrow.DataType", column: str, where: str) -> None:
     import pyarrow.types as kinds
 
-    if not (kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_null(kind)):
+    is_text = kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_string_view(kind)
+    is_bytes = kinds.is_binary(kind) or kinds.is_large_binary(kind) or kinds.is_binary_view(kind)
+    if not (is_text or is_bytes or kinds.is_null(kind)):
         raise UserError(f"column {column!r} of {where} holds {kind}, not text")
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stochastok_cli.arrow_columns import column_path
 from stochastok_cli.errors import FAILED, UserError, did_you_mean
 from stochastok_cli.hub.client import one_line
 
@@ -42,14 +43,14 @@ def read_parquet(file: Path, name: str, column: str, start: int = 0) -> Iterator
     # `datasets` would read all columns, with a scanner whose threads may abort the process when it exits
     # (apache/arrow#45214).
     with ParquetFile(file, buffer_size=_READ_BYTES, pre_buffer=False) as parquet:
-        require_column(column, parquet.schema_arrow.names, name)
+        leaf = ".".join(require_column(column, parquet.schema_arrow, name))
         for group in range(parquet.num_row_groups):
             rows = parquet.metadata.row_group(group).num_rows
             if start >= rows:
                 start -= rows
                 continue
             batch_rows = _batch_rows(parquet, group, column, file.stat().st_size, name)
-            for batch in parquet.iter_batches(batch_rows, [group], [column]):
+            for batch in parquet.iter_batches(batch_rows, [group], [leaf]):
                 if start < len(batch):
                     yield pyarrow.Table.from_batches([batch.slice(start)])
                 start = max(start - len(batch), 0)
@@ -104,15 +105,16 @@ def read_with_datasets(
         for known in (own.info, own.config):
             declared = getattr(known, "features", None)
             if declared is not None:
-                known.features = type(declared)({column: declared[column]}) if column in declared else None
+                path = column_path(declared.arrow_schema, column)
+                known.features = type(declared)({path[0]: declared[path[0]]}) if path else None
 
         def cast_column(table: "pyarrow.Table", *_: Any, **__: Any) -> "pyarrow.Table":
-            require_column(column, table.column_names, name)
-            return cast(table.select([column]))
+            path = require_column(column, table.schema, name)
+            return cast(table.select(path[:1]))
 
         own._cast_table = cast_column
     for table in own.as_streaming_dataset(split).with_format("arrow").iter(READ_ROWS):
-        require_column(column, table.column_names, name)
+        require_column(column, table.schema, name)
         yield table
 
 
@@ -131,11 +133,16 @@ def _copy(builder: Any) -> Any:
     return own
 
 
-def require_column(column: str, names: list[str], where: str, part: str = "") -> None:
-    """Raises UserError, which names `where` and the part of it, if a column is not among the names."""
-    if column not in names:
-        known = [one_line(name)[:100] for name in names[:20]]
+def require_column(column: str, schema: "pyarrow.Schema", where: str, part: str = "") -> list[str]:
+    """The path to a column (see `column_path`).
+
+    Raises UserError, which names `where` and the part of it, if there is no such column.
+    """
+    path = column_path(schema, column)
+    if path is None:
+        known = [one_line(name)[:100] for name in schema.names[:20]]
         raise UserError(
             f"{where} has no column {column!r}{part}{did_you_mean(column, known)}",
             fix=f"there are: {', '.join(known) or 'none'}",
         )
+    return path

@@ -251,12 +251,17 @@ def test_bad_input_is_one_clear_line_and_leaves_nothing(tmp_path, content, name,
     [
         ("c.txt.xz", b"one\n\n" + b"a" * 5000, "paragraph", "c.txt.xz, line 3: longer than 4,000 bytes"),
         ("c.jsonl.xz", b'{"text": "' + b"a" * 5000 + b'"}', "paragraph", "c.jsonl.xz, line 1: longer than 4,000 bytes"),
-        ("c.txt.xz", b"one\n\n" + b"a\n" * 2500, "paragraph", "c.txt.xz: a document is longer than 4,000 char"),
-        ("c.txt.xz", b"a\n\n" * 2500, "file", "c.txt.xz: a document is longer than 4,000 characters"),
+        (
+            "c.txt.xz",
+            b"one\n\n" + b"a\n" * 2500,
+            "paragraph",
+            "c.txt.xz, line 2003: a document is longer",
+        ),
+        ("c.txt.xz", b"a\n\n" * 2500, "file", "c.txt.xz, line 2667: a document is longer than 4,000 characters"),
     ],
 )
 def test_small_files_that_are_very_long_decompressed(tmp_path, monkeypatch, name, content, documents, message):
-    monkeypatch.setattr("stochastok_cli.data.file_readers.LONGEST_DOCUMENT", 4000)
+    monkeypatch.setattr("stochastok_cli.data.text_files.LONGEST_DOCUMENT", 4000)
     (tmp_path / name).write_bytes(lzma.compress(content))
     with pytest.raises(UserError, match=message) as caught:
         tokenize(tmp_path / name, tmp_path, documents=documents)

@@ -65,8 +65,8 @@ def pull() -> object:
 
 
 def read_texts() -> object:
-    batches = hub.load_text_dataset("anyone/hostile").batches
-    return batches and list(batches())
+    rows = hub.load_text_dataset("anyone/hostile").rows
+    return rows and list(rows())
 
 
 def read_manifest() -> object:

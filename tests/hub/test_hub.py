@@ -311,11 +311,10 @@ def test_text_streams_from_parquet_and_from_lines(hub_server):
     hub_server.add_dataset("anyone/texts", {"data/train-0.parquet": parquet(text=texts, more=texts)})
     hub_server.add_dataset("anyone/json", {"validation.jsonl": b'{"story": "one"}\n{"story": "two"}\n'})
     rows = hub.load_text_dataset("anyone/texts")
-    assert [text for batch in rows.batches() for text in batch] == texts
-    assert [len(batch) for batch in rows.batches()] == [256, 256, 88]
+    assert [text for _, (text,) in rows.rows()] == texts
     assert (rows.files, rows.total, rows.revision) == (None, 0, hub_server.dataset("anyone/texts").head)
     rows = hub.load_text_dataset("anyone/json", "story", split="validation")
-    assert [*rows.batches()] == [["one", "two"]]
+    assert [text for _, (text,) in rows.rows()] == ["one", "two"]
 
 
 SCRIPT = b"raise SystemExit('somebody\\'s code was run')"
@@ -336,13 +335,13 @@ def add_scripted(hub_server, name, subsets, split="train"):
 def test_what_only_a_script_loads_is_taken_as_the_hub_has_converted_it(hub_server):
     add_scripted(hub_server, "anyone/books", {"plain_text": {"text": ["a", "b"]}})
     rows = hub.load_text_dataset("anyone/books")
-    assert (list(rows.batches()), rows.revision) == (
-        [["a", "b"]],
+    assert (list(rows.rows()), rows.revision) == (
+        [("plain_text/train/0000.parquet of anyone/books", (text,)) for text in ("a", "b")],
         hub_server.dataset("anyone/books").refs["refs/convert/parquet"],
     )
     assert hub.license_of("anyone/books") == "mit"
     add_scripted(hub_server, "anyone/two", {"en": {"text": ["a"]}, "de": {"text": ["b"]}})
-    assert list(hub.load_text_dataset("anyone/two", subset="de").batches()) == [["b"]]
+    assert [text for _, (text,) in hub.load_text_dataset("anyone/two", subset="de").rows()] == ["b"]
     add_scripted(hub_server, "anyone/ids", {"default": {"ids": [[1, 2]]}, "other": {"ids": [[3]]}})
     assert list(next(hub.stream_ids("anyone/ids").ids("train"))[0]) == [1, 2]
     assert list(next(hub.stream_ids("anyone/ids", subset="other").ids("train"))[0]) == [3]
@@ -405,8 +404,7 @@ WRONG = [
     (lambda: hub.load_text_dataset("anyone/text", "len"), USAGE, "column 'len' of anyone/text holds int64, not text"),
     (lambda: hub.load_text_dataset("anyone/text", split="tain"), USAGE, "no split 'tain'; did you mean 'train'?"),
     (lambda: hub.load_text_dataset("anyone/text", subset="en"), USAGE, "'en' not found. Available: ['default']"),
-    (lambda: [*hub.load_text_dataset("anyone/nulls").batches()], USAGE, "row 1 of train holds no text in 'text'"),
-    (lambda: [*hub.load_text_dataset("anyone/broken").batches()], FAILED, "anyone/broken on the Hub can't be read: "),
+    (lambda: [*hub.load_text_dataset("anyone/broken").rows()], FAILED, "anyone/broken on the Hub can't be read: "),
     (lambda: push("x" * 100, SMALL), USAGE, "is not a name of a repository"),
 ]
 
