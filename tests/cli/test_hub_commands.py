@@ -348,6 +348,16 @@ def test_a_dataset_of_another_name_is_pushed_and_pulled_under_any(hub_server, co
     assert "is the name of what make-cute makes" in command(*pull, "--name", "cute", code=2).err
 
 
+def test_addition_of_another_name_is_pushed_and_pulled_under_any(hub_server, command, tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    command("make-addition", "--num-digits", 1, "--name", "sums", "--data-dir", here, "--push")
+    assert "data_as_memmaps/multi_digit_addition_base/train.bin" in hub_server.dataset(f"{USER}/sums").files
+    pull = ["make-addition", "--pull", "--repo", f"{USER}/sums", "--name", "other", "--data-dir", there]
+    assert command(*pull).out == f"{there / 'data_as_datasets' / 'other'}\n"
+    for folder in ("data_as_datasets/{}", "data_as_memmaps/{}_base", "data_as_memmaps/{}_character"):
+        assert bytes_of(there / folder.format("other")) == bytes_of(here / folder.format("sums"))
+
+
 def test_a_smaller_game_pushed_later_leaves_nothing_of_the_larger(hub_server, command, tmp_path):
     command(*LANGGAME, "--data-dir", tmp_path, "--push", "--repo", f"{USER}/games")
     repo = hub_server.dataset(f"{USER}/games")

@@ -19,6 +19,9 @@ def make_addition(
     tokenizer: "str | Path | Vocabulary" = "gpt2",
     data_dir: str | Path = "data",
     *,
+    name: Annotated[
+        str, Option("Name of the dataset: `train` finds NAME_FORM, and `eval --addition NAME` the questions.")
+    ] = NAME,
     num_digits: Annotated[
         int, Option("Digits of the numbers, 1 to 4; 3 make 900,000 pairs, 4 make 90,000,000 (8 GB).")
     ] = 3,
@@ -27,11 +30,12 @@ def make_addition(
     force: bool = False,
     progress: ProgressCallback = no_progress,
 ) -> Artifact:
-    """Makes `data_as_memmaps/multi_digit_addition_<form>` for each form and `data_as_datasets/multi_digit_addition`.
+    """Makes `data_as_memmaps/<name>_<form>` for each form and `data_as_datasets/<name>`.
 
     Args:
         tokenizer: name or path of a tokenizer, or its vocabulary.
         data_dir: the data directory.
+        name: the name of the folder of texts, and the beginning of the others.
         num_digits: digits of the numbers, 1 to 4.
         val_fraction: the fraction of the pairs in the validation split, between 0 and 1.
         seed: the same seed gives the same bytes.
@@ -62,7 +66,7 @@ def make_addition(
         "seed": seed,
         "tokenizer": vocabulary.fingerprint,
     }
-    return write_addition(NAME, codes, options, vocabulary, Path(data_dir), force=force, progress=progress)
+    return write_addition(name, codes, options, vocabulary, Path(data_dir), recipe=NAME, force=force, progress=progress)
 
 
 def _memmaps(manifest: Manifest) -> list[str]:
@@ -74,7 +78,7 @@ def _notes(made: Artifact) -> list[str]:
 
     notes = []
     for name in _memmaps(made.manifest):
-        corpus = Corpus(memmap_dir(made.path.parent.parent) / name)
+        corpus = Corpus(memmap_dir(made.path.parent.parent) / name.replace(NAME, made.path.name, 1))
         example = corpus.vocabulary.decode(corpus.ids("train")[:30].tolist()).split("$")[1]  # the first pair
         splits = ", ".join(f"{split} {tokens:,} tokens" for split, tokens in corpus.num_tokens.items())
         notes.append(f"{corpus.name}: {splits}, for example ${example}")
@@ -91,6 +95,7 @@ ADDITION = Recipe(
     order, as in the paper: `$72+87=951`.
 
     Prints that path; for training, each tokenization is in <data-dir>/data_as_memmaps/multi_digit_addition_<form>.
+    --name NAME calls them NAME and NAME_<form>.
     What exists already, made with the same options, is left alone.
     """,
     about="All sums of two numbers, in several tokenizations, from *StochasTok: Improving Fine-Grained Subword "

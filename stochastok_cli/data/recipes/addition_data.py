@@ -17,6 +17,7 @@ from stochastok_cli.artifacts import Artifact, Manifest, SourceInfo, SplitInfo, 
 from stochastok_cli.data.arrow_datasets import list_column, write_dataset
 from stochastok_cli.data.memmap import SPLITS, Corpus, corpus_manifest, dataset_dir, memmap_dir
 from stochastok_cli.data.recipes.addition_tokenizations import Form, addition_forms
+from stochastok_cli.data.recipes.base import validate_dataset_name
 from stochastok_cli.errors import UserError
 from stochastok_cli.progress import ProgressCallback
 from stochastok_cli.random_streams import stream
@@ -61,6 +62,7 @@ def write_addition(
     vocabulary: Vocabulary,
     data_dir: Path,
     *,
+    recipe: str,
     force: bool,
     progress: ProgressCallback,
 ) -> Artifact:
@@ -72,6 +74,7 @@ def write_addition(
         options: everything that decides the content, for the manifests; `num_digits` and `seed` are used here.
         vocabulary: the vocabulary of the ids.
         data_dir: the data directory.
+        recipe: the name of the recipe, which is the default of `name`.
         force: make folders again that are there already.
         progress: called with the numbers of pairs and ids that are done.
 
@@ -81,6 +84,7 @@ def write_addition(
     Raises:
         UserError: the vocabulary lacks a digit or a sign, or a folder is there, made with other options.
     """
+    validate_dataset_name(name, recipe)
     num_digits = options["num_digits"]
     forms = addition_forms(vocabulary, options["seed"])
 
@@ -98,7 +102,7 @@ def write_addition(
         for split in SPLITS:
             streams = {form: corpus.ids(split) for form, corpus in corpora.items()}
             tables[split] = _table(codes[split][:num_rows], num_digits, streams, vocabulary)
-        return Manifest(kind="dataset", splits=write_dataset(folder, tables))
+        return Manifest("dataset", None if name == recipe else recipe, splits=write_dataset(folder, tables))
 
     form_options = {form: {**options, "form": form, **forms[form].options} for form in forms}
     root = memmap_dir(data_dir)

@@ -136,9 +136,13 @@ class Recipe:
 
         >>> RECIPES["langgame"].renamed("data_as_datasets/langgame", "easy")
         'data_as_datasets/easy'
+        >>> RECIPES["multi_digit_addition"].renamed("data_as_memmaps/multi_digit_addition_base", "short")
+        'data_as_memmaps/short_base'
         """
         parent, _, last = folder.rpartition("/")
-        return f"{parent}/{validate_dataset_name(name, self.name)}" if name and last == self.name else folder
+        if not name or not (last == self.name or last.startswith(f"{self.name}_")):
+            return folder
+        return f"{parent}/{validate_dataset_name(name, self.name)}{last.removeprefix(self.name)}"
 
     def push(
         self,

@@ -44,6 +44,9 @@ class MathGeneration(Evaluator):
     num_samples: int | None = option(
         None, "questions of each benchmark, always the same ones", min=1, show_default="all"
     )
+    addition: str = option(
+        "multi_digit_addition", "the `--name` of what make-addition made", show_default="multi_digit_addition"
+    )
 
     def load(
         self, vocabulary: "Vocabulary", context_window: int, data_dir: Path, progress: "ProgressCallback"
@@ -53,7 +56,7 @@ class MathGeneration(Evaluator):
                 {metric_group(self.name, questions.split, questions.form): len(questions.prompts)},
                 partial(evaluate_addition, questions=questions),
             )
-            for questions in load_addition(data_dir, vocabulary, self.num_samples)
+            for questions in load_addition(data_dir, vocabulary, self.num_samples, self.addition)
         ]
 
 
@@ -76,18 +79,19 @@ class AdditionQuestions:
     max_new_tokens: int
 
 
-def load_addition(data_dir: Path, vocabulary: "Vocabulary", num_samples: int | None = None) -> list[AdditionQuestions]:
+def load_addition(
+    data_dir: Path, vocabulary: "Vocabulary", num_samples: int | None = None, name: str = "multi_digit_addition"
+) -> list[AdditionQuestions]:
     """The first `num_samples` rows (all where None) of each shuffled split, in each form that the data contain.
 
     Raises UserError if there are no such data, or if they were made with another vocabulary.
     """
-    from stochastok_cli.artifacts import read_manifest
+    from stochastok_cli.artifacts import read_manifest, validate_folder_name
     from stochastok_cli.data.memmap import SPLITS, dataset_dir
-    from stochastok_cli.data.recipes.addition import NAME
     from stochastok_cli.data.recipes.addition_tokenizations import FORMS
     from stochastok_cli.evaluation.question_files import read_path, require_columns
 
-    folder = dataset_dir(data_dir) / NAME
+    folder = dataset_dir(data_dir) / validate_folder_name(name)
     if not folder.is_dir():
         raise UserError(f"there is no {folder}", fix="run stochastok make-addition first, or give --data-dir")
     manifest = read_manifest(folder)

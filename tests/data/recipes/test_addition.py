@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from stochastok_cli.cli import app
+from stochastok_cli.data.recipes.addition import ADDITION
 from stochastok_cli.data.recipes.addition import make_addition as make
 from stochastok_cli.data.recipes.addition_data import pair_codes, pair_texts
 from stochastok_cli.errors import USAGE, UserError
+from stochastok_cli.evaluation.evaluators.math_generation import load_addition
 from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.loaders import load_vocabulary
 from stochastok_cli.tokenization.vocabulary import Vocabulary
@@ -217,3 +219,24 @@ def test_a_vocabulary_without_single_digits_is_refused(tmp_path):
     with pytest.raises(UserError, match="'toy' has no token '0'"):
         make(vocabulary, tmp_path, num_digits=1)
     assert not list(tmp_path.iterdir())
+
+
+def test_several_datasets_in_one_data_directory(data, tmp_path):
+    for name, seed in (("first", 0), ("second", 1)):
+        made = make(GPT2, tmp_path, name=name, num_digits=2, seed=seed)
+        assert made.path == tmp_path / "data_as_datasets" / name
+        assert made.manifest.recipe == "multi_digit_addition"
+        assert not make(GPT2, tmp_path, name=name, num_digits=2, seed=seed).created
+        assert len(ADDITION.notes(made)) == len(FORMS)
+        assert load_addition(tmp_path, GPT2, 5, name)[0].prompts != []
+    for form in FORMS:  # the same bytes under any name
+        folder = tmp_path / "data_as_memmaps" / f"first_{form}"
+        assert np.array_equal(np.memmap(folder / "train.bin", np.uint16, "r"), bins(data, form)["train"])
+    assert make(GPT2, data, num_digits=2).manifest.recipe is None
+    with pytest.raises(UserError, match="there is no .*multi_digit_addition; run stochastok make-addition"):
+        load_addition(tmp_path, GPT2)
+    for name, message in (("langgame", "is the name of what make-langgame makes"), ("a/b", "can't be the name")):
+        with pytest.raises(UserError, match=message):
+            make(GPT2, tmp_path, name=name, num_digits=2)
+        with pytest.raises(UserError):
+            load_addition(tmp_path, GPT2, name=name)
