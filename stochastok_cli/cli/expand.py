@@ -36,7 +36,11 @@ def _method_help() -> str:
 @subcommand
 def expand(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="A tokenized dataset: a folder under data_as_memmaps.")
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            help="A tokenized dataset: a folder under data_as_memmaps, or PREFIX.idx of Megatron-LM with --tokenizer.",
+        ),
     ] = None,
     expand_prop: Annotated[
         float,
@@ -119,12 +123,13 @@ def expand(
     if name is None:
         raise UserError("nothing to expand", fix='name a folder under data_as_memmaps, or give --text "…"')
     from stochastok_cli.data import expand as data_expand
-    from stochastok_cli.data.memmap import Corpus, document_batches, memmap_dir
+    from stochastok_cli.data.memmap import document_batches
 
     if report:
         from stochastok_cli.tokenization.statistics import compare_methods
 
-        corpus = Corpus(memmap_dir(data_dir) / name, tokenizer)
+        with progress.progress_bar() as emit:
+            corpus = data_expand.open_corpus(name, tokenizer, data_dir=data_dir, progress=emit)
         batches = document_batches(corpus.ids("train"), corpus.end_of_text, _SAMPLE_TOKENS)
         _, stop, lengths = next(batches, (0, 0, None))
         if lengths is None:
@@ -151,8 +156,8 @@ def expand(
             )
         progress.note(options.summary(made))
     else:
-        corpus = Corpus(memmap_dir(data_dir) / name, tokenizer)
         with progress.progress_bar() as emit:
+            corpus = data_expand.open_corpus(name, tokenizer, data_dir=data_dir, force=force, progress=emit)
             made = data_expand.expand(
                 corpus,
                 p=expand_prop,

@@ -14,6 +14,7 @@ from typing import TypeVar
 import numpy as np
 
 from stochastok_cli.artifacts import Artifact, Manifest, SourceInfo, SplitInfo, create_artifact, validate_folder_name
+from stochastok_cli.data.indexed_datasets import find_index, import_indexed_dataset
 from stochastok_cli.data.instruction_dataset import is_instruction_dataset
 from stochastok_cli.data.memmap import (
     SPLITS,
@@ -40,6 +41,40 @@ def expanded_name(name: str, method: str, p: float) -> str:
     return f"{name}-{method}{float(p)!r}"
 
 
+def open_corpus(
+    corpus: str | Path,
+    tokenizer: Tokenizer | None = None,
+    *,
+    data_dir: str | Path = "data",
+    force: bool = False,
+    progress: ProgressCallback = no_progress,
+) -> Corpus:
+    """The corpus of that name. A pair of Megatron-LM is imported, into `<name>-tokenized`.
+
+    Args:
+        corpus: the name of a folder under `<data_dir>/data_as_memmaps`, the path of a folder, or the path of a pair of
+            Megatron-LM (`PREFIX.idx`, or `PREFIX` alone).
+        tokenizer: the tokenizer of a pair, or of a folder without a manifest (gpt2 by default).
+        data_dir: the data directory.
+        force: import the pair again if it was imported before.
+        progress: called with the number of ids that are imported.
+
+    Raises:
+        UserError: there is no such corpus, or it holds conversations or completions.
+    """
+    folder = memmap_dir(Path(data_dir)) / corpus if isinstance(corpus, str) else corpus
+    index = None if folder.is_dir() else find_index(corpus)
+    if index is not None:
+        made = import_indexed_dataset(index, tokenizer=tokenizer, data_dir=data_dir, force=force, progress=progress)
+        return Corpus(made.path, tokenizer)
+    if is_instruction_dataset(folder):
+        raise UserError(
+            f"{folder} holds conversations or completions, which training expands as it draws them",
+            fix="set trainer.dataset.expand_prop",
+        )
+    return Corpus(folder, tokenizer)
+
+
 def expand(
     corpus: str | Path | Corpus,
     *,
@@ -58,14 +93,15 @@ def expand(
     """Expands every document of a tokenized corpus into a folder beside it.
 
     Args:
-        corpus: the name of a folder under `<data_dir>/data_as_memmaps`, the path of a folder, or an open corpus.
+        corpus: the name of a folder under `<data_dir>/data_as_memmaps`, the path of a folder or of a pair of
+            Megatron-LM (`PREFIX.idx`), or an open corpus.
         p: the proportion of expansion (its meaning depends on the method).
         method: the expansion method.
         seed: selects the random numbers.
         max_splits: the most splits in one document; None for no limit.
         keep: a regular expression; tokens whose text it matches are left alone.
         out_name: the name of the result; by default `<corpus>-<method><p>`.
-        tokenizer: the tokenizer of a corpus without a manifest; gpt2 by default.
+        tokenizer: the tokenizer of a pair, or of a corpus without a manifest (gpt2 by default).
         data_dir: the data directory.
         num_proc: threads; by default all processors. Never changes the result.
         force: make the folder again if it is there already.
@@ -77,13 +113,9 @@ def expand(
     Raises:
         UserError: an impossible `p` or method, or ids outside the vocabulary; nothing appears then.
     """
-    folder = memmap_dir(Path(data_dir)) / corpus if isinstance(corpus, str) else corpus
-    if isinstance(folder, Path) and is_instruction_dataset(folder):
-        raise UserError(
-            f"{folder} holds conversations or completions, which training expands as it draws them",
-            fix="set trainer.dataset.expand_prop",
-        )
-    source = Corpus(folder, tokenizer) if isinstance(folder, Path) else folder
+    source = corpus
+    if not isinstance(source, Corpus):
+        source = open_corpus(source, tokenizer, data_dir=data_dir, force=force, progress=progress)
     stochastok = StochasTok(source.vocabulary, p=p, method=method, seed=seed, max_splits=max_splits, keep=keep)
     final = source.path.parent / validate_folder_name(out_name or expanded_name(source.name, method, p))
     if final == source.path:

@@ -55,7 +55,7 @@ class _ShardWriter:
             "column_sizes": [None] * len(columns),
         }
         self._header = json.dumps(self._config, sort_keys=True).encode()
-        self._shards: list[dict[str, Any]] = []
+        self._written: list[dict[str, Any]] = []
         self._start()
 
     def _start(self) -> None:
@@ -76,17 +76,17 @@ class _ShardWriter:
         offsets = np.cumsum([4 + 4 * (count + 1) + len(self._header), *map(len, self._samples)], dtype=np.int64)
         if offsets[-1] >= 2**32:
             raise UserError(f"a document has {offsets[-1]:,} bytes, and a shard of MDS holds less than 4 GiB")
-        name = f"shard.{len(self._shards):05}.mds"
+        name = f"shard.{len(self._written):05}.mds"
         content = [np.uint32(count).tobytes(), offsets.astype("<u4").tobytes(), self._header, *self._samples]
         (self._folder / name).write_bytes(b"".join(content))
         raw = {"basename": name, "bytes": int(offsets[-1]), "hashes": {}}
-        self._shards.append({"samples": count, "raw_data": raw, "zip_data": None, **self._config})
+        self._written.append({"samples": count, "raw_data": raw, "zip_data": None, **self._config})
         self._start()
 
     def finish(self) -> None:
         if self._samples:
             self._flush()
-        index = {"version": 2, "shards": self._shards}
+        index = {"version": 2, "shards": self._written}
         (self._folder / "index.json").write_text(json.dumps(index, sort_keys=True))
 
 

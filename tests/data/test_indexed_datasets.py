@@ -1,0 +1,211 @@
+"""Pairs of Megatron-LM as corpora: what is kept, what is added, and damage."""
+
+import struct
+import sys
+
+import numpy as np
+import pytest
+
+from stochastok_cli.cli.app import main
+from stochastok_cli.data.expand import expand
+from stochastok_cli.data.export import export
+from stochastok_cli.data.indexed_datasets import import_indexed_dataset
+from stochastok_cli.data.memmap import Corpus, memmap_dir
+from stochastok_cli.data.tokenize import tokenize
+from stochastok_cli.errors import FAILED, USAGE, Notice, UserError
+from stochastok_cli.tokenization.loaders import load_vocabulary
+
+SAMPLE = load_vocabulary("sample2k")
+END = SAMPLE.end_of_text
+TEXTS = ["Some text about anything", "", "The next document", "and a last one"]
+DOCUMENTS = [[*SAMPLE.encode(text), END] for text in TEXTS]
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """A pair of `DOCUMENTS`, as `export` writes it."""
+    (tmp_path / "texts.txt").write_text("\n\n".join(f"Paragraph {i}: {'many words ' * (i % 7)}" for i in range(60)))
+    tokenize(tmp_path / "texts.txt", tokenizer="sample2k", data_dir=tmp_path / "data")
+    return export("texts-tokenized", format="megatron", data_dir=tmp_path / "data").path / "train.idx"
+
+
+def write_pair(folder, documents, dtype=np.int32, code=4, sequences=None, modes=b""):
+    """Writes a pair by hand. `sequences` are the numbers of sequences up to the end of each document."""
+    np.array([i for ids in documents for i in ids], dtype).tofile(folder / "pair.bin")
+    lengths = np.array([len(ids) for ids in documents])
+    ends = sequences or [*range(len(documents) + 1)]
+    content = b"MMIDIDX\0\0" + struct.pack("<QBQQ", 1, code, len(documents), len(ends))
+    content += lengths.astype("<i4").tobytes()
+    content += ((np.cumsum(lengths) - lengths) * np.dtype(dtype).itemsize).astype("<i8").tobytes()
+    (folder / "pair.idx").write_bytes(content + np.array(ends, "<i8").tobytes() + modes)
+    return folder / "pair.idx"
+
+
+def documents_of(folder):
+    ids = Corpus(folder).ids("train")
+    return [part.tolist() for part in np.split(ids, np.flatnonzero(ids == END) + 1)[:-1]]
+
+
+def test_there_and_back(tmp_path, pair):
+    source = memmap_dir(tmp_path / "data") / "texts-tokenized"
+    made = import_indexed_dataset(pair, tokenizer="sample2k", data_dir=tmp_path)
+    assert made.path == memmap_dir(tmp_path) / "train-tokenized"
+    assert (made.path / "train.bin").read_bytes() == (source / "train.bin").read_bytes()
+    assert (made.path / "val.bin").read_bytes() == b""
+    assert made.manifest.made_from.name == str(pair)
+    assert made.manifest.extra == {}
+    assert not import_indexed_dataset(pair, tokenizer="sample2k", data_dir=tmp_path).created
+    with pytest.warns(Notice, match="val of train-tokenized has no documents"):
+        again = export("train-tokenized", format="megatron", data_dir=tmp_path).path
+    for suffix in (".bin", ".idx"):
+        assert (again / f"train{suffix}").read_bytes() == pair.with_suffix(suffix).read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".idx", ""])
+def test_it_is_expanded(tmp_path, pair, suffix):
+    """A document's expansion depends on its ids and on its index alone, so it is that of the same corpus."""
+    made = expand(str(pair.with_suffix(suffix)), p=0.5, tokenizer="sample2k", data_dir=tmp_path)
+    assert made.path == memmap_dir(tmp_path) / "train-tokenized-stochastok0.5"
+    expected = expand("texts-tokenized", p=0.5, data_dir=tmp_path / "data")
+    assert (made.path / "train.bin").read_bytes() == (expected.path / "train.bin").read_bytes()
+    assert made.manifest.splits["train"] == expected.manifest.splits["train"]
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 10, 1000])
+@pytest.mark.parametrize(
+    ("dtype", "code"), [(np.uint8, 1), (np.int16, 3), (np.int32, 4), (np.int64, 5), (np.uint16, 8)]
+)
+def test_documents_without_end_of_text_get_one(tmp_path, monkeypatch, dtype, code, batch_tokens):
+    monkeypatch.setattr("stochastok_cli.data.indexed_datasets._BATCH_TOKENS", batch_tokens)
+    documents = [[5, 6], [], [7, 8, 9], [10]]
+    index = write_pair(tmp_path, documents, dtype, code)
+    with pytest.warns(Notice, match="4 of 4 documents of .* did not end with end-of-text"):
+        made = import_indexed_dataset(index, tokenizer="sample2k", data_dir=tmp_path)
+    assert documents_of(made.path) == [[*ids, END] for ids in documents]
+    assert made.manifest.to_json()["end_of_text_added"] == 4
+    assert made.manifest.splits["train"].tokens == 10
+
+
+def test_sequences_of_a_document_are_joined(tmp_path):
+    parts = [[5], [6, END], [END], [7], [8], [9, END]]
+    index = write_pair(tmp_path, parts, sequences=[0, 2, 3, 6], modes=b"\0" * 6)  # with the modes of a multimodal pair
+    made = import_indexed_dataset(index, tokenizer="sample2k", data_dir=tmp_path)
+    assert documents_of(made.path) == [[5, 6, END], [END], [7, 8, 9, END]]
+
+
+def damage(name):
+    def pointers(data):
+        data[34 + 4 * 4] ^= 1
+
+    def documents(data):
+        data[34 + 12 * 4] ^= 1
+
+    def magic(data):
+        data[0] ^= 1
+
+    def version(data):
+        data[9] = 2
+
+    def floats(data):
+        data[17] = 7
+
+    def kind(data):
+        data[17] = 99
+
+    def cut(data):
+        del data[-3:]
+
+    def other(data):
+        data[17] = 8
+
+    return locals()[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "code"),
+    [
+        ("magic", "is no index of Megatron-LM", FAILED),
+        ("version", "has the version 2", FAILED),
+        ("kind", "the type 99", FAILED),
+        ("floats", "float32, which are no ids", USAGE),
+        ("cut", "is damaged: it has", FAILED),
+        ("pointers", "its sequences do not lie one after another", FAILED),
+        ("documents", "its documents are not those of its sequences", FAILED),
+        ("other", "its sequences do not lie one after another", FAILED),
+    ],
+)
+def test_damage(tmp_path, name, message, code):
+    index = write_pair(tmp_path, DOCUMENTS)
+    content = bytearray(index.read_bytes())
+    damage(name)(content)
+    index.write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        import_indexed_dataset(index, tokenizer="sample2k", data_dir=tmp_path / "data")
+    assert caught.value.exit_code == code
+    assert not (tmp_path / "data").exists()
+
+
+def test_refusals(tmp_path):
+    index = write_pair(tmp_path, [*DOCUMENTS, [5, END, 6, END]])
+    with pytest.raises(UserError, match="documents 0 to 4 .* hold end-of-text .* not only at their ends"):
+        import_indexed_dataset(index, tokenizer="sample2k", data_dir=tmp_path)
+    with pytest.raises(UserError, match="does not say which tokenizer"):
+        expand(str(index), data_dir=tmp_path)
+    write_pair(tmp_path, [[SAMPLE.size, END]])
+    with pytest.raises(UserError, match="holds the id 2,048, which 'sample2k' of 2,048 entries has not"):
+        import_indexed_dataset(index, tokenizer="sample2k", data_dir=tmp_path)
+    write_pair(tmp_path, [[-1, END]])
+    with pytest.raises(UserError, match="holds the id -1"):
+        import_indexed_dataset(index, tokenizer="sample2k", data_dir=tmp_path)
+    assert [path for path in memmap_dir(tmp_path).iterdir() if path.is_dir()] == []
+    (tmp_path / "pair.bin").write_bytes(b"")
+    with pytest.raises(UserError, match="pair.bin is damaged: it has 0 bytes, and its index 2 ids"):
+        import_indexed_dataset(index, tokenizer="sample2k", data_dir=tmp_path)
+    (tmp_path / "pair.bin").unlink()
+    with pytest.raises(UserError, match="there is no file .*pair.bin"):
+        import_indexed_dataset(index, tokenizer="sample2k", data_dir=tmp_path)
+
+
+def test_another_pair_under_the_same_name_is_noticed(tmp_path):
+    index = write_pair(tmp_path, DOCUMENTS)
+    import_indexed_dataset(index, tokenizer="sample2k", data_dir=tmp_path)
+    write_pair(tmp_path, DOCUMENTS[::-1])
+    with pytest.raises(UserError, match="held another text"):
+        import_indexed_dataset(index, tokenizer="sample2k", data_dir=tmp_path)
+    made = import_indexed_dataset(index, tokenizer="sample2k", data_dir=tmp_path, force=True)
+    assert documents_of(made.path) == DOCUMENTS[::-1]
+
+
+def test_the_command(tmp_path, monkeypatch, capsys):
+    index = write_pair(tmp_path, DOCUMENTS)
+    arguments = ["expand", str(index), "-p", "0.5", "--tokenizer", "sample2k", "--data-dir", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["stochastok", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    folder = memmap_dir(tmp_path) / "pair-tokenized-stochastok0.5"
+    assert capsys.readouterr().out.strip() == str(folder)
+    assert [SAMPLE.decode(ids[:-1]) for ids in documents_of(folder)] == TEXTS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("multimodal", [False, True])
+def test_a_pair_of_its_own_builder(tmp_path, multimodal):
+    pytest.importorskip("megatron.core")
+    import torch
+    from megatron.core.datasets.indexed_dataset import IndexedDataset, IndexedDatasetBuilder
+
+    builder = IndexedDatasetBuilder(str(tmp_path / "built.bin"), multimodal=multimodal)
+    for ids in DOCUMENTS:
+        for start in range(0, len(ids), 2):  # several sequences in a document
+            builder.add_item(torch.tensor(ids[start : start + 2]))
+        builder.end_document()
+    builder.finalize(str(tmp_path / "built.idx"))
+    expand(str(tmp_path / "built"), p=0.0, tokenizer="sample2k", data_dir=tmp_path)
+    assert documents_of(memmap_dir(tmp_path) / "built-tokenized-stochastok0.0") == DOCUMENTS
+    expand(str(tmp_path / "built"), p=1.0, tokenizer="sample2k", data_dir=tmp_path)
+    with pytest.warns(Notice):
+        made = export("built-tokenized-stochastok1.0", format="megatron", data_dir=tmp_path)
+    expanded = IndexedDataset(str(made.path / "train"))
+    assert [SAMPLE.decode(ids[:-1].tolist()) for ids in expanded[:]] == TEXTS
+    assert sum(expanded.sequence_lengths) > sum(map(len, DOCUMENTS))
