@@ -277,3 +277,26 @@ def test_rows_of_separated_values_are_completions_too(tmp_path):
     with pytest.raises(UserError) as caught:
         list(open_rows(str(file), {"--prompt-column": "q"}).batches())
     assert caught.value.exit_code == USAGE
+
+
+# ------------------------------------------------------------------------------------------------ compression
+
+
+def zstd_frame(content: bytes) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as stream:
+        stream.write(content)
+    return sink.getvalue().to_pybytes()
+
+
+def test_zstd_of_several_frames(tmp_path):
+    """As `pzstd`, `cat a.zst b.zst` and logs that are appended to write it, with an empty and a skippable frame."""
+    frames = [zstd_frame(json.dumps({"text": text}).encode() + b"\n") for text in TEXTS]
+    skippable = b"\x50\x2a\x4d\x18\x05\0\0\0notes"
+    file = tmp_path / "a.jsonl.zst"
+    file.write_bytes(skippable + b"".join(frames) + zstd_frame(b"") + skippable)
+    assert texts_of(file) == TEXTS
+    for content in (b"".join(frames)[:-3], b"".join(frames) + frames[0][:4], b"".join(frames) + b"no frame"):
+        file.write_bytes(content)
+        with pytest.raises(UserError, match="a.jsonl.zst is damaged or cut short"):
+            texts_of(file, on_bad_document="skip")
