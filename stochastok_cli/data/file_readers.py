@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from stochastok_cli.data.bad_documents import BadDocument, Location
-from stochastok_cli.data.source_files import has_columns
+from stochastok_cli.data.source_files import WARC_SUFFIXES, file_format, has_columns
 from stochastok_cli.data.table_files import encodable, read_rows
 from stochastok_cli.data.text_files import NOT_UTF8, OnBad, open_decompressed, read_text
+from stochastok_cli.data.warc_files import read_warc
 from stochastok_cli.errors import USAGE, short_repr
 
 
@@ -26,7 +27,11 @@ def read_documents(
     """
     if not has_columns(file, documents):
         with open_decompressed(file, name) as (stream, raw):
-            for text in read_text(stream, name, documents, errors, on_bad):
+            if file_format(file) in WARC_SUFFIXES:
+                texts = read_warc(stream, name, errors, on_bad)
+            else:
+                texts = read_text(stream, name, documents, errors, on_bad)
+            for text in texts:
                 yield text, raw.tell()
         return
     for row, position in read_rows(file, name, {"--text-column": text_column}, errors, on_bad):

@@ -30,8 +30,10 @@ CSV_SUFFIXES = (".csv", ".tsv")
 ARROW_SUFFIXES = (".arrow", ".feather")
 TABLES = (*JSON_SUFFIXES, *CSV_SUFFIXES, ".parquet", *ARROW_SUFFIXES)
 """The formats of files that have rows and columns."""
-SUFFIXES = (*TEXT_SUFFIXES, *TABLES)
-IN_FOLDERS = (".txt", *(suffix for suffix in TABLES if suffix != ".json"))  # not README.md and dataset_infos.json
+WARC_SUFFIXES = (".wet", ".warc")
+SUFFIXES = (*TEXT_SUFFIXES, *TABLES, *WARC_SUFFIXES)
+# Not README.md and dataset_infos.json, nor .warc, which seldom holds text.
+IN_FOLDERS = (".txt", *(suffix for suffix in TABLES if suffix != ".json"), ".wet")
 DAMAGE = (EOFError, lzma.LZMAError, zlib.error, OSError)
 """What the decompressors raise for a damaged file; an OSError without a number is one of theirs."""
 
