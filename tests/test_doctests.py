@@ -13,6 +13,7 @@ import stochastok_cli
 NEEDED = {
     "models.llama.fused": "triton",
     "models.huggingface": "transformers",
+    "integrations.datatrove": "datatrove",
 }
 # Modules that had examples when this test was written: their number must not fall to zero.
 WITH_EXAMPLES = {

@@ -84,6 +84,11 @@ class LeftOut:
         both._first = {**other._first, **self._first}
         return both
 
+    def merge(self, other: "LeftOut") -> None:
+        """Counts those of another source, which comes after this one."""
+        both = self + other
+        self.reasons, self.places, self._first = both.reasons, both.places, both._first
+
     def total(self) -> int:
         """How many are left out."""
         return self.reasons.total()

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 
@@ -34,6 +34,8 @@ from stochastok_cli.tokenization.expansion import StochasTok
 
 _BATCH_TOKENS = 4_000_000
 T = TypeVar("T")
+ExpandSplit = Callable[[Corpus, str, int, StochasTok, Path, int, ProgressCallback], SplitInfo]
+"""Writes the expanded documents of a split to a file; the third argument is the index of its first document."""
 
 
 def expanded_name(name: str, method: str, p: float) -> str:
@@ -89,6 +91,7 @@ def expand(
     num_proc: int | None = None,
     force: bool = False,
     progress: ProgressCallback = no_progress,
+    expand_split: ExpandSplit | None = None,
 ) -> Artifact:
     """Expands every document of a tokenized corpus into a folder beside it.
 
@@ -106,6 +109,7 @@ def expand(
         num_proc: threads; by default all processors. Never changes the result.
         force: make the folder again if it is there already.
         progress: called with the number of ids of the corpus that are expanded.
+        expand_split: how a split is expanded; by default in this process.
 
     Returns:
         The folder. One that is there already, made with the same options, is left alone.
@@ -131,7 +135,8 @@ def expand(
         first = 0
         splits = {}
         for split in SPLITS:
-            splits[split] = _expand_split(source, split, first, stochastok, folder / f"{split}.bin", threads, progress)
+            file = folder / f"{split}.bin"
+            splits[split] = (expand_split or _expand_split)(source, split, first, stochastok, file, threads, progress)
             first += splits[split].documents
         fingerprint = unrecorded.fingerprint() if unrecorded else source.fingerprint
         made_from = SourceInfo(source.name, fingerprint, source.license, listing)
@@ -154,18 +159,47 @@ def _expand_split(
     threads: int,
     progress: ProgressCallback,
 ) -> SplitInfo:
-    """Writes the expanded documents of a split; `first` is the index of its first document."""
     ids = corpus.ids(split)
-    documents, tokens, done = 0, 0, 0
+
+    def emit(done: int) -> None:
+        progress(f"expand {split}", done, len(ids))
+
     with open(file, "wb") as out:
-        jobs = _jobs(stochastok, ids, corpus.end_of_text, first)
-        for (expanded, lengths), stop in _in_order(jobs, threads):
-            out.write(np.ascontiguousarray(expanded).data)
-            documents += len(lengths)
-            tokens += len(expanded)
-            progress(f"expand {split}", stop, len(ids))
-            release_pages(ids, done, stop)
-            done = stop
+        return expand_ids(ids, corpus.end_of_text, first, stochastok, out, threads, emit)
+
+
+def expand_ids(
+    ids: np.ndarray,
+    end_of_text: int,
+    first: int,
+    stochastok: StochasTok,
+    out: BinaryIO,
+    threads: int = 1,
+    emit: Callable[[int], None] = lambda done: None,
+) -> SplitInfo:
+    """Writes the expanded documents of flat ids.
+
+    Args:
+        ids: whole documents, a memmap `[tokens]`.
+        end_of_text: the id that ends a document.
+        first: the index of the first document in its corpus.
+        stochastok: expands them.
+        out: the open file that is written.
+        threads: how many threads expand; they never change the result.
+        emit: called with the number of ids that are expanded.
+
+    Returns:
+        The number of documents and of expanded ids.
+    """
+    documents, tokens, done = 0, 0, 0
+    jobs = _jobs(stochastok, ids, end_of_text, first)
+    for (expanded, lengths), stop in _in_order(jobs, threads):
+        out.write(np.ascontiguousarray(expanded).data)
+        documents += len(lengths)
+        tokens += len(expanded)
+        emit(stop)
+        release_pages(ids, done, stop)
+        done = stop
     return SplitInfo(documents, tokens)
 
 

@@ -188,7 +188,11 @@ def corpus_manifest(
 def count_split(folder: Path, split: str, dtype: np.dtype, end_of_text: int | None) -> SplitInfo:
     """The number of documents and ids in a file of ids."""
     file = folder / f"{split}.bin"
-    ids = np.memmap(file, dtype, "r") if file.stat().st_size else np.empty(0, dtype)
+    return count_tokens(np.memmap(file, dtype, "r") if file.stat().st_size else np.empty(0, dtype), end_of_text)
+
+
+def count_tokens(ids: np.ndarray, end_of_text: int | None) -> SplitInfo:
+    """The number of documents and ids in flat ids."""
     documents = int(len(ids) > 0 and ids[-1] != end_of_text)
     for start in range(0, len(ids), _SCAN_TOKENS):
         stop = min(start + _SCAN_TOKENS, len(ids))

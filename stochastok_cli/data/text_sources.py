@@ -49,6 +49,9 @@ class TextSource(NamedTuple, Generic[T]):
         made_from: computes the manifest's entry on the source, with a fingerprint of the content.
         listing: computes a hash that differs when a file was changed or renamed; None for datasets on the Hub, whose
             options name the commit.
+        files: the local files in the order in which they are read; None for datasets on the Hub.
+        read_file: the batches of one of the files, each with the number of its bytes read so far; it takes what is
+            called with documents that can't be read.
     """
 
     name: str
@@ -58,6 +61,8 @@ class TextSource(NamedTuple, Generic[T]):
     options: dict[str, Any]
     made_from: Callable[[], SourceInfo]
     listing: Callable[[], str | None] = lambda: None
+    files: list[Path] | None = None
+    read_file: Callable[[Path, OnBad], Iterator[tuple[list[T], int]]] | None = None
 
 
 def open_source(
@@ -255,7 +260,8 @@ def _file_source(
 
     # Sizes are among the options, so that a source that has grown is noticed before it is read.
     sizes_of = {"source": source, "source_files": len(files.files), "source_bytes": sum(sizes)}
-    return reading.source(name, stream, sum(sizes), sizes_of | options, made_from, files.listing)
+    source_of_files = reading.source(name, stream, sum(sizes), sizes_of | options, made_from, files.listing)
+    return source_of_files._replace(files=files.files, read_file=lambda file, on_bad: _batched(read(file, on_bad)))
 
 
 def _fingerprint(documents: Iterator[Any]) -> str:

@@ -7,7 +7,7 @@ corpus split. So memory is bounded by the batch, not by the corpus (less than a 
 import dataclasses
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -31,6 +31,8 @@ from stochastok_cli.random_streams import CORPUS_SEED, corpus_permutation
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 T = TypeVar("T")
+EncodeSource = Callable[[TextSource[str], Vocabulary, Path, int, ProgressCallback], tuple[np.ndarray, int]]
+"""Writes the ids of all documents of a source to a file, as `encode_source` does."""
 
 
 def tokenized_name(dataset: str) -> str:
@@ -56,6 +58,7 @@ def tokenize(
     num_proc: int | None = None,
     force: bool = False,
     progress: ProgressCallback = no_progress,
+    encode: EncodeSource | None = None,
 ) -> Artifact:
     """Tokenizes text into `<data_dir>/data_as_memmaps/<name>-tokenized`.
 
@@ -80,6 +83,7 @@ def tokenize(
         num_proc: threads; by default all processors. Never changes the result.
         force: make the folder again if it is there already.
         progress: called with the number of bytes (or rows) of the source that are tokenized.
+        encode: how the source is encoded; by default `encode_source`, in this process.
 
     Returns:
         The folder. One that is there already, made with the same options, is left alone.
@@ -106,7 +110,7 @@ def tokenize(
 
     def build(folder: Path) -> Manifest:
         encoded = folder / ".encoded"
-        lengths, unknown = _encode(texts, vocabulary, encoded, threads, progress)
+        lengths, unknown = (encode or encode_source)(texts, vocabulary, encoded, threads, progress)
         n = len(lengths)
         fix = "blank lines separate the documents of text files, unless --documents file makes each file one; "
         details = f" ({left_out.total():,} left out: {left_out.describe()})" if left_out.total() else ""
@@ -149,14 +153,20 @@ def corpus_split(n: int, val_fraction: float, seed: int, what: str, fix: str = "
     Raises:
         UserError: there are too few documents, or the seed is negative.
     """
+    val = require_split(n, val_fraction, what, fix)
+    order = corpus_permutation(n, seed)
+    return {"train": order[val:], "val": order[:val]}
+
+
+def require_split(n: int, val_fraction: float, what: str, fix: str = "") -> int:
+    """The number of validation documents. Raises UserError, with the arguments of `corpus_split`, for too few."""
     val = math.ceil(val_fraction * n)
     if n == 0 or val == n:
         raise UserError(
             f"{what}, too few for a training and a validation split",
             fix=f"{fix}--val-fraction sets the validation share",
         )
-    order = corpus_permutation(n, seed)
-    return {"train": order[val:], "val": order[:val]}
+    return val
 
 
 def read_ahead(items: Iterator[T]) -> Iterator[T]:
@@ -169,12 +179,21 @@ def read_ahead(items: Iterator[T]) -> Iterator[T]:
             yield item  # type: ignore[misc]
 
 
-def _encode(
+def encode_source(
     source: TextSource[str], vocabulary: Vocabulary, file: Path, threads: int, progress: ProgressCallback
 ) -> tuple[np.ndarray, int]:
-    """Writes all documents, each with its end-of-text id, in the order of the source.
+    """Writes the ids of all documents, each with its end-of-text id, in the order of the source.
 
-    Returns their lengths (int64) and the number of ids that replace text that the vocabulary can't represent.
+    Args:
+        source: the documents.
+        vocabulary: the vocabulary.
+        file: the file that is written.
+        threads: how many threads encode.
+        progress: called with the progress through the source.
+
+    Returns:
+        The lengths of the documents (int64), and the number of ids that replace text that the vocabulary can't
+        represent.
     """
     all_lengths = [np.empty(0, np.int64)]
     unknown = 0

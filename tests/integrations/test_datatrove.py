@@ -1,0 +1,236 @@
+"""Corpora made in the tasks of datatrove's own executors: the bytes of one machine, whatever the number of tasks."""
+
+import itertools
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stochastok_cli import StochasTok, expand, load_vocabulary, tokenize
+from stochastok_cli.data.memmap import Corpus
+from stochastok_cli.errors import FAILED, UserError
+
+datatrove = pytest.importorskip("datatrove")
+from datatrove.data import Document  # noqa: E402
+from datatrove.executor.local import LocalPipelineExecutor  # noqa: E402
+from datatrove.pipeline.filters import LambdaFilter  # noqa: E402
+from datatrove.pipeline.readers import JsonlReader  # noqa: E402
+
+from stochastok_cli.integrations import datatrove as pipelines  # noqa: E402
+from stochastok_cli.integrations.datatrove import (  # noqa: E402
+    Tasks,
+    corpus_steps,
+    make_corpus,
+)
+
+pytestmark = pytest.mark.slow
+WORDS = ("It", "is", "a", "truth", "universally", "acknowledged", "that", "remarkable", "tokenizations", "split")
+
+
+def text(i: int) -> str:
+    return " ".join(WORDS[(i * k) % len(WORDS)] for k in range(1, 3 + i % 9)) + f" {i}"
+
+
+def one_after_another(tasks: int) -> Tasks:
+    """Tasks in this process, which are quick to start."""
+    return Tasks("local", tasks, num_proc=1)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.suffix == ".bin"}
+
+
+def documents(folder: Path) -> list[tuple[int, ...]]:
+    corpus = Corpus(folder)
+    ids = np.concatenate([corpus.ids("train"), corpus.ids("val")])
+    return [tuple(d.tolist()) for d in np.split(ids, np.flatnonzero(ids == corpus.end_of_text) + 1)[:-1]]
+
+
+@pytest.fixture
+def source(tmp_path, monkeypatch):
+    """A folder of three files of text, of several batches each."""
+    monkeypatch.setattr("stochastok_cli.data.text_sources._BATCH_CHARACTERS", 2000)
+    folder = tmp_path / "source"
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"{number}.txt").write_text("\n\n".join(text(i) for i in range(number, 90 * (number + 1), 3)))
+    return folder
+
+
+@pytest.mark.parametrize("tasks", [1, 2, 4, 7])
+def test_any_number_of_tasks_gives_the_bytes_of_one_machine(source, tmp_path, tasks):
+    options = {"tokenizer": "sample2k", "val_fraction": 0.1, "seed": 5}
+    plain = tokenize(source, data_dir=tmp_path / "one", **options)
+    made = pipelines.tokenize(source, one_after_another(tasks), data_dir=tmp_path / "many", **options)
+    assert (made.manifest.files, made.manifest.options) == (plain.manifest.files, plain.manifest.options)
+    assert made.manifest.made_from == plain.manifest.made_from
+    assert [path.name for path in made.path.parent.iterdir() if path.is_dir()] == [made.path.name]
+    for method, p in (("stochastok", 0.5), ("bpe-dropout", 0.1)):
+        plain_expanded = expand(plain.path, p=p, method=method, seed=3)
+        expanded = pipelines.expand(made.path, one_after_another(tasks), p=p, method=method, seed=3)
+        assert expanded.manifest.files == plain_expanded.manifest.files
+        assert expanded.manifest.options == plain_expanded.manifest.options
+    assert not tokenize(source, data_dir=tmp_path / "many", **options).created
+
+
+def test_ranges_of_tasks_are_the_corpus(tmp_path):
+    """Also where tasks are more than documents, and where a last document has no end."""
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    end = load_vocabulary("sample2k").end_of_text
+    np.array([5, end, 6, 7, 8, 9, end, end, 3, 4], "<u2").tofile(folder / "train.bin")
+    np.array([], "<u2").tofile(folder / "val.bin")
+    corpus = Corpus(folder, "sample2k")
+    for tasks in range(1, 13):
+        ranges = [corpus_steps.range_of_task(corpus, "train", rank, tasks).tolist() for rank in range(tasks)]
+        assert [*itertools.chain(*ranges)] == corpus.ids("train").tolist()
+        assert all(not ids or ids[-1] == end for ids in ranges[:-1] if 4 not in ids)
+        assert corpus_steps.range_of_task(corpus, "val", tasks - 1, tasks).tolist() == []
+    expanded = expand(folder, p=1.0, tokenizer="sample2k")
+    in_tasks = pipelines.expand(folder, one_after_another(5), p=1.0, tokenizer="sample2k", out_name="in-tasks")
+    assert content(in_tasks.path) == content(expanded.path)
+
+
+def test_a_task_that_is_killed_and_run_again(source, tmp_path):
+    """The pool of processes of a local executor would wait for a killed one forever."""
+    for file in source.iterdir():
+        file.write_text("\n\n".join(text(i) for i in range(10_000)))
+    tasks = Tasks("local", 3, num_proc=2)
+    data = tmp_path / "data"
+    running = data / "data_as_memmaps" / ".source-tokenized.tasks" / "logs" / "tokenize" / "running"
+    killed = []
+
+    def kill() -> None:
+        while not killed:
+            time.sleep(0.01)
+            for file in running.glob("1"):
+                if process := file.read_text():
+                    os.kill(int(process), signal.SIGKILL)
+                    killed.append(process)
+
+    threading.Thread(target=kill, daemon=True).start()
+    with pytest.raises(UserError, match="task 1 of 3 was killed, perhaps for its memory; its log is .*task_00001") as e:
+        pipelines.tokenize(source, tasks, tokenizer="gpt2", data_dir=data)
+    assert e.value.exit_code == FAILED
+    assert not (data / "data_as_memmaps" / "source-tokenized").exists()
+    made = pipelines.tokenize(source, tasks, tokenizer="gpt2", data_dir=data)
+    assert made.manifest.files == tokenize(source, tokenizer="gpt2", data_dir=tmp_path / "one").manifest.files
+    assert not running.parent.exists()
+
+
+def test_completed_tasks_are_not_run_again_unless_the_source_changes(source, tmp_path):
+    bad = source / "2.txt"
+    good = bad.read_bytes()
+    bad.write_bytes(good + b"\n\n\xff\n")
+    with pytest.raises(UserError, match=r"task 2 of 3 failed: .*2.txt, line \d+: the byte 0xff at 0 is not UTF-8"):
+        pipelines.tokenize(source, one_after_another(3), tokenizer="sample2k", data_dir=tmp_path)
+    work = tmp_path / "data_as_memmaps" / ".source-tokenized.tasks"
+    assert sorted(file.name for file in (work / "logs" / "tokenize" / "completions").iterdir()) == ["00000", "00001"]
+    parts = [(work / "parts" / f"0000{rank}.bin").stat().st_mtime_ns for rank in range(2)]
+    with pytest.raises(UserError, match="task 2 of 3 failed"):
+        pipelines.tokenize(source, one_after_another(3), tokenizer="sample2k", data_dir=tmp_path)
+    assert parts == [(work / "parts" / f"0000{rank}.bin").stat().st_mtime_ns for rank in range(2)]
+    bad.write_bytes(good)
+    (source / "0.txt").write_text("Another text.\n\nAnd one more.\n")
+    made = pipelines.tokenize(source, one_after_another(3), tokenizer="sample2k", data_dir=tmp_path)
+    plain = tokenize(source, tokenizer="sample2k", data_dir=tmp_path / "one")
+    assert made.manifest.files == plain.manifest.files
+
+
+@pytest.mark.parametrize("tasks", [2, 5])
+def test_documents_that_can_not_be_read_are_counted_once_and_in_order(tmp_path, monkeypatch, tasks):
+    monkeypatch.setattr("stochastok_cli.data.text_sources._BATCH_CHARACTERS", 2000)
+    monkeypatch.chdir(tmp_path)
+    folder = Path("rows")
+    folder.mkdir()
+    for number in range(3):
+        rows = [{"text": None if i % 20 == number else text(i)} for i in range(60)]
+        (folder / f"{number}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "{no row\n")
+    options = {"tokenizer": "sample2k", "on_bad_document": "skip"}
+    with pytest.warns(UserWarning, match=r"12 document\(s\) left out") as plainly:
+        plain = tokenize("rows", data_dir="one", **options)
+    with pytest.warns(UserWarning, match=r"12 document\(s\) left out") as in_tasks:
+        made = pipelines.tokenize("rows", one_after_another(tasks), data_dir="many", **options)
+    assert [str(w.message) for w in in_tasks] == [str(w.message) for w in plainly]
+    assert made.manifest.left_out_places == plain.manifest.left_out_places
+    assert (made.manifest.left_out, made.manifest.files) == (plain.manifest.left_out, plain.manifest.files)
+    with pytest.raises(UserError, match="--limit would have no effect on what tasks read"):
+        pipelines.tokenize("rows", one_after_another(tasks), limit=3)
+
+
+def write_rows(folder: Path, order: list[int], files: int, with_ids: bool = True) -> Path:
+    """Writes 120 rows in this order to some files; rows 100 to 119 repeat the texts of the first ones."""
+    folder.mkdir()
+    for number in range(files):
+        rows = [{"text": text(i % 100)} | ({"id": f"row {i}"} if with_ids else {}) for i in order[number::files]]
+        (folder / f"{number}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.mark.parametrize("key", ["id", "content"])
+def test_pipelines_of_ones_own(tmp_path, key):
+    """A reader and a filter of datatrove before ours; neither tasks, files nor the order of rows change a byte."""
+    vocabulary = load_vocabulary("sample2k")
+    keep = LambdaFilter(lambda document: not document.text.endswith("7"))
+
+    def make(name: str, rows: Path, tasks: int, expansion: StochasTok | None) -> Path:
+        steps = [JsonlReader(str(rows)), keep]
+        options = {"tokenizer": vocabulary, "key": key, "val_fraction": 0.1, "data_dir": tmp_path / "data"}
+        made = make_corpus(steps, one_after_another(tasks), name=name, expand=expansion, **options)
+        assert [path for path in made.path.parent.iterdir() if path.name.endswith(".tasks")] == []
+        assert made.manifest.splits["val"].documents == 11
+        return made.path
+
+    backwards = write_rows(tmp_path / "backwards", [*reversed(range(120))], 2, key == "id")
+    rows = write_rows(tmp_path / "rows", [*range(120)], 3, key == "id")
+    expansion = StochasTok(vocabulary, p=0.8, seed=2)
+    one, four = make("one", rows, 1, expansion), make("four", rows, 4, expansion)
+    assert content(one) == content(four) == content(make("backwards", backwards, 2, expansion))
+    plain = make("plain", rows, 2, None)
+    expected = [text(i % 100).encode() for i in range(120) if i % 10 != 7]
+    decode = vocabulary.decode_bytes
+    for folder in (one, plain):
+        assert sorted(decode(document[:-1]) for document in documents(folder)) == sorted(expected)
+    assert [decode(d) for d in documents(plain)] != [decode(d) for d in sorted(documents(plain))]
+    repeated = [d for d in documents(one) if decode(d[:-1]) == text(9).encode()]
+    assert len(set(documents(plain))) == 90 and len(repeated) == 2 and repeated[0] != repeated[1]
+
+
+def test_steps_in_an_executor_of_ones_own(tmp_path):
+    """An expansion depends on the document's id; documents without ids, and ids that repeat, are not silent."""
+    vocabulary = load_vocabulary("sample2k")
+    expansion = StochasTok(vocabulary, p=0.8, seed=2)
+    given = [Document(text(i), f"{i}") for i in range(20)]
+    steps = [pipelines.TokenizeDocuments(vocabulary), pipelines.ExpandDocuments(expansion)]
+    save = pipelines.SaveDocuments(tmp_path / "saved", vocabulary)
+    finish = pipelines.FinishCorpus(tmp_path / "saved", 1, tmp_path / "made", vocabulary, val_fraction=0.1)
+    LocalPipelineExecutor([given, *steps, save], logging_dir=str(tmp_path / "logs")).run()
+    LocalPipelineExecutor([finish], logging_dir=str(tmp_path / "logs of the end")).run()
+    expanded = {document.id: document.metadata["input_ids"] for document in steps[1](steps[0](iter(given[::-1])))}
+    assert sorted(documents(tmp_path / "made")) == sorted(tuple(ids.tolist()) for ids in expanded.values())
+    with pytest.raises(UserError, match="the document '3' has no input_ids; put TokenizeDocuments before"):
+        [*steps[1](iter([Document("", "3")]))]
+    again = pipelines.SaveDocuments(tmp_path / "twice", vocabulary)
+    deque = [*again(steps[0](iter([Document(text(i), "same") for i in range(5)])))]
+    assert len(deque) == 5
+    with pytest.warns(UserWarning, match="4 documents have an id that another one has"):
+        pipelines.FinishCorpus(tmp_path / "twice", 1, tmp_path / "of-five", vocabulary, val_fraction=0.1).make()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"executor": "sge"}, "--executor 'sge' is not known; give local, slurm, ray"),
+        ({"tasks": 0}, "the number of tasks is 0; give at least 1"),
+        ({"executor": "slurm"}, "Slurm needs a partition and a time limit; give --partition and --time"),
+        ({"partition": "cpu"}, "--partition, --time and --slurm-args are for --executor slurm"),
+    ],
+)
+def test_impossible_tasks(options, message):
+    with pytest.raises(UserError, match=message):
+        Tasks(**options)
