@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from stochastok_cli.errors import FAILED, UserError, first_line, is_rust_panic
-from stochastok_cli.tokenization.gigatoken_encoder import GigatokenEncoder, needs_tiktoken
+from stochastok_cli.tokenization.gigatoken_encoder import (
+    GigatokenEncoder,
+    encode_apart,
+    may_differ,
+    unassigned_or_surrogate,
+)
 from stochastok_cli.tokenization.merges import byte_characters, merges_from_ranks
 
 if TYPE_CHECKING:
@@ -88,22 +93,24 @@ class TiktokenEncoder:
         """The fast encoder, if it is installed and knows the pretokenization of this encoding."""
         scheme = _GIGATOKEN_SCHEMES.get(self._encoding.name)
         try:
-            return GigatokenEncoder(self._encoding._mergeable_ranks, scheme) if scheme else None
+            return GigatokenEncoder.from_ranks(self._encoding._mergeable_ranks, scheme) if scheme else None
         except ImportError:
             return None
 
     def encode_batch(self, texts: Sequence[str], threads: int) -> tuple[np.ndarray, np.ndarray]:
+        by_tiktoken = functools.partial(self._encode_batch, threads=threads)
         if self._gigatoken is None:
-            with ThreadPoolExecutor(threads) as pool:
-                return concatenated(list(pool.map(self._encode, texts)))
-        unusual = {i: self._encode(text) for i, text in enumerate(texts) if needs_tiktoken(text)}
-        usual_texts = [text for i, text in enumerate(texts) if i not in unusual]
-        with one_line_errors(usual_texts):
-            ids, lengths = self._gigatoken.encode_batch(usual_texts, threads)
-        if not unusual:
-            return ids, lengths
-        usual = iter(np.split(ids, np.cumsum(lengths))[:-1])
-        return concatenated([unusual[i] if i in unusual else next(usual) for i in range(len(texts))])
+            return by_tiktoken(texts)
+        odd = unassigned_or_surrogate()
+        usual = [None if may_differ(text, odd) else text for text in texts]
+        with one_line_errors(texts):
+            return encode_apart(
+                texts, usual, functools.partial(self._gigatoken.encode_batch, threads=threads), by_tiktoken
+            )
+
+    def _encode_batch(self, texts: Sequence[str], threads: int) -> tuple[np.ndarray, np.ndarray]:
+        with ThreadPoolExecutor(threads) as pool:
+            return concatenated(list(pool.map(self._encode, texts)))
 
     def _encode(self, text: str) -> np.ndarray:
         texts = [text]

@@ -128,7 +128,10 @@ def vocabulary_from_tokenizer(
 
 
 def _bytes_of_byte_level(entry: str, has_bytes: bool) -> bytes:
-    return bytes(_BYTE_OF[c] for c in entry) if all(c in _BYTE_OF for c in entry) else entry.encode()
+    try:
+        return entry.translate(_BYTE_OF).encode("latin-1")
+    except UnicodeEncodeError:  # a letter that stands for no byte
+        return entry.encode()
 
 
 def _bytes_of_sentencepiece(entry: str, has_bytes: bool) -> bytes:
@@ -141,7 +144,8 @@ def _bytes_of_wordpiece(entry: str, has_bytes: bool) -> bytes:
     return entry[2:].encode() if entry.startswith("##") else b" " + entry.encode()
 
 
-_BYTE_OF = {character: byte for byte, character in enumerate(byte_characters())}
+# The letters of Latin-1 that stand for no byte become one that is not in Latin-1.
+_BYTE_OF = dict.fromkeys(range(256), 0x2603) | {ord(letter): byte for byte, letter in enumerate(byte_characters())}
 _TO_BYTES = {
     "byte-level": _bytes_of_byte_level,
     "sentencepiece": _bytes_of_sentencepiece,

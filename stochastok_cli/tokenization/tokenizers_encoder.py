@@ -13,12 +13,14 @@ from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.tokenization.encoders import concatenated, one_line_errors, reading_errors
 from stochastok_cli.tokenization.merges import byte_characters
 from stochastok_cli.tokenization.tokenizer_settings import components, unknown_token
+from stochastok_cli.tokenization.verified_gigatoken import VerifiedGigatoken, verified_gigatoken
 
 if TYPE_CHECKING:
     import tokenizers
 
 T = TypeVar("T")
 _LONG_TEXT = 1000  # characters; a shorter one is encoded in the thread that calls, which is faster
+_WORTH_GIGATOKEN = 2**20  # characters, which tokenizers encodes in about the time that gigatoken takes to be made
 
 
 class TokenizersEncoder:
@@ -33,16 +35,33 @@ class TokenizersEncoder:
         self._saved = tokenizer
         self._never = never
         self._tokenizer = without_ids(tokenizer, never)
+        self._never_ids = np.array(sorted(never), np.uint32)
+        self._characters = 0
 
     def encode(self, text: str) -> list[int]:
         if len(text) > _LONG_TEXT:
             return self.encode_batch([text], 1)[0].tolist()
         with one_line_errors([text]):
             ids = self._tokenizer.encode(text, add_special_tokens=False).ids
-        self._require_ordinary(ids)
+        if not self._never.isdisjoint(ids):
+            self._require_ordinary(np.array(ids))
         return ids
 
     def encode_batch(self, texts: Sequence[str], threads: int) -> tuple[np.ndarray, np.ndarray]:
+        self._characters += sum(map(len, texts))
+        if self._characters < _WORTH_GIGATOKEN or self._gigatoken is None:
+            return self._encode_batch(texts)
+        with one_line_errors(texts):
+            ids, lengths = self._gigatoken.encode_batch(texts, threads, self._encode_batch)
+        self._require_ordinary(ids)
+        return ids, lengths
+
+    @functools.cached_property
+    def _gigatoken(self) -> VerifiedGigatoken | None:
+        """A faster encoder, if its ids are the same."""
+        return verified_gigatoken(self._tokenizer, self._content, self._encode_batch)
+
+    def _encode_batch(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         encode = functools.partial(self._tokenizer.encode_batch_fast, add_special_tokens=False)
         try:
             with one_line_errors(texts):
@@ -50,15 +69,16 @@ class TokenizersEncoder:
         except UserError:
             if len(texts) > 1:
                 for text in texts:  # the error names the text
-                    self.encode_batch([text], 1)
+                    self._encode_batch([text])
             raise
         ids, lengths = concatenated([np.array(encoding.ids, dtype=np.uint32) for encoding in encodings])
-        self._require_ordinary(np.unique(ids).tolist() if self._never else ())
+        self._require_ordinary(ids)
         return ids, lengths
 
-    def _require_ordinary(self, ids: Sequence[int]) -> None:
-        if not self._never.isdisjoint(ids):
-            number = min(self._never.intersection(ids))
+    def _require_ordinary(self, ids: np.ndarray) -> None:
+        special = np.isin(ids, self._never_ids)
+        if special.any():
+            number = int(ids[special].min())
             raise UserError(
                 f"a text was encoded to the special token {self._saved.id_to_token(number)!r} ({number})",
                 exit_code=FAILED,
@@ -140,16 +160,21 @@ def without_ids(tokenizer: "tokenizers.Tokenizer", never: frozenset[int]) -> "to
         tokenizer: the tokenizer. It is not changed, but its `encode_special_tokens` is set.
         never: the ids of these entries.
     """
-    from tokenizers import Tokenizer
+    from tokenizers import Tokenizer, models
 
+    words = {word for i in never if (word := tokenizer.id_to_token(i)) is not None}
+    in_model = {word for word in words if tokenizer.model.token_to_id(word) is not None}
+    added = tokenizer.get_added_tokens_decoder()
+    tokenizer.encode_special_tokens = True  # the names of special tokens are ordinary text
+    all_special = all(added[i].special for i in never & added.keys())
+    if not in_model and all_special and isinstance(tokenizer.model, models.BPE) and not tokenizer.model.byte_fallback:
+        return tokenizer
     content = json.loads(tokenizer.to_str())
     model = content["model"]
-    words = {word for i in never if (word := tokenizer.id_to_token(i)) is not None}
-    hidden = {word for word in words if tokenizer.model.token_to_id(word) is not None} & _reachable(model, words)
+    hidden = in_model & _reachable(model, words)
     ordinary = [token for token in content["added_tokens"] if token["id"] in never and not token["special"]]
     names_of_bytes = model.get("byte_fallback") and (model["type"] == "Unigram" or model["ignore_merges"])
     if not hidden and not ordinary and not names_of_bytes:
-        tokenizer.encode_special_tokens = True  # the names of special tokens are ordinary text
         return tokenizer
     for token in ordinary:
         token["special"] = True
