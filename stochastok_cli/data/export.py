@@ -81,7 +81,7 @@ def export(
             f"{source.name} holds questions or conversations, and {format} can't say which ids have a loss",
             fix="export it as arrow, or as another format that can",
         )
-    info = _tokenizer_info(source)
+    info = _tokenizer_info(source, tokenizer)
     dtype = np.dtype(target.dtype(info.size)).newbyteorder("<")
     default = Path(data_dir) / f"data_as_{target.name}" / validate_folder_name(source.name)
     final = default if out is None else Path(out)
@@ -124,10 +124,15 @@ def _write(target: Format, folder: Path, splits: "list[_Split]", tokenizer: str)
     target.write(folder, written, tokenizer)
 
 
-def _tokenizer_info(source: MemmapDataset) -> TokenizerInfo:
-    """What the manifest says, so that the tokenizer need not be there any more, or else the tokenizer itself."""
+def _tokenizer_info(source: MemmapDataset, tokenizer: Tokenizer | None) -> TokenizerInfo:
+    """What the manifest says, so that the tokenizer need not be there any more, or else the tokenizer itself.
+
+    Raises UserError if `tokenizer` is another than the one of the manifest.
+    """
     recorded = source.manifest.tokenizer if source.manifest else None
-    return recorded or TokenizerInfo.from_json(source.vocabulary.describe())
+    if recorded is None or tokenizer is not None:
+        return TokenizerInfo.from_json(source.vocabulary.describe())
+    return recorded
 
 
 def _require_replaceable(final: Path) -> bool:

@@ -52,7 +52,10 @@ def test_a_saved_dataset(tmp_path):
     made = export("corpus", format="arrow", data_dir=tmp_path)
     assert made.path == tmp_path / "data_as_arrow" / "corpus"
     loaded = datasets.load_from_disk(made.path)
-    assert {split: rows["input_ids"][:] for split, rows in loaded.items()} == DOCUMENTS
+    assert {split: rows["input_ids"][:] for split, rows in loaded.items()} == {
+        "train": DOCUMENTS["train"],
+        "validation": DOCUMENTS["val"],
+    }
     assert loaded["train"].column_names == ["input_ids"]
     assert made.manifest.splits == {"train": SplitInfo(4, 12), "val": SplitInfo(2, 5)}
     assert made.manifest.made_from.name == "corpus"
@@ -68,7 +71,7 @@ def test_questions_have_labels(tmp_path):
     made = export("questions", format="arrow", data_dir=tmp_path)
     loaded = datasets.load_from_disk(made.path)
     for split, pairs in PAIRS.items():
-        rows = loaded[split]
+        rows = loaded[{"train": "train", "val": "validation"}[split]]
         assert rows["input_ids"][:] == [question + answer for question, answer in pairs]
         assert rows["labels"][:] == [[-100] * len(question) + answer for question, answer in pairs]
     assert made.manifest.splits["train"] == SplitInfo(3, 13)
@@ -148,8 +151,16 @@ def test_a_changed_source_without_a_manifest(tmp_path):
     folder = make_corpus(tmp_path)
     (folder / "manifest.json").unlink()
     export("corpus", format="megatron", data_dir=tmp_path, tokenizer="sample2k")
+    with pytest.raises(UserError, match="made with other options"):
+        export("corpus", format="megatron", data_dir=tmp_path, split="train", tokenizer="sample2k")
     np.array([1, 2], np.uint16).tofile(folder / "val.bin")
     with pytest.raises(UserError, match="made with other options: source"):
+        export("corpus", format="megatron", data_dir=tmp_path, tokenizer="sample2k")
+
+
+def test_another_tokenizer_than_that_of_the_manifest(tmp_path):
+    make_corpus(tmp_path)
+    with pytest.raises(UserError, match="was made with the tokenizer 'nowhere'; 'sample2k' is another one"):
         export("corpus", format="megatron", data_dir=tmp_path, tokenizer="sample2k")
 
 

@@ -1,7 +1,7 @@
 """A saved `datasets.DatasetDict`, which Hugging Face's Trainer, LLaMA-Factory and axolotl read.
 
 Each document is a row with `input_ids` (int32, as tokenizers give them). Questions and conversations have `labels` too:
-the ids that have a loss, and -100 elsewhere.
+the ids that have a loss, and -100 elsewhere. The split `val` is called `validation`, as these programs expect it.
 """
 
 from pathlib import Path
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 IGNORED = -100
 """The label of an id without a loss, as in PyTorch's cross entropy."""
 
+_SPLIT_NAMES = {"val": "validation"}
+
 
 def _write(folder: Path, splits: list[SplitDocuments], tokenizer: str) -> None:
     import datasets
@@ -26,7 +28,8 @@ def _write(folder: Path, splits: list[SplitDocuments], tokenizer: str) -> None:
     with no_progress_bars():
         for split in splits:
             _write_table(written[split.name], split)
-        datasets.DatasetDict({name: _open(file) for name, file in written.items()}).save_to_disk(folder)
+        tables = {_SPLIT_NAMES.get(name, name): _open(file) for name, file in written.items()}
+        datasets.DatasetDict(tables).save_to_disk(folder)
     for file in written.values():
         file.unlink()
 
