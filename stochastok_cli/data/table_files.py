@@ -261,27 +261,40 @@ def _arrow_rows(raw: BinaryIO, file: Path, name: str, columns: Mapping[str, str]
         raise UserError(f"{name}: compressed Arrow files are not read", fix="decompress it", exit_code=FAILED)
     content = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
     is_file = content[:6] == b"ARROW1"
-    open_reader = pyarrow.ipc.open_file if is_file else pyarrow.ipc.open_stream
     source = pyarrow.BufferReader(pyarrow.py_buffer(content))
+    count = None
     with _arrow_damage(name):
-        schema = open_reader(source).schema
-        if not is_file and content[-len(_END_OF_STREAM) :] != _END_OF_STREAM:
-            raise OSError("it does not end where its last rows do")
+        if is_file:
+            whole = pyarrow.ipc.open_file(source)
+            schema, count = whole.schema, whole.num_record_batches
+        else:
+            schema = pyarrow.ipc.open_stream(source).schema
+            if content[-len(_END_OF_STREAM) :] != _END_OF_STREAM:
+                raise OSError("it does not end where its last rows do")
     paths = _column_paths(columns, schema, name)
     wanted = sorted({schema.names.index(path[0]) for path in paths})
     with _arrow_damage(name):
-        source.seek(0)
-        reader = open_reader(source, options=pyarrow.ipc.IpcReadOptions(included_fields=wanted))
-    positions = [0]  # after each batch
-    count = reader.num_record_batches if is_file else 0
+        source.seek(8 if is_file else 0)  # a file is a stream between two marks; as one, no column of it is copied
+        reader = pyarrow.ipc.open_stream(source, options=pyarrow.ipc.IpcReadOptions(included_fields=wanted))
 
     def batches() -> Iterator["pyarrow.RecordBatch"]:
-        for number, batch in enumerate(map(reader.get_batch, range(count)) if is_file else reader, 1):
-            positions.append(size * number // count if is_file else source.tell())
+        number, before = 0, 0
+        for number, batch in enumerate(reader, 1):  # noqa: B007
             yield from (batch.slice(start, _BATCH_ROWS) for start in range(0, len(batch), _BATCH_ROWS))
+            before = _release(content, before, source.tell())
+        if count is not None and number != count:
+            raise OSError(f"{number} of its {count} batches of rows can be read")
 
     for row in _rows_of(batches(), paths, name, validate=True):
-        yield row, positions[-1]
+        yield row, source.tell()
+
+
+def _release(content: mmap.mmap, start: int, stop: int) -> int:
+    """Frees the memory of whole pages of a mapped file, which are read again if they are needed. Returns their end."""
+    stop -= stop % mmap.PAGESIZE
+    if stop > start and hasattr(mmap, "MADV_DONTNEED"):
+        content.madvise(mmap.MADV_DONTNEED, start, stop - start)
+    return max(start, stop)
 
 
 def _rows_of(
