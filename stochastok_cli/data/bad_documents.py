@@ -105,3 +105,11 @@ class LeftOut:
         """The fields of a `Manifest`."""
         places = LeftOutPlaces(self.total(), self.places) if self.places else None
         return {"left_out": dict(self.most_common()), "left_out_places": places}
+
+
+def encodable(text: str) -> bool:
+    """Whether a string holds no lone surrogate (half a character)."""
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False

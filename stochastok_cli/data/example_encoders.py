@@ -9,7 +9,7 @@ import numpy as np
 from stochastok_cli.data.bad_documents import BadDocument, Location
 from stochastok_cli.data.chat_template import ChatTemplate, Example, Unusable
 from stochastok_cli.data.file_readers import require_text
-from stochastok_cli.data.table_files import Row
+from stochastok_cli.data.table_rows import Row
 from stochastok_cli.errors import USAGE, UserError, short_repr
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 

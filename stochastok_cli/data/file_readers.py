@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from stochastok_cli.data.bad_documents import BadDocument, Location
+from stochastok_cli.data.bad_documents import BadDocument, Location, encodable
 from stochastok_cli.data.source_files import WARC_SUFFIXES, file_format, has_columns
-from stochastok_cli.data.table_files import encodable, read_rows
+from stochastok_cli.data.table_files import read_rows
 from stochastok_cli.data.text_files import NOT_UTF8, OnBad, open_decompressed, read_text
 from stochastok_cli.data.warc_files import read_warc
 from stochastok_cli.errors import USAGE, short_repr

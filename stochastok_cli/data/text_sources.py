@@ -24,7 +24,8 @@ from stochastok_cli.data.source_files import (
     find_files,
     saved_split,
 )
-from stochastok_cli.data.table_files import Row, read_rows
+from stochastok_cli.data.table_files import read_rows
+from stochastok_cli.data.table_rows import Row
 from stochastok_cli.data.text_files import OnBad
 from stochastok_cli.errors import Notice, UserError
 

@@ -12,7 +12,7 @@ import pyarrow.feather
 import pyarrow.parquet
 import pytest
 
-from stochastok_cli.data import table_files
+from stochastok_cli.data import arrow_files
 from stochastok_cli.data.text_sources import open_rows, open_source
 from stochastok_cli.data.tokenize import tokenize
 from stochastok_cli.errors import FAILED, USAGE, Notice, UserError
@@ -246,7 +246,7 @@ def test_columns_of_one_name(tmp_path):
 
 def test_a_large_value_of_a_dictionary_is_not_held_for_every_row(tmp_path, monkeypatch):
     """A thousand rows of 100 MB would not fit into memory; here they are small."""
-    monkeypatch.setattr(table_files, "_SMALL_CHUNK", 1000)
+    monkeypatch.setattr(arrow_files, "_SMALL_CHUNK", 1000)
     text = pa.DictionaryArray.from_arrays(pa.array([0] * 5000, pa.int32()), pa.array(["x" * 100_000]))
     file = tmp_path / "a.parquet"
     pyarrow.parquet.write_table(pa.table({"text": text}), file, compression="zstd", store_schema=False)

@@ -1,0 +1,30 @@
+"""A row of a table, and the columns that it must have."""
+
+import functools
+import itertools
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from stochastok_cli.data.bad_documents import Location
+from stochastok_cli.errors import UserError, did_you_mean
+
+
+class Row(NamedTuple):
+    """A row of a table: where it is, for errors, and the values of its columns or what was made of them."""
+
+    where: Location
+    values: Any
+
+
+@functools.lru_cache(maxsize=64)
+def no_column(option: str, column: str, present: tuple[str, ...]) -> tuple[str, str]:
+    """What an error says about a missing column, and what to do."""
+    names = [str(name)[:100] for name in present]
+    what = f"there is no column {column!r}{did_you_mean(column, names)}"
+    return what, f"name one of {', '.join(names)} with {option}"
+
+
+def require_column(option: str, column: str, names: Iterable[str], is_present: bool, file: str) -> None:
+    if not is_present:
+        what, fix = no_column(option, column, tuple(itertools.islice(names, 20)))
+        raise UserError(f"{file}: {what}", fix=fix)
