@@ -14,12 +14,12 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, NotRequired, Protocol, TypedDict
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
-from stochastok_cli.artifacts import Artifact, Manifest, SourceInfo, create_artifact, file_checksum, path_inside
+from stochastok_cli.artifacts import Artifact, Manifest, SourceInfo, create_artifact, file_checksum
 from stochastok_cli.background import in_background
-from stochastok_cli.errors import FAILED, UserError, short_name
-from stochastok_cli.json_files import read_json
+from stochastok_cli.data.arrow_datasets import SAVED_METADATA, saved_files
+from stochastok_cli.errors import FAILED, UserError
 
 DOCUMENTS = ("paragraph", "file")
 """What a document of a text file is: a paragraph (blank lines separate them), or the file as a whole."""
@@ -39,29 +39,6 @@ DAMAGE = (EOFError, lzma.LZMAError, zlib.error, OSError)
 
 _HEAD = 2**16  # bytes of a file of an unknown type that tell whether it holds text
 _WHOLE_FILES = "--documents file reads text files of any type, each as one document"
-
-
-_SAVED_METADATA = ("state.json", "dataset_info.json")
-
-
-class _SavedSplits(TypedDict):
-    """The file `dataset_dict.json` of a saved `datasets.DatasetDict`."""
-
-    splits: list[str]
-
-
-class _SavedPart(TypedDict):
-    """A file of a saved `datasets.Dataset`."""
-
-    filename: str
-
-
-class _SavedState(TypedDict):
-    """The file `state.json` of a saved `datasets.Dataset`."""
-
-    _data_files: list[_SavedPart]
-    _indices_data_files: NotRequired[Any]
-    _indices_files: NotRequired[Any]
 
 
 def _open_zstd(raw: BinaryIO, mode: str) -> Any:
@@ -243,36 +220,6 @@ def decompressed(raw: BinaryIO, file: Path) -> BinaryIO:
     return io.BufferedReader(opener(raw, "rb"), 1 << 20) if opener else raw
 
 
-def saved_split(folder: Path, split: str) -> Path:
-    """The folder of a split of a `datasets.DatasetDict` that was saved.
-
-    Raises UserError if it has no such split.
-    """
-    file = folder / "dataset_dict.json"
-    splits = read_json(file, _SavedSplits)["splits"]
-    if split not in splits:
-        known = ", ".join(map(short_name, splits))
-        raise UserError(f"{folder} has no split {split!r}", fix=f"name one with --split; there are: {known}")
-    return path_inside(folder, split)
-
-
-def saved_files(folder: Path) -> set[str]:
-    """The names of the files that hold the rows of a `datasets.Dataset` that was saved.
-
-    Raises UserError if one is missing, or if the rows are a selection of those in the files.
-    """
-    file = folder / "state.json"
-    state = read_json(file, _SavedState)
-    if state.get("_indices_data_files") or state.get("_indices_files"):
-        fix = "open it with `datasets.load_from_disk` and save it again"
-        raise UserError(f"{folder} is a selection of rows, saved by an old version of `datasets`", fix=fix)
-    names = {part["filename"] for part in state["_data_files"]}
-    for name in sorted(names):
-        if not path_inside(folder, name).is_file():
-            raise UserError(f"{folder / name} is missing, which {file} names", exit_code=FAILED)
-    return names
-
-
 def dataset_name(path: Path) -> str:
     """The name of a dataset made from a file or folder: its own name without the known suffixes."""
     name = path.resolve().name
@@ -299,7 +246,7 @@ def _walk(folder: Path) -> Iterator[tuple[Path, bool]]:
         parts = saved_files(Path(root)) if {"state.json", "dataset_info.json"} <= {*files} else None
         if "dataset_dict.json" in files:
             raise UserError(f"{root} is a saved dataset with splits", fix="name it itself, and a split with --split")
-        for name in visible if parts is None else [name for name in visible if name not in _SAVED_METADATA]:
+        for name in visible if parts is None else [name for name in visible if name not in SAVED_METADATA]:
             yield Path(root, name), parts is None or name in parts
 
 

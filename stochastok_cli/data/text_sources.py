@@ -10,11 +10,13 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from stochastok_cli.artifacts import SourceInfo
-from stochastok_cli.data.bad_documents import ON_BAD_DOCUMENT, BadDocument, LeftOut, Location
+from stochastok_cli.data.arrow_datasets import saved_split
+from stochastok_cli.data.bad_documents import LeftOut, Location
 from stochastok_cli.data.file_readers import read_documents, require_text
+from stochastok_cli.data.reading import Reading, TextSource, batched, parsed, require_known
 from stochastok_cli.data.source_files import (
     DOCUMENTS,
     TABLES,
@@ -22,7 +24,6 @@ from stochastok_cli.data.source_files import (
     dataset_name,
     file_format,
     find_files,
-    saved_split,
 )
 from stochastok_cli.data.table_files import read_rows
 from stochastok_cli.data.table_rows import Row
@@ -32,38 +33,8 @@ from stochastok_cli.errors import Notice, UserError
 SAMPLE = "sample"
 DEFAULT_SPLIT = "train"
 """The split of a dataset on the Hub."""
-_BATCH_CHARACTERS = 4_000_000
-
 
 T = TypeVar("T")
-
-
-class TextSource(NamedTuple, Generic[T]):
-    """Documents to tokenize: strings, or rows with several values.
-
-    Args:
-        name: the name of the dataset.
-        batches: starts the iteration over `(documents, done)`, where `done` counts towards `total`.
-        left_out: the documents that the iteration has left out so far because they can't be read.
-        total: bytes of the files, or rows of a dataset on the Hub; 0 where it is unknown.
-        options: what decides the documents, for the manifest.
-        made_from: computes the manifest's entry on the source, with a fingerprint of the content.
-        listing: computes a hash that differs when a file was changed or renamed; None for datasets on the Hub, whose
-            options name the commit.
-        files: the local files in the order in which they are read; None for datasets on the Hub.
-        read_file: the batches of one of the files, each with the number of its bytes read so far; it takes what is
-            called with documents that can't be read.
-    """
-
-    name: str
-    batches: Callable[[], Iterator[tuple[list[T], int]]]
-    left_out: LeftOut
-    total: int
-    options: dict[str, Any]
-    made_from: Callable[[], SourceInfo]
-    listing: Callable[[], str | None] = lambda: None
-    files: list[Path] | None = None
-    read_file: Callable[[Path, OnBad], Iterator[tuple[list[T], int]]] | None = None
 
 
 def open_source(
@@ -92,16 +63,16 @@ def open_source(
     Raises:
         UserError: the source does not exist, or its files are of an unknown type.
     """
-    _require_known("--documents", documents, DOCUMENTS)
-    reading = _Reading(errors, on_bad_document, limit)
+    require_known("--documents", documents, DOCUMENTS)
+    reading = Reading(errors, on_bad_document, limit)
     reading.check()
     path = Path(source)
     if source == SAMPLE and not path.exists():
         path = cast(Path, resources.files("stochastok_cli") / "assets" / "sample.txt.gz")
     elif not path.exists() and not path.is_symlink():
         return _hub_source(source, text_column, documents, reading, subset, split)
-    path, options = _split_of(path, source, subset, split)
     name = SAMPLE if source == SAMPLE else dataset_name(path)
+    path, options = _split_of(path, source, subset, split)
     options |= {"text_column": text_column, "errors": errors}
     if documents != DOCUMENTS[0]:  # absent from folders made before there was a choice
         options["documents"] = documents
@@ -139,11 +110,12 @@ def open_rows(
     Raises:
         UserError: the source does not exist, or its files hold no rows.
     """
-    reading = _Reading(errors, on_bad_document, limit)
+    reading = Reading(errors, on_bad_document, limit)
     reading.check()
     path = Path(source)
     if not path.exists() and not path.is_symlink():
         return _hub_rows(source, columns, parse, reading, subset, split)
+    name = dataset_name(path)
     path, options = _split_of(path, source, subset, split)
     files = find_files(path, DOCUMENTS[0], errors)
     if text := next((file for file in files.files if file_format(file) not in TABLES), None):
@@ -151,68 +123,9 @@ def open_rows(
         raise UserError(f"{text} has no columns", fix=f"{named} takes rows of {', '.join(TABLES)} files")
 
     def read(file: Path, on_bad: OnBad) -> Iterator[tuple[Row, int]]:
-        return _parsed(read_rows(file, str(file), columns, errors, on_bad), parse, on_bad)
+        return parsed(read_rows(file, str(file), columns, errors, on_bad), parse, on_bad)
 
-    return _file_source(dataset_name(path), source, files, options | {"errors": errors}, reading, read)
-
-
-class _Reading(NamedTuple):
-    """How documents are read."""
-
-    errors: str
-    on_bad_document: str
-    limit: int | None
-
-    def check(self) -> None:
-        """Raises UserError for a value that is not possible."""
-        _require_known("--errors", self.errors, ("strict", "replace"))
-        _require_known("--on-bad-document", self.on_bad_document, ON_BAD_DOCUMENT)
-        if self.limit is not None and self.limit < 1:
-            raise UserError(f"--limit is {self.limit}", fix="it must be at least 1")
-
-    def options(self) -> dict[str, Any]:
-        """What decides the documents besides `errors`; nothing for the defaults, which older folders were made with."""
-        skip = {"on_bad_document": self.on_bad_document} if self.on_bad_document != ON_BAD_DOCUMENT[0] else {}
-        return skip | ({"limit": self.limit} if self.limit is not None else {})
-
-    def source(
-        self,
-        name: str,
-        stream: Callable[[OnBad], Iterator[tuple[T, int]]],
-        total: int,
-        options: dict[str, Any],
-        made_from: Callable[[], SourceInfo],
-        listing: Callable[[], str | None] = lambda: None,
-    ) -> TextSource[T]:
-        """A source of the first documents of a stream.
-
-        Args:
-            name: the name of the dataset.
-            stream: starts the iteration over documents, each with the bytes or rows read so far. It calls a function
-                with documents that can't be read.
-            total: as in `TextSource`, like the others.
-            options: without those of this object.
-            made_from: computes the manifest's entry on the source.
-            listing: computes a hash of the state of the files.
-        """
-        left_out = LeftOut(self.on_bad_document)
-
-        def batches() -> Iterator[tuple[list[T], int]]:
-            left_out.clear()
-            return _batched(itertools.islice(stream(left_out.bad), self.limit))
-
-        return TextSource(name, batches, left_out, total, options | self.options(), made_from, listing)
-
-
-def _parsed(rows: Iterator[tuple[Row, int]], parse: Callable[[Row], Any], on_bad: OnBad) -> Iterator[tuple[Row, int]]:
-    """Rows with what `parse` makes of them in the place of their values."""
-    for row, position in rows:
-        try:
-            parsed = row._replace(values=parse(row))
-        except BadDocument as error:
-            on_bad(error)
-            continue
-        yield parsed, position
+    return _file_source(name, source, files, options | {"errors": errors}, reading, read)
 
 
 def _split_of(path: Path, source: str, subset: str | None, split: str) -> tuple[Path, dict[str, Any]]:
@@ -226,17 +139,12 @@ def _split_of(path: Path, source: str, subset: str | None, split: str) -> tuple[
     return (saved_split(path, split), {"split": split}) if has_splits else (path, {})
 
 
-def _require_known(option: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise UserError(f"{option} {value!r} is not known", fix=f"give {' or '.join(known)}")
-
-
 def _file_source(
     name: str,
     source: str,
     files: SourceFiles,
     options: dict[str, Any],
-    reading: _Reading,
+    reading: Reading,
     read: Callable[[Path, OnBad], Iterator[tuple[T, int]]],
 ) -> TextSource[T]:
     """A source of local files. `read` yields documents of one file, each with the number of its bytes read so far."""
@@ -262,7 +170,7 @@ def _file_source(
     # Sizes are among the options, so that a source that has grown is noticed before it is read.
     sizes_of = {"source": source, "source_files": len(files.files), "source_bytes": sum(sizes)}
     source_of_files = reading.source(name, stream, sum(sizes), sizes_of | options, made_from, files.listing)
-    return source_of_files._replace(files=files.files, read_file=lambda file, on_bad: _batched(read(file, on_bad)))
+    return source_of_files._replace(files=files.files, read_file=lambda file, on_bad: batched(read(file, on_bad)))
 
 
 def _fingerprint(documents: Iterator[Any]) -> str:
@@ -274,7 +182,7 @@ def _fingerprint(documents: Iterator[Any]) -> str:
 
 
 def _hub_source(
-    repo: str, text_column: str, documents: str, reading: _Reading, subset: str | None, split: str
+    repo: str, text_column: str, documents: str, reading: Reading, subset: str | None, split: str
 ) -> TextSource[str]:
     from stochastok_cli import hub
 
@@ -314,7 +222,7 @@ def _hub_rows(
     repo: str,
     columns: Mapping[str, str],
     parse: Callable[[Row], Any],
-    reading: _Reading,
+    reading: Reading,
     subset: str | None,
     split: str,
 ) -> TextSource[Row]:
@@ -339,7 +247,7 @@ def _hub_values(
     """The rows of a dataset on the Hub, which come with the names of their files, and the number of rows so far."""
     part = f" of {split}"
     numbered = ((Row(Location(name, i, part=part), values), i) for i, (name, values) in enumerate(rows, 1))
-    return _parsed(numbered, parse, on_bad)
+    return parsed(numbered, parse, on_bad)
 
 
 def _require_repo_id(repo: str, *more: str) -> None:
@@ -350,26 +258,3 @@ def _require_repo_id(repo: str, *more: str) -> None:
             f"{repo!r} is neither a file, nor a folder, nor a dataset id on the Hub",
             fix=", ".join(["check the path; a dataset id looks like Skylion007/openwebtext", *more]),
         )
-
-
-def _batched(documents: Iterator[tuple[T, int]]) -> Iterator[tuple[list[T], int]]:
-    """Batches of about equally many characters."""
-    batch: list[T] = []
-    size, position = 0, 0
-    for document, position in documents:
-        batch.append(document)
-        size += _size(document) + 100
-        if size >= _BATCH_CHARACTERS:
-            yield batch, position
-            batch, size = [], 0
-    if batch:
-        yield batch, position
-
-
-def _size(value: Any) -> int:
-    """The number of characters of all texts in a value; a mark or a number counts as one."""
-    if isinstance(value, str):
-        return len(value)
-    if isinstance(value, Mapping):
-        return sum(map(_size, value.values()))
-    return sum(map(_size, value)) if isinstance(value, list | tuple) else 1

@@ -23,8 +23,9 @@ from stochastok_cli.data.memmap import (
     require_counts,
     resolve_vocabulary,
 )
+from stochastok_cli.data.reading import TextSource
 from stochastok_cli.data.source_files import create_from_source
-from stochastok_cli.data.text_sources import TextSource, open_source
+from stochastok_cli.data.text_sources import open_source
 from stochastok_cli.errors import Notice, UserError
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.random_streams import CORPUS_SEED, corpus_permutation

@@ -197,6 +197,9 @@ def test_splits_of_a_saved_dataset(tmp_path):
     datasets.DatasetDict(splits).save_to_disk(tmp_path / "saved")
     assert texts_of(tmp_path / "saved") == TEXTS
     assert texts_of(tmp_path / "saved", split="test") == ["t"]
+    assert (
+        open_source(str(tmp_path / "saved")).name == open_rows(str(tmp_path / "saved"), {"--x": "text"}).name == "saved"
+    )
     options = {"tokenizer": "sample2k", "data_dir": tmp_path, "name": "corpus"}
     assert tokenize(tmp_path / "saved", **options).manifest.options["split"] == "train"
     with pytest.raises(UserError, match="made with other options: .*split .there 'train', now 'test'"):

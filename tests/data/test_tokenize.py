@@ -199,7 +199,7 @@ def test_two_documents_are_enough(tmp_path):
 def test_batches_and_threads_change_nothing(tmp_path, monkeypatch):
     (tmp_path / "c.jsonl").write_bytes(jsonl(TEXTS))
     one = tokenize(tmp_path / "c.jsonl", tmp_path, name="one")
-    monkeypatch.setattr("stochastok_cli.data.text_sources._BATCH_CHARACTERS", 500)
+    monkeypatch.setattr("stochastok_cli.data.reading._BATCH_CHARACTERS", 500)
     two = tokenize(tmp_path / "c.jsonl", tmp_path, name="two", num_proc=3)
     assert one.manifest.files == two.manifest.files
 
