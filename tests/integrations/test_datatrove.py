@@ -54,7 +54,7 @@ def documents(folder: Path) -> list[tuple[int, ...]]:
 @pytest.fixture
 def source(tmp_path, monkeypatch):
     """A folder of three files of text, of several batches each."""
-    monkeypatch.setattr("stochastok_cli.data.text_sources._BATCH_CHARACTERS", 2000)
+    monkeypatch.setattr("stochastok_cli.data.reading._BATCH_CHARACTERS", 2000)
     folder = tmp_path / "source"
     folder.mkdir()
     for number in range(3):
@@ -144,7 +144,7 @@ def test_completed_tasks_are_not_run_again_unless_the_source_changes(source, tmp
 
 @pytest.mark.parametrize("tasks", [2, 5])
 def test_documents_that_can_not_be_read_are_counted_once_and_in_order(tmp_path, monkeypatch, tasks):
-    monkeypatch.setattr("stochastok_cli.data.text_sources._BATCH_CHARACTERS", 2000)
+    monkeypatch.setattr("stochastok_cli.data.reading._BATCH_CHARACTERS", 2000)
     monkeypatch.chdir(tmp_path)
     folder = Path("rows")
     folder.mkdir()
