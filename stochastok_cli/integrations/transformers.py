@@ -226,8 +226,8 @@ class ExpandingCollator(_Epochs):
 
     The random numbers of an example depend on the seed, the epoch and its ids, not on workers or the order.
 
-    With a `transformers.Trainer`, add `collator.callback()` to its callbacks: the training data are expanded, and
-    evaluations are not. In your own loop, set `epoch`; persistent workers see the change. For an evaluation, use
+    With a `transformers.Trainer`, add `collator.callback()` to its callbacks, or call `install` with the Trainer: the
+    training data are expanded, and evaluations are not. In your own loop, set `epoch`; persistent workers see the change. For an evaluation, use
     another collator, or `with collator.off():`, which persistent workers don't see.
 
     Args:
@@ -270,6 +270,25 @@ class ExpandingCollator(_Epochs):
     def _expanded(self, example: Mapping[str, Any]) -> dict[str, Any]:
         row = expand_row(self.expand, example, example_key(self.epoch, example), self.max_length)
         return {**example, **self.rules.changed(row, example)}
+
+    @classmethod
+    def install(cls, trainer: Any, expand: StochasTok, max_length: int | None = None, **options: Any) -> Self:
+        """Has a Trainer, of `transformers` or made from it, expand its training data before its own collator.
+
+        Args:
+            trainer: the Trainer, whose collator may be one that it made itself.
+            expand: see the class.
+            max_length: see the class.
+            options: further arguments of the class.
+
+        Returns:
+            The collator, which the Trainer has now.
+        """
+        collator = cls(expand, trainer.data_collator, max_length, **options)
+        collator.enabled = False  # until training begins
+        trainer.data_collator = collator
+        trainer.add_callback(collator.callback())
+        return collator
 
     @contextmanager
     def off(self) -> Iterator[None]:
