@@ -96,6 +96,7 @@ class MapExamples(_Epochs):
         unrelated: columns that are not about the ids, even if they have as many values.
         shifted_labels: whether `labels[i]` is the id at i + 1; None if the rows are to tell.
         id_column: a column whose value, instead of the ids or the index, selects the random numbers of an example.
+        max_length: see `ExpandingCollator`.
     """
 
     def __init__(
@@ -106,9 +107,10 @@ class MapExamples(_Epochs):
         unrelated: Collection[str] = (),
         shifted_labels: bool | None = None,
         id_column: str | None = None,
+        max_length: int | None = None,
     ):
         super().__init__()
-        self.expand, self.id_column = expand, id_column
+        self.expand, self.id_column, self.max_length = expand, id_column, _checked_length(max_length)
         self.rules = ColumnRules(per_token, unrelated, shifted_labels)
         self.occurrences: Occurrences | None = Occurrences()
 
@@ -121,15 +123,15 @@ class MapExamples(_Epochs):
 
         if get_spawning_popen() is not None:
             return self.__dict__
-        return {"expand": self.expand, "rules": self.rules, "id_column": self.id_column, "epoch": self.epoch}
+        decisive = ("expand", "rules", "id_column", "max_length", "epoch")
+        return {name: getattr(self, name) for name in decisive}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if "_epoch" in state:
             self.__dict__.update(state)
         else:
-            super().__init__(state["epoch"])
-            self.expand, self.rules, self.id_column = state["expand"], state["rules"], state["id_column"]
-            self.occurrences = None
+            super().__init__(state.pop("epoch"))
+            self.__dict__.update(state, occurrences=None)
 
     @property
     def epoch(self) -> int:
@@ -167,7 +169,7 @@ class MapExamples(_Epochs):
     def _changed(self, examples: Sequence[Mapping[str, Any]], indices: Sequence[int] | None) -> list[dict[str, Any]]:
         self.rules.learn(examples)
         keys = self._keys(examples, indices)
-        rows = [expand_row(self.expand, example, key) for example, key in zip(examples, keys, strict=True)]
+        rows = [expand_row(self.expand, row, key, self.max_length) for row, key in zip(examples, keys, strict=True)]
         return [self.rules.changed(row, example) for row, example in zip(rows, examples, strict=True)]
 
     def _keys(self, examples: Sequence[Mapping[str, Any]], indices: Sequence[int] | None) -> Sequence[int]:
@@ -202,9 +204,23 @@ class MapExamples(_Epochs):
 
 
 def example_key(epoch: int, example: Mapping[str, Any]) -> int:
-    """A key of an epoch and the ids of an example without its padding."""
+    """A key of an epoch and the ids of an example without its padding, to select random numbers where indices change.
+
+    Args:
+        epoch: which pass over the data it is.
+        example: columns with `input_ids` or `ids`.
+
+    Returns:
+        64 bits, for `StochasTok(...)(ids, key)` or `expand_example`.
+    """
     ids = find_ids(example)
     return derive_key(epoch, f"example/{ids[find_content(example, ids)].astype('<i8').tobytes().hex()}")
+
+
+def _checked_length(max_length: int | None) -> int | None:
+    if max_length is not None and max_length < 1:
+        raise UserError(f"max_length is {max_length}", fix="give at least 1, or None")
+    return max_length
 
 
 def _is_one_example(batch: Mapping[str, Any]) -> bool:
@@ -227,8 +243,8 @@ class ExpandingCollator(_Epochs):
     The random numbers of an example depend on the seed, the epoch and its ids, not on workers or the order.
 
     With a `transformers.Trainer`, add `collator.callback()` to its callbacks, or call `install` with the Trainer: the
-    training data are expanded, and evaluations are not. In your own loop, set `epoch`; persistent workers see the change. For an evaluation, use
-    another collator, or `with collator.off():`, which persistent workers don't see.
+    training data are expanded, and evaluations are not. In your own loop, set `epoch`; persistent workers see the
+    change. For an evaluation, use another collator, or `with collator.off():`, which persistent workers don't see.
 
     Args:
         expand: the expansion, by a method that keeps token boundaries; p = 0 changes nothing.
@@ -254,9 +270,7 @@ class ExpandingCollator(_Epochs):
         shifted_labels: bool | None = None,
     ):
         super().__init__()
-        if max_length is not None and max_length < 1:
-            raise UserError(f"max_length is {max_length}", fix="give at least 1, or None")
-        self.expand, self.then, self.max_length = expand, then, max_length
+        self.expand, self.then, self.max_length = expand, then, _checked_length(max_length)
         self.rules = ColumnRules(per_token, unrelated, shifted_labels)
         self.enabled = True
 
