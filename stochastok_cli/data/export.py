@@ -29,7 +29,7 @@ from stochastok_cli.data.memmap import (
 )
 from stochastok_cli.data.sft_dataset import SFTDataset, SFTExamples
 from stochastok_cli.data.source_files import SourceFiles, require_same_source
-from stochastok_cli.errors import FAILED, Notice, UserError, did_you_mean
+from stochastok_cli.errors import FAILED, Notice, UserError, did_you_mean, first_line
 from stochastok_cli.progress import ProgressCallback, no_progress
 
 KIND = "exported"
@@ -121,7 +121,13 @@ def export(
 
 def _write(target: Format, folder: Path, splits: "list[_Split]", tokenizer: str) -> None:
     written: list[SplitDocuments] = [*splits]
-    target.write(folder, written, tokenizer)
+    try:
+        target.write(folder, written, tokenizer)
+    except ImportError as error:
+        raise UserError(
+            f"the format {target.name} needs {target.package}, which can't be imported: {first_line(error)}",
+            exit_code=FAILED,
+        ) from error
 
 
 def _tokenizer_info(source: MemmapDataset, tokenizer: Tokenizer | None) -> TokenizerInfo:

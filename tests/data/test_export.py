@@ -13,7 +13,9 @@ from stochastok_cli.data.export import export
 from stochastok_cli.data.formats import FORMATS
 from stochastok_cli.data.memmap import Corpus, memmap_dir
 from stochastok_cli.data.sft_dataset import write_sft_dataset
+from stochastok_cli.data.tokenize_instructions import tokenize_instructions
 from stochastok_cli.errors import USAGE, Notice, UserError
+from stochastok_cli.tokenization.loaders import load_vocabulary
 from tests.data.test_sft_dataset import GPT2, PAIRS, examples
 
 END = 7
@@ -75,6 +77,22 @@ def test_questions_have_labels(tmp_path):
         assert rows["input_ids"][:] == [question + answer for question, answer in pairs]
         assert rows["labels"][:] == [[-100] * len(question) + answer for question, answer in pairs]
     assert made.manifest.splits["train"] == SplitInfo(3, 13)
+
+
+def test_completions_have_labels(tmp_path):
+    source = tmp_path / "pairs.jsonl"
+    pairs = [(f"Prompt {i}:", f" answer{' word' * i}") for i in range(4)]
+    source.write_text("".join(json.dumps({"prompt": prompt, "completion": text}) + "\n" for prompt, text in pairs))
+    columns = {"prompt_column": "prompt", "completion_column": "completion"}
+    tokenize_instructions(source, **columns, tokenizer="sample2k", data_dir=tmp_path, val_fraction=0.25)
+    rows = datasets.load_from_disk(export("pairs", format="arrow", data_dir=tmp_path).path)
+    sample = load_vocabulary("sample2k")
+    found = [*rows["train"], *rows["validation"]]
+    expected = []
+    for prompt, text in pairs:
+        head, tail = sample.encode(prompt), [*sample.encode(text), sample.end_of_text]
+        expected.append({"input_ids": [*head, *tail], "labels": [-100] * len(head) + tail})
+    assert sorted(found, key=str) == sorted(expected, key=str)
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 6, 1000])
@@ -199,3 +217,15 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="the format litdata needs the package litdata; pip install") as caught:
         export("corpus", format="litdata", data_dir=tmp_path)
     assert caught.value.exit_code == USAGE
+
+
+def test_a_package_that_cannot_be_imported_is_named(tmp_path, monkeypatch):
+    make_corpus(tmp_path)
+    (tmp_path / "litdata").mkdir()
+    (tmp_path / "litdata" / "__init__.py").write_text("import no_such_module")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.split(".")[0] == "litdata"]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(UserError, match="needs litdata, which can't be imported: No module named 'no_such_module'"):
+        export("corpus", format="litdata", data_dir=tmp_path)
+    assert not (tmp_path / "data_as_litdata" / "corpus").exists()
