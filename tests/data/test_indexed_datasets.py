@@ -188,6 +188,11 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert [SAMPLE.decode(ids[:-1]) for ids in documents_of(folder)] == TEXTS
 
 
+def test_it_is_not_tokenized(tmp_path):
+    with pytest.raises(UserError, match="pair.idx is an index of ids, not of text; give it to stochastok expand"):
+        tokenize(write_pair(tmp_path, DOCUMENTS), tokenizer="sample2k", data_dir=tmp_path)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("multimodal", [False, True])
 def test_a_pair_of_its_own_builder(tmp_path, multimodal):

@@ -37,3 +37,21 @@ def test_chunks_hold_whole_documents(tmp_path, monkeypatch):
     assert len([*(made.path / "train").glob("chunk-0-*.bin")]) > 1
     dataset = litdata.StreamingDataset(str(made.path / "train"), item_loader=litdata.TokensLoader(block_size=2))
     assert [dataset[i].tolist() for i in range(18)] == [pair for i in range(9) for pair in ([i + 10, 1], [2, END])]
+
+
+@pytest.mark.slow
+def test_litgpt_trains_on_it(tmp_path):
+    pytest.importorskip("litdata")
+    pytest.importorskip("litgpt")
+    from litgpt.data import LitData
+
+    documents = {split: [[i, i + 1, i + 2, END] for i in range(10, 50)] for split in ("train", "val")}
+    make_corpus(tmp_path, documents)
+    made = export("corpus", format="litdata", data_dir=tmp_path)
+    data = LitData(made.path, split_names=("train", "val"), num_workers=0)
+    data.connect(batch_size=2, max_seq_length=7)
+    batch = next(iter(data.val_dataloader()))
+    assert batch.long().reshape(-1).tolist() == [i for ids in documents["val"][:4] for i in ids]
+    rows = [row.tolist() for batch in data.train_dataloader() for row in batch.long()]
+    tokens = [i for ids in documents["train"] for i in ids]
+    assert sorted(rows) == [tokens[i : i + 8] for i in range(0, 160, 8)]  # each block once
