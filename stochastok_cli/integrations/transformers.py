@@ -158,8 +158,8 @@ class MapExamples(_Epochs):
             UserError: see `expand_example`; for indices that start anew in each worker; for an example without
                 `id_column`; and in a copy in another process, which can't count examples together with the others.
         """
-        if _is_one_example(batch):
-            [changed] = self._changed([batch], None if indices is None else [indices])
+        if _is_one_example(batch) if indices is None else isinstance(indices, Integral):
+            [changed] = self._changed([batch], None if indices is None else [int(indices)])
             return changed
         examples = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
         changed_rows = self._changed(examples, indices)

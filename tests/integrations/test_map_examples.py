@@ -116,6 +116,65 @@ def test_copies_that_processes_of_map_make_are_refused_without_indices():
     assert second[3]["input_ids"] == dataset.map(epoch, batched=True, with_indices=True)[3]["input_ids"]
 
 
+def test_batches_of_no_rows_and_rows_of_no_ids():
+    function = MapExamples(EXPAND)
+    assert function({"input_ids": [], "labels": []}, []) == {}
+    assert function({"input_ids": [], "labels": []}) == {"input_ids": [], "labels": []}
+    assert function({"input_ids": [[], []], "text": ["", ""]}) == {"input_ids": [[], []], "text": ["", ""]}
+    assert len(datasets.Dataset.from_list(ROWS).with_transform(function)[0:0]["input_ids"]) == 0
+
+
+@pytest.mark.parametrize(("workers", "streamed"), [(0, False), (2, True)])
+def test_the_epochs_of_a_trainer(tmp_path, workers, streamed):
+    """Each epoch has draws of its own, which are those of its number."""
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("accelerate")
+    seen = []
+
+    class Keep(transformers.LlamaForCausalLM):
+        def forward(self, input_ids, attention_mask, **inputs):
+            seen.extend(ids[mask.bool()].tolist() for ids, mask in zip(input_ids, attention_mask, strict=True))
+            return super().forward(input_ids, attention_mask, **inputs)
+
+    dataset = datasets.Dataset.from_list([{"input_ids": row["input_ids"]} for row in ROWS])
+    function = MapExamples(EXPAND)
+    training = stream([*dataset]).map(function) if streamed else dataset.with_transform(function)
+    if not streamed:
+        training[:]  # a look at the data changes nothing
+
+    GPT2.save_tokenizer(tmp_path)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    tokenizer.pad_token = tokenizer.eos_token
+    arguments = transformers.TrainingArguments(
+        output_dir=str(tmp_path),
+        max_steps=12,
+        per_device_train_batch_size=2,
+        dataloader_num_workers=workers,
+        dataloader_persistent_workers=workers > 0,
+        report_to=[],
+        use_cpu=True,
+        disable_tqdm=True,
+        save_strategy="no",
+    )
+    config = transformers.LlamaConfig(
+        vocab_size=50257, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2
+    )
+    trainer = transformers.Trainer(
+        Keep(config),
+        arguments,
+        data_collator=transformers.DataCollatorForLanguageModeling(tokenizer, mlm=False),
+        train_dataset=training,
+        callbacks=[function.callback()],
+    )
+    trainer.train()
+    epochs = [sorted(seen[: len(ROWS)]), sorted(seen[len(ROWS) :])]
+    for epoch, rows in enumerate(epochs):
+        function.epoch = epoch
+        alone = dataset.with_transform(function)[:]["input_ids"]
+        assert rows == sorted(alone)
+    assert epochs[0] != epochs[1]
+
+
 def count(occurrences, keys, times):
     for _ in range(times):
         occurrences.count(keys)
