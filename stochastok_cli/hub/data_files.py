@@ -80,16 +80,34 @@ class DataFiles:
             local.append(self._fetch(path, target))
             if not _is_content_of(local[-1], entry):
                 shutil.rmtree(target)
-                raise UserError(
-                    f"{one_line(path)} of {self._repo} is damaged: its checksum is not the one that the Hub lists",
-                    exit_code=FAILED,
-                )
+                raise self._damaged(path)
         try:
             yield local
         finally:
             shutil.rmtree(target, ignore_errors=True)
 
-    def _fetch(self, path: str, target: Path) -> Path:
+    def download_to_cache(self) -> list[Path]:
+        """The files in the cache of `huggingface_hub`, where `datasets` looks for them.
+
+        Raises UserError (exit code 1) if the content of one is not what the Hub lists; it is removed.
+        """
+        local = []
+        for path in self.paths:
+            local.append(self._fetch(path))
+            if not _is_content_of(local[-1], self._entry(path)):
+                local[-1].resolve().unlink()
+                local[-1].unlink(missing_ok=True)
+                raise self._damaged(path)
+        return local
+
+    def _damaged(self, path: str) -> UserError:
+        return UserError(
+            f"{one_line(path)} of {self._repo} is damaged: its checksum is not the one that the Hub lists",
+            exit_code=FAILED,
+        )
+
+    def _fetch(self, path: str, target: Path | None = None) -> Path:
+        """Downloads a file to a folder, or else to the cache."""
         from huggingface_hub import hf_hub_download
 
         def fetch() -> str:

@@ -15,6 +15,7 @@ from stochastok_cli import hub
 from stochastok_cli.data.text_sources import open_source
 from stochastok_cli.errors import FAILED, USAGE, UserError
 from stochastok_cli.hub import data_files, tabular_files
+from stochastok_cli.hub.locate import CONVERTED
 from stochastok_cli.hub.temporary import temporary_folder
 
 
@@ -73,6 +74,28 @@ def test_what_a_dataset_names_elsewhere_is_not_read():
 def test_damaged_numbers_of_rows_are_passed_over(tmp_path, content):
     (tmp_path / "num_rows.json").write_text(content)
     assert data_files.DataFiles("a/b", "0123", ["a"], tmp_path).num_rows("a") is None
+
+
+@pytest.mark.parametrize("large", [True, False])
+@pytest.mark.parametrize("revision", ["main", CONVERTED])
+def test_questions_that_differ_from_their_checksum_are_not_read(hub_server, large, revision):
+    content = parquet(pyarrow.table({"question": ["a" * 50, "b" * 50]}), compression="none")
+    source, name = f"anyone/questions-{large}-{revision[:4]}", "default/train/0000.parquet"
+    repo = hub_server.add_dataset(source, {f"{source.split('/')[1]}.py": b""} if revision == CONVERTED else {})
+    if revision == CONVERTED:
+        repo.commit_to(CONVERTED, {name: content})
+    else:
+        name = "data/train.parquet"
+        repo.commit({name: content})
+    repo.lfs_paths = {name} if large else set()
+    repo.damaged[name] = content.replace(b"a" * 50, b"a" * 49 + b"x")
+    for _ in range(2):
+        with pytest.raises(UserError, match=f"^{name} of {source} is damaged: its checksum is not the one") as caught:
+            hub.load_rows(source, split="train")
+        assert caught.value.exit_code == FAILED
+    repo.damaged.clear()
+    for _ in range(2):
+        assert hub.load_rows(source, split="train")["question"][:] == ["a" * 50, "b" * 50]
 
 
 # ------------------------------------------------------------------------------------------------ columns
