@@ -1,5 +1,6 @@
 """`stochastok expand`: from a tokenized dataset to an expanded one, or a look at what expansion does."""
 
+import functools
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stochastok_cli.cli import options, progress
+from stochastok_cli.cli import executor_options, options, progress
 from stochastok_cli.cli.app import subcommand
 from stochastok_cli.errors import UserError
 from stochastok_cli.tokenization.methods import METHODS, method_names
@@ -90,6 +91,11 @@ def expand(
     hf_username: options.HubUser = None,
     private: options.Private = False,
     as_json: options.AsJson = False,
+    executor: executor_options.Executor = None,
+    tasks: executor_options.NumTasks = 1,
+    partition: executor_options.Partition = None,
+    time: executor_options.TimeLimit = None,
+    slurm_args: executor_options.SlurmArgs = None,
 ) -> None:
     """Split tokens at random into equivalent smaller ones: <data-dir>/data_as_memmaps/NAME-<method><p>.
 
@@ -108,6 +114,19 @@ def expand(
     if pull:
         options.require_effect(expand, "beside --pull", **expansion)
     options.check_hub_options(expand, pull=pull, push=push, repo=repo, hf_username=hf_username, private=private)
+    in_tasks = executor_options.tasks_of(
+        expand,
+        executor,
+        num_proc,
+        tasks=tasks,
+        partition=partition,
+        time=time,
+        slurm_args=slurm_args,
+        push=push,
+        pull=pull,
+        text=text,
+        report=report,
+    )
     if text is not None:
         if name is not None:
             raise UserError("both NAME and --text are given", fix="drop one of them")
@@ -158,16 +177,24 @@ def expand(
     else:
         with progress.progress_bar() as emit:
             corpus = data_expand.open_corpus(name, tokenizer, data_dir=data_dir, force=force, progress=emit)
-            made = data_expand.expand(
+            make: Any
+            if in_tasks is None:
+                make = functools.partial(data_expand.expand, num_proc=num_proc)
+            else:
+                from stochastok_cli.integrations import datatrove
+
+                make = functools.partial(datatrove.expand, tasks=in_tasks)
+            made = make(
                 corpus,
                 p=expand_prop,
                 method=method,
                 out_name=out_name,
-                num_proc=num_proc,
                 force=force,
                 progress=emit,
                 **expansion,
             )
+        if executor_options.print_submitted(made, as_json):
+            return
         growth = (made.manifest.splits["train"].tokens or 0) / max(corpus.num_tokens["train"], 1)
         progress.note(f"{options.summary(made)} ({growth:.3f} times the tokens)")
     if push:

@@ -1,11 +1,12 @@
 """`stochastok tokenize`: from text, conversations or completions to a memmap folder of token ids."""
 
+import functools
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from stochastok_cli.cli import options, progress
+from stochastok_cli.cli import executor_options, options, progress
 from stochastok_cli.cli.app import subcommand
 
 
@@ -109,6 +110,11 @@ def tokenize(
     hf_username: options.HubUser = None,
     private: options.Private = False,
     as_json: options.AsJson = False,
+    executor: executor_options.Executor = None,
+    tasks: executor_options.NumTasks = 1,
+    partition: executor_options.Partition = None,
+    time: executor_options.TimeLimit = None,
+    slurm_args: executor_options.SlurmArgs = None,
 ) -> None:
     """Turn text into token ids: <data-dir>/data_as_memmaps/<dataset>-tokenized.
 
@@ -137,6 +143,19 @@ def tokenize(
         options.require_effect(tokenize, "without --messages-column or --prompt-column", **of_examples)
     if max_length is None:
         options.require_effect(tokenize, "without --max-length", long_examples=long_examples)
+    in_tasks = executor_options.tasks_of(
+        tokenize,
+        executor,
+        num_proc,
+        tasks=tasks,
+        partition=partition,
+        time=time,
+        slurm_args=slurm_args,
+        push=push,
+        pull=pull,
+        limit=limit,
+        **columns,
+    )
     from stochastok_cli.data import tokenize as data_tokenize
     from stochastok_cli.data.hub_datasets import pull_corpus
 
@@ -179,7 +198,14 @@ def tokenize(
                 progress=report,
             )
         else:
-            made = data_tokenize.tokenize(
+            make: Any
+            if in_tasks is None:
+                make = functools.partial(data_tokenize.tokenize, num_proc=num_proc, limit=limit)
+            else:
+                from stochastok_cli.integrations import datatrove
+
+                make = functools.partial(datatrove.tokenize, tasks=in_tasks)
+            made = make(
                 source,
                 tokenizer=resolved or "gpt2",
                 name=name,
@@ -192,11 +218,11 @@ def tokenize(
                 seed=seed,
                 errors=errors,
                 on_bad_document=on_bad_document,
-                limit=limit,
-                num_proc=num_proc,
                 force=force,
                 progress=report,
             )
+    if executor_options.print_submitted(made, as_json):
+        return
     options.note_made(made)
     if push:
         options.push_corpus(made.path, None if pull else repo, hf_username, private)

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -12,8 +13,9 @@ import numpy as np
 import pytest
 
 from stochastok_cli import StochasTok, expand, load_vocabulary, tokenize
+from stochastok_cli.cli.app import main
 from stochastok_cli.data.memmap import Corpus
-from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.errors import FAILED, USAGE, UserError
 
 datatrove = pytest.importorskip("datatrove")
 from datatrove.data import Document  # noqa: E402
@@ -123,16 +125,25 @@ def test_a_task_that_is_killed_and_run_again(source, tmp_path):
     assert not running.parent.exists()
 
 
+def test_a_task_that_fails_for_another_reason_names_its_log(source, tmp_path):
+    class Broken(LambdaFilter):
+        def run(self, data, rank=0, world_size=1):
+            raise ZeroDivisionError("division by zero")
+
+    with pytest.raises(UserError, match="task 0 of 2 failed: ZeroDivisionError: division by zero; its log is"):
+        make_corpus([Broken(None)], one_after_another(2), name="broken", tokenizer="sample2k", data_dir=tmp_path)
+
+
 def test_completed_tasks_are_not_run_again_unless_the_source_changes(source, tmp_path):
     bad = source / "2.txt"
     good = bad.read_bytes()
     bad.write_bytes(good + b"\n\n\xff\n")
-    with pytest.raises(UserError, match=r"task 2 of 3 failed: .*2.txt, line \d+: the byte 0xff at 0 is not UTF-8"):
+    with pytest.raises(UserError, match=r"2.txt, line \d+: the byte 0xff at 0 is not UTF-8"):
         pipelines.tokenize(source, one_after_another(3), tokenizer="sample2k", data_dir=tmp_path)
     work = tmp_path / "data_as_memmaps" / ".source-tokenized.tasks"
     assert sorted(file.name for file in (work / "logs" / "tokenize" / "completions").iterdir()) == ["00000", "00001"]
     parts = [(work / "parts" / f"0000{rank}.bin").stat().st_mtime_ns for rank in range(2)]
-    with pytest.raises(UserError, match="task 2 of 3 failed"):
+    with pytest.raises(UserError, match="is not UTF-8"):
         pipelines.tokenize(source, one_after_another(3), tokenizer="sample2k", data_dir=tmp_path)
     assert parts == [(work / "parts" / f"0000{rank}.bin").stat().st_mtime_ns for rank in range(2)]
     bad.write_bytes(good)
@@ -222,6 +233,31 @@ def test_steps_in_an_executor_of_ones_own(tmp_path):
         pipelines.FinishCorpus(tmp_path / "twice", 1, tmp_path / "of-five", vocabulary, val_fraction=0.1).make()
 
 
+def test_the_command_line(source, tmp_path, monkeypatch, capfd):
+    """Results on stdout; an error in a process of a task is one line on stderr."""
+
+    def run(*arguments: str) -> tuple[object, str, str]:
+        monkeypatch.setattr(sys, "argv", ["stochastok", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code, *capfd.readouterr()
+
+    monkeypatch.chdir(tmp_path)
+    (source / "3.jsonl").write_text('{"text": 3}\n')
+    command = ("tokenize", "source", "--tokenizer", "sample2k", "--executor", "local", "--tasks", "2")
+    code, out, err = run(*command, "--num-proc", "2")
+    assert (code, out) == (USAGE, "")
+    assert err.count("\n") == 1
+    assert err.startswith("error: source/3.jsonl, line 1: 'text' holds 3, not text; --on-bad-doc")
+    (source / "3.jsonl").unlink()
+    code, out, err = run(*command, "--num-proc", "1", "--json")
+    assert code == 0 and json.loads(out)["splits"]["train"]["documents"] == 178
+    assert err.startswith("made source-tokenized: train 178 documents")
+    code, out, err = run("expand", "source-tokenized", *command[-4:], "--num-proc", "1")
+    assert (code, out) == (0, "data/data_as_memmaps/source-tokenized-stochastok0.1\n")
+    assert err.startswith("made source-tokenized-stochastok0.1: train 178 documents")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -234,3 +270,24 @@ def test_steps_in_an_executor_of_ones_own(tmp_path):
 def test_impossible_tasks(options, message):
     with pytest.raises(UserError, match=message):
         Tasks(**options)
+
+
+@pytest.fixture
+def ray_of_one_host():
+    ray = pytest.importorskip("ray")
+    try:
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    except Exception as error:
+        pytest.skip(f"Ray does not start here: {error}")
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.usefixtures("ray_of_one_host")
+def test_tasks_on_ray(source, tmp_path):
+    plain = tokenize(source, tokenizer="sample2k", data_dir=tmp_path / "one")
+    made = pipelines.tokenize(source, Tasks("ray", 2), tokenizer="sample2k", data_dir=tmp_path / "ray")
+    assert made.manifest.files == plain.manifest.files
+    (source / "2.txt").write_bytes(b"\xff\n")
+    with pytest.raises(UserError, match="2.txt, line 1: the byte 0xff at 0 is not UTF-8"):
+        pipelines.tokenize(source, Tasks("ray", 2), tokenizer="sample2k", data_dir=tmp_path / "bad")

@@ -57,11 +57,16 @@ class Submitted(NamedTuple):
 
 
 class _LeftToSlurm(Exception):
-    """Ends the making of a folder in this process: jobs will make it."""
+    """Ends the making of a folder in this process, whose lock the jobs that will make it need.
 
-    def __init__(self, submitted: Submitted):
-        super().__init__(submitted.job)
-        self.submitted = submitted
+    Args:
+        folder: the folder.
+        submit: submits the jobs and returns the id of the last one.
+    """
+
+    def __init__(self, folder: Path, submit: Callable[[], str]):
+        super().__init__(folder)
+        self.folder, self.submit = folder, submit
 
 
 def tokenize(source: str | Path, tasks: Tasks, **options: Any) -> Artifact | Submitted:
@@ -335,6 +340,8 @@ def _run(
     progress: ProgressCallback,
 ) -> None:
     """Runs the stages, or raises `_LeftToSlurm`. What an interrupted run with the same plan has done is kept."""
+    if tasks.executor == "slurm" and shutil.which("sbatch") is None:
+        raise UserError("sbatch is not installed here", fix="run it on a node from which jobs are submitted")
     content, plan_file = json_bytes({**plan, "version": __version__}), work / "plan.json"
     if not plan_file.is_file() or plan_file.read_bytes() != content:
         shutil.rmtree(work, ignore_errors=True)
@@ -344,16 +351,15 @@ def _run(
         for stage in stages:
             run_stage(stage, tasks, work, progress)
         return
+    last = Stage("finish", [finish], tasks=1)
     final = work.with_name(work.name.removeprefix(".").removesuffix(WORK_SUFFIX))
-    raise _LeftToSlurm(
-        Submitted(final, submit_stages([*stages, Stage("finish", [finish], tasks=1)], tasks, work, final.name))
-    )
+    raise _LeftToSlurm(final, lambda: submit_stages([*stages, last], tasks, work, final.name))
 
 
 def _made(make: Callable[[], Artifact]) -> Artifact | Submitted:
     try:
         made = make()
     except _LeftToSlurm as left:
-        return left.submitted
+        return Submitted(left.folder, left.submit())
     shutil.rmtree(work_folder(made.path), ignore_errors=True)
     return made

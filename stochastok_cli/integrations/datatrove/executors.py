@@ -128,12 +128,13 @@ class _RecordsErrors:
         try:
             with contextlib.redirect_stderr(_NOWHERE):
                 return super()._run_for_rank(rank, local_rank, node_rank)  # type: ignore[misc]
-        except BaseException as error:
-            message, exit_code = f"{type(error).__name__}: {first_line(error)}", FAILED
+        except Exception as error:
+            message, exit_code = f"{type(error).__name__}: {first_line(error)}", None
             if isinstance(error, UserError):
                 message, exit_code = str(error), error.exit_code
             failed.write_text(json.dumps([message, exit_code]), encoding="utf-8")
-            raise
+            # A pool of processes waits forever for an exception that can't be unpickled.
+            raise RuntimeError(message) from None
         finally:
             running.unlink(missing_ok=True)
 
@@ -195,8 +196,8 @@ def _failure(
         file = logs / "errors" / str(rank)
         if file.is_file():
             message, exit_code = json.loads(file.read_text(encoding="utf-8"))
-            if exit_code != FAILED:
-                return UserError(message, exit_code=exit_code)
+            if exit_code is not None:
+                return UserError(message, exit_code=exit_code)  # as on one machine
             return UserError(f"task {rank} of {tasks.tasks} failed: {message}", fix=_fix(logs, rank), exit_code=FAILED)
     rank = (killed or incomplete or [0])[0]
     why = "was killed, perhaps for its memory" if rank in killed or failure is None else f"failed: {failure!r}"
@@ -282,7 +283,7 @@ def submit_stages(stages: Sequence[Stage], tasks: Tasks, folder: Path, job_name:
         The id of the last job.
 
     Raises:
-        UserError: sbatch is missing or refuses a job.
+        UserError: sbatch refuses a job.
     """
     import subprocess
 
@@ -307,10 +308,6 @@ def submit_stages(stages: Sequence[Stage], tasks: Tasks, folder: Path, job_name:
     assert executor is not None
     try:
         executor.launch_job()
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{error.filename} is not installed here", fix="run it on a node from which jobs are submitted"
-        ) from None
     except subprocess.CalledProcessError as error:
         raise UserError(
             f"sbatch ended with exit code {error.returncode}", fix="see its message above", exit_code=FAILED
