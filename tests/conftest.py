@@ -1,7 +1,6 @@
 """For all tests: no test reaches the network, the Hub is a server of our own.
 
-`huggingface_hub` and `datasets` read the environment when they are imported, so it is set here, before any test is;
-subprocesses inherit it.
+Libraries read the environment when they are imported, so it is set here, before any test is; subprocesses inherit it.
 """
 
 import os
@@ -23,6 +22,7 @@ os.environ.update(
     HF_HOME=_home.name,
     HF_HUB_DISABLE_XET="1",  # or a push asks for a storage that the server is not
     HF_UPDATE_DOWNLOAD_COUNTS="0",
+    OMP_NUM_THREADS="1",  # the models are too small for more, and tests run side by side
 )
 
 

@@ -168,6 +168,8 @@ def _plan(config: "Config", run_name: str | None, force: bool, as_json: bool) ->
     if isinstance(planned, Path):
         progress.note(f"{planned} is complete; nothing is left to do")
         return nothing_left_json(planned) if as_json else planned
+    for note in planned.notes:
+        progress.note(note)
     return plan_json(planned) if as_json else plan_table(planned)
 
 

@@ -21,7 +21,8 @@ def byte_characters() -> list[str]:
 
 def byte_order() -> list[int]:
     """The bytes in the order of their ids in GPT-2's vocabulary: the visible ones first."""
-    return sorted(range(256), key=lambda byte: (ord(byte_characters()[byte]) >= 256, byte))
+    characters = byte_characters()
+    return sorted(range(256), key=lambda byte: (ord(characters[byte]) >= 256, byte))
 
 
 def read_merges(text: str) -> list[tuple[bytes, bytes]]:
@@ -30,10 +31,14 @@ def read_merges(text: str) -> list[tuple[bytes, bytes]]:
     >>> read_merges("#version: 0.2\\nt h\\nĠ th")
     [(b't', b'h'), (b' ', b'th')]
     """
-    byte_of = {character: byte for byte, character in enumerate(byte_characters())}
+    latin = {ord(character): chr(byte) for byte, character in enumerate(byte_characters())}
     lines = [line for line in text.splitlines() if line and not line.startswith("#version")]
     pairs = (line.split(" ") for line in lines)
-    return [(bytes(byte_of[c] for c in left), bytes(byte_of[c] for c in right)) for left, right in pairs]
+    return [(_bytes(left, latin), _bytes(right, latin)) for left, right in pairs]
+
+
+def _bytes(visible: str, latin: dict[int, str]) -> bytes:
+    return visible.translate(latin).encode("latin-1")
 
 
 def ranks_from_merges(merges: list[tuple[bytes, bytes]]) -> dict[bytes, int]:

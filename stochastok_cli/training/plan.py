@@ -57,6 +57,7 @@ class Plan:
         disk_free: Bytes, where the run's folder will be.
         evaluations: Those left to do.
         seconds_per_evaluation: Measured on smaller ones.
+        notes: What the run would say when it starts, such as values of the configuration that a checkpoint replaces.
     """
 
     folder: Path
@@ -78,6 +79,7 @@ class Plan:
     disk_free: int
     evaluations: int
     seconds_per_evaluation: float
+    notes: list[str]
 
     @property
     def tokens(self) -> int:
@@ -151,6 +153,7 @@ def _measure(run: Run, inputs: RunInputs) -> Plan:
         disk_free=shutil.disk_usage(nearest_existing_path(run.folder)).free,
         evaluations=schedules.count_due(training.eval_interval, first_due, training.max_iters),
         seconds_per_evaluation=seconds_per_evaluation,
+        notes=run.notes,
     )
 
 

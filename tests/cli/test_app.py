@@ -1,12 +1,12 @@
 """The application as a script sees it: stdout, stderr, exit codes, and what `--help` promises."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 
 import pytest
+from preloaded_python import run_python, run_stochastok
 from typer.main import get_command
 
 from stochastok_cli import __version__
@@ -17,8 +17,7 @@ SUBCOMMANDS = [*get_command(app.app).commands]
 
 
 def run(*args, **environment):
-    command = [sys.executable, "-m", "stochastok_cli", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200", **environment})
+    return run_stochastok(*args, **{"COLUMNS": "200", **environment})
 
 
 def test_version_and_help():
@@ -79,7 +78,7 @@ def test_results_on_stdout_everything_else_on_stderr(tmp_path):
     ],
 )
 def test_wrong_use_is_one_clear_line(args, message, code, tmp_path):
-    done = subprocess.run([sys.executable, "-m", "stochastok_cli", *args], capture_output=True, text=True, cwd=tmp_path)
+    done = run_python("-m", "stochastok_cli", *args, cwd=tmp_path)
     assert done.returncode == code, done.stderr
     assert done.stdout == ""
     assert message in done.stderr
@@ -134,8 +133,7 @@ def test_interrupted_with_nothing_saved(tmp_path):
     _, errors = process.communicate()
     assert (process.returncode, errors) == (130, "error: interrupted\n")
     assert [f.name for f in folder.iterdir() if not f.name.endswith(".lock")] == []
-    command = [sys.executable, "-m", "stochastok_cli", *arguments]
-    assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == 0
+    assert run_python("-m", "stochastok_cli", *arguments, cwd=tmp_path).returncode == 0
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
@@ -146,7 +144,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
         "sys.argv = ['stochastok', 'tokenize', 'sample', '--data-dir', sys.argv[1]];"
         "from stochastok_cli.cli.app import main; main()"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    done = run_python("-c", code, tmp_path)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1, done.stderr
     assert [f.name for f in (tmp_path / "data_as_memmaps").iterdir() if not f.name.endswith(".lock")] == []

@@ -16,6 +16,7 @@ import pyarrow.parquet
 import pytest
 import yaml
 from hub_server import TOKEN, USER
+from preloaded_python import run_stochastok
 
 from stochastok_cli.artifacts import SplitInfo
 from stochastok_cli.cli import app
@@ -29,12 +30,7 @@ TOKENS = {"ids": [[464, 3290, 50256], [1212, 318, 50256], [40, 50256]], "len": [
 
 def run(*args, code=0, **environment):
     """Runs the application in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "stochastok_cli", *map(str, args)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-    )
+    done = run_stochastok(*args, **environment)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     return done

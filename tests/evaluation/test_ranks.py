@@ -58,7 +58,6 @@ def run_all(data_dir: Path, ranks: Ranks) -> dict[str, dict]:
 
 
 def run_rank(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=2)
     results = run_all(folder, DistributedContext(rank, 2, torch.device("cpu")))
     (folder / f"rank{rank}.json").write_text(json.dumps(results))

@@ -2,12 +2,12 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from preloaded_python import run_python
 
 from stochastok_cli import StochasTok, UserError, load_vocabulary
 from stochastok_cli.data.memmap import Corpus
@@ -37,8 +37,7 @@ def toy():
 def run(*args: object) -> subprocess.CompletedProcess[str]:
     """`stochastok` in a process that has imported the toy method."""
     code = "import tests.extending.toy_method; from stochastok_cli.cli.app import main; main()"
-    command = [sys.executable, "-c", code, *map(str, args)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return run_python("-c", code, *args, cwd=ROOT)
 
 
 def toy_expansion(ids: list[int]) -> list[int]:

@@ -2,11 +2,11 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from hub_server import USER
+from preloaded_python import run_python
 
 from stochastok_cli.data.sft_dataset import SFTDataset
 from stochastok_cli.models.llama.state_dict import save_model
@@ -22,7 +22,7 @@ SIZES = ("--train-size", 30, "--val-size", 20, "--tokenizer", "sample2k")
 def run(*args: object, code: int = 0) -> subprocess.CompletedProcess[str]:
     """`stochastok` in a process that has imported the toy recipe."""
     program = "import tests.extending.toy_recipe; from stochastok_cli.cli.app import main; main()"
-    done = subprocess.run([sys.executable, "-c", program, *map(str, args)], cwd=ROOT, capture_output=True, text=True)
+    done = run_python("-c", program, *args, cwd=ROOT)
     assert done.returncode == code, done.stderr
     return done
 
@@ -73,5 +73,5 @@ def test_a_name_or_command_is_registered_once(taken):
         "from dataclasses import replace; from stochastok_cli.data.recipes.base import RECIPES, register_recipe;"
         f"register_recipe(replace(RECIPES['cute'], {'command' if taken == 'name' else 'name'}='other'))"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    done = run_python("-c", code, cwd=ROOT)
     assert "ValueError: there is a recipe" in done.stderr

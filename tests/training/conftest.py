@@ -1,15 +1,14 @@
 """Fixtures of the training tests: small data, the configuration of a tiny model, and the command."""
 
 import dataclasses
-import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
+from preloaded_python import run_stochastok
 
 from stochastok_cli.config import Config, load_config
 from stochastok_cli.data.recipes.langgame import make_langgame
@@ -49,11 +48,6 @@ TINY = {
 }
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)  # the models are too small for more, and subprocesses are given one too
-
-
 @pytest.fixture(scope="session")
 def vocabulary() -> Vocabulary:
     return load_vocabulary("sample2k")
@@ -88,14 +82,8 @@ def configured(config_file: Path) -> Callable[..., Config]:
 def command(config_file: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs `stochastok train` with the tiny configuration in a process of its own."""
 
-    def run(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*COMMAND, "--config", str(config_file), *arguments],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **options.pop("env", {})},
-            **options,
-        )
+    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return run_stochastok("train", "--config", config_file, *arguments, **environment)
 
     return run
 

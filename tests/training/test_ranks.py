@@ -33,7 +33,6 @@ def launched(config_file, ranks, *arguments, **options):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
         **options,
     )
 
@@ -113,7 +112,6 @@ def test_torchrun_works(config_file):
         ],
         capture_output=True,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["iteration"] == 1

@@ -4,12 +4,12 @@ import importlib.util
 import json
 import os
 import shutil
-import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
+from preloaded_python import run_python, run_stochastok
 
 from stochastok_cli.data.memmap import memmap_dir
 from stochastok_cli.data.recipes.langgame import make_langgame
@@ -20,7 +20,6 @@ from stochastok_cli.training import run_dir, setup
 from stochastok_cli.training.distributed import DistributedContext
 from stochastok_cli.training.plan import plan
 from stochastok_cli.training.train import train
-from tests.training.conftest import COMMAND
 
 ONE_RANK = DistributedContext(0, 1, torch.device("cpu"))
 LANGGAME = ("trainer.dataset.name=langgame", "trainer.dataset.is_instruction=true")
@@ -250,11 +249,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(configured, config_file, tmp_p
     size = (before.checkpoint / "optimizer.safetensors").stat().st_size
     limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({size - 1}, {size - 1}))\n"
     main = "import sys; sys.argv[0] = 'stochastok'; from stochastok_cli.cli.app import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", limited + main, "train", "--config", str(config_file), "--run-name", "a"],
-        capture_output=True,
-        text=True,
-    )
+    done = run_python("-c", limited + main, "train", "--config", config_file, "--run-name", "a")
     assert done.returncode == FAILED, done.stderr
     assert "step_8 can't be written: " in done.stderr
     assert [f.name for f in before.folder.iterdir() if "step" in f.name] == ["step_4"]
@@ -262,11 +257,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(configured, config_file, tmp_p
 
 
 def test_the_command_prints_one_line(config_file, tmp_path):
-    done = subprocess.run(
-        [*COMMAND, "--config", str(config_file), "--data-dir", str(tmp_path / "nowhere")],
-        capture_output=True,
-        text=True,
-    )
+    done = run_stochastok("train", "--config", config_file, "--data-dir", tmp_path / "nowhere")
     assert (done.returncode, done.stdout) == (USAGE, "")
     assert done.stderr.startswith("error: there is no dataset 'sample-tokenized' in ")
     assert len(done.stderr.splitlines()) == 1

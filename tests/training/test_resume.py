@@ -93,7 +93,6 @@ def start(config_file, tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     folder = tmp_path / "runs" / "broken"
     log = folder / "train.log"
@@ -135,7 +134,6 @@ def test_interrupted_before_the_first_iteration_nothing_is_saved(config_file, tm
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     while not list(tmp_path.glob("runs/*/train.log")):
         assert process.poll() is None
