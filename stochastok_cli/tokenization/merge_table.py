@@ -37,6 +37,7 @@ class MergeTable(NamedTuple):
     byte_pair_ranks: np.ndarray
 
 
+@functools.lru_cache(maxsize=4)
 def require_merges(vocabulary: Vocabulary) -> list[tuple[bytes, bytes]]:
     """The merge list of a vocabulary that BPE-dropout can use.
 
