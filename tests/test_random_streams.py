@@ -42,7 +42,7 @@ def test_arrays_integers_and_compiled_code_agree_with_the_definition(states):
 @given(st.integers(0, 2**63), st.lists(st.integers(0, 2**63), min_size=1, max_size=10))
 def test_bits_of_many_counters_are_those_of_the_kernels(seed, counters):
     """Document `i` of an expansion starts from the same hash of key and index as `random_bits` of counter `i`."""
-    bits = random_bits(seed, "x", 7, counters=np.array(counters))
+    bits = random_bits(seed, "x", 7, counters=np.array(counters, dtype=np.uint64))
     key = np.uint64(derive_key(seed, "x", 7))
     with np.errstate(over="ignore"):
         assert bits.tolist() == [int(compiled.document_state(key, np.uint64(i))) for i in counters]

@@ -37,6 +37,7 @@ def test_ids_are_tiktokens(name):
     assert isinstance(vocabulary._encoder._gigatoken, gigatoken_encoder.GigatokenEncoder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gpt2", "cl100k_base", "o200k_base"])
 def test_every_code_point_after_a_contraction(name):
     """The known difference: code points that are unassigned after `'s`. All 1.1 million, in both directions."""

@@ -116,6 +116,7 @@ with distributed_context("cpu") as world:
 """
 
 
+@pytest.mark.slow
 def test_every_rank_makes_as_many_forward_passes_in_a_validation(tmp_path, config_file):
     script = tmp_path / "validate.py"
     script.write_text(VALIDATE)

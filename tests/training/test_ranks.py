@@ -97,6 +97,7 @@ def test_sharded_ranks_give_the_losses_of_one_and_resume_on_another_number(
             assert ours == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_torchrun_works(config_file):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
@@ -117,6 +118,7 @@ def test_torchrun_works(config_file):
     assert json.loads(done.stdout)["iteration"] == 1
 
 
+@pytest.mark.slow
 def test_the_launcher_exits_as_its_ranks_would_and_the_error_is_printed_once(config_file, tmp_path):
     process = launched(config_file, 2, "trainer.training.gradient_accumulation_steps=3")
     out, error = process.communicate()
@@ -150,6 +152,7 @@ def test_a_signal_to_the_launcher_stops_all_ranks_with_a_checkpoint(config_file,
     assert not _is_alive(process.pid)
 
 
+@pytest.mark.slow
 def test_a_rank_that_dies_takes_the_others_down(config_file, tmp_path):
     process = launched(config_file, 2, "--run-name", "two", "trainer.training.max_iters=100000")
     folder = tmp_path / "runs" / "two"
