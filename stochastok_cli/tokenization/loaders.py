@@ -12,6 +12,7 @@ from stochastok_cli.tokenization.encoders import TiktokenEncoder
 from stochastok_cli.tokenization.merges import ranks_from_merges, read_merges
 from stochastok_cli.tokenization.other_formats import SUFFIXES, other_files, other_format
 from stochastok_cli.tokenization.tokenizer_json import read_tokenizer_json, vocabulary_from_tokenizer
+from stochastok_cli.tokenization.tokenizer_settings import notice_sampling
 from stochastok_cli.tokenization.vocabulary import END_OF_TEXT, Vocabulary, pieces_by_id, require_dense
 
 BUNDLED = {"gpt2": "gpt2.bpe", "sample2k": "sample2k.bpe"}
@@ -84,6 +85,7 @@ def vocabulary_for(tokenizer: Any) -> Vocabulary:
         )
     name = getattr(tokenizer, "name_or_path", "") or "a tokenizer"
     require_dense(backend.get_vocab().values(), name)
+    notice_sampling(getattr(backend.model, "alpha", None), name)
     end = getattr(tokenizer, "eos_token", None)
     return vocabulary_from_tokenizer(tokenizers.Tokenizer.from_str(backend.to_str()), name, end_of_text=end)
 

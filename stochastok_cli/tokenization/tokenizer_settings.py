@@ -21,7 +21,7 @@ _KNOWN = {
     | {"decoder", "model"},
     "BPE": {"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk"}
     | {"byte_fallback", "ignore_merges", "vocab", "merges"},
-    "Unigram": {"type", "unk_id", "vocab", "byte_fallback"},
+    "Unigram": {"type", "unk_id", "vocab", "byte_fallback", "alpha", "nbest_size"},
     "WordPiece": {"type", "unk_token", "continuing_subword_prefix", "max_input_chars_per_word", "vocab"},
 }
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
@@ -67,6 +67,13 @@ def check_fields(given: Mapping[str, Any], name: str) -> None:
             if fields[key]:
                 setting = short_repr(key)
                 raise UserError(f"{name}: {where or 'it'} has the setting {setting}, which is unknown", fix="remove it")
+    notice_sampling(model.get("alpha"), name)
+
+
+def notice_sampling(alpha: Any, name: str) -> None:
+    """Warns of a Unigram model that samples segmentations, which `tokenizers` does not do once it is copied."""
+    if alpha:
+        _notice(f"{name} samples its segmentations (alpha {short_repr(alpha)}); this is switched off")
 
 
 def _check_affixes(model: Json, name: str) -> None:

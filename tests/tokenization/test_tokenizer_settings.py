@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models
 
 from stochastok_cli import StochasTok, UserError, load_vocabulary
 from stochastok_cli.data.tokenize import tokenize
 from stochastok_cli.errors import Notice
+from stochastok_cli.tokenization.loaders import vocabulary_for
 from tests.tokenization.tiny_tokenizers import (
     added_token,
     byte_level,
@@ -260,6 +261,18 @@ def test_bytes_that_occur_in_no_text_may_be_missing(tmp_path):
     ids = vocabulary.encode(text)
     assert vocabulary.decode(ids) == text
     assert StochasTok(vocabulary, p=0, method="bpe-dropout")(ids).tolist() == ids
+
+
+def test_sampling_of_a_unigram_model_is_switched_off_with_a_note(tmp_path):
+    tokenizer = Tokenizer.from_str(json.dumps(unigram()))
+    tokenizer.model = models.Unigram(unigram()["model"]["vocab"], unk_id=2, alpha=0.2)
+    with pytest.warns(Notice, match=r"samples its segmentations \(alpha 0.2\); this is switched off"):
+        vocabulary = vocabulary_for(tokenizer)
+    assert len({tuple(tokenizer.encode("a a a a a").ids) for _ in range(50)}) > 1
+    assert len({tuple(vocabulary.encode("a a a a a")) for _ in range(50)}) == 1
+    assert tokenizer.model.alpha == pytest.approx(0.2)  # what was given stays as it is
+    with pytest.warns(Notice, match="alpha 0.2.*switched off"):
+        load_vocabulary(write(tmp_path / "t", unigram(alpha=0.2, nbest_size=8)))
 
 
 def test_dropout_of_a_model_is_switched_off_with_a_note(tmp_path):

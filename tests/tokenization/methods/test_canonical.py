@@ -14,11 +14,29 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from stochastok_cli import StochasTok, UserError, load_vocabulary
 from tests.tokenization.test_tokenizer_settings import END, after, bpe_ending_in, split
+from tests.tokenization.test_verified_gigatoken import FAST
 from tests.tokenization.tiny_tokenizers import added_token, byte_level, changed, sentencepiece_bpe, wordpiece, write
 
 TEXT = st.text(alphabet=st.sampled_from("aabbccxyzABX <>s'/12²½³.,¡—é日e\u0301\n\t  "), max_size=40)
 WORDS = st.sampled_from(
-    ["abc", "xyz", " xyz", "<x>", "</s>", "<|endoftext|>", "\n\n", "  ", "it's", "Abc", "123", "abcxyz"]
+    # the last three: a word that no merge makes, and letters that NFC changes, one of them at an added token
+    [
+        "abc",
+        "xyz",
+        " xyz",
+        "<x>",
+        "</s>",
+        "<|endoftext|>",
+        "\n\n",
+        "  ",
+        "it's",
+        "Abc",
+        "123",
+        "abcxyz",
+        "bsa",
+        "\u0338",
+        "<a>\u0338",
+    ]
 )
 TEXTS = st.lists(st.one_of(WORDS, TEXT), max_size=8).map("".join)
 
@@ -63,6 +81,9 @@ WORKING = {
         added_tokens=[END, added_token(260, "<x>", special=False, lstrip=True, rstrip=True, single_word=True)],
     ),
     "an end of text of merges": bpe_ending_in("abc"),
+    "as Llama 3": FAST["Llama 3"],
+    "as Qwen 3": FAST["Qwen 3"],
+    "as Qwen 3.5": FAST["Qwen 3.5"],
 }
 
 
