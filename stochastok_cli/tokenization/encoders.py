@@ -5,10 +5,11 @@ Special tokens are never recognized in text: their names are ordinary text, as i
 
 import functools
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -68,7 +69,7 @@ _LONG_SPACE = re.compile(r"(?<!\s)\s{100000,}+(?=\S)")
 _MAY_HAVE_LONG_SPACE = 100_000
 
 
-# The names that gigatoken has for the pretokenization of encodings, where it divides text exactly as tiktoken does.
+# The names that gigatoken has for the patterns of encodings, where it divides text exactly as tiktoken does.
 _GIGATOKEN_SCHEMES = {
     "gpt2": "gpt2",
     "sample2k": "gpt2",
@@ -79,14 +80,21 @@ _GIGATOKEN_SCHEMES = {
 
 
 class TiktokenEncoder:
-    """Byte-level BPE by tiktoken."""
+    """Byte-level BPE by tiktoken.
 
-    def __init__(self, encoding: "tiktoken.Encoding", merges: list[tuple[bytes, bytes]] | None = None):
+    Args:
+        encoding: the encoding.
+        merges: its merge list; by default it is found from its ranks.
+        form: the Unicode normalization form that text is brought to, such as NFC.
+    """
+
+    def __init__(self, encoding: "tiktoken.Encoding", merges: list[tuple[bytes, bytes]] | None = None, form: str = ""):
         self._encoding = encoding
         self._merges = merges
+        self._form: Any = form
 
     def encode(self, text: str) -> list[int]:
-        return self._encode(text).tolist()
+        return self._encode(unicodedata.normalize(self._form, text) if self._form else text).tolist()
 
     @functools.cached_property
     def _gigatoken(self) -> GigatokenEncoder | None:
@@ -98,6 +106,8 @@ class TiktokenEncoder:
             return None
 
     def encode_batch(self, texts: Sequence[str], threads: int) -> tuple[np.ndarray, np.ndarray]:
+        if self._form:
+            texts = [unicodedata.normalize(self._form, text) for text in texts]
         by_tiktoken = functools.partial(self._encode_batch, threads=threads)
         if self._gigatoken is None:
             return by_tiktoken(texts)
@@ -143,7 +153,7 @@ class TiktokenEncoder:
         return None  # every text is encoded as bytes
 
     def tokenizer_json(self, special: dict[str, int]) -> str:
-        from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
+        from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
         ranks = self._encoding._mergeable_ranks
         as_text = byte_characters()
@@ -152,7 +162,11 @@ class TiktokenEncoder:
             return "".join(as_text[byte] for byte in piece)
 
         vocabulary = {entry(piece): rank for piece, rank in ranks.items()} | special
-        tokenizer = Tokenizer(models.BPE(vocabulary, [(entry(a), entry(b)) for a, b in self.merges()]))
+        merges = [(entry(a), entry(b)) for a, b in self.merges()]
+        # tiktoken takes a pretoken that is an entry as it is.
+        tokenizer = Tokenizer(models.BPE(vocabulary, merges, ignore_merges=bool(self.whole_words())))
+        if self._form:
+            tokenizer.normalizer = getattr(normalizers, self._form)()
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
             [
                 pre_tokenizers.Split(Regex(_as_oniguruma(self._encoding._pat_str)), "isolated"),

@@ -79,19 +79,27 @@ class StochasTok:
 
     @classmethod
     def from_pretrained(
-        cls, tokenizer: Any, p: float = 0.1, method: str = "stochastok", seed: int = 0, **options: Any
+        cls,
+        tokenizer: Any,
+        p: float = 0.1,
+        method: str = "stochastok",
+        seed: int = 0,
+        *,
+        end_of_text: str | None = None,
+        **options: Any,
     ) -> Self:
         """A StochasTok for a tokenizer.
 
         Args:
             tokenizer: a name or path that `load_vocabulary` takes, the name of a tokenizer on the Hugging Face Hub,
-                or a `tokenizers` or fast `transformers` tokenizer, which is not changed.
+                a `tokenizers` or fast `transformers` tokenizer, which is not changed, or a `tiktoken.Encoding`.
             p: see `StochasTok`.
             method: see `StochasTok`.
             seed: see `StochasTok`.
+            end_of_text: the name of the token that ends a document, where it is not the usual one.
             options: `max_splits` and `keep`.
         """
-        return cls(vocabulary_for(tokenizer), p, method, seed, **options)
+        return cls(vocabulary_for(tokenizer, end_of_text=end_of_text), p, method, seed, **options)
 
     def __repr__(self) -> str:
         return f"StochasTok({self.vocabulary!r}, p={self.p!r}, method={self.method!r})"

@@ -1,31 +1,47 @@
-"""Functions that return a `Vocabulary`: bundled, from tiktoken, from a `tokenizer.json` or a tokenizer object."""
+"""Functions that return a `Vocabulary`: by name, from a tokenizer's file of any format, or from a tokenizer object."""
 
 import functools
-from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, quote
 
 from stochastok_cli import hub
 from stochastok_cli.errors import FAILED, UserError, did_you_mean
+from stochastok_cli.json_files import read_json
 from stochastok_cli.tokenization.encoders import TiktokenEncoder
 from stochastok_cli.tokenization.merges import ranks_from_merges, read_merges
 from stochastok_cli.tokenization.other_formats import SUFFIXES, other_files, other_format
+from stochastok_cli.tokenization.rank_files import (
+    are_ranks,
+    read_ranks,
+    read_tekken,
+    vocabulary_from_encoding,
+    vocabulary_from_ranks,
+)
+from stochastok_cli.tokenization.sentencepiece_model import read_sentencepiece
 from stochastok_cli.tokenization.tokenizer_json import read_tokenizer_json, vocabulary_from_tokenizer
 from stochastok_cli.tokenization.tokenizer_settings import notice_sampling
-from stochastok_cli.tokenization.vocabulary import END_OF_TEXT, Vocabulary, pieces_by_id, require_dense
+from stochastok_cli.tokenization.vocabulary import END_OF_TEXT, Vocabulary, require_dense
 
 BUNDLED = {"gpt2": "gpt2.bpe", "sample2k": "sample2k.bpe"}
 """The vocabularies in the package, by name, and the merge list of each."""
 
 
-def load_vocabulary(name_or_path: str | Path) -> Vocabulary:
+def load_vocabulary(
+    name_or_path: str | Path, *, end_of_text: str | None = None, pattern: str | None = None
+) -> Vocabulary:
     """A vocabulary by name or path.
 
     Args:
         name_or_path: the name of a bundled vocabulary (`gpt2`, `sample2k`) or of a tiktoken encoding, the path of a
-            `tokenizer.json` or of a folder that contains one (write `./gpt2` for a folder with a bundled name), or the
-            name of a tokenizer on the Hugging Face Hub (`owner/name`, `owner/name@revision`).
+            tokenizer's file or of a folder that contains one (write `./gpt2` for a folder with a bundled name), or the
+            name of a tokenizer on the Hugging Face Hub (`owner/name`, `owner/name@revision`). The files are
+            `tokenizer.json`, Mistral's `tekken.json`, SentencePiece models (extra `sentencepiece`) and ranks of
+            tiktoken. The two options may be part of it: `qwen.bin.tiktoken?pattern=qwen&end_of_text=<|im_end|>`.
+        end_of_text: the name of the token that ends a document, where it is not the usual one.
+        pattern: for a file of ranks: the published encoding whose pattern divides text (`gpt2`, `cl100k`, `o200k`,
+            `qwen`, `llama3`), or a regular expression.
 
     Raises:
         UserError: for a name that is unknown or can't be downloaded, and for a file that is not supported.
@@ -34,17 +50,69 @@ def load_vocabulary(name_or_path: str | Path) -> Vocabulary:
     >>> gpt2.size, gpt2.encode("Hello world"), gpt2.token_bytes(995)
     (50257, [15496, 995], b' world')
     """
-    path = tokenizer_path(name_or_path)
-    name = str(name_or_path)
+    name = with_options(name_or_path, end_of_text=end_of_text, pattern=pattern)
+    base, options = split_options(name)
+    path = tokenizer_path(name if isinstance(name_or_path, str) else Path(name))
+    end_of_text, pattern = options.get("end_of_text"), options.get("pattern")
     if path is None:
-        return _bundled_vocabulary(name) if name in BUNDLED else _tiktoken_vocabulary(name)
-    file = path / "tokenizer.json" if path.is_dir() else path
-    if not file.is_file() or file.suffix != ".json":
-        problem = (
-            f"is not a tokenizer.json{other_format(file)}" if file.is_file() else f"does not exist{other_files(path)}"
+        if pattern is not None:
+            raise UserError(f"{base} has a pattern of its own", fix="drop --pattern")
+        return _bundled_vocabulary(base, name) if base in BUNDLED and not options else _named(base, name, end_of_text)
+    name = f"./{name}" if base in BUNDLED else name
+    file = tokenizer_file(path)
+    if not file.is_file():
+        raise UserError(
+            f"{file} does not exist{other_files(path)}", fix="give a tokenizer.json or a folder that holds one"
         )
-        raise UserError(f"{file} {problem}", fix="give a tokenizer.json or a folder that holds one")
-    return read_tokenizer_json(file, f"./{name}" if name in BUNDLED else name)
+    return _read(file, name, end_of_text, pattern)
+
+
+def _read(file: Path, name: str, end_of_text: str | None, pattern: str | None) -> Vocabulary:
+    """The vocabulary in a file of any format."""
+    is_json = file.suffix == ".json"
+    ranks = not is_json and are_ranks(file.read_bytes()[:10_000])
+    if pattern is not None and not ranks:
+        raise UserError(f"{file} is no file of ranks, and has a pattern of its own", fix="drop --pattern")
+    if ranks:
+        return read_ranks(file, name, pattern, end_of_text)
+    if is_json:
+        content = read_json(file, dict[str, Any], fix="copy it anew")
+        if {"config", "vocab"} <= content.keys():
+            return read_tekken(file, content, name, end_of_text)
+        return read_tokenizer_json(file, name, end_of_text, content)
+    if file.suffix == ".model" or ".model." in file.name:
+        return read_sentencepiece(file, name, end_of_text)
+    raise UserError(
+        f"{file} is not a tokenizer.json{other_format(file)}", fix="give a tokenizer.json or a folder that holds one"
+    )
+
+
+def tokenizer_file(path: Path) -> Path:
+    """The file of a tokenizer: the path itself, or in a folder its `tokenizer.json`, else one of another kind."""
+    if not path.is_dir() or (path / "tokenizer.json").is_file():
+        return path / "tokenizer.json" if path.is_dir() else path
+    found = [path / name for name in ("tekken.json", "tokenizer.model", "spiece.model") if (path / name).is_file()]
+    found = found or sorted(path.glob("*.tiktoken"))
+    return found[0] if len(found) == 1 or (found and found[0].name == "tekken.json") else path / "tokenizer.json"
+
+
+def with_options(name_or_path: str | Path, **options: str | None) -> str:
+    """The name of a vocabulary with options in it, as `load_vocabulary` takes it and manifests record it.
+
+    >>> with_options("ranks.tiktoken", pattern="qwen", end_of_text="<|im_end|>")
+    'ranks.tiktoken?end_of_text=<|im_end|>&pattern=qwen'
+    """
+    base, others = split_options(str(name_or_path))
+    given = others | {key: value for key, value in options.items() if value is not None}
+    query = "&".join(f"{key}={quote(given[key], safe='<|>[]/｜▁')}" for key in sorted(given))
+    return f"{base}?{query}" if query else base
+
+
+def split_options(name: str) -> tuple[str, dict[str, str]]:
+    """The name of a vocabulary without the options in it, and the options."""
+    base, mark, query = name.rpartition("?")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    return (base, options) if mark and options and {"pattern", "end_of_text"} >= options.keys() else (name, {})
 
 
 def tokenizer_path(name_or_path: str | Path) -> Path | None:
@@ -53,21 +121,23 @@ def tokenizer_path(name_or_path: str | Path) -> Path | None:
     A tokenizer on the Hub is downloaded. Returns None for the name of a bundled vocabulary and for any that can only
     be the name of a tiktoken encoding.
     """
-    name, path = str(name_or_path), Path(name_or_path)
+    name, _ = split_options(str(name_or_path))
+    path = Path(name)
     if name in BUNDLED and not isinstance(name_or_path, Path):
         return None
-    if path.is_dir() or path.suffix in SUFFIXES:
+    if path.is_dir() or path.suffix in SUFFIXES or ".model." in path.name:  # such as tokenizer.model.v3
         return path
     repo, revision = hub.parse_repo_id(name)
     return hub.tokenizer_folder(repo, revision) if "/" in repo and hub.is_repo_id(repo) else None
 
 
-def vocabulary_for(tokenizer: Any) -> Vocabulary:
+def vocabulary_for(tokenizer: Any, *, end_of_text: str | None = None) -> Vocabulary:
     """The vocabulary of a tokenizer in any form.
 
     Args:
-        tokenizer: a vocabulary, a name or path that `load_vocabulary` takes, or a `tokenizers` or fast `transformers`
-            tokenizer, which is copied.
+        tokenizer: a vocabulary, a name or path that `load_vocabulary` takes, a `tokenizers` or fast `transformers`
+            tokenizer, which is copied, or a `tiktoken.Encoding`.
+        end_of_text: the name of the token that ends a document, where it is not the usual one.
 
     Raises:
         UserError: for anything else.
@@ -75,10 +145,14 @@ def vocabulary_for(tokenizer: Any) -> Vocabulary:
     if isinstance(tokenizer, Vocabulary):
         return tokenizer
     if isinstance(tokenizer, str | Path):
-        return load_vocabulary(tokenizer)
+        return load_vocabulary(tokenizer, end_of_text=end_of_text)
+    import tiktoken
     import tokenizers
 
-    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    if isinstance(tokenizer, tiktoken.Encoding):
+        return vocabulary_from_encoding(tokenizer, tokenizer.name, end_of_text)
+    # `transformers` has a backend, and wrappers such as ByteLevelBPETokenizer a tokenizer inside.
+    backend = getattr(tokenizer, "backend_tokenizer", None) or getattr(tokenizer, "_tokenizer", tokenizer)
     if not isinstance(backend, tokenizers.Tokenizer):
         raise UserError(
             f"a {type(tokenizer).__name__} is no fast tokenizer", fix="use AutoTokenizer with use_fast=True"
@@ -86,52 +160,16 @@ def vocabulary_for(tokenizer: Any) -> Vocabulary:
     name = getattr(tokenizer, "name_or_path", "") or "a tokenizer"
     require_dense(backend.get_vocab().values(), name)
     notice_sampling(getattr(backend.model, "alpha", None), name)
-    end = getattr(tokenizer, "eos_token", None)
+    end = end_of_text or getattr(tokenizer, "eos_token", None)
     return vocabulary_from_tokenizer(tokenizers.Tokenizer.from_str(backend.to_str()), name, end_of_text=end)
 
 
-def vocabulary_from_ranks(
-    name: str,
-    ranks: dict[bytes, int],
-    special: dict[str, int],
-    encoder: Callable[[], TiktokenEncoder],
-    pretokenizes_like_gpt2: bool = False,
-) -> Vocabulary:
-    """The vocabulary of a byte-level BPE in the form that tiktoken uses.
-
-    Args:
-        name: what the vocabulary is called.
-        ranks: the id of each token by its bytes (tiktoken's `mergeable_ranks`).
-        special: the id of each special token by its name.
-        encoder, pretokenizes_like_gpt2: see `Vocabulary`.
-
-    Raises:
-        UserError: if there is no special token `<|endoftext|>`, or it has the id of an entry.
-    """
-    require_dense([*ranks.values(), *special.values()], name)
-    pieces = pieces_by_id(dict.fromkeys(special.values(), b"") | {rank: piece for piece, rank in ranks.items()}, name)
-    not_ordinary = [i for i, piece in enumerate(pieces) if not piece]
-    special_names = {i: text for text, i in special.items()}
-    for i in not_ordinary:
-        pieces[i] = special_names.get(i, f"<|unused_{i}|>").encode()
-    if END_OF_TEXT not in special:
-        raise UserError(f"the tokenizer {name!r} has no {END_OF_TEXT} token to end a document with")
-    return Vocabulary(
-        name=name,
-        pieces=pieces,
-        special=not_ordinary,
-        end_of_text=special[END_OF_TEXT],
-        encoder=encoder,
-        pretokenizes_like_gpt2=pretokenizes_like_gpt2,
-    )
-
-
 @functools.cache
-def _bundled_vocabulary(name: str) -> Vocabulary:
+def _bundled_vocabulary(name: str, shown: str) -> Vocabulary:
     _, ranks = _bundled_merges(name)
     special = {END_OF_TEXT: len(ranks)}
     return vocabulary_from_ranks(
-        name, ranks, special, functools.partial(_bundled_encoder, name), pretokenizes_like_gpt2=True
+        shown, ranks, special, functools.partial(_bundled_encoder, name), pretokenizes_like_gpt2=True
     )
 
 
@@ -153,8 +191,17 @@ def _bundled_encoder(name: str) -> TiktokenEncoder:
     return TiktokenEncoder(encoding, merges)
 
 
+def _named(name: str, shown: str, end_of_text: str | None) -> Vocabulary:
+    """A bundled vocabulary or a tiktoken encoding, perhaps with another end of text."""
+    if name in BUNDLED:
+        if end_of_text != END_OF_TEXT:
+            raise UserError(f"{name} has the special token {END_OF_TEXT} alone", fix="drop --end-of-text")
+        return _bundled_vocabulary(name, shown)
+    return _tiktoken_vocabulary(name, shown, end_of_text)
+
+
 @functools.cache
-def _tiktoken_vocabulary(name: str) -> Vocabulary:
+def _tiktoken_vocabulary(name: str, shown: str, end_of_text: str | None) -> Vocabulary:
     import tiktoken
 
     known = tiktoken.list_encoding_names()
@@ -172,5 +219,4 @@ def _tiktoken_vocabulary(name: str) -> Vocabulary:
             fix="it needs the network once, or TIKTOKEN_CACHE_DIR pointing at a copy",
             exit_code=FAILED,
         ) from None
-    ranks, special = encoding._mergeable_ranks, encoding._special_tokens
-    return vocabulary_from_ranks(name, ranks, special, functools.partial(TiktokenEncoder, encoding))
+    return vocabulary_from_encoding(encoding, shown, end_of_text)

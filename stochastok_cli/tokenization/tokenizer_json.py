@@ -36,19 +36,24 @@ if TYPE_CHECKING:
 _OTHER_ENDS_OF_TEXT = ("<|end_of_text|>", "</s>", "<|im_end|>", "<eos>", "[SEP]", "<EOT>", "<｜end▁of▁sentence｜>")
 
 
-def read_tokenizer_json(file: Path, name: str) -> Vocabulary:
+def read_tokenizer_json(
+    file: Path, name: str, end_of_text: str | None = None, given: dict[str, Any] | None = None
+) -> Vocabulary:
     """The vocabulary of a `tokenizer.json`, with the `tokenizer_config.json` beside it.
 
     Args:
         file: the path of the `tokenizer.json`.
         name: what the vocabulary is called.
+        end_of_text: the name of the token that ends a document, before that of the configuration.
+        given: its JSON object, if it is read already.
 
     Raises:
         UserError: for a file that is not a `tokenizer.json`, and for a kind of tokenizer that is not supported.
     """
     import tokenizers
 
-    given = read_json(file, dict[str, Any], fix="copy it anew")
+    if given is None:
+        given = read_json(file, dict[str, Any], fix="copy it anew")
     if not isinstance(given.get("model"), dict):
         raise UserError(f"{file} is not a tokenizer.json{other_format(file, given)}", fix="give a tokenizer.json")
     check_fields(given, name)
@@ -65,7 +70,10 @@ def read_tokenizer_json(file: Path, name: str) -> Vocabulary:
             )
     config = file.with_name("tokenizer_config.json")
     return vocabulary_from_tokenizer(
-        tokenizer, name, config=read_json(config, dict[str, Any], fix="copy it anew") if config.is_file() else {}
+        tokenizer,
+        name,
+        end_of_text,
+        config=read_json(config, dict[str, Any], fix="copy it anew") if config.is_file() else {},
     )
 
 
