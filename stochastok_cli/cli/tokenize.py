@@ -73,9 +73,24 @@ def tokenize(
         str | None,
         typer.Option(
             "--tokenizer",
-            help="gpt2, sample2k, a tiktoken encoding, the path of a tokenizer.json or its folder, a run, or "
-            "OWNER/NAME[@REVISION] on the Hub.",
+            help="gpt2, sample2k, a tiktoken encoding, the path of a tokenizer (tokenizer.json, tekken.json, "
+            "SentencePiece, .tiktoken) or its folder, a run, or OWNER/NAME[@REVISION] on the Hub.",
             show_default="gpt2",
+        ),
+    ] = None,
+    end_of_text: Annotated[
+        str | None,
+        typer.Option(
+            "--end-of-text", metavar="TOKEN", help="Token that ends a document.", show_default="the tokenizer's"
+        ),
+    ] = None,
+    pattern: Annotated[
+        str | None,
+        typer.Option(
+            "--pattern",
+            help="For a file of tiktoken ranks: the encoding whose pattern divides text (gpt2, cl100k, o200k, qwen, "
+            "qwen35, llama3), or a regular expression.",
+            show_default="by the file's name",
         ),
     ] = None,
     checkpoint_dir: options.CheckpointDir = Path("checkpoints"),
@@ -158,8 +173,11 @@ def tokenize(
     )
     from stochastok_cli.data import tokenize as data_tokenize
     from stochastok_cli.data.hub_datasets import pull_corpus
+    from stochastok_cli.tokenization.loaders import with_options
 
     resolved = options.resolve_tokenizer(tokenizer, checkpoint_dir)
+    if end_of_text is not None or pattern is not None:
+        resolved = with_options(resolved or "gpt2", end_of_text=end_of_text, pattern=pattern)
     with progress.progress_bar() as report:
         if pull:
             made = pull_corpus(

@@ -41,7 +41,7 @@ def load_vocabulary(
             tiktoken. The two options may be part of it: `qwen.bin.tiktoken?pattern=qwen&end_of_text=<|im_end|>`.
         end_of_text: the name of the token that ends a document, where it is not the usual one.
         pattern: for a file of ranks: the published encoding whose pattern divides text (`gpt2`, `cl100k`, `o200k`,
-            `qwen`, `llama3`), or a regular expression.
+            `qwen`, `qwen35`, `llama3`), or a regular expression.
 
     Raises:
         UserError: for a name that is unknown or can't be downloaded, and for a file that is not supported.

@@ -6,8 +6,9 @@ encodings below, by the name of the file or by `pattern`.
 
 import base64
 import binascii
+import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -74,6 +75,14 @@ PUBLISHED = {
         _numbered(151_643, END_OF_TEXT, "<|im_start|>", "<|im_end|>", *(f"<|extra_{i}|>" for i in range(205))),
         "NFC",
     ),
+    "qwen35": Published(
+        _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
+        .replace(r"]?\p{L}+", r"]?[\p{L}\p{M}]+")
+        .replace(r"[^\s\p{L}\p{N}]", r"[^\s\p{L}\p{M}\p{N}]"),
+        248_044,
+        _numbered(248_044, END_OF_TEXT, "<|im_start|>", "<|im_end|>"),
+        "NFC",
+    ),
     "llama3": Published(
         _LLAMA3,
         128_000,
@@ -95,7 +104,7 @@ PUBLISHED = {
 }
 """The published encodings by the name that `pattern` takes."""
 
-_STEMS = {"r50k_base": "gpt2", "cl100k_base": "cl100k", "o200k_base": "o200k"}
+_STEMS = {"r50k_base": "gpt2", "cl100k_base": "cl100k", "o200k_base": "o200k", "qwen3_6": "qwen35"}
 _OTHER_ENDS_OF_TEXT = ("<|end_of_text|>", "</s>")
 # The special tokens of tekken.json before its version 7, which does not list them.
 _OLD_TEKKEN = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]"]
@@ -107,7 +116,7 @@ def vocabulary_from_ranks(
     name: str,
     ranks: dict[bytes, int],
     special: Mapping[str, int],
-    encoder: Any,
+    encoder: Callable[[], TiktokenEncoder],
     pretokenizes_like_gpt2: bool = False,
     end_of_text: str | None = None,
 ) -> Vocabulary:
@@ -159,19 +168,9 @@ def vocabulary_from_encoding(
         end_of_text: see `vocabulary_from_ranks`.
         form: the Unicode normalization form of text, such as NFC.
     """
-    encoder = TiktokenEncoder(encoding, form=form)
     ranks, special = encoding._mergeable_ranks, encoding._special_tokens
-    return vocabulary_from_ranks(name, ranks, special, _Constant(encoder), end_of_text=end_of_text)
-
-
-class _Constant:
-    """A function without arguments that returns an encoder, and can be pickled with it."""
-
-    def __init__(self, encoder: TiktokenEncoder):
-        self._encoder = encoder
-
-    def __call__(self) -> TiktokenEncoder:
-        return self._encoder
+    encoder = functools.partial(TiktokenEncoder, encoding, form=form)
+    return vocabulary_from_ranks(name, ranks, special, encoder, end_of_text=end_of_text)
 
 
 def are_ranks(content: bytes) -> bool:

@@ -8,12 +8,13 @@ depends on its neighbors is never split, and no token is split into it.
 import functools
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stochastok_cli.errors import UserError
 from stochastok_cli.json_files import read_json
-from stochastok_cli.tokenization.encoders import reading_errors
+from stochastok_cli.tokenization.encoders import Encoder, reading_errors
 from stochastok_cli.tokenization.merges import byte_characters
 from stochastok_cli.tokenization.other_formats import other_format
 from stochastok_cli.tokenization.tokenizer_settings import (
@@ -78,7 +79,11 @@ def read_tokenizer_json(
 
 
 def vocabulary_from_tokenizer(
-    tokenizer: "tokenizers.Tokenizer", name: str, end_of_text: str | None = None, config: dict[str, Any] | None = None
+    tokenizer: "tokenizers.Tokenizer",
+    name: str,
+    end_of_text: str | None = None,
+    config: dict[str, Any] | None = None,
+    encoder: Callable[..., Encoder] = TokenizersEncoder,
 ) -> Vocabulary:
     """The vocabulary of a `tokenizers` tokenizer.
 
@@ -87,6 +92,7 @@ def vocabulary_from_tokenizer(
         name: what the vocabulary is called.
         end_of_text: the name of the token that ends a document; if None, the one in `config` or one of the usual names.
         config: its `tokenizer_config.json`.
+        encoder: makes the encoder of the tokenizer and the ids that no text may be encoded to.
 
     Raises:
         UserError: for a kind of tokenizer that is not supported, and for one without an end-of-text token.
@@ -131,7 +137,7 @@ def vocabulary_from_tokenizer(
         unsplittable=changed,
         added=[i for i in added if i not in special],
         end_of_text=entries[end],
-        encoder=functools.partial(TokenizersEncoder, tokenizer, frozenset(special - from_unknown)),
+        encoder=functools.partial(encoder, tokenizer, frozenset(special - from_unknown)),
     )
 
 

@@ -204,11 +204,7 @@ def test_lone_surrogates_are_refused(vocabulary):
 
 
 OTHER_FORMATS = {
-    "tekken.json": ('{"config": {"pattern": "."}, "vocab": [{"rank": 0}]}', "Mistral's tekken"),
-    "other.json": ('{"config": {"pattern": "."}, "vocab": [{"rank": 0}]}', "Mistral's tekken"),
     "claude.json": ('{"explicit_n_vocab": 9, "pat_str": ".", "bpe_ranks": "! 0 IQ=="}', "js-tiktoken or of Claude"),
-    "cl100k_base.tiktoken": ("IQ== 0\n", "ranks of a tiktoken encoding"),
-    "tokenizer.model": ("\x0a", "SentencePiece"),
     "vocab.json": ('{"a": 0}', "vocabulary without its merges"),
     "ids.json": ('{"a": 0}', "vocabulary without its merges"),
     "tokenizer_config.json": ('{"tokenizer_class": "A"}', "configuration of a tokenizer"),
@@ -221,7 +217,7 @@ def test_other_formats_are_named(file, tmp_path):
     (tmp_path / file).write_text(content)
     with pytest.raises(UserError, match=f"{file} is not a tokenizer.json but .*{name}"):
         load_vocabulary(tmp_path / file)
-    if file in ("tekken.json", "cl100k_base.tiktoken", "tokenizer.model"):
+    if file == "vocab.json":
         with pytest.raises(UserError, match=rf"tokenizer.json does not exist \(the folder has {file}"):
             load_vocabulary(tmp_path)
     with pytest.raises(UserError, match="absent.tiktoken does not exist"):
