@@ -91,9 +91,9 @@ def tokenizer_file(path: Path) -> Path:
     """The file of a tokenizer: the path itself, or in a folder its `tokenizer.json`, else one of another kind."""
     if not path.is_dir() or (path / "tokenizer.json").is_file():
         return path / "tokenizer.json" if path.is_dir() else path
-    found = [path / name for name in ("tekken.json", "tokenizer.model", "spiece.model") if (path / name).is_file()]
-    found = found or sorted(path.glob("*.tiktoken"))
-    return found[0] if len(found) == 1 or (found and found[0].name == "tekken.json") else path / "tokenizer.json"
+    files = [path / name for name in ("tekken.json", "tokenizer.model", "spiece.model") if (path / name).is_file()]
+    files = files or sorted(path.glob("*.tiktoken"))
+    return files[0] if len(files) == 1 or (files and files[0].name == "tekken.json") else path / "tokenizer.json"
 
 
 def with_options(name_or_path: str | Path, **options: str | None) -> str:

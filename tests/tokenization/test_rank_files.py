@@ -175,10 +175,10 @@ def test_tekken(tmp_path):
 
 
 def _file_in(package: str, file: str) -> Path:
-    found = importlib.util.find_spec(package)
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
         pytest.skip(f"{package} is not installed")
-    return Path(found.origin).parent / file
+    return Path(spec.origin).parent / file
 
 
 @pytest.mark.slow
