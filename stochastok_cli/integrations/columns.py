@@ -215,8 +215,8 @@ class ColumnRules:
         return changed
 
     def _follow_labels(self, row: Row, example: Mapping[str, Any], changed: dict[str, Any]) -> bool:
-        """Adds the labels that repeat the ids to `changed`. Returns whether they are shifted."""
-        shifted = False
+        """Adds the labels that repeat the ids to `changed`. Returns whether they and the loss are shifted."""
+        shifted = bool(self.shifted_labels)
         for column in ("labels", SHIFTED_LABELS):
             value = example.get(column)
             if value is None or column in self.per_token or column in self.unrelated:

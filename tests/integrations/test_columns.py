@@ -48,6 +48,14 @@ def test_shifted_labels_of_a_prompt_have_the_mask_of_the_token_that_they_predict
         assert out["loss_weights"] == [0.5 * m for m in out["loss_mask"]]
 
 
+def test_a_mask_of_the_loss_of_shifted_labels_that_are_not_there():
+    mask = [0, 0, *[1] * (len(IDS) - 3), 0]  # the loss of ids 3 and on
+    out = expanded({"input_ids": IDS, "loss_mask": mask}, shifted_labels=True)
+    assert out["loss_mask"] == [*(int(o >= 3) for o in origins_of(IDS)[1:]), 0]
+    out = expanded({"input_ids": IDS, "loss_mask": mask})
+    assert out["loss_mask"] == [mask[o] for o in origins_of(IDS)]
+
+
 def test_shifted_labels_and_padding():
     pad = GPT2.end_of_text
     for left, right in ((2, 0), (0, 3)):
