@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import dill
+import multiprocess
 from datatrove.executor.local import LocalPipelineExecutor
 from datatrove.executor.ray import RayPipelineExecutor
 from datatrove.executor.slurm import SlurmPipelineExecutor
@@ -123,6 +124,8 @@ class _RecordsErrors:
         running, failed = folder / "running" / str(rank), folder / "errors" / str(rank)
         for file in (running, failed):
             file.parent.mkdir(parents=True, exist_ok=True)
+        if multiprocess.parent_process() is not None:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command, which ends its processes
         running.write_text(str(os.getpid()))
         failed.unlink(missing_ok=True)
         try:
