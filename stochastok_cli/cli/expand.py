@@ -40,7 +40,8 @@ def expand(
         str | None,
         typer.Argument(
             metavar="NAME",
-            help="A tokenized dataset: a folder under data_as_memmaps, or PREFIX.idx of Megatron-LM with --tokenizer.",
+            help="A tokenized dataset: a folder under data_as_memmaps, or with --tokenizer PREFIX.idx of Megatron-LM "
+            "or NAME.ds of datatrove.",
         ),
     ] = None,
     expand_prop: Annotated[

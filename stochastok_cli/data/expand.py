@@ -51,14 +51,14 @@ def open_corpus(
     force: bool = False,
     progress: ProgressCallback = no_progress,
 ) -> Corpus:
-    """The corpus of that name. A pair of Megatron-LM is imported, into `<name>-tokenized`.
+    """The corpus of that name. Files of Megatron-LM and of datatrove are imported, into `<name>-tokenized`.
 
     Args:
         corpus: the name of a folder under `<data_dir>/data_as_memmaps`, the path of a folder, or the path of a pair of
-            Megatron-LM (`PREFIX.idx`, or `PREFIX` alone).
-        tokenizer: the tokenizer of a pair, or of a folder without a manifest (gpt2 by default).
+            Megatron-LM (`PREFIX.idx`, or `PREFIX` alone) or of a tokenized file of datatrove (`NAME.ds`).
+        tokenizer: the tokenizer of such files, or of a folder without a manifest (gpt2 by default).
         data_dir: the data directory.
-        force: import the pair again if it was imported before.
+        force: import the files again if they were imported before.
         progress: called with the number of ids that are imported.
 
     Raises:
@@ -96,15 +96,15 @@ def expand(
     """Expands every document of a tokenized corpus into a folder beside it.
 
     Args:
-        corpus: the name of a folder under `<data_dir>/data_as_memmaps`, the path of a folder or of a pair of
-            Megatron-LM (`PREFIX.idx`), or an open corpus.
+        corpus: the name of a folder under `<data_dir>/data_as_memmaps`, the path of a folder, of a pair of
+            Megatron-LM (`PREFIX.idx`) or of a tokenized file of datatrove (`NAME.ds`), or an open corpus.
         p: the proportion of expansion (its meaning depends on the method).
         method: the expansion method.
         seed: selects the random numbers.
         max_splits: the most splits in one document; None for no limit.
         keep: a regular expression; tokens whose text it matches are left alone.
         out_name: the name of the result; by default `<corpus>-<method><p>`.
-        tokenizer: the tokenizer of a pair, or of a corpus without a manifest (gpt2 by default).
+        tokenizer: the tokenizer of such files, or of a corpus without a manifest (gpt2 by default).
         data_dir: the data directory.
         num_proc: threads; by default all processors. Never changes the result.
         force: make the folder again if it is there already.

@@ -1,6 +1,6 @@
-"""Megatron-LM's indexed datasets (`<prefix>.bin`, `<prefix>.idx`) as corpora, whoever wrote them.
+"""Ids that other programs have written, as corpora: pairs of Megatron-LM and tokenized files of datatrove.
 
-All documents of a pair become the training split of a corpus, in their order.
+All documents become the training split of a corpus, in their order.
 """
 
 import dataclasses
@@ -33,9 +33,9 @@ _BATCH_TOKENS = 4_000_000
 
 
 def find_index(name: str | Path) -> Path | None:
-    """The `.idx` file that `name` means: its own path, or that of its pair without a suffix; None if it means none."""
+    """The `.idx` or `.ds` file that `name` means: its path, or that of a pair without a suffix; else None."""
     path = Path(name)
-    if path.suffix == ".idx":
+    if path.suffix in (".idx", ".ds"):
         return path
     index = path.with_name(f"{path.name}.idx")
     return index if index.is_file() and index.with_suffix(".bin").is_file() else None
@@ -50,31 +50,33 @@ def import_indexed_dataset(
     force: bool = False,
     progress: ProgressCallback = no_progress,
 ) -> Artifact:
-    """Makes the corpus `<data_dir>/data_as_memmaps/<name>-tokenized` of a pair of Megatron-LM, without tokenizing.
+    """Makes the corpus `<data_dir>/data_as_memmaps/<name>-tokenized` of ids that another program has written.
 
     A document that does not end with the end-of-text id (a pair made without `--append-eod`) gets one. Their number is
     in the manifest (`end_of_text_added`) and in a `Notice`.
 
     Args:
-        index: the path of the `.idx` file; the `.bin` file is beside it.
-        tokenizer: the tokenizer of the ids, which the pair does not name.
-        name: the name of the corpus; by default that of the pair.
+        index: the path of the `.idx` file of Megatron-LM, with the `.bin` file beside it, or of the `.ds` file of
+            datatrove, with `.ds.index` beside it.
+        tokenizer: the tokenizer of the ids, which these files do not hold.
+        name: the name of the corpus; by default that of the files.
         data_dir: the data directory.
         force: make the folder again if it is there already.
         progress: called with the number of ids that are read.
 
     Returns:
-        The folder. One that is there already, made of the same pair, is left alone.
+        The folder. One that is there already, made of the same files, is left alone.
 
     Raises:
-        UserError: the pair is missing or damaged, no tokenizer is given, or ids are not in its vocabulary. A document
-            with the end-of-text id before its end, which a corpus would cut there, is refused too.
+        UserError: a file is missing or damaged, no tokenizer is given, or ids are not in its vocabulary. A document
+            with the end-of-text id before its end, which a corpus would cut there, and a file with a mask of losses,
+            which it can't hold, are refused too.
     """
     index = Path(index)
     if tokenizer is None:
         raise UserError(f"{index} does not say which tokenizer its ids are of", fix="name it (--tokenizer)")
     vocabulary = resolve_vocabulary(tokenizer)
-    pair = read_indexed_dataset(index)
+    pair = read_tokenized_file(index) if index.suffix == ".ds" else read_indexed_dataset(index)
     final = memmap_dir(Path(data_dir)) / validate_folder_name(tokenized_name(name or index.stem))
     options = {"source": str(index), "source_bytes": pair.ids.nbytes, "tokenizer": vocabulary.fingerprint}
 
@@ -98,23 +100,25 @@ def import_indexed_dataset(
 
 
 class IndexedDataset(NamedTuple):
-    """An open pair.
+    """Open files of ids and of where their documents are.
 
     Args:
-        path: the `.idx` file.
+        path: the file that was named.
+        files: all files.
         ids: the ids of all documents one after another, a memmap `[tokens]` of the type on disk.
         lengths: int64 `[documents]`.
     """
 
     path: Path
+    files: list[Path]
     ids: np.ndarray
     lengths: np.ndarray
 
     def _files(self) -> SourceFiles:
-        return SourceFiles(self.path, [self.path.with_suffix(".bin"), self.path], {}, "")
+        return SourceFiles(self.path, self.files, {}, "")
 
     def listing(self) -> str:
-        """A hash of the names, sizes and times of both files."""
+        """A hash of the names, sizes and times of the files."""
         return self._files().listing()
 
     def made_from(self) -> SourceInfo:
@@ -159,7 +163,35 @@ def read_indexed_dataset(index: Path) -> IndexedDataset:
     if data.stat().st_size != total * dtype.itemsize:
         raise _damaged(data, f"it has {data.stat().st_size:,} bytes, and its index {total:,} ids of the type {dtype}")
     ids = np.memmap(data, dtype, "r") if total else np.empty(0, dtype)
-    return IndexedDataset(index, ids, np.diff(np.concatenate([[0], ends])[documents]))
+    return IndexedDataset(index, [data, index], ids, np.diff(np.concatenate([[0], ends])[documents]))
+
+
+def read_tokenized_file(file: Path) -> IndexedDataset:
+    """Opens a tokenized file of datatrove, by its `.ds` file.
+
+    Raises:
+        UserError: a file is missing, or there is a mask of losses (exit code 2), or a file is damaged (exit code 1).
+    """
+    index, loss = file.with_name(f"{file.name}.index"), file.with_name(f"{file.name}.loss")
+    for part in (file, index):
+        if not part.is_file():
+            raise UserError(
+                f"there is no file {part}", fix="a tokenized file of datatrove is NAME.ds and NAME.ds.index"
+            )
+    if loss.is_file():
+        raise UserError(
+            f"{loss} says which ids have a loss, and a corpus can't hold that",
+            fix="move it away if all have one",
+        )
+    size, index_size = file.stat().st_size, index.stat().st_size
+    ends = np.fromfile(index, "<u8").astype(np.int64)
+    total = int(ends[-1]) if len(ends) else 0
+    widths: dict[int, np.dtype] = {2: np.dtype("<u2"), 4: np.dtype("<u4")}
+    width = size // total if total else 2
+    if index_size % 8 or (np.diff(ends, prepend=0) < 0).any() or width not in widths or size != total * width:
+        raise _damaged(file, f"it has {size:,} bytes, and its index {total:,} ids of two or four bytes each")
+    ids = np.memmap(file, widths[width], "r") if total else np.empty(0, widths[2])
+    return IndexedDataset(file, [file, index], ids, np.diff(ends, prepend=0))
 
 
 def _damaged(file: Path, what: str) -> UserError:
@@ -179,7 +211,7 @@ def _corpus_batches(
         lowest, highest = int(ids.min(initial=0)), int(ids.max(initial=0))
         if lowest < 0 or highest >= vocabulary.size:
             raise UserError(
-                f"{pair.path.with_suffix('.bin')} holds the id {lowest if lowest < 0 else highest:,}, which "
+                f"{pair.files[0]} holds the id {lowest if lowest < 0 else highest:,}, which "
                 f"{vocabulary.name!r} of {vocabulary.size:,} entries has not",
                 fix="name the tokenizer that it was made with (--tokenizer)",
             )
@@ -188,7 +220,7 @@ def _corpus_batches(
             raise UserError(
                 f"documents {first:,} to {last - 1:,} of {pair.path} hold end-of-text ({vocabulary.end_of_text}) not "
                 "only at their ends, and a corpus would cut them there",
-                fix="make the pair with one document an entry, or name its own tokenizer (--tokenizer)",
+                fix="make it with one document an entry, or name its own tokenizer (--tokenizer)",
             )
         yield complete, missing
         release_pages(pair.ids, start, stop)

@@ -102,8 +102,8 @@ def find_files(path: Path, documents: str = "paragraph", errors: str = "strict")
             known = f"{', '.join(SUFFIXES)}, or one compressed as {', '.join(_OPENERS)}"
             if documents == "file":
                 raise UserError(f"{path} holds no UTF-8 text", fix=f"give {known}")
-            if path.suffix == ".idx":
-                raise UserError(f"{path} is an index of ids, not of text", fix="give it to stochastok expand")
+            if path.suffix in (".idx", ".ds"):
+                raise UserError(f"{path} holds ids, no text", fix="give it to stochastok expand")
             raise UserError(f"{path}: files of this type are not known", fix=f"give {known}; {_WHOLE_FILES}")
         return SourceFiles(path, [path], {}, "")
     files: list[Path] = []

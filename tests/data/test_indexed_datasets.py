@@ -1,4 +1,4 @@
-"""Pairs of Megatron-LM as corpora: what is kept, what is added, and damage."""
+"""Files of Megatron-LM and datatrove as corpora: what is kept, what is added, and damage."""
 
 import struct
 import sys
@@ -188,8 +188,47 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert [SAMPLE.decode(ids[:-1]) for ids in documents_of(folder)] == TEXTS
 
 
+def write_tokenized_file(folder, documents, dtype=np.uint16):
+    np.array([i for ids in documents for i in ids], dtype).tofile(folder / "00000.ds")
+    np.cumsum([len(ids) for ids in documents]).astype("<u8").tofile(folder / "00000.ds.index")
+    return folder / "00000.ds"
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
+def test_a_tokenized_file(tmp_path, dtype):
+    file = write_tokenized_file(tmp_path, [*DOCUMENTS, [5]], dtype)
+    with pytest.warns(Notice, match="1 of 5 documents"):
+        made = import_indexed_dataset(file, tokenizer="sample2k", data_dir=tmp_path)
+    assert made.path.name == "00000-tokenized"
+    assert documents_of(made.path) == [*DOCUMENTS, [5, END]]
+    expanded = expand(str(file), p=1.0, tokenizer="sample2k", data_dir=tmp_path)
+    assert [SAMPLE.decode(ids[:-1]) for ids in documents_of(expanded.path)][:-1] == TEXTS
+
+
+def test_damaged_and_refused_tokenized_files(tmp_path):
+    file = write_tokenized_file(tmp_path, DOCUMENTS)
+    index = file.with_name("00000.ds.index")
+
+    def refuse(message):
+        with pytest.raises(UserError, match=message):
+            import_indexed_dataset(file, tokenizer="sample2k", data_dir=tmp_path)
+
+    file.with_name("00000.ds.loss").touch()
+    refuse("can't hold that")
+    file.with_name("00000.ds.loss").unlink()
+    ends = np.fromfile(index, "<u8")
+    for wrong in (ends[:-1], ends[::-1], np.append(ends, ends[-1] * 3)):
+        wrong.tofile(index)
+        refuse("is damaged")
+    index.write_bytes(ends.tobytes()[:-1])
+    refuse("is damaged")
+    index.unlink()
+    refuse("there is no file .*00000.ds.index")
+    assert not memmap_dir(tmp_path).exists()
+
+
 def test_it_is_not_tokenized(tmp_path):
-    with pytest.raises(UserError, match="pair.idx is an index of ids, not of text; give it to stochastok expand"):
+    with pytest.raises(UserError, match="pair.idx holds ids, no text; give it to stochastok expand"):
         tokenize(write_pair(tmp_path, DOCUMENTS), tokenizer="sample2k", data_dir=tmp_path)
 
 

@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 
+from stochastok_cli.data.expand import expand
 from stochastok_cli.data.export import export
+from stochastok_cli.data.memmap import Corpus
+from stochastok_cli.tokenization.loaders import load_vocabulary
+from tests.data.chat_tokenizers import save_tokenizer, template
 from tests.data.test_export import DOCUMENTS, END, make_corpus, make_questions
 from tests.data.test_sft_dataset import PAIRS
 
@@ -37,6 +41,29 @@ def test_a_corpus(tmp_path, size, token_size):
         assert len(dataset) == 1
         assert dataset[0]["input_ids"].tolist() == tokens
         assert dataset[0]["positions"].tolist() == [place for ids in lists for place in range(len(ids))]
+
+
+@pytest.mark.slow
+def test_what_it_writes_is_expanded(tmp_path):
+    pytest.importorskip("datatrove")
+    from datatrove.data import Document
+    from datatrove.pipeline.tokens import DocumentTokenizer
+
+    tokenizer = save_tokenizer(tmp_path / "tokenizer", template("chatml"))
+    vocabulary = load_vocabulary(tokenizer)
+    texts = [f"Document {i} says something." for i in range(5)]
+    step = DocumentTokenizer(
+        str(tmp_path / "tokens"),
+        str(tokenizer / "tokenizer.json"),
+        eos_token=vocabulary.token_text(vocabulary.end_of_text),
+        shuffle_documents=False,
+    )
+    step.run([Document(text, str(i)) for i, text in enumerate(texts)])
+    (file,) = (tmp_path / "tokens").glob("*.ds")
+    made = expand(str(file), p=1.0, tokenizer=tokenizer, data_dir=tmp_path)
+    ids = Corpus(made.path).ids("train")
+    parts = np.split(ids, np.flatnonzero(ids == vocabulary.end_of_text) + 1)[:-1]
+    assert [vocabulary.decode(part[:-1]) for part in parts] == texts
 
 
 @pytest.mark.slow
