@@ -61,7 +61,7 @@ def _own_fields(cls: type[_Record]) -> list[dataclasses.Field[Any]]:
 
 @dataclass(frozen=True)
 class TokenizerInfo(_Record):
-    """The tokenizer that made the ids: its name (as `--tokenizer` takes it), a hash of its vocabulary, and its size."""
+    """The tokenizer that made the ids: its name (as `--tokenizer` takes it), its `Vocabulary.fingerprint`, its size."""
 
     name: str
     fingerprint: str
@@ -69,6 +69,20 @@ class TokenizerInfo(_Record):
 
     def __post_init__(self) -> None:
         _require_counts(size=self.size)
+
+
+def same_tokenizer(recorded: object, fingerprint: object) -> bool:
+    """Whether two fingerprints of a vocabulary are those of one tokenizer.
+
+    A fingerprint has the hash of the entries and, after a `-`, one of how text is cut into them. Manifests of earlier
+    versions record the first alone: it matches every way of cutting.
+
+    >>> same_tokenizer("e145", "e145-07f3"), same_tokenizer("e145-93aa", "e145-07f3"), same_tokenizer("cd99", "e145")
+    (True, False, False)
+    """
+    if not isinstance(recorded, str) or not isinstance(fingerprint, str):
+        return recorded == fingerprint
+    return all(a == b for a, b in zip(recorded.split("-"), fingerprint.split("-"), strict=False))
 
 
 @dataclass(frozen=True)
@@ -457,6 +471,8 @@ def _require_same_options(final: Path, manifest: Manifest | None, options: dict[
         )
     before = manifest.options
     differing = [key for key in sorted({*before, *options}) if before.get(key) != options.get(key)]
+    if "tokenizer" in differing and same_tokenizer(before.get("tokenizer"), options.get("tokenizer")):
+        differing.remove("tokenizer")
     if differing:
         listed = ", ".join(
             f"{short_name(key)} (there {short_repr(before.get(key))}, now {short_repr(options.get(key))})"

@@ -13,7 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
-from stochastok_cli.artifacts import Manifest, SourceInfo, SplitInfo, TokenizerInfo, find_damage, read_manifest
+from stochastok_cli.artifacts import (
+    Manifest,
+    SourceInfo,
+    SplitInfo,
+    TokenizerInfo,
+    find_damage,
+    read_manifest,
+    same_tokenizer,
+)
 from stochastok_cli.errors import FAILED, UserError, did_you_mean
 from stochastok_cli.tokenization.loaders import load_vocabulary
 from stochastok_cli.tokenization.vocabulary import Vocabulary
@@ -54,7 +62,7 @@ def resolve_vocabulary(
         vocabulary = tokenizer
     else:
         vocabulary = load_vocabulary(tokenizer or (recorded.name if recorded else "gpt2"))
-    if recorded and vocabulary.fingerprint != recorded.fingerprint:
+    if recorded and not same_tokenizer(recorded.fingerprint, vocabulary.fingerprint):
         raise UserError(
             f"{name} was made with the tokenizer {recorded.name!r}; {vocabulary.name!r} is another one",
             fix="name the one it was made with (--tokenizer)",

@@ -337,6 +337,9 @@ def test_a_full_disk_is_said_as_such(tmp_path):
 class _WronglyEncoding:
     """An encoder that gives end-of-text ids for text."""
 
+    def encode(self, text):
+        return [100, GPT2.end_of_text]
+
     def encode_batch(self, texts, threads):
         lengths = np.full(len(texts), 2)
         return np.tile(np.array([100, GPT2.end_of_text], np.uint32), len(texts)), lengths

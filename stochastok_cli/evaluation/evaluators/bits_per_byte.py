@@ -102,11 +102,12 @@ def load_validation_text(
 
     Raises UserError if the folder's vocabulary is another, or if there is no text in the split.
     """
+    from stochastok_cli.artifacts import same_tokenizer
     from stochastok_cli.data.memmap import Corpus, memmap_dir
 
     corpus = Corpus(memmap_dir(data_dir) / name)
     recorded = (corpus.manifest and corpus.manifest.tokenizer) or corpus.vocabulary
-    if recorded.fingerprint != vocabulary.fingerprint:
+    if not same_tokenizer(recorded.fingerprint, vocabulary.fingerprint):
         raise UserError(
             f"{corpus.path} was made with the tokenizer {recorded.name!r}, which is not the model's",
             fix="give a dataset that was made with the model's",

@@ -86,7 +86,7 @@ def load_addition(
 
     Raises UserError if there are no such data, or if they were made with another vocabulary.
     """
-    from stochastok_cli.artifacts import read_manifest, validate_folder_name
+    from stochastok_cli.artifacts import read_manifest, same_tokenizer, validate_folder_name
     from stochastok_cli.data.memmap import SPLITS, dataset_dir
     from stochastok_cli.data.recipes.addition_tokenizations import FORMS
     from stochastok_cli.evaluation.question_files import read_path, require_columns
@@ -95,7 +95,7 @@ def load_addition(
     if not folder.is_dir():
         raise UserError(f"there is no {folder}", fix="run stochastok make-addition first, or give --data-dir")
     manifest = read_manifest(folder)
-    if manifest and manifest.options["tokenizer"] != vocabulary.fingerprint:
+    if manifest and not same_tokenizer(manifest.options["tokenizer"], vocabulary.fingerprint):
         raise UserError(f"{folder} was made with another tokenizer than the model's", fix=_MAKE_AGAIN)
     loaded = []
     for split in SPLITS:
