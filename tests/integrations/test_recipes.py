@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from stochastok_cli import StochasTok, load_vocabulary
-from stochastok_cli.integrations.transformers import ExpandingCollator, example_key
+from stochastok_cli.integrations.transformers import ExpandingCollator
 
 PAGE = (Path(__file__).parents[2] / "docs" / "integrations.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```(?:python|bash)\n(.*?)^```$", re.M | re.S)
@@ -275,29 +275,29 @@ def test_nanochat(tmp_path, monkeypatch):
     import pyarrow as pa
     import pyarrow.parquet as pq
     import tiktoken
-    from nanochat.tokenizer import RustBPETokenizer
+    from nanochat.tokenizer import SPECIAL_TOKENS, SPLIT_PATTERN, RustBPETokenizer
 
-    vocabulary = load_vocabulary("gpt2")
-    ranks = {piece: i for i, piece in enumerate(vocabulary.pieces) if i != vocabulary.end_of_text}
-    pattern = r" ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+"
-    specials = {END: vocabulary.end_of_text}
-    encoding = tiktoken.Encoding("gpt2", pat_str=pattern, mergeable_ranks=ranks, special_tokens=specials)
-    tokenizer = RustBPETokenizer(encoding, END)
+    gpt2 = load_vocabulary("gpt2")
+    ranks = {piece: i for i, piece in enumerate(gpt2.pieces) if i != gpt2.end_of_text}
+    specials = {name: len(ranks) + i for i, name in enumerate(SPECIAL_TOKENS)}
+    encoding = tiktoken.Encoding("own", pat_str=SPLIT_PATTERN, mergeable_ranks=ranks, special_tokens=specials)
+    tokenizer = RustBPETokenizer(encoding, "<|bos|>")
     for name in ("train", "val"):
         pq.write_table(pa.table({"text": ANSWERS}), tmp_path / f"{name}.parquet")
     source = Path(dataloader.__file__).read_text(encoding="utf-8")
     old = re.search(r"    def refill_buffer\(\):\n(?:        .*\n)+", source)
-    names = {"expand": StochasTok(vocabulary, p=1.0), "example_key": example_key}
-    exec(compile(source.replace(old[0], recipes()["nanochat"]), "dataloader", "exec"), names)
+    recipe = recipes()["nanochat"].replace("p=0.1", "p=1.0")
+    names = {}
+    exec(compile(source.replace(old[0], recipe), "dataloader", "exec"), names)
     names["list_parquet_files"] = lambda **_: [tmp_path / "train.parquet", tmp_path / "val.parquet"]
-    canonical = {tuple(tokenizer.encode(text, prepend=END)) for text in ANSWERS}
+    canonical = {tuple(tokenizer.encode(text, prepend="<|bos|>")) for text in ANSWERS}
     for split in ("train", "val"):
         batches = names["tokenizing_distributed_data_loader_with_state_bos_bestfit"](
             tokenizer, 4, 64, split, device="cpu", buffer_size=8
         )
         inputs, targets, _ = next(batches)
         assert (inputs[:, 1:] == targets[:, :-1]).all()
-        rows = [re.split(re.escape(END), tokenizer.decode(row.tolist()))[1:-1] for row in inputs]
+        rows = [re.split(re.escape("<|bos|>"), tokenizer.decode(row.tolist()))[1:-1] for row in inputs]
         assert {text for row in rows for text in row} <= {*ANSWERS}
         start = tokenizer.get_bos_token_id()
         pieces = [
