@@ -111,8 +111,9 @@ def expand_row(expand: StochasTok, example: Mapping[str, Any], index: int, max_l
     expanded = expand(ids[content], index).astype(np.int64)
     origin = content.start + origins(expand.vocabulary, ids[content], expanded)
     left, right = np.arange(content.start), np.arange(content.stop, len(ids))
-    ends_with_token = True
+    ends_with_token, num_cut = True, 0
     if max_length is not None:
+        num_cut = max(len(expanded) - max_length, 0)
         if len(expanded) > max_length:
             kept = np.arange(max_length)
             ends_with_token = bool(origin[max_length] != origin[max_length - 1])
@@ -123,7 +124,8 @@ def expand_row(expand: StochasTok, example: Mapping[str, Any], index: int, max_l
         left = left[max(len(left) - free, 0) :]
         right = right[: free - len(left)]
     new_ids = np.concatenate([ids[left], expanded, ids[right]]).astype(np.int64)
-    return Row(ids, content, new_ids, np.concatenate([left, origin, right]).astype(np.int64), ends_with_token)
+    new_origin = np.concatenate([left, origin, right]).astype(np.int64)
+    return Row(ids, content, new_ids, new_origin, ends_with_token, num_cut)
 
 
 class ColumnRules:
@@ -146,7 +148,7 @@ class ColumnRules:
     def _forget(self) -> None:
         self._label_evidence: set[bool] = set()
         self._rows_with_a_value_per_id: dict[str, int | None] = {}  # None for a column that has rows without
-        self._noted_empty_mask = False
+        self._noted: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
         """The rules alone: what was seen in rows must not change the fingerprint by which `datasets` caches a map."""
@@ -204,14 +206,13 @@ class ColumnRules:
                 )
             else:
                 self._suspect(row, column, value)
-        if "assistant_masks" in changed and not self._noted_empty_mask and not any(example["assistant_masks"]):
-            self._noted_empty_mask = True
-            warnings.warn(
+        if "assistant_masks" in changed and not any(example["assistant_masks"]):
+            self._note(
                 "the assistant_masks of a row are 0 everywhere, so that nothing of it is trained on; a chat template "
                 "without {% generation %} makes such masks of every row",
-                Notice,
-                stacklevel=2,
             )
+        if row.num_cut:
+            self._note("rows that are longer than max_length after expansion are cut at their end")
         return changed
 
     def _follow_labels(self, row: Row, example: Mapping[str, Any], changed: dict[str, Any]) -> bool:
@@ -247,6 +248,11 @@ class ColumnRules:
                     fix="give one label for each id, with -100 for the last",
                 )
         return shifted
+
+    def _note(self, what: str) -> None:
+        if what not in self._noted:
+            self._noted.add(what)
+            warnings.warn(what, Notice, stacklevel=3)
 
     def _note_labels(self, evidence: bool | None) -> None:
         if evidence is not None:

@@ -26,6 +26,7 @@ class Row:
         new_ids: The ids after expansion and truncation, `[M]`.
         origin: The position in `ids` that each of them comes from, int64 `[M]`.
         ends_with_token: Whether the last of `new_ids` is the last part of its token, which truncation may have cut.
+        num_cut: How many ids of the expanded content truncation has removed.
     """
 
     ids: np.ndarray
@@ -33,6 +34,7 @@ class Row:
     new_ids: np.ndarray
     origin: np.ndarray
     ends_with_token: bool = True
+    num_cut: int = 0
 
 
 @dataclass(frozen=True)

@@ -198,3 +198,12 @@ def test_masks_without_any_assistant_are_noted_once():
         for i, example in enumerate([good, row, row, good]):
             mapped(example, i)
     assert [w.category for w in noted if "assistant_masks" in str(w.message)] == [Notice]
+
+
+def test_a_row_that_is_cut_is_noted_once():
+    with warnings.catch_warnings(record=True) as noted:
+        warnings.simplefilter("always")
+        ExpandingCollator(EXPAND, then=list, max_length=3 * len(IDS))([{"input_ids": IDS}])
+        assert not noted
+        ExpandingCollator(EXPAND, then=list, max_length=5)([{"input_ids": IDS}] * 3)
+    assert ["longer than max_length" in str(w.message) for w in noted] == [True]

@@ -5,6 +5,7 @@ Those of trainers that CI can't install are skipped there, and run wherever the 
 
 import json
 import re
+import textwrap
 import types
 from pathlib import Path
 
@@ -286,7 +287,7 @@ def test_nanochat(tmp_path, monkeypatch):
         pq.write_table(pa.table({"text": ANSWERS}), tmp_path / f"{name}.parquet")
     source = Path(dataloader.__file__).read_text(encoding="utf-8")
     old = re.search(r"    def refill_buffer\(\):\n(?:        .*\n)+", source)
-    recipe = recipes()["nanochat"].replace("p=0.1", "p=1.0")
+    recipe = textwrap.indent(recipes()["nanochat"].replace("p=0.1", "p=1.0"), "    ")
     names = {}
     exec(compile(source.replace(old[0], recipe), "dataloader", "exec"), names)
     names["list_parquet_files"] = lambda **_: [tmp_path / "train.parquet", tmp_path / "val.parquet"]
