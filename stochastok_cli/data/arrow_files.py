@@ -1,7 +1,7 @@
 """Rows of parquet and Arrow files."""
 
 import mmap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -10,46 +10,42 @@ from stochastok_cli.arrow_columns import column_path, column_values, take_column
 from stochastok_cli.data.bad_documents import Location
 from stochastok_cli.data.source_files import ARROW_SUFFIXES
 from stochastok_cli.data.table_rows import Row, require_column
-from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.errors import FAILED, UserError, first_line
 
 if TYPE_CHECKING:
     import pyarrow
     import pyarrow.parquet
 
 _BATCH_ROWS = 1000
-_SMALL_CHUNK = 2**25  # bytes of a column of a row group that are decoded whatever their size in the file
+_SMALL_GROUP = 2**25  # bytes of a row group that are decoded whatever their size in the file
 _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 
 
 def parquet_rows(stream: BinaryIO, file: Path, name: str, columns: Mapping[str, str]) -> Iterator[tuple[Row, int]]:
-    import pyarrow
     from pyarrow import parquet
 
-    try:
+    size = file.stat().st_size
+    compressed = file.suffix.lower() != ".parquet"
+    fix = "decompress it: parquet files compress their columns themselves" if compressed else ""
+    with _damage(name, "no parquet file or is cut short", fix):
         table = parquet.ParquetFile(stream)
-    except (pyarrow.ArrowException, OSError) as error:
-        compressed = file.suffix.lower() != ".parquet"
-        fix = "decompress it: parquet files compress their columns themselves" if compressed else ""
-        raise UserError(f"{name} is no parquet file or is cut short: {error}", fix=fix, exit_code=FAILED) from None
-    paths = _column_paths(columns, table.schema_arrow, name)
-    as_dictionary = [path for path in map(".".join, paths) if _repeats_large_values(table, path)]
-    if as_dictionary:
-        table = parquet.ParquetFile(stream, read_dictionary=as_dictionary)
-    size, rows = file.stat().st_size, max(table.metadata.num_rows, 1)
-    batches = table.iter_batches(batch_size=_BATCH_ROWS, columns=[*map(".".join, paths)])
+        paths = _column_paths(columns, table.schema_arrow, name)
+        leaves = [*map(".".join, paths)]
+        if _repeats_large_values(table, size):
+            table = parquet.ParquetFile(stream, read_dictionary=leaves)
+    rows = max(table.metadata.num_rows, 1)
+    batches = table.iter_batches(batch_size=_BATCH_ROWS, columns=leaves)
     for done, row in enumerate(_rows_of(batches, paths, name), 1):
         yield row, size * done // rows
 
 
-def _repeats_large_values(table: "pyarrow.parquet.ParquetFile", path: str) -> bool:
-    """Whether a column is compressed so much that a value of its dictionary may be too large to be held many times."""
-    for group in range(table.num_row_groups):
-        metadata = table.metadata.row_group(group)
-        for chunk in map(metadata.column, range(metadata.num_columns)):
-            size = chunk.total_uncompressed_size
-            if chunk.path_in_schema == path and size > max(_SMALL_CHUNK, 100 * chunk.total_compressed_size):
-                return True
-    return False
+def _repeats_large_values(table: "pyarrow.parquet.ParquetFile", size: int) -> bool:
+    """Whether a file of so many bytes holds so much that a value of a dictionary may be too large to be held often.
+
+    What its columns hold is not asked for: pyarrow ends the process where that part of a file is damaged.
+    """
+    groups = [table.metadata.row_group(group).total_byte_size for group in range(table.num_row_groups)]
+    return max(groups, default=0) > max(_SMALL_GROUP, 100 * size // max(len(groups), 1))
 
 
 def arrow_rows(raw: BinaryIO, file: Path, name: str, columns: Mapping[str, str]) -> Iterator[tuple[Row, int]]:
@@ -66,7 +62,7 @@ def arrow_rows(raw: BinaryIO, file: Path, name: str, columns: Mapping[str, str])
     is_file = content[:6] == b"ARROW1"
     source = pyarrow.BufferReader(pyarrow.py_buffer(content))
     count = None
-    with _arrow_damage(name):
+    with _damage(name, "no Arrow file or is cut short"):
         if is_file:
             whole = pyarrow.ipc.open_file(source)
             schema, count = whole.schema, whole.num_record_batches
@@ -74,15 +70,15 @@ def arrow_rows(raw: BinaryIO, file: Path, name: str, columns: Mapping[str, str])
             schema = pyarrow.ipc.open_stream(source).schema
             if content[-len(_END_OF_STREAM) :] != _END_OF_STREAM:
                 raise OSError("it does not end where its last rows do")
-    paths = _column_paths(columns, schema, name)
-    wanted = sorted({schema.names.index(path[0]) for path in paths})
-    with _arrow_damage(name):
+        paths = _column_paths(columns, schema, name)
+        wanted = sorted({schema.names.index(path[0]) for path in paths})
         source.seek(8 if is_file else 0)  # a file is a stream between two marks; as one, no column of it is copied
         reader = pyarrow.ipc.open_stream(source, options=pyarrow.ipc.IpcReadOptions(included_fields=wanted))
 
     def batches() -> Iterator["pyarrow.RecordBatch"]:
         number, before = 0, 0
         for number, batch in enumerate(reader, 1):  # noqa: B007
+            batch.validate()  # before it is cut: a negative length would end the process
             yield from (batch.slice(start, _BATCH_ROWS) for start in range(0, len(batch), _BATCH_ROWS))
             before = _release(content, before, source.tell())
         if count is not None and number != count:
@@ -105,40 +101,58 @@ def _rows_of(
 ) -> Iterator[Row]:
     done = 0
     while True:
-        with _arrow_damage(name, done):
+        with _damage(name, f"damaged after row {done}"):
             batch = next(batches, None)
             if batch is None:
                 return
             taken = [take_column(batch, path) for path in paths]
-            if validate:
-                _validate(taken)
-        for values in zip(*map(column_values, taken), strict=True):
-            done += 1
-            yield Row(Location(name, done), values)
+            for column in taken if validate else ():
+                _validate(column)
+            for values in zip(*map(column_values, taken), strict=True):
+                done += 1
+                yield Row(Location(name, done), values)
 
 
-def _validate(columns: "Iterable[pyarrow.Array]") -> None:
+def _validate(column: "pyarrow.Array") -> None:
     """Raises ArrowInvalid for an array that would read other memory than its own. Its text may be no UTF-8."""
     import pyarrow
 
-    for column in columns:
-        try:
-            column.validate(full=True)
-        except pyarrow.ArrowInvalid as error:
-            if "UTF8" not in str(error):
-                raise
+    try:
+        column.validate(full=True)
+    except pyarrow.ArrowInvalid as error:
+        if "UTF8" not in str(error):
+            raise
+        column.view(_of_bytes(column.type)).validate(full=True)  # the first error hides those of other parts
+
+
+def _of_bytes(kind: "pyarrow.DataType") -> "pyarrow.DataType":
+    """A type with bytes in the place of text."""
+    import pyarrow
+    from pyarrow import types
+
+    if types.is_struct(kind):
+        return pyarrow.struct([field.with_type(_of_bytes(field.type)) for field in kind])
+    if types.is_list(kind):
+        return pyarrow.list_(kind.value_field.with_type(_of_bytes(kind.value_type)))
+    if types.is_large_list(kind):
+        return pyarrow.large_list(kind.value_field.with_type(_of_bytes(kind.value_type)))
+    bytes_of = {
+        pyarrow.string(): pyarrow.binary(),
+        pyarrow.large_string(): pyarrow.large_binary(),
+        pyarrow.string_view(): pyarrow.binary_view(),
+    }
+    return bytes_of.get(kind, kind)
 
 
 @contextmanager
-def _arrow_damage(name: str, row: int | None = None) -> Iterator[None]:
-    """A context that reads with pyarrow: damage is one UserError."""
+def _damage(name: str, state: str, fix: str = "") -> Iterator[None]:
+    """A context that reads with pyarrow: damage, in names of columns too, is one UserError."""
     import pyarrow
 
     try:
         yield
-    except (pyarrow.ArrowException, OSError) as error:
-        where = "no Arrow file or is cut short" if row is None else f"damaged after row {row}"
-        raise UserError(f"{name} is {where}: {error}", exit_code=FAILED) from None
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError, LookupError) as error:
+        raise UserError(f"{name} is {state}: {first_line(error)}", fix=fix, exit_code=FAILED) from None
 
 
 def _column_paths(columns: Mapping[str, str], schema: "pyarrow.Schema", name: str) -> list[list[str]]:

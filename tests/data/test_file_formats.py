@@ -36,8 +36,8 @@ def write_stream(file, table):
     return file
 
 
-def write_file(file, table, **options):
-    pyarrow.feather.write_feather(table, str(file), **{"compression": "zstd", "chunksize": 2, **options})
+def write_file(file, table, compression="zstd"):
+    pyarrow.feather.write_feather(table, str(file), compression=compression, chunksize=2)
     return file
 
 
@@ -234,6 +234,26 @@ def test_damaged_arrow_files(tmp_path, name):
         texts_of(file, on_bad_document="skip")
 
 
+@pytest.mark.parametrize("name", ["a.arrow", "a.feather", "a.parquet"])
+def test_changed_bytes_never_end_the_process(tmp_path, name):
+    """Rows, or one line: neither a crash of the library nor another error."""
+    rows = [{"m": {"t": "é" * i, "n": [{"c": "y"}] * (i % 3)}, "d": "ab"[i % 2]} for i in range(40)]
+    content = WRITERS[name](tmp_path / name, pa.Table.from_pylist(rows)).read_bytes()
+    random, read, messages = np.random.default_rng(0), 0, []
+    for number in range(60):
+        changed = bytearray(content)
+        for place in random.integers(len(content), size=1 + number % 8):
+            changed[place] = random.choice([0, 127, 255])
+        (tmp_path / name).write_bytes(changed)
+        for column in ("m", "m.t"):
+            source = open_rows(str(tmp_path / name), {"--text-column": column}, on_bad_document="skip")
+            try:
+                read += sum(len(batch) for batch, _ in source.batches())
+            except UserError as error:
+                messages.append(str(error))
+    assert read > 0 and not any("\n" in message for message in messages)
+
+
 def test_arrow_files_are_not_compressed_once_more(tmp_path):
     (tmp_path / "a.arrow.gz").write_bytes(b"x")
     with pytest.raises(UserError, match="compressed Arrow files are not read; decompress it"):
@@ -249,7 +269,7 @@ def test_columns_of_one_name(tmp_path):
 
 def test_a_large_value_of_a_dictionary_is_not_held_for_every_row(tmp_path, monkeypatch):
     """A thousand rows of 100 MB would not fit into memory; here they are small."""
-    monkeypatch.setattr(arrow_files, "_SMALL_CHUNK", 1000)
+    monkeypatch.setattr(arrow_files, "_SMALL_GROUP", 1000)
     text = pa.DictionaryArray.from_arrays(pa.array([0] * 5000, pa.int32()), pa.array(["x" * 100_000]))
     file = tmp_path / "a.parquet"
     pyarrow.parquet.write_table(pa.table({"text": text}), file, compression="zstd", store_schema=False)
