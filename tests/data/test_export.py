@@ -221,11 +221,11 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
 
 def test_a_package_that_cannot_be_imported_is_named(tmp_path, monkeypatch):
     make_corpus(tmp_path)
-    (tmp_path / "litdata").mkdir()
-    (tmp_path / "litdata" / "__init__.py").write_text("import no_such_module")
+    (tmp_path / "datatrove").mkdir()
+    (tmp_path / "datatrove" / "__init__.py").write_text("import no_such_module")
     monkeypatch.syspath_prepend(tmp_path)
-    for name in [name for name in sys.modules if name.split(".")[0] == "litdata"]:
+    for name in [name for name in sys.modules if name.split(".")[0] == "datatrove"]:
         monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(UserError, match="needs litdata, which can't be imported: No module named 'no_such_module'"):
-        export("corpus", format="litdata", data_dir=tmp_path)
-    assert not (tmp_path / "data_as_litdata" / "corpus").exists()
+    with pytest.raises(UserError, match="needs datatrove, which can't be imported: No module named 'no_such_module'"):
+        export("corpus", format="datatrove", data_dir=tmp_path)
+    assert not (tmp_path / "data_as_datatrove" / "corpus").exists()
