@@ -130,6 +130,8 @@ def _copy(builder: Any) -> Any:
     """A `datasets.DatasetBuilder` that can be changed; it keeps the columns that it finds in the files it reads."""
     own = copy.copy(builder)
     own.config, own.info = copy.copy(builder.config), copy.copy(builder.info)
+    if hasattr(own.config, "keep_default_na"):  # separated values: texts such as "NA" and "None" are texts
+        own.config.keep_default_na = False
     return own
 
 

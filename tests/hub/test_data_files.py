@@ -142,6 +142,13 @@ def test_other_columns_may_differ_within_a_file(hub_server):
     assert texts_of("anyone/within") == [*(row["text"] for row in rows), "end"]
 
 
+def test_texts_of_separated_values_are_read_as_from_a_local_file(hub_server, tmp_path):
+    content = b'text,x\nNA,1\nNone,2\n,3\n"two\nlines",4\n'
+    (tmp_path / "train.csv").write_bytes(content)
+    hub_server.add_dataset("anyone/separated", {"train.csv": content})
+    assert texts_of("anyone/separated") == texts_of(str(tmp_path / "train.csv")) == ["NA", "None", "", "two\nlines"]
+
+
 @pytest.mark.parametrize(
     ("name", "second", "message"),
     [
