@@ -46,6 +46,15 @@ SlurmArgs = Annotated[
     ),
 ]
 
+IdColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--id-column",
+        help="Column of ids by which documents are ordered and split, instead of by their place in the source.",
+        rich_help_panel=_PANEL,
+    ),
+]
+
 
 def tasks_of(
     command: Callable[..., None],

@@ -127,6 +127,7 @@ def tokenize(
     as_json: options.AsJson = False,
     executor: executor_options.Executor = None,
     tasks: executor_options.NumTasks = 1,
+    id_column: executor_options.IdColumn = None,
     partition: executor_options.Partition = None,
     time: executor_options.TimeLimit = None,
     slurm_args: executor_options.SlurmArgs = None,
@@ -158,6 +159,8 @@ def tokenize(
         options.require_effect(tokenize, "without --messages-column or --prompt-column", **of_examples)
     if max_length is None:
         options.require_effect(tokenize, "without --max-length", long_examples=long_examples)
+    if executor is None:
+        options.require_effect(tokenize, "without --executor", id_column=id_column)
     in_tasks = executor_options.tasks_of(
         tokenize,
         executor,
@@ -222,7 +225,7 @@ def tokenize(
             else:
                 from stochastok_cli.integrations import datatrove
 
-                make = functools.partial(datatrove.tokenize, tasks=in_tasks)
+                make = functools.partial(datatrove.tokenize, tasks=in_tasks, id_column=id_column)
             made = make(
                 source,
                 tokenizer=resolved or "gpt2",

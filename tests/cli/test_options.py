@@ -42,6 +42,7 @@ TRAIN = ("train", "--config", "quickstart")
         (("tokenize", "text.txt", "--split", "test"), "text.txt is no dataset on the Hub, and has no split 'test'"),
         (("tokenize", "text.txt", "--tasks", "3"), "--tasks would have no effect without --executor"),
         (("expand", "x", "--time", "1:00", "--partition", "p"), "--partition, --time would have no effect without"),
+        (("tokenize", "x", "--id-column", "id"), "--id-column would have no effect without --executor"),
         (("tokenize", "x", "--executor", "local", "--limit", "3"), "--limit would have no effect beside --executor"),
         (("expand", "--executor", "local", "--text", "a"), "--text would have no effect beside --executor"),
         (("expand", "--text", "a", "--push", "--report"), "--report, --push would have no effect beside --text"),

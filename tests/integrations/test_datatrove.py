@@ -212,6 +212,24 @@ def test_pipelines_of_ones_own(tmp_path, key):
     assert len(set(documents(plain))) == 90 and len(repeated) == 2 and repeated[0] != repeated[1]
 
 
+def test_an_id_column(tmp_path):
+    """The order and the split go by the ids; ids and texts that are missing are named."""
+    rows = write_rows(tmp_path / "rows", [*range(120)], 3)
+    backwards = write_rows(tmp_path / "backwards", [*reversed(range(120))], 2)
+    options = {"tokenizer": "sample2k", "val_fraction": 0.1, "id_column": "id", "data_dir": tmp_path / "data"}
+    made = [pipelines.tokenize(rows, one_after_another(n), name=f"of-{n}", **options) for n in (1, 4)]
+    made.append(pipelines.tokenize(backwards, one_after_another(2), **options))
+    assert content(made[0].path) == content(made[1].path) == content(made[2].path)
+    assert made[0].manifest.made_from.fingerprint and made[0].manifest.options["id_column"] == "id"
+    plain = tokenize(rows, tokenizer="sample2k", val_fraction=0.1, data_dir=tmp_path / "plain")
+    assert sorted(documents(made[0].path)) == sorted(documents(plain.path))
+    with pytest.raises(UserError, match="documents would have no effect beside --id-column"):
+        pipelines.tokenize(rows, one_after_another(2), documents="file", **options)
+    (rows / "0.jsonl").write_text('{"text": "a", "id": null}\n')
+    with pytest.raises(UserError, match="0.jsonl, line 1: 'id' holds no id"):
+        pipelines.tokenize(rows, one_after_another(2), **options)
+
+
 def test_steps_in_an_executor_of_ones_own(tmp_path):
     """An expansion depends on the document's id; documents without ids, and ids that repeat, are not silent."""
     vocabulary = load_vocabulary("sample2k")
@@ -253,6 +271,9 @@ def test_the_command_line(source, tmp_path, monkeypatch, capfd):
     code, out, err = run(*command, "--num-proc", "1", "--json")
     assert code == 0 and json.loads(out)["splits"]["train"]["documents"] == 178
     assert err.startswith("made source-tokenized: train 178 documents")
+    (tmp_path / "rows.jsonl").write_text("".join(f'{{"text": "row {i}", "key": {i}}}\n' for i in range(9)))
+    code, out, err = run("tokenize", "rows.jsonl", *command[2:], "--num-proc", "1", "--id-column", "key")
+    assert (code, out) == (0, "data/data_as_memmaps/rows-tokenized\n"), err
     code, out, err = run("expand", "source-tokenized", *command[-4:], "--num-proc", "1")
     assert (code, out) == (0, "data/data_as_memmaps/source-tokenized-stochastok0.1\n")
     assert err.startswith("made source-tokenized-stochastok0.1: train 178 documents")

@@ -4,9 +4,7 @@
 reader and any filters of datatrove give; the steps that it uses go into pipelines of one's own too.
 """
 
-from stochastok_cli.integrations.datatrove.commands import Submitted as Submitted
 from stochastok_cli.integrations.datatrove.commands import expand as expand
-from stochastok_cli.integrations.datatrove.commands import make_corpus as make_corpus
 from stochastok_cli.integrations.datatrove.commands import tokenize as tokenize
 from stochastok_cli.integrations.datatrove.document_steps import ExpandDocuments as ExpandDocuments
 from stochastok_cli.integrations.datatrove.document_steps import FinishCorpus as FinishCorpus
@@ -15,3 +13,5 @@ from stochastok_cli.integrations.datatrove.document_steps import ReadSavedDocume
 from stochastok_cli.integrations.datatrove.document_steps import SaveDocuments as SaveDocuments
 from stochastok_cli.integrations.datatrove.document_steps import TokenizeDocuments as TokenizeDocuments
 from stochastok_cli.integrations.datatrove.executors import Tasks as Tasks
+from stochastok_cli.integrations.datatrove.keyed_corpus import make_corpus as make_corpus
+from stochastok_cli.integrations.datatrove.launch import Submitted as Submitted

@@ -3,23 +3,18 @@
 The folder that is made is the one that the same command makes on one machine, byte for byte.
 """
 
-import hashlib
-import json
 import os
-import shutil
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from datatrove.pipeline.base import PipelineStep
 
-from stochastok_cli import __version__
-from stochastok_cli.artifacts import Artifact, SplitInfo, json_bytes, validate_folder_name
+from stochastok_cli.artifacts import Artifact, SplitInfo
 from stochastok_cli.data import expand as data_expand
 from stochastok_cli.data import tokenize as data_tokenize
-from stochastok_cli.data.memmap import Corpus, Tokenizer, memmap_dir, resolve_vocabulary
+from stochastok_cli.data.memmap import Corpus
 from stochastok_cli.data.text_sources import TextSource
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.integrations.datatrove.corpus_steps import (
@@ -28,20 +23,13 @@ from stochastok_cli.integrations.datatrove.corpus_steps import (
     TokenizeSource,
     join_expanded,
     join_tokenized,
+    require_local,
 )
-from stochastok_cli.integrations.datatrove.document_steps import (
-    ExpandDocuments,
-    FinishCorpus,
-    NumberDocuments,
-    ReadSavedDocuments,
-    SaveDocuments,
-    TokenizeDocuments,
-    require_key,
-)
-from stochastok_cli.integrations.datatrove.executors import Stage, Tasks, run_stage, submit_stages
-from stochastok_cli.integrations.datatrove.parts import WORK_SUFFIX, remove_progress, work_folder
-from stochastok_cli.progress import ProgressCallback, no_progress
-from stochastok_cli.random_streams import CORPUS_SEED
+from stochastok_cli.integrations.datatrove.executors import Stage, Tasks
+from stochastok_cli.integrations.datatrove.keyed_corpus import tokenize_rows
+from stochastok_cli.integrations.datatrove.launch import Submitted, made_here, run_stages
+from stochastok_cli.integrations.datatrove.parts import remove_progress, work_folder
+from stochastok_cli.progress import ProgressCallback
 from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
@@ -49,41 +37,30 @@ from stochastok_cli.tokenization.vocabulary import Vocabulary
 _READING = ("text_column", "documents", "errors", "on_bad_document", "subset", "split")
 
 
-class Submitted(NamedTuple):
-    """What is left to Slurm: the folder that will be made, and the id of the job that makes it."""
-
-    path: Path
-    job: str
-
-
-class _LeftToSlurm(Exception):
-    """Ends the making of a folder in this process, whose lock the jobs that will make it need.
-
-    Args:
-        folder: the folder.
-        submit: submits the jobs and returns the id of the last one.
-    """
-
-    def __init__(self, folder: Path, submit: Callable[[], str]):
-        super().__init__(folder)
-        self.folder, self.submit = folder, submit
-
-
-def tokenize(source: str | Path, tasks: Tasks, **options: Any) -> Artifact | Submitted:
+def tokenize(source: str | Path, tasks: Tasks, *, id_column: str | None = None, **options: Any) -> Artifact | Submitted:
     """Tokenizes local files in several tasks.
 
     Args:
         source: a file or folder, or "sample".
         tasks: where the tasks run, and how many there are.
+        id_column: a column of ids by which documents are ordered and split, instead of by their place in the source.
         options: those of `stochastok_cli.tokenize`, but `num_proc`.
 
     Returns:
-        The folder that `stochastok_cli.tokenize` makes, byte for byte; with Slurm, the job that will make it.
+        The folder that `stochastok_cli.tokenize` makes, byte for byte (with `id_column`, in another order); with Slurm,
+        the job that will make it.
 
     Raises:
         UserError: as `stochastok_cli.tokenize`; or the source is no local one, or a task failed. Run again, completed
             tasks are left out.
     """
+    if id_column is not None:
+        of_rows = {"documents": "paragraph", "on_bad_document": "error", "subset": None}
+        ineffective = [name for name, value in of_rows.items() if options.pop(name, value) != value]
+        if ineffective:
+            given = ", ".join(f"--{name.replace('_', '-')}" for name in ineffective)
+            raise UserError(f"{given} would have no effect beside --id-column", fix="drop one or the other")
+        return tokenize_rows(str(source), tasks, id_column, **options)
     reading = {name: options[name] for name in _READING if name in options}
     if options.get("limit") is not None:
         raise UserError("--limit would have no effect on what tasks read", fix="drop it or --executor")
@@ -91,24 +68,19 @@ def tokenize(source: str | Path, tasks: Tasks, **options: Any) -> Artifact | Sub
     def encode(
         texts: TextSource[str], vocabulary: Vocabulary, file: Path, threads: int, progress: ProgressCallback
     ) -> tuple[np.ndarray, int]:
-        if texts.files is None:
-            raise UserError(
-                f"--executor reads local files, and {source} is a dataset on the Hub",
-                fix=f"download it first: hf download --repo-type dataset {source} --local-dir DIR",
-            )
+        require_local(texts, source)
         work = work_folder(file.parent)
         parts = work / "parts"
         plan = {"source": str(source), **reading, "tokenizer": vocabulary.fingerprint, "listing": texts.listing()}
         stages = [Stage("tokenize", [TokenizeSource(str(source), vocabulary, parts, reading, tasks.threads)])]
-        _run(
-            stages, FinishTokenize(source, tasks, options, plan), {**plan, "tasks": tasks.tasks}, tasks, work, progress
-        )
+        finish = FinishTokenize(source, tasks, options, plan)
+        run_stages(stages, finish, {**plan, "tasks": tasks.tasks}, tasks, work, progress)
         return join_tokenized(parts, tasks.tasks, texts, vocabulary, file)
 
     def make() -> Artifact:
         return data_tokenize.tokenize(source, encode=encode, **options)
 
-    return _made(make)
+    return made_here(make)
 
 
 class FinishTokenize(PipelineStep):
@@ -181,92 +153,7 @@ def expand(corpus: str | Path | Corpus, tasks: Tasks, **options: Any) -> Artifac
     def make() -> Artifact:
         return data_expand.expand(corpus, expand_split=expand_split, **options)
 
-    return _made(make)
-
-
-def make_corpus(
-    steps: Sequence[PipelineStep],
-    tasks: Tasks,
-    *,
-    name: str,
-    tokenizer: Tokenizer = "gpt2",
-    expand: StochasTok | None = None,
-    key: str = "id",
-    data_dir: str | Path = "data",
-    val_fraction: float = 0.01,
-    seed: int = CORPUS_SEED,
-    force: bool = False,
-    progress: ProgressCallback = no_progress,
-) -> Artifact | Submitted:
-    """Makes a corpus of the documents that steps of datatrove give, such as a reader and filters.
-
-    Neither the number of tasks nor, where documents have ids of their own, the order of the source changes the result.
-
-    Args:
-        steps: the steps, which give documents with a text.
-        tasks: where the tasks run, and how many there are.
-        name: the name of the corpus, a folder under `<data_dir>/data_as_memmaps`.
-        tokenizer: name or path of a tokenizer, or its vocabulary.
-        expand: expands the documents, where it is given.
-        key: what names a document: "id", the id that its reader gave it, which no other should have; or "content", its
-            token ids, with a count of equal documents.
-        data_dir: the data directory.
-        val_fraction: the fraction of the documents in the validation split, in [0, 1).
-        seed: the seed of the order of the documents.
-        force: make the folder again if it is there already.
-        progress: called with the number of tasks that are completed.
-
-    Returns:
-        The folder; with Slurm, the job that will make it.
-
-    Raises:
-        UserError: a task failed, or the folder is there, made with other options. Run again, completed tasks are left
-            out.
-    """
-    require_key(key)
-    vocabulary = resolve_vocabulary(tokenizer)
-    final = memmap_dir(Path(data_dir)) / validate_folder_name(name)
-    work = work_folder(final)
-    saved, expanded = work / "documents", work / "parts"
-    first = [*steps, TokenizeDocuments(vocabulary, tasks.threads)]
-    if expand is None:
-        stages = [Stage("tokenize", [*first, SaveDocuments(saved, vocabulary, key)])]
-    elif key == "id":
-        stages = [Stage("tokenize", [*first, ExpandDocuments(expand), SaveDocuments(saved, vocabulary)])]
-    else:
-        read = ReadSavedDocuments(saved, tasks.tasks, vocabulary.dtype)
-        stages = [
-            Stage("tokenize", [*first, SaveDocuments(saved, vocabulary, key)]),
-            Stage("number", [NumberDocuments(saved, tasks.tasks)], tasks=1),
-            Stage("expand", [read, ExpandDocuments(expand), SaveDocuments(expanded, vocabulary)]),
-        ]
-    options: dict[str, Any] = {"key": key, "steps": [_describe_step(step) for step in steps]}
-    if expand is not None:
-        kept = hashlib.sha256(json.dumps(sorted(expand.kept)).encode()).hexdigest()[:32] if expand.kept else None
-        options |= {"method": expand.method, "p": float(expand.p), "expand_key": int(expand.key)}
-        options |= {"max_splits": expand.max_splits, "kept": kept}
-    finish = FinishCorpus(
-        expanded if len(stages) > 1 else saved,
-        tasks.tasks,
-        final,
-        vocabulary,
-        val_fraction=val_fraction,
-        seed=seed,
-        options=options,
-        force=force,
-    )
-    plan = {**options, "tokenizer": vocabulary.fingerprint, "tasks": tasks.tasks}
-    return _made(lambda: finish.make(lambda folder: _run(stages, finish, plan, tasks, work, progress), progress))
-
-
-def _describe_step(step: Any) -> str:
-    """A step's class and options. Functions are named, so that the same pipeline has the same description again."""
-    values = {name: value for name, value in vars(step).items() if name != "stats"} if hasattr(step, "__dict__") else {}
-    return f"{type(step).__name__} {json.dumps(values, sort_keys=True, default=_describe_value)}"
-
-
-def _describe_value(value: Any) -> str:
-    return getattr(value, "__qualname__", None) or getattr(value, "path", None) or type(value).__qualname__
+    return made_here(make)
 
 
 def _expand_in_tasks(
@@ -277,7 +164,7 @@ def _expand_in_tasks(
     work: Path,
     progress: ProgressCallback,
 ) -> None:
-    """Runs the stages of `expand`, or raises `_LeftToSlurm`."""
+    """Runs the stages of `expand`, or raises `LeftToSlurm`."""
     folder = source.path.absolute()
     made_with = {name: options.get(name) for name in ("p", "method", "seed", "max_splits", "keep")}
     plan = {"source": str(folder), "fingerprint": source.fingerprint, **made_with, "tasks": tasks.tasks}
@@ -286,7 +173,7 @@ def _expand_in_tasks(
         Stage("expand", [ExpandCorpus(folder, stochastok, work / "counts", work / "parts", tasks.threads)]),
     ]
     finish = FinishExpand(folder, tasks, {**options, "tokenizer": source.vocabulary}, source.fingerprint)
-    _run(stages, finish, plan, tasks, work, progress)
+    run_stages(stages, finish, plan, tasks, work, progress)
 
 
 class FinishExpand(PipelineStep):
@@ -329,37 +216,3 @@ class FinishExpand(PipelineStep):
         os.chdir(self.directory)
         made = data_expand.expand(self.corpus, expand_split=expand_split, **self.options)
         remove_progress(made.path)
-
-
-def _run(
-    stages: list[Stage],
-    finish: PipelineStep,
-    plan: dict[str, Any],
-    tasks: Tasks,
-    work: Path,
-    progress: ProgressCallback,
-) -> None:
-    """Runs the stages, or raises `_LeftToSlurm`. What an interrupted run with the same plan has done is kept."""
-    if tasks.executor == "slurm" and shutil.which("sbatch") is None:
-        raise UserError("sbatch is not installed here", fix="run it on a node from which jobs are submitted")
-    content, plan_file = json_bytes({**plan, "version": __version__}), work / "plan.json"
-    if not plan_file.is_file() or plan_file.read_bytes() != content:
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
-        plan_file.write_bytes(content)
-    if tasks.executor != "slurm":
-        for stage in stages:
-            run_stage(stage, tasks, work, progress)
-        return
-    last = Stage("finish", [finish], tasks=1)
-    final = work.with_name(work.name.removeprefix(".").removesuffix(WORK_SUFFIX))
-    raise _LeftToSlurm(final, lambda: submit_stages([*stages, last], tasks, work, final.name))
-
-
-def _made(make: Callable[[], Artifact]) -> Artifact | Submitted:
-    try:
-        made = make()
-    except _LeftToSlurm as left:
-        return Submitted(left.folder, left.submit())
-    shutil.rmtree(work_folder(made.path), ignore_errors=True)
-    return made

@@ -8,7 +8,7 @@ import os
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from datatrove.pipeline.base import PipelineStep
@@ -18,12 +18,14 @@ from stochastok_cli.data.bad_documents import ON_BAD_DOCUMENT, LeftOut
 from stochastok_cli.data.expand import expand_ids
 from stochastok_cli.data.memmap import SPLITS, Corpus, count_tokens
 from stochastok_cli.data.text_sources import TextSource, open_source
+from stochastok_cli.errors import UserError
 from stochastok_cli.integrations.datatrove.parts import PartWriter, copy_bytes, part_files, read_arrays
 from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.methods import METHODS
 from stochastok_cli.tokenization.methods.base import register_method
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
+T = TypeVar("T")
 _SCAN_TOKENS = 2**24
 
 
@@ -74,9 +76,22 @@ class TokenizeSource(PipelineStep):
         )
 
 
+def require_local(source: TextSource[Any], name: str | Path) -> None:
+    """Raises UserError for a dataset on the Hub."""
+    if source.files is None:
+        raise UserError(
+            f"--executor reads local files, and {name} is a dataset on the Hub",
+            fix=f"download it first: hf download --repo-type dataset {name} --local-dir DIR",
+        )
+
+
 def batches_of_task(
-    source: TextSource[str], rank: int, tasks: int, on_bad_document: str, left_out: dict[int, LeftOut]
-) -> Iterator[tuple[int, int, list[str]]]:
+    source: TextSource[T],
+    rank: int,
+    tasks: int,
+    on_bad_document: str = ON_BAD_DOCUMENT[0],
+    left_out: dict[int, LeftOut] | None = None,
+) -> Iterator[tuple[int, int, list[T]]]:
     """The documents that one of the tasks encodes: `(file, batch, documents)`, with the numbers of both.
 
     With as many files as tasks or more, a task reads whole files. With fewer, some tasks read the same file, and take
@@ -98,7 +113,7 @@ def batches_of_task(
         for number, (documents, _) in enumerate(source.read_file(source.files[file], unreadable.bad)):
             if number % sharing == turn:
                 yield file, number, documents
-        if turn == 0:
+        if turn == 0 and left_out is not None:
             left_out[file] = unreadable
 
 

@@ -6,8 +6,9 @@ of a document depends on the document and on the key that names it, never on the
 
 import dataclasses
 import hashlib
+import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
-from stochastok_cli.artifacts import Artifact, SourceInfo, SplitInfo, create_artifact
+from stochastok_cli.artifacts import Artifact, Manifest, SourceInfo, SplitInfo, create_artifact
 from stochastok_cli.data.memmap import Tokenizer, corpus_manifest, require_counts, resolve_vocabulary
 from stochastok_cli.data.tokenize import copy_documents, require_fraction, require_split
 from stochastok_cli.errors import Notice, UserError
@@ -232,12 +233,14 @@ class FinishCorpus(PipelineStep):
     ):
         super().__init__()
         require_fraction(val_fraction)
-        self.folder, self.tasks, self.final = Path(folder).absolute(), tasks, Path(final).absolute()
+        self.folder, self.tasks, self.final = Path(folder).absolute(), tasks, Path(final)
+        self.directory = os.getcwd()  # `final` may be relative to it
         self.vocabulary, self.val_fraction, self.seed = resolve_vocabulary(tokenizer), val_fraction, seed
         self.options, self.source, self.force = options or {}, source, force
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Any:
         """Makes the folder; see `PipelineStep`."""
+        os.chdir(self.directory)
         remove_progress(self.make().path)
 
     def make(self, before: Any = None, progress: ProgressCallback = no_progress) -> Artifact:
@@ -249,14 +252,17 @@ class FinishCorpus(PipelineStep):
         """
         made_with = {"tokenizer": self.vocabulary.fingerprint, "val_fraction": self.val_fraction, "seed": self.seed}
 
-        def build(folder: Path) -> Any:
+        def build(folder: Path) -> Manifest:
             if before is not None:
                 before(folder)
             return self._build(folder, progress)
 
-        return create_artifact(self.final, {**made_with, **self.options}, build, force=self.force)
+        return self._create({**made_with, **self.options}, build)
 
-    def _build(self, folder: Path, progress: ProgressCallback) -> Any:
+    def _create(self, options: dict[str, Any], build: Callable[[Path], Manifest]) -> Artifact:
+        return create_artifact(self.final, options, build, force=self.force)
+
+    def _build(self, folder: Path, progress: ProgressCallback) -> Manifest:
         parts = read_arrays(self.folder, self.tasks)
         lengths = np.concatenate([part["lengths"] for part in parts])
         order = _keyed_order(parts, self.seed)
