@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from stochastok_cli.errors import UserError
 from stochastok_cli.json_files import read_json
+from stochastok_cli.tokenization.automatic_tokenizer import compare_with_transformers
 from stochastok_cli.tokenization.encoders import Encoder, reading_errors
 from stochastok_cli.tokenization.merges import byte_characters
 from stochastok_cli.tokenization.other_formats import other_format
@@ -69,13 +70,12 @@ def read_tokenizer_json(
                 f"{tokenizer.token_to_id(token['content'])}",
                 fix="ids of added tokens follow those of the vocabulary without a gap",
             )
-    config = file.with_name("tokenizer_config.json")
-    return vocabulary_from_tokenizer(
-        tokenizer,
-        name,
-        end_of_text,
-        config=read_json(config, dict[str, Any], fix="copy it anew") if config.is_file() else {},
-    )
+    config_file = file.with_name("tokenizer_config.json")
+    config = read_json(config_file, dict[str, Any], fix="copy it anew") if config_file.is_file() else {}
+    vocabulary = vocabulary_from_tokenizer(tokenizer, name, end_of_text, config=config)
+    if file.name == "tokenizer.json":
+        compare_with_transformers(vocabulary, file.parent, config)
+    return vocabulary
 
 
 def vocabulary_from_tokenizer(

@@ -18,17 +18,17 @@ from stochastok_cli.tokenization.encoders import Encoder
 
 END_OF_TEXT = "<|endoftext|>"
 # Texts that tell patterns and normalizers apart. Fingerprints depend on them: they must stay as they are.
-_CUT_TEXTS = [
+CUT_TEXTS = [
     "it's IT'S we'll WE'LL don't'x 'tis",
     "1 12 123 1234 12345678 a1b22c333 3.14",
     "a  b   c \n d\n\n\te\r\n\r\n  f  ",
 ]
-_CUT_TEXTS += [
+CUT_TEXTS += [
     "(a) [b]{c} !d ?!e $f _g a.b a/b //c\n.../\n",
     "camelCase HTTPServer ABCdef",
     "e\u0301 \u00e9 A\u030a \u00c5",
 ]
-_CUT_TEXTS += [
+CUT_TEXTS += [
     "\u0939\u093f\u0928\u094d\u0926\u0940",
     "\u65e5\u672c\u8a9e\u304b\u306a \u30ab\u30ca",
     " x",
@@ -36,7 +36,7 @@ _CUT_TEXTS += [
     "x ",
     "\ufb01 \u338f \u00bd \u00b2",
 ]
-_CUT_TEXTS += ["The quick brown fox jumps over the lazy dog, unbelievably strawberry-flavoured internationalization."]
+CUT_TEXTS += ["The quick brown fox jumps over the lazy dog, unbelievably strawberry-flavoured internationalization."]
 # The hash of how the bundled vocabularies cut text, by that of their entries.
 _CUT_OF_BUNDLED = {
     "e145d95a08710160434e83ba6886197d": "56350f12b35a6857",  # gpt2
@@ -159,7 +159,7 @@ class Vocabulary:
         ordinary = [piece for i, piece in enumerate(self.pieces) if i not in self.never_split]
         entries = [piece.decode(errors="ignore") for piece in ordinary[:: len(ordinary) // 4096 + 1]]
         joined = ["".join(entries[i : i + 8]) for i in range(0, len(entries), 8)]
-        ids = [np.array(self.encode(text), "<u4").tobytes() for text in [*_CUT_TEXTS, *entries, *joined]]
+        ids = [np.array(self.encode(text), "<u4").tobytes() for text in [*CUT_TEXTS, *entries, *joined]]
         return hashlib.sha256(b"|".join(str(len(part)).encode() + part for part in ids)).hexdigest()[:16]
 
     def describe(self) -> dict[str, Any]:
