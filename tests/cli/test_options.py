@@ -69,3 +69,13 @@ def test_options_without_effect_are_refused(run, tmp_path, arguments, message):
     assert (code, out) == (USAGE, "")
     assert message in err and err.count("\n") == 1
     assert [file.name for file in tmp_path.iterdir()] == ["text.txt"]
+
+
+def test_an_executor_without_datatrove(run, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("stochastok_cli.integrations.datatrove")]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in {"datatrove", *(name for name in sys.modules if name.startswith("datatrove."))}:
+        monkeypatch.setitem(sys.modules, name, None)
+    code, out, err = run("tokenize", "text.txt", "--executor", "local")
+    assert (code, out) == (USAGE, "")
+    assert err == "error: --executor needs datatrove; pip install 'stochastok[datatrove]'\n"
