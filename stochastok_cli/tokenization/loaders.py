@@ -70,7 +70,7 @@ def load_vocabulary(
 def _read(file: Path, name: str, end_of_text: str | None, pattern: str | None) -> Vocabulary:
     """The vocabulary in a file of any format."""
     is_json = file.suffix == ".json"
-    ranks = not is_json and are_ranks(file.read_bytes()[:10_000])
+    ranks = file.suffix == ".tiktoken" or (not is_json and are_ranks(file.read_bytes()[:10_000]))
     if pattern is not None and not ranks:
         raise UserError(f"{file} is no file of ranks, and has a pattern of its own", fix="drop --pattern")
     if ranks:

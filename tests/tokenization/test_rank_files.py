@@ -114,6 +114,9 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path):
     file.write_text("IQ== 0\nIg== 1\n!\n")
     with pytest.raises(UserError, match="line 3 is not a token in base64 and its rank"):
         load_vocabulary(file)
+    file.write_text("no ranks at all\n")
+    with pytest.raises(UserError, match="line 1 is not a token in base64 and its rank"):
+        load_vocabulary(file)
     file.write_text("IQ== 0\n")
     with pytest.raises(UserError, match="no token for the byte 0x00"):
         load_vocabulary(file)
