@@ -68,8 +68,8 @@ def export(
         The folder. One that is there already, made with the same options, is left alone.
 
     Raises:
-        UserError: the format can't hold the dataset, its counts are not those of its manifest, or `out` holds something
-            else. Nothing appears then.
+        UserError: the format can't hold the dataset, its counts are not those of its manifest, a split without a
+            manifest does not end with end-of-text, or `out` holds something else. Nothing appears then.
     """
     target = require_format(format)
     target.require_package()
@@ -81,6 +81,11 @@ def export(
             f"{source.name} holds questions or conversations, and {format} can't say which ids have a loss",
             fix="export it as arrow, or as another format that can",
         )
+    if isinstance(source, Corpus) and source.manifest and source.manifest.kind == "addition":
+        raise UserError(
+            f"{source.name} holds additions, whose questions are not separated by end-of-text",
+            fix="export a dataset of kind tokenized or expanded",
+        )
     info = _tokenizer_info(source, tokenizer)
     dtype = np.dtype(target.dtype(info.size)).newbyteorder("<")
     default = Path(data_dir) / f"data_as_{target.name}" / validate_folder_name(source.name)
@@ -89,6 +94,8 @@ def export(
         final = final.resolve()
     is_empty = _require_replaceable(final)
     options = {"format": target.name, "dtype": dtype.name, "split": split, "source": source.fingerprint}
+    if source.manifest is None:
+        options["tokenizer"] = info.fingerprint
     unrecorded = None if source.manifest else SourceFiles(source.path, sorted(source.path.glob("*.bin")), {}, "")
     listing = unrecorded.listing() if unrecorded else None
 
@@ -183,6 +190,13 @@ class _Split:
         else:
             assert isinstance(source, Corpus)
             ids = source.ids(name)
+            if source.manifest is None and len(ids) and ids[-1] != source.end_of_text:
+                raise UserError(
+                    f"{name} of {source.name} does not end with the end-of-text id {source.end_of_text:,} of "
+                    f"{source.vocabulary.name!r}, so its documents can't be told apart",
+                    fix="name the tokenizer that it was made with (--tokenizer)",
+                    exit_code=FAILED,
+                )
             self.total, self._batches = len(ids), _corpus_batches(ids, source.end_of_text)
 
     def __iter__(self) -> Iterator[DocumentBatch]:

@@ -14,7 +14,7 @@ from stochastok_cli.data.formats import FORMATS
 from stochastok_cli.data.memmap import Corpus, memmap_dir
 from stochastok_cli.data.sft_dataset import write_sft_dataset
 from stochastok_cli.data.tokenize_instructions import tokenize_instructions
-from stochastok_cli.errors import USAGE, Notice, UserError
+from stochastok_cli.errors import FAILED, USAGE, Notice, UserError
 from stochastok_cli.tokenization.loaders import load_vocabulary
 from tests.data.test_sft_dataset import GPT2, PAIRS, examples
 
@@ -22,7 +22,7 @@ END = 7
 DOCUMENTS = {"train": [[1, 2, 3, END], [END], [4, END], [5, 6, 8, 9, END]], "val": [[10, END], [11, 12, END]]}
 
 
-def make_corpus(data_dir, documents=DOCUMENTS, vocabulary_size=50_000, name="corpus", counts=None):
+def make_corpus(data_dir, documents=DOCUMENTS, vocabulary_size=50_000, name="corpus", counts=None, kind="tokenized"):
     """A folder of ids with a manifest, whose tokenizer is nowhere."""
     dtype = np.uint16 if vocabulary_size <= 2**16 else np.uint32
 
@@ -32,7 +32,7 @@ def make_corpus(data_dir, documents=DOCUMENTS, vocabulary_size=50_000, name="cor
         splits = {split: SplitInfo(len(lists), sum(map(len, lists))) for split, lists in documents.items()}
         tokenizer = TokenizerInfo("nowhere", "0", vocabulary_size)
         return Manifest(
-            kind="tokenized",
+            kind=kind,
             tokenizer=tokenizer,
             dtype=np.dtype(dtype).name,
             end_of_text=END,
@@ -165,15 +165,44 @@ def test_only_exports_are_replaced(tmp_path):
     assert Corpus(memmap_dir(tmp_path) / "corpus").num_tokens["train"] == 12
 
 
+def make_unrecorded(data_dir, train, val=()):
+    """A folder of ids as the reference code leaves it, without a manifest."""
+    folder = memmap_dir(data_dir) / "unrecorded"
+    folder.mkdir(parents=True)
+    for split, ids in (("train", train), ("val", val)):
+        np.array(ids, np.uint16).tofile(folder / f"{split}.bin")
+    return folder
+
+
 def test_a_changed_source_without_a_manifest(tmp_path):
-    folder = make_corpus(tmp_path)
-    (folder / "manifest.json").unlink()
-    export("corpus", format="megatron", data_dir=tmp_path, tokenizer="sample2k")
+    end = load_vocabulary("sample2k").end_of_text
+    folder = make_unrecorded(tmp_path, [5, 6, end], [8, end])
+    export("unrecorded", format="megatron", data_dir=tmp_path, tokenizer="sample2k")
+    assert not export("unrecorded", format="megatron", data_dir=tmp_path, tokenizer="sample2k").created
     with pytest.raises(UserError, match="made with other options"):
-        export("corpus", format="megatron", data_dir=tmp_path, split="train", tokenizer="sample2k")
-    np.array([1, 2], np.uint16).tofile(folder / "val.bin")
-    with pytest.raises(UserError, match="made with other options: source"):
-        export("corpus", format="megatron", data_dir=tmp_path, tokenizer="sample2k")
+        export("unrecorded", format="megatron", data_dir=tmp_path, split="train", tokenizer="sample2k")
+    with pytest.raises(UserError, match="made with other options: .*tokenizer"):
+        export("unrecorded", format="megatron", data_dir=tmp_path, tokenizer="gpt2")
+    np.array([1, end], np.uint16).tofile(folder / "val.bin")
+    with pytest.raises(UserError, match="held another text|made with other options: source"):
+        export("unrecorded", format="megatron", data_dir=tmp_path, tokenizer="sample2k")
+
+
+@pytest.mark.parametrize("tail", [[1, 2, 3], [1, 50256, 2]])
+def test_ids_that_no_end_of_text_ends(tmp_path, tail):
+    make_unrecorded(tmp_path, [1, 50256], tail)
+    with pytest.raises(UserError, match="val of unrecorded does not end with the end-of-text id 50,256 of") as refused:
+        export("unrecorded", format="megatron", data_dir=tmp_path)
+    assert refused.value.exit_code == FAILED
+    assert not any(path.is_dir() for path in tmp_path.glob("data_as_megatron/*"))
+    assert export("unrecorded", format="megatron", data_dir=tmp_path, split="train").created
+
+
+def test_addition_is_refused_by_its_kind(tmp_path):
+    make_corpus(tmp_path, kind="addition")
+    with pytest.raises(UserError, match="holds additions") as refused:
+        export("corpus", format="megatron", data_dir=tmp_path)
+    assert refused.value.exit_code == USAGE
 
 
 def test_another_tokenizer_than_that_of_the_manifest(tmp_path):
