@@ -4,7 +4,9 @@ Libraries read the environment when they are imported, so it is set here, before
 """
 
 import os
+import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -28,6 +30,14 @@ os.environ.update(
 
 hypothesis.settings.register_profile("tests", deadline=None)  # no test depends on how fast the machine is
 hypothesis.settings.load_profile("tests")
+
+
+@pytest.fixture(autouse=True)
+def _default_handlers() -> Iterator[None]:
+    """`main` sets a handler, with which processes that a pool forks later would not end by SIGTERM."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ A checkpoint is complete if `training_state.json` is there and every file has th
 writes these folders (`training/checkpoint_writer.py`); evaluation reads them.
 """
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,7 +164,7 @@ def find_local_checkpoint(name: str, checkpoint_dir: Path) -> Path | None:
         checkpoint = resolve_checkpoint(name, checkpoint_dir)
     except UserError:
         repo, _ = hub.parse_repo_id(name)
-        if Path(name).is_dir() or (checkpoint_dir / name).is_dir() or "/" not in repo or not hub.is_repo_id(repo):
+        if os.path.isdir(name) or os.path.isdir(checkpoint_dir / name) or "/" not in repo or not hub.is_repo_id(repo):
             raise
         return None
     require_intact(checkpoint, with_optimizer=False, fix="name another checkpoint")
@@ -175,7 +176,7 @@ def resolve_checkpoint(name: str, checkpoint_dir: Path) -> Path:
 
     A run's folder resolves to its latest complete checkpoint. Raises UserError if there is none.
     """
-    folder = next((f for f in (Path(name), checkpoint_dir / name) if f.is_dir()), None)
+    folder = next((f for f in (Path(name), checkpoint_dir / name) if os.path.isdir(f)), None)
     if folder is None:
         known = sorted(f.name for f in checkpoint_dir.glob("*") if f.is_dir() and not f.name.startswith("."))
         listed = f"there are {', '.join(known)}" if known else "there are none yet"

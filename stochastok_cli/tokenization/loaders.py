@@ -1,6 +1,7 @@
 """Functions that return a `Vocabulary`: by name, from a tokenizer's file of any format, or from a tokenizer object."""
 
 import functools
+import os
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def load_vocabulary(
         return _bundled_vocabulary(base, name) if base in BUNDLED and not options else _named(base, name, end_of_text)
     name = f"./{name}" if base in BUNDLED else name
     file = tokenizer_file(path)
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise UserError(
             f"{file} does not exist{other_files(path)}", fix="give a tokenizer.json or a folder that holds one"
         )
@@ -125,7 +126,8 @@ def tokenizer_path(name_or_path: str | Path) -> Path | None:
     path = Path(name)
     if name in BUNDLED and not isinstance(name_or_path, Path):
         return None
-    if path.is_dir() or path.suffix in SUFFIXES or ".model." in path.name:  # such as tokenizer.model.v3
+    # Unlike `Path.is_dir`, this is False for a name that is too long. `.model.` is in tokenizer.model.v3.
+    if os.path.isdir(path) or path.suffix in SUFFIXES or ".model." in path.name:
         return path
     repo, revision = hub.parse_repo_id(name)
     return hub.tokenizer_folder(repo, revision) if "/" in repo and hub.is_repo_id(repo) else None

@@ -1,5 +1,6 @@
 """Names for the formats of tokenizers that are not read, so that a refusal says what a file is."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def other_format(file: Path, content: dict[str, Any] | None = None) -> str:
 
 def other_files(folder: Path) -> str:
     """The tokenizers in a folder that are no `tokenizer.json`, as the end of a sentence."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return ""
     files = [file for file in sorted(folder.iterdir()) if file.suffix == ".tiktoken" or file.name in _FILES]
     return f" (the folder has {', '.join(file.name + other_format(file) for file in files)})" if files else ""

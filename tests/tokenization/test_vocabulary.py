@@ -242,3 +242,9 @@ def test_ids_far_apart_and_shared_ids_of_ranks():
     for special, message in ((400_000_000, "257 entries.*400,000,000"), (7, "2 entries with the id 7")):
         with pytest.raises(UserError, match=message):
             vocabulary_from_ranks("t", single_bytes, {END_OF_TEXT: special}, lambda: None)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "x" * 5000 + ".json", "[" * 300])
+def test_a_name_that_no_file_can_have_is_refused(name):
+    with pytest.raises(UserError, match=r"unknown tokenizer|does not exist"):
+        load_vocabulary(name)
