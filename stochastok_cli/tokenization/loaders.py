@@ -90,8 +90,8 @@ def _read(file: Path, name: str, end_of_text: str | None, pattern: str | None) -
 
 def tokenizer_file(path: Path) -> Path:
     """The file of a tokenizer: the path itself, or in a folder its `tokenizer.json`, else one of another kind."""
-    if not path.is_dir() or (path / "tokenizer.json").is_file():
-        return path / "tokenizer.json" if path.is_dir() else path
+    if not os.path.isdir(path) or (path / "tokenizer.json").is_file():
+        return path / "tokenizer.json" if os.path.isdir(path) else path
     files = [path / name for name in ("tekken.json", "tokenizer.model", "spiece.model") if (path / name).is_file()]
     files = files or sorted(path.glob("*.tiktoken"))
     return files[0] if len(files) == 1 or (files and files[0].name == "tekken.json") else path / "tokenizer.json"
