@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -123,6 +124,34 @@ def test_a_task_that_is_killed_and_run_again(source, tmp_path):
     made = pipelines.tokenize(source, tasks, tokenizer="gpt2", data_dir=data)
     assert made.manifest.files == tokenize(source, tokenizer="gpt2", data_dir=tmp_path / "one").manifest.files
     assert not running.parent.exists()
+
+
+@pytest.mark.parametrize("processors", [1, 2])
+def test_processes_end_with_a_command_that_is_killed(source, tmp_path, processors):
+    (source / "large.txt").write_text("\n\n".join(text(i) for i in range(150_000)))
+    options = ("--tokenizer", "gpt2", "--executor", "local", "--tasks", "6", "--num-proc", str(processors))
+    command = [sys.executable, "-m", "stochastok_cli", "tokenize", "source", *options]
+    started = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, stderr=subprocess.DEVNULL)
+
+    def processes() -> list[str]:
+        listed = subprocess.run(["ps", "-eo", "sid=,stat=,pid="], capture_output=True, text=True, check=True)
+        rows = [line.split() for line in listed.stdout.splitlines()]
+        return [pid for session, state, pid in rows if session == str(started.pid) and not state.startswith("Z")]
+
+    running = tmp_path / "data" / "data_as_memmaps" / ".source-tokenized.tasks" / "logs" / "tokenize" / "running"
+    try:
+        while not [*running.glob("*")] and started.poll() is None:
+            time.sleep(0.02)
+        assert len(processes()) > 1
+        started.kill()
+        started.wait()
+        limit = time.monotonic() + 10
+        while processes() and time.monotonic() < limit:
+            time.sleep(0.05)
+        assert processes() == []
+    finally:
+        for process in processes():
+            os.kill(int(process), signal.SIGKILL)
 
 
 def test_a_task_that_fails_for_another_reason_names_its_log(source, tmp_path):

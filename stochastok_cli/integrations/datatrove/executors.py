@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from typing import Any, ClassVar
 
 import dill
 import multiprocess
+import multiprocess.util
 from datatrove.executor.local import LocalPipelineExecutor
 from datatrove.executor.ray import RayPipelineExecutor
 from datatrove.executor.slurm import SlurmPipelineExecutor
@@ -126,6 +128,7 @@ class _RecordsErrors:
             file.parent.mkdir(parents=True, exist_ok=True)
         if multiprocess.parent_process() is not None:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command, which ends its processes
+            _end_with_parent()
         running.write_text(str(os.getpid()))
         failed.unlink(missing_ok=True)
         try:
@@ -143,7 +146,22 @@ class _RecordsErrors:
 
 
 class _LocalExecutor(_RecordsErrors, LocalPipelineExecutor):
-    pass
+    def run(self) -> Any:
+        # For the process of datatrove's queue, which would serve it forever after this one was killed.
+        multiprocess.util.register_after_fork(self, lambda _: _end_with_parent())
+        return super().run()
+
+
+@functools.cache
+def _end_with_parent() -> None:
+    """Ends this process when the one that started it does, however that ends."""
+    parent = multiprocess.parent_process()
+
+    def wait() -> None:
+        parent.join()
+        os._exit(FAILED)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 class _RayExecutor(_RecordsErrors, RayPipelineExecutor):
