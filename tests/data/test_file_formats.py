@@ -59,10 +59,11 @@ WRITERS = {"a.parquet": write_parquet, "a.arrow": write_stream, "a.feather": wri
 
 @pytest.mark.parametrize(("name", "delimiter"), [("a.csv", ","), ("a.tsv", "\t"), ("A.CSV.bz2", ",")])
 def test_separated_values(tmp_path, name, delimiter):
-    file = write_csv(tmp_path / "rows", [["id", "text"], *enumerate(TEXTS)], delimiter=delimiter)
+    texts = [text.replace("\n", " ").replace("\r", " ") if delimiter == "\t" else text for text in TEXTS]
+    file = write_csv(tmp_path / "rows", [["id", "text"], *enumerate(texts)], delimiter=delimiter)
     content = b"\xef\xbb\xbf" + file.read_bytes() + b"\r\n"  # with a byte order mark and a blank line
     (tmp_path / name).write_bytes(bz2.compress(content) if name.endswith("bz2") else content)
-    assert texts_of(tmp_path / name) == TEXTS
+    assert texts_of(tmp_path / name) == texts
     assert texts_of(tmp_path / name, text_column="id") == [str(i) for i in range(len(TEXTS))]
     (tmp_path / name).write_bytes(bz2.compress(b"") if name.endswith("bz2") else b"")
     assert texts_of(tmp_path / name) == []
@@ -73,8 +74,7 @@ def test_separated_values(tmp_path, name, delimiter):
     [
         (b"id,text\n1,a\n2\n3,c\n", "line 3: 1 values, and the first row names 2 columns; text with", ["a", "c"]),
         (b"id,text\n1,a,b\n3,c\n", "line 2: 3 values, and the first row names 2 columns", ["c"]),
-        (b'id,text\n1,"a"b\n3,"c\nd"\n4,e\n', "line 2: no row of separated values", ["c\nd", "e"]),
-        (b'id,text\n1,"a\nb"\n3,"c\nd', "line 4: no row of separated values .*unexpected end", ["a\nb"]),
+        (b'id,text\n1,a\n3,"c\n\xe9"\n4,"d\ne"\n', "line 3: its bytes are not UTF-8", ["a", "d\ne"]),
         (b"id,text\n1,caf\xe9\n3,c\n", "line 2: its bytes are not UTF-8; convert", ["c"]),
     ],
 )
@@ -86,13 +86,46 @@ def test_bad_rows_of_separated_values(tmp_path, content, message, left):
     assert texts_of(tmp_path / "a.csv", on_bad_document="skip") == left
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b'id,text\n1,"a"b\n3,"c\nd"\n4,e\n', "line 2: no row of separated values"),
+        ("a.csv", b'id,text\n1,"a\nb"\n3,"c\nd', "line 4: a quote opens in this row and is never closed"),
+        ("a.csv", b'text,x\n"opened,1\n' + b"good,1\n" * 500, "line 2: a quote opens in this row and is never closed"),
+        ("a.csv", b'text,x\nr,1\n"He said "hi" to me\nand then, left\nEND",1\nr,3\n', "line 3: no row of separated"),
+        ("a.csv", b'text,x\n"opened,1\ngood,1\nclosed,"\n', "line 2: a row of 3 lines with another number of values"),
+        (
+            "a.tsv",
+            b'text\tx\nr\t1\n"q\t2\nr\t3\n"\t5\nr\t6\n',
+            "line 3: a quote opens in this row and closes in line 5",
+        ),
+        ("a.tsv", b'text\tx\nr\t1\n"Hi," she said\t2\n', "line 3: no row of separated values"),
+        ("a.tsv", b'text\tx\nr\t1\n"q\t2\nr\t3\n', "line 3: a quote opens in this row and is never closed"),
+        ("a.tsv", b'text\t"x\ny"\nr\t1\n', "line 1: a quote opens in this row and closes in line 2"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["error", "skip"])
+def test_broken_quotes_are_never_left_out(tmp_path, name, content, message, mode):
+    """Nobody knows where rows begin after them: rows would be lost, or parts of rows become documents."""
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"{name}, {message}") as caught:
+        texts_of(tmp_path / name, on_bad_document=mode)
+    assert caught.value.exit_code == FAILED and "--on-bad-document" not in str(caught.value)
+
+
 def test_long_values_are_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr("stochastok_cli.data.text_files.LONGEST_DOCUMENT", 4000)
-    rows = [["text"], ["a" * 5000], ["b\n" * 2500], ["c" * 3990]]
+    rows = [["text"], ["a" * 5000], ["c" * 3990]]
     file = write_csv(tmp_path / "a.csv", rows)
     with pytest.raises(UserError, match="line 2: longer than 4,000 characters"):
         texts_of(file)
     assert texts_of(file, on_bad_document="skip") == ["c" * 3990]
+    for value in ("b\n" * 2500, "b" * 4100 + "\nb"):
+        file = write_csv(tmp_path / "a.csv", [["text"], [value], ["c"]])
+        with pytest.raises(
+            UserError, match=r"line 2: (a row of [\d,]+ lines with more than|a quote opens in this row)"
+        ):
+            texts_of(file, on_bad_document="skip")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +133,9 @@ def test_long_values_are_bounded(tmp_path, monkeypatch):
     [
         (b"id,txt\n1,a\n", {}, "a.csv: there is no column 'text'; did you mean 'txt'.*--text-column"),
         (b"text,text\na,b\n", {}, "a.csv: 2 columns are named 'text'"),
-        (b'"text"x\na\n', {}, "a.csv: its first row is no row of separated values"),
+        (b'"text"x\na\n', {}, "a.csv, line 1: no row of separated values"),
+        *[("text,x\na,1\n".encode(e), {}, "a.csv: its first row is not UTF-8") for e in ("utf-16", "utf-16-le")],
+        (b"t\xe9xt,x\na,1\n", {}, "a.csv: its first row is not UTF-8"),
     ],
 )
 def test_the_first_row_must_name_the_column_in_any_case(tmp_path, content, options, message):
