@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,7 +13,7 @@ from stochastok_cli.data.csv_files import csv_rows
 from stochastok_cli.data.source_files import ARROW_SUFFIXES, CSV_SUFFIXES, file_format
 from stochastok_cli.data.table_rows import Row, no_column
 from stochastok_cli.data.text_files import OnBad, open_decompressed, read_lines
-from stochastok_cli.errors import USAGE
+from stochastok_cli.errors import FAILED, USAGE, UserError
 
 
 def read_rows(
@@ -49,7 +50,13 @@ def read_rows(
 
 def _json_rows(stream: BinaryIO, name: str, columns: Mapping[str, str], errors: str, on_bad: OnBad) -> Iterator[Row]:
     """One JSON object a line, as in `{"text": …}`."""
+    is_first = True
     for place, line in read_lines(stream, name, errors):
+        if is_first and isinstance(line, str) and line.strip():
+            is_first = False
+            if _ARRAY.match(line):
+                fix = "convert it to one object a line: jq -c '.[]'"
+                raise UserError(f"{name} is a JSON array", fix=fix, exit_code=FAILED)
         if isinstance(line, BadDocument):
             on_bad(line)
         elif line.strip():
@@ -77,6 +84,8 @@ def _json_values(line: str, place: Location, columns: Mapping[str, str]) -> tupl
     return tuple(values)
 
 
+_ARRAY = re.compile(r"\s*\[\s*([{\]]|$)")
+"""The first line of an array of objects: in one line or in several, or empty."""
 _NO_OBJECT = "a line that is no JSON object"
 _ABSENT = object()
 

@@ -167,9 +167,10 @@ def _file_source(
             fingerprint = _fingerprint(document for document, _ in first)
         return SourceInfo(source, fingerprint, unread=files.unread or None)
 
-    # Sizes are among the options, so that a source that has grown is noticed before it is read.
-    sizes_of = {"source": source, "source_files": len(files.files), "source_bytes": sum(sizes)}
-    source_of_files = reading.source(name, stream, sum(sizes), sizes_of | options, made_from, files.listing)
+    options = {"source": source, **options}
+    if reading.limit is None:  # so that a source that has grown is noticed before it is read
+        options |= {"source_files": len(files.files), "source_bytes": sum(sizes)}
+    source_of_files = reading.source(name, stream, sum(sizes), options, made_from, files.listing)
     return source_of_files._replace(files=files.files, read_file=lambda file, on_bad: batched(read(file, on_bad)))
 
 

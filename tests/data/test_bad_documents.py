@@ -101,6 +101,16 @@ def test_a_damaged_file_is_never_left_out(tmp_path):
         make(tmp_path / "a.jsonl.gz", tmp_path, on_bad_document="skip")
 
 
+@pytest.mark.parametrize(
+    "content", ['[{"text": "a"}]', '\n[\n  {\n    "text": "a"\n  }\n]', '\ufeff [{"text": "a"},\n', "[]"]
+)
+@pytest.mark.parametrize("mode", ["error", "skip"])
+def test_a_json_array_is_no_file_of_bad_lines(tmp_path, content, mode):
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(UserError, match=r"a.json is a JSON array; convert it to one object a line: jq -c '.\[\]'$"):
+        read(tmp_path / "a.json", on_bad_document=mode)
+
+
 def test_if_nothing_is_left_the_reasons_are_said(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b'{"txt": "a"}\n' * 3)
     with pytest.raises(UserError, match=r"holds 0 document\(s\) \(3 left out: 3 with no column 'text' \(first .*1\)"):
@@ -160,6 +170,11 @@ def test_the_first_documents_that_can_be_read(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="limit .there 4, now 3"):
         make(folder, tmp_path, on_bad_document="skip", limit=3)
     (folder / "d.jsonl.gz").write_bytes(b"no zip!")  # what is not read may change
+    assert not make(folder, tmp_path, **options).created
+    with open(folder / "b.jsonl", "ab") as grown:
+        grown.write(b'{"text": "5"}\n')
+    (folder / "d.jsonl.gz").write_bytes(b"of another size")
+    (folder / "e.jsonl").write_bytes(b"new")
     assert not make(folder, tmp_path, **options).created
     (folder / "b.jsonl").write_bytes(b'{"text": "x"}\n{"text": "4"}\n{}\n')
     with pytest.raises(UserError, match="held another text"):
