@@ -45,6 +45,8 @@ The losses of the parts of a token add up to the loss of the token in these part
 A loss that averages divides by the weights of the expanded row, as an unweighted one divides by its number of ids, and
 weights of 0 and 1 mean what `loss_mask` means. Weights that are to have a certain sum are made of the expanded row.
 """
+MASKS_OF_LOSS = (*OF_LOSS, "completion_mask", "assistant_masks")
+"""Columns that are 0 where a token has no loss."""
 SPANS = "offset_mapping"
 """The column of the tokenizer's spans of text, two numbers per token: each part gets the span of its token."""
 LENGTHS = ("len", "length", "num_tokens", "n_tokens", "token_count", "input_length", "seq_len")
@@ -73,10 +75,18 @@ ROWS_TO_JUDGE = 8
 
 def find_ids(example: Mapping[str, Any]) -> np.ndarray:
     """The ids of an example, `[N]`. Raises UserError if it has none."""
+    return as_ids(example[ids_column(example)])
+
+
+def ids_column(example: Mapping[str, Any]) -> str:
+    """The name of the column with the ids of an example; `ids` beside `input_ids` is another column, such as a record's.
+
+    Raises UserError if it has none.
+    """
     name = next((name for name in IDS if name in example), None)
     if name is None:
         raise UserError(f"an example has neither input_ids nor ids, only {', '.join(example)}")
-    return as_ids(example[name])
+    return name
 
 
 def find_content(example: Mapping[str, Any], ids: np.ndarray) -> slice:
@@ -179,10 +189,11 @@ class ColumnRules:
         """
         changed: dict[str, Any] = {}
         shifted = self._follow_labels(row, example, changed)
+        ids = ids_column(example)
         for column, value in example.items():
             if value is None or column in changed or column in self.unrelated:
                 continue
-            if column in IDS:
+            if column == ids:
                 changed[column] = row.new_ids.tolist()
             elif column in self.per_token:
                 changed[column] = _per_token(row, column, value, row.ids.shape + _shape(value)[1:])
@@ -213,6 +224,8 @@ class ColumnRules:
             )
         if row.num_cut:
             self._note("rows that are longer than max_length after expansion are cut at their end")
+            if any(_loses_all(column, example[column], new) for column, new in changed.items()):
+                self._note("max_length leaves a row without any label, so that nothing of it is trained on")
         return changed
 
     def _follow_labels(self, row: Row, example: Mapping[str, Any], changed: dict[str, Any]) -> bool:
@@ -271,6 +284,13 @@ class ColumnRules:
                 fix="name it in per_token to give each part of a token the value of its token, or in unrelated if it "
                 "is not about the ids, or drop it",
             )
+
+
+def _loses_all(column: str, before: Any, after: Any) -> bool:
+    """Whether a column of labels, or of where there is a loss, had entries with a loss and has none any more."""
+    if column in ("labels", SHIFTED_LABELS):
+        return bool((np.asarray(before) != NO_LABEL).any() and (np.asarray(after) == NO_LABEL).all())
+    return column in MASKS_OF_LOSS and bool(np.any(before) and not np.any(after))
 
 
 def _repeats(ids: np.ndarray, labels: np.ndarray) -> bool:

@@ -247,7 +247,7 @@ class ExpandingCollator(_Epochs):
     change. For an evaluation, use another collator, or `with collator.off():`, which persistent workers don't see.
 
     Args:
-        expand: the expansion, by a method that keeps token boundaries; p = 0 changes nothing.
+        expand: the expansion, by a method that keeps token boundaries; p = 0 leaves the ids as they are, up to `max_length`.
         then: any collator, such as `transformers.DataCollatorWithPadding(tokenizer)`.
         max_length: ids and the columns that follow them are truncated to it after expansion. Padding goes first, and a
             special token at the end of the text stays its last one.
@@ -276,7 +276,7 @@ class ExpandingCollator(_Epochs):
 
     def __call__(self, examples: Sequence[Mapping[str, Any]]) -> Any:
         """The batch that `then` makes of the expanded examples."""
-        if not self.enabled or self.expand.p == 0:
+        if not self.enabled or (self.expand.p == 0 and self.max_length is None):
             return self.then([dict(example) for example in examples])
         self.rules.learn(examples)
         return self.then([self._expanded(example) for example in examples])

@@ -207,3 +207,52 @@ def test_a_row_that_is_cut_is_noted_once():
         assert not noted
         ExpandingCollator(EXPAND, then=list, max_length=5)([{"input_ids": IDS}] * 3)
     assert ["longer than max_length" in str(w.message) for w in noted] == [True]
+
+
+@pytest.mark.parametrize("use", ["map", "collator"])
+def test_ids_beside_input_ids_are_those_of_records(use):
+    def rows(values):
+        return [{"input_ids": IDS, "ids": values(IDS)} for _ in range(10)]
+
+    def results(rows):
+        if use == "collator":
+            return ExpandingCollator(EXPAND, then=list)(rows)
+        mapped = MapExamples(EXPAND)
+        return [{**row, **mapped(row, i)} for i, row in enumerate(rows)]
+
+    for value in ("record 7", 7, [7]):
+        assert {str(out["ids"]) for out in results(rows(lambda ids, value=value: value))} == {str(value)}
+    assert all(len(out["input_ids"]) > len(IDS) for out in results(rows(lambda ids: 7)))
+    with pytest.raises(UserError, match="column 'ids' has one value for each id"):
+        results(rows(lambda ids: [*range(len(ids))]))
+
+
+@pytest.mark.parametrize("p", [0, 2])
+def test_max_length_is_the_same_for_both(p):
+    row = {"input_ids": IDS, "attention_mask": [1] * len(IDS), "labels": IDS}
+    expand = StochasTok(GPT2, p=p)
+    [out] = ExpandingCollator(expand, then=list, max_length=4)([row])
+    mapped = MapExamples(expand, max_length=4)(row, 0)
+    assert {len(out[c]) for c in row} == {len(mapped[c]) for c in row} == {4}
+    if p == 0:
+        assert out["input_ids"] == mapped["input_ids"] == IDS[:4]
+
+
+@pytest.mark.parametrize(
+    ("column", "good", "bad"),
+    [
+        ("labels", IDS, [-100] * (len(IDS) - 1) + IDS[-1:]),
+        ("labels", shifted(IDS), [-100] * (len(IDS) - 2) + [IDS[-1], -100]),
+        ("loss_mask", [1] * len(IDS), [0] * (len(IDS) - 1) + [1]),
+        ("completion_mask", [1] * len(IDS), [0] * (len(IDS) - 1) + [1]),
+    ],
+)
+def test_a_row_that_max_length_leaves_without_a_label_is_noted_once(column, good, bad):
+    def notes(values):
+        with warnings.catch_warnings(record=True) as noted:
+            warnings.simplefilter("always")
+            ExpandingCollator(EXPAND, then=list, max_length=5)([{"input_ids": IDS, column: v} for v in values])
+        return sum("without any label" in str(w.message) for w in noted)
+
+    assert notes([good, good]) == 0
+    assert notes([good, bad, bad]) == 1
