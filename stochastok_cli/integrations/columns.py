@@ -79,7 +79,7 @@ def find_ids(example: Mapping[str, Any]) -> np.ndarray:
 
 
 def ids_column(example: Mapping[str, Any]) -> str:
-    """The name of the column with the ids of an example; `ids` beside `input_ids` is another column, such as a record's.
+    """The name of the column with the ids of an example; `ids` beside `input_ids` is a column of something else.
 
     Raises UserError if it has none.
     """

@@ -247,7 +247,7 @@ class ExpandingCollator(_Epochs):
     change. For an evaluation, use another collator, or `with collator.off():`, which persistent workers don't see.
 
     Args:
-        expand: the expansion, by a method that keeps token boundaries; p = 0 leaves the ids as they are, up to `max_length`.
+        expand: the expansion, by a method that keeps token boundaries; p = 0 splits no token.
         then: any collator, such as `transformers.DataCollatorWithPadding(tokenizer)`.
         max_length: ids and the columns that follow them are truncated to it after expansion. Padding goes first, and a
             special token at the end of the text stays its last one.
