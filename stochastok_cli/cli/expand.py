@@ -76,6 +76,12 @@ def expand(
     out_name: Annotated[
         str | None, typer.Option("--out-name", help="Name of the result.", show_default="NAME-<method><p>")
     ] = None,
+    import_name: Annotated[
+        str | None,
+        typer.Option(
+            "--name", help="Name of what a file of Megatron-LM or datatrove becomes.", show_default="that of the file"
+        ),
+    ] = None,
     tokenizer: Annotated[
         str | None,
         typer.Option(
@@ -128,6 +134,8 @@ def expand(
         text=text,
         report=report,
     )
+    if import_name is not None and (text is not None or pull):
+        raise UserError(f"--name would have no effect beside {'--pull' if pull else '--text'}", fix="drop one or the other")
     if text is not None:
         if name is not None:
             raise UserError("both NAME and --text are given", fix="drop one of them")
@@ -149,7 +157,7 @@ def expand(
         from stochastok_cli.tokenization.statistics import compare_methods
 
         with progress.progress_bar() as emit:
-            corpus = data_expand.open_corpus(name, tokenizer, data_dir=data_dir, progress=emit)
+            corpus = data_expand.open_corpus(name, tokenizer, name=import_name, data_dir=data_dir, progress=emit)
         batches = document_batches(corpus.ids("train"), corpus.end_of_text, _SAMPLE_TOKENS)
         _, stop, lengths = next(batches, (0, 0, None))
         if lengths is None:
@@ -162,7 +170,10 @@ def expand(
         return
     if pull:
         from stochastok_cli.data.hub_datasets import pull_corpus
+        from stochastok_cli.data.indexed_datasets import find_index
 
+        if find_index(name) is not None:
+            raise UserError(f"--pull would have no effect for {name}, a file on this disk", fix="drop --pull")
         folder = out_name or data_expand.expanded_name(name, method, expand_prop)
         with progress.progress_bar() as emit:
             made = pull_corpus(
@@ -177,7 +188,9 @@ def expand(
         progress.note(options.summary(made))
     else:
         with progress.progress_bar() as emit:
-            corpus = data_expand.open_corpus(name, tokenizer, data_dir=data_dir, force=force, progress=emit)
+            corpus = data_expand.open_corpus(
+                name, tokenizer, name=import_name, data_dir=data_dir, force=force, progress=emit
+            )
             make: Any
             if in_tasks is None:
                 make = functools.partial(data_expand.expand, num_proc=num_proc)

@@ -5,6 +5,7 @@ random numbers of a document depend only on the seed and on its index in the cor
 the batches nor the number of threads change a byte.
 """
 
+import dataclasses
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +15,7 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 
 from stochastok_cli.artifacts import Artifact, Manifest, SourceInfo, SplitInfo, create_artifact, validate_folder_name
-from stochastok_cli.data.indexed_datasets import find_index, import_indexed_dataset
+from stochastok_cli.data.indexed_datasets import END_OF_TEXT_ADDED, find_index, import_indexed_dataset
 from stochastok_cli.data.instruction_dataset import is_instruction_dataset
 from stochastok_cli.data.memmap import (
     SPLITS,
@@ -47,6 +48,7 @@ def open_corpus(
     corpus: str | Path,
     tokenizer: Tokenizer | None = None,
     *,
+    name: str | None = None,
     data_dir: str | Path = "data",
     force: bool = False,
     progress: ProgressCallback = no_progress,
@@ -57,6 +59,7 @@ def open_corpus(
         corpus: the name of a folder under `<data_dir>/data_as_memmaps`, the path of a folder, or the path of a pair of
             Megatron-LM (`PREFIX.idx`, or `PREFIX` alone) or of a tokenized file of datatrove (`NAME.ds`).
         tokenizer: the tokenizer of such files, or of a folder without a manifest (gpt2 by default).
+        name: the name of the corpus that such files become, `<name>-tokenized`; by default that of the files.
         data_dir: the data directory.
         force: import the files again if they were imported before.
         progress: called with the number of ids that are imported.
@@ -67,8 +70,12 @@ def open_corpus(
     folder = memmap_dir(Path(data_dir)) / corpus if isinstance(corpus, str) else corpus
     index = None if folder.is_dir() else find_index(corpus)
     if index is not None:
-        made = import_indexed_dataset(index, tokenizer=tokenizer, data_dir=data_dir, force=force, progress=progress)
+        made = import_indexed_dataset(
+            index, tokenizer=tokenizer, name=name, data_dir=data_dir, force=force, progress=progress
+        )
         return Corpus(made.path, tokenizer)
+    if name is not None:
+        raise UserError(f"{folder} is no file of Megatron-LM or datatrove, so it is not imported", fix="drop --name")
     if is_instruction_dataset(folder):
         raise UserError(
             f"{folder} holds conversations or completions, which training expands as it draws them",
@@ -141,6 +148,9 @@ def expand(
         fingerprint = unrecorded.fingerprint() if unrecorded else source.fingerprint
         made_from = SourceInfo(source.name, fingerprint, source.license, listing)
         manifest = corpus_manifest("expanded", source.vocabulary, splits, made_from)
+        if source.manifest and END_OF_TEXT_ADDED in source.manifest.extra:
+            added = source.manifest.extra[END_OF_TEXT_ADDED]
+            manifest = dataclasses.replace(manifest, extra={END_OF_TEXT_ADDED: added})
         require_counts(folder, manifest)
         return manifest
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stochastok_cli.artifacts import Artifact, Manifest, SourceInfo, SplitInfo, validate_folder_name
+from stochastok_cli.artifacts import Artifact, Manifest, SourceInfo, SplitInfo, read_manifest, validate_folder_name
 from stochastok_cli.data.formats.megatron import DTYPE_CODES, HEADER, VERSION
 from stochastok_cli.data.memmap import (
     Tokenizer,
@@ -30,6 +30,8 @@ from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 _COUNTS = struct.Struct("<QBQQ")  # version, code of the type, sequences, entries of the list of documents
 _BATCH_TOKENS = 4_000_000
+END_OF_TEXT_ADDED = "end_of_text_added"
+"""The entry of a manifest with the number of documents that did not end with end-of-text."""
 
 
 def find_index(name: str | Path) -> Path | None:
@@ -68,8 +70,8 @@ def import_indexed_dataset(
         The folder. One that is there already, made of the same files, is left alone.
 
     Raises:
-        UserError: a file is missing or damaged, no tokenizer is given, or ids are not in its vocabulary. A document
-            with the end-of-text id before its end, which a corpus would cut there, and a file with a mask of losses,
+        UserError: a file is missing, empty or damaged, no tokenizer is given, or ids are not in its vocabulary, or the
+            folder is there, made of other files. A document with the end-of-text id before its end, which a corpus would cut there, and a file with a mask of losses,
             which it can't hold, are refused too.
     """
     index = Path(index)
@@ -77,7 +79,11 @@ def import_indexed_dataset(
         raise UserError(f"{index} does not say which tokenizer its ids are of", fix="name it (--tokenizer)")
     vocabulary = resolve_vocabulary(tokenizer)
     pair = read_tokenized_file(index) if index.suffix == ".ds" else read_indexed_dataset(index)
+    if not len(pair.ids):
+        raise UserError(f"{index} holds no ids, so there is nothing to import")
     final = memmap_dir(Path(data_dir)) / validate_folder_name(tokenized_name(name or index.stem))
+    if not force:
+        _require_same_index(final, index)
     options = {"source": str(index), "source_bytes": pair.ids.nbytes, "tokenizer": vocabulary.fingerprint}
 
     def build(folder: Path) -> Manifest:
@@ -94,9 +100,20 @@ def import_indexed_dataset(
         if added:
             text = f"{added:,} of {documents:,} documents of {index} did not end with end-of-text, which is added"
             warnings.warn(text, Notice, stacklevel=2)
-        return dataclasses.replace(manifest, extra={"end_of_text_added": added} if added else {})
+        return dataclasses.replace(manifest, extra={END_OF_TEXT_ADDED: added} if added else {})
 
     return create_from_source(final, options, str(index), pair, build, force=force)
+
+
+def _require_same_index(final: Path, index: Path) -> None:
+    """Raises UserError if the folder is there, imported from a file of another path."""
+    manifest = read_manifest(final)
+    before = manifest.options.get("source", str(index)) if manifest else str(index)
+    if before != str(index):
+        raise UserError(
+            f"{final} exists, made of {before} and not of {index}",
+            fix="give it another name (--name), or make it again with --force",
+        )
 
 
 class IndexedDataset(NamedTuple):

@@ -1,7 +1,9 @@
 """Files of Megatron-LM and datatrove as corpora: what is kept, what is added, and damage."""
 
+import json
 import struct
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -176,16 +178,49 @@ def test_another_pair_under_the_same_name_is_noticed(tmp_path):
     assert documents_of(made.path) == DOCUMENTS[::-1]
 
 
-def test_the_command(tmp_path, monkeypatch, capsys):
-    index = write_pair(tmp_path, DOCUMENTS)
-    arguments = ["expand", str(index), "-p", "0.5", "--tokenizer", "sample2k", "--data-dir", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", ["stochastok", *arguments])
+def run(monkeypatch, capsys, tmp_path, *arguments):
+    """The exit code, stdout and stderr of `expand`."""
+    command = ["stochastok", "expand", *map(str, arguments), "--tokenizer", "sample2k", "--data-dir", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", command)
     with pytest.raises(SystemExit) as ended:
         main()
-    assert ended.value.code == 0
+    return ended.value.code, *capsys.readouterr()
+
+
+def test_the_command(tmp_path, monkeypatch, capsys):
+    index = write_pair(tmp_path, DOCUMENTS)
+    code, out, _ = run(monkeypatch, capsys, tmp_path, index, "-p", "0.5")
     folder = memmap_dir(tmp_path) / "pair-tokenized-stochastok0.5"
-    assert capsys.readouterr().out.strip() == str(folder)
+    assert (code, out.strip()) == (0, str(folder))
     assert [SAMPLE.decode(ids[:-1]) for ids in documents_of(folder)] == TEXTS
+
+
+def test_files_of_the_same_name(tmp_path, monkeypatch, capsys):
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder, documents in ((one, DOCUMENTS), (two, [*DOCUMENTS, [5]])):
+        folder.mkdir()
+        write_pair(folder, documents)
+    assert run(monkeypatch, capsys, tmp_path, one / "pair.idx")[0] == 0
+    code, _, err = run(monkeypatch, capsys, tmp_path, two / "pair.idx", "--out-name", "other")
+    assert code == USAGE
+    assert "give it another name (--name)" in err
+    code, out, _ = run(monkeypatch, capsys, tmp_path, two / "pair.idx", "--name", "second", "--json")
+    made = json.loads(out)
+    assert (code, made["path"]) == (0, str(memmap_dir(tmp_path) / "second-tokenized-stochastok0.1"))
+    assert made["end_of_text_added"] == 1
+    assert json.loads((Path(made["path"]) / "manifest.json").read_text())["end_of_text_added"] == 1
+    code, _, err = run(monkeypatch, capsys, tmp_path, "second-tokenized", "--name", "third")
+    assert (code, "drop --name" in err) == (USAGE, True)
+    code, _, err = run(monkeypatch, capsys, tmp_path, one / "pair.idx", "--pull")
+    assert (code, "--pull would have no effect for" in err) == (USAGE, True)
+
+
+def test_files_without_ids(tmp_path):
+    for file in (write_pair(tmp_path, []), write_tokenized_file(tmp_path, [])):
+        with pytest.raises(UserError, match="holds no ids") as refused:
+            expand(str(file), tokenizer="sample2k", data_dir=tmp_path)
+        assert refused.value.exit_code == USAGE
+    assert not memmap_dir(tmp_path).exists()
 
 
 def write_tokenized_file(folder, documents, dtype=np.uint16):
