@@ -135,7 +135,8 @@ def expand(
         report=report,
     )
     if import_name is not None and (text is not None or pull):
-        raise UserError(f"--name would have no effect beside {'--pull' if pull else '--text'}", fix="drop one or the other")
+        where = "--pull" if pull else "--text"
+        raise UserError(f"--name would have no effect beside {where}", fix="drop one or the other")
     if text is not None:
         if name is not None:
             raise UserError("both NAME and --text are given", fix="drop one of them")

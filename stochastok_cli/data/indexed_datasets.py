@@ -70,9 +70,9 @@ def import_indexed_dataset(
         The folder. One that is there already, made of the same files, is left alone.
 
     Raises:
-        UserError: a file is missing, empty or damaged, no tokenizer is given, or ids are not in its vocabulary, or the
-            folder is there, made of other files. A document with the end-of-text id before its end, which a corpus would cut there, and a file with a mask of losses,
-            which it can't hold, are refused too.
+        UserError: a file is missing, empty or damaged, no tokenizer is given, ids are not in its vocabulary, or the
+            folder is there, made of other files. A document with the end-of-text id before its end, which a corpus
+            would cut there, and a file with a mask of losses, which it can't hold, are refused too.
     """
     index = Path(index)
     if tokenizer is None:
