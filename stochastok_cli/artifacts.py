@@ -301,7 +301,7 @@ def create_artifact(
     an error unless `force`.
 
     Args:
-        final: the folder.
+        final: the folder, or a link to it.
         options: everything that decides the content; it goes into the manifest.
         build: writes the files into the folder that it is given, and returns the manifest's entries on their content.
         force: make the folder again even if it is there.
@@ -312,6 +312,7 @@ def create_artifact(
         UserError: the folder is there, made with other options (exit code 2); the disk is full, or another process
             makes the same folder (exit code 1).
     """
+    _without_link(final)
     options = json.loads(json.dumps(options))
     existing = None if force else read_manifest(final)
     if final.exists() and not force:
@@ -481,24 +482,45 @@ def _require_same_options(final: Path, manifest: Manifest | None, options: dict[
         raise UserError(f"{final} exists, made with other options: {listed}", fix="--force makes it again")
 
 
+def _beside(final: Path, role: str) -> Path:
+    """A hidden path beside a folder, or beside the folder that a link leads to."""
+    folder = _without_link(final)
+    return folder.parent / f".{folder.name}.{role}"
+
+
+def _without_link(final: Path) -> Path:
+    """The folder that a link leads to, or the path itself if it is none.
+
+    Raises UserError if nothing is there that it leads to.
+    """
+    if not final.is_symlink():
+        return final
+    if not final.exists():
+        raise UserError(
+            f"{final} is a link to {os.readlink(final)}, which is not there", fix="make it, or the link anew"
+        )
+    return final.resolve()
+
+
 def _lock(final: Path) -> "filelock.BaseFileLock":
     import filelock
 
-    return filelock.FileLock(final.parent / f".{final.name}.lock")
+    return filelock.FileLock(_beside(final, "lock"))
 
 
 def _temporary(final: Path) -> Path:
     """Where a folder is made."""
-    return final.parent / f".{final.name}.partial"
+    return _beside(final, "partial")
 
 
 def _replaced(final: Path) -> Path:
     """Where an older folder is for the moment in which another takes its place."""
-    return final.parent / f".{final.name}.old"
+    return _beside(final, "old")
 
 
 def _replace(temporary: Path, final: Path) -> None:
-    old = _replaced(final)
+    """Renames a folder; a link of the final name stays, and the folder that it leads to is replaced."""
+    old, final = _replaced(final), _without_link(final)
     shutil.rmtree(old, ignore_errors=True)
     if final.exists():
         os.rename(final, old)

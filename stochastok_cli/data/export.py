@@ -152,8 +152,12 @@ def _require_replaceable(final: Path) -> bool:
     """Whether the folder to write is there and empty.
 
     Raises:
-        UserError: it is something else than a folder that `export` has made, which `--force` must not replace.
+        UserError: it is something else than a folder that `export` has made, which `--force` must not replace, or it is
+            inside of another dataset.
     """
+    for folder in final.resolve().parents:
+        if _is_dataset(folder):
+            raise UserError(f"{final} is inside of {folder}, which --force would replace", fix="give another --out")
     if not final.exists():
         return False
     if final.is_dir() and not any(final.iterdir()):
@@ -162,6 +166,15 @@ def _require_replaceable(final: Path) -> bool:
     if manifest is None or manifest.kind != KIND:
         raise UserError(f"{final} exists and is no export", fix="give another --out")
     return False
+
+
+def _is_dataset(folder: Path) -> bool:
+    """Whether a folder has one of our manifests; a manifest.json of other programs is none."""
+    try:
+        manifest = read_manifest(folder)
+    except (UserError, OSError):
+        return False
+    return manifest is not None and manifest.kind is not None and manifest.made_by is not None
 
 
 class _Split:

@@ -165,6 +165,36 @@ def test_only_exports_are_replaced(tmp_path):
     assert Corpus(memmap_dir(tmp_path) / "corpus").num_tokens["train"] == 12
 
 
+def test_a_link_to_a_folder_stays_one(tmp_path):
+    make_corpus(tmp_path)
+    elsewhere = tmp_path / "disk" / "target"
+    elsewhere.mkdir(parents=True)
+    link = tmp_path / "link"
+    link.symlink_to(elsewhere)
+    for format in ("megatron", "arrow"):
+        assert export("corpus", format=format, data_dir=tmp_path, out=link, force=True).path == link
+        assert link.is_symlink()
+        assert json.loads((elsewhere / "manifest.json").read_text())["options"]["format"] == format
+    assert not export("corpus", format="arrow", data_dir=tmp_path, out=link).created
+    left = [path.name for path in (*tmp_path.iterdir(), *elsewhere.parent.iterdir())]
+    assert not [name for name in left if name.endswith((".old", ".partial"))]
+    dangling = tmp_path / "dangling"
+    dangling.symlink_to("nowhere")
+    with pytest.raises(UserError, match="dangling is a link to nowhere, which is not there"):
+        export("corpus", format="arrow", data_dir=tmp_path, out=dangling)
+
+
+def test_no_export_inside_of_a_dataset(tmp_path):
+    folder = make_corpus(tmp_path)
+    with pytest.raises(UserError, match="is inside of .*corpus, which --force would replace"):
+        export("corpus", format="megatron", data_dir=tmp_path, out=folder / "deeper" / "out")
+    assert not (folder / "deeper").exists()
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "manifest.json").write_text('{"name": "a web site"}')  # of another program
+    assert export("corpus", format="megatron", data_dir=tmp_path, out=site / "out").created
+
+
 def make_unrecorded(data_dir, train, val=()):
     """A folder of ids as the reference code leaves it, without a manifest."""
     folder = memmap_dir(data_dir) / "unrecorded"
