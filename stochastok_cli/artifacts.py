@@ -513,6 +513,11 @@ def _temporary(final: Path) -> Path:
     return _beside(final, "partial")
 
 
+def tasks_folder(final: Path) -> Path:
+    """Where the tasks of a pipeline that makes a folder keep their progress."""
+    return final.parent / f".{final.name}.tasks"
+
+
 def _replaced(final: Path) -> Path:
     """Where an older folder is for the moment in which another takes its place."""
     return _beside(final, "old")

@@ -14,7 +14,15 @@ from typing import BinaryIO, TypeVar
 
 import numpy as np
 
-from stochastok_cli.artifacts import Artifact, Manifest, SourceInfo, SplitInfo, create_artifact, validate_folder_name
+from stochastok_cli.artifacts import (
+    Artifact,
+    Manifest,
+    SourceInfo,
+    SplitInfo,
+    create_artifact,
+    tasks_folder,
+    validate_folder_name,
+)
 from stochastok_cli.data.indexed_datasets import END_OF_TEXT_ADDED, find_index, import_indexed_dataset
 from stochastok_cli.data.instruction_dataset import is_instruction_dataset
 from stochastok_cli.data.memmap import (
@@ -154,7 +162,7 @@ def expand(
         require_counts(folder, manifest)
         return manifest
 
-    made = create_artifact(final, options, build, force=force)
+    made = create_artifact(final, options, build, force=force, kept=None if expand_split else tasks_folder(final))
     if unrecorded and not made.created:
         require_same_source(made, source.name, listing, unrecorded.fingerprint)
     return made

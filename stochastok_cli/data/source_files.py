@@ -141,6 +141,7 @@ def create_from_source(
     build: Callable[[Path], Manifest],
     *,
     force: bool,
+    kept: Path | None = None,
 ) -> Artifact:
     """`create_artifact` for a folder that is made of a source, which must not change while it is read.
 
@@ -151,6 +152,7 @@ def create_from_source(
         source: the source, whose checksum is computed while `build` works.
         build: fills a folder and returns its manifest, in which the source is then entered.
         force: make the folder again if it is there already.
+        kept: as in `create_artifact`.
 
     Raises:
         UserError: the source changed meanwhile, or since the folder that is there already was made.
@@ -164,7 +166,7 @@ def create_from_source(
             raise UserError(f"{name} was changed while it was read", fix="run it again", exit_code=FAILED)
         return dataclasses.replace(manifest, made_from=dataclasses.replace(made_from.result(), listing=listing))
 
-    made = create_artifact(final, options, build_unchanged, force=force)
+    made = create_artifact(final, options, build_unchanged, force=force, kept=kept)
     if not made.created:
         require_same_source(made, name, listing, lambda: source.made_from().fingerprint)
     return made

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from stochastok_cli.artifacts import Artifact, Manifest, SplitInfo, validate_folder_name
+from stochastok_cli.artifacts import Artifact, Manifest, SplitInfo, tasks_folder, validate_folder_name
 from stochastok_cli.data.memmap import (
     Tokenizer,
     available_cpus,
@@ -129,7 +129,8 @@ def tokenize(
         require_counts(folder, manifest)
         return dataclasses.replace(manifest, unknown_tokens=unknown or None, **left_out.manifest_entries())
 
-    made = create_from_source(final, options, str(source), texts, build, force=force)
+    kept = None if encode else tasks_folder(final)
+    made = create_from_source(final, options, str(source), texts, build, force=force, kept=kept)
     if left_out.total():  # none for a folder that was there already
         warnings.warn(f"{left_out.total():,} document(s) left out: {left_out.describe()}", Notice, stacklevel=2)
     return made

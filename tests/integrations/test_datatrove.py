@@ -17,6 +17,7 @@ from stochastok_cli import StochasTok, expand, load_vocabulary, tokenize
 from stochastok_cli.cli.app import main
 from stochastok_cli.data.memmap import Corpus
 from stochastok_cli.errors import FAILED, USAGE, UserError
+from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 datatrove = pytest.importorskip("datatrove")
 from datatrove.data import Document  # noqa: E402
@@ -163,23 +164,75 @@ def test_a_task_that_fails_for_another_reason_names_its_log(source, tmp_path):
         make_corpus([Broken(None)], one_after_another(2), name="broken", tokenizer="sample2k", data_dir=tmp_path)
 
 
-def test_completed_tasks_are_not_run_again_unless_the_source_changes(source, tmp_path):
-    bad = source / "2.txt"
-    good = bad.read_bytes()
-    bad.write_bytes(good + b"\n\n\xff\n")
-    with pytest.raises(UserError, match=r"2.txt, line \d+: the byte 0xff at 0 is not UTF-8"):
-        pipelines.tokenize(source, one_after_another(3), tokenizer="sample2k", data_dir=tmp_path)
+def test_completed_tasks_are_not_run_again_unless_the_source_changes(source, tmp_path, monkeypatch):
+    encode_batch = Vocabulary.encode_batch
+
+    def encode_or_fail(vocabulary, texts, threads=1):
+        if texts[0].startswith("Last"):
+            raise UserError("no space is left on the disk", exit_code=FAILED)
+        return encode_batch(vocabulary, texts, threads)
+
+    monkeypatch.setattr(Vocabulary, "encode_batch", encode_or_fail)
+    (source / "2.txt").write_text("Last text.\n\n" + (source / "2.txt").read_text())
     work = tmp_path / "data_as_memmaps" / ".source-tokenized.tasks"
-    assert sorted(file.name for file in (work / "logs" / "tokenize" / "completions").iterdir()) == ["00000", "00001"]
-    parts = [(work / "parts" / f"0000{rank}.bin").stat().st_mtime_ns for rank in range(2)]
-    with pytest.raises(UserError, match="is not UTF-8"):
-        pipelines.tokenize(source, one_after_another(3), tokenizer="sample2k", data_dir=tmp_path)
-    assert parts == [(work / "parts" / f"0000{rank}.bin").stat().st_mtime_ns for rank in range(2)]
-    bad.write_bytes(good)
+    kept = r"disk; 2 completed task\(s\) are left out when the same command is run again \(.*source-tokenized.tasks\)"
+    times = []
+    for _ in range(2):
+        with pytest.raises(UserError, match=kept):
+            pipelines.tokenize(source, one_after_another(3), tokenizer="sample2k", data_dir=tmp_path)
+        done = work / "logs" / "tokenize" / "completions"
+        assert sorted(file.name for file in done.iterdir()) == ["00000", "00001"]
+        times.append([(work / "parts" / f"0000{rank}.bin").stat().st_mtime_ns for rank in range(2)])
+    assert times[0] == times[1]
+    monkeypatch.undo()
+    monkeypatch.setattr("stochastok_cli.data.reading._BATCH_CHARACTERS", 2000)
     (source / "0.txt").write_text("Another text.\n\nAnd one more.\n")
     made = pipelines.tokenize(source, one_after_another(3), tokenizer="sample2k", data_dir=tmp_path)
     plain = tokenize(source, tokenizer="sample2k", data_dir=tmp_path / "one")
     assert made.manifest.files == plain.manifest.files
+
+
+def folders(data: Path) -> list[str]:
+    return sorted(path.name for path in (data / "data_as_memmaps").iterdir() if path.is_dir())
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("text\n", "holds 0 document"),
+        ("text\na\nb\n\xff\n", "not UTF-8"),
+        ("text\na\nb\nc\n", "stopped"),
+    ],
+)
+def test_nothing_stays_behind_that_can_not_be_used_again(tmp_path, monkeypatch, rows, message):
+    """The tasks run again anyway when the source has changed."""
+    (tmp_path / "rows.csv").write_bytes(rows.encode("latin-1"))
+    if message == "stopped":
+
+        def stop(*_):
+            raise UserError("stopped", exit_code=FAILED)
+
+        monkeypatch.setattr(Vocabulary, "encode_batch", stop)
+    with pytest.raises(UserError, match=message) as raised:
+        pipelines.tokenize(tmp_path / "rows.csv", one_after_another(1), tokenizer="sample2k", data_dir=tmp_path)
+    assert folders(tmp_path) == [] and "left out" not in str(raised.value)
+
+
+def test_the_plain_command_removes_what_interrupted_tasks_have_left(source, tmp_path):
+    options = {"tokenizer": "sample2k", "data_dir": tmp_path}
+    for name in ("source-tokenized", "source-tokenized-stochastok0.1"):
+        left = tmp_path / "data_as_memmaps" / f".{name}.tasks" / "parts"
+        for made in (True, False):  # also where the folder is there already
+            left.mkdir(parents=True)
+            if name == "source-tokenized":
+                assert tokenize(source, **options).created == made
+            else:
+                assert expand("source-tokenized", p=0.1, data_dir=tmp_path).created == made
+            assert not left.parent.exists()
+    left.mkdir(parents=True)
+    with pytest.raises(UserError, match="made with other options"):
+        pipelines.tokenize(source, one_after_another(2), seed=9, **options)
+    assert left.exists()
 
 
 @pytest.mark.parametrize("tasks", [2, 5])

@@ -32,6 +32,12 @@ echo "Submitted batch job $id"
 """
 SRUN = '#!/bin/bash\nwhile [[ "$1" == -* ]]; do [ "$1" = -n ] && shift; shift; done\nexec "$@"\n'
 SCONTROL = '#!/bin/bash\necho "${@: -1}"\n'
+SQUEUE = """\
+#!/bin/bash
+# Prints those of the jobs it is asked for that are in the file `queue`; fails where there are none, as Slurm does.
+jobs=${@: -1}
+grep -xE "$(tr , '|' <<< "${jobs#--jobs=}")" "$SBATCH_RECORD/queue" || { echo "Invalid job id specified" >&2; exit 1; }
+"""
 SLURM = ("--executor", "slurm", "--partition", "cpu", "--time", "1:00:00", "--slurm-args", "--account=nlp --exclusive")
 
 
@@ -41,7 +47,7 @@ def slurm(tmp_path, monkeypatch):
     programs, record = tmp_path / "bin", tmp_path / "record"
     programs.mkdir()
     record.mkdir()
-    for name, script in (("sbatch", SBATCH), ("srun", SRUN), ("scontrol", SCONTROL)):
+    for name, script in (("sbatch", SBATCH), ("srun", SRUN), ("scontrol", SCONTROL), ("squeue", SQUEUE)):
         (programs / name).write_text(script)
         (programs / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
@@ -91,14 +97,14 @@ def test_jobs_that_make_a_corpus(slurm, run, monkeypatch):
         assert f"#SBATCH --{line}\n" in script
     _, options = jobs["source-tokenized-finish"]
     assert "--dependency=afterok:100" in options
-    assert json.loads(out.splitlines()[-1]) == {"path": str(made.absolute()), "made": False, "job": "102"}
+    assert json.loads(out.splitlines()[-1]) == {"path": str(made), "made": False, "job": "102"}
     assert "submitted to Slurm: job 102 makes source-tokenized when all tasks are completed" in err
     plain = tokenize("source", tokenizer="sample2k", data_dir="plain")
     manifest = json.loads((made / "manifest.json").read_text())
     assert manifest["files"] == plain.manifest.to_json()["files"]
     assert manifest["made_by"]["command"].startswith("stochastok tokenize source --tokenizer sample2k --executor slurm")
     left = made.parent / ".source-tokenized.tasks"
-    assert [path.name for path in left.iterdir()] == ["logs"]
+    assert sorted(path.name for path in left.iterdir()) == ["jobs.json", "logs"]
     assert [path.name for path in (left / "logs").iterdir()] == ["finish"]
     code, out, err = run("tokenize", "source", "--tokenizer", "sample2k", *SLURM)
     assert (code, out) == (0, f"{made}\n") and "left alone" in err
@@ -109,7 +115,7 @@ def test_jobs_wait_for_each_other_and_are_submitted_again_for_what_is_missing(sl
     corpus = tokenize("source", tokenizer="sample2k").path
     arguments = ("expand", corpus.name, *SLURM, "--tasks", "3", "--num-proc", "4")
     code, out, err = run(*arguments)
-    assert (code, out) == (0, f"{corpus.absolute()}-stochastok0.1\n"), err
+    assert (code, out) == (0, f"{corpus}-stochastok0.1\n"), err
     jobs = submitted(slurm)
     assert [name.rpartition("-")[2] for name in jobs] == ["count", "expand", "finish"]
     options = [[option for option in given if "dependency" in option] for _, given in jobs.values()]
@@ -120,7 +126,16 @@ def test_jobs_wait_for_each_other_and_are_submitted_again_for_what_is_missing(sl
     (work / "logs" / "count" / "completions").mkdir()
     for task in ("00000", "00001"):
         (work / "logs" / "count" / "completions" / task).touch()
+    (slurm / "queue").write_text("99\n100\n104\n")
+    for again in (arguments, (*arguments, "--seed", "3")):
+        assert run(*again)[::2] == (
+            FAILED,
+            f"error: {corpus}-stochastok0.1 is already submitted as jobs 100 104; wait for them, or: scancel 100 104\n",
+        )
+    assert len(submitted(slurm)) == 3
+    (slurm / "queue").write_text("99\n")
     assert run(*arguments)[0] == 0
+    assert json.loads((work / "jobs.json").read_text()) == ["106", "108", "110"]
     assert json.loads((work / "logs" / "count" / "ranks_to_run.json").read_text()) == [2]
     assert not expand(corpus, p=0.1).path.with_name(".partial").exists()
 

@@ -27,7 +27,7 @@ from stochastok_cli.integrations.datatrove.corpus_steps import (
 )
 from stochastok_cli.integrations.datatrove.executors import Stage, Tasks
 from stochastok_cli.integrations.datatrove.keyed_corpus import tokenize_rows
-from stochastok_cli.integrations.datatrove.launch import Submitted, made_here, run_stages
+from stochastok_cli.integrations.datatrove.launch import Pipeline, Submitted
 from stochastok_cli.integrations.datatrove.parts import remove_progress, work_folder
 from stochastok_cli.progress import ProgressCallback
 from stochastok_cli.tokenization.expansion import StochasTok
@@ -64,23 +64,23 @@ def tokenize(source: str | Path, tasks: Tasks, *, id_column: str | None = None, 
     reading = {name: options[name] for name in _READING if name in options}
     if options.get("limit") is not None:
         raise UserError("--limit would have no effect on what tasks read", fix="drop it or --executor")
+    pipeline = Pipeline(tasks)
 
     def encode(
         texts: TextSource[str], vocabulary: Vocabulary, file: Path, threads: int, progress: ProgressCallback
     ) -> tuple[np.ndarray, int]:
         require_local(texts, source)
-        work = work_folder(file.parent)
-        parts = work / "parts"
+        parts = work_folder(file.parent) / "parts"
         plan = {"source": str(source), **reading, "tokenizer": vocabulary.fingerprint, "listing": texts.listing()}
         stages = [Stage("tokenize", [TokenizeSource(str(source), vocabulary, parts, reading, tasks.threads)])]
         finish = FinishTokenize(source, tasks, options, plan)
-        run_stages(stages, finish, {**plan, "tasks": tasks.tasks}, tasks, work, progress)
+        pipeline.run(stages, finish, plan, file.parent, progress)
         return join_tokenized(parts, tasks.tasks, texts, vocabulary, file)
 
     def make() -> Artifact:
         return data_tokenize.tokenize(source, encode=encode, **options)
 
-    return made_here(make)
+    return pipeline.make(make)
 
 
 class FinishTokenize(PipelineStep):
@@ -132,7 +132,7 @@ def expand(corpus: str | Path | Corpus, tasks: Tasks, **options: Any) -> Artifac
     Raises:
         UserError: as `stochastok_cli.expand`; or a task failed. Run again, completed tasks are left out.
     """
-    finished = False
+    pipeline, finished = Pipeline(tasks), False
 
     def expand_split(
         source: Corpus,
@@ -144,36 +144,35 @@ def expand(corpus: str | Path | Corpus, tasks: Tasks, **options: Any) -> Artifac
         progress: ProgressCallback,
     ) -> SplitInfo:
         nonlocal finished
-        work = work_folder(file.parent)
         if not finished:
-            _expand_in_tasks(source, stochastok, tasks, options, work, progress)
+            _expand_in_tasks(source, stochastok, pipeline, options, file.parent, progress)
             finished = True
-        return join_expanded(work / "parts", tasks.tasks, split, source.vocabulary.dtype, file)
+        return join_expanded(work_folder(file.parent) / "parts", tasks.tasks, split, source.vocabulary.dtype, file)
 
     def make() -> Artifact:
         return data_expand.expand(corpus, expand_split=expand_split, **options)
 
-    return made_here(make)
+    return pipeline.make(make)
 
 
 def _expand_in_tasks(
     source: Corpus,
     stochastok: StochasTok,
-    tasks: Tasks,
+    pipeline: Pipeline,
     options: dict[str, Any],
-    work: Path,
+    partial: Path,
     progress: ProgressCallback,
 ) -> None:
     """Runs the stages of `expand`, or raises `LeftToSlurm`."""
-    folder = source.path.absolute()
+    tasks, folder, work = pipeline.tasks, source.path.absolute(), work_folder(partial)
     made_with = {name: options.get(name) for name in ("p", "method", "seed", "max_splits", "keep")}
-    plan = {"source": str(folder), "fingerprint": source.fingerprint, **made_with, "tasks": tasks.tasks}
+    plan = {"source": str(folder), "fingerprint": source.fingerprint, **made_with}
     stages = [
         Stage("count", [CountDocuments(folder, source.vocabulary, work / "counts")]),
         Stage("expand", [ExpandCorpus(folder, stochastok, work / "counts", work / "parts", tasks.threads)]),
     ]
     finish = FinishExpand(folder, tasks, {**options, "tokenizer": source.vocabulary}, source.fingerprint)
-    run_stages(stages, finish, plan, tasks, work, progress)
+    pipeline.run(stages, finish, plan, partial, progress)
 
 
 class FinishExpand(PipelineStep):

@@ -61,15 +61,16 @@ class TokenizeSource(PipelineStep):
         left_out: dict[int, LeftOut] = {}
         source = open_source(self.source, **self.reading)
         on_bad_document = self.reading.get("on_bad_document", ON_BAD_DOCUMENT[0])
-        for file, number, documents in batches_of_task(source, rank, world_size, on_bad_document, left_out):
-            ids, counts = vocabulary.encode_batch(documents, self.threads)
-            writer.write(np.insert(ids, np.cumsum(counts), vocabulary.end_of_text))
-            batches.append((file, number, len(counts), len(ids) + len(counts)))
-            lengths.append(counts + 1)
-            if vocabulary.unknown is not None:
-                unknown += int((ids == vocabulary.unknown).sum())
-            self.stat_update("documents", value=len(counts), unit="batch")
-            self.stat_update("tokens", value=len(ids) + len(counts), unit="batch")
+        with writer.file:  # closed also where a document can't be read
+            for file, number, documents in batches_of_task(source, rank, world_size, on_bad_document, left_out):
+                ids, counts = vocabulary.encode_batch(documents, self.threads)
+                writer.write(np.insert(ids, np.cumsum(counts), vocabulary.end_of_text))
+                batches.append((file, number, len(counts), len(ids) + len(counts)))
+                lengths.append(counts + 1)
+                if vocabulary.unknown is not None:
+                    unknown += int((ids == vocabulary.unknown).sum())
+                self.stat_update("documents", value=len(counts), unit="batch")
+                self.stat_update("tokens", value=len(ids) + len(counts), unit="batch")
         left_out_file(self.folder, rank).write_bytes(pickle.dumps(left_out))
         writer.finish(
             batches=np.array(batches, np.int64).reshape(-1, 4), lengths=np.concatenate(lengths), unknown=unknown

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -83,6 +84,10 @@ class Stage:
     name: str
     steps: Sequence[Any]
     tasks: int | None = None
+
+
+class TaskFailed(UserError):
+    """A task ended in a way that only its log explains."""
 
 
 class _SavedSteps(PipelineStep):
@@ -219,10 +224,10 @@ def _failure(
             message, exit_code = json.loads(file.read_text(encoding="utf-8"))
             if exit_code is not None:
                 return UserError(message, exit_code=exit_code)  # as on one machine
-            return UserError(f"task {rank} of {tasks.tasks} failed: {message}", fix=_fix(logs, rank), exit_code=FAILED)
+            return TaskFailed(f"task {rank} of {tasks.tasks} failed: {message}", fix=_fix(logs, rank), exit_code=FAILED)
     rank = (killed or incomplete or [0])[0]
     why = "was killed, perhaps for its memory" if rank in killed or failure is None else f"failed: {failure!r}"
-    return UserError(f"task {rank} of {tasks.tasks} {why}", fix=_fix(logs, rank), exit_code=FAILED)
+    return TaskFailed(f"task {rank} of {tasks.tasks} {why}", fix=_fix(logs, rank), exit_code=FAILED)
 
 
 def _fix(logs: Path, rank: int) -> str:
@@ -291,7 +296,7 @@ def _ray() -> Iterator[None]:
         ray.shutdown()
 
 
-def submit_stages(stages: Sequence[Stage], tasks: Tasks, folder: Path, job_name: str) -> str:
+def submit_stages(stages: Sequence[Stage], tasks: Tasks, folder: Path, job_name: str) -> Iterator[str]:
     """Submits stages to Slurm, each to begin when the one before it has ended well.
 
     Args:
@@ -300,8 +305,8 @@ def submit_stages(stages: Sequence[Stage], tasks: Tasks, folder: Path, job_name:
         folder: where the logs and marks of completed tasks are kept, on a file system that all nodes see.
         job_name: the name of the jobs.
 
-    Returns:
-        The id of the last job.
+    Yields:
+        The id of the job of each stage that has tasks to run, when it is submitted.
 
     Raises:
         UserError: sbatch refuses a job.
@@ -326,11 +331,23 @@ def submit_stages(stages: Sequence[Stage], tasks: Tasks, folder: Path, job_name:
             skip_completed=stage is not stages[-1],
             depends=executor,
         )
-    assert executor is not None
-    try:
-        executor.launch_job()
-    except subprocess.CalledProcessError as error:
-        raise UserError(
-            f"sbatch ended with exit code {error.returncode}", fix="see its message above", exit_code=FAILED
-        ) from None
-    return str(executor.job_id)
+        try:
+            executor.launch_job()
+        except subprocess.CalledProcessError as error:
+            raise UserError(
+                f"sbatch ended with exit code {error.returncode}", fix="see its message above", exit_code=FAILED
+            ) from None
+        if executor.job_id != -1:
+            yield str(executor.job_id)
+
+
+def jobs_in_queue(jobs: Sequence[str]) -> list[str]:
+    """Those of some jobs of Slurm that have not ended; none where squeue is not installed."""
+    import subprocess
+
+    if not jobs or shutil.which("squeue") is None:
+        return []
+    # %F is the id of the whole array. squeue fails where it knows none of the jobs any more.
+    command = ["squeue", "--noheader", "--format=%F", f"--jobs={','.join(jobs)}"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+    return [job for job in jobs if job in listed]

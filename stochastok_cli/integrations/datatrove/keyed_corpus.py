@@ -29,7 +29,7 @@ from stochastok_cli.integrations.datatrove.document_steps import (
     require_key,
 )
 from stochastok_cli.integrations.datatrove.executors import Stage, Tasks
-from stochastok_cli.integrations.datatrove.launch import Submitted, made_here, run_stages
+from stochastok_cli.integrations.datatrove.launch import Pipeline, Submitted
 from stochastok_cli.integrations.datatrove.parts import work_folder
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.random_streams import CORPUS_SEED
@@ -107,12 +107,14 @@ def make_corpus(
         options=options,
         force=force,
     )
-    plan = {**options, "tokenizer": vocabulary.fingerprint, "tasks": tasks.tasks}
+    plan = {**options, "tokenizer": vocabulary.fingerprint}
+
+    pipeline = Pipeline(tasks)
 
     def run_tasks(folder: Path) -> None:
-        run_stages(stages, finish, plan, tasks, work, progress)
+        pipeline.run(stages, finish, plan, final, progress)
 
-    return made_here(lambda: finish.make(run_tasks, progress))
+    return pipeline.make(lambda: finish.make(run_tasks, progress))
 
 
 def _describe_step(step: Any) -> str:
@@ -178,12 +180,14 @@ def tokenize_rows(
     )
     save = SaveDocuments(work / "documents", vocabulary)
     stages = [Stage("tokenize", [read, TokenizeDocuments(vocabulary, tasks.threads), save])]
-    plan = {**finish.options, "tokenizer": vocabulary.fingerprint, "listing": rows.listing(), "tasks": tasks.tasks}
+    plan = {**finish.options, "tokenizer": vocabulary.fingerprint, "listing": rows.listing()}
+
+    pipeline = Pipeline(tasks)
 
     def run_tasks(folder: Path) -> None:
-        run_stages(stages, finish, plan, tasks, work, progress)
+        pipeline.run(stages, finish, plan, final, progress)
 
-    return made_here(lambda: finish.make(run_tasks, progress))
+    return pipeline.make(lambda: finish.make(run_tasks, progress))
 
 
 class ReadRows(PipelineStep):

@@ -1,5 +1,6 @@
 """Runs the stages that make a folder, or leaves them to Slurm."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,10 +9,17 @@ from typing import Any, NamedTuple
 from datatrove.pipeline.base import PipelineStep
 
 from stochastok_cli import __version__
-from stochastok_cli.artifacts import Artifact, json_bytes
-from stochastok_cli.errors import UserError
-from stochastok_cli.integrations.datatrove.executors import Stage, Tasks, run_stage, submit_stages
-from stochastok_cli.integrations.datatrove.parts import WORK_SUFFIX, work_folder
+from stochastok_cli.artifacts import Artifact, json_bytes, write_atomically
+from stochastok_cli.errors import FAILED, INTERRUPTED, USAGE, UserError
+from stochastok_cli.integrations.datatrove.executors import (
+    Stage,
+    TaskFailed,
+    Tasks,
+    jobs_in_queue,
+    run_stage,
+    submit_stages,
+)
+from stochastok_cli.integrations.datatrove.parts import final_folder, work_folder
 from stochastok_cli.progress import ProgressCallback
 
 
@@ -35,45 +43,108 @@ class LeftToSlurm(Exception):
         self.folder, self.submit = folder, submit
 
 
-def run_stages(
-    stages: list[Stage],
-    finish: PipelineStep,
-    plan: dict[str, Any],
-    tasks: Tasks,
-    work: Path,
-    progress: ProgressCallback,
-) -> None:
-    """Runs the stages, or raises `LeftToSlurm`. What an interrupted run with the same plan has done is kept.
+class Progress:
+    """What the tasks that make a folder leave for a later run of the same command.
 
     Args:
-        stages: the stages.
-        finish: the last step on Slurm, which makes the folder.
-        plan: what decides the results of the tasks.
-        tasks: where and in how many tasks the stages run.
-        work: where the tasks keep their progress.
-        progress: called with the number of tasks that are completed.
+        partial: the folder that is made, under its temporary or its final name.
     """
-    if tasks.executor == "slurm" and shutil.which("sbatch") is None:
-        raise UserError("sbatch is not installed here", fix="run it on a node from which jobs are submitted")
-    content, plan_file = json_bytes({**plan, "version": __version__}), work / "plan.json"
-    if not plan_file.is_file() or plan_file.read_bytes() != content:
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
-        plan_file.write_bytes(content)
-    if tasks.executor != "slurm":
-        for stage in stages:
-            run_stage(stage, tasks, work, progress)
-        return
-    last = Stage("finish", [finish], tasks=1)
-    final = work.with_name(work.name.removeprefix(".").removesuffix(WORK_SUFFIX))
-    raise LeftToSlurm(final, lambda: submit_stages([*stages, last], tasks, work, final.name))
+
+    def __init__(self, partial: Path):
+        self.final, self.folder = final_folder(partial), work_folder(partial)
+        self._plan, self._jobs = self.folder / "plan.json", self.folder / "jobs.json"
+
+    def begin(self, plan: dict[str, Any]) -> None:
+        """Keeps what a run with the same plan has done, and discards anything else.
+
+        Raises:
+            UserError: jobs that make the folder are waiting or running.
+        """
+        submitted = json.loads(self._jobs.read_bytes()) if self._jobs.is_file() else []
+        if jobs := jobs_in_queue(submitted):
+            named = f"job{'s' if len(jobs) > 1 else ''} {' '.join(jobs)}"
+            fix = f"wait for {'them' if len(jobs) > 1 else 'it'}, or: scancel {' '.join(jobs)}"
+            raise UserError(f"{self.final} is already submitted as {named}", fix=fix, exit_code=FAILED)
+        content = json_bytes({**plan, "version": __version__})
+        if not self._plan.is_file() or self._plan.read_bytes() != content:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True)
+            self._plan.write_bytes(content)
+
+    def submit(self, stages: list[Stage], tasks: Tasks) -> str:
+        """Submits the stages to Slurm and returns the id of the last job; the ids are kept for `begin`."""
+        jobs: list[str] = []
+        for job in submit_stages(stages, tasks, self.folder, self.final.name):
+            jobs.append(job)
+            write_atomically(self._jobs, json_bytes(jobs))
+        return jobs[-1]
+
+    def after(self, error: UserError | KeyboardInterrupt) -> UserError | KeyboardInterrupt:
+        """The error that ends a run. Removes what no later run could use, and says what is kept.
+
+        An error in the use is corrected in the source or the options, after which all tasks run again.
+        """
+        if isinstance(error, TaskFailed) or self._jobs.is_file():
+            return error
+        exit_code = error.exit_code if isinstance(error, UserError) else INTERRUPTED
+        completed = len([*self.folder.glob("logs/*/completions/*")])
+        if exit_code == USAGE or not completed:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        elif isinstance(error, UserError):
+            fix = f"{completed} completed task(s) are left out when the same command is run again ({self.folder})"
+            return UserError(str(error), fix=fix, exit_code=exit_code)
+        return error
 
 
-def made_here(make: Callable[[], Artifact]) -> Artifact | Submitted:
-    """The folder that `make` makes, without the progress of its tasks; or what it has left to Slurm."""
-    try:
-        made = make()
-    except LeftToSlurm as left:
-        return Submitted(left.folder, left.submit())
-    shutil.rmtree(work_folder(made.path), ignore_errors=True)
-    return made
+class Pipeline:
+    """Runs the stages that make a folder.
+
+    Args:
+        tasks: where and in how many tasks the stages run.
+    """
+
+    def __init__(self, tasks: Tasks):
+        self.tasks = tasks
+        self._kept: Progress | None = None
+
+    def run(
+        self,
+        stages: list[Stage],
+        finish: PipelineStep,
+        plan: dict[str, Any],
+        partial: Path,
+        progress: ProgressCallback,
+    ) -> None:
+        """Runs the stages, or raises `LeftToSlurm`. What an interrupted run with the same plan has done is kept.
+
+        Args:
+            stages: the stages.
+            finish: the last step on Slurm, which makes the folder.
+            plan: what decides the results of the tasks, but their number.
+            partial: the folder that is made, under its temporary or its final name.
+            progress: called with the number of tasks that are completed.
+        """
+        tasks = self.tasks
+        if tasks.executor == "slurm" and shutil.which("sbatch") is None:
+            raise UserError("sbatch is not installed here", fix="run it on a node from which jobs are submitted")
+        kept = Progress(partial)
+        kept.begin({**plan, "tasks": tasks.tasks})
+        self._kept = kept
+        if tasks.executor != "slurm":
+            for stage in stages:
+                run_stage(stage, tasks, kept.folder, progress)
+            return
+        last = Stage("finish", [finish], tasks=1)
+        raise LeftToSlurm(kept.final, lambda: kept.submit([*stages, last], tasks))
+
+    def make(self, make: Callable[[], Artifact]) -> Artifact | Submitted:
+        """The folder that `make` makes, which calls `run`, without the progress; or what it has left to Slurm."""
+        try:
+            try:
+                made = make()
+            except LeftToSlurm as left:
+                return Submitted(left.folder, left.submit())
+        except (UserError, KeyboardInterrupt) as error:
+            raise self._kept.after(error) if self._kept else error from None
+        shutil.rmtree(work_folder(made.path), ignore_errors=True)
+        return made

@@ -6,9 +6,9 @@ from typing import BinaryIO
 
 import numpy as np
 
+from stochastok_cli.artifacts import tasks_folder
 from stochastok_cli.errors import FAILED, UserError
 
-WORK_SUFFIX = ".tasks"
 _COPY_BYTES = 1 << 24
 
 
@@ -83,12 +83,14 @@ def copy_bytes(source: BinaryIO, start: int, size: int, out: BinaryIO) -> None:
         size -= len(piece)
 
 
+def final_folder(folder: Path) -> Path:
+    """The folder that is being made, whether it has its final name yet or not."""
+    return folder.with_name(folder.name.removeprefix(".").removesuffix(".partial"))
+
+
 def work_folder(folder: Path) -> Path:
     """Where the tasks that make a folder keep their progress: beside it, whether it has its final name yet or not."""
-    name = folder.name
-    if name.startswith(".") and name.endswith(".partial"):
-        name = name.removeprefix(".").removesuffix(".partial")
-    return folder.absolute().with_name(f".{name}{WORK_SUFFIX}")
+    return tasks_folder(final_folder(folder)).absolute()
 
 
 def remove_progress(final: Path) -> None:
