@@ -175,7 +175,7 @@ def expand(
 
         if find_index(name) is not None:
             raise UserError(f"--pull would have no effect for {name}, a file on this disk", fix="drop --pull")
-        folder = out_name or data_expand.expanded_name(name, method, expand_prop)
+        folder = data_expand.expanded_name(name, method, expand_prop) if out_name is None else out_name
         with progress.progress_bar() as emit:
             made = pull_corpus(
                 folder,

@@ -184,7 +184,7 @@ def tokenize(
     with progress.progress_bar() as report:
         if pull:
             made = pull_corpus(
-                data_tokenize.tokenized_name(name or Path(source).name),
+                data_tokenize.tokenized_name(Path(source).name if name is None else name),
                 repo=repo,
                 source=source,
                 subset=subset,

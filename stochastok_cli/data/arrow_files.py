@@ -59,6 +59,9 @@ def arrow_rows(raw: BinaryIO, file: Path, name: str, columns: Mapping[str, str])
     if file.suffix.lower() not in ARROW_SUFFIXES:
         raise UserError(f"{name}: compressed Arrow files are not read", fix="decompress it", exit_code=FAILED)
     content = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
+    if content[:4] == b"FEA1":
+        fix = "write it again: pyarrow.feather.write_feather(pyarrow.feather.read_table(OLD), NEW)"
+        raise UserError(f"{name} is a Feather file of version 1, which is not read", fix=fix, exit_code=FAILED)
     is_file = content[:6] == b"ARROW1"
     source = pyarrow.BufferReader(pyarrow.py_buffer(content))
     count = None

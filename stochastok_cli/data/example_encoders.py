@@ -10,7 +10,7 @@ from stochastok_cli.data.bad_documents import BadDocument, Location
 from stochastok_cli.data.chat_template import ChatTemplate, Example, Unusable
 from stochastok_cli.data.file_readers import require_text
 from stochastok_cli.data.table_rows import Row
-from stochastok_cli.errors import USAGE, UserError, short_repr
+from stochastok_cli.errors import UserError, short_repr
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 
@@ -58,6 +58,9 @@ def make_encoder(
     if messages_column is not None and prompt_column is None and completion_column is None:
         return _Conversations(messages_column, ChatTemplate(tokenizer, vocabulary), errors)
     if messages_column is None and prompt_column is not None and completion_column is not None:
+        if prompt_column == completion_column:
+            fix = "a completion has a column of its own"
+            raise UserError(f"--prompt-column and --completion-column are both {prompt_column!r}", fix=fix)
         return _Completions(prompt_column, completion_column, vocabulary, errors)
     raise UserError(
         "the columns of the examples are not clear",
@@ -81,13 +84,13 @@ class _Conversations:
             require_text(value, column, where, self._errors)
         if not isinstance(value, list) or not all(isinstance(message, dict) for message in value):
             what = f"{column!r} holds {short_repr(value)}, no list of messages"
-            raise BadDocument(where, what, f"no list of messages in {column!r}", exit_code=USAGE)
+            raise BadDocument(where, what, f"no list of messages in {column!r}")
         for number, message in enumerate(value, 1):
             if not isinstance(message.get("role"), str):
                 renamed = {"from", "value"} <= message.keys()
                 fix = "rename `from` to `role` and `value` to `content`" if renamed else "give it `role` and `content`"
                 what = f"message {number} has no role, only {', '.join(message)[:100]}"
-                raise BadDocument(where, what, "a message without a role", fix=fix, exit_code=USAGE)
+                raise BadDocument(where, what, "a message without a role", fix=fix)
         return [_without_nones(self._checked(message, where)) for message in value]
 
     def encode(self, rows: list[Row], threads: int) -> list[Example | Unusable]:
@@ -124,7 +127,6 @@ class _Completions:
                     f"{column!r} holds a list, not text",
                     f"a list in {column!r}",
                     fix="conversations are lists of messages in one column, which --messages-column names",
-                    exit_code=USAGE,
                 )
             texts.append(require_text(value, column, row.where, self._errors))
         return texts

@@ -136,7 +136,9 @@ def expand(
     if not isinstance(source, Corpus):
         source = open_corpus(source, tokenizer, data_dir=data_dir, force=force, progress=progress)
     stochastok = StochasTok(source.vocabulary, p=p, method=method, seed=seed, max_splits=max_splits, keep=keep)
-    final = source.path.parent / validate_folder_name(out_name or expanded_name(source.name, method, p))
+    final = source.path.parent / validate_folder_name(
+        expanded_name(source.name, method, p) if out_name is None else out_name
+    )
     if final == source.path:
         raise UserError(f"the result would replace its own source, {source.name}", fix="give another --out-name")
     options = {"method": method, "p": float(p), "seed": seed, "max_splits": max_splits, "keep": keep}

@@ -9,7 +9,7 @@ from stochastok_cli.data.source_files import WARC_SUFFIXES, file_format, has_col
 from stochastok_cli.data.table_files import read_rows
 from stochastok_cli.data.text_files import NOT_UTF8, OnBad, open_decompressed, read_text
 from stochastok_cli.data.warc_files import read_warc
-from stochastok_cli.errors import USAGE, short_repr
+from stochastok_cli.errors import short_repr
 
 
 def read_documents(
@@ -66,7 +66,7 @@ def require_text(value: Any, name: str, where: Location, errors: str) -> str:
     if not isinstance(value, str):
         held = "null" if value is None else f"a value of type {type(value).__name__}"
         what = f"{name!r} holds {short_repr(value)}, not text"
-        raise BadDocument(where, what, f"{held} in {name!r}", exit_code=USAGE)
+        raise BadDocument(where, what, f"{held} in {name!r}")
     if encodable(value):
         return value
     if errors == "replace":

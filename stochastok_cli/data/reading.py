@@ -31,6 +31,7 @@ class TextSource(NamedTuple, Generic[T]):
         files: the local files in the order in which they are read; None for datasets on the Hub.
         read_file: the batches of one of the files, each with the number of its bytes read so far; it takes what is
             called with documents that can't be read.
+        has_paragraphs: whether blank lines separate documents of the source.
     """
 
     name: str
@@ -42,6 +43,7 @@ class TextSource(NamedTuple, Generic[T]):
     listing: Callable[[], str | None] = lambda: None
     files: list[Path] | None = None
     read_file: Callable[[Path, OnBad], Iterator[tuple[list[T], int]]] | None = None
+    has_paragraphs: bool = False
 
 
 class Reading(NamedTuple):

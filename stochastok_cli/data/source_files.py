@@ -116,6 +116,8 @@ def find_files(path: Path, documents: str = "paragraph", errors: str = "strict")
             unread[special or _file_type(file)] += 1
     hint = "" if documents == "file" else f"; {_WHOLE_FILES}"
     note = f"not read in {path}: {_counts(unread)}{hint}" if unread else ""
+    if not files and (path / SAVED_METADATA[0]).is_file():
+        raise UserError(f"the saved dataset {path} has no rows")
     if not files:
         raise UserError(f"the folder {path} holds no {', '.join(IN_FOLDERS)} file{note and f' ({note})'}")
     return SourceFiles(path, sorted(files), dict(_by_frequency(unread)), note)

@@ -20,10 +20,12 @@ from stochastok_cli.data.reading import Reading, TextSource, batched, parsed, re
 from stochastok_cli.data.source_files import (
     DOCUMENTS,
     TABLES,
+    WARC_SUFFIXES,
     SourceFiles,
     dataset_name,
     file_format,
     find_files,
+    has_columns,
 )
 from stochastok_cli.data.table_files import read_rows
 from stochastok_cli.data.table_rows import Row
@@ -33,13 +35,15 @@ from stochastok_cli.errors import Notice, UserError
 SAMPLE = "sample"
 DEFAULT_SPLIT = "train"
 """The split of a dataset on the Hub."""
+TEXT_COLUMN = "text"
+"""The column of the text, unless another is named."""
 
 T = TypeVar("T")
 
 
 def open_source(
     source: str,
-    text_column: str = "text",
+    text_column: str = TEXT_COLUMN,
     *,
     documents: str = "paragraph",
     errors: str = "strict",
@@ -80,7 +84,23 @@ def open_source(
     def read(file: Path, on_bad: OnBad) -> Iterator[tuple[str, int]]:
         return read_documents(file, str(file), text_column, documents, errors, on_bad)
 
-    return _file_source(name, source, find_files(path, documents, errors), options, reading, read)
+    files = find_files(path, documents, errors)
+    tables = [has_columns(file, documents) for file in files.files]
+    _require_effect(source, text_column, documents, any(tables), not all(tables))
+    texts = _file_source(name, source, files, options, reading, read)
+    return texts._replace(has_paragraphs=documents == DOCUMENTS[0] and not all(map(_has_no_paragraphs, files.files)))
+
+
+def _has_no_paragraphs(file: Path) -> bool:
+    return file_format(file) in (*TABLES, *WARC_SUFFIXES)
+
+
+def _require_effect(source: str, text_column: str, documents: str, has_rows: bool, has_texts: bool) -> None:
+    """Raises UserError for an option that no file of a source has a use for."""
+    if text_column != TEXT_COLUMN and not has_rows:
+        raise UserError(f"--text-column {text_column} is for tables, and {source} has no columns", fix="drop it")
+    if documents != DOCUMENTS[0] and not has_texts:
+        raise UserError(f"--documents {documents} is for text files, and {source} has columns", fix="drop it")
 
 
 def open_rows(
@@ -191,10 +211,10 @@ def _hub_source(
     texts = hub.load_text_dataset(repo, text_column, subset=subset, split=split)
     options = {"source": repo, "subset": subset, "split": split, "revision": texts.revision}
     options["text_column"] = text_column
-    if texts.files is not None:
+    is_text = texts.files is not None
+    _require_effect(repo, text_column, documents, not is_text, is_text)
+    if is_text:
         options["documents"] = documents
-    elif documents != DOCUMENTS[0]:
-        raise UserError(f"--documents {documents} is for text files, and {repo} has columns", fix="drop it")
 
     def made_from() -> SourceInfo:
         return SourceInfo(repo, texts.revision, hub.license_of(repo))
@@ -216,7 +236,8 @@ def _hub_source(
             before += file.stat().st_size
 
     stream = rows if texts.files is None else text_files
-    return reading.source(repo.rpartition("/")[2], stream, texts.total, options, made_from)
+    source = reading.source(repo.rpartition("/")[2], stream, texts.total, options, made_from)
+    return source._replace(has_paragraphs=is_text and documents == DOCUMENTS[0])
 
 
 def _hub_rows(

@@ -38,6 +38,8 @@ EncodeSource = Callable[[TextSource[str], Vocabulary, Path, int, ProgressCallbac
 
 def tokenized_name(dataset: str) -> str:
     """The folder name of a tokenized dataset."""
+    if not dataset:
+        raise UserError("the name of the dataset is empty", fix="leave --name away, or give one")
     return dataset if dataset.endswith("-tokenized") else f"{dataset}-tokenized"
 
 
@@ -105,7 +107,7 @@ def tokenize(
         split=split,
     )
     left_out = texts.left_out
-    final = memmap_dir(Path(data_dir)) / validate_folder_name(tokenized_name(name or texts.name))
+    final = memmap_dir(Path(data_dir)) / validate_folder_name(tokenized_name(texts.name if name is None else name))
     options = {**texts.options, "tokenizer": vocabulary.fingerprint, "val_fraction": val_fraction, "seed": seed}
     threads = num_proc or available_cpus()
 
@@ -114,8 +116,10 @@ def tokenize(
         lengths, unknown = (encode or encode_source)(texts, vocabulary, encoded, threads, progress)
         n = len(lengths)
         fix = "blank lines separate the documents of text files, unless --documents file makes each file one; "
+        fix = fix if texts.has_paragraphs else ""
         details = f" ({left_out.total():,} left out: {left_out.describe()})" if left_out.total() else ""
-        chosen_of = corpus_split(n, val_fraction, seed, f"{source} holds {n} document(s){details}", fix)
+        what = f"{source} holds {n} document(s){details}" if n or details else f"{source} is empty: it has no documents"
+        chosen_of = corpus_split(n, val_fraction, seed, what, fix)
         starts = np.cumsum(lengths) - lengths
         size = vocabulary.dtype.itemsize
         splits = {}
@@ -163,7 +167,9 @@ def corpus_split(n: int, val_fraction: float, seed: int, what: str, fix: str = "
 def require_split(n: int, val_fraction: float, what: str, fix: str = "") -> int:
     """The number of validation documents. Raises UserError, with the arguments of `corpus_split`, for too few."""
     val = math.ceil(val_fraction * n)
-    if n == 0 or val == n:
+    if n == 0:
+        raise UserError(what)
+    if val == n:
         raise UserError(
             f"{what}, too few for a training and a validation split",
             fix=f"{fix}--val-fraction sets the validation share",

@@ -128,7 +128,7 @@ def tokenize_instructions(
         subset=subset,
         split=split,
     )
-    final = memmap_dir(Path(data_dir)) / validate_folder_name(name or rows.name)
+    final = memmap_dir(Path(data_dir)) / validate_folder_name(rows.name if name is None else name)
     options = {**rows.options, **encoder.options, "tokenizer": vocabulary.fingerprint}
     options |= {"val_fraction": val_fraction, "seed": seed}
     if max_length is not None:
@@ -140,7 +140,10 @@ def tokenize_instructions(
         examples = counts.kept(_encoded(rows, encoder, num_proc or available_cpus(), progress))
         lengths, unknown = _write(examples, vocabulary, folder)
         details = f" ({'; '.join(counts.notices())})" if counts.left_out().total() else ""
-        what = f"{source} holds {len(lengths)} example(s){details}"
+        is_empty = not len(lengths) and not details
+        what = (
+            f"{source} is empty: it has no rows" if is_empty else f"{source} holds {len(lengths)} example(s){details}"
+        )
         chosen = corpus_split(len(lengths), val_fraction, seed, what)
         splits = {
             name: _write_split(folder, name, lengths, which, vocabulary, progress) for name, which in chosen.items()

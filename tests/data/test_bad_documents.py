@@ -22,8 +22,8 @@ from tests.data.chat_tokenizers import save_tokenizer, template
 
 GOOD = b'{"text": "one"}\n'
 LINES = [
-    (b'{"text": null}', "'text' holds None, not text", "null in 'text'", USAGE),
-    (b'{"text": 3}', "'text' holds 3, not text", "a value of type int in 'text'", USAGE),
+    (b'{"text": null}', "'text' holds None, not text", "null in 'text'", FAILED),
+    (b'{"text": 3}', "'text' holds 3, not text", "a value of type int in 'text'", FAILED),
     (b'{"txt": "a"}', "there is no column 'text'; did you mean 'txt'", "no column 'text'", USAGE),
     (b'{"text": "a"', "not a JSON object", "a line that is no JSON object", FAILED),
     (b'["a"]', ".* is not a JSON object", "a line that is no JSON object", FAILED),
@@ -200,8 +200,11 @@ def test_conversations_of_another_form(tmp_path, tokenizer):
     file = tmp_path / "a.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{\n")
     options = {"messages_column": "m", "tokenizer": tokenizer, "data_dir": tmp_path, "val_fraction": 0}
-    with pytest.raises(UserError, match=r"line 2: 'm' holds None, no list of messages; --on-bad-document skip"):
+    with pytest.raises(
+        UserError, match=r"line 2: 'm' holds None, no list of messages; --on-bad-document skip"
+    ) as caught:
         tokenize_instructions(file, **options)
+    assert caught.value.exit_code == FAILED
     with pytest.warns(Notice, match=r"^6 of 8 rows are left out: 2 with no list of messages in 'm' \(first .*line 2\)"):
         made = tokenize_instructions(file, **options, on_bad_document="skip")
     assert made.manifest.splits["train"].documents == 2
@@ -226,6 +229,8 @@ def test_completions_of_another_form(tmp_path):
     options = {"prompt_column": "p", "completion_column": "c", "tokenizer": "sample2k", "data_dir": tmp_path}
     with pytest.raises(UserError, match="row 2: the byte 0xff at 0 of 'p' is not UTF-8"):
         tokenize_instructions(file, **options)
+    with pytest.raises(UserError, match="--prompt-column and --completion-column are both 'p'; a completion has"):
+        tokenize_instructions(file, **{**options, "completion_column": "p"})
     with pytest.warns(Notice, match="2 of 4 rows"):
         made = tokenize_instructions(file, **options, on_bad_document="skip")
     assert made.manifest.left_out == {"bytes that are not UTF-8": 1, "null in 'p'": 1}

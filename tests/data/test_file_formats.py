@@ -289,6 +289,12 @@ def test_changed_bytes_never_end_the_process(tmp_path, name):
     assert read > 0 and not any("\n" in message for message in messages)
 
 
+def test_feather_files_of_version_1_are_named(tmp_path):
+    (tmp_path / "a.feather").write_bytes(b"FEA1" + bytes(60) + b"FEA1")
+    with pytest.raises(UserError, match="a.feather is a Feather file of version 1, which is not read; write it again"):
+        texts_of(tmp_path / "a.feather")
+
+
 def test_arrow_files_are_not_compressed_once_more(tmp_path):
     (tmp_path / "a.arrow.gz").write_bytes(b"x")
     with pytest.raises(UserError, match="compressed Arrow files are not read; decompress it"):

@@ -7,6 +7,7 @@ import socket
 import sys
 import warnings
 
+import datasets
 import numpy as np
 import pyarrow.parquet
 import pytest
@@ -16,6 +17,7 @@ from stochastok_cli.cli.tokenize import tokenize as tokenize_command
 from stochastok_cli.data.source_files import find_files
 from stochastok_cli.data.text_sources import open_source
 from stochastok_cli.data.tokenize import tokenize
+from stochastok_cli.data.tokenize_instructions import tokenize_instructions
 from stochastok_cli.errors import FAILED, Notice, UserError
 
 
@@ -213,3 +215,43 @@ def test_names_that_are_not_utf8(tmp_path, capfdbinary, monkeypatch):
             tokenize_command(str(folder), **options)
         printed, _ = capfdbinary.readouterr()
         assert printed == os.fsencode(data_dir) + b"/data_as_memmaps/good-tokenized\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "", "is empty: it has no documents$"),
+        ("a.csv", "text,x\n", "is empty: it has no documents$"),
+        ("a.txt", "\n\n", "is empty: it has no documents$"),
+        ("a.jsonl", '{"text": "a"}', r"holds 1 document\(s\), too few for a training and a validation split; --val-fr"),
+        ("a.txt", "a", "validation split; blank lines separate the documents of text files, unless --documents file"),
+    ],
+)
+def test_too_few_documents(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=message):
+        tokenize(tmp_path / name, tokenizer="sample2k", data_dir=tmp_path)
+
+
+def test_tables_without_rows(tmp_path):
+    table = datasets.Dataset.from_dict({"text": [], "prompt": []})
+    table.to_parquet(tmp_path / "a.parquet")
+    table.save_to_disk(tmp_path / "saved")
+    options = {"tokenizer": "sample2k", "data_dir": tmp_path}
+    with pytest.raises(UserError, match="a.parquet is empty: it has no documents$"):
+        tokenize(tmp_path / "a.parquet", **options)
+    with pytest.raises(UserError, match="a.parquet is empty: it has no rows$"):
+        tokenize_instructions(tmp_path / "a.parquet", prompt_column="prompt", completion_column="text", **options)
+    with pytest.raises(UserError, match="the saved dataset .*saved has no rows$"):
+        tokenize(tmp_path / "saved", **options)
+
+
+def test_options_without_effect(tmp_path):
+    (tmp_path / "a.txt").write_text("a\n\nb")
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n{"text": "b"}')
+    with pytest.raises(UserError, match="--text-column foo is for tables, and .*a.txt has no columns; drop it"):
+        open_source(str(tmp_path / "a.txt"), "foo")
+    with pytest.raises(UserError, match="--documents file is for text files, and .*a.jsonl has columns; drop it"):
+        open_source(str(tmp_path / "a.jsonl"), documents="file")
+    with pytest.raises(UserError, match="the name of the dataset is empty"):
+        tokenize(tmp_path / "a.txt", tokenizer="sample2k", data_dir=tmp_path, name="", val_fraction=0.5)

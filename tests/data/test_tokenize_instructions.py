@@ -184,9 +184,9 @@ def test_conversations_that_are_no_examples_are_counted_by_reason(tmp_path, toke
     ("rows", "message", "code"),
     [
         ([{"massages": chat(1)}], "line 1: there is no column 'messages'; did you mean 'massages'", USAGE),
-        ([{"messages": "hello"}], "line 1: 'messages' holds 'hello', no list of messages", USAGE),
-        ([{"messages": ["hello"]}], "no list of messages", USAGE),
-        ([{"messages": [{"from": "human", "value": "x"}]}], "message 1 has no role, .*rename `from` to `role`", USAGE),
+        ([{"messages": "hello"}], "line 1: 'messages' holds 'hello', no list of messages", FAILED),
+        ([{"messages": ["hello"]}], "no list of messages", FAILED),
+        ([{"messages": [{"from": "human", "value": "x"}]}], "message 1 has no role, .*rename `from` to `role`", FAILED),
         ([{"messages": chat(1)}, {"messages": [{"role": "user", "content": "\ud800"}]}], "line 2: .*surrogate", FAILED),
         (
             [{"messages": chat(1)[:1]}] * 3,
@@ -194,7 +194,7 @@ def test_conversations_that_are_no_examples_are_counted_by_reason(tmp_path, toke
             USAGE,
         ),
         ([{"messages": chat(1)}], r"holds 1 example\(s\), too few", USAGE),
-        ([], r"holds 0 example\(s\), too few", USAGE),
+        ([], r"is empty: it has no rows", USAGE),
     ],
 )
 def test_bad_conversations_are_one_line_and_leave_nothing(tmp_path, tokenizer, rows, message, code):

@@ -164,7 +164,7 @@ def tokenize_rows(
     read = ReadRows(source, text_column, id_column, errors, split)
     rows = read.open()
     require_local(rows, source)
-    final = memmap_dir(Path(data_dir)) / validate_folder_name(tokenized_name(name or rows.name))
+    final = memmap_dir(Path(data_dir)) / validate_folder_name(tokenized_name(rows.name if name is None else name))
     work = work_folder(final)
     finish = FinishRows(
         read,
