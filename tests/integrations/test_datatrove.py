@@ -199,7 +199,7 @@ def folders(data: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ("text\n", "holds 0 document"),
+        ("text\n", "is empty: it has no documents"),
         ("text\na\nb\n\xff\n", "not UTF-8"),
         ("text\na\nb\nc\n", "stopped"),
     ],
