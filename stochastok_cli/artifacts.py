@@ -515,7 +515,7 @@ def _temporary(final: Path) -> Path:
 
 def tasks_folder(final: Path) -> Path:
     """Where the tasks of a pipeline that makes a folder keep their progress."""
-    return final.parent / f".{final.name}.tasks"
+    return _beside(final, "tasks")
 
 
 def _replaced(final: Path) -> Path:

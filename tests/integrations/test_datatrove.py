@@ -229,6 +229,10 @@ def test_the_plain_command_removes_what_interrupted_tasks_have_left(source, tmp_
             else:
                 assert expand("source-tokenized", p=0.1, data_dir=tmp_path).created == made
             assert not left.parent.exists()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "data_as_memmaps" / "linked-tokenized").symlink_to(tmp_path / "elsewhere")
+    pipelines.tokenize(source, one_after_another(2), name="linked", force=True, **options)
+    assert not [*tmp_path.glob("**/.*.tasks")]
     left.mkdir(parents=True)
     with pytest.raises(UserError, match="made with other options"):
         pipelines.tokenize(source, one_after_another(2), seed=9, **options)
