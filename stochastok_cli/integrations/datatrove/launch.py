@@ -91,7 +91,7 @@ class Progress:
         if exit_code == USAGE or not completed:
             shutil.rmtree(self.folder, ignore_errors=True)
         elif isinstance(error, UserError):
-            fix = f"{completed} completed task(s) are left out when the same command is run again ({self.folder})"
+            fix = f"{completed} completed task(s) need not run again if the source stays as it is ({self.folder})"
             return UserError(str(error), fix=fix, exit_code=exit_code)
         return error
 
