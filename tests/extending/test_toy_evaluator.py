@@ -2,11 +2,11 @@
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from preloaded_python import run_python
 
 from stochastok_cli.data.tokenize import tokenize
 from tests.training.conftest import TINY
@@ -19,7 +19,8 @@ ROOT = Path(__file__).parents[2]
 def run(*args: object) -> subprocess.CompletedProcess[str]:
     """`stochastok` in a process that has imported the toy evaluator."""
     code = "import tests.extending.toy_evaluator; from stochastok_cli.cli.app import main; main()"
-    return run_python("-c", code, *args, cwd=ROOT)
+    command = [sys.executable, "-c", code, *map(str, args)]  # the options are made when `eval` is imported
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
