@@ -16,7 +16,7 @@ import pytest
 from stochastok_cli import StochasTok, expand, load_vocabulary, tokenize
 from stochastok_cli.cli.app import main
 from stochastok_cli.data.memmap import Corpus
-from stochastok_cli.errors import FAILED, USAGE, UserError
+from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 datatrove = pytest.importorskip("datatrove")
@@ -350,7 +350,7 @@ def test_the_command_line(source, tmp_path, monkeypatch, capfd):
     (source / "3.jsonl").write_text('{"text": 3}\n')
     command = ("tokenize", "source", "--tokenizer", "sample2k", "--executor", "local", "--tasks", "2")
     code, out, err = run(*command, "--num-proc", "2")
-    assert (code, out) == (USAGE, "")
+    assert (code, out) == (FAILED, "")
     assert err.count("\n") == 1
     assert err.startswith("error: source/3.jsonl, line 1: 'text' holds 3, not text; --on-bad-doc")
     (source / "3.jsonl").unlink()
