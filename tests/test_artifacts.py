@@ -179,6 +179,7 @@ def test_a_damaged_manifest_is_said_and_mended_by_force(tmp_path, content):
     assert artifacts.create_artifact(final, {}, write_two_files, force=True).manifest == artifacts.read_manifest(final)
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_and_run_again(tmp_path):
     """kill -9 while `stochastok expand` runs; the next run's bytes equal an uninterrupted run's."""
     command = [sys.executable, "-m", "stochastok_cli"]

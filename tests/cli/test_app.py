@@ -151,6 +151,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
     assert [f.name for f in (tmp_path / "data_as_memmaps").iterdir() if not f.name.endswith(".lock")] == []
 
 
+@pytest.mark.slow
 def test_the_report_compares_methods_at_equal_growth(tmp_path):
     run("tokenize", "sample", "--data-dir", tmp_path)
     common = ["expand", "sample-tokenized", "--report", "--method", "all", "--data-dir", tmp_path]

@@ -75,6 +75,7 @@ def results(tmp_path_factory) -> list[dict[str, dict]]:
     return [run_all(folder, SINGLE_PROCESS), *(json.loads((folder / f"rank{r}.json").read_text()) for r in (0, 1))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVALUATORS)
 def test_both_ranks_have_the_metrics_of_one_process(results, name):
     alone, first, second = (result[name] for result in results)

@@ -603,7 +603,8 @@ def test_without_a_network_it_says_so_in_one_line(code, environment, message, tm
     assert failed.stdout == message.format(*pushing)
 
 
-@pytest.mark.parametrize("subset", [pytest.param(None, marks=pytest.mark.slow), "xl"])
+@pytest.mark.slow
+@pytest.mark.parametrize("subset", [None, "xl"])
 def test_questions_once_loaded_need_no_network(hub_server, tmp_path, subset):
     if subset is None:
         hub_server.add_dataset("anyone/questions", {"train.jsonl": b'{"ctx": "a"}\n{"ctx": "b"}\n'})

@@ -159,6 +159,7 @@ def test_seed_and_index_name_the_result():
     assert StochasTok(gpt2, p=1, seed=4)(ids, 7).tolist() != expand(ids, 7).tolist()
 
 
+@pytest.mark.slow
 def test_the_interpreted_kernels_give_the_same_bytes():
     """Without a compiler the result is the same, by every method."""
     code = (

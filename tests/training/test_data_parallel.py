@@ -88,6 +88,7 @@ with distributed_context("cpu") as world:
 """
 
 
+@pytest.mark.slow
 def test_gradients_are_summed_once_whichever_blocks_are_reduced_early(tmp_path):
     run_on_two_ranks(tmp_path, SUM_IN_PIECES)
 

@@ -79,7 +79,7 @@ def test_density_is_that_of_the_probability():
         assert stats.chisquare(observed, wanted).pvalue > 1e-4, size
 
 
-@pytest.mark.parametrize("kind", ["residual", "attention"])
+@pytest.mark.parametrize("kind", ["residual", pytest.param("attention", marks=pytest.mark.slow)])
 def test_neighbours_in_every_direction_are_independent(kind):
     keys = random_keys(60, torch.device("cpu"), seed=2)
     consecutive = torch.arange(60)  # keys that differ in a few low bits
