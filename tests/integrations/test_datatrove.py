@@ -398,3 +398,19 @@ def test_tasks_on_ray(source, tmp_path):
     (source / "2.txt").write_bytes(b"\xff\n")
     with pytest.raises(UserError, match="2.txt, line 1: the byte 0xff at 0 is not UTF-8"):
         pipelines.tokenize(source, Tasks("ray", 2), tokenizer="sample2k", data_dir=tmp_path / "bad")
+
+
+@pytest.mark.usefixtures("ray_of_one_host")
+def test_expansion_and_pipelines_of_ones_own_on_ray(source, tmp_path):
+    plain = tokenize(source, tokenizer="sample2k", data_dir=tmp_path)
+    made = pipelines.expand(plain.path, Tasks("ray", 2), p=0.5, seed=3, out_name="on-ray")
+    assert made.manifest.files == expand(plain.path, p=0.5, seed=3).manifest.files
+    rows = write_rows(tmp_path / "rows", [*range(120)], 2)
+    expansion = StochasTok(load_vocabulary("sample2k"), p=0.8, seed=2)
+    options = {"tokenizer": "sample2k", "key": "content", "expand": expansion, "data_dir": tmp_path}
+    on_ray, here = (
+        make_corpus([JsonlReader(str(rows))], tasks, name=f"of-{tasks.executor}", **options)
+        for tasks in (Tasks("ray", 2), one_after_another(3))
+    )
+    assert content(on_ray.path) == content(here.path)
+    assert not [name for name in folders(tmp_path) if name.endswith(".tasks")]
