@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote
 
 from stochastok_cli import hub
-from stochastok_cli.errors import FAILED, UserError, did_you_mean
+from stochastok_cli.errors import FAILED, UserError, did_you_mean, short_repr
 from stochastok_cli.json_files import read_json
 from stochastok_cli.tokenization.encoders import TiktokenEncoder
 from stochastok_cli.tokenization.merges import ranks_from_merges, read_merges
@@ -25,6 +25,7 @@ from stochastok_cli.tokenization.tokenizer_json import read_tokenizer_json, voca
 from stochastok_cli.tokenization.tokenizer_settings import notice_sampling
 from stochastok_cli.tokenization.vocabulary import END_OF_TEXT, Vocabulary, require_dense
 
+_LONGEST_NAME = 1_000  # characters of a name or path
 BUNDLED = {"gpt2": "gpt2.bpe", "sample2k": "sample2k.bpe"}
 """The vocabularies in the package, by name, and the merge list of each."""
 
@@ -53,6 +54,8 @@ def load_vocabulary(
     """
     name = with_options(name_or_path, end_of_text=end_of_text, pattern=pattern)
     base, options = split_options(name)
+    if len(base) > _LONGEST_NAME:
+        raise UserError(f"unknown tokenizer {short_repr(base)}: no name has {len(base):,} characters")
     path = tokenizer_path(name if isinstance(name_or_path, str) else Path(name))
     end_of_text, pattern = options.get("end_of_text"), options.get("pattern")
     if path is None:
