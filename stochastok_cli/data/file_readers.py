@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from stochastok_cli.data.bad_documents import BadDocument, Location, encodable
+from stochastok_cli.data.reading import parsed
 from stochastok_cli.data.source_files import WARC_SUFFIXES, file_format, has_columns
 from stochastok_cli.data.table_files import read_rows
+from stochastok_cli.data.table_rows import Row
 from stochastok_cli.data.text_files import NOT_UTF8, OnBad, open_decompressed, read_text
 from stochastok_cli.data.warc_files import read_warc
 from stochastok_cli.errors import short_repr
@@ -34,13 +36,12 @@ def read_documents(
             for text in texts:
                 yield text, raw.tell()
         return
-    for row, position in read_rows(file, name, {"--text-column": text_column}, errors, on_bad):
-        try:
-            text = require_text(row.values[0], text_column, row.where, errors)
-        except BadDocument as error:
-            on_bad(error)
-            continue
-        yield text, position
+
+    def text_of(row: Row) -> str:
+        return require_text(row.values[0], text_column, row.where, errors)
+
+    for row, position in parsed(read_rows(file, name, {"--text-column": text_column}, errors, on_bad), text_of, on_bad):
+        yield row.values, position
 
 
 def require_text(value: Any, name: str, where: Location, errors: str) -> str:

@@ -31,14 +31,24 @@ def read_merges(text: str) -> list[tuple[bytes, bytes]]:
     >>> read_merges("#version: 0.2\\nt h\\nĠ th")
     [(b't', b'h'), (b' ', b'th')]
     """
-    latin = {ord(character): chr(byte) for byte, character in enumerate(byte_characters())}
     lines = [line for line in text.splitlines() if line and not line.startswith("#version")]
     pairs = (line.split(" ") for line in lines)
-    return [(_bytes(left, latin), _bytes(right, latin)) for left, right in pairs]
+    return [(bytes_of_characters(left), bytes_of_characters(right)) for left, right in pairs]
 
 
-def _bytes(visible: str, latin: dict[int, str]) -> bytes:
-    return visible.translate(latin).encode("latin-1")
+def bytes_of_characters(text: str) -> bytes:
+    """The bytes that the visible characters of a byte-level BPE file stand for.
+
+    Raises UnicodeEncodeError if one of them stands for no byte.
+
+    >>> bytes_of_characters("Ġth")
+    b' th'
+    """
+    return text.translate(_BYTE_OF).encode("latin-1")
+
+
+# The characters of Latin-1 that stand for no byte become one that is not in Latin-1.
+_BYTE_OF = dict.fromkeys(range(256), 0x2603) | {ord(letter): byte for byte, letter in enumerate(byte_characters())}
 
 
 def ranks_from_merges(merges: list[tuple[bytes, bytes]]) -> dict[bytes, int]:

@@ -16,7 +16,7 @@ from stochastok_cli.errors import UserError
 from stochastok_cli.json_files import read_json
 from stochastok_cli.tokenization.automatic_tokenizer import compare_with_transformers
 from stochastok_cli.tokenization.encoders import Encoder, reading_errors
-from stochastok_cli.tokenization.merges import byte_characters
+from stochastok_cli.tokenization.merges import bytes_of_characters
 from stochastok_cli.tokenization.other_formats import other_format
 from stochastok_cli.tokenization.tokenizer_settings import (
     SPACE,
@@ -143,7 +143,7 @@ def vocabulary_from_tokenizer(
 
 def _bytes_of_byte_level(entry: str, has_bytes: bool) -> bytes:
     try:
-        return entry.translate(_BYTE_OF).encode("latin-1")
+        return bytes_of_characters(entry)
     except UnicodeEncodeError:  # a letter that stands for no byte
         return entry.encode()
 
@@ -158,8 +158,6 @@ def _bytes_of_wordpiece(entry: str, has_bytes: bool) -> bytes:
     return entry[2:].encode() if entry.startswith("##") else b" " + entry.encode()
 
 
-# The letters of Latin-1 that stand for no byte become one that is not in Latin-1.
-_BYTE_OF = dict.fromkeys(range(256), 0x2603) | {ord(letter): byte for byte, letter in enumerate(byte_characters())}
 _TO_BYTES = {
     "byte-level": _bytes_of_byte_level,
     "sentencepiece": _bytes_of_sentencepiece,

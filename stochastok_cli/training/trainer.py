@@ -24,7 +24,7 @@ from stochastok_cli.models.base import CausalLM
 from stochastok_cli.models.checkpoint_reader import OPTIMIZER, TrainingState
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 from stochastok_cli.training import events, schedules
-from stochastok_cli.training.backends import Backend, EagerBackend, FusedBackend
+from stochastok_cli.training.backends import Backend, EagerBackend, FusedBackend, windows_per_iteration
 from stochastok_cli.training.checkpoint_writer import amend_state, save_checkpoint
 from stochastok_cli.training.distributed import DistributedContext, device_name
 from stochastok_cli.training.events import Listener
@@ -123,8 +123,7 @@ class TrainingStep:
         self.world.all_reduce_(num_bytes)
         loss, norm = torch.stack([self.parallel.loss, self.gradient_norm]).tolist()
         total = num_bytes.item()
-        training = self.config.trainer.training
-        windows = training.gradient_accumulation_steps * training.batch_size
+        windows = windows_per_iteration(self.config.trainer.training)
         bits = bits_per_byte(loss * windows, total) if total else None
         return StepMetrics(loss, norm, bits)
 

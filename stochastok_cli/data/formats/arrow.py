@@ -13,9 +13,6 @@ from stochastok_cli.data.formats.base import Format, SplitDocuments, register_fo
 if TYPE_CHECKING:
     import datasets
 
-IGNORED = -100
-"""The label of an id without a loss, as in PyTorch's cross entropy."""
-
 _SPLIT_NAMES = {"val": "validation"}
 
 
@@ -36,7 +33,6 @@ def _write(folder: Path, splits: list[SplitDocuments], tokenizer: str) -> None:
 
 def _write_table(file: Path, split: SplitDocuments) -> None:
     """Writes a split as one Arrow stream, of which `datasets` makes the files of a saved dataset."""
-    import numpy as np
     import pyarrow as pa
 
     from stochastok_cli.data.arrow_datasets import list_column
@@ -47,8 +43,7 @@ def _write_table(file: Path, split: SplitDocuments) -> None:
         for batch in split:
             columns = [list_column(batch.ids, batch.lengths)]
             if batch.loss_mask is not None:
-                labels = np.where(batch.loss_mask, batch.ids, np.int32(IGNORED))
-                columns.append(list_column(labels, batch.lengths))
+                columns.append(list_column(batch.labels(), batch.lengths))
             stream.write_batch(pa.record_batch(columns, schema=schema))
 
 

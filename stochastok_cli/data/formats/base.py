@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+IGNORED = -100
+"""The label of an id without a loss, as in PyTorch's cross entropy."""
+
+
 class DocumentBatch(NamedTuple):
     """Whole documents, one after another.
 
@@ -30,6 +34,13 @@ class DocumentBatch(NamedTuple):
     ids: "np.ndarray"
     lengths: "np.ndarray"
     loss_mask: "np.ndarray | None"
+
+    def labels(self) -> "np.ndarray":
+        """The ids that have a loss, and IGNORED elsewhere, int32 `[tokens]`."""
+        import numpy as np
+
+        assert self.loss_mask is not None
+        return np.where(self.loss_mask, self.ids, np.int32(IGNORED)).astype(np.int32, copy=False)
 
 
 class SplitDocuments(Protocol):

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 SHARD_BYTES = 2**26
 """The most bytes of a shard, unless one document is longer: the default of `MDSWriter`."""
 
-IGNORED = -100
-
 
 def _write(folder: Path, splits: list[SplitDocuments], tokenizer: str) -> None:
     for split in splits:
@@ -96,7 +94,7 @@ def _samples(batch: DocumentBatch) -> Iterator[bytes]:
 
     columns = [batch.ids]
     if batch.loss_mask is not None:
-        columns.append(np.where(batch.loss_mask, batch.ids, np.int32(IGNORED)))
+        columns.append(batch.labels())
     start = 0
     for length in batch.lengths.tolist():
         values = [_encoded(column[start : start + length]) for column in columns]

@@ -83,7 +83,33 @@ def tokenize(source: str | Path, tasks: Tasks, *, id_column: str | None = None, 
     return pipeline.make(make)
 
 
-class FinishTokenize(PipelineStep):
+class FinishCommand(PipelineStep):
+    """The last job on Slurm: makes the folder as the command that was typed would, where it was typed.
+
+    Args:
+        tasks: the tasks.
+        options: the options of the function of `stochastok_cli`.
+    """
+
+    type = "stochastok"
+
+    def __init__(self, tasks: Tasks, options: dict[str, Any]):
+        super().__init__()
+        self.tasks = tasks
+        self.options = {name: value for name, value in options.items() if name != "progress"}
+        self.argv, self.directory = sys.argv, os.getcwd()
+
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Any:
+        """Makes the folder; see `PipelineStep`."""
+        sys.argv = self.argv  # the manifest names the command that was typed
+        os.chdir(self.directory)
+        remove_progress(self._make().path)
+
+    def _make(self) -> Artifact:
+        raise NotImplementedError
+
+
+class FinishTokenize(FinishCommand):
     """The last job on Slurm: makes the folder of the parts that the tasks of `TokenizeSource` have written.
 
     Args:
@@ -93,18 +119,13 @@ class FinishTokenize(PipelineStep):
         plan: what the parts were made of.
     """
 
-    type = "stochastok"
     name = "finish a tokenized corpus"
 
     def __init__(self, source: str | Path, tasks: Tasks, options: dict[str, Any], plan: dict[str, Any]):
-        super().__init__()
-        self.source, self.tasks, self.plan = source, tasks, plan
-        self.options = {name: value for name, value in options.items() if name != "progress"}
-        self.argv, self.directory = sys.argv, os.getcwd()
+        super().__init__(tasks, options)
+        self.source, self.plan = source, plan
 
-    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Any:
-        """Makes the folder; see `PipelineStep`."""
-
+    def _make(self) -> Artifact:
         def encode(
             texts: TextSource[str], vocabulary: Vocabulary, file: Path, threads: int, progress: ProgressCallback
         ) -> tuple[np.ndarray, int]:
@@ -112,10 +133,7 @@ class FinishTokenize(PipelineStep):
                 raise UserError(f"{self.source} was changed while it was read", fix="run it again", exit_code=FAILED)
             return join_tokenized(work_folder(file.parent) / "parts", self.tasks.tasks, texts, vocabulary, file)
 
-        sys.argv = self.argv  # the manifest names the command that was typed
-        os.chdir(self.directory)
-        made = data_tokenize.tokenize(self.source, encode=encode, **self.options)
-        remove_progress(made.path)
+        return data_tokenize.tokenize(self.source, encode=encode, **self.options)
 
 
 def expand(corpus: str | Path | Corpus, tasks: Tasks, **options: Any) -> Artifact | Submitted:
@@ -175,7 +193,7 @@ def _expand_in_tasks(
     pipeline.run(stages, finish, plan, partial, progress)
 
 
-class FinishExpand(PipelineStep):
+class FinishExpand(FinishCommand):
     """The last job on Slurm: makes the folder of the parts that the tasks of `ExpandCorpus` have written.
 
     Args:
@@ -185,18 +203,13 @@ class FinishExpand(PipelineStep):
         fingerprint: that of the corpus when the jobs were submitted.
     """
 
-    type = "stochastok"
     name = "finish an expanded corpus"
 
     def __init__(self, corpus: Path, tasks: Tasks, options: dict[str, Any], fingerprint: str):
-        super().__init__()
-        self.corpus, self.tasks, self.fingerprint = corpus, tasks, fingerprint
-        self.options = {name: value for name, value in options.items() if name != "progress"}
-        self.argv, self.directory = sys.argv, os.getcwd()
+        super().__init__(tasks, options)
+        self.corpus, self.fingerprint = corpus, fingerprint
 
-    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Any:
-        """Makes the folder; see `PipelineStep`."""
-
+    def _make(self) -> Artifact:
         def expand_split(
             source: Corpus,
             split: str,
@@ -211,7 +224,4 @@ class FinishExpand(PipelineStep):
             parts = work_folder(file.parent) / "parts"
             return join_expanded(parts, self.tasks.tasks, split, source.vocabulary.dtype, file)
 
-        sys.argv = self.argv  # the manifest names the command that was typed
-        os.chdir(self.directory)
-        made = data_expand.expand(self.corpus, expand_split=expand_split, **self.options)
-        remove_progress(made.path)
+        return data_expand.expand(self.corpus, expand_split=expand_split, **self.options)

@@ -108,11 +108,17 @@ def make_corpus(
         force=force,
     )
     plan = {**options, "tokenizer": vocabulary.fingerprint}
+    return _run_and_finish(stages, finish, plan, tasks, progress)
 
+
+def _run_and_finish(
+    stages: list[Stage], finish: FinishCorpus, plan: dict[str, Any], tasks: Tasks, progress: ProgressCallback
+) -> Artifact | Submitted:
+    """The folder that the last step makes of what the stages save; with Slurm, the job that will make it."""
     pipeline = Pipeline(tasks)
 
     def run_tasks(folder: Path) -> None:
-        pipeline.run(stages, finish, plan, final, progress)
+        pipeline.run(stages, finish, plan, finish.final, progress)
 
     return pipeline.make(lambda: finish.make(run_tasks, progress))
 
@@ -181,13 +187,7 @@ def tokenize_rows(
     save = SaveDocuments(work / "documents", vocabulary)
     stages = [Stage("tokenize", [read, TokenizeDocuments(vocabulary, tasks.threads), save])]
     plan = {**finish.options, "tokenizer": vocabulary.fingerprint, "listing": rows.listing()}
-
-    pipeline = Pipeline(tasks)
-
-    def run_tasks(folder: Path) -> None:
-        pipeline.run(stages, finish, plan, final, progress)
-
-    return pipeline.make(lambda: finish.make(run_tasks, progress))
+    return _run_and_finish(stages, finish, plan, tasks, progress)
 
 
 class ReadRows(PipelineStep):
