@@ -17,9 +17,7 @@ import numpy as np
 from stochastok_cli.artifacts import (
     Artifact,
     Manifest,
-    SourceInfo,
     SplitInfo,
-    create_artifact,
     tasks_folder,
     validate_folder_name,
 )
@@ -36,7 +34,7 @@ from stochastok_cli.data.memmap import (
     release_pages,
     require_counts,
 )
-from stochastok_cli.data.source_files import SourceFiles, require_same_source
+from stochastok_cli.data.source_files import create_from_source
 from stochastok_cli.errors import UserError
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.tokenization.expansion import StochasTok
@@ -144,9 +142,6 @@ def expand(
     options = {"method": method, "p": float(p), "seed": seed, "max_splits": max_splits, "keep": keep}
     options["source"] = source.fingerprint
     threads = num_proc or available_cpus()
-    # The fingerprint of a folder without a manifest is that of a part of its bytes.
-    unrecorded = None if source.manifest else SourceFiles(source.path, sorted(source.path.glob("*.bin")), {}, "")
-    listing = unrecorded.listing() if unrecorded else None
 
     def build(folder: Path) -> Manifest:
         first = 0
@@ -155,19 +150,15 @@ def expand(
             file = folder / f"{split}.bin"
             splits[split] = (expand_split or _expand_split)(source, split, first, stochastok, file, threads, progress)
             first += splits[split].documents
-        fingerprint = unrecorded.fingerprint() if unrecorded else source.fingerprint
-        made_from = SourceInfo(source.name, fingerprint, source.license, listing)
-        manifest = corpus_manifest("expanded", source.vocabulary, splits, made_from)
+        manifest = corpus_manifest("expanded", source.vocabulary, splits, None)
         if source.manifest and END_OF_TEXT_ADDED in source.manifest.extra:
             added = source.manifest.extra[END_OF_TEXT_ADDED]
             manifest = dataclasses.replace(manifest, extra={END_OF_TEXT_ADDED: added})
         require_counts(folder, manifest)
         return manifest
 
-    made = create_artifact(final, options, build, force=force, kept=None if expand_split else tasks_folder(final))
-    if unrecorded and not made.created:
-        require_same_source(made, source.name, listing, unrecorded.fingerprint)
-    return made
+    kept = None if expand_split else tasks_folder(final)
+    return create_from_source(final, options, source.name, source, build, force=force, kept=kept)
 
 
 def _expand_split(

@@ -9,10 +9,8 @@ import numpy as np
 from stochastok_cli.artifacts import (
     Artifact,
     Manifest,
-    SourceInfo,
     SplitInfo,
     TokenizerInfo,
-    create_artifact,
     read_manifest,
     validate_folder_name,
 )
@@ -28,7 +26,7 @@ from stochastok_cli.data.memmap import (
     release_pages,
 )
 from stochastok_cli.data.sft_dataset import SFTDataset, SFTExamples
-from stochastok_cli.data.source_files import SourceFiles, require_same_source
+from stochastok_cli.data.source_files import create_from_source
 from stochastok_cli.errors import FAILED, Notice, UserError, did_you_mean, first_line
 from stochastok_cli.progress import ProgressCallback, no_progress
 
@@ -96,8 +94,6 @@ def export(
     options = {"format": target.name, "dtype": dtype.name, "split": split, "source": source.fingerprint}
     if source.manifest is None:
         options["tokenizer"] = info.fingerprint
-    unrecorded = None if source.manifest else SourceFiles(source.path, sorted(source.path.glob("*.bin")), {}, "")
-    listing = unrecorded.listing() if unrecorded else None
 
     def build(folder: Path) -> Manifest:
         splits = [_Split(source, name, dtype, info.size, progress) for name in ([split] if split else SPLITS)]
@@ -115,15 +111,9 @@ def export(
             dtype=dtype.name,
             end_of_text=source.end_of_text,
             splits=counts,
-            made_from=SourceInfo(
-                source.name, unrecorded.fingerprint() if unrecorded else source.fingerprint, source.license, listing
-            ),
         )
 
-    made = create_artifact(final, options, build, force=force or is_empty)
-    if unrecorded and not made.created:
-        require_same_source(made, source.name, listing, unrecorded.fingerprint)
-    return made
+    return create_from_source(final, options, source.name, source, build, force=force or is_empty)
 
 
 def _write(target: Format, folder: Path, splits: "list[_Split]", tokenizer: str) -> None:

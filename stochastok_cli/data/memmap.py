@@ -22,6 +22,7 @@ from stochastok_cli.artifacts import (
     read_manifest,
     same_tokenizer,
 )
+from stochastok_cli.data.source_files import SourceFiles
 from stochastok_cli.errors import FAILED, UserError, did_you_mean
 from stochastok_cli.tokenization.loaders import load_vocabulary
 from stochastok_cli.tokenization.vocabulary import Vocabulary
@@ -130,6 +131,18 @@ class MemmapDataset:
             digest.update(content[: 1 << 20].tobytes())
             digest.update(content[-(1 << 20) :].tobytes())
         return digest.hexdigest()[:32]
+
+    def listing(self) -> str | None:
+        """A hash of the names, sizes and times of the files; None with a manifest, whose checksums tell more."""
+        return None if self.manifest else self._files().listing()
+
+    def made_from(self) -> SourceInfo:
+        """The entry of a manifest on this dataset as a source; without one of its own, with a checksum of all bytes."""
+        fingerprint = self.fingerprint if self.manifest else self._files().fingerprint()
+        return SourceInfo(self.name, fingerprint, self.license)
+
+    def _files(self) -> SourceFiles:
+        return SourceFiles(self.path, sorted(self.path.glob("*.bin")), {}, "")
 
     def _array(self, file_name: str, dtype: np.dtype) -> np.ndarray:
         """A read-only memmap of one file (an ordinary empty array for an empty file)."""
