@@ -13,28 +13,11 @@ from hypothesis import strategies as st
 from stochastok_cli import load_vocabulary
 from stochastok_cli.tokenization import gigatoken_encoder, tokenizers_encoder, verified_gigatoken
 from stochastok_cli.tokenization.merges import byte_characters
+from stochastok_cli.tokenization.rank_files import PUBLISHED
 from tests.tokenization.tiny_tokenizers import added_token, byte_level, changed, sentencepiece_bpe, write
 
 GPT2 = byte_level()["pre_tokenizer"]
-LLAMA3 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
-    r"\s+(?!\S)|\s+"
-)
-QWEN = LLAMA3.replace("{1,3}", "")
-QWEN35 = QWEN.replace(r"[^\r\n\p{L}\p{N}]?\p{L}+", r"[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+").replace(
-    r" ?[^\s\p{L}\p{N}]+", r" ?[^\s\p{L}\p{M}\p{N}]+"
-)
-O200K = "|".join(
-    [
-        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
-        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
-        r"\p{N}{1,3}",
-        r" ?[^\s\p{L}\p{N}]+[\r\n/]*",
-        r"\s*[\r\n]+",
-        r"\s+(?!\S)",
-        r"\s+",
-    ]
-)
+LLAMA3, QWEN, QWEN35, O200K = (PUBLISHED[name].pattern for name in ("llama3", "qwen", "qwen35", "o200k"))
 ALPHABET = "'sStTrelvmdk aAbB12.!/<>_\n\r\téÉß\u0301½²日かд😀\u00a0\u2028ſKǅʰ"
 END = added_token(0, "<|endoftext|>")
 
