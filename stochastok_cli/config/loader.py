@@ -154,10 +154,15 @@ def _parse_section(section: Any, tree: Any, prefix: str, origin: Origin, problem
         return section()
     hints = typing.get_type_hints(section)
     hints.pop("overridden", None)
-    values = {}
+    other_keys = next((entry.name for entry in dataclasses.fields(section) if "other_keys" in entry.metadata), None)
+    if other_keys is not None:  # whether they exist is for the checks of `load_config`
+        del hints[other_keys]
+    values: dict[str, Any] = {}
     for key, value in tree.items():
         path = f"{prefix}.{key}" if prefix else str(key)
-        if key not in hints:
+        if key not in hints and other_keys is not None:
+            values.setdefault(other_keys, {})[str(key)] = value
+        elif key not in hints:
             nearest = ""
             if len(problems) < MOST_PROBLEMS:
                 known = [f"{prefix}.{name}" if prefix else name for name in hints] + [*_keys(Config)]

@@ -9,6 +9,9 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 import yaml
 
+OTHER_KEYS = "…"
+"""What the reference page calls the keys of a section that are no fields of it."""
+
 
 def key(default: Any, help: str, unit: str = "") -> Any:
     """A documented field of a section.
@@ -192,6 +195,15 @@ class EvaluatorConfig:
     evaluator: str = key("mcq", "The evaluator, as of `stochastok eval --evaluator`.")
     num_samples: int | None = key(None, "Size of the sample of each benchmark; null takes all.", "questions")
     benchmarks: tuple[str, ...] = key((), "What is scored, as of `stochastok eval --benchmarks`.")
+    options: Mapping[str, Any] = field(
+        default_factory=dict,
+        hash=False,
+        metadata={
+            "help": "Any other option of the evaluator by its field in Python: `by_kind`, `contamination`, "
+            "`tokenization`, `samples`, `adversarial`, `addition`, `words`.",
+            "other_keys": True,
+        },
+    )
 
 
 @dataclass(frozen=True)
@@ -268,7 +280,11 @@ class Config:
         """Nested dictionaries, in the order of the YAML file."""
         tree = dataclasses.asdict(self)
         del tree["overridden"]
-        tree["trainer"]["eval"] = [{**e, "benchmarks": list(e["benchmarks"])} for e in tree["trainer"]["eval"]]
+        tree["trainer"]["eval"] = [
+            {**{name: value for name, value in entry.items() if name != "options"}, **entry["options"]}
+            | {"benchmarks": list(entry["benchmarks"])}
+            for entry in tree["trainer"]["eval"]
+        ]
         targets = tree["trainer"]["lora"]["target_modules"]
         tree["trainer"]["lora"]["target_modules"] = None if targets is None else list(targets)
         return tree
@@ -326,6 +342,8 @@ def _keys(section: Any, prefix: str) -> Iterator[ConfigKey]:
             yield from _keys(kind, f"{path}.")
         elif dataclasses.is_dataclass(element):
             yield from _keys(element, f"{path}[].")
+        elif "other_keys" in entry.metadata:
+            yield ConfigKey(f"{prefix}{OTHER_KEYS}", "any", "null", "", entry.metadata["help"])
         elif entry.metadata:
             default = yaml.safe_dump(_plain(entry.default), default_flow_style=True).removesuffix("\n...\n").strip()
             yield ConfigKey(path, _type_name(kind), default, entry.metadata["unit"], entry.metadata["help"])

@@ -152,6 +152,7 @@ class Option:
         metavar: What the help calls the option's value.
         min: The smallest value, for whole numbers.
         show_default: What the help calls the default.
+        in_training: Whether it can be given in `trainer.eval`: a run records metrics and nothing else.
     """
 
     help: str
@@ -159,6 +160,7 @@ class Option:
     metavar: str | None = None
     min: int | None = None
     show_default: str | None = None
+    in_training: bool = True
 
 
 def option(default: Any, help: str, **more: Any) -> Any:

@@ -58,6 +58,7 @@ def evaluate_marginal(
         tokenization: What is drawn; see `require_known_probability`.
     """
     require_known_probability(tokenization)
+    require_draws_fit(name, ids, lm.vocabulary, tokenization, lm.context_window)
     progress, lm = lm.progress, lm.without_progress()
     spans = [ids[start : start + SPAN] for start in range(0, len(ids), SPAN)]
     estimates = []
@@ -86,6 +87,44 @@ def require_known_probability(tokenization: Tokenization) -> None:
             "draws must have a known probability",
             fix="give uniform:P with P above 0, such as uniform:0.2",
         )
+
+
+def require_draws_fit(
+    name: str, ids: np.ndarray, vocabulary: Vocabulary, tokenization: Tokenization, context_window: int
+) -> None:
+    """Raises UserError if a draw of some span of a text is longer than the context window.
+
+    The draws are known before the model is: they are made here where the longest segmentation does not fit.
+
+    Args:
+        name: The name of the text.
+        ids: Its canonical ids, `[tokens]`.
+        vocabulary: The vocabulary.
+        tokenization: What is drawn.
+        context_window: The most ids that the model reads.
+    """
+    expanders = _expanders(vocabulary, tokenization)
+    most = expanders[0].lattice.max_splits.astype(np.int64) + 1  # ids of the longest segmentation of each id
+    step = _SPANS * SPAN
+    for start in range(0, len(ids), step):
+        some = ids[start : start + step]
+        starts = np.arange(0, len(some), SPAN)
+        if np.add.reduceat(most[some], starts).max() <= context_window:
+            continue
+        lengths = np.minimum(SPAN, len(some) - starts)
+        drawn = [expand.documents(some, lengths, start // SPAN)[1] for expand in expanders]
+        longest = np.max([lengths, *drawn], axis=0)
+        if longest.max() > context_window:
+            span = int(np.argmax(longest > context_window))
+            at = start + span * SPAN
+            raise UserError(
+                f"bits per byte of {name} over all tokenizations: of the {lengths[span]} tokens from token {at:,} on, "
+                f"a draw of {tokenization.name} has {longest[span]}, more than the model's context window of "
+                f"{context_window}",
+                fix="give a smaller P in --tokenization uniform:P, or a model with a longer window"
+                if (lengths <= context_window).all()
+                else "give a model with a longer window",
+            )
 
 
 class Estimate(NamedTuple):
@@ -158,6 +197,11 @@ def _tangent(at: np.ndarray, x: np.ndarray, variance: np.ndarray) -> tuple[np.nd
     return np.log(at) + x / at - 1, variance / at**2
 
 
+def _expanders(vocabulary: Vocabulary, tokenization: Tokenization) -> list[StochasTok]:
+    """What makes each sample's draws."""
+    return [StochasTok(vocabulary, tokenization.p, "uniform", seed=sample) for sample in range(tokenization.samples)]
+
+
 def _draw(
     spans: list[np.ndarray], first_index: int, vocabulary: Vocabulary, tokenization: Tokenization
 ) -> tuple[list[list[np.ndarray]], np.ndarray]:
@@ -166,8 +210,7 @@ def _draw(
     flat = np.concatenate(spans)
     draws: list[list[np.ndarray]] = [[] for _ in spans]
     log_q = np.empty((len(spans), tokenization.samples))
-    for sample in range(tokenization.samples):
-        expand = StochasTok(vocabulary, tokenization.p, "uniform", seed=sample)
+    for sample, expand in enumerate(_expanders(vocabulary, tokenization)):
         out, new_lengths = expand.documents(flat, lengths, first_index)
         ends = np.cumsum(new_lengths)
         for i, (end, n) in enumerate(zip(ends.tolist(), new_lengths.tolist(), strict=True)):
@@ -210,13 +253,7 @@ def _pairs(
 ) -> Iterator[Pair]:
     """The canonical span and its draws, each after as many of the canonical ids before it as fit with the longest."""
     for span, drawn in zip(spans, draws, strict=True):
-        longest = max(map(len, [span, *drawn]))
-        limit = context_window + 1 - longest
-        if limit < 1:
-            raise UserError(
-                f"a draw of {len(span)} tokens has {longest}, and the context window only {context_window}",
-                fix="lower P in --tokenization uniform:P",
-            )
+        limit = context_window + 1 - max(map(len, [span, *drawn]))
         context = ids[max(start - limit, 0) : start] if start else np.array([end_of_text])
         yield context, span
         for draw in drawn:

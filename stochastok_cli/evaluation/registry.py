@@ -1,21 +1,23 @@
 """The evaluators by name, and the rules of their options for the command line and for `trainer.eval`."""
 
+import typing
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from stochastok_cli.errors import UserError, did_you_mean
+from stochastok_cli.errors import UserError, did_you_mean, short_repr
 from stochastok_cli.evaluation.base import Evaluator, benchmark_name
 from stochastok_cli.evaluation.evaluators import EVALUATORS
 
 if TYPE_CHECKING:
-    from stochastok_cli.config import Config
+    from stochastok_cli.config import Config, EvaluatorConfig
 
 
 def make_evaluator(name: str, options: Mapping[str, Any]) -> Evaluator:
     """A checked evaluator from the values of its options; None, False and empty values count as not given.
 
     Raises:
-        UserError: The name is unknown, an option does not belong to the evaluator, or the options do not fit together.
+        UserError: The name is unknown, an option does not belong to the evaluator or has a value of the wrong type, or
+            the options do not fit together.
     """
     if name not in EVALUATORS:
         raise UserError(
@@ -29,17 +31,35 @@ def make_evaluator(name: str, options: Mapping[str, Any]) -> Evaluator:
                 raise UserError(f"{option!r} is no option of an evaluator", fix="drop it")
             flag = EVALUATORS[owners[0]].options()[option].flag
             raise UserError(f"{flag} can only go with --evaluator {' or '.join(owners)}", fix="drop it")
-    evaluator = EVALUATORS[name](**{option: _frozen(value) for option, value in given.items()})
+    values = {}
+    for option, value in given.items():
+        try:
+            values[option] = _converted(EVALUATORS[name], option, value)
+        except ValueError as error:
+            raise UserError(f"{EVALUATORS[name].options()[option].flag} = {short_repr(value)}: {error}") from None
+    evaluator = EVALUATORS[name](**values)
     evaluator.check()
     return evaluator
+
+
+def options_of(entry: "EvaluatorConfig") -> dict[str, Any]:
+    """The options of an entry of `trainer.eval`, as `make_evaluator` takes them."""
+    return {"benchmarks": entry.benchmarks, "num_samples": entry.num_samples, **entry.options}
 
 
 def _is_given(value: Any) -> bool:
     return value is not None and value is not False and value != () and value != []
 
 
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def _converted(evaluator: type[Evaluator], option: str, value: Any) -> Any:
+    """A value as the type of an evaluator's field: a list as a tuple, a text as a path. Raises ValueError."""
+    import msgspec
+
+    kind = typing.get_type_hints(evaluator)[option]
+    try:
+        return msgspec.convert(value, kind, dec_hook=lambda of, text: of(text))
+    except (msgspec.ValidationError, TypeError) as error:
+        raise ValueError(f"{error}") from None
 
 
 def find_invalid_values(config: "Config") -> Iterator[tuple[str, Any, str]]:
@@ -52,6 +72,8 @@ def find_invalid_values(config: "Config") -> Iterator[tuple[str, Any, str]]:
             yield f"{key}.evaluator", name, f"is not supported, only {' or '.join(map(repr, EVALUATORS))}"
             continue
         options = EVALUATORS[name].options()
+        invalid = [*_invalid_options(key, EVALUATORS[name], entry.options)]
+        yield from invalid
         if samples is not None and "num_samples" not in options:
             yield f"{key}.num_samples", samples, f"must be absent: {name} has no samples"
         elif samples is not None and samples < 1:
@@ -64,3 +86,25 @@ def find_invalid_values(config: "Config") -> Iterator[tuple[str, Any, str]]:
         if seen.intersection(scored) or len(set(scored)) < len(scored):
             yield f"{key}.benchmarks", benchmarks, "must not name what is scored already"
         seen.update(scored)
+        if entry.options and not invalid:
+            try:
+                make_evaluator(name, options_of(entry))
+            except UserError as error:
+                yield key, name, f"is not possible: {error}"
+
+
+def _invalid_options(key: str, evaluator: type[Evaluator], given: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
+    """Those of the other options of an entry of `trainer.eval` that the evaluator does not have or can't take."""
+    options = evaluator.options()
+    for option, value in given.items():
+        if option not in options:
+            possible = ["evaluator", *(name for name, one in options.items() if one.in_training)]
+            hint = did_you_mean(option, possible)
+            yield f"{key}.{option}", value, f"is no option of {evaluator.name}{hint}; there are: {', '.join(possible)}"
+        elif not options[option].in_training:
+            yield f"{key}.{option}", value, f"can't be given in training: see stochastok eval {options[option].flag}"
+        elif _is_given(value):
+            try:
+                _converted(evaluator, option, value)
+            except ValueError as error:
+                yield f"{key}.{option}", value, f"has the wrong type: {error}"

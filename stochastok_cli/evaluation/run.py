@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from stochastok_cli.config import EvaluatorConfig
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.base import EvalResult, Evaluator, EvaluatorOutput, LoadedEvaluator
-from stochastok_cli.evaluation.registry import make_evaluator
+from stochastok_cli.evaluation.registry import make_evaluator, options_of
 from stochastok_cli.models.checkpoint_reader import find_local_checkpoint, iteration_of
 from stochastok_cli.progress import ProgressCallback, no_progress
 
@@ -143,7 +143,7 @@ def as_evaluator(entry: EvaluatorLike) -> Evaluator:
     if isinstance(entry, str):
         return make_evaluator(entry, {})
     if isinstance(entry, EvaluatorConfig):
-        return make_evaluator(entry.evaluator, {"benchmarks": entry.benchmarks, "num_samples": entry.num_samples})
+        return make_evaluator(entry.evaluator, options_of(entry))
     options = dict(entry)
     return make_evaluator(options.pop("evaluator", ""), options)
 

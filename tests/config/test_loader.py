@@ -7,7 +7,8 @@ import yaml
 
 from stochastok_cli.config import Config, config_from_dict, find_config, load_config
 from stochastok_cli.errors import UserError
-from stochastok_cli.evaluation.registry import find_invalid_values
+from stochastok_cli.evaluation.registry import EVALUATORS, find_invalid_values, make_evaluator
+from stochastok_cli.evaluation.run import as_evaluator
 
 SHIPPED = sorted(Path("configs").glob("*.yaml"))
 
@@ -49,6 +50,35 @@ def test_published_command_lines_work_verbatim():
     assert load_config("pretraining", ["trainer.optimizer.lr=1e-3"]).trainer.optimizer.lr == 1e-3
     nested = load_config("pretraining", ["trainer.eval=[{evaluator: mcq, benchmarks:[arc,'mmlu']}]"])
     assert nested.trainer.eval[0].benchmarks == ("arc", "mmlu")
+
+
+OPTIONS = {
+    "benchmarks": ["langgame-val"],
+    "num_samples": 7,
+    "by_kind": True,
+    "contamination": True,
+    "tokenization": "uniform:0.5",
+    "samples": 3,
+    "adversarial": 9,
+    "addition": "two-digits",
+    "words": "words.txt",
+}
+
+
+@pytest.mark.parametrize("name", EVALUATORS)
+def test_every_option_of_an_evaluator_can_be_given_in_training(name):
+    """The same evaluator as on the command line, from an override and from the file that a run writes."""
+    options = {option: OPTIONS[option] for option, one in EVALUATORS[name].options().items() if one.in_training}
+    entry = yaml.safe_dump([{"evaluator": name, **options}], default_flow_style=True, width=1000).strip()
+    config = load_config("pretraining", [f"trainer.eval={entry}"], [find_invalid_values])
+    saved = config_from_dict(yaml.safe_load(config.to_yaml()), "saved")
+    assert saved == config
+    assert as_evaluator(saved.trainer.eval[0]) == make_evaluator(name, options)
+
+
+def test_an_entry_without_other_options_is_saved_with_three_keys():
+    [entry] = load_config("pretraining").to_dict()["trainer"]["eval"]
+    assert [*entry] == ["evaluator", "num_samples", "benchmarks"]
 
 
 def test_the_file_of_the_reference_implementation_loads(tmp_path):
@@ -103,6 +133,13 @@ def test_all_problems_are_reported_at_once_with_key_origin_and_nearest_key():
         ("trainer.dataset.expand_prop=-0.1", "not negative"),
         ("trainer.eval=[{evaluator: mcq}]", "benchmarks"),
         ("trainer.eval=[{evaluator: mcqs}]", "only 'mcq' or"),
+        ("trainer.eval=[{evaluator: alignment, prompt: The old}]", "prompt = 'The old' can't be given in training: "),
+        ("trainer.eval=[{evaluatr: mcq, benchmarks: [arc]}]", "evaluatr = 'mcq' is no option .* mean 'evaluator'"),
+        ("trainer.eval=[{evaluator: math_generation, adition: two}]", "no option of .* did you mean 'addition'"),
+        ("trainer.eval=[{evaluator: math_generation, addition: [two]}]", "0.addition = .* Expected `str`, got `array`"),
+        ("trainer.eval=[{benchmarks: [arc], samples: 3}]", "not possible: --samples says nothing without --tok"),
+        ("trainer.eval=[{benchmarks: [arc], tokenization: 'uniform:x'}]", "--tokenization 'uniform:x' is not METHOD:P"),
+        ("trainer.eval=[{benchmarks: [arc], tokenization: 'uniform:1', samples: 0}]", "--samples = 0 must be at least"),
         ("trainer.eval=nothing", "must be a list"),
         ("trainer.eval=[", "override 'trainer.eval=\\['"),
         ("general.device=tpu", "only 'auto' or 'cpu' or 'cuda'"),

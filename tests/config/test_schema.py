@@ -4,6 +4,7 @@ import yaml
 
 from stochastok_cli.config import Config, EvaluatorConfig, TrainerConfig, flatten
 from stochastok_cli.config.schema import config_reference
+from stochastok_cli.evaluation.registry import EVALUATORS
 
 
 def test_every_key_is_documented():
@@ -12,6 +13,9 @@ def test_every_key_is_documented():
     tree = flatten(Config(trainer=TrainerConfig(eval=(EvaluatorConfig(),))).to_dict())
     (entry,) = tree.pop("trainer.eval")
     tree |= {f"trainer.eval[].{name}": value for name, value in entry.items()}
+    other = keys.pop("trainer.eval[].…").help
+    options = {name: one for evaluator in EVALUATORS.values() for name, one in evaluator.options().items()}
+    assert all((f"`{name}`" in other) == one.in_training for name, one in options.items() if name not in entry)
     assert {path: yaml.safe_load(key.default) for path, key in keys.items()} == tree
 
 

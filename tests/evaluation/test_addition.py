@@ -13,12 +13,14 @@ from stochastok_cli.data.recipes.addition import make_addition
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.evaluation.evaluators.math_generation import (
     AdditionQuestions,
+    MathGeneration,
     answer_text,
     evaluate_addition,
     load_addition,
 )
 from stochastok_cli.evaluation.scoring import LM
 from stochastok_cli.models.base import KeyValueCache
+from stochastok_cli.progress import no_progress
 from stochastok_cli.tokenization.loaders import load_vocabulary
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 from tests.models.small_models import sharp_model, small_config
@@ -135,6 +137,19 @@ def test_the_number_of_tokens_is_limited(data_dir, vocabulary):
     assert questions.max_new_tokens == 2 * 2 + 4
     evaluate_addition(LM(Speaker(vocabulary, endless), vocabulary), questions)
     assert len(spoken) == questions.max_new_tokens + 1  # and one for the check that the model gives numbers
+
+
+def test_questions_without_room_for_their_answers_are_refused(data_dir, vocabulary):
+    loaded = load_addition(data_dir, vocabulary, 20)
+    needed = max(
+        len(prompt) + len(answer) - 1
+        for questions in loaded
+        for prompt, answer in zip(questions.prompts, questions.answers, strict=True)
+    )
+    evaluator = MathGeneration(num_samples=20)
+    assert len(evaluator.load(vocabulary, needed, data_dir, no_progress)) == len(loaded)
+    with pytest.raises(UserError, match=f"need a context window of {needed}, and the model's is {needed - 1}; use a"):
+        evaluator.load(vocabulary, needed - 1, data_dir, no_progress)
 
 
 def test_the_first_rows_after_shuffling_with_seed_42_are_asked(data_dir, vocabulary):

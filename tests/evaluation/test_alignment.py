@@ -11,10 +11,17 @@ from stochastok_cli.config import EvaluatorConfig
 from stochastok_cli.data.word_list import WordList, read_words
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.activations import last_activations
-from stochastok_cli.evaluation.evaluators.alignment import complete, evaluate_alignment, tokenize_words
+from stochastok_cli.evaluation.evaluators.alignment import (
+    Alignment,
+    complete,
+    evaluate_alignment,
+    prompt_tokenizations,
+    tokenize_words,
+)
 from stochastok_cli.evaluation.robustness import Tokenization
 from stochastok_cli.evaluation.run import load_evaluators, run_evaluators
 from stochastok_cli.evaluation.scoring import LM
+from stochastok_cli.progress import no_progress
 from tests.models.small_models import sharp_model, small_config
 
 UNIFORM = Tokenization("uniform", 1.0, 4)
@@ -121,6 +128,14 @@ def test_completions_of_a_prompt_in_several_tokenizations(model, vocabulary):
     assert others and all("".join(one["tokens"]) == "The old house" for one in others)
     with pytest.raises(UserError, match="--prompt is empty"):
         complete(LM(model, vocabulary), "", UNIFORM)
+
+
+def test_a_prompt_that_does_not_fit_is_refused_when_it_is_loaded(vocabulary, tmp_path):
+    evaluator = Alignment(prompt="The old house", num_samples=3)
+    longest = max(map(len, prompt_tokenizations("The old house", vocabulary, UNIFORM)))
+    assert evaluator.load(vocabulary, longest, tmp_path, no_progress)
+    with pytest.raises(UserError, match=f"--prompt has {longest} tokens in one .* window is {longest - 1}; give a sh"):
+        evaluator.load(vocabulary, longest - 1, tmp_path, no_progress)
 
 
 def test_distances_are_no_right_or_wrong_answers(model, vocabulary, cut):

@@ -6,13 +6,16 @@ import math
 import numpy as np
 import pytest
 
+from stochastok_cli.data.tokenize import tokenize
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation import marginal
-from stochastok_cli.evaluation.evaluators.bits_per_byte import ScoredText, evaluate_bits_per_byte
+from stochastok_cli.evaluation.evaluators.bits_per_byte import BitsPerByte, ScoredText, evaluate_bits_per_byte
 from stochastok_cli.evaluation.marginal import evaluate_marginal, log_probability
 from stochastok_cli.evaluation.robustness import Tokenization
 from stochastok_cli.evaluation.scoring import LM
 from stochastok_cli.evaluation.statistics import CONFIDENCE_Z
+from stochastok_cli.progress import no_progress
+from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.segmentation_lattice import segmentation_lattice
 from tests.models.small_models import sharp_model, small_config
 from tests.tokenization.toys import ids_of, toy_vocabulary
@@ -140,8 +143,35 @@ def test_a_draw_longer_than_the_window_is_one_clear_line(vocabulary):
     ids = np.array(vocabulary.encode("understanding everything " * 4), dtype=np.uint16)
     text = ScoredText("text", ids, 100)
     narrow = sharp_model(small_config(context_window=16))
-    with pytest.raises(UserError, match="the context window only 16; lower P"):
+    with pytest.raises(UserError, match=r"from token \d+ on, a draw .* window of 16; give a smaller P"):
         marginal_bits_per_byte(narrow, vocabulary, text, Tokenization("uniform", 1.0, 4))
+
+
+@pytest.mark.parametrize("window", range(6, 40, 3))
+def test_draws_fit_exactly_where_no_draw_is_longer_than_the_window(vocabulary, window, monkeypatch):
+    monkeypatch.setattr(marginal, "_SPANS", 2)  # several at once, and not all
+    ids = np.array(vocabulary.encode("The old house stands behind understanding everything alone."), dtype=np.uint16)
+    draws = Tokenization("uniform", 0.7, 3)
+    longest = max(
+        len(drawn)
+        for sample in range(3)
+        for i in range(0, len(ids), marginal.SPAN)
+        for drawn in [StochasTok(vocabulary, 0.7, "uniform", seed=sample)(ids[i : i + marginal.SPAN], i // 8)]
+    )
+    if longest <= window:
+        marginal.require_draws_fit("text", ids, vocabulary, draws, window)
+    else:
+        remedy = "give a smaller P" if window >= marginal.SPAN else "give a model with a longer window"
+        with pytest.raises(UserError, match=f"window of {window}; {remedy}"):
+            marginal.require_draws_fit("text", ids, vocabulary, draws, window)
+
+
+def test_draws_that_do_not_fit_are_refused_when_the_text_is_loaded(vocabulary, tmp_path):
+    tokenize("sample", tokenizer="sample2k", data_dir=tmp_path)
+    evaluator = BitsPerByte(benchmarks=("sample-tokenized",), tokenization="uniform:1.0", num_samples=2)
+    with pytest.raises(UserError, match="bits per byte of sample-tokenized over all tokenizations: .* smaller P"):
+        evaluator.load(vocabulary, 12, tmp_path, no_progress)
+    assert evaluator.load(vocabulary, 200, tmp_path, no_progress)
 
 
 def test_draws_of_unknown_probability_are_refused(vocabulary, model):

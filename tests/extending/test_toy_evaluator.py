@@ -32,7 +32,7 @@ def trained(tmp_path_factory):
     done = run(
         *("train", "--config", folder / "tiny.yaml", "trainer.training.max_iters=2", "--data-dir", folder / "data"),
         f"general.paths.checkpoint_dir={folder / 'runs'}",
-        "trainer.eval=[{evaluator:next_token,num_samples:5,benchmarks:[sample-tokenized]}]",
+        "trainer.eval=[{evaluator:next_token,num_samples:5,prompt_length:4,benchmarks:[sample-tokenized]}]",
     )
     assert done.returncode == 0, done.stderr
     return folder / "data", Path(done.stdout.strip())

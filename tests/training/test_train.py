@@ -13,11 +13,13 @@ from safetensors.torch import load_file
 
 from stochastok_cli.config import load_config
 from stochastok_cli.data.memmap import Corpus, memmap_dir
+from stochastok_cli.data.recipes.addition import make_addition
 from stochastok_cli.data.samplers import Batch
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.evaluation.evaluators.bits_per_byte import count_bytes
 from stochastok_cli.models.base import load_model
 from stochastok_cli.models.llama.model import Llama
+from stochastok_cli.tokenization.loaders import load_vocabulary
 from stochastok_cli.training import events
 from stochastok_cli.training.backends import EagerBackend, sum_of_window_losses
 from stochastok_cli.training.data import open_data
@@ -378,3 +380,13 @@ def test_a_key_of_the_reference_without_effect_is_noted(configured):
     seen = []
     train(configured("general.paths.output_dir=outputs", "trainer.training.max_iters=1"), listeners=[seen.append])
     assert any("output_dir (outputs) has no effect" in getattr(event, "text", "") for event in seen)
+
+
+def test_a_renamed_addition_is_evaluated_in_training(configured, tmp_path):
+    make_addition(load_vocabulary("sample2k"), tmp_path, num_digits=2, val_fraction=0.01, name="two-digits")
+    entry = 'trainer.eval=[{evaluator:"math_generation",addition:two-digits,num_samples:3}]'
+    data = ("trainer.dataset.name=two-digits_base", f"general.paths.data_dir={tmp_path}")
+    trained = train(configured(entry, *data, "trainer.training.max_iters=1"))
+    assert 0 <= metrics(trained.folder)[-1]["math_generation/val/base/exact_match"] <= 1
+    with pytest.raises(UserError, match=r"there is no .*digits; run .* or train without it: trainer.eval=\[\]"):
+        train(configured(entry.replace("two-digits", "three-digits"), *data), run_name="other")

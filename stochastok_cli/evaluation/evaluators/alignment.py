@@ -56,7 +56,9 @@ class Alignment(Evaluator):
     )
     samples: int | None = option(None, "how many other tokenizations with --tokenization", min=1, show_default="8")
     words: Path | None = option(None, "one word a line; the bundled list where absent", metavar="FILE")
-    prompt: str | None = option(None, "also complete this text in every tokenization", metavar="TEXT")
+    prompt: str | None = option(
+        None, "also complete this text in every tokenization", metavar="TEXT", in_training=False
+    )
 
     def check(self) -> None:
         super().check()
@@ -74,9 +76,15 @@ class Alignment(Evaluator):
     ) -> list[LoadedEvaluator]:
         from stochastok_cli.data.word_list import read_words
 
-        if self.prompt is not None and not vocabulary.encode(self.prompt):
-            raise UserError("--prompt is empty")
         tokenization = self._tokenization()
+        if self.prompt is not None:
+            longest = max(map(len, prompt_tokenizations(self.prompt, vocabulary, tokenization)))
+            if longest > context_window:
+                raise UserError(
+                    f"--prompt has {longest} tokens in one of its tokenizations, and the model's context window is "
+                    f"{context_window}",
+                    fix="give a shorter prompt",
+                )
         words = tokenize_words(read_words(self.words), vocabulary, tokenization, self.num_samples, context_window)
         counts = {metric_group(self.name, tokenization.name): len(words.words)}
         return [LoadedEvaluator(counts, partial(self._run, words=words, tokenization=tokenization))]
@@ -185,17 +193,8 @@ def complete(lm: "LM", prompt: str, tokenization: "Tokenization") -> list[dict[s
     Raises:
         UserError: The prompt is empty.
     """
-    from stochastok_cli.tokenization.expansion import StochasTok
-
     vocabulary = lm.vocabulary
-    canonical = vocabulary.encode(prompt)
-    if not canonical:
-        raise UserError("--prompt is empty")
-    expanded = [
-        StochasTok(vocabulary, tokenization.p, tokenization.method, seed=seed)(canonical).tolist()
-        for seed in range(tokenization.samples)
-    ]
-    prompts = [list(ids) for ids in dict.fromkeys(map(tuple, [canonical, *expanded]))]
+    prompts = prompt_tokenizations(prompt, vocabulary, tokenization)
     generated = lm.generate_greedy(prompts, MAX_NEW_TOKENS, lambda ids: ids[-1] == vocabulary.end_of_text)
     return [
         {
@@ -204,3 +203,17 @@ def complete(lm: "LM", prompt: str, tokenization: "Tokenization") -> list[dict[s
         }
         for ids, answer in zip(prompts, generated, strict=True)
     ]
+
+
+def prompt_tokenizations(prompt: str, vocabulary: "Vocabulary", tokenization: "Tokenization") -> list[list[int]]:
+    """The distinct tokenizations of a prompt, the canonical one first. Raises UserError for an empty prompt."""
+    from stochastok_cli.tokenization.expansion import StochasTok
+
+    canonical = vocabulary.encode(prompt)
+    if not canonical:
+        raise UserError("--prompt is empty")
+    expanded = [
+        StochasTok(vocabulary, tokenization.p, tokenization.method, seed=seed)(canonical).tolist()
+        for seed in range(tokenization.samples)
+    ]
+    return [list(ids) for ids in dict.fromkeys(map(tuple, [canonical, *expanded]))]

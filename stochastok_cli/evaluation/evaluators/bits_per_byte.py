@@ -70,6 +70,7 @@ class BitsPerByte(Evaluator):
     def load(
         self, vocabulary: "Vocabulary", context_window: int, data_dir: Path, progress: "ProgressCallback"
     ) -> list[LoadedEvaluator]:
+        from stochastok_cli.evaluation.marginal import require_draws_fit
         from stochastok_cli.tokenization.expansion import StochasTok
 
         tokenization = self._tokenization()
@@ -77,6 +78,9 @@ class BitsPerByte(Evaluator):
             StochasTok(vocabulary, tokenization.p, tokenization.method)  # raises UserError for an impossible one
         num_tokens = None if self.num_samples is None else self.num_samples * context_window
         texts = [load_validation_text(name, data_dir, vocabulary, num_tokens=num_tokens) for name in self.benchmarks]
+        if tokenization is not None:
+            for text in texts:
+                require_draws_fit(text.name, text.ids, vocabulary, tokenization, context_window)
         return [
             LoadedEvaluator(
                 {metric_group(self.name, text.name): len(text.ids)},

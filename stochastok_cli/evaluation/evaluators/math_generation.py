@@ -51,12 +51,15 @@ class MathGeneration(Evaluator):
     def load(
         self, vocabulary: "Vocabulary", context_window: int, data_dir: Path, progress: "ProgressCallback"
     ) -> list[LoadedEvaluator]:
+        loaded = load_addition(data_dir, vocabulary, self.num_samples, self.addition)
+        for questions in loaded:
+            _require_window(questions, context_window)
         return [
             LoadedEvaluator(
                 {metric_group(self.name, questions.split, questions.form): len(questions.prompts)},
                 partial(evaluate_addition, questions=questions),
             )
-            for questions in load_addition(data_dir, vocabulary, self.num_samples, self.addition)
+            for questions in loaded
         ]
 
 
@@ -116,6 +119,18 @@ def load_addition(
                 _require_same_text(description, form, prompts, questions, vocabulary)
             loaded.append(AdditionQuestions(split, form, prompts, answers, 2 * digits + 4))
     return loaded
+
+
+def _require_window(questions: AdditionQuestions, context_window: int) -> None:
+    """Raises UserError if a question and the digits of its answer, a token each, do not fit the context window."""
+    for prompt, answer in zip(questions.prompts, questions.answers, strict=True):
+        needed = len(prompt) + len(answer) - 1  # the last digit is predicted, never read
+        if needed > context_window:
+            raise UserError(
+                f"addition ({questions.split}, {questions.form}): a question of {len(prompt)} tokens and an answer of "
+                f"{len(answer)} digits need a context window of {needed}, and the model's is {context_window}",
+                fix="use a model with a longer window, or numbers with fewer digits (make-addition --num-digits)",
+            )
 
 
 def _require_same_text(
