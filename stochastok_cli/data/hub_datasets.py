@@ -1,8 +1,9 @@
 """Corpora to and from the Hub: a dataset with a column `ids` becomes a memmap folder, and the reverse."""
 
+import warnings
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
@@ -31,7 +32,8 @@ from stochastok_cli.data.memmap import (
     resolve_vocabulary,
 )
 from stochastok_cli.data.resumable_download import PartialDownload
-from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.data.source_files import count_types, unread_note
+from stochastok_cli.errors import FAILED, Notice, UserError
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
@@ -95,6 +97,9 @@ def pull_corpus(
         resolve_vocabulary(tokenizer, existing, final)  # raises if it is another than the requested one
         return Artifact(final, existing, created=False)
     data, location = _first_with_ids(locations)
+    unread = count_types(map(PurePosixPath, data.unread))
+    if unread:
+        warnings.warn(unread_note(f"{data.repo} on the Hub", unread), Notice, stacklevel=2)
     vocabulary = resolve_vocabulary(tokenizer, data.manifest, data.repo)
     split_names = {split: _split_name(data, split) for split in SPLITS}
     recorded = data.manifest.options if data.manifest else {}
@@ -124,7 +129,7 @@ def pull_corpus(
         partial_download.copy_to(folder)
         if data.manifest is None:  # a row of another's dataset may hold several documents
             counts = {s: count_split(folder, s, vocabulary.dtype, vocabulary.end_of_text) for s in SPLITS}
-        made_from = SourceInfo(data.repo, data.revision, data.license)
+        made_from = SourceInfo(data.repo, data.revision, data.license, unread=unread or None)
         return corpus_manifest("expanded" if expansion else "tokenized", vocabulary, counts, made_from)
 
     return create_artifact(final, options, build, force=force, kept=partial_download.folder)

@@ -12,14 +12,14 @@ import os
 import stat
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path, PurePath
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from stochastok_cli.artifacts import Artifact, Manifest, SourceInfo, create_artifact, file_checksum
 from stochastok_cli.background import in_background
 from stochastok_cli.data.arrow_datasets import SAVED_METADATA, saved_files
-from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.errors import FAILED, UserError, short_name
 
 DOCUMENTS = ("paragraph", "file")
 """What a document of a text file is: a paragraph (blank lines separate them), or the file as a whole."""
@@ -115,12 +115,12 @@ def find_files(path: Path, documents: str = "paragraph", errors: str = "strict")
         else:
             unread[special or _file_type(file)] += 1
     hint = "" if documents == "file" else f"; {_WHOLE_FILES}"
-    note = f"not read in {path}: {_counts(unread)}{hint}" if unread else ""
+    note = unread_note(str(path), unread, hint)
     if not files and (path / SAVED_METADATA[0]).is_file():
         raise UserError(f"the saved dataset {path} has no rows")
     if not files:
         raise UserError(f"the folder {path} holds no {', '.join(IN_FOLDERS)} file{note and f' ({note})'}")
-    return SourceFiles(path, sorted(files), dict(_by_frequency(unread)), note)
+    return SourceFiles(path, sorted(files), _by_frequency(unread), note)
 
 
 class Source(Protocol):
@@ -279,23 +279,34 @@ def _holds_text(file: Path, errors: str) -> bool:
         return True
 
 
-def _file_type(file: Path) -> str:
+def count_types(files: Iterable[PurePath]) -> dict[str, int]:
+    """How many of some files there are of each type, the most frequent first."""
+    return _by_frequency(Counter(short_name(_file_type(file)) for file in files))
+
+
+def unread_note(where: str, unread: Mapping[str, int], hint: str = "") -> str:
+    """A line for people on files that are not read, by their types; empty if there are none."""
+    return f"not read in {where}: {_counts(unread)}{hint}" if unread else ""
+
+
+def _file_type(file: PurePath) -> str:
     """The type of a file for a count: its suffix, with the one before if that is of a known format."""
     known = [suffix for suffix in file.suffixes[-2:-1] if suffix.lower() in SUFFIXES]
     return "".join([*known, file.suffix]) or "without a suffix"
 
 
-def _by_frequency(unread: Counter[str]) -> list[tuple[str, int]]:
-    return sorted(unread.items(), key=lambda item: (-item[1], item[0]))
+def _by_frequency(unread: Mapping[str, int]) -> dict[str, int]:
+    return dict(sorted(unread.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _counts(unread: Counter[str], shown: int = 6) -> str:
+def _counts(unread: Mapping[str, int], shown: int = 6) -> str:
     """`3 files: 2 .py, 1 .md`"""
-    kinds = _by_frequency(unread)
+    kinds = [*_by_frequency(unread).items()]
     parts = [f"{count:,} {name}" for name, count in kinds[:shown]]
     if rest := sum(count for _, count in kinds[shown:]):
         parts.append(f"{rest:,} of other types")
-    return f"{unread.total():,} {'file' if unread.total() == 1 else 'files'}: {', '.join(parts)}"
+    total = sum(unread.values())
+    return f"{total:,} {'file' if total == 1 else 'files'}: {', '.join(parts)}"
 
 
 def _hash(text: str) -> str:

@@ -7,9 +7,9 @@ in memory.
 import hashlib
 import itertools
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar, cast
 
 from stochastok_cli.artifacts import SourceInfo
@@ -22,10 +22,12 @@ from stochastok_cli.data.source_files import (
     TABLES,
     WARC_SUFFIXES,
     SourceFiles,
+    count_types,
     dataset_name,
     file_format,
     find_files,
     has_columns,
+    unread_note,
 )
 from stochastok_cli.data.table_files import read_rows
 from stochastok_cli.data.table_rows import Row
@@ -211,13 +213,14 @@ def _hub_source(
     texts = hub.load_text_dataset(repo, text_column, subset=subset, split=split)
     options = {"source": repo, "subset": subset, "split": split, "revision": texts.revision}
     options["text_column"] = text_column
+    unread = _note_unread(repo, texts.unread)
     is_text = texts.files is not None
     _require_effect(repo, text_column, documents, not is_text, is_text)
     if is_text:
         options["documents"] = documents
 
     def made_from() -> SourceInfo:
-        return SourceInfo(repo, texts.revision, hub.license_of(repo))
+        return SourceInfo(repo, texts.revision, hub.license_of(repo), unread=unread)
 
     def rows(on_bad: OnBad) -> Iterator[tuple[str, int]]:
         assert texts.rows is not None
@@ -252,15 +255,24 @@ def _hub_rows(
 
     _require_repo_id(repo)
     values = hub.load_columns(repo, list(columns.values()), subset=subset, split=split)
+    unread = _note_unread(repo, values.unread)
 
     def made_from() -> SourceInfo:
-        return SourceInfo(repo, values.revision, hub.license_of(repo))
+        return SourceInfo(repo, values.revision, hub.license_of(repo), unread=unread)
 
     def stream(on_bad: OnBad) -> Iterator[tuple[Row, int]]:
         return _hub_values(values.rows(), split, parse, on_bad)
 
     options = {"source": repo, "subset": subset, "split": split, "revision": values.revision}
     return reading.source(repo.rpartition("/")[2], stream, values.total, options, made_from)
+
+
+def _note_unread(repo: str, paths: Sequence[str]) -> dict[str, int] | None:
+    """Says how many files of each type in a repository are not read, and returns that; None if all are read."""
+    unread = count_types(map(PurePosixPath, paths))
+    if unread:
+        warnings.warn(unread_note(f"{repo} on the Hub", unread), Notice, stacklevel=3)
+    return unread or None
 
 
 def _hub_values(

@@ -9,11 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stochastok_cli.artifacts import file_checksum, path_inside, write_atomically
+from stochastok_cli.artifacts import MANIFEST, file_checksum, path_inside, write_atomically
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.hub.client import one_line, retry
 from stochastok_cli.json_files import read_json
 
+DESCRIPTIONS = ("README.md", "dataset_infos.json", MANIFEST)
+"""Files at the top of a repository that describe its dataset."""
+_MOST_STARS = 8  # of a pattern: the time to match it grows with their number
 _LISTED_AT_ONCE = 500  # files in one request for checksums
 _NUM_ROWS = "num_rows.json"
 _FILES = "files"
@@ -31,6 +34,47 @@ def paths_in_repo(repo: str, revision: str, urls: Iterable[Any]) -> list[str]:
             raise UserError(f"the card of {repo} on the Hub names data outside of the repository: {str(url)[:200]!r}")
         paths.append(match[1])
     return paths
+
+
+def unread_paths(repo: str, revision: str, listed: Iterable[str], builder: Any, folder: str = "") -> list[str]:
+    """The files of a repository that belong to no subset of the dataset.
+
+    `datasets` reads the files of one format, and those that the card names. Hidden files and those that describe a
+    dataset (its card, the manifest of this package) are left out.
+
+    Args:
+        repo: the repository.
+        revision: the SHA of the commit.
+        listed: the paths of the files in the repository.
+        builder: the `datasets.DatasetBuilder` of one subset, which knows the patterns of the others.
+        folder: the folder of the subset, where the others are elsewhere.
+    """
+    read = {path for urls in builder.config.data_files.values() for path in paths_in_repo(repo, revision, urls)}
+    patterns = []
+    for other in builder.builder_configs.values() if not folder else ():
+        if other.name != builder.config.name:
+            parent = f"{other.data_dir.strip('/')}/" if isinstance(other.data_dir, str) else ""
+            patterns += [
+                parent + str(pattern) for patterns in (other.data_files or {}).values() for pattern in patterns
+            ]
+    in_others = re.compile("|".join(map(_translated, patterns)) or r"(?!)")
+    return [
+        path
+        for path in listed
+        if path not in read
+        and path.startswith(f"{folder}/" if folder else "")
+        and not any(part.startswith(".") for part in path.split("/"))
+        and path not in DESCRIPTIONS
+        and not in_others.fullmatch(path)
+    ]
+
+
+def _translated(pattern: str) -> str:
+    """A pattern of file names, as `fsspec` takes them, as a regular expression."""
+    from fsspec.utils import glob_translate  # type: ignore[import-untyped]
+
+    pattern = re.sub(r"^hf://datasets/[^@]+@[^/]+/", "", pattern)
+    return glob_translate(pattern).removesuffix(r"\Z") if pattern.count("*") <= _MOST_STARS else r"(?!)"
 
 
 class DataFiles:

@@ -17,7 +17,7 @@ from stochastok_cli.arrow_columns import column_type, column_values, take_column
 from stochastok_cli.artifacts import MANIFEST, Manifest
 from stochastok_cli.errors import UserError, did_you_mean
 from stochastok_cli.hub.client import hub_errors, import_datasets, one_line, retry
-from stochastok_cli.hub.data_files import DataFiles, paths_in_repo
+from stochastok_cli.hub.data_files import DataFiles, paths_in_repo, unread_paths
 from stochastok_cli.hub.locate import explain_value_error, license_in, locate_dataset
 from stochastok_cli.hub.parquet_files import Documents
 from stochastok_cli.hub.tabular_files import (
@@ -46,13 +46,23 @@ class HubDataset:
         license: as its card states it.
         manifest: its manifest, if the repository has one that this package wrote.
         builder: the `datasets.DatasetBuilder` that maps splits to files.
+        unread: the files of the repository that belong to no subset of the dataset.
     """
 
-    def __init__(self, repo: str, revision: str, license: str | None, manifest: Manifest | None, builder: Any):
+    def __init__(
+        self,
+        repo: str,
+        revision: str,
+        license: str | None,
+        manifest: Manifest | None,
+        builder: Any,
+        unread: Sequence[str] = (),
+    ):
         self.repo = repo
         self.revision = revision
         self.license = license
         self.manifest = manifest
+        self.unread = unread
         self._builder = builder
 
     @property
@@ -199,12 +209,14 @@ class TextRows(NamedTuple):
             machine; None for columns.
         total: the number of texts, or of bytes of the files; 0 where it is unknown.
         revision: the SHA of the commit.
+        unread: the files of the repository that belong to no subset of the dataset.
     """
 
     rows: Callable[[], Iterator[tuple[str, tuple[Any]]]] | None
     files: Callable[[], Iterator[tuple[str, Path]]] | None
     total: int
     revision: str
+    unread: Sequence[str]
 
 
 class RowValues(NamedTuple):
@@ -214,11 +226,13 @@ class RowValues(NamedTuple):
         rows: starts the iteration over them, as `HubDataset.values` gives them.
         total: the number of rows; 0 where it is unknown.
         revision: the SHA of the commit.
+        unread: the files of the repository that belong to no subset of the dataset.
     """
 
     rows: Callable[[], Iterator[tuple[str, tuple[Any, ...]]]]
     total: int
     revision: str
+    unread: Sequence[str]
 
 
 def stream_ids(repo: str, revision: str | None = None, subset: str | None = None) -> HubDataset:
@@ -243,9 +257,11 @@ def load_text_dataset(repo: str, column: str = "text", *, subset: str | None = N
         import pyarrow
 
         require_column(column, pyarrow.schema({"text": pyarrow.string()}), repo, f" in {split}")
-        return TextRows(None, lambda: dataset.text_files(split), dataset.num_bytes(split), dataset.revision)
+        size = dataset.num_bytes(split)
+        return TextRows(None, lambda: dataset.text_files(split), size, dataset.revision, dataset.unread)
     _require_text(_column(dataset, split, column), column, repo)
-    return TextRows(lambda: dataset.texts(split, column), None, dataset.num_rows(split) or 0, dataset.revision)
+    size = dataset.num_rows(split) or 0
+    return TextRows(lambda: dataset.texts(split, column), None, size, dataset.revision, dataset.unread)
 
 
 def load_columns(repo: str, columns: Sequence[str], *, subset: str | None = None, split: str = "train") -> RowValues:
@@ -256,7 +272,8 @@ def load_columns(repo: str, columns: Sequence[str], *, subset: str | None = None
     dataset = _open_split(repo, subset, split)
     for column in columns:
         _column(dataset, split, column)
-    return RowValues(lambda: dataset.values(split, columns), dataset.num_rows(split) or 0, dataset.revision)
+    size = dataset.num_rows(split) or 0
+    return RowValues(lambda: dataset.values(split, columns), size, dataset.revision, dataset.unread)
 
 
 def _open_split(repo: str, subset: str | None, split: str) -> HubDataset:
@@ -283,7 +300,9 @@ def _open(repo: str, revision: str | None, subset: str | None = None) -> HubData
         builder = retry(lambda: explain_value_error(repo, lambda: load(repo, **arguments)))
         for urls in builder.config.data_files.values():
             paths_in_repo(repo, info.sha, urls)
-        return HubDataset(repo, info.sha, license_in(info), manifest, builder)
+        listed = [file.rfilename for file in info.siblings or []]
+        unread = unread_paths(repo, info.sha, listed, builder, arguments.get("data_dir", ""))
+        return HubDataset(repo, info.sha, license_in(info), manifest, builder, unread)
 
 
 def _our_manifest(content: bytes) -> Manifest | None:

@@ -4,6 +4,7 @@ import gzip
 import json
 import multiprocessing
 import re
+import warnings
 
 import huggingface_hub
 import numpy as np
@@ -12,8 +13,9 @@ import pyarrow.parquet
 import pytest
 
 from stochastok_cli import hub
+from stochastok_cli.data.hub_datasets import pull_corpus
 from stochastok_cli.data.text_sources import open_source
-from stochastok_cli.errors import FAILED, USAGE, UserError
+from stochastok_cli.errors import FAILED, USAGE, Notice, UserError
 from stochastok_cli.hub import data_files, tabular_files
 from stochastok_cli.hub.locate import CONVERTED
 from stochastok_cli.hub.temporary import temporary_folder
@@ -275,3 +277,57 @@ def test_what_a_killed_process_has_left_is_removed(tmp_path, monkeypatch):
             assert {*tmp_path.rglob("*.parquet")} == set()
             assert first != second and (first / "mine").exists()
     assert [file.name for file in (tmp_path / "stochastok").iterdir()] == [".lock"]
+
+
+# ------------------------------------------------------------------------------------------------ not read
+
+ONE_SUBSET = b"---\nconfigs: [{config_name: a, data_files: a/*.jsonl}]\n---\n"
+THREE_SUBSETS = b"""---
+configs:
+- config_name: a
+  data_files: a/*.jsonl
+  default: true
+- config_name: b
+  data_files: [{split: train, path: [b.jsonl, "b/**/y*.jsonl"]}]
+- config_name: c
+  data_dir: c
+---
+"""
+LINE = b'{"text": "a b", "ids": [1, 2]}\n'
+SUBSETS = {
+    "README.md": THREE_SUBSETS,
+    "a/1.jsonl": LINE,
+    "b.jsonl": LINE,
+    "b/y1.jsonl": LINE,
+    "b/q/y.jsonl": LINE,
+    "c/x.csv": b"",
+}
+LONG = "y." + "z" * 300
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "counts"),
+    [
+        ("formats", {"a.jsonl": LINE, "b.jsonl": LINE, "c.parquet": b"", "d.txt.gz": b""}, "1 .parquet, 1 .txt.gz"),
+        ("all", {"a.jsonl": LINE, "README.md": b"# A card", "dataset_infos.json": b"{}", ".x/y.txt": b""}, ""),
+        ("named", {"README.md": ONE_SUBSET, "a/1.jsonl": LINE, "b.jsonl": LINE, "c": LINE}, "1 .jsonl, 1 without"),
+        ("subsets", {**SUBSETS, "b/z.jsonl": b"", "LICENSE": b"", "x.jsonl": b""}, "2 .jsonl, 1 without a suffix"),
+        ("folders", {**SUBSETS, "c/deep/z.csv": b"", "c/z.csv": b""}, ""),
+        ("hostile", {"a.jsonl": LINE, "x.\x1b[31m": b"", LONG: b""}, r"1 '.\\x1b\[31m', 1 '.z{45,60}\.\.\.z{45,60}'$"),
+    ],
+)
+def test_files_that_are_not_read_are_counted(hub_server, name, files, counts):
+    hub_server.add_dataset(f"anyone/unread-{name}", files)
+    with warnings.catch_warnings(record=True) as caught:
+        unread = open_source(f"anyone/unread-{name}").made_from().unread
+    notes = [str(one.message) for one in caught if one.category is Notice]
+    assert len(notes) == bool(unread) == bool(counts)
+    for note in notes:
+        assert re.match(rf"not read in anyone/unread-{name} on the Hub: {sum(unread.values())} files?: {counts}", note)
+
+
+def test_a_pull_names_what_it_does_not_read(hub_server, tmp_path):
+    hub_server.add_dataset("anyone/two-formats", {"train.jsonl": LINE, "val.jsonl": LINE, "other.parquet": b""})
+    with pytest.warns(Notice, match="not read in anyone/two-formats on the Hub: 1 file: 1 .parquet"):
+        made = pull_corpus("pulled", repo="anyone/two-formats", data_dir=tmp_path)
+    assert made.manifest.made_from.unread == {".parquet": 1}
