@@ -11,6 +11,7 @@ from random_sources import random_sources
 ROOT = Path(__file__).parent.parent / "stochastok_cli"
 ORDER = [
     "errors",
+    "panics",
     "random_streams",
     "progress",
     "background",

@@ -16,7 +16,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from stochastok_cli import __version__
+from stochastok_cli import __version__, panics
 from stochastok_cli.cli import progress, streams
 from stochastok_cli.errors import (
     FAILED,
@@ -60,6 +60,7 @@ def subcommand(function: Callable[..., None]) -> Callable[..., None]:
     def run(*args: Any, quiet: bool, debug: bool, **kwargs: Any) -> None:
         global show_traceback
         progress.quiet, show_traceback = quiet, debug
+        panics.panic_messages_held_back.is_on = not debug
         function(*args, **kwargs)
 
     common = {

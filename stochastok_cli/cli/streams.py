@@ -24,7 +24,8 @@ def prepare_streams() -> None:
     if sys.stdout is sys.__stdout__:
         sys.stdout = _text_stream(sys.stdout, _ResultFile(1, "w", closefd=False), line_buffering=os.isatty(1))
     if sys.stderr is sys.__stderr__:
-        sys.stderr = _text_stream(sys.stderr, _MessageFile(2, "w", closefd=False), line_buffering=True)
+        # Its own descriptor, so that messages are shown also while what libraries write to the second is held back.
+        sys.stderr = _text_stream(sys.stderr, _MessageFile(os.dup(2), "w", closefd=False), line_buffering=True)
 
 
 def _text_stream(before: TextIO | None, file: io.FileIO, *, line_buffering: bool) -> io.TextIOWrapper:

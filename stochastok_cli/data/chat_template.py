@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from stochastok_cli.errors import FAILED, UserError, first_line
+from stochastok_cli.tokenization.encoders import one_line_errors, reading_errors
 from stochastok_cli.tokenization.loaders import tokenizer_path
 from stochastok_cli.tokenization.tokenizers_encoder import without_ids
 from stochastok_cli.tokenization.vocabulary import Vocabulary
@@ -87,8 +88,9 @@ class ChatTemplate:
             raise UserError(f"{tokenizer} has no chat template: {first_line(error)}", fix=_NO_TEMPLATE) from None
         self._marks_generation = _GENERATION.search(self.source) is not None
         content = vocabulary.tokenizer_json()
-        self._encoder = tokenizers.Tokenizer.from_str(content)
-        self._ordinary_encoder = without_ids(tokenizers.Tokenizer.from_str(content), vocabulary.special)
+        with reading_errors(tokenizer):
+            self._encoder = tokenizers.Tokenizer.from_str(content)
+            self._ordinary_encoder = without_ids(tokenizers.Tokenizer.from_str(content), vocabulary.special)
         added = self._encoder.get_added_tokens_decoder()
         self._names = tuple(token.content for i, token in added.items() if i in vocabulary.special)
         longest_first = sorted(self._names, key=len, reverse=True)
@@ -99,7 +101,8 @@ class ChatTemplate:
         """The ids of conversations and their losses, or why one can't be an example."""
         rendered = [self._render_or_reason(messages) for messages in chats]
         texts = [item.text for item in rendered if isinstance(item, _Rendered)]
-        encodings = iter(self._encoder.encode_batch(texts, add_special_tokens=False))
+        with one_line_errors(texts):
+            encodings = iter(self._encoder.encode_batch(texts, add_special_tokens=False))
         return [self._example(item, next(encodings)) if isinstance(item, _Rendered) else item for item in rendered]
 
     def _example(self, rendered: _Rendered, encoding: "tokenizers.Encoding") -> Example | Unusable:
@@ -134,20 +137,24 @@ class ChatTemplate:
             part, part_mask = ids[first:token], mask[first:token]
             text = rendered.text[begin:end]
             if any(character in text for character in rendered.hidden):
-                if self._ordinary_encoder.encode(text, add_special_tokens=False).ids != part.tolist():
+                if self._encode_ordinary(text).ids != part.tolist():
                     raise Unusable("the name of a special token in a message, which this tokenizer can't encode apart")
                 pieces = [rendered.hidden.get(character, character) for character in text]
                 place = np.concatenate([[0], np.cumsum([len(piece) for piece in pieces])])
                 spans = [
                     tuple(int(place[min(max(edge - begin, 0), len(text))]) for edge in span) for span in rendered.spans
                 ]
-                encoding = self._ordinary_encoder.encode("".join(pieces), add_special_tokens=False)
+                encoding = self._encode_ordinary("".join(pieces))
                 part = np.array(encoding.ids, np.int64)
                 part_mask = overlaps(np.array(encoding.offsets, np.int64).reshape(-1, 2), spans)  # type: ignore[arg-type]
             all_ids += [part, ids[token : token + 1]]
             masks += [part_mask, mask[token : token + 1]]
             first, begin = token + 1, int(offsets[token, 1]) if token < len(ids) else end
         return np.concatenate(all_ids), np.concatenate(masks)
+
+    def _encode_ordinary(self, text: str) -> "tokenizers.Encoding":
+        with one_line_errors([text]):
+            return self._ordinary_encoder.encode(text, add_special_tokens=False)
 
     def _render_or_reason(self, messages: Messages) -> _Rendered | Unusable:
         if not any(message["role"] == _ASSISTANT for message in messages):
@@ -284,6 +291,9 @@ def _open(tokenizer: str | Path) -> Any:
     logging.set_verbosity_error()
     folder = path if path.is_dir() else path.parent
     try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        with reading_errors(folder):
+            return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(f"transformers can't open the tokenizer {tokenizer}: {first_line(error)}") from None

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stochastok_cli.errors import Notice
+from stochastok_cli.tokenization.encoders import reading_errors
 from stochastok_cli.tokenization.vocabulary import CUT_TEXTS, Vocabulary
 
 
@@ -50,10 +51,11 @@ def _differing_text(vocabulary: Vocabulary, folder: Path) -> tuple[str, str] | N
         import transformers
 
         logger.setLevel(logging.ERROR)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        for text in CUT_TEXTS:
-            if list(tokenizer.encode(text, add_special_tokens=False)) != vocabulary.encode(text):
-                return text, type(tokenizer).__name__
+        with reading_errors(folder):
+            tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+            for text in CUT_TEXTS:
+                if list(tokenizer.encode(text, add_special_tokens=False)) != vocabulary.encode(text):
+                    return text, type(tokenizer).__name__
     except Exception:  # whatever transformers raises for a folder that it does not open
         return None
     finally:

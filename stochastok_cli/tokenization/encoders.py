@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from stochastok_cli.errors import FAILED, UserError, first_line, is_rust_panic
+from stochastok_cli.panics import panic_messages_held_back
 from stochastok_cli.tokenization.gigatoken_encoder import (
     GigatokenEncoder,
     encode_apart,
@@ -191,7 +192,8 @@ def _as_oniguruma(pattern: str) -> str:
 def one_line_errors(texts: Sequence[str]) -> Iterator[None]:
     """Turns what a library raises when it encodes texts into a `UserError`."""
     try:
-        yield
+        with panic_messages_held_back():
+            yield
     except (UnicodeEncodeError, TypeError):
         _raise_lone_surrogate(texts)
         raise
@@ -202,14 +204,15 @@ def one_line_errors(texts: Sequence[str]) -> Iterator[None]:
 
 
 @contextmanager
-def reading_errors(name: object) -> Iterator[None]:
-    """Turns what tokenizers raises when it reads a tokenizer into a `UserError`."""
+def reading_errors(name: object, kind: str = "tokenizer.json") -> Iterator[None]:
+    """Turns what tokenizers raises when it reads a tokenizer into a `UserError`: it is no file of this kind."""
     try:
-        yield
+        with panic_messages_held_back():
+            yield
     except BaseException as error:
         if not is_rust_panic(error) and type(error) not in (Exception, ValueError):
             raise
-        raise UserError(f"{name} is not a tokenizer.json: {first_line(error)}") from None
+        raise UserError(f"{name} is not a {kind}: {first_line(error)}") from None
 
 
 def _cannot_encode(texts: Sequence[str], error: BaseException) -> UserError:

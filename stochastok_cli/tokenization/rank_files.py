@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stochastok_cli.errors import UserError, did_you_mean, first_line
-from stochastok_cli.tokenization.encoders import TiktokenEncoder
+from stochastok_cli.tokenization.encoders import TiktokenEncoder, one_line_errors
 from stochastok_cli.tokenization.vocabulary import END_OF_TEXT, Vocabulary, pieces_by_id, require_dense
 
 if TYPE_CHECKING:
@@ -252,8 +252,9 @@ def _vocabulary(
     if missing is not None:
         raise UserError(f"{name} has no token for the byte {missing:#04x}", fix="every byte needs one")
     try:
-        encoding = tiktoken.Encoding(name, pat_str=pattern, mergeable_ranks=ranks, special_tokens=special)
-        encoding.encode_ordinary("a")
+        with one_line_errors(["a"]):
+            encoding = tiktoken.Encoding(name, pat_str=pattern, mergeable_ranks=ranks, special_tokens=special)
+            encoding.encode_ordinary("a")
     except Exception as error:  # tiktoken passes on whatever its reader of regular expressions raises
         raise UserError(f"{name}: tiktoken can't use its pattern {pattern[:60]!r}: {first_line(error)}") from None
     return vocabulary_from_encoding(encoding, name, end_of_text, form)

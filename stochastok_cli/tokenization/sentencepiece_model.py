@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from stochastok_cli.errors import Notice, UserError, first_line
-from stochastok_cli.tokenization.encoders import concatenated, one_line_errors
+from stochastok_cli.tokenization.encoders import concatenated, one_line_errors, reading_errors
 from stochastok_cli.tokenization.tokenizer_json import vocabulary_from_tokenizer
 from stochastok_cli.tokenization.tokenizers_encoder import TokenizersEncoder, interruptible
 from stochastok_cli.tokenization.verified_gigatoken import trial_texts
@@ -84,7 +84,8 @@ def read_sentencepiece(file: Path, name: str, end_of_text: str | None = None) ->
         raise UserError(f"{file} is a SentencePiece model of words or characters", fix="Unigram and BPE are supported")
     is_bpe = proto.trainer_spec.model_type == 2
     entries = {piece.piece: i for i, piece in enumerate(pieces)} if is_bpe else [(p.piece, p.score) for p in pieces]
-    tokenizer = convert(proto, entries)
+    with reading_errors(file, "SentencePiece model"):
+        tokenizer = convert(proto, entries)
     special = [piece.piece for piece in pieces if piece.type == _CONTROL] + [proto.trainer_spec.unk_piece]
     tokenizer.add_special_tokens([AddedToken(piece, special=True, normalized=False) for piece in special])
     if end_of_text is None and processor.eos_id() >= 0:

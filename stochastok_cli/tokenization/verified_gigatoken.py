@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
+from stochastok_cli.errors import UserError
 from stochastok_cli.random_streams import stream
+from stochastok_cli.tokenization.encoders import one_line_errors, reading_errors
 from stochastok_cli.tokenization.gigatoken_encoder import (
     PLANES_IN_USE,
     GigatokenEncoder,
@@ -99,13 +101,18 @@ def verified_gigatoken(
     if followed is None:
         return None
     try:
-        gigatoken = GigatokenEncoder.from_json(msgspec.json.encode(followed))
+        with reading_errors("the tokenizer"):
+            gigatoken = GigatokenEncoder.from_json(msgspec.json.encode(followed))
     except Exception:  # gigatoken is not installed, or raises whatever its reader raises
         return None
     verified = VerifiedGigatoken(tokenizer, content, gigatoken)
     texts = trial_texts(content)
     ids, lengths = encode_batch(texts)
-    same = verified.encode_batch(texts, 1, encode_batch)
+    try:
+        with one_line_errors(texts):
+            same = verified.encode_batch(texts, 1, encode_batch)
+    except UserError:
+        return None
     return verified if np.array_equal(ids, same[0]) and np.array_equal(lengths, same[1]) else None
 
 

@@ -50,7 +50,7 @@ def test_an_error_without_a_stderr_is_not_on_stdout():
 
 
 def test_closed_streams_are_opened_on_the_null_device():
-    code = f"{MESSAGES} assert os.open('/dev/zero', os.O_RDONLY) == 3; os.write(2, b'noise'); print('done')"
+    code = f"{MESSAGES} assert os.open('/dev/zero', os.O_RDONLY) > 2; os.write(2, b'noise'); print('done')"
     done = run("-c", code, shell="{} <&- 2>&-")
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
 
