@@ -279,6 +279,11 @@ def _holds_text(file: Path, errors: str) -> bool:
         return True
 
 
+def visible_files(folder: Path) -> Iterator[Path]:
+    """The files below a folder that are not hidden, but for a card (README.md) at its top."""
+    return (file for file, _ in _walk(folder) if file != folder / "README.md")
+
+
 def count_types(files: Iterable[PurePath]) -> dict[str, int]:
     """How many of some files there are of each type, the most frequent first."""
     return _by_frequency(Counter(short_name(_file_type(file)) for file in files))

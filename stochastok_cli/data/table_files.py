@@ -3,7 +3,8 @@
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -74,6 +75,8 @@ def _json_values(line: str, place: Location, columns: Mapping[str, str]) -> tupl
         raise BadDocument(place, what, _NO_OBJECT, fix="expected one object a line") from None
     if not isinstance(row, dict):
         raise BadDocument(place, f"{line.strip()[:40]!r} is not a JSON object", _NO_OBJECT)
+    if twice := _key_given_twice(line, columns.values()):
+        raise BadDocument(place, f"the key {twice!r} is there twice", "a key that is there twice")
     values = []
     for option, column in columns.items():
         value = row[column] if column in row else _inner(row, column)
@@ -82,6 +85,45 @@ def _json_values(line: str, place: Location, columns: Mapping[str, str]) -> tupl
             raise BadDocument(place, what, f"no column {column!r}", fix=fix, exit_code=USAGE)
         values.append(value)
     return tuple(values)
+
+
+class _Twice(dict[str, Any]):
+    """An object that has some keys more than once."""
+
+    keys_twice: frozenset[str]
+
+
+def _key_given_twice(line: str, columns: Iterable[str]) -> str:
+    """A column whose key, or an outer one, is more than once in the object of a line; "" for none.
+
+    JSON allows it, and readers take the last of the values.
+    """
+    keys = {key for column in columns for key in (column, *column.split("."))}
+    if not any(line.count(json.dumps(key, ensure_ascii=False)) > 1 for key in keys):  # nearly all lines
+        return ""
+    row = json.loads(line, object_pairs_hook=_object)
+    return next((column for column in columns if _is_given_twice(row, column)), "")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        made = _Twice(made)
+        made.keys_twice = frozenset(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+    return made
+
+
+def _is_given_twice(row: Any, column: str) -> bool:
+    """Whether a key on the way to `outer.inner` is more than once in its object."""
+    keys = row.keys_twice if isinstance(row, _Twice) else ()
+    if column in keys or not isinstance(row, dict) or column in row:
+        return column in keys
+    prefixes = [column[:place] for place, character in enumerate(column) if character == "."]
+    return any(
+        prefix in keys or _is_given_twice(row[prefix], column[len(prefix) + 1 :])
+        for prefix in prefixes
+        if prefix in row
+    )
 
 
 _ARRAY = re.compile(r"\s*\[\s*([{\]]|$)")

@@ -1,13 +1,15 @@
 """Rows of questions from a file, from a folder or from the Hub, all as a `datasets.Dataset`."""
 
+import logging
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stochastok_cli import hub
 from stochastok_cli.data.arrow_datasets import no_progress_bars
-from stochastok_cli.data.source_files import special_type
-from stochastok_cli.errors import FAILED, UserError, did_you_mean
+from stochastok_cli.data.source_files import count_types, special_type, unread_note, visible_files
+from stochastok_cli.errors import FAILED, Notice, UserError, did_you_mean
 
 if TYPE_CHECKING:
     import datasets
@@ -72,7 +74,21 @@ def _read(path: Path) -> "datasets.Dataset | datasets.DatasetDict":
         return datasets.load_dataset(reader, data_files=str(path), split="train", **options)
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         return datasets.load_from_disk(str(path))
-    return datasets.load_dataset(str(path))
+    return _read_folder(path)
+
+
+def _read_folder(path: Path) -> "datasets.DatasetDict":
+    """The splits of a folder, of whose files `datasets` reads those of one format. Says how many are not read."""
+    import datasets
+
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # it logs that a README.md is no card
+    builder = datasets.load_dataset_builder(str(path))
+    read = {Path(str(file)).resolve() for files in (builder.config.data_files or {}).values() for file in files}
+    unread = count_types(file for file in visible_files(path) if file.resolve() not in read)
+    if unread:
+        warnings.warn(unread_note(str(path), unread), Notice, stacklevel=2)
+    builder.download_and_prepare()
+    return builder.as_dataset()
 
 
 def require_columns(description: str, dataset: "datasets.Dataset", columns: Sequence[str]) -> None:

@@ -27,6 +27,7 @@ LINES = [
     (b'{"txt": "a"}', "there is no column 'text'; did you mean 'txt'", "no column 'text'", USAGE),
     (b'{"text": "a"', "not a JSON object", "a line that is no JSON object", FAILED),
     (b'["a"]', ".* is not a JSON object", "a line that is no JSON object", FAILED),
+    (b'{"text": "a", "text": "b"}', "the key 'text' is there twice", "a key that is there twice", FAILED),
     (b'{"text": "caf\xe9"}', "the byte 0xe9 at 13 is not UTF-8", "bytes that are not UTF-8", FAILED),
     (b'{"text": "\\ud800"}', "the text holds a lone surrogate", "a lone surrogate", FAILED),
     (b'{"text": "' + b"a" * 5000 + b'"}', "longer than 4,000 bytes", "more than 1 GiB", FAILED),

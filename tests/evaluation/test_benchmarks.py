@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from pathlib import Path
 
 import datasets
@@ -11,9 +12,10 @@ from stochastok_cli.data.recipes.cute import make_cute
 from stochastok_cli.data.recipes.cute_tasks import TASKS
 from stochastok_cli.data.recipes.langgame import make_langgame
 from stochastok_cli.data.recipes.langgame_questions import KINDS
-from stochastok_cli.errors import FAILED, USAGE, UserError
+from stochastok_cli.errors import FAILED, USAGE, Notice, UserError
 from stochastok_cli.evaluation.benchmarks import Question, benchmark_specs, load_benchmark
 from stochastok_cli.evaluation.evaluators.multiple_choice import MultipleChoice
+from stochastok_cli.evaluation.question_files import read_path
 from stochastok_cli.progress import no_progress
 from stochastok_cli.tokenization.loaders import load_vocabulary
 
@@ -283,6 +285,19 @@ def test_files_that_hold_no_rows(file, content, message, tmp_path):
         path.write_text(content)
     with pytest.raises(UserError, match=f"^benchmark langgame-val.*({message})"):
         load_benchmark(f"langgame-val={path}", tmp_path)
+
+
+def test_files_of_a_folder_that_are_not_read_are_counted(tmp_path, caplog):
+    rows = {"a.jsonl": '{"x": 1}', "b.jsonl": '{"x": 2}', "c.csv": "x\n3", "d.py": "", "README.md": "# x"}
+    for name, content in rows.items():
+        (tmp_path / name).write_text(content)
+    with pytest.warns(Notice, match=r"not read in .*: 2 files: 1 \.csv, 1 \.py$"):
+        assert read_path("questions", tmp_path, "train")["x"][:] == [1, 2]
+    assert not caplog.records
+    (tmp_path / "c.csv").unlink()
+    (tmp_path / "d.py").unlink()
+    with warnings.catch_warnings(category=Notice, action="error"):
+        assert len(read_path("questions", tmp_path, "train")) == 2
 
 
 def test_a_folder_without_the_split(tmp_path):
