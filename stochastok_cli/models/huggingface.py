@@ -409,6 +409,12 @@ def _save(
 
 
 def _cannot_open(name: str, error: Exception) -> UserError:
+    if "trust_remote_code" in str(error):  # transformers asks for an argument that is never given
+        return UserError(
+            f"{name} brings code of its own, which is never run",
+            fix="give a model whose architecture transformers itself has",
+            exit_code=FAILED,
+        )
     reason = " ".join(str(error).split())[:300] or type(error).__name__
     return UserError(f"transformers can't open {name}: {reason}", exit_code=FAILED)
 

@@ -1,6 +1,7 @@
 """Plots of results and of training, as matplotlib figures (the extra `report`)."""
 
 import itertools
+import logging
 import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -55,6 +56,7 @@ class Plot(NamedTuple):
 
 def require_matplotlib() -> None:
     """Raises UserError where the extra is not installed."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns where it can't write to the home directory
     try:
         import matplotlib  # noqa: F401
     except ImportError:

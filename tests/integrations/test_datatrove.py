@@ -146,7 +146,7 @@ def test_processes_end_with_a_command_that_is_killed(source, tmp_path, processor
         assert len(processes()) > 1
         started.kill()
         started.wait()
-        limit = time.monotonic() + 10
+        limit = time.monotonic() + 100
         while processes() and time.monotonic() < limit:
             time.sleep(0.05)
         assert processes() == []
