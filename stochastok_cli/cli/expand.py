@@ -2,6 +2,7 @@
 
 import functools
 import json
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,12 +11,13 @@ import typer
 
 from stochastok_cli.cli import executor_options, options, progress
 from stochastok_cli.cli.app import subcommand
-from stochastok_cli.errors import UserError
-from stochastok_cli.tokenization.methods import METHODS, method_names
+from stochastok_cli.errors import Notice, UserError
+from stochastok_cli.tokenization.methods import METHODS, require_method, split_methods, usable_methods
 
 if TYPE_CHECKING:
     from stochastok_cli.tokenization.expansion import LabeledTokenization
     from stochastok_cli.tokenization.statistics import Diversity
+    from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 _SAMPLE_TOKENS = 1_000_000
 
@@ -24,13 +26,15 @@ def _meanings_of_p() -> str:
     """`attempted splits per token (stochastok, stochastok-uni), splits per token (uniform-k), …`"""
     methods_of: dict[str, list[str]] = {}
     for method in METHODS.values():
+        if not method.takes_p:
+            continue
         methods_of.setdefault(method.p_meaning, []).append(method.name)
     return ", ".join(f"{meaning} ({', '.join(names)})" for meaning, names in methods_of.items())
 
 
 def _method_help() -> str:
     """Every method with its description, from the registry."""
-    descriptions = "; ".join(f"{method.name}: {method.description}" for method in METHODS.values())
+    descriptions = "; ".join(f"{method.name}: {method.help}" for method in METHODS.values())
     return f"{descriptions}. With --text and --report also several, separated by commas, or all."
 
 
@@ -45,9 +49,9 @@ def expand(
         ),
     ] = None,
     expand_prop: Annotated[
-        float,
-        typer.Option("--expand-prop", "-p", help=f"Expansion proportion p: {_meanings_of_p()}."),
-    ] = 0.1,
+        float | None,
+        typer.Option("--expand-prop", "-p", help=f"Expansion proportion p: {_meanings_of_p()}.", show_default="0.1"),
+    ] = None,
     method: Annotated[str, typer.Option("--method", metavar="METHOD", help=_method_help())] = "stochastok",
     text: Annotated[
         str | None,
@@ -144,7 +148,11 @@ def expand(
         from stochastok_cli.tokenization.loaders import load_vocabulary
 
         vocabulary = load_vocabulary(tokenizer or "gpt2")
-        expansions = [StochasTok(vocabulary, expand_prop, chosen, **expansion) for chosen in _chosen_methods(method)]
+        chosen_methods = _chosen_methods(method, vocabulary)
+        expansions = [
+            StochasTok(vocabulary, _p_of(chosen, chosen_methods, expand_prop), chosen, **expansion)
+            for chosen in chosen_methods
+        ]
         _print_tokenizations(sample_tokenizations(text, expansions, samples), as_json)
         return
     if match_growth is not None and not report:
@@ -163,7 +171,7 @@ def expand(
         _, stop, lengths = next(batches, (0, 0, None))
         if lengths is None:
             raise UserError(f"{corpus.name} has no tokens to look at")
-        ids, chosen_methods = corpus.ids("train")[:stop], _chosen_methods(method)
+        ids, chosen_methods = corpus.ids("train")[:stop], _chosen_methods(method, corpus.vocabulary)
         rows = compare_methods(
             corpus.vocabulary, chosen_methods, ids, lengths, p=expand_prop, growth=match_growth, **expansion
         )
@@ -217,9 +225,23 @@ def expand(
     options.print_result(made, as_json)
 
 
-def _chosen_methods(option: str) -> list[str]:
-    """The methods that `--method` names: one, several separated by commas, or all."""
-    return method_names() if option == "all" else [part.strip() for part in option.split(",")]
+def _chosen_methods(option: str, vocabulary: "Vocabulary") -> list[str]:
+    """The methods that `--method` names: one, several separated by commas, or all that the vocabulary allows."""
+    if option != "all":
+        return split_methods(option)
+    allowed = []
+    for method in usable_methods():
+        try:
+            require_method(method).check_vocabulary(vocabulary)
+            allowed.append(method)
+        except UserError as error:
+            warnings.warn(f"{method} is left out: {error}", Notice, stacklevel=2)
+    return allowed
+
+
+def _p_of(method: str, methods: list[str], p: float | None) -> float | None:
+    """The p of one of several methods: of those, fixed rules have none."""
+    return p if len(methods) == 1 or require_method(method).takes_p else None
 
 
 def _print_tokenizations(tokenizations: "list[LabeledTokenization]", as_json: bool) -> None:
@@ -254,7 +276,7 @@ def _print_report(rows: "list[Diversity]", sample: str, as_json: bool) -> None:
     cells = [
         (
             row.method,
-            f"{row.p:g}",
+            f"{row.p:g}" if require_method(row.method).takes_p else "",
             f"{row.growth:.3f}",
             f"{row.touched:.1%}",
             f"{row.segmentations:.1f}",

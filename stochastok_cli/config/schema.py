@@ -161,7 +161,10 @@ class DatasetConfig:
         "Expand each window as it is drawn, with this p of `expand_method`; 0 does not. Validation takes windows as "
         "they are, and expanded ones besides.",
     )
-    expand_method: str = key("stochastok", "The expansion method, as of `stochastok expand --method`.")
+    expand_method: str = key(
+        "stochastok",
+        "The expansion method, as of `stochastok expand --method`; a fixed rule expands with `expand_prop` 0.",
+    )
     expand_where: Literal["all", "prompt", "completion"] = key(
         "all",
         "Which tokens of an example are expanded: all, those without a loss, or those with a loss; `expand_prop` is a "

@@ -38,6 +38,7 @@ from stochastok_cli.data.source_files import create_from_source
 from stochastok_cli.errors import UserError
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.tokenization.expansion import StochasTok
+from stochastok_cli.tokenization.methods import expansion_label
 
 _BATCH_TOKENS = 4_000_000
 T = TypeVar("T")
@@ -45,9 +46,9 @@ ExpandSplit = Callable[[Corpus, str, int, StochasTok, Path, int, ProgressCallbac
 """Writes the expanded documents of a split to a file; the third argument is the index of its first document."""
 
 
-def expanded_name(name: str, method: str, p: float) -> str:
-    """The folder name of an expanded dataset: `<p>` as Python prints the float."""
-    return f"{name}-{method}{float(p)!r}"
+def expanded_name(name: str, method: str, p: float | None) -> str:
+    """The folder name of an expanded dataset: `<name>-<label>` (see `expansion_label`)."""
+    return f"{name}-{expansion_label(method, p)}"
 
 
 def open_corpus(
@@ -93,7 +94,7 @@ def open_corpus(
 def expand(
     corpus: str | Path | Corpus,
     *,
-    p: float = 0.1,
+    p: float | None = None,
     method: str = "stochastok",
     seed: int = 0,
     max_splits: int | None = None,
@@ -111,8 +112,8 @@ def expand(
     Args:
         corpus: the name of a folder under `<data_dir>/data_as_memmaps`, the path of a folder, of a pair of
             Megatron-LM (`PREFIX.idx`) or of a tokenized file of datatrove (`NAME.ds`), or an open corpus.
-        p: the proportion of expansion (its meaning depends on the method).
-        method: the expansion method.
+        p: the proportion of expansion (its meaning depends on the method); 0.1 if None. A fixed rule takes none.
+        method: the expansion method, with its arguments, if it has any, as `NAME:KEY=VALUE,…`.
         seed: selects the random numbers.
         max_splits: the most splits in one document; None for no limit.
         keep: a regular expression; tokens whose text it matches are left alone.
@@ -135,11 +136,12 @@ def expand(
         source = open_corpus(source, tokenizer, data_dir=data_dir, force=force, progress=progress)
     stochastok = StochasTok(source.vocabulary, p=p, method=method, seed=seed, max_splits=max_splits, keep=keep)
     final = source.path.parent / validate_folder_name(
-        expanded_name(source.name, method, p) if out_name is None else out_name
+        expanded_name(source.name, stochastok.method, p) if out_name is None else out_name
     )
     if final == source.path:
         raise UserError(f"the result would replace its own source, {source.name}", fix="give another --out-name")
-    options = {"method": method, "p": float(p), "seed": seed, "max_splits": max_splits, "keep": keep}
+    options = {"method": stochastok.method, "p": float(stochastok.p) if stochastok.definition.takes_p else None}
+    options |= {"seed": seed, "max_splits": max_splits, "keep": keep}
     options["source"] = source.fingerprint
     threads = num_proc or available_cpus()
 

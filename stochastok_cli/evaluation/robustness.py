@@ -16,6 +16,7 @@ from stochastok_cli.evaluation.metrics import is_correct
 from stochastok_cli.evaluation.scoring import LM
 from stochastok_cli.evaluation.statistics import ratio_interval
 from stochastok_cli.tokenization.expansion import StochasTok
+from stochastok_cli.tokenization.methods import METHODS, expansion_label, require_method
 
 BINS = 10  # of the normalized edit distance, from 0 to 1
 DEFAULT_SAMPLES = 8
@@ -23,10 +24,10 @@ DEFAULT_SAMPLES = 8
 
 @dataclass(frozen=True)
 class Tokenization:
-    """Random tokenizations: a method of expansion, its p, and how many are drawn."""
+    """Other tokenizations: a method of expansion, its p (None for a fixed rule), and how many are drawn."""
 
     method: str
-    p: float
+    p: float | None
     samples: int
 
     @property
@@ -36,20 +37,33 @@ class Tokenization:
         >>> Tokenization("stochastok", 0.1, 8).name
         'stochastok0.1'
         """
-        return f"{self.method}{self.p}"
+        return expansion_label(self.method, self.p)
 
 
 def parse_tokenization(text: str, samples: int | None = None) -> Tokenization:
-    """`METHOD:P`. Raises UserError for anything else; `StochasTok` checks the method and p.
+    """`METHOD:P`, where P is what follows the last colon if that is a number. A fixed rule needs none.
+
+    Raises UserError for anything else; `StochasTok` checks p.
 
     >>> parse_tokenization("uniform:0.5")
     Tokenization(method='uniform', p=0.5, samples=8)
     """
-    method, _, p = text.partition(":")
+    method, _, after = text.rpartition(":")
     try:
-        return Tokenization(method, float(p), samples or DEFAULT_SAMPLES)
+        p = float(after)
     except ValueError:
-        raise UserError(f"--tokenization {text!r} is not METHOD:P", fix="for example stochastok:0.1") from None
+        method, p = text, None
+    family = METHODS.get(method.partition(":")[0])
+    takes_arguments = family is not None and (family.arguments or family.bind)
+    definition = require_method(method) if p is not None or takes_arguments else family
+    if definition is None or (p is None and definition.takes_p):
+        raise UserError(f"--tokenization {text!r} is not METHOD:P", fix="for example stochastok:0.1")
+    definition.resolve_p(p)
+    if not definition.takes_p:
+        if samples not in (None, 1):
+            raise UserError(f"{definition.name} is a fixed rule: every sample is the same", fix="drop --samples")
+        return Tokenization(definition.name, None, 1)
+    return Tokenization(definition.name, p, samples or DEFAULT_SAMPLES)
 
 
 def optional_tokenization(text: str | None, samples: int | None) -> Tokenization | None:

@@ -23,8 +23,9 @@ class StochasTok:
         vocabulary: the vocabulary of the ids.
         p: the expansion proportion: attempted splits per token (`stochastok`, `stochastok-uni`; the paper, Section
             3), splits per token (`uniform-k`), or a probability (`uniform`, `bpe-dropout`). p = 0 returns the ids
-            unchanged, except by `bpe-dropout`, which then returns canonical ids.
-        method: a registered method (`stochastok_cli.tokenization.methods`). `stochastok` is from the paper (arXiv
+            unchanged, except by `bpe-dropout`, which then returns canonical ids. 0.1 if None; a fixed rule takes none.
+        method: a registered method (`stochastok_cli.tokenization.methods`), with its arguments, if it has any, as
+            `NAME:KEY=VALUE,…`. `stochastok` is from the paper (arXiv
             2506.01687); `stochastok-uni`, `uniform-k` and `uniform` are from the follow-up (arXiv 2604.16037);
             `bpe-dropout` is from Provilkov et al. 2020.
         seed: selects the random stream.
@@ -35,6 +36,7 @@ class StochasTok:
             "randomly": rounded down, a small p would make no attempt in any of them.
 
     Attributes:
+        method: the canonical spelling of the method.
         kept: the ids of the tokens that `keep` matches.
         key: the key of the random stream, uint64.
 
@@ -53,7 +55,7 @@ class StochasTok:
     def __init__(
         self,
         vocabulary: Vocabulary,
-        p: float = 0.1,
+        p: float | None = None,
         method: str = "stochastok",
         seed: int = 0,
         *,
@@ -66,22 +68,22 @@ class StochasTok:
                 f"{vocabulary!r} is no vocabulary", fix="give load_vocabulary(…), or call StochasTok.from_pretrained"
             )
         definition = require_method(method)
-        definition.check_p(p)
+        p = definition.resolve_p(p)
         definition.check_options(max_splits, keep)
         definition.check_vocabulary(vocabulary)
         self.vocabulary = vocabulary
         self.p = p
-        self.method = method
+        self.method = definition.name
         self.max_splits = max_splits
         self.kept = _matching_tokens(vocabulary, keep)
-        self.key = np.uint64(derive_key(seed, f"expand/{method}"))
+        self.key = np.uint64(derive_key(seed, f"expand/{self.method}"))
         self.rounding_seed = seed if round_budget == "randomly" else None
 
     @classmethod
     def from_pretrained(
         cls,
         tokenizer: Any,
-        p: float = 0.1,
+        p: float | None = None,
         method: str = "stochastok",
         seed: int = 0,
         *,
@@ -107,9 +109,9 @@ class StochasTok:
     def __getstate__(self) -> dict[str, Any]:
         return state_without_caches(self)
 
-    @property
+    @functools.cached_property
     def definition(self) -> Method:
-        """The registered method."""
+        """The registered method, bound to its arguments."""
         return require_method(self.method)
 
     @functools.cached_property

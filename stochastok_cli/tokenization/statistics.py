@@ -86,7 +86,7 @@ def match_growth(
 
     Args:
         vocabulary: the vocabulary of the ids.
-        method: a registered method.
+        method: a registered method that has a p.
         growth: ids after expansion over ids before.
         ids: integers `[tokens]`, the documents one after another.
         lengths: integers `[documents]`, the number of tokens of each.
@@ -95,7 +95,10 @@ def match_growth(
     Raises:
         UserError: if there is no such p.
     """
-    low, high = 0.0, min(require_method(method).max_p, 8.0)
+    definition = require_method(method)
+    if not definition.takes_p:
+        raise UserError(f"{definition.name} is a fixed rule, which has no p to find", fix="drop --match-growth")
+    low, high = 0.0, min(definition.max_p, 8.0)
 
     def growth_at(p: float) -> float:
         return len(StochasTok(vocabulary, p, method, **options).documents(ids, lengths)[0]) / max(len(ids), 1)
@@ -114,7 +117,7 @@ def compare_methods(
     ids: np.ndarray,
     lengths: np.ndarray,
     *,
-    p: float = 0.1,
+    p: float | None = None,
     growth: float | None = None,
     **options: Any,
 ) -> list[Diversity]:
@@ -125,15 +128,17 @@ def compare_methods(
         methods: registered methods.
         ids: integers `[tokens]`, the documents one after another.
         lengths: integers `[documents]`, the number of tokens of each.
-        p: the p of every method, unless `growth` is given.
-        growth: if given, each method gets the p at which the first 200 documents grow that many times.
+        p: the p of every method that has one, unless `growth` is given.
+        growth: if given, each such method gets the p at which the first 200 documents grow that many times.
         options: further arguments of `StochasTok`.
     """
     some_lengths = lengths[:200]
     some = ids[: int(np.sum(some_lengths))]
     rows = []
     for method in methods:
-        at = p if growth is None else match_growth(vocabulary, method, growth, some, some_lengths, **options)
+        at = None if len(methods) > 1 and not require_method(method).takes_p else p
+        if growth is not None and (at is not None or require_method(method).takes_p):
+            at = match_growth(vocabulary, method, growth, some, some_lengths, **options)
         rows.append(diversity(StochasTok(vocabulary, p=at, method=method, **options), ids, lengths))
     return rows
 

@@ -15,6 +15,7 @@ from stochastok_cli.data.sft_dataset import SFTDataset
 from stochastok_cli.errors import UserError
 from stochastok_cli.random_streams import derive_key
 from stochastok_cli.tokenization.expansion import StochasTok
+from stochastok_cli.tokenization.methods import require_method
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 
@@ -60,7 +61,7 @@ def open_data(config: Config) -> Data:
             f"has model.vocab_size = {config.model.vocab_size:,}",
             fix=f"set model.vocab_size={vocabulary.size}, or make the data with the model's tokenizer",
         )
-    expands = dataset.expand_prop > 0
+    expands = _expansion_p(config) != 0
     return Data(
         train=_make_sampler(source, "train", config, expanded=expands),
         val=_make_sampler(source, "val", config, expanded=False),
@@ -70,13 +71,23 @@ def open_data(config: Config) -> Data:
     )
 
 
+def _expansion_p(config: Config) -> float | None:
+    """The p of the expansion: 0 for none, and None for a fixed rule, which has no p."""
+    dataset = config.trainer.dataset
+    try:
+        fixed = not require_method(dataset.expand_method).takes_p
+    except UserError as error:
+        raise UserError(f"trainer.dataset.expand_method = {dataset.expand_method!r}: {error}") from None
+    return None if fixed and dataset.expand_prop == 0 else dataset.expand_prop
+
+
 def _make_sampler(source: MemmapDataset, split: str, config: Config, *, expanded: bool) -> Sampler:
     """The sampler of a split. Validation has its own random streams, for windows and for their expansion."""
     dataset, length, seed = config.trainer.dataset, config.model.context_window, config.general.seed
     try:
         expansion = StochasTok(
             source.vocabulary,
-            dataset.expand_prop,
+            _expansion_p(config),
             dataset.expand_method,
             derive_key(seed, f"{split}/expansion"),
             keep=_added_names(source.vocabulary) if isinstance(source, InstructionDataset) else None,

@@ -124,6 +124,29 @@ def test_in_training(data_dir, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def test_a_method_with_arguments(data_dir, tmp_path):
+    """It expands a corpus, expands as training draws, and gives the tokenizations of an evaluation."""
+    spelling = "toy-long:min_bytes=5"
+    code = "import tests.extending.toy_method as t; t.register_method(t.TOY_LONG); t.register_method(t.TOY_FIXED);"
+    code += "from stochastok_cli.cli.app import main; main()"
+    where = ["--data-dir", data_dir]
+    done = run_python("-c", code, "expand", "sample-tokenized", "--method", spelling, "-p", 0.5, *where, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()).name == "sample-tokenized-toy-long-min_bytes-5-0.5"
+    refused = run_python("-c", code, "expand", "sample-tokenized", "--method", "toy-fixed", "-p", 0.5, *where, cwd=ROOT)
+    assert (refused.returncode, "fixed rule" in refused.stderr) == (2, True)
+    config = tmp_path / "tiny.yaml"
+    config.write_text(yaml.safe_dump(TINY))
+    paths = [f"general.paths.data_dir={data_dir}", f"general.paths.checkpoint_dir={tmp_path}"]
+    for method in (
+        [f"trainer.dataset.expand_method={spelling}", "trainer.dataset.expand_prop=0.5"],
+        ["trainer.dataset.expand_method=toy-fixed"],
+    ):
+        train = ["train", "--force", "--config", config, "trainer.training.max_iters=2", *method, *paths]
+        done = run_python("-c", code, *train, cwd=ROOT)
+        assert done.returncode == 0, done.stderr
+
+
 def test_documents_of_every_method_are_ids_of_the_vocabulary(toy):
     ids = np.array(VOCABULARY.encode("An example sentence about elephants") * 2)
     for name in method_names():

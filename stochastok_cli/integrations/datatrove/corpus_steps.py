@@ -203,13 +203,13 @@ class ExpandCorpus(PipelineStep):
 
     def __init__(self, corpus: Path, expand: StochasTok, counts: Path, folder: Path, threads: int = 1):
         super().__init__()
-        self.corpus, self.expand, self.definition = corpus, expand, expand.definition
+        self.corpus, self.expand, self.family = corpus, expand, METHODS[expand.definition.family]
         self.counts, self.folder, self.threads = counts, folder, threads
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Any:
         """Writes the part of a task; see `PipelineStep`."""
-        if self.definition.name not in METHODS:  # defined in the process that has sent this step
-            register_method(self.definition)
+        if self.family.name not in METHODS:  # defined in the process that has sent this step
+            register_method(self.family)
         corpus = Corpus(self.corpus, self.expand.vocabulary)
         counts = np.stack([part["documents"] for part in read_arrays(self.counts, world_size)])
         totals = counts.sum(axis=0)

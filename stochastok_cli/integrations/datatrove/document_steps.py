@@ -80,12 +80,12 @@ class ExpandDocuments(PipelineStep):
 
     def __init__(self, expand: StochasTok):
         super().__init__()
-        self.expand, self.definition = expand, expand.definition
+        self.expand, self.family = expand, METHODS[expand.definition.family]
 
     def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Yields the documents with expanded ids; see `PipelineStep`."""
-        if self.definition.name not in METHODS:  # defined in the process that has sent this step
-            register_method(self.definition)
+        if self.family.name not in METHODS:  # defined in the process that has sent this step
+            register_method(self.family)
         for document in data:
             ids = _ids_of(document)
             document.metadata["input_ids"] = self.expand(ids, derive_key(0, f"document/{document.id}"))

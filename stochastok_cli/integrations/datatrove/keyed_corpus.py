@@ -95,7 +95,11 @@ def make_corpus(
     options: dict[str, Any] = {"key": key, "steps": [_describe_step(step) for step in steps]}
     if expand is not None:
         kept = hashlib.sha256(json.dumps(sorted(expand.kept)).encode()).hexdigest()[:32] if expand.kept else None
-        options |= {"method": expand.method, "p": float(expand.p), "expand_key": int(expand.key)}
+        options |= {
+            "method": expand.method,
+            "p": float(expand.p) if expand.definition.takes_p else None,
+            "expand_key": int(expand.key),
+        }
         options |= {"max_splits": expand.max_splits, "kept": kept}
     finish = FinishCorpus(
         expanded if len(stages) > 1 else saved,

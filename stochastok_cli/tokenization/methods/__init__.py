@@ -3,10 +3,32 @@
 import importlib
 import pkgutil
 
-from stochastok_cli.tokenization.methods.base import METHODS, Method, method_names, register_method, require_method
+from stochastok_cli.tokenization.methods.base import (
+    METHODS,
+    Argument,
+    Method,
+    expansion_label,
+    method_names,
+    parse_arguments,
+    register_method,
+    require_method,
+    split_methods,
+    usable_methods,
+)
 
 for _module in pkgutil.iter_modules(__path__):
     if not _module.ispkg:
         importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["METHODS", "Method", "method_names", "register_method", "require_method"]
+__all__ = [
+    "METHODS",
+    "Argument",
+    "Method",
+    "expansion_label",
+    "method_names",
+    "parse_arguments",
+    "register_method",
+    "require_method",
+    "split_methods",
+    "usable_methods",
+]

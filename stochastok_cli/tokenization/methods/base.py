@@ -4,15 +4,19 @@ To add a method, put a file into this folder that calls `register_method`. The c
 line, `--method all`, the check of `trainer.dataset.expand_method`, `StochasTok` and `--report` derive from the
 registry. Code outside of the package registers its methods in the same way.
 
+A method may have arguments: `NAME:KEY=VALUE,…`, or another text after the colon that the method parses itself.
+`require_method` returns the method bound to its arguments, whose name is the canonical spelling.
+
 The command line imports every method when it starts, so these files import numpy and numba only inside functions.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from stochastok_cli.errors import UserError, did_you_mean
+from stochastok_cli.errors import UserError, did_you_mean, short_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +26,45 @@ if TYPE_CHECKING:
 
     ExpandFunction = Callable[[StochasTok, np.ndarray, np.ndarray, np.uint64], tuple[np.ndarray, np.ndarray]]
 
+DEFAULT_P = 0.1
 MAX_P = 1000  # long before this, every token is split into single bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Argument:
+    """An argument of a method, given as `KEY=VALUE`.
+
+    Args:
+        name: the key.
+        default: its value where it is not given; int, float or str, which is also the type of every value.
+        description: one phrase for help texts.
+        minimum: the least value of a number.
+        maximum: the greatest value of a number.
+    """
+
+    name: str
+    default: int | float | str
+    description: str
+    minimum: float = -math.inf
+    maximum: float = math.inf
+
+    def parse(self, text: str) -> int | float | str:
+        """The value that `text` stands for. Raises UserError for one of another type or out of range."""
+        if isinstance(self.default, str):
+            return text
+        kind = type(self.default)
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and self.minimum <= value <= self.maximum):
+            bounds = [f"from {self.minimum:g}"] if self.minimum > -math.inf else []
+            bounds += [f"up to {self.maximum:g}"] if self.maximum < math.inf else []
+            number = "a whole number" if kind is int else "a number"
+            raise UserError(
+                f"{self.name} = {short_name(text)} is not possible", fix=" ".join(["give", number, *bounds])
+            )
+        return value + 0  # no negative zero
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +72,7 @@ class Method:
     """One expansion method.
 
     Args:
-        name: as `--method` takes it.
+        name: as `--method` takes it; of a bound method, with those arguments that are not the default.
         description: one line for help texts and tables.
         p_meaning: what `p` is: "attempted splits per token", "probability" …
         source: the paper that introduced it.
@@ -44,6 +86,12 @@ class Method:
             the parts of their token.
         identity_at_zero: whether p = 0 returns the ids as they are, without a call of `expand`.
         require: raises UserError with the reason for a vocabulary that the method can't expand.
+        takes_p: whether the method has a `p`. A fixed rule has none.
+        arguments: what may stand after the name, as `KEY=VALUE,…`.
+        values: the value of each argument by its name; the defaults in the registry.
+        bind: binds the method to its arguments; called with the method of the registry and the text after the colon
+            ("" where there is none). By default, `parse_arguments`.
+        example: a spelling that can be used, for a method that can't be used without arguments.
     """
 
     name: str
@@ -56,6 +104,38 @@ class Method:
     keeps_token_boundaries: bool = True
     identity_at_zero: bool = True
     require: "Callable[[Vocabulary], Any] | None" = None
+    takes_p: bool = True
+    arguments: tuple[Argument, ...] = ()
+    values: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    bind: "Callable[[Method, str], Method] | None" = None
+    example: str | None = None
+
+    @property
+    def family(self) -> str:
+        """The name in the registry: that without arguments."""
+        return self.name.partition(":")[0]
+
+    @property
+    def help(self) -> str:
+        """The description with the arguments and their defaults."""
+        known = [
+            f"{a.name}, {a.description} ({a.default if a.default != '' else 'none'} by default)" for a in self.arguments
+        ]
+        return f"{self.description}; arguments: {', '.join(known)}" if known else self.description
+
+    def resolve_p(self, p: float | None) -> float:
+        """The `p` to expand with: DEFAULT_P where none is given, and always 1 for a fixed rule.
+
+        Raises:
+            UserError: for a `p` that is impossible, and for any given to a fixed rule.
+        """
+        if not self.takes_p:
+            if p is not None:
+                raise UserError(f"{self.name} is a fixed rule, which has no p", fix="drop p (-p, --expand-prop)")
+            return 1.0
+        p = DEFAULT_P if p is None else p
+        self.check_p(p)
+        return p
 
     @property
     def max_p(self) -> float:
@@ -100,9 +180,13 @@ def register_method(method: Method) -> Method:
     Raises:
         ValueError: if another method has that name.
     """
-    if METHODS.get(method.name, method) != method:
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", method.name):
+        raise ValueError(f"{method.name!r} is not the name of a method: give letters, digits, '.', '_' and '-'")
+    known = METHODS.get(method.name)
+    if known is not None and replace(known, values={}) != replace(method, values={}):
         raise ValueError(f"there is already a method {method.name!r}")
-    METHODS[method.name] = method
+    defaults = {argument.name: argument.default for argument in method.arguments}
+    METHODS[method.name] = replace(method, values=defaults | dict(method.values))
     in_order = sorted(METHODS.values(), key=lambda m: (not m.keeps_token_boundaries, m.p_is_probability, m.name))
     METHODS.clear()
     METHODS.update({m.name: m for m in in_order})
@@ -114,11 +198,93 @@ def method_names() -> list[str]:
     return [*METHODS]
 
 
-def require_method(name: str) -> Method:
-    """The method of that name. Raises UserError, with the nearest name, if there is none."""
+def require_method(text: str) -> Method:
+    """The method of that name, bound to the arguments after the first colon, if there are any.
+
+    Raises:
+        UserError: an unknown method or argument, with the nearest, or an impossible value.
+    """
+    name, colon, arguments = text.partition(":")
     if name not in METHODS:
-        raise UserError(f"unknown method {name!r}{did_you_mean(name, METHODS)}", fix=f"give {', '.join(METHODS)}")
-    return METHODS[name]
+        raise UserError(
+            f"unknown method {short_name(name)!r}{did_you_mean(name, METHODS)}", fix=f"give {', '.join(METHODS)}"
+        )
+    method = METHODS[name]
+    if colon and not arguments:
+        raise UserError(f"no arguments follow the colon of {text!r}", fix=f"give {name}:KEY=VALUE, or {name}")
+    if method.bind is not None:
+        return method.bind(method, arguments)
+    return parse_arguments(method, arguments)
+
+
+def parse_arguments(method: Method, text: str) -> Method:
+    """The method bound to `KEY=VALUE,…`. Its name has the arguments in their order, without the defaults.
+
+    Raises:
+        UserError: an unknown argument, with the nearest, one given twice, or an impossible value.
+    """
+    known = {argument.name: argument for argument in method.arguments}
+    given: dict[str, int | float | str] = {}
+    for piece in text.split(",") if text else []:
+        key, equals, value = (part.strip() for part in piece.partition("="))
+        if not known:
+            raise UserError(f"{method.family} takes no arguments", fix=f"drop {short_name(':' + text)!r}")
+        if key not in known or not equals:
+            fix = "give " + ", ".join(f"{name}=VALUE" for name in known)
+            raise UserError(
+                f"{method.family} has no argument {short_name(piece.strip())!r}{did_you_mean(key, known)}", fix=fix
+            )
+        if key in given:
+            raise UserError(f"{method.family}: {key} is given twice", fix="drop one")
+        try:
+            given[key] = known[key].parse(value)
+        except UserError as error:
+            raise UserError(f"{method.family}: {error}") from None
+    values = {**method.values, **given}
+    written = [f"{a.name}={_spelled(values[a.name])}" for a in method.arguments if values[a.name] != a.default]
+    return replace(method, name=":".join([method.family, *([",".join(written)] if written else [])]), values=values)
+
+
+def _spelled(value: int | float | str) -> str:
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
+
+
+def usable_methods() -> list[str]:
+    """A spelling of each registered method that can be used as it is: its name, or its example with arguments."""
+    return [method.example or method.name for method in METHODS.values()]
+
+
+def split_methods(text: str) -> list[str]:
+    """The methods of a list with commas.
+
+    A comma begins another method, unless the piece after it has a `=` before any colon: that is an argument.
+
+    >>> split_methods("grampa:temperature=2,min_length=2,uniform")
+    ['grampa:temperature=2,min_length=2', 'uniform']
+    """
+    methods: list[str] = []
+    for piece in text.split(","):
+        if methods and "=" in piece.partition(":")[0]:
+            methods[-1] += f",{piece.strip()}"
+        else:
+            methods.append(piece.strip())
+    return methods
+
+
+def expansion_label(method: str, p: float | None = None) -> str:
+    """What names an expansion in folders and metrics: the canonical spelling and p, as Python prints the float.
+
+    Characters other than letters, digits, `.`, `_` and `-` become `-`. A fixed rule has no p; between arguments and p
+    stands another `-`.
+
+    >>> expansion_label("uniform", 0.5)
+    'uniform0.5'
+    """
+    definition = require_method(method)
+    label = re.sub(r"[^A-Za-z0-9._-]", "-", definition.name)
+    if not definition.takes_p:
+        return label
+    return f"{label}{'' if definition.name == definition.family else '-'}{float(definition.resolve_p(p))!r}"
 
 
 def max_tokens(
