@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 VOCABULARY = load_vocabulary("sample2k")
-BUILT_IN = ["stochastok", "stochastok-uni", "uniform-k", "uniform", "bpe-dropout"]
+BUILT_IN = ["stochastok", "stochastok-uni", "uniform-k", "grampa", "uniform", "bpe-dropout"]
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from stochastok_cli import StochasTok, UserError, load_vocabulary
+from stochastok_cli.tokenization.methods import require_method
 from stochastok_cli.tokenization.segmentation_lattice import segmentation_lattice
 from stochastok_cli.tokenization.split_table import split_table
 from stochastok_cli.tokenization.vocabulary import Vocabulary
@@ -19,7 +20,7 @@ from tests.tokenization.toys import ids_of, toy_vocabulary
 HUGS = toy_vocabulary("h", "u", "g", "b", "m", "hu", "ug", "hug", "bug", "hugs", "s", "gs", "ugs")
 GAPS = toy_vocabulary("a", "b", "c", "abc", "ca", "abca", "d", "cd")  # abc has segmentations of one and of three pieces
 GPT2 = load_vocabulary("gpt2")
-METHODS = ["stochastok-uni", "uniform-k", "uniform"]
+METHODS = ["stochastok-uni", "uniform-k", "uniform", "grampa", "grampa:temperature=-2,min_length=2"]
 
 
 def segmentations(vocabulary: Vocabulary, token: int) -> list[tuple[int, ...]]:
@@ -94,11 +95,49 @@ def law_of_stochastok_uni(vocabulary, ids, p):
     return law
 
 
-LAWS = {"uniform": law_of_uniform, "uniform-k": law_of_uniform_k, "stochastok-uni": law_of_stochastok_uni}
+def law_of_grampa(vocabulary, ids, p, temperature=1.0, min_length=1):
+    """Walks over the pieces of each token, by the paper's path counts, in the order of the authors' code."""
+    entries = [i for i in range(vocabulary.size) if not vocabulary.is_special(i)]
+
+    def paths(text):
+        return sum(paths(text[len(vocabulary.pieces[i]) :]) for i in pieces_of(text)) if text else 1
+
+    def pieces_of(text):
+        prefixes = sorted(
+            (i for i in entries if text.startswith(vocabulary.pieces[i])), key=lambda i: -len(vocabulary.pieces[i])
+        )
+        lengths = [len(vocabulary.pieces[i]) for i in prefixes]
+        return [i for i, n in zip(prefixes, lengths, strict=True) if n >= min(min_length, lengths[0])]
+
+    def walks(text):
+        if not text:
+            return {(): 1.0}
+        weights = {i: paths(text[len(vocabulary.pieces[i]) :]) ** (1 / temperature) for i in pieces_of(text)}
+        law = {}
+        for i, weight in weights.items():
+            for rest, probability in walks(text[len(vocabulary.pieces[i]) :]).items():
+                law[(i, *rest)] = weight / sum(weights.values()) * probability
+        return law
+
+    law = {(): 1.0}
+    for token in ids:
+        own = {parts: p * probability for parts, probability in walks(vocabulary.pieces[token]).items()}
+        own[(token,)] = own.get((token,), 0.0) + 1 - p
+        law = {(*a, *b): x * y for a, x in law.items() for b, y in own.items()}
+    return law
+
+
+LAWS = {
+    "grampa": law_of_grampa,
+    "uniform": law_of_uniform,
+    "uniform-k": law_of_uniform_k,
+    "stochastok-uni": law_of_stochastok_uni,
+}
 
 
 def check_law(vocabulary, ids, p, method, n):
-    law = LAWS[method](vocabulary, ids, p)
+    definition = require_method(method)
+    law = LAWS[definition.family](vocabulary, ids, p, **definition.values)
     assert sum(law.values()) == pytest.approx(1)
     expand = StochasTok(vocabulary, p=p, method=method, seed=11)
     out, lengths = expand.documents(np.tile(ids, n), np.full(n, len(ids)))
@@ -126,6 +165,15 @@ def test_laws_on_the_papers_vocabulary(method, pieces, p):
 @pytest.mark.parametrize(("text", "p"), [(" an", 1.0), (" cat sat", 0.5), ("The cat", 1.0)])
 def test_laws_on_gpt2(method, text, p):
     check_law(GPT2, GPT2.encode(text), p, method, 30_000)
+
+
+@pytest.mark.parametrize(
+    "arguments", ["temperature=4", "temperature=0.5", "min_length=3", "temperature=3,min_length=2"]
+)
+def test_laws_of_grampa(arguments):
+    check_law(HUGS, ids_of(HUGS, "hugs", "bug"), 0.8, f"grampa:{arguments}", 30_000)
+    with pytest.raises(UserError, match="temperature must not be 0"):
+        StochasTok(HUGS, 1.0, "grampa:temperature=0")
 
 
 @pytest.mark.parametrize("p", [0.4, 1.0])

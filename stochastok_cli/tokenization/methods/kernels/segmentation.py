@@ -164,3 +164,86 @@ def stochastok_uni_documents(
         start += n
         out_lengths[d] = written - begin
     return written
+
+
+@compiled
+def path_counting_weights(lattice, temperature, min_length, weight, sums, ways):
+    """Fills the transition weights of `grampa` (Bauwens et al. 2025): paths to the end, to the power 1 / temperature.
+
+    A piece shorter than `min_length` bytes may be taken only where no piece of at least that length begins; then the
+    longest may. A piece that leads to no end is never taken.
+
+    Args:
+        lattice: the `SegmentationLattice`.
+        temperature: float64, not 0.
+        min_length: bytes.
+        weight: float64 `[edges]`; the weight of each edge, the largest of a position being 1, is written to it.
+        sums: float64 `[nodes]`; the sum of the weights of a position is written to it.
+        ways: float64 `[nodes]`; the number of paths from a position to the end of its token is written to it.
+    """
+    for token in range(len(lattice.length)):
+        node = lattice.node[token]
+        n = lattice.length[token]
+        ways[node + n] = 1.0
+        for i in range(n - 1, -1, -1):
+            first, last = lattice.edge[node + i], lattice.edge[node + i + 1]
+            longest = 0
+            for e in range(first, last):
+                if ways[node + lattice.target[e]] > 0:
+                    longest = max(longest, lattice.target[e] - i)
+            least = min(min_length, longest)
+            best = -np.inf
+            for e in range(first, last):
+                count = ways[node + lattice.target[e]]
+                if count > 0 and lattice.target[e] - i >= least:
+                    ways[node + i] += count
+                    best = max(best, np.log(count) / temperature)
+            for e in range(first, last):
+                count = ways[node + lattice.target[e]]
+                if count > 0 and lattice.target[e] - i >= least:
+                    weight[e] = np.exp(np.log(count) / temperature - best)
+                    sums[node + i] += weight[e]
+
+
+@compiled
+def grampa_documents(ids, lengths, p, key, first_index, lattice, weight, sums, ways, out, out_lengths):
+    """Expands documents by `grampa`: with probability `p`, each token becomes a path of the Markov model.
+
+    Args:
+        weight, sums, ways: see `path_counting_weights`.
+        lattice: the `SegmentationLattice`; the other arguments are those of `uniform_documents`.
+
+    Returns:
+        The number of ids written to `out`.
+    """
+    start = np.int64(0)
+    written = np.int64(0)
+    for d in range(len(lengths)):
+        state = document_state(key, first_index + np.uint64(d))
+        begin = written
+        for position in range(start, start + lengths[d]):
+            token = ids[position]
+            node = lattice.node[token]
+            if ways[node] > 1.0:
+                state = state + INCREMENT
+                if unit(state) < p:
+                    i = 0
+                    while i < lattice.length[token]:
+                        state = state + INCREMENT
+                        remaining = unit(state) * sums[node + i]
+                        chosen = lattice.edge[node + i]
+                        for e in range(lattice.edge[node + i], lattice.edge[node + i + 1]):
+                            if weight[e] > 0:
+                                chosen = e
+                                remaining -= weight[e]
+                                if remaining < 0:
+                                    break
+                        out[written] = lattice.piece[chosen]
+                        written += 1
+                        i = lattice.target[chosen]
+                    continue
+            out[written] = token
+            written += 1
+        start += lengths[d]
+        out_lengths[d] = written - begin
+    return written

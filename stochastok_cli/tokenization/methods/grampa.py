@@ -1,0 +1,83 @@
+"""GRaMPa: a Markov model that counts paths (Bauwens, Kaczér, de Lhoneux, ACL 2025).
+
+Each token is, with probability p, replaced by a walk over its segmentation lattice from its first byte to its end. A
+piece is taken with a probability proportional to the number of paths from its end to the end of the token, to the
+power 1 / temperature. At temperature 1 every segmentation is equally likely, as in `uniform`; above, longer pieces
+become more likely; a negative temperature prefers them. Pieces shorter than `min_length` bytes are taken only where no
+longer one begins.
+
+The authors segment pretokens by characters; here, as in `uniform`, the unit is a token and its bytes.
+"""
+
+import functools
+from typing import TYPE_CHECKING
+
+from stochastok_cli.errors import UserError
+from stochastok_cli.tokenization.methods.base import Argument, Method, parse_arguments, register_method
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from stochastok_cli.tokenization.expansion import StochasTok
+    from stochastok_cli.tokenization.vocabulary import Vocabulary
+
+
+@functools.lru_cache(maxsize=4)
+def transition_weights(
+    vocabulary: "Vocabulary", kept: frozenset[int], temperature: float, min_length: int
+) -> "tuple[np.ndarray, np.ndarray, np.ndarray]":
+    """The weight of each edge of the lattice, and the sum of weights and the number of paths of each position."""
+    import numpy as np
+
+    from stochastok_cli.tokenization.methods.kernels.segmentation import path_counting_weights
+    from stochastok_cli.tokenization.segmentation_lattice import segmentation_lattice
+
+    lattice = segmentation_lattice(vocabulary, kept)
+    weight, sums = np.zeros(len(lattice.target)), np.zeros(len(lattice.total))
+    ways = np.zeros(len(lattice.total))
+    path_counting_weights(lattice, float(temperature), min_length, weight, sums, ways)
+    return weight, sums, ways
+
+
+def expand(
+    stochastok: "StochasTok", ids: "np.ndarray", lengths: "np.ndarray", first_index: "np.uint64"
+) -> "tuple[np.ndarray, np.ndarray]":
+    """Replaces each token with probability p by a walk over its lattice; see `Method` for arguments and result."""
+    import numpy as np
+
+    from stochastok_cli.tokenization.methods.kernels.segmentation import grampa_documents
+
+    values = stochastok.definition.values
+    weights = transition_weights(stochastok.vocabulary, stochastok.kept, values["temperature"], values["min_length"])
+    lattice = stochastok.lattice
+    out, out_lengths = np.empty(int(lattice.length[ids].sum()), dtype=ids.dtype), np.empty_like(lengths)
+    written = grampa_documents(
+        ids, lengths, stochastok.p, stochastok.key, first_index, lattice, *weights, out, out_lengths
+    )
+    return out[:written], out_lengths
+
+
+def bind(method: Method, text: str) -> Method:
+    """The method bound to its arguments. Raises UserError for a temperature too close to 0."""
+    bound = parse_arguments(method, text)
+    if abs(bound.values["temperature"]) < 0.01:
+        raise UserError("grampa: temperature must not be 0", fix="give 0.01 or more, or -0.01 or less")
+    return bound
+
+
+register_method(
+    Method(
+        name="grampa",
+        description="each token with probability p replaced by a walk over its segmentations, weighted by path counts",
+        p_meaning="probability",
+        source="Bauwens, Kaczér and de Lhoneux, ACL 2025",
+        expand=expand,
+        p_is_probability=True,
+        options=("keep",),
+        arguments=(
+            Argument(name="temperature", default=1.0, description="flattens path counts", minimum=-1000, maximum=1000),
+            Argument(name="min_length", default=1, description="the least bytes of a piece", minimum=1, maximum=1000),
+        ),
+        bind=bind,
+    )
+)
