@@ -197,6 +197,7 @@ TURNS = [
     (" another understanding", True),
 ]
 METHODS = [("stochastok", 0.5), ("stochastok-uni", 0.5), ("uniform-k", 0.5), ("uniform", 0.5), ("bpe-dropout", 0.5)]
+METHODS.insert(4, ("grampa:temperature=3", 0.5))
 
 
 def turns_of(ids, in_loss):
@@ -230,7 +231,7 @@ def test_only_some_parts_are_expanded_and_losses_follow(method, p, where):
     assert changed == {"all": {False, True}, "prompt": {False}, "completion": {True}}[where]
 
 
-@pytest.mark.parametrize(("method", "p"), METHODS[:4])
+@pytest.mark.parametrize(("method", "p"), METHODS[:5])
 def test_p_is_a_proportion_of_the_tokens_that_may_be_expanded(method, p):
     """The completion of an example is expanded as it would be alone."""
     prompt, completion = VOCABULARY.encode(TEXT), VOCABULARY.encode(" understanding between something")
