@@ -545,7 +545,8 @@ def _sync(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-    _sync_directory(folder)
+    for directory in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+        _sync_directory(directory)
 
 
 def _sync_directory(folder: Path) -> None:

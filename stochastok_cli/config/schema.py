@@ -118,6 +118,16 @@ class TrainingConfig:
     keep_checkpoints: int | None = key(
         3, "How many of the latest checkpoints are kept, besides the best by validation loss; null keeps all."
     )
+    weight_dtype: Literal["float32", "bfloat16"] = key(
+        "float32",
+        "The type of weights, gradients and moments, in memory and in checkpoints. bfloat16 halves the memory and "
+        "loses small updates. With `trainer.lora`, it is that of the base model, and the adapters are float32.",
+    )
+    checkpoint_dtype: Literal["float32", "bfloat16"] = key(
+        "float32",
+        "The type of the weights in a checkpoint's model. With bfloat16, the float32 weights that training goes on "
+        "from are saved beside the moments.",
+    )
     activation_checkpointing: bool = key(
         False,
         "Compute the activations of each layer again in the backward pass: less memory and more time.",

@@ -99,7 +99,7 @@ def weights_checksum(folder: Path) -> str:
 
 
 def add_lora(model: "PreTrainedModel", config: LoraConfig, base: Path) -> None:
-    """Puts adapters beside layers of a model, drawn from torch's global generator. They alone are trained.
+    """Puts float32 adapters beside layers of a model, drawn from torch's global generator. They alone are trained.
 
     Args:
         model: The model, which is changed.
@@ -133,6 +133,9 @@ def add_lora(model: "PreTrainedModel", config: LoraConfig, base: Path) -> None:
             f"trainer.lora.target_modules does not fit {type(model).__name__}: {reason}",
             fix=f"its layers are {', '.join(layers)}",
         ) from None
+    for parameter in model.parameters():
+        if parameter.requires_grad:  # peft has made it of the layer's type
+            parameter.data = parameter.data.float()
     for target in config.target_modules or ():
         if not any(name == target or name.endswith(f".{target}") for name in _adapted(model)):
             raise UserError(

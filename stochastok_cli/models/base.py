@@ -211,7 +211,8 @@ class FusedStep(Protocol):
 class SaveModel(Protocol):
     """Writes a model, which may be compiled or wrapped, and its tokenizer into an existing folder.
 
-    `state_dict` is given where the model's own holds only a part of each tensor, because it is sharded.
+    `state_dict` is given where the model's own holds only a part of each tensor, because it is sharded, and where the
+    weights are saved in another type.
     """
 
     def __call__(

@@ -400,11 +400,15 @@ def _save(
         adapters.save_adapter(wrapper.model, wrapper.adapter, own, state_dict)
         if not wrapper.adapter.merge:
             return
-        saved_model, state_dict = _from_pretrained(own), None
-    saved_model.save_pretrained(folder, state_dict=state_dict)
+        trained = next(part.dtype for part in state_dict.values()) if state_dict else torch.float32
+        dtype = torch.bfloat16 if torch.bfloat16 in (trained, wrapper.head_weight.dtype) else torch.float32
+        saved_model, state_dict = _from_pretrained(own).to(dtype), None
+    weights = dict(saved_model.state_dict() if state_dict is None else state_dict)
+    saved_model.save_pretrained(folder, state_dict=dict(weights))  # which takes tensors out of it
     saved = copy.deepcopy(wrapper.saved_config)
     saved.architectures = [type(saved_model).__name__]
-    saved.dtype = "float32"
+    dtype = next(tensor.dtype for tensor in weights.values() if tensor.is_floating_point())
+    saved.dtype = str(dtype).removeprefix("torch.")
     saved.save_pretrained(folder)
 
 

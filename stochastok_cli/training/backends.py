@@ -82,6 +82,8 @@ def uses_fused(spec: ModelSpec, hyperparameters: ArchitectureConfig, config: Con
     kernels, reason = config.general.kernels, spec.fused_unsupported(hyperparameters, device)
     if config.trainer.training.activation_checkpointing:
         reason = "trainer.training.activation_checkpointing is true, which they don't know"
+    if config.trainer.training.weight_dtype != "float32":
+        reason = f"trainer.training.weight_dtype is {config.trainer.training.weight_dtype}, and they know only float32"
     if config.trainer.parallel == "shard":
         reason = "trainer.parallel is shard, and they need the whole model"
     if kernels == "fused" and reason:

@@ -6,16 +6,18 @@ A folder is built under a temporary name, synced and renamed, and old ones are r
 
 import dataclasses
 import shutil
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from stochastok_cli.artifacts import FileInfo, file_checksum, json_bytes, rename_into_place, write_atomically
 from stochastok_cli.errors import FAILED, UserError
-from stochastok_cli.models.base import CausalLM, spec_of
+from stochastok_cli.models.base import CausalLM, spec_of, unwrap
 from stochastok_cli.models.checkpoint_reader import (
-    OPTIMIZER,
     STATE,
     TrainingState,
     checkpoints,
@@ -24,27 +26,31 @@ from stochastok_cli.models.checkpoint_reader import (
 )
 from stochastok_cli.models.companion_files import write_companion_files
 from stochastok_cli.tokenization.vocabulary import Vocabulary
-from stochastok_cli.training.data_parallel import FullState
+from stochastok_cli.training.data_parallel import Parallel
 from stochastok_cli.training.schedules import checkpoints_to_delete
 
 
 def save_checkpoint(
     run_folder: Path,
     state: TrainingState,
-    model: CausalLM,
-    tensors: FullState,
+    parallel: Parallel,
+    optimizer: torch.optim.Optimizer,
     vocabulary: Vocabulary,
+    *,
     keep: int | None,
+    dtype: torch.dtype = torch.float32,
 ) -> Path:
-    """Writes `step_<N>`, then deletes old checkpoints (see `checkpoints_to_delete`).
+    """Writes `step_<N>`, then deletes old checkpoints (see `checkpoints_to_delete`). All ranks must call it.
 
     Args:
         run_folder: The run's folder.
         state: What is recorded besides the tensors.
-        model: The model, for its architecture.
-        tensors: Weights and optimizer state, from `Parallel.full_state_dict`.
+        parallel: Has the model.
+        optimizer: The optimizer.
         vocabulary: The tokenizer that is saved with the model.
         keep: How many of the latest checkpoints to keep; None keeps all.
+        dtype: The type of the weights in the model's file, where it is narrower than their own. The optimizer's file
+            then has the weights as they are, too.
 
     Returns:
         The checkpoint's folder.
@@ -52,17 +58,25 @@ def save_checkpoint(
     Raises:
         UserError: It can't be written (exit code 1). Earlier checkpoints stay.
     """
+    world, model = parallel.world, parallel.model
     final = run_folder / f"step_{state.iteration}"
     temporary = run_folder / f".{final.name}.partial"
-    try:
-        temporary.mkdir()
-        spec_of(model).save(model, temporary, vocabulary, tensors.weights)
-        write_companion_files(model.companion_files, temporary)
-        save_file({name: tensor.cpu() for name, tensor in tensors.optimizer.items()}, temporary / OPTIMIZER)
+    rounds = any(parameter.itemsize > dtype.itemsize for parameter in model.trained_parameters())
+
+    def write_model() -> None:
+        saved = _rounded(weights, model, dtype) if rounds else weights
+        spec_of(model).save(model, temporary, vocabulary, saved)
+        write_companion_files(unwrap(model).companion_files, temporary)
         files = sorted(file for file in temporary.rglob("*") if file.is_file())
         sums = {file.relative_to(temporary).as_posix(): file_checksum(file) for file in files}
         _write_state(temporary, state, sums)
         rename_into_place(temporary, final)
+
+    try:
+        weights = parallel.full_state_dict()
+        world.broadcast_from_rank_0(temporary.mkdir)
+        parallel.save_optimizer_state(optimizer, temporary, with_weights=rounds)
+        world.broadcast_from_rank_0(write_model)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise UserError(
@@ -70,9 +84,26 @@ def save_checkpoint(
             fix="make room and run the same command again: it goes on from the checkpoint before",
             exit_code=FAILED,
         ) from None
+    world.broadcast_from_rank_0(lambda: _delete_obsolete(run_folder, keep))
+    return final
+
+
+def _rounded(weights: Mapping[str, Tensor], model: CausalLM, dtype: torch.dtype) -> dict[str, Tensor]:
+    """A state dict on the CPU whose parameters have another type. Names of one parameter keep one tensor."""
+    names: dict[nn.Parameter, list[str]] = defaultdict(list)
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names[parameter].append(name)
+    rounded = dict(weights)
+    for aliases in names.values():
+        present = [name for name in aliases if name in weights]
+        if present:
+            rounded |= dict.fromkeys(present, weights[present[0]].detach().to(dtype).cpu())
+    return rounded
+
+
+def _delete_obsolete(run_folder: Path, keep: int | None) -> None:
     for folder in obsolete_checkpoints(run_folder, keep):
         _delete(folder)
-    return final
 
 
 def obsolete_checkpoints(run_folder: Path, keep: int | None) -> list[Path]:

@@ -8,37 +8,31 @@ methods are collective: all ranks make the same calls in the same order.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from stochastok_cli.models.base import CausalLM
+from stochastok_cli.models.checkpoint_reader import OPTIMIZER
 from stochastok_cli.training.distributed import DistributedContext
-from stochastok_cli.training.optimizers import optimizer_tensors
-
-
-class FullState(NamedTuple):
-    """The full tensors of a checkpoint, also where each rank holds only a part of them.
-
-    Attributes:
-        weights: By the names of the model's `state_dict`, without those that are not trained.
-        optimizer: By the names of `optimizer_tensors`.
-    """
-
-    weights: dict[str, Tensor]
-    optimizer: dict[str, Tensor]
+from stochastok_cli.training.optimizers import MASTER_WEIGHT, optimizer_tensors
 
 
 class Parallel(Protocol):
     """One way to train a model on several ranks.
 
     Attributes:
+        world: The ranks.
+        model: The model to train, after `prepare`.
         loss: The loss of the iteration, a scalar on the device: this rank's part, which the step adds up, and after
             `reduce_gradients` the mean over the windows of all ranks.
     """
 
+    world: DistributedContext
+    model: CausalLM
     loss: Tensor
 
     def prepare(self, model: CausalLM) -> CausalLM:
@@ -68,21 +62,27 @@ class Parallel(Protocol):
         """Scales the gradient to a norm of at most `max_norm` (0: no limit); returns its norm before, a scalar."""
         ...
 
-    def full_state_dict(self, optimizer: torch.optim.Optimizer) -> FullState:
-        """The full weights and optimizer state on rank 0; the result on other ranks must not be used."""
+    def full_state_dict(self) -> dict[str, Tensor]:
+        """The model's state dict with full tensors on rank 0, without parameters that are not trained. The result on
+        other ranks must not be used."""
         ...
 
-    def load_optimizer_state(self, optimizer: torch.optim.Optimizer, file: Path) -> None:
-        """Copies a file that holds `FullState.optimizer` into an optimizer. Rank 0 alone reads it."""
+    def save_optimizer_state(self, optimizer: torch.optim.Optimizer, folder: Path, *, with_weights: bool) -> None:
+        """Writes the `optimizer_tensors` into a checkpoint's folder, with the trained weights if `with_weights`."""
+        ...
+
+    def load_optimizer_state(self, optimizer: torch.optim.Optimizer, folder: Path) -> None:
+        """Copies what `save_optimizer_state` has written, on any number of ranks, into an optimizer and the weights."""
         ...
 
 
 class Replicated:
     """The whole model on every rank, with gradients summed over the ranks (as in DistributedDataParallel).
 
-    Every parameter's `.grad` is a view of one flat float32 buffer, whose last element is the loss. So one kernel each
-    sets an iteration's gradients to 0, measures their norm and clips them. The buffer is summed over the ranks in a few
-    large pieces: that of a block while the backward pass continues, and the rest at the end.
+    Every parameter's `.grad` is a view of one flat buffer. Its last element is the loss, which has a tensor of its own
+    where the buffer is not float32. So one kernel each sets an iteration's gradients to 0, measures their norm and
+    clips them. The buffer is summed over the ranks in a few large pieces: that of a block while the backward pass
+    continues, and the rest at the end.
     """
 
     flat: Tensor
@@ -97,8 +97,11 @@ class Replicated:
         self.model = model
         self.world.broadcast_(model.parameters())
         parameters = model.trained_parameters()
-        self.flat = torch.zeros(sum(p.numel() for p in parameters) + 1, device=parameters[0].device)
+        size, dtype = sum(parameter.numel() for parameter in parameters) + 1, parameters[0].dtype
+        self.flat = torch.zeros(size, dtype=dtype, device=parameters[0].device)
         self.gradient, self.loss = self.flat[:-1], self.flat[-1]
+        if dtype != torch.float32:
+            self.loss = torch.zeros((), device=parameters[0].device)
         ranges, start = {}, 0
         for parameter in parameters:
             end = start + parameter.numel()
@@ -110,6 +113,8 @@ class Replicated:
 
     def zero_grad(self) -> None:
         self.flat.zero_()
+        if self.loss.dtype != self.flat.dtype:
+            self.loss.zero_()
 
     def on_gradients_ready(self, block: int) -> None:
         if self._blocks[block].stop:
@@ -121,32 +126,45 @@ class Replicated:
             self.world.all_reduce_(self.flat[end : self._blocks[block].start])
             end = self._blocks[block].stop
         self.world.all_reduce_(self.flat[end:])
+        if self.loss.dtype != self.flat.dtype:
+            self.world.all_reduce_(self.loss)
         for wait in self._reducing.values():
             wait()
         self._reducing.clear()
 
     def clip_grad_norm_(self, max_norm: float) -> Tensor:
-        norm = torch.linalg.vector_norm(self.gradient)
+        norm = torch.linalg.vector_norm(self.gradient, dtype=torch.float32)
         if max_norm > 0:
             self.gradient.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))
         return norm
 
-    def full_state_dict(self, optimizer: torch.optim.Optimizer) -> FullState:
+    def full_state_dict(self) -> dict[str, Tensor]:
         frozen = {name for name, parameter in self.model.named_parameters() if not parameter.requires_grad}
-        weights = {name: tensor for name, tensor in self.model.state_dict().items() if name not in frozen}
-        return FullState(weights, optimizer_tensors(self.model, optimizer))
+        return {name: tensor for name, tensor in self.model.state_dict().items() if name not in frozen}
 
-    def load_optimizer_state(self, optimizer: torch.optim.Optimizer, file: Path) -> None:
-        tensors = optimizer_tensors(self.model, optimizer)
+    def save_optimizer_state(self, optimizer: torch.optim.Optimizer, folder: Path, *, with_weights: bool) -> None:
+        if self.world.is_main:
+            tensors = optimizer_tensors(self.model, optimizer, with_weights=with_weights)
+            save_file({name: tensor.detach().cpu() for name, tensor in tensors.items()}, folder / OPTIMIZER)
+
+    def load_optimizer_state(self, optimizer: torch.optim.Optimizer, folder: Path) -> None:
+        with_weights = self.world.broadcast_from_rank_0(lambda: has_master_weights(folder))
+        tensors = optimizer_tensors(self.model, optimizer, with_weights=with_weights)
 
         @torch.no_grad()
         def read() -> None:
-            with safe_open(file, framework="pt") as stream:
+            with safe_open(folder / OPTIMIZER, framework="pt") as stream:
                 for name, tensor in tensors.items():
                     tensor.copy_(stream.get_tensor(name))
 
         self.world.broadcast_from_rank_0(read)
         self.world.broadcast_(tensors.values())
+
+
+def has_master_weights(folder: Path) -> bool:
+    """Whether a checkpoint's optimizer state has the weights, too, which the model has in another type."""
+    with safe_open(folder / OPTIMIZER, framework="pt") as stream:
+        return any(name.endswith(MASTER_WEIGHT) for name in stream.keys())  # noqa: SIM118
 
 
 def _range_of(block: nn.Module, ranges: dict[nn.Parameter, tuple[int, int]]) -> slice:

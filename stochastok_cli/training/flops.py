@@ -26,10 +26,18 @@ _PEAK_TFLOPS = {
 
 
 def checkpoint_bytes(model: CausalLM, config: Config) -> int:
-    """The size of a checkpoint, without headers and small files: the trained weights with AdamW's two moments, and
-    those that are not trained where they are saved, too, merged with an adapter."""
-    frozen = 1 if config.trainer.lora.merge else 0
-    return sum(p.numel() * p.element_size() * (3 if p.requires_grad else frozen) for p in model.parameters())
+    """The size of a checkpoint, without headers and small files: the trained weights with AdamW's two moments, float32
+    weights twice where the model has them in bfloat16, and all others where they are saved merged with an adapter."""
+    rounds = config.trainer.training.checkpoint_dtype == "bfloat16"
+    total = 0
+    for parameter in model.parameters():
+        size = parameter.element_size()
+        saved = min(size, 2) if rounds else size
+        if parameter.requires_grad:
+            total += parameter.numel() * (saved + 2 * size + (size if saved < size else 0))
+        elif config.trainer.lora.merge:
+            total += parameter.numel() * saved
+    return total
 
 
 def tokens_per_iteration(config: Config) -> int:

@@ -6,6 +6,8 @@ from torch import Tensor, nn
 from stochastok_cli.config import OptimizerConfig
 
 ADAM_EPS = 1e-8
+MASTER_WEIGHT = ".master_weight"
+"""The end of the name of a float32 weight that a checkpoint's model has in another type."""
 
 
 def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
@@ -30,8 +32,12 @@ def skip_update_where(skip: Tensor, optimizer: torch.optim.Optimizer) -> None:
     optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
 
 
-def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The whole state of AdamW by name: `<parameter>.exp_avg`, `.exp_avg_sq` (float32) and `.step` (a scalar).
+def optimizer_tensors(
+    model: nn.Module, optimizer: torch.optim.Optimizer, *, with_weights: bool = False
+) -> dict[str, Tensor]:
+    """The whole state of AdamW by name: `<parameter>.exp_avg`, `.exp_avg_sq` and `.step`, a float32 scalar.
+
+    `with_weights` adds the trained parameters themselves, as `<parameter>.master_weight`.
 
     The tensors are the optimizer's own, so copying into them restores a state. Before the first step they are zeros.
     """
@@ -46,4 +52,6 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
                 "exp_avg_sq": torch.zeros_like(parameter),
             }
         state |= {f"{name}.{key}": tensor for key, tensor in optimizer.state[parameter].items()}
+        if with_weights:
+            state[name + MASTER_WEIGHT] = parameter
     return state

@@ -37,6 +37,7 @@ _FREE_KEYS = (
     "trainer.training.keep_checkpoints",
     "trainer.training.eval_iters",
     "trainer.training.run_profiler",
+    "trainer.training.checkpoint_dtype",
     "trainer.training.activation_checkpointing",
     "trainer.parallel",
     "trainer.lora.merge",

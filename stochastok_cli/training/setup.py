@@ -141,7 +141,11 @@ def _build_model(run: Run) -> CausalLM:
     if parent is not None:
         run.world.broadcast_from_rank_0(lambda: run.spec.check_weights(run.hyperparameters, parent))
     torch.manual_seed(derive_key(run.config.general.seed, "weights"))
-    model = run.spec.build(run.hyperparameters, run.config.trainer.dropout_scheduler.dropout).to(run.world.device)
+    model = run.spec.build(run.hyperparameters, run.config.trainer.dropout_scheduler.dropout)
+    dtype = getattr(torch, run.config.trainer.training.weight_dtype)
+    for parameter in model.parameters():  # buffers, such as the tables of rotary embeddings, stay float32
+        parameter.data = parameter.data.to(dtype)
+    model.to(run.world.device)
     if parent is not None:
         load_weights_from(parent, model, run.world)
         model.companion_files = run.world.broadcast_from_rank_0(lambda: read_companion_files(parent))

@@ -1,7 +1,7 @@
 """Fully sharded data parallelism (FSDP2): each rank holds a part of every weight, gradient and moment.
 
-The layers are gathered one at a time while they compute. Weights and sums of gradients are float32; on CUDA the layers
-compute in bfloat16.
+The layers are gathered one at a time while they compute. Gradients are summed over the ranks in float32; on CUDA the
+layers compute in bfloat16.
 """
 
 from contextlib import nullcontext
@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
@@ -19,7 +20,8 @@ from torch.nn.utils import get_total_norm
 
 from stochastok_cli.config import Config
 from stochastok_cli.models.base import CausalLM
-from stochastok_cli.training.data_parallel import FullState, Parallel, Replicated
+from stochastok_cli.models.checkpoint_reader import OPTIMIZER
+from stochastok_cli.training.data_parallel import Parallel, Replicated, has_master_weights
 from stochastok_cli.training.distributed import DistributedContext
 from stochastok_cli.training.optimizers import optimizer_tensors
 
@@ -80,27 +82,33 @@ class Sharded:
             torch._foreach_mul_([_local(g) for g in gradients], (max_norm / (norm + 1e-6)).clamp(max=1.0))
         return norm
 
-    def full_state_dict(self, optimizer: torch.optim.Optimizer) -> FullState:
+    def full_state_dict(self) -> dict[str, Tensor]:
         options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
         weights: Any = get_model_state_dict(self.model, options=options)
-        moments = {}
-        for name, tensor in optimizer_tensors(self.model, optimizer).items():
+        return weights
+
+    def save_optimizer_state(self, optimizer: torch.optim.Optimizer, folder: Path, *, with_weights: bool) -> None:
+        tensors = {}
+        for name, tensor in optimizer_tensors(self.model, optimizer, with_weights=with_weights).items():
             full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
             if self.world.is_main:
-                moments[name] = full.cpu()
-        return FullState(weights, moments)
+                tensors[name] = full.detach().cpu()
+        if self.world.is_main:
+            save_file(tensors, folder / OPTIMIZER)
 
-    def load_optimizer_state(self, optimizer: torch.optim.Optimizer, file: Path) -> None:
-        with safe_open(file, framework="pt") if self.world.is_main else nullcontext() as stream:
-            for name, tensor in optimizer_tensors(self.model, optimizer).items():
+    @torch.no_grad()
+    def load_optimizer_state(self, optimizer: torch.optim.Optimizer, folder: Path) -> None:
+        with_weights = self.world.broadcast_from_rank_0(lambda: has_master_weights(folder))
+        tensors = optimizer_tensors(self.model, optimizer, with_weights=with_weights)
+        with safe_open(folder / OPTIMIZER, framework="pt") if self.world.is_main else nullcontext() as stream:
+            for name, tensor in tensors.items():
                 full = torch.empty(tensor.shape, dtype=tensor.dtype, device=self.world.device)
                 if stream is not None:
                     full.copy_(stream.get_tensor(name))
                 self.world.broadcast_([full])
                 if isinstance(tensor, DTensor):
                     full = distribute_tensor(full, tensor.device_mesh, tensor.placements, src_data_rank=None)
-                with torch.no_grad():
-                    _local(tensor).copy_(_local(full))
+                _local(tensor).copy_(_local(full))
 
 
 def _local(tensor: Tensor) -> Tensor:

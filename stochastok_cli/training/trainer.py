@@ -21,7 +21,7 @@ from stochastok_cli.evaluation.metrics import bits_per_byte
 from stochastok_cli.evaluation.run import run_evaluators
 from stochastok_cli.evaluation.scoring import LM
 from stochastok_cli.models.base import CausalLM
-from stochastok_cli.models.checkpoint_reader import OPTIMIZER, TrainingState
+from stochastok_cli.models.checkpoint_reader import TrainingState
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 from stochastok_cli.training import events, schedules
 from stochastok_cli.training.backends import Backend, EagerBackend, FusedBackend, windows_per_iteration
@@ -166,7 +166,7 @@ class Trainer:
             inputs.model, self.config, self.world, fused=run.fused, vocabulary=inputs.data.vocabulary
         )
         if self.checkpoint is not None:
-            self.step.parallel.load_optimizer_state(self.step.optimizer, self.checkpoint / OPTIMIZER)
+            self.step.parallel.load_optimizer_state(self.step.optimizer, self.checkpoint)
         self.validations = validations(inputs.data, self.training, self.world)
         self.timer = ThroughputTimer(self.start)
         self.metrics: dict[str, float] = {}  # of the last evaluation
@@ -291,16 +291,14 @@ class Trainer:
         state = TrainingState(done, evaluation_pending, validation_loss, data.identity, self.config.to_dict())
         began = time.monotonic()
         with self.timer.pause():
-            tensors = self.step.parallel.full_state_dict(self.step.optimizer)
-            self.checkpoint = self.world.broadcast_from_rank_0(
-                lambda: save_checkpoint(
-                    self.run.folder,
-                    state,
-                    self.inputs.model,
-                    tensors,
-                    data.vocabulary,
-                    self.training.keep_checkpoints,
-                )
+            self.checkpoint = save_checkpoint(
+                self.run.folder,
+                state,
+                self.step.parallel,
+                self.step.optimizer,
+                data.vocabulary,
+                keep=self.training.keep_checkpoints,
+                dtype=getattr(torch, self.training.checkpoint_dtype),
             )
         self.emit(events.Saved(done, self.checkpoint, time.monotonic() - began))
 

@@ -20,8 +20,8 @@ from stochastok_cli.evaluation.registry import EVALUATORS
 from stochastok_cli.models.llama.state_dict import save_model
 from stochastok_cli.tokenization.loaders import load_vocabulary
 from stochastok_cli.training.checkpoint_writer import TrainingState, save_checkpoint
-from stochastok_cli.training.data_parallel import FullState
-from stochastok_cli.training.optimizers import optimizer_tensors
+from stochastok_cli.training.data_parallel import Replicated
+from stochastok_cli.training.distributed import DistributedContext
 from tests.evaluation.test_bits_per_byte import flat_ids, save
 from tests.models.small_models import sharp_model, small_config
 
@@ -36,7 +36,8 @@ def place(tmp_path_factory) -> Path:
     make_addition(vocabulary, place / "data", num_digits=1)
     run = place / "checkpoints" / "pretraining-text"
     run.mkdir(parents=True)
-    model = sharp_model(small_config())
+    parallel = Replicated(DistributedContext(0, 1, torch.device("cpu")))
+    model = parallel.prepare(sharp_model(small_config()))
     optimizer = torch.optim.AdamW(model.parameters())
     model(torch.tensor([[1, 2]])).sum().backward()
     for iteration in (100, 2000):
@@ -44,8 +45,8 @@ def place(tmp_path_factory) -> Path:
         save_checkpoint(
             run,
             TrainingState(iteration, False, None, {"name": "d", "fingerprint": "f"}, {}),
-            model,
-            FullState(model.state_dict(), optimizer_tensors(model, optimizer)),
+            parallel,
+            optimizer,
             vocabulary,
             keep=None,
         )

@@ -9,7 +9,6 @@ import torch
 
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.models.checkpoint_reader import (
-    OPTIMIZER,
     TrainingState,
     checkpoints,
     iteration_of,
@@ -49,16 +48,16 @@ def saved(trained, tmp_path, vocabulary):
     """A run with checkpoints at 4, 12 and 100."""
     run = tmp_path / "runs" / "a"
     run.mkdir(parents=True)
-    parallel, model, optimizer = trained
+    parallel, _, optimizer = trained
     for iteration in (12, 4, 100):
         state = dataclasses.replace(STATE, iteration=iteration)
-        save_checkpoint(run, state, model, parallel.full_state_dict(optimizer), vocabulary, keep=None)
+        save_checkpoint(run, state, parallel, optimizer, vocabulary, keep=None)
     return run
 
 
 def load_checkpoint(folder, parallel, model, optimizer):
     load_weights(model, folder)
-    parallel.load_optimizer_state(optimizer, folder / OPTIMIZER)
+    parallel.load_optimizer_state(optimizer, folder)
 
 
 def test_a_checkpoint_restores_weights_and_optimizer(saved, trained, configured):

@@ -79,12 +79,9 @@ def _mappings(config: ModelConfig) -> Iterator[_Mapping]:
 
 
 def to_hf(state_dict: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """The state dict of `LlamaForCausalLM` from that of a `Llama`: contiguous float32 tensors on the CPU."""
+    """The state dict of `LlamaForCausalLM` from that of a `Llama`: contiguous tensors on the CPU."""
     ours = {strip_wrappers(name): tensor for name, tensor in state_dict.items()}
-    return {
-        tensor.hf_name: ours[tensor.name][tensor.rows].detach().to("cpu", torch.float32).contiguous()
-        for tensor in _mappings(config)
-    }
+    return {tensor.hf_name: ours[tensor.name][tensor.rows].detach().cpu().contiguous() for tensor in _mappings(config)}
 
 
 # ------------------------------------------------------------------------------------------------ writing
@@ -104,13 +101,14 @@ def save_model(
     llama = _unwrap_llama(model)
     tensors = to_hf(llama.state_dict() if state_dict is None else state_dict, llama.config)
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    write_json(folder / CONFIG, _config_json(llama.config, vocabulary.end_of_text))
+    dtype = str(tensors["model.norm.weight"].dtype).removeprefix("torch.")
+    write_json(folder / CONFIG, _config_json(llama.config, vocabulary.end_of_text, dtype))
     ends = {"bos_token_id": vocabulary.end_of_text, "eos_token_id": vocabulary.end_of_text}
     write_json(folder / "generation_config.json", ends)
     vocabulary.save_tokenizer(folder, llama.config.context_window)
 
 
-def _config_json(config: ModelConfig, end_of_text: int) -> dict[str, Any]:
+def _config_json(config: ModelConfig, end_of_text: int, dtype: str) -> dict[str, Any]:
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -132,8 +130,8 @@ def _config_json(config: ModelConfig, end_of_text: int) -> dict[str, Any]:
         "tie_word_embeddings": config.embedding_weight_tying,
         "bos_token_id": end_of_text,
         "eos_token_id": end_of_text,
-        "torch_dtype": "float32",  # read by transformers 4; the next entry by transformers 5
-        "dtype": "float32",
+        "torch_dtype": dtype,  # read by transformers 4; the next entry by transformers 5
+        "dtype": dtype,
     }
 
 
