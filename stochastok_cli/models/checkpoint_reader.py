@@ -4,7 +4,8 @@
       config.json, model.safetensors, tokenizer files   a model that `transformers` opens
       adapter_config.json, adapter_model.safetensors    instead of a model, an adapter of one (see `adapters.py`); with
                                                         a merged model, they are in adapter/
-      optimizer.safetensors                             AdamW's moments and step counts
+      optimizer.safetensors                             AdamW's moments and step counts; in parts, the files of ranks
+                                                        in optimizer/ (see `training/optimizer_state.py`)
       training_state.json                               iteration, data, configuration, checksums of the files
 
 A checkpoint is complete if `training_state.json` is there and every file has the size that is recorded in it. Training
@@ -25,6 +26,7 @@ from stochastok_cli.models.weight_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, 
 
 STATE = "training_state.json"
 OPTIMIZER = "optimizer.safetensors"
+OPTIMIZER_PARTS = "optimizer"
 STEP = re.compile(r"step_(\d+)")
 
 
@@ -85,10 +87,15 @@ def _read_state(folder: Path) -> tuple[TrainingState, dict[str, FileInfo]]:
     return checked(tree, TrainingState, file), files
 
 
+def is_optimizer_file(name: str) -> bool:
+    """Whether a file of a checkpoint, by its path there, is of the optimizer's state."""
+    return name == OPTIMIZER or name.startswith(f"{OPTIMIZER_PARTS}/")
+
+
 def require_intact(folder: Path, *, with_optimizer: bool, fix: str) -> None:
     """Raises UserError (exit code 1) if the bytes of a checkpoint are not those that were written.
 
-    The optimizer's file is checked only if `with_optimizer`: evaluation does not read it, and users may delete it to
+    The optimizer's state is checked only if `with_optimizer`: evaluation does not read it, and users may delete it to
     free space. A folder without a training state is a model from another program, whose checksums are not known.
     """
     if (folder / STATE).is_file():
@@ -97,7 +104,7 @@ def require_intact(folder: Path, *, with_optimizer: bool, fix: str) -> None:
         except UserError as error:
             raise UserError(str(error), fix=fix, exit_code=FAILED) from None
         if not with_optimizer:
-            files.pop(OPTIMIZER, None)
+            files = {name: file for name, file in files.items() if not is_optimizer_file(name)}
         for name, written in files.items():
             path = path_inside(folder, name)
             actual = file_checksum(path) if path.is_file() else None
@@ -112,7 +119,8 @@ def is_complete(folder: Path) -> bool:
     try:
         state, files = _read_state(folder)
         has_weights = not files.keys().isdisjoint({WEIGHTS, INDEX, ADAPTER_WEIGHTS})
-        undamaged = has_weights and OPTIMIZER in files and find_damage(folder, files) is None
+        has_optimizer = any(map(is_optimizer_file, files))
+        undamaged = has_weights and has_optimizer and find_damage(folder, files) is None
     except (OSError, UserError):
         return False
     step = STEP.fullmatch(folder.name)

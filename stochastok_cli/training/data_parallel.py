@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from stochastok_cli.models.base import CausalLM
-from stochastok_cli.models.checkpoint_reader import OPTIMIZER
 from stochastok_cli.training.distributed import DistributedContext
-from stochastok_cli.training.optimizers import MASTER_WEIGHT, optimizer_tensors
+from stochastok_cli.training.optimizer_state import has_master_weights, load_whole, save_whole
+from stochastok_cli.training.optimizers import optimizer_tensors
 
 
 class Parallel(Protocol):
@@ -144,27 +142,13 @@ class Replicated:
 
     def save_optimizer_state(self, optimizer: torch.optim.Optimizer, folder: Path, *, with_weights: bool) -> None:
         if self.world.is_main:
-            tensors = optimizer_tensors(self.model, optimizer, with_weights=with_weights)
-            save_file({name: tensor.detach().cpu() for name, tensor in tensors.items()}, folder / OPTIMIZER)
+            save_whole(optimizer_tensors(self.model, optimizer, with_weights=with_weights), folder)
 
     def load_optimizer_state(self, optimizer: torch.optim.Optimizer, folder: Path) -> None:
         with_weights = self.world.broadcast_from_rank_0(lambda: has_master_weights(folder))
         tensors = optimizer_tensors(self.model, optimizer, with_weights=with_weights)
-
-        @torch.no_grad()
-        def read() -> None:
-            with safe_open(folder / OPTIMIZER, framework="pt") as stream:
-                for name, tensor in tensors.items():
-                    tensor.copy_(stream.get_tensor(name))
-
-        self.world.broadcast_from_rank_0(read)
+        self.world.broadcast_from_rank_0(lambda: load_whole(tensors, folder))
         self.world.broadcast_(tensors.values())
-
-
-def has_master_weights(folder: Path) -> bool:
-    """Whether a checkpoint's optimizer state has the weights, too, which the model has in another type."""
-    with safe_open(folder / OPTIMIZER, framework="pt") as stream:
-        return any(name.endswith(MASTER_WEIGHT) for name in stream.keys())  # noqa: SIM118
 
 
 def _range_of(block: nn.Module, ranges: dict[nn.Parameter, tuple[int, int]]) -> slice:

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
@@ -19,10 +18,18 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.utils import get_total_norm
 
 from stochastok_cli.config import Config
+from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.models.base import CausalLM
 from stochastok_cli.models.checkpoint_reader import OPTIMIZER
-from stochastok_cli.training.data_parallel import Parallel, Replicated, has_master_weights
+from stochastok_cli.training.data_parallel import Parallel, Replicated
 from stochastok_cli.training.distributed import DistributedContext
+from stochastok_cli.training.optimizer_state import (
+    has_master_weights,
+    has_parts,
+    load_parts,
+    save_parts,
+    save_whole,
+)
 from stochastok_cli.training.optimizers import optimizer_tensors
 
 
@@ -88,19 +95,38 @@ class Sharded:
         return weights
 
     def save_optimizer_state(self, optimizer: torch.optim.Optimizer, folder: Path, *, with_weights: bool) -> None:
-        tensors = {}
-        for name, tensor in optimizer_tensors(self.model, optimizer, with_weights=with_weights).items():
+        tensors = optimizer_tensors(self.model, optimizer, with_weights=with_weights)
+        if not self.world.any(not folder.is_dir()):
+            save_parts(tensors, folder)
+            return
+        gathered = {}  # for a folder that not all nodes see
+        for name, tensor in tensors.items():
             full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
             if self.world.is_main:
-                tensors[name] = full.detach().cpu()
+                gathered[name] = full.cpu()
         if self.world.is_main:
-            save_file(tensors, folder / OPTIMIZER)
+            save_whole(gathered, folder)
 
     @torch.no_grad()
     def load_optimizer_state(self, optimizer: torch.optim.Optimizer, folder: Path) -> None:
-        with_weights = self.world.broadcast_from_rank_0(lambda: has_master_weights(folder))
+        with_weights, in_parts = self.world.broadcast_from_rank_0(
+            lambda: (has_master_weights(folder), has_parts(folder))
+        )
         tensors = optimizer_tensors(self.model, optimizer, with_weights=with_weights)
-        with safe_open(folder / OPTIMIZER, framework="pt") if self.world.is_main else nullcontext() as stream:
+        if not in_parts:
+            self._scatter(tensors, folder / OPTIMIZER)
+        elif self.world.any(not has_parts(folder)):
+            raise UserError(
+                f"not all processes of this run see {folder}, where each has to read its part",
+                fix="put the run on a file system that all nodes share",
+                exit_code=FAILED,
+            )
+        else:
+            load_parts(tensors, folder)
+
+    def _scatter(self, tensors: dict[str, Tensor], file: Path) -> None:
+        """Copies full tensors, which rank 0 reads one by one, into parts."""
+        with safe_open(file, framework="pt") if self.world.is_main else nullcontext() as stream:
             for name, tensor in tensors.items():
                 full = torch.empty(tensor.shape, dtype=tensor.dtype, device=self.world.device)
                 if stream is not None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from stochastok_cli import hub
-from stochastok_cli.models.checkpoint_reader import OPTIMIZER
+from stochastok_cli.models.checkpoint_reader import is_optimizer_file
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.training.loggers.jsonl import read_metrics
 from stochastok_cli.training.run_dir import CONFIG, METRICS
@@ -43,8 +43,8 @@ def push_run(
         UserError: The upload failed.
     """
     repo = hub.resolve_repo(folder.name, repo=repo, owner=username, retry_command=retry_command)
-    paths = (file for file in sorted(checkpoint.rglob("*")) if file.is_file() and file.name != OPTIMIZER)
-    files = {file.relative_to(checkpoint).as_posix(): file for file in paths}
+    paths = {file.relative_to(checkpoint).as_posix(): file for file in sorted(checkpoint.rglob("*")) if file.is_file()}
+    files = {name: file for name, file in paths.items() if not is_optimizer_file(name)}
     records = {f"run/{name}": folder / name for name in (CONFIG, METRICS) if (folder / name).is_file()}
     card = hub.model_card(
         repo,

@@ -1,11 +1,14 @@
 """Names of checkpoints, which checkpoints are complete, and what a resumed run removes."""
 
 import dataclasses
+import errno
 import json
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch.distributed.tensor import DTensor
 
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.models.checkpoint_reader import (
@@ -26,6 +29,7 @@ from stochastok_cli.training.data_parallel import Replicated
 from stochastok_cli.training.distributed import DistributedContext
 from stochastok_cli.training.optimizers import make_optimizer, optimizer_tensors
 from stochastok_cli.training.run_dir import RunProgress
+from stochastok_cli.training.sharded import Sharded
 
 STATE = TrainingState(4, False, 1.5, {"name": "d", "fingerprint": "f"}, {"model": {}})
 
@@ -41,6 +45,21 @@ def trained(configured):
     model(torch.arange(8)[None]).square().sum().backward()
     optimizer.step()
     return parallel, model, optimizer
+
+
+@pytest.fixture
+def in_parts(configured):
+    """What `trained` is, with the state of the optimizer saved in parts, by a process group of this process alone."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    torch.manual_seed(0)
+    config = configured()
+    parallel = Sharded(DistributedContext(0, 1, torch.device("cpu")))
+    model = parallel.prepare(Llama(config.model))
+    optimizer = make_optimizer(model, config.trainer.optimizer)
+    model(torch.arange(8)[None]).square().sum().backward()
+    optimizer.step()
+    yield parallel, model, optimizer
+    dist.destroy_process_group()
 
 
 @pytest.fixture
@@ -72,6 +91,51 @@ def test_a_checkpoint_restores_weights_and_optimizer(saved, trained, configured)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
     assert read_state(saved / "step_12") == dataclasses.replace(STATE, iteration=12)
     assert {f.suffix for f in (saved / "step_12").iterdir()} == {".json", ".safetensors"}  # nothing pickled
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_state_in_parts_is_that_of_one_file_and_counts_when_complete(in_parts, trained, tmp_path, vocabulary, dtype):
+    parallel, _, optimizer = in_parts
+    run = tmp_path / "run"
+    run.mkdir()
+    step = save_checkpoint(run, STATE, parallel, optimizer, vocabulary, keep=None, dtype=dtype)
+    assert not (step / "optimizer.safetensors").exists()
+    assert {file.suffix for file in step.rglob("*") if file.is_file()} == {".json", ".safetensors"}  # nothing pickled
+    _, other, whole_optimizer = trained
+    expected = {name: t.clone() for name, t in optimizer_tensors(other, whole_optimizer, with_weights=True).items()}
+    for target_parallel, target, target_optimizer in (trained, in_parts):
+        with torch.no_grad():
+            for tensor in optimizer_tensors(target, target_optimizer, with_weights=True).values():
+                tensor.zero_()
+        if target is other:
+            load_weights(target, step)
+        target_parallel.load_optimizer_state(target_optimizer, step)
+        for name, tensor in optimizer_tensors(target, target_optimizer, with_weights=dtype != torch.float32).items():
+            full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+            torch.testing.assert_close(full, expected[name])
+
+    assert list(checkpoints(run)) == [4]
+    part = next((step / "optimizer").iterdir())
+    content = bytearray(part.read_bytes())
+    content[-1] ^= 1
+    part.write_bytes(content)
+    require_intact(step, with_optimizer=False, fix="")
+    with pytest.raises(UserError, match=r"optimizer/.* is damaged"):
+        require_intact(step, with_optimizer=True, fix="")
+    part.unlink()
+    assert list(checkpoints(run)) == []
+
+
+def test_a_disk_that_is_full_leaves_no_checkpoint(in_parts, tmp_path, vocabulary, monkeypatch):
+    parallel, _, optimizer = in_parts
+
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("torch.distributed.checkpoint.HuggingFaceStorageWriter.write_data", full)
+    with pytest.raises(UserError, match="step_4 can't be written: No space left on device; make room"):
+        save_checkpoint(tmp_path, STATE, parallel, optimizer, vocabulary, keep=None)
+    assert not list(tmp_path.glob("*step_*"))
 
 
 def test_the_latest_is_by_number_and_counts_complete_ones_only(saved):
