@@ -209,7 +209,7 @@ def test_damaged_overrides(key, value):
 @given(data=st.data())
 def test_damaged_configurations_of_models(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("model")
-    content = json.dumps(_config_json(Config().model, 50256)).encode()
+    content = json.dumps(_config_json(Config().model, 50256, "float32")).encode()
     (folder / "config.json").write_bytes(data.draw(damaged_json(content)))
     refusal(read_model_config, folder)
 
