@@ -1,6 +1,7 @@
-"""Data parallelism: the interface `Parallel`, and `Replicated`, which keeps the whole model on every rank.
+"""Data parallelism: the interface `Parallel`, and two ways that keep the whole model on every rank.
 
-`sharded.py` has the other way, and the choice between them.
+`SingleRank` is for one rank, `Replicated` for several and for the fused kernels. `sharded.py` has the other way, and
+the choice between them.
 
 Apart from choosing the class, the trainer, the backends and the checkpoints use only what `Parallel` declares. Its
 methods are collective: all ranks make the same calls in the same order.
@@ -36,12 +37,12 @@ class Parallel(Protocol):
     def prepare(self, model: CausalLM) -> CausalLM:
         """Distributes a model whose weights are on rank 0, and returns the model to train.
 
-        The parameters of the returned model have a `.grad`, which backward passes add to and never replace.
+        Backward passes add to the parameters' `.grad`; where it is None, they set it.
         """
         ...
 
     def zero_grad(self) -> None:
-        """Sets gradients and loss to 0."""
+        """Sets gradients to 0 or None, and the loss to 0."""
         ...
 
     def on_gradients_ready(self, block: int) -> None:
@@ -56,8 +57,8 @@ class Parallel(Protocol):
         """Sums gradients and loss over the ranks."""
         ...
 
-    def clip_grad_norm_(self, max_norm: float) -> Tensor:
-        """Scales the gradient to a norm of at most `max_norm` (0: no limit); returns its norm before, a scalar."""
+    def gradient_norm(self) -> Tensor:
+        """The norm of the whole gradient, a float32 scalar, after `reduce_gradients`."""
         ...
 
     def full_state_dict(self) -> dict[str, Tensor]:
@@ -74,13 +75,67 @@ class Parallel(Protocol):
         ...
 
 
-class Replicated:
+class _WholeModel:
+    """What the ways have in common that keep the whole model on every rank."""
+
+    world: DistributedContext
+    model: CausalLM
+
+    def full_state_dict(self) -> dict[str, Tensor]:
+        frozen = {name for name, parameter in self.model.named_parameters() if not parameter.requires_grad}
+        return {name: tensor for name, tensor in self.model.state_dict().items() if name not in frozen}
+
+    def save_optimizer_state(self, optimizer: torch.optim.Optimizer, folder: Path, *, with_weights: bool) -> None:
+        if self.world.is_main:
+            save_whole(optimizer_tensors(self.model, optimizer, with_weights=with_weights), folder)
+
+    def load_optimizer_state(self, optimizer: torch.optim.Optimizer, folder: Path) -> None:
+        with_weights = self.world.broadcast_from_rank_0(lambda: has_master_weights(folder))
+        tensors = optimizer_tensors(self.model, optimizer, with_weights=with_weights)
+        self.world.broadcast_from_rank_0(lambda: load_whole(tensors, folder))
+        self.world.broadcast_(tensors.values())
+
+
+class SingleRank(_WholeModel):
+    """One rank. An iteration's first backward pass sets the gradients, so nothing sets them to 0 and adds to them."""
+
+    loss: Tensor
+
+    def __init__(self, world: DistributedContext) -> None:
+        self.world = world
+        self.loss = torch.zeros((), device=world.device)
+
+    def prepare(self, model: CausalLM) -> CausalLM:
+        self.model = model
+        self.parameters = model.trained_parameters()
+        return model
+
+    def zero_grad(self) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None
+        self.loss.zero_()
+
+    def on_gradients_ready(self, block: int) -> None:
+        pass
+
+    def reduce_gradients(self) -> None:
+        for parameter in self.parameters:
+            if parameter.grad is None:  # it had no part in the loss; weight decay acts on it on any number of ranks
+                parameter.grad = torch.zeros_like(parameter)
+
+    def gradient_norm(self) -> Tensor:
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        norms = torch._foreach_norm(gradients, 2, dtype=torch.float32)
+        return torch.linalg.vector_norm(torch.stack(norms))
+
+
+class Replicated(_WholeModel):
     """The whole model on every rank, with gradients summed over the ranks (as in DistributedDataParallel).
 
     Every parameter's `.grad` is a view of one flat buffer. Its last element is the loss, which has a tensor of its own
-    where the buffer is not float32. So one kernel each sets an iteration's gradients to 0, measures their norm and
-    clips them. The buffer is summed over the ranks in a few large pieces: that of a block while the backward pass
-    continues, and the rest at the end.
+    where the buffer is not float32. So one kernel each sets an iteration's gradients to 0 and measures their norm. The
+    buffer is summed over the ranks in a few large pieces: that of a block while the backward pass continues, and the
+    rest at the end.
     """
 
     flat: Tensor
@@ -130,25 +185,8 @@ class Replicated:
             wait()
         self._reducing.clear()
 
-    def clip_grad_norm_(self, max_norm: float) -> Tensor:
-        norm = torch.linalg.vector_norm(self.gradient, dtype=torch.float32)
-        if max_norm > 0:
-            self.gradient.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))
-        return norm
-
-    def full_state_dict(self) -> dict[str, Tensor]:
-        frozen = {name for name, parameter in self.model.named_parameters() if not parameter.requires_grad}
-        return {name: tensor for name, tensor in self.model.state_dict().items() if name not in frozen}
-
-    def save_optimizer_state(self, optimizer: torch.optim.Optimizer, folder: Path, *, with_weights: bool) -> None:
-        if self.world.is_main:
-            save_whole(optimizer_tensors(self.model, optimizer, with_weights=with_weights), folder)
-
-    def load_optimizer_state(self, optimizer: torch.optim.Optimizer, folder: Path) -> None:
-        with_weights = self.world.broadcast_from_rank_0(lambda: has_master_weights(folder))
-        tensors = optimizer_tensors(self.model, optimizer, with_weights=with_weights)
-        self.world.broadcast_from_rank_0(lambda: load_whole(tensors, folder))
-        self.world.broadcast_(tensors.values())
+    def gradient_norm(self) -> Tensor:
+        return torch.linalg.vector_norm(self.gradient, dtype=torch.float32)
 
 
 def _range_of(block: nn.Module, ranges: dict[nn.Parameter, tuple[int, int]]) -> slice:

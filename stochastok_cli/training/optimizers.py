@@ -1,4 +1,4 @@
-"""AdamW over two groups of parameters, updates that can be skipped on the device, and its state by name."""
+"""AdamW over two groups of parameters, clipped or skipped on the device, and its state by name."""
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ MASTER_WEIGHT = ".master_weight"
 def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
     """AdamW with weight decay on every tensor of two or more dimensions, the embedding included.
 
-    The fused implementation is used on every device because it can skip an update there: see `skip_update_where`.
+    The fused implementation is used on every device because it can skip an update there: see `clip_or_skip_update`.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
@@ -23,12 +23,23 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Ada
     return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=ADAM_EPS, fused=True)
 
 
-def skip_update_where(skip: Tensor, optimizer: torch.optim.Optimizer) -> None:
-    """Makes the next `optimizer.step()` change nothing where the bool scalar `skip` is true. The host does not wait.
+def clip_or_skip_update(
+    optimizer: torch.optim.Optimizer, gradient_norm: Tensor, max_norm: float, *, skip: Tensor
+) -> None:
+    """Prepares the next `optimizer.step()`, without waiting for the device.
 
-    This is the flag through which `torch.amp.GradScaler` tells fused optimizers that a gradient overflowed.
+    The step scales the gradient to a norm of at most `max_norm` while it reads it, which saves a pass over gradients.
+    It gets both through the tensors in which `torch.amp.GradScaler` tells fused optimizers the scale of the loss, and
+    that a gradient overflowed.
+
+    Args:
+        optimizer: A fused optimizer.
+        gradient_norm: Of the whole gradient, a float32 scalar on its device.
+        max_norm: As of `torch.nn.utils.clip_grad_norm_`; 0 does not clip.
+        skip: A bool scalar. The step changes nothing where it is true.
     """
-    optimizer.grad_scale = None  # type: ignore[attr-defined]
+    scale = ((gradient_norm + 1e-6) / max_norm).clamp(min=1.0) if max_norm > 0 else None
+    optimizer.grad_scale = scale  # type: ignore[attr-defined]
     optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
 
 

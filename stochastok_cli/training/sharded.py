@@ -21,7 +21,7 @@ from stochastok_cli.config import Config
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.models.base import CausalLM
 from stochastok_cli.models.checkpoint_reader import OPTIMIZER
-from stochastok_cli.training.data_parallel import Parallel, Replicated
+from stochastok_cli.training.data_parallel import Parallel, Replicated, SingleRank
 from stochastok_cli.training.distributed import DistributedContext
 from stochastok_cli.training.optimizer_state import (
     has_master_weights,
@@ -41,7 +41,11 @@ def make_parallel(model: CausalLM, config: Config, world: DistributedContext, *,
         # A weight, and where it is trained its gradient and AdamW's two moments.
         needed = sum(p.numel() * p.element_size() * (4 if p.requires_grad else 1) for p in model.parameters())
         wanted = "shard" if needed > memory / 2 else "replicate"
-    return Sharded(world) if several and wanted == "shard" and not fused else Replicated(world)
+    if fused:
+        return Replicated(world)
+    if not several:
+        return SingleRank(world)
+    return Sharded(world) if wanted == "shard" else Replicated(world)
 
 
 class Sharded:
@@ -81,13 +85,9 @@ class Sharded:
     def reduce_gradients(self) -> None:
         self.world.all_reduce_(self.loss)
 
-    def clip_grad_norm_(self, max_norm: float) -> Tensor:
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norm = get_total_norm(gradients)
-        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
-        if max_norm > 0:
-            torch._foreach_mul_([_local(g) for g in gradients], (max_norm / (norm + 1e-6)).clamp(max=1.0))
-        return norm
+    def gradient_norm(self) -> Tensor:
+        norm = get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     def full_state_dict(self) -> dict[str, Tensor]:
         options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)

@@ -30,7 +30,7 @@ from stochastok_cli.training.distributed import DistributedContext, device_name
 from stochastok_cli.training.events import Listener
 from stochastok_cli.training.flops import peak_memory, tokens_per_iteration, utilization
 from stochastok_cli.training.loggers.profiler import profiler
-from stochastok_cli.training.optimizers import make_optimizer, skip_update_where
+from stochastok_cli.training.optimizers import clip_or_skip_update, make_optimizer
 from stochastok_cli.training.prefetch import prefetch
 from stochastok_cli.training.setup import Run, RunInputs, load_weights_from
 from stochastok_cli.training.sharded import make_parallel
@@ -98,12 +98,13 @@ class TrainingStep:
                 batch, iteration, index, self.parallel.on_gradients_ready
             )
         self.parallel.reduce_gradients()
-        self.gradient_norm = self.parallel.clip_grad_norm_(self.config.trainer.optimizer.grad_clip)
+        self.gradient_norm = self.parallel.gradient_norm()
 
         # From the first loss or gradient on that is not finite, updates are skipped. The next log stops the run.
         bad = ~torch.isfinite(self.gradient_norm + self.parallel.loss)
         self.first_bad = torch.where(bad & (self.first_bad < 0), iteration, self.first_bad)
-        skip_update_where(self.first_bad >= 0, self.optimizer)
+        max_norm = self.config.trainer.optimizer.grad_clip
+        clip_or_skip_update(self.optimizer, self.gradient_norm, max_norm, skip=self.first_bad >= 0)
 
         rate = schedules.learning_rate(iteration, self.config.trainer.optimizer, self.config.trainer.training)
         for group in self.optimizer.param_groups:

@@ -1,4 +1,4 @@
-"""Replicas: the flat gradient, clipping, sums over ranks, and the same number of forward passes on every rank."""
+"""Whole models on each rank: gradients, clipping, sums over ranks, the same number of forward passes on every rank."""
 
 import subprocess
 import sys
@@ -8,9 +8,9 @@ import torch
 
 from stochastok_cli.config import OptimizerConfig
 from stochastok_cli.models.llama.model import Llama
-from stochastok_cli.training.data_parallel import Replicated
+from stochastok_cli.training.data_parallel import Replicated, SingleRank
 from stochastok_cli.training.distributed import DistributedContext
-from stochastok_cli.training.optimizers import make_optimizer
+from stochastok_cli.training.optimizers import clip_or_skip_update, make_optimizer
 
 
 @pytest.fixture
@@ -19,8 +19,8 @@ def model(configured):
     return Llama(configured().model)
 
 
-def replicated(model):
-    parallel = Replicated(DistributedContext(0, 1, torch.device("cpu")))
+def prepared(kind, model):
+    parallel = kind(DistributedContext(0, 1, torch.device("cpu")))
     parallel.prepare(model)
     return parallel
 
@@ -29,29 +29,50 @@ def backward(model):
     model.logits(model(torch.arange(12).view(2, 6))).square().mean().backward()
 
 
-def test_the_flat_buffer_holds_every_gradient_and_survives_steps(model):
+@pytest.mark.parametrize("kind", [SingleRank, Replicated])
+@pytest.mark.parametrize("max_norm", [0, 0.01, 1e6])
+def test_two_micro_batches_and_an_update_equal_those_of_torch(model, kind, max_norm):
     plain = Llama(model.config)
     plain.load_state_dict(model.state_dict())
-    parallel = replicated(model)
-    for _ in range(2):
-        backward(model)
-        backward(plain)
-    expected = torch.cat([p.grad.flatten() for p in plain.parameters()])
-    torch.testing.assert_close(parallel.gradient, expected)
-    norm = torch.nn.utils.clip_grad_norm_(plain.parameters(), 0.01)
-    torch.testing.assert_close(parallel.clip_grad_norm_(0.01), norm)
-    torch.testing.assert_close(parallel.gradient, torch.cat([p.grad.flatten() for p in plain.parameters()]))
-    make_optimizer(model, OptimizerConfig()).step()
+    parallel = prepared(kind, model)
+    optimizer, plain_optimizer = (make_optimizer(each, OptimizerConfig(lr=0.01)) for each in (model, plain))
+    for _ in range(3):
+        parallel.zero_grad()
+        plain_optimizer.zero_grad()
+        for _ in range(2):
+            backward(model)
+            backward(plain)
+        parallel.reduce_gradients()
+        expected = torch.nn.utils.clip_grad_norm_(plain.parameters(), max_norm or float("inf"))
+        norm = parallel.gradient_norm()
+        torch.testing.assert_close(norm, expected)
+        clip_or_skip_update(optimizer, norm, max_norm, skip=torch.tensor(False))
+        optimizer.step()
+        plain_optimizer.step()
+        for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
+            torch.testing.assert_close(ours, theirs)
     parallel.zero_grad()
-    assert all(not p.grad.any() for p in model.parameters())
+    assert all(p.grad is None or not p.grad.any() for p in model.parameters())
 
 
-def test_no_clipping_at_zero(model):
-    parallel = replicated(model)
+def test_the_flat_buffer_holds_every_gradient(model):
+    parallel = prepared(Replicated, model)
     backward(model)
-    before = parallel.gradient.clone()
-    parallel.clip_grad_norm_(0)
-    assert torch.equal(parallel.gradient, before)
+    assert torch.equal(parallel.gradient, torch.cat([p.grad.flatten() for p in model.parameters()]))
+
+
+@pytest.mark.parametrize("kind", [SingleRank, Replicated])
+def test_weight_decay_acts_on_a_weight_that_had_no_part_in_the_loss(model, kind):
+    parallel = prepared(kind, model)
+    optimizer = make_optimizer(model, OptimizerConfig(lr=0.1, weight_decay=0.5))
+    backward(model)
+    unused = model.embedding.weight
+    unused.grad = None if kind is SingleRank else unused.grad.zero_()
+    before = unused.detach().clone()
+    parallel.reduce_gradients()
+    clip_or_skip_update(optimizer, parallel.gradient_norm(), 1.0, skip=torch.tensor(False))
+    optimizer.step()
+    torch.testing.assert_close(unused.detach(), before * 0.95)
 
 
 def run_on_two_ranks(tmp_path, script, *arguments):

@@ -5,7 +5,7 @@ import torch
 
 from stochastok_cli.config import OptimizerConfig
 from stochastok_cli.models.llama.model import Llama
-from stochastok_cli.training.optimizers import make_optimizer, optimizer_tensors, skip_update_where
+from stochastok_cli.training.optimizers import clip_or_skip_update, make_optimizer, optimizer_tensors
 
 
 @pytest.fixture
@@ -31,12 +31,12 @@ def test_decay_is_on_tensors_of_two_or_more_dimensions_the_embedding_included(mo
 def test_a_bad_update_touches_neither_weights_nor_moments(model):
     optimizer = make_optimizer(model, OptimizerConfig(lr=0.1))
     backward(model)
-    skip_update_where(torch.tensor(False), optimizer)
+    clip_or_skip_update(optimizer, torch.tensor(1.0), 1.0, skip=torch.tensor(False))
     optimizer.step()
     state = [t.clone() for t in [*model.parameters(), *optimizer_tensors(model, optimizer).values()]]
     for parameter in model.parameters():
         parameter.grad.fill_(float("nan"))
-    skip_update_where(torch.tensor(True), optimizer)
+    clip_or_skip_update(optimizer, torch.tensor(float("nan")), 1.0, skip=torch.tensor(True))
     optimizer.step()
     for before, after in zip(state, [*model.parameters(), *optimizer_tensors(model, optimizer).values()], strict=True):
         assert torch.equal(before, after)
