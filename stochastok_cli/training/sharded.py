@@ -33,6 +33,10 @@ from stochastok_cli.training.optimizer_state import (
 from stochastok_cli.training.optimizers import optimizer_tensors
 
 
+_GATHERED_SHARE = 0.15
+"""Layers that take less than this share of a GPU's memory stay gathered until the backward pass."""
+
+
 def make_parallel(model: CausalLM, config: Config, world: DistributedContext, *, fused: bool) -> Parallel:
     """The way to train a model on these ranks that `trainer.parallel` names. The fused kernels need the whole model."""
     wanted, several = config.trainer.parallel, world.world_size > 1
@@ -64,8 +68,9 @@ class Sharded:
         policy = MixedPrecisionPolicy(reduce_dtype=torch.float32)
         if self.world.device.type == "cuda":
             policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+        gather_once = _fits_gathered(model, self.world.device)
         for block in model.blocks:
-            fully_shard(block, mesh=mesh, mp_policy=policy)
+            fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=not gather_once)
         fully_shard(model, mesh=mesh, mp_policy=policy)
         register_fsdp_forward_method(model, "logits")
         for module in model.modules():
@@ -135,6 +140,17 @@ class Sharded:
                 if isinstance(tensor, DTensor):
                     full = distribute_tensor(full, tensor.device_mesh, tensor.placements, src_data_rank=None)
                 _local(tensor).copy_(_local(full))
+
+
+def _fits_gathered(model: CausalLM, device: torch.device) -> bool:
+    """Whether layers may stay gathered in bfloat16 from the forward pass to the backward pass: they take little memory.
+
+    Layers that are freed after the forward pass are gathered again in the backward pass, which takes time.
+    """
+    if device.type != "cuda":
+        return False
+    gathered = 2 * sum(parameter.numel() for parameter in model.parameters())  # bytes
+    return gathered < torch.cuda.get_device_properties(device).total_memory * _GATHERED_SHARE
 
 
 def _local(tensor: Tensor) -> Tensor:
