@@ -124,9 +124,7 @@ class SingleRank(_WholeModel):
                 parameter.grad = torch.zeros_like(parameter)
 
     def gradient_norm(self) -> Tensor:
-        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        norms = torch._foreach_norm(gradients, 2, dtype=torch.float32)
-        return torch.linalg.vector_norm(torch.stack(norms))
+        return norm_of([parameter.grad for parameter in self.parameters if parameter.grad is not None])
 
 
 class Replicated(_WholeModel):
@@ -187,6 +185,11 @@ class Replicated(_WholeModel):
 
     def gradient_norm(self) -> Tensor:
         return torch.linalg.vector_norm(self.gradient, dtype=torch.float32)
+
+
+def norm_of(gradients: list[Tensor]) -> Tensor:
+    """The norm of all gradients together, a float32 scalar also where they are bfloat16."""
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients, 2, dtype=torch.float32)))
 
 
 def _range_of(block: nn.Module, ranges: dict[nn.Parameter, tuple[int, int]]) -> slice:

@@ -15,13 +15,12 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
-from torch.nn.utils import get_total_norm
 
 from stochastok_cli.config import Config
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.models.base import CausalLM
 from stochastok_cli.models.checkpoint_reader import OPTIMIZER
-from stochastok_cli.training.data_parallel import Parallel, Replicated, SingleRank
+from stochastok_cli.training.data_parallel import Parallel, Replicated, SingleRank, norm_of
 from stochastok_cli.training.distributed import DistributedContext
 from stochastok_cli.training.optimizer_state import (
     has_master_weights,
@@ -31,7 +30,6 @@ from stochastok_cli.training.optimizer_state import (
     save_whole,
 )
 from stochastok_cli.training.optimizers import optimizer_tensors
-
 
 _GATHERED_SHARE = 0.15
 """Layers that take less than this share of a GPU's memory stay gathered until the backward pass."""
@@ -91,8 +89,9 @@ class Sharded:
         self.world.all_reduce_(self.loss)
 
     def gradient_norm(self) -> Tensor:
-        norm = get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
-        return norm.full_tensor() if isinstance(norm, DTensor) else norm
+        square = norm_of([_local(p.grad) for p in self.model.parameters() if p.grad is not None]).square()
+        self.world.all_reduce_(square)
+        return square.sqrt()
 
     def full_state_dict(self) -> dict[str, Tensor]:
         options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
