@@ -48,6 +48,7 @@ def _lines(plan: Plan) -> list[tuple[str, str]]:
         ("device", f"{devices}, {plan.kernels} kernels"),
         ("training", f"{plan.iterations:,} iterations of {plan.tokens_per_iteration:,} tokens"),
         ("", f"{plan.tokens:,} tokens{epochs}, {plan.tokens * plan.flops_per_token:.2e} FLOPs"),
+        *([("expansion", plan.expansion)] if plan.expansion else []),
         (
             "speed",
             f"{plan.seconds_per_iteration * 1e3:,.1f} ms an iteration, "

@@ -175,6 +175,11 @@ class DatasetConfig:
         "stochastok",
         "The expansion method, as of `stochastok expand --method`; a fixed rule expands with `expand_prop` 0.",
     )
+    expand_schedule: Literal["constant", "linear", "cosine"] = key(
+        "constant",
+        "How p of `expand_method` changes over training: it stays `expand_prop`, or falls from it to 0 along a line or "
+        "half a cosine, which ends after `max_iters`. Validation expands with `expand_prop` throughout.",
+    )
     expand_where: Literal["all", "prompt", "completion"] = key(
         "all",
         "Which tokens of an example are expanded: all, those without a loss, or those with a loss; `expand_prop` is a "

@@ -31,6 +31,9 @@ def find_invalid_values(config: Config) -> Iterator[Problem]:
         yield "trainer.dropout_scheduler.dropout", dropout, "must be in [0, 1)"
     if not 0 <= p < math.inf:
         yield "trainer.dataset.expand_prop", p, "must be a number that is not negative"
+    schedule = trainer.dataset.expand_schedule
+    if schedule != "constant" and p == 0:
+        yield "trainer.dataset.expand_schedule", schedule, "has no effect without trainer.dataset.expand_prop above 0"
     where = trainer.dataset.expand_where
     if where != "all" and not trainer.dataset.is_instruction:
         yield (

@@ -3,11 +3,12 @@
 A window is a pure function of `(seed, iteration, index)`, like those of `WindowSampler`.
 """
 
+from collections.abc import Callable
 from typing import Literal, Protocol
 
 import numpy as np
 
-from stochastok_cli.data.samplers import Batch, require_ids_below, window_key
+from stochastok_cli.data.samplers import Batch, expansion_at, require_ids_below, window_key
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.random_streams import derive_key, uniform_integers
 from stochastok_cli.tokenization.expansion import StochasTok, origins
@@ -57,6 +58,7 @@ class PackedSampler:
         purpose: "train" or "val", which draw independently.
         expand: Expands each example as it is drawn; the parts of a token have a loss if the token has one.
         expand_where: Which tokens of an example are expanded; p is a proportion of these.
+        p_schedule: p of `expand` by iteration; None keeps its own.
         vocab_size: Ids from here on are refused when they are drawn. None: they are not checked.
 
     Raises:
@@ -72,6 +74,7 @@ class PackedSampler:
         purpose: str,
         expand: StochasTok | None = None,
         expand_where: ExpandWhere = "all",
+        p_schedule: Callable[[int], float] | None = None,
         vocab_size: int | None = None,
     ):
         self.length = context_window + 1
@@ -92,7 +95,7 @@ class PackedSampler:
         self.examples = examples
         self.draws = -(-self.length // shortest)  # examples drawn for each window: enough to fill any
         self.seed, self.purpose = seed, purpose
-        self.expand, self.expand_where = expand, expand_where
+        self.expand, self.expand_where, self.p_schedule = expand, expand_where, p_schedule
         self.vocab_size = vocab_size
 
     def batch(self, iteration: int, index: np.ndarray) -> Batch[np.ndarray]:
@@ -107,8 +110,9 @@ class PackedSampler:
             used = np.arange(self.draws) < needed[:, None]
             batch = _packed(*self.examples.read(example[used]), lengths[used], needed, self.length)
         else:
+            expand = expansion_at(self.expand, self.p_schedule, iteration)
             windows = [
-                self._expanded(example[b], lengths[b], int(needed[b]), window_key(iteration, int(index[b])))
+                self._expanded(example[b], lengths[b], int(needed[b]), window_key(iteration, int(index[b])), expand)
                 for b in range(len(index))
             ]
             ids, has_loss, used_lengths = (np.concatenate(parts) for parts in zip(*windows, strict=True))
@@ -118,7 +122,7 @@ class PackedSampler:
         return batch
 
     def _expanded(
-        self, example: np.ndarray, lengths: np.ndarray, needed: int, key: int
+        self, example: np.ndarray, lengths: np.ndarray, needed: int, key: int, expand: StochasTok
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The expanded examples of a window: ids, whether each has a loss, and the length of each example.
 
@@ -127,13 +131,13 @@ class PackedSampler:
             lengths: int64 `[K]`, the length of each.
             needed: How many of them fill the window as they are.
             key: The number of the window.
+            expand: Expands the examples.
         """
-        assert self.expand is not None
-        expand_examples = self._whole if self.expand.definition.keeps_token_boundaries else self._in_parts
+        expand_examples = self._whole if expand.definition.keeps_token_boundaries else self._in_parts
         first_index = key * 2 * self.draws % 2**64
         for count in (needed, self.draws):  # BPE-dropout may shorten, and then more examples are needed
             ids, has_loss = self.examples.read(example[:count])
-            expanded = expand_examples(ids, has_loss, lengths[:count], first_index)
+            expanded = expand_examples(ids, has_loss, lengths[:count], first_index, expand)
             if len(expanded[0]) >= self.length:
                 return expanded
         return ids, has_loss, lengths  # all of them are too few: hardly ever
@@ -145,7 +149,7 @@ class PackedSampler:
         return has_loss if self.expand_where == "completion" else ~has_loss
 
     def _whole(
-        self, ids: np.ndarray, has_loss: np.ndarray, lengths: np.ndarray, first_index: int
+        self, ids: np.ndarray, has_loss: np.ndarray, lengths: np.ndarray, first_index: int, expand: StochasTok
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Expands each example as one document, of the tokens that may be expanded; the others stay in their places.
 
@@ -154,30 +158,29 @@ class PackedSampler:
             has_loss: bool, of the shape of `ids`.
             lengths: int64 `[K]`, the length of each example.
             first_index: The index of the first example among all documents that are expanded.
+            expand: Expands the documents.
 
         Returns:
             The expanded ids, whether each has a loss, and the length of each expanded example.
         """
-        assert self.expand is not None
         example = np.repeat(np.arange(len(lengths)), lengths)
         may_expand = self._may_expand(has_loss)
         chosen, others = np.flatnonzero(may_expand), np.flatnonzero(~may_expand)
         document_lengths = np.bincount(example[chosen], minlength=len(lengths))
-        expanded, _ = self.expand.documents(ids[chosen], document_lengths, first_index)
-        origin = np.concatenate([chosen[origins(self.expand.vocabulary, ids[chosen], expanded)], others])
+        expanded, _ = expand.documents(ids[chosen], document_lengths, first_index)
+        origin = np.concatenate([chosen[origins(expand.vocabulary, ids[chosen], expanded)], others])
         in_order = np.argsort(origin, kind="stable")  # the parts of a token stay in their order
         origin = origin[in_order]
         expanded_lengths = np.bincount(example[origin], minlength=len(lengths))
         return np.concatenate([expanded, ids[others]])[in_order], has_loss[origin], expanded_lengths
 
     def _in_parts(
-        self, ids: np.ndarray, has_loss: np.ndarray, lengths: np.ndarray, first_index: int
+        self, ids: np.ndarray, has_loss: np.ndarray, lengths: np.ndarray, first_index: int, expand: StochasTok
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """As `_whole`, for a method that may merge across tokens: a part is expanded apart from those next to it.
 
         The parts of an example are without and with a loss in turn. The first is without; it may be empty.
         """
-        assert self.expand is not None
         ends = np.cumsum(lengths)
         example = np.repeat(np.arange(len(lengths)), lengths)
         before = np.concatenate([[False], has_loss[:-1]])
@@ -186,7 +189,7 @@ class PackedSampler:
         part = changes - (changes - (has_loss != before))[ends - lengths][example]  # of each token
         early = part < 2
         pairs = np.bincount(2 * example[early] + part[early], minlength=2 * len(lengths))
-        expanded, expanded_lengths = self.expand.documents(ids[early], pairs, first_index)
+        expanded, expanded_lengths = expand.documents(ids[early], pairs, first_index)
         documents = np.split(expanded, np.cumsum(expanded_lengths)[:-1])
         parts: list[np.ndarray] = []
         parts_of = []  # how many parts each example has
@@ -195,7 +198,7 @@ class PackedSampler:
             late = slice(start + pairs[2 * k : 2 * k + 2].sum(), end)
             if late.start < end:
                 index = derive_key(first_index, "parts after the second", k)
-                expanded, expanded_lengths = self.expand.documents(ids[late], np.bincount(part[late])[2:], index)
+                expanded, expanded_lengths = expand.documents(ids[late], np.bincount(part[late])[2:], index)
                 of_example += np.split(expanded, np.cumsum(expanded_lengths)[:-1])
             if self.expand_where != "all":
                 unchanged = np.split(ids[start:end], np.cumsum(np.bincount(part[start:end], minlength=2))[:-1])

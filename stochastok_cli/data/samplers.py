@@ -80,6 +80,7 @@ class WindowSampler:
         seed: Together with `purpose` it names the random stream.
         purpose: "train" or "val", which draw independently.
         expand: Expands each window as it is drawn; the result is cut to T + 1 ids.
+        p_schedule: p of `expand` by iteration; None keeps its own.
         vocab_size: Ids from here on are refused when they are drawn. None: they are not checked.
 
     Raises:
@@ -94,6 +95,7 @@ class WindowSampler:
         seed: int,
         purpose: str,
         expand: StochasTok | None = None,
+        p_schedule: Callable[[int], float] | None = None,
         vocab_size: int | None = None,
     ):
         self.length = context_window + 1
@@ -104,7 +106,7 @@ class WindowSampler:
             )
         self.ids = ids
         self.seed, self.purpose = seed, purpose
-        self.expand = expand
+        self.expand, self.p_schedule = expand, p_schedule
         self.vocab_size = vocab_size
 
     def batch(self, iteration: int, index: np.ndarray) -> Batch[np.ndarray]:
@@ -114,32 +116,34 @@ class WindowSampler:
         ids = self.ids[start[:, None] + np.arange(self.length)]
         require_ids_below(self.vocab_size, ids, self.purpose)
         if self.expand is not None:
-            ids = self._expanded(ids, start, iteration, index)
+            expand = expansion_at(self.expand, self.p_schedule, iteration)
+            ids = self._expanded(ids, start, iteration, index, expand)
         weights = np.full((len(index), self.length - 1), 1 / (self.length - 1), dtype=np.float32)
         return Batch(ids.astype(np.int64, copy=False), None, weights, weights.size)
 
-    def _expanded(self, ids: np.ndarray, start: np.ndarray, iteration: int, index: np.ndarray) -> np.ndarray:
+    def _expanded(
+        self, ids: np.ndarray, start: np.ndarray, iteration: int, index: np.ndarray, expand: StochasTok
+    ) -> np.ndarray:
         """The windows `ids` `[B, T + 1]`, which begin at `start` `[B]`, expanded and cut to the same length."""
-        assert self.expand is not None
         expanded = np.empty(ids.shape, np.int64)
         for run in _consecutive(index):
             windows = ids[run]
             first_key = window_key(iteration, int(index[run.start]))
-            flat, lengths = self.expand.documents(windows.ravel(), np.full(len(windows), self.length), first_key)
+            flat, lengths = expand.documents(windows.ravel(), np.full(len(windows), self.length), first_key)
             offsets = np.cumsum(lengths) - lengths
             expanded[run] = flat.take(offsets[:, None] + np.arange(self.length), mode="clip")
             for row in np.flatnonzero(lengths < self.length):  # only BPE-dropout, which merges anew, may shorten
-                expanded[run.start + row] = self._longer_window(int(start[run.start + row]), first_key + int(row))
+                first = int(start[run.start + row])
+                expanded[run.start + row] = self._longer_window(first, first_key + int(row), expand)
         return expanded
 
-    def _longer_window(self, start: int, key: int) -> np.ndarray:
+    def _longer_window(self, start: int, key: int, expand: StochasTok) -> np.ndarray:
         """T + 1 expanded ids of the text from `start` on, or from earlier where the corpus ends too soon."""
-        assert self.expand is not None
         length = self.length
         while length < len(self.ids):
             length = min(2 * length, len(self.ids))
             first = min(start, len(self.ids) - length)
-            expanded = self.expand(self.ids[first : first + length], key)
+            expanded = expand(self.ids[first : first + length], key)
             if len(expanded) >= self.length:
                 return expanded[: self.length]
         raise UserError(
@@ -155,6 +159,11 @@ def require_ids_below(vocab_size: int | None, ids: np.ndarray, purpose: str) -> 
             f"the {purpose} split holds the id {ids.max()}, and the vocabulary ends at {vocab_size - 1}",
             fix="the data are damaged or of another tokenizer: make them again",
         )
+
+
+def expansion_at(expand: StochasTok, p_schedule: Callable[[int], float] | None, iteration: int) -> StochasTok:
+    """The expansion of an iteration's windows: `expand` with the schedule's p, where there is a schedule."""
+    return expand if p_schedule is None else expand.with_p(p_schedule(iteration))
 
 
 def window_key(iteration: int, index: int) -> int:

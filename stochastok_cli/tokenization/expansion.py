@@ -124,6 +124,17 @@ class StochasTok:
         """The segmentations of the vocabulary's tokens; kept tokens have themselves alone."""
         return segmentation_lattice(self.vocabulary, self.kept)
 
+    def with_p(self, p: float) -> Self:
+        """The same expansion with another `p`: it shares random stream, options and tables with this one.
+
+        Raises:
+            UserError: for an impossible `p`.
+        """
+        self.definition.check_p(p)
+        other = object.__new__(type(self))
+        vars(other).update(vars(self), p=p)
+        return other
+
     def split_budget(self, lengths: np.ndarray, first_index: np.uint64) -> np.ndarray:
         """The attempted splits of documents, for methods whose `p` is a number of splits per token.
 

@@ -1,5 +1,6 @@
 """The dataset of a run: samplers of training and validation windows, checked against the configuration."""
 
+import functools
 import operator
 import re
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from stochastok_cli.random_streams import derive_key
 from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.methods import require_method
 from stochastok_cli.tokenization.vocabulary import Vocabulary
+from stochastok_cli.training.schedules import expand_prop
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class Data:
     Attributes:
         train: Windows of the train split, expanded where `trainer.dataset.expand_prop` is above 0.
         val: Windows of the val split as they are on disk, so that losses with and without expansion compare.
-        val_expanded: The same windows expanded like those of training; None where training does not expand.
+        val_expanded: The same windows expanded like those of training, always with `trainer.dataset.expand_prop` and
+            not as `expand_schedule` says, so that losses compare over a run; None where training does not expand.
         vocabulary: The vocabulary of the ids.
         identity: Name and fingerprint, as a checkpoint records them.
     """
@@ -63,7 +66,7 @@ def open_data(config: Config) -> Data:
         )
     expands = _expansion_p(config) != 0
     return Data(
-        train=_make_sampler(source, "train", config, expanded=expands),
+        train=_make_sampler(source, "train", config, expanded=expands, scheduled=True),
         val=_make_sampler(source, "val", config, expanded=False),
         val_expanded=_make_sampler(source, "val", config, expanded=True) if expands else None,
         vocabulary=vocabulary,
@@ -81,7 +84,9 @@ def _expansion_p(config: Config) -> float | None:
     return None if fixed and dataset.expand_prop == 0 else dataset.expand_prop
 
 
-def _make_sampler(source: MemmapDataset, split: str, config: Config, *, expanded: bool) -> Sampler:
+def _make_sampler(
+    source: MemmapDataset, split: str, config: Config, *, expanded: bool, scheduled: bool = False
+) -> Sampler:
     """The sampler of a split. Validation has its own random streams, for windows and for their expansion."""
     dataset, length, seed = config.trainer.dataset, config.model.context_window, config.general.seed
     try:
@@ -97,6 +102,9 @@ def _make_sampler(source: MemmapDataset, split: str, config: Config, *, expanded
         keys = f"trainer.dataset.expand_prop = {dataset.expand_prop}, expand_method = {dataset.expand_method!r}"
         raise UserError(f"{keys}: {error}") from None
     expand = expansion if expanded else None
+    p_schedule = None
+    if scheduled and dataset.expand_schedule != "constant":
+        p_schedule = functools.partial(expand_prop, dataset=dataset, training=config.trainer.training)
     if isinstance(source, SFTDataset | InstructionDataset):
         return PackedSampler(
             source.examples(split),
@@ -105,11 +113,18 @@ def _make_sampler(source: MemmapDataset, split: str, config: Config, *, expanded
             purpose=split,
             expand=expand,
             expand_where=dataset.expand_where,
+            p_schedule=p_schedule,
             vocab_size=source.vocabulary.size,
         )
     assert isinstance(source, Corpus)
     return WindowSampler(
-        source.ids(split), length, seed=seed, vocab_size=config.model.vocab_size, purpose=split, expand=expand
+        source.ids(split),
+        length,
+        seed=seed,
+        vocab_size=config.model.vocab_size,
+        purpose=split,
+        expand=expand,
+        p_schedule=p_schedule,
     )
 
 

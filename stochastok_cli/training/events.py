@@ -47,6 +47,7 @@ class Logged:
     seconds_left: float
     bits_per_byte: float | None = None  # the loss over the bytes of the text that has a loss
     utilization: float | None = None  # of the GPUs' peak (MFU); None where that is unknown
+    expand_prop: float | None = None  # p of the expansion; None where it does not change
     memory: int | None = None  # bytes, the most that rank 0 has allocated on its GPU
 
 
@@ -103,6 +104,7 @@ def metrics_of(event: Logged | Evaluated) -> dict[str, float]:
         "train/loss": event.loss,
         "train/bits_per_byte": event.bits_per_byte,
         "train/learning_rate": event.learning_rate,
+        "train/expand_prop": event.expand_prop,
         "train/gradient_norm": event.gradient_norm,
         "train/tokens_per_second": event.tokens_per_second,
         "train/flops_utilization": event.utilization,
@@ -125,8 +127,9 @@ def describe(event: Event) -> str:
         case Compiled(seconds):
             return f"compiled in {seconds:.0f} s"
         case Logged(iteration, _, _, rate, norm):
+            p = f"  p {event.expand_prop:.3g}" if event.expand_prop is not None else ""
             return (
-                f"iteration {iteration:,}  {format_loss(event)}  lr {rate:.3g}  gradient {norm:.3g}  "
+                f"iteration {iteration:,}  {format_loss(event)}  lr {rate:.3g}{p}  gradient {norm:.3g}  "
                 f"{format_speed(event)}  {format_duration(event.seconds_left)} left"
             )
         case Evaluated(iteration, metrics, seconds):

@@ -20,6 +20,7 @@ from stochastok_cli.data.samplers import WindowSampler
 from stochastok_cli.evaluation.base import LoadedEvaluator
 from stochastok_cli.evaluation.run import run_evaluators
 from stochastok_cli.evaluation.scoring import LM
+from stochastok_cli.tokenization.methods import require_method
 from stochastok_cli.training import flops, schedules, setup
 from stochastok_cli.training.data import Data
 from stochastok_cli.training.distributed import DistributedContext, device_name, distributed_context
@@ -57,6 +58,7 @@ class Plan:
         disk_free: Bytes, where the run's folder will be.
         evaluations: Those left to do.
         seconds_per_evaluation: Measured on smaller ones.
+        expansion: Method and p of the expansion of the iterations left; None where windows are not expanded.
         notes: What the run would say when it starts, such as values of the configuration that a checkpoint replaces.
     """
 
@@ -79,6 +81,7 @@ class Plan:
     disk_free: int
     evaluations: int
     seconds_per_evaluation: float
+    expansion: str | None
     notes: list[str]
 
     @property
@@ -153,8 +156,22 @@ def _measure(run: Run, inputs: RunInputs) -> Plan:
         disk_free=shutil.disk_usage(nearest_existing_path(run.folder)).free,
         evaluations=schedules.count_due(training.eval_interval, first_due, training.max_iters),
         seconds_per_evaluation=seconds_per_evaluation,
+        expansion=_expansion(config, start),
         notes=run.notes,
     )
+
+
+def _expansion(config: Config, start: int) -> str | None:
+    """Method and p of the iterations from `start` on: `uniform, p = 0.2 to 0.002 (linear)`."""
+    dataset, training = config.trainer.dataset, config.trainer.training
+    method = require_method(dataset.expand_method)
+    if not method.takes_p:
+        return method.name
+    if dataset.expand_prop == 0:
+        return None
+    first, last = (schedules.expand_prop(i, dataset, training) for i in (start, training.max_iters - 1))
+    falling = f" to {last:.3g} ({dataset.expand_schedule})" if dataset.expand_schedule != "constant" else ""
+    return f"{method.name}, p = {first:.3g}{falling}"
 
 
 def _one_micro_batch(config: Config, world: DistributedContext) -> Config:

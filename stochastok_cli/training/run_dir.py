@@ -104,8 +104,16 @@ def read_progress(folder: Path, config: Config) -> RunProgress:
 
 
 def _require_same_decay(done: int, before: Config, now: Config) -> None:
-    """Raises UserError if a run is made longer whose learning rate decays toward its former end already."""
+    """Raises UserError if a run is made longer whose learning rate or p falls toward its former end already."""
     former_end = before.trainer.training.max_iters
+    schedule = before.trainer.dataset.expand_schedule
+    if schedule != "constant" and now.trainer.training.max_iters != former_end and done > 0:
+        raise UserError(
+            f"trainer.dataset.expand_schedule={schedule} lowers p toward iteration {former_end:,}, and {done:,} are "
+            "done",
+            fix=f"keep trainer.training.max_iters={former_end}, or start a new run from a checkpoint "
+            "(trainer.checkpoint_name)",
+        )
     if (
         before.trainer.optimizer.schedule == "wsd"
         and now.trainer.training.max_iters != former_end

@@ -1,11 +1,13 @@
-"""Pure functions of the iteration: the learning rate, when to log, evaluate and save, and which checkpoints to delete.
+"""Pure functions of the iteration: the learning rate, p of the expansion, when to log, evaluate and save.
+
+`checkpoints_to_delete` says which checkpoints go.
 
 Iterations are counted from 0. `done` is the number of iterations that are done, as in the folder name `step_<done>`.
 """
 
 import math
 
-from stochastok_cli.config import OptimizerConfig, TrainingConfig
+from stochastok_cli.config import DatasetConfig, OptimizerConfig, TrainingConfig
 
 
 def learning_rate(iteration: int, optimizer: OptimizerConfig, training: TrainingConfig) -> float:
@@ -24,6 +26,21 @@ def learning_rate(iteration: int, optimizer: OptimizerConfig, training: Training
         return optimizer.min_lr + (optimizer.lr - optimizer.min_lr) * min(left, 1.0)
     progress = min((iteration - training.warmup_iters) / training.lr_decay_iters, 1.0)
     return optimizer.min_lr + 0.5 * (optimizer.lr - optimizer.min_lr) * (1 + math.cos(math.pi * progress))
+
+
+def expand_prop(iteration: int, dataset: DatasetConfig, training: TrainingConfig) -> float:
+    """p of the expansion of an iteration's windows: `expand_prop` throughout, or falling to 0 after the last iteration.
+
+    >>> linear = DatasetConfig(expand_prop=0.2, expand_schedule="linear")
+    >>> [expand_prop(i, linear, TrainingConfig(max_iters=10)) for i in (0, 5, 10)]
+    [0.2, 0.1, 0.0]
+    """
+    if dataset.expand_schedule == "constant":
+        return dataset.expand_prop
+    progress = min(iteration / training.max_iters, 1.0)
+    if dataset.expand_schedule == "linear":
+        return dataset.expand_prop * (1 - progress)
+    return dataset.expand_prop * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def log_is_due(done: int, training: TrainingConfig) -> bool:

@@ -255,7 +255,8 @@ class Trainer:
     def _log(self, done: int) -> None:
         self._require_finite()
         metrics = self.step.metrics()
-        training, optimizer = self.training, self.config.trainer.optimizer
+        training, optimizer, dataset = self.training, self.config.trainer.optimizer, self.config.trainer.dataset
+        scheduled = dataset.expand_schedule != "constant"
         tokens_per_second = tokens_per_iteration(self.config) * self.timer.iterations_per_second(done)
         self.emit(
             events.Logged(
@@ -264,6 +265,7 @@ class Trainer:
                 loss=metrics.loss,
                 bits_per_byte=metrics.bits_per_byte,
                 learning_rate=schedules.learning_rate(done - 1, optimizer, training),
+                expand_prop=schedules.expand_prop(done - 1, dataset, training) if scheduled else None,
                 gradient_norm=metrics.gradient_norm,
                 tokens_per_second=tokens_per_second,
                 seconds_left=self.timer.seconds_left(done, training.max_iters),

@@ -248,6 +248,19 @@ def test_p_is_a_proportion_of_the_tokens_that_may_be_expanded(method, p):
     assert abs(np.mean(lengths) - np.mean(expected)) <= 4 * deviation
 
 
+@pytest.mark.parametrize("method", ["stochastok", "bpe-dropout"])
+def test_examples_of_a_schedule_are_those_of_the_p_of_their_iteration(method):
+    example = [(VOCABULARY.encode(text), loss) for text, loss in TURNS]
+    made = {p: StochasTok(VOCABULARY, p, method, round_budget="randomly") for p in (0.8, 0.4)}
+    scheduled = masked([example], 200, expand=made[0.8], p_schedule=lambda iteration: 0.8 / (1 + iteration))
+    for iteration, p in enumerate(made):
+        batch = scheduled.batch(iteration, np.arange(4))
+        constant = masked([example], 200, expand=made[p]).batch(iteration, np.arange(4))
+        np.testing.assert_array_equal(batch.ids, constant.ids)
+        np.testing.assert_array_equal(batch.token_weights, constant.token_weights)
+        np.testing.assert_array_equal(batch.ids[2:], scheduled.batch(iteration, np.arange(2, 4)).ids)
+
+
 def test_examples_that_do_not_fit_name_the_option():
     with pytest.raises(
         UserError, match=r"longest example .* has 9 ids.* only 8; set .* to 9 or more, or make .*--max-l"

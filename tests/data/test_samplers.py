@@ -114,3 +114,16 @@ def test_an_id_outside_the_vocabulary_is_refused():
     windows = WindowSampler(np.full(100, 7, np.uint16), 8, seed=0, purpose="train", vocab_size=7)
     with pytest.raises(UserError, match="holds the id 7"):
         windows.batch(0, np.arange(2))
+
+
+@pytest.mark.parametrize("method", ["stochastok", "uniform", "bpe-dropout"])
+def test_windows_of_a_schedule_are_those_of_the_p_of_their_iteration_on_any_rank(method):
+    ids = np.array(VOCABULARY.encode("An unbelievable sentence of several understandable words. " * 40), np.uint16)
+    expand = StochasTok(VOCABULARY, 0.8, method, round_budget="randomly")
+    scheduled = windows(ids, expand=expand, p_schedule=lambda iteration: 0.8 - iteration / 10)
+    for iteration, p in ((0, 0.8), (4, 0.4), (8, 0.0)):
+        whole = scheduled.batch(iteration, np.arange(8)).ids
+        constant = windows(ids, expand=StochasTok(VOCABULARY, p, method, round_budget="randomly"))
+        np.testing.assert_array_equal(whole, constant.batch(iteration, np.arange(8)).ids)
+        np.testing.assert_array_equal(whole[5:], scheduled.batch(iteration, np.arange(5, 8)).ids)
+    assert expand.p == 0.8

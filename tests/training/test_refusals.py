@@ -46,6 +46,7 @@ LANGGAME = ("trainer.dataset.name=langgame", "trainer.dataset.is_instruction=tru
         (["trainer.eval=[{evaluator:mcq,benchmarks:[arc,arc]}]"], "must not name what is scored already"),
         (["trainer.eval=[{evaluator:mcq,benchmarks:[arc,arc=x.jsonl]}]"], "must not name what is scored already"),
         (["trainer.dataset.expand_method=unifrom"], "expand_method = 'unifrom': unknown method .*mean 'uniform'"),
+        (["trainer.dataset.expand_schedule=linear"], "no effect without trainer.dataset.expand_prop above 0"),
         (["trainer.dataset.expand_prop=2", "trainer.dataset.expand_method=uniform"], "expand_prop = 2.0.* is a proba"),
         (["general.paths.checkpoint_dir=/dev/null"], "/dev/null is a file, where a run's folder should be"),
         (["trainer.checkpoint_name=nobody"], "no checkpoint 'nobody': neither a folder nor a run in"),

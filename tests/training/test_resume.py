@@ -13,6 +13,7 @@ import pytest
 from stochastok_cli.errors import INTERRUPTED, STOPPED_WITH_CHECKPOINT, StoppedBySignal, UserError
 from stochastok_cli.models.checkpoint_reader import read_state
 from stochastok_cli.training import checkpoint_writer, run_dir
+from stochastok_cli.training.plan import plan
 from stochastok_cli.training.train import train
 from tests.training.conftest import COMMAND
 from tests.training.runs import metrics, steps, tensors
@@ -78,6 +79,27 @@ def test_instruction_data_with_expansion_resumes_bit_for_bit(configured):
     train(configured(*options, "trainer.training.max_iters=5"), run_name="parts")
     parts = train(configured(*options), run_name="parts")
     assert tensors(parts.checkpoint) == tensors(straight.checkpoint)
+
+
+@pytest.mark.parametrize("data", [(), ("trainer.dataset.name=langgame", "trainer.dataset.is_instruction=true")])
+def test_a_run_whose_p_falls_resumes_bit_for_bit_and_is_not_made_longer(configured, data):
+    options = (*data, "trainer.dataset.expand_prop=0.8", "trainer.dataset.expand_schedule=linear")
+    options += ("model.context_window=128", "trainer.training.max_iters=4", "trainer.training.log_interval=1")
+    options += ("trainer.training.checkpoint_interval=2", "trainer.training.keep_checkpoints=null")
+    straight = train(configured(*options), run_name="straight")
+    logged = [m["train/expand_prop"] for m in metrics(straight.folder) if "train/expand_prop" in m]
+    assert logged == pytest.approx([0.8, 0.6, 0.4, 0.2])
+    assert "  p 0.6  " in (straight.folder / "train.log").read_text()
+    parts = straight.folder.with_name("parts")
+    shutil.copytree(straight.folder, parts)
+    for step in ("step_3", "step_4"):
+        shutil.rmtree(parts / step, ignore_errors=True)
+    assert plan(configured(*options), run_name="parts").expansion == "stochastok, p = 0.4 to 0.2 (linear)"
+    again = train(configured(*options), run_name="parts")
+    assert again.created
+    assert tensors(again.checkpoint) == tensors(straight.checkpoint)
+    with pytest.raises(UserError, match="lowers p toward iteration 4, and 4 are done"):
+        train(configured(*options, "trainer.training.max_iters=6"), run_name="parts")
 
 
 @pytest.fixture

@@ -2,12 +2,13 @@
 
 import pytest
 
-from stochastok_cli.config import OptimizerConfig, TrainingConfig, load_config
+from stochastok_cli.config import DatasetConfig, OptimizerConfig, TrainingConfig, load_config
 from stochastok_cli.errors import UserError
 from stochastok_cli.training.schedules import (
     checkpoint_is_due,
     checkpoints_to_delete,
     evaluation_is_due,
+    expand_prop,
     learning_rate,
     log_is_due,
 )
@@ -44,6 +45,16 @@ def test_warm_up_stable_decay():
     wsd = OptimizerConfig(lr=1.0, min_lr=0.2, schedule="wsd", wsd_decay_iters=20)
     rates = [learning_rate(i, wsd, training) for i in (5, 10, 79, 80, 90, 99, 100, 500)]
     assert rates == pytest.approx([0.5, 1.0, 1.0, 1.0, 0.6, 0.24, 0.2, 0.2])
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [("constant", [0.4] * 5), ("linear", [0.4, 0.3, 0.2, 0.0, 0.0]), ("cosine", [0.4, 0.341421, 0.2, 0.0, 0.0])],
+)
+def test_p_of_the_expansion(schedule, expected):
+    dataset = DatasetConfig(expand_prop=0.4, expand_schedule=schedule)
+    training = TrainingConfig(max_iters=100)
+    assert [expand_prop(i, dataset, training) for i in (0, 25, 50, 100, 500)] == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("iterations", [0, 91])
