@@ -37,10 +37,14 @@ def launched(config_file, ranks, *arguments, **options):
     )
 
 
+FALLING = ("trainer.dataset.expand_prop=0.8", "trainer.dataset.expand_schedule=cosine")
+
+
+@pytest.mark.parametrize("expansion", [(), FALLING])
 @pytest.mark.parametrize("dataset", [["sample-tokenized"], ["langgame", "trainer.dataset.is_instruction=true"]])
-def test_the_global_batch_is_the_same_for_any_number_of_ranks(configured, dataset):
+def test_the_global_batch_is_the_same_for_any_number_of_ranks(configured, dataset, expansion):
     name, *more = dataset
-    config = configured(f"trainer.dataset.name={name}", "model.context_window=128", *more)
+    config = configured(f"trainer.dataset.name={name}", "model.context_window=128", *more, *expansion)
     data = open_data(config)
     size, micro_steps = config.trainer.training.batch_size, config.trainer.training.gradient_accumulation_steps
 

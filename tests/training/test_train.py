@@ -257,6 +257,15 @@ def test_windows_are_expanded_on_the_fly(configured, vocabulary, data_dir):
     assert canonical.val_expanded is None
     for row in data.val_expanded.batch(0, np.arange(5)).ids:  # as in an expanded copy, and still the corpus's text
         assert vocabulary.decode_bytes(row) in text
+    falling = ("trainer.dataset.expand_prop=1.0", "trainer.dataset.expand_schedule=linear")
+    scheduled = open_data(configured(*falling, "model.context_window=64"))
+    for iteration in (0, 4):  # only windows of training follow the schedule
+        val, train_ids = [
+            [drawn.batch(iteration, np.arange(5)).ids for drawn in (getattr(data, kind), getattr(scheduled, kind))]
+            for kind in ("val_expanded", "train")
+        ]
+        assert (val[0] == val[1]).all()
+        assert (train_ids[0] == train_ids[1]).all() == (iteration == 0)
     windows = [drawn.batch(0, np.arange(5)).ids for drawn in (canonical.val, data.val, data.val_expanded)]
     assert (windows[0] == windows[1]).all() and (windows[0] != windows[2]).any()
     # Both runs begin with the same weights and are validated on the same windows.
