@@ -272,7 +272,7 @@ def _print_report(rows: "list[Diversity]", sample: str, as_json: bool) -> None:
     from stochastok_cli.report.tables import Cell, Column, Table
     from stochastok_cli.tokenization.statistics import COMMON_WORDS
 
-    headings = ("method", "p", "growth", "touched", "seen", "possible", "bits each")
+    headings = ("method", "p", "growth", "touched", "seen", "possible", "bits each", "Rényi", "MATTR")
     cells = [
         (
             row.method,
@@ -282,8 +282,10 @@ def _print_report(rows: "list[Diversity]", sample: str, as_json: bool) -> None:
             f"{row.segmentations:.1f}",
             f"{row.possible:.1f}",
             f"{row.entropy:.2f}",
+            f"{row.renyi_efficiency:.3f}",
+            f"{row.mattr:.3f}",
         )
         for row in rows
     ]
-    title = f"{sample}; the last three columns: segmentations of {COMMON_WORDS} common words"
+    title = f"{sample}; seen, possible, bits each: segmentations of {COMMON_WORDS} common words"
     print_tables([Table("", title, [Column(h) for h in headings], [[Cell(c) for c in row] for row in cells])])

@@ -16,6 +16,8 @@ from stochastok_cli.tokenization.methods import require_method
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 COMMON_WORDS = 100
+RENYI_ALPHA = 2.5
+MATTR_WINDOW = 500
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class Diversity:
         segmentations: mean number of distinct segmentations of the most common words.
         possible: mean number of segmentations that these words have.
         entropy: bits per token of these words, by the observed frequencies of their segmentations.
+        renyi_efficiency: that of the expanded ids, see `renyi_efficiency`.
+        mattr: that of the expanded ids, see `mattr`.
     """
 
     method: str
@@ -38,6 +42,8 @@ class Diversity:
     segmentations: float
     possible: float
     entropy: float
+    renyi_efficiency: float
+    mattr: float
 
 
 def diversity(expand: StochasTok, ids: np.ndarray, lengths: np.ndarray) -> Diversity:
@@ -76,7 +82,47 @@ def diversity(expand: StochasTok, ids: np.ndarray, lengths: np.ndarray) -> Diver
         segmentations=float(np.mean(distinct)) if words else 0.0,
         possible=float(np.mean(possible)) if words else 0.0,
         entropy=float(np.average(bits, weights=weights)) if sum(weights) else 0.0,
+        renyi_efficiency=renyi_efficiency(out),
+        mattr=mattr(out),
     )
+
+
+def renyi_efficiency(ids: np.ndarray, alpha: float = RENYI_ALPHA) -> float:
+    """The Rényi entropy of the frequencies of ids, over the logarithm of the number of distinct ids.
+
+    H = log(sum of f^alpha) / (1 - alpha). Zouhar et al. 2023 (ACL 2023.acl-long.284), with alpha = 2.5; as TkTkT
+    computes it, which divides by the types that occur. 0 where there are fewer than two types.
+
+    >>> renyi_efficiency(np.array([3, 5, 5, 3]))
+    1.0
+    """
+    counts = np.unique(ids, return_counts=True)[1]
+    if len(counts) < 2:
+        return 0.0
+    return float(np.log(((counts / counts.sum()) ** alpha).sum()) / (1 - alpha) / np.log(len(counts)))
+
+
+def mattr(ids: np.ndarray, window: int = MATTR_WINDOW) -> float:
+    """The moving-average type-token ratio: the mean share of distinct ids in each window of consecutive ids.
+
+    Covington and McFall 2010, "Cutting the Gordian Knot". A text shorter than the window is one window.
+
+    >>> mattr(np.array([1, 1, 2, 1]), window=2)  # of 1, 2 and 2 types
+    0.8333333333333334
+    """
+    size = len(ids)
+    if size == 0:
+        return 0.0
+    window = min(window, size)
+    order = np.argsort(ids, kind="stable")
+    previous = np.full(size, -1)
+    same = np.flatnonzero(np.diff(ids[order].astype(np.int64)) == 0)
+    previous[order[same + 1]] = order[same]
+    # An id is the first of its type in the windows that begin after its previous occurrence and up to itself.
+    at = np.arange(size)
+    first = np.maximum(np.maximum(previous + 1, at - window + 1), 0)
+    last = np.minimum(at, size - window)
+    return float(np.maximum(last - first + 1, 0).sum() / (window * (size - window + 1)))
 
 
 def match_growth(
