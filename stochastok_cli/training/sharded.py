@@ -31,8 +31,8 @@ from stochastok_cli.training.optimizer_state import (
 )
 from stochastok_cli.training.optimizers import optimizer_tensors
 
-_GATHERED_SHARE = 0.15
-"""Layers that take less than this share of a GPU's memory stay gathered until the backward pass."""
+_MAX_GATHERED_FRACTION = 0.15
+"""Layers that take less than this fraction of a GPU's memory stay gathered until the backward pass."""
 
 
 def make_parallel(model: CausalLM, config: Config, world: DistributedContext, *, fused: bool) -> Parallel:
@@ -149,7 +149,7 @@ def _fits_gathered(model: CausalLM, device: torch.device) -> bool:
     if device.type != "cuda":
         return False
     gathered = 2 * sum(parameter.numel() for parameter in model.parameters())  # bytes
-    return gathered < torch.cuda.get_device_properties(device).total_memory * _GATHERED_SHARE
+    return gathered < torch.cuda.get_device_properties(device).total_memory * _MAX_GATHERED_FRACTION
 
 
 def _local(tensor: Tensor) -> Tensor:
