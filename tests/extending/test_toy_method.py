@@ -145,6 +145,13 @@ def test_a_method_with_arguments(data_dir, tmp_path):
         train = ["train", "--force", "--config", config, "trainer.training.max_iters=2", *method, *paths]
         done = run_python("-c", code, *train, cwd=ROOT)
         assert done.returncode == 0, done.stderr
+    run, scored = done.stdout.strip(), []
+    for tokenization in (f"{spelling}:0.5", "toy-fixed"):
+        scores = ["eval", run, "--evaluator", "alignment", "--tokenization", tokenization, "--json", *where]
+        done = run_python("-c", code, *scores, cwd=ROOT)
+        assert done.returncode == 0, done.stderr
+        scored.append(json.loads(done.stdout)["metrics"])
+    assert scored[0] != scored[1]
 
 
 def test_documents_of_every_method_are_ids_of_the_vocabulary(toy):
