@@ -73,8 +73,8 @@ NAMES = {
     "first_visible",  # segment_start
     "found",  # what was found: metrics, folders
 }
-DEMANDED = {("hub/streaming.py", "tell")}
-"""Names that a protocol of another library demands: here that of file objects."""
+DEMANDED = {("hub/streaming.py", "tell"), ("data/formats/mds.py", "shards")}
+"""Names that another library demands: the protocol of file objects, and a key of the index of MDS."""
 
 
 def defined_names(tree: ast.AST) -> Iterator[tuple[str, int]]:

@@ -44,8 +44,9 @@ def expand(
         str | None,
         typer.Argument(
             metavar="NAME",
-            help="A tokenized dataset: a folder under data_as_memmaps, or with --tokenizer PREFIX.idx of Megatron-LM "
-            "or NAME.ds of datatrove.",
+            help="A tokenized dataset: a folder under data_as_memmaps, a folder that `export` made, or with "
+            "--tokenizer the ids of another program: PREFIX.idx of Megatron-LM, NAME.ds of datatrove, a folder of mds, "
+            "of litdata or of a saved dataset with input_ids.",
         ),
     ] = None,
     expand_prop: Annotated[
@@ -83,7 +84,7 @@ def expand(
     import_name: Annotated[
         str | None,
         typer.Option(
-            "--name", help="Name of what a file of Megatron-LM or datatrove becomes.", show_default="that of the file"
+            "--name", help="Name of what ids of another program become.", show_default="that of the file or folder"
         ),
     ] = None,
     tokenizer: Annotated[
@@ -179,10 +180,12 @@ def expand(
         return
     if pull:
         from stochastok_cli.data.hub_datasets import pull_corpus
-        from stochastok_cli.data.indexed_datasets import find_index
+        from stochastok_cli.data.import_corpus import find_stored
 
-        if find_index(name) is not None:
-            raise UserError(f"--pull would have no effect for {name}, a file on this disk", fix="drop --pull")
+        # A name alone is that of a dataset on the Hub, whatever lies in the working directory.
+        is_path = len(Path(name).parts) > 1 or Path(name).suffix in (".idx", ".ds")
+        if is_path and find_stored(name) is not None:
+            raise UserError(f"--pull would have no effect for {name}, which is on this disk", fix="drop --pull")
         folder = data_expand.expanded_name(name, method, expand_prop) if out_name is None else out_name
         with progress.progress_bar() as emit:
             made = pull_corpus(

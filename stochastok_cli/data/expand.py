@@ -18,10 +18,11 @@ from stochastok_cli.artifacts import (
     Artifact,
     Manifest,
     SplitInfo,
+    read_manifest,
     tasks_folder,
     validate_folder_name,
 )
-from stochastok_cli.data.indexed_datasets import END_OF_TEXT_ADDED, find_index, import_indexed_dataset
+from stochastok_cli.data.import_corpus import END_OF_TEXT_ADDED, find_stored, import_corpus
 from stochastok_cli.data.instruction_dataset import is_instruction_dataset
 from stochastok_cli.data.memmap import (
     SPLITS,
@@ -60,12 +61,12 @@ def open_corpus(
     force: bool = False,
     progress: ProgressCallback = no_progress,
 ) -> Corpus:
-    """The corpus of that name. Files of Megatron-LM and of datatrove are imported, into `<name>-tokenized`.
+    """The corpus of that name. Ids of other programs are imported, into `<name>-tokenized`.
 
     Args:
-        corpus: the name of a folder under `<data_dir>/data_as_memmaps`, the path of a folder, or the path of a pair of
-            Megatron-LM (`PREFIX.idx`, or `PREFIX` alone) or of a tokenized file of datatrove (`NAME.ds`).
-        tokenizer: the tokenizer of such files, or of a folder without a manifest (gpt2 by default).
+        corpus: the name of a folder under `<data_dir>/data_as_memmaps`, the path of a folder, or the path of ids of a
+            format that is read (`formats.FORMATS`), such as `PREFIX.idx` of Megatron-LM or a folder that `export` made.
+        tokenizer: the tokenizer of such ids, or of a folder without a manifest (gpt2 by default).
         name: the name of the corpus that such files become, `<name>-tokenized`; by default that of the files.
         data_dir: the data directory.
         force: import the files again if they were imported before.
@@ -75,20 +76,27 @@ def open_corpus(
         UserError: there is no such corpus, or it holds conversations or completions.
     """
     folder = memmap_dir(Path(data_dir)) / corpus if isinstance(corpus, str) else corpus
-    index = None if folder.is_dir() else find_index(corpus)
-    if index is not None:
-        made = import_indexed_dataset(
-            index, tokenizer=tokenizer, name=name, data_dir=data_dir, force=force, progress=progress
-        )
+    path = folder if folder.is_dir() else Path(corpus)
+    if not _is_ours(path) and find_stored(path) is not None:
+        made = import_corpus(path, tokenizer=tokenizer, name=name, data_dir=data_dir, force=force, progress=progress)
         return Corpus(made.path, tokenizer)
     if name is not None:
-        raise UserError(f"{folder} is no file of Megatron-LM or datatrove, so it is not imported", fix="drop --name")
+        raise UserError(f"{folder} holds no ids of another program, so it is not imported", fix="drop --name")
     if is_instruction_dataset(folder):
         raise UserError(
             f"{folder} holds conversations or completions, which training expands as it draws them",
             fix="set trainer.dataset.expand_prop",
         )
     return Corpus(folder, tokenizer)
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder has a manifest of ours that is not that of an export."""
+    try:
+        manifest = read_manifest(folder)
+    except UserError:  # damaged, or of another program: whoever opens the folder next says so
+        return False
+    return manifest is not None and manifest.kind not in (None, "exported")
 
 
 def expand(
@@ -110,8 +118,8 @@ def expand(
     """Expands every document of a tokenized corpus into a folder beside it.
 
     Args:
-        corpus: the name of a folder under `<data_dir>/data_as_memmaps`, the path of a folder, of a pair of
-            Megatron-LM (`PREFIX.idx`) or of a tokenized file of datatrove (`NAME.ds`), or an open corpus.
+        corpus: the name of a folder under `<data_dir>/data_as_memmaps`, the path of a folder or of ids
+            of another program (see `open_corpus`), or an open corpus.
         p: the proportion of expansion (its meaning depends on the method); 0.1 if None. A fixed rule takes none.
         method: the expansion method, with its arguments, if it has any, as `NAME:KEY=VALUE,…`.
         seed: selects the random numbers.

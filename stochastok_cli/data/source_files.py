@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 from stochastok_cli.artifacts import Artifact, Manifest, SourceInfo, create_artifact, file_checksum
 from stochastok_cli.background import in_background
 from stochastok_cli.data.arrow_datasets import SAVED_METADATA, saved_files
+from stochastok_cli.data.formats import holds_ids
 from stochastok_cli.errors import FAILED, UserError, short_name
 
 DOCUMENTS = ("paragraph", "file")
@@ -116,6 +117,8 @@ def find_files(path: Path, documents: str = "paragraph", errors: str = "strict")
             unread[special or _file_type(file)] += 1
     hint = "" if documents == "file" else f"; {_WHOLE_FILES}"
     note = unread_note(str(path), unread, hint)
+    if not files and holds_ids(path):
+        raise UserError(f"{path} holds ids, no text", fix="give it to stochastok expand")
     if not files and (path / SAVED_METADATA[0]).is_file():
         raise UserError(f"the saved dataset {path} has no rows")
     if not files:

@@ -21,7 +21,8 @@ def no_column(option: str, column: str, present: tuple[str, ...]) -> tuple[str, 
     """What an error says about a missing column, and what to do."""
     names = [str(name)[:100] for name in present]
     what = f"there is no column {column!r}{did_you_mean(column, names)}"
-    return what, f"name one of {', '.join(names)} with {option}"
+    ids = "; ids of another program are for stochastok expand" if "input_ids" in names else ""
+    return what, f"name one of {', '.join(names)} with {option}{ids}"
 
 
 def require_column(option: str, column: str, names: Iterable[str], is_present: bool, file: str) -> None:

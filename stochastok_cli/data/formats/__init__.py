@@ -3,9 +3,27 @@
 import importlib
 import pkgutil
 
-from stochastok_cli.data.formats.base import FORMATS, DocumentBatch, Format, SplitDocuments, require_format
+from stochastok_cli.data.formats.base import (
+    FORMATS,
+    DocumentBatch,
+    Format,
+    SplitDocuments,
+    StoredBatch,
+    StoredDocuments,
+    holds_ids,
+    require_format,
+)
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["FORMATS", "DocumentBatch", "Format", "SplitDocuments", "require_format"]
+__all__ = [
+    "FORMATS",
+    "DocumentBatch",
+    "Format",
+    "SplitDocuments",
+    "StoredBatch",
+    "StoredDocuments",
+    "holds_ids",
+    "require_format",
+]

@@ -1,7 +1,7 @@
 """The class `Format`, which describes a format that another trainer reads, and the registry of all formats.
 
-To add a format, put a file into this folder that calls `register_format`. The choices and help texts of `export` derive
-from the registry. Code outside of the package registers its formats in the same way.
+To add a format, put a file into this folder that calls `register_format`. The choices and help texts of `export`, and
+what `expand` reads, derive from the registry. Code outside of the package registers its formats in the same way.
 
 The command line imports every format when it starts, so these files import numpy and other libraries only inside
 functions.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from stochastok_cli.errors import UserError, did_you_mean
+from stochastok_cli.errors import FAILED, UserError, did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,6 +53,35 @@ class SplitDocuments(Protocol):
     def __iter__(self) -> Iterator[DocumentBatch]: ...
 
 
+class StoredBatch(NamedTuple):
+    """Whole documents of a stored dataset, one after another.
+
+    Args:
+        ids: ids in the type on disk `[tokens]`.
+        lengths: int64 `[documents]`.
+    """
+
+    ids: "np.ndarray"
+    lengths: "np.ndarray"
+
+
+class StoredDocuments(NamedTuple):
+    """The documents of one stored dataset, which a format reads.
+
+    Args:
+        files: the files that hold them.
+        num_documents: their number, as the index of the format says.
+        num_bytes: the bytes of the files of ids; 0 if there are none.
+        batches: reads the documents in their order. Raises UserError where a file is damaged, and where a document has
+            what a corpus can't hold, such as ids without a loss.
+    """
+
+    files: list[Path]
+    num_documents: int
+    num_bytes: int
+    batches: Callable[[], Iterator[StoredBatch]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Format:
     """One format of token ids.
@@ -65,6 +94,9 @@ class Format:
         write: writes all splits into a folder. Called with the folder, the splits and the name of the tokenizer. It
             must keep the documents and their order, and read every split to its end.
         has_loss_mask: whether the format can hold which ids have a loss, as conversations and questions need.
+        find: the file or folder of the one stored dataset that a path means; None if it means none of this format.
+        read: opens what `find` has found. Raises UserError if a file is missing or damaged, or if it holds something
+            that a corpus can't hold. Called only with a result of `find`.
         package: the module of a library that `write` imports and that is no dependency of this package.
         extra: the extra of this package that installs it.
     """
@@ -74,6 +106,8 @@ class Format:
     dtype: Callable[[int], str]
     write: Callable[[Path, list[SplitDocuments], str], None]
     has_loss_mask: bool = False
+    find: Callable[[Path], Path | None] = lambda path: None
+    read: Callable[[Path], StoredDocuments] | None = None
     package: str | None = None
     extra: str | None = None
 
@@ -106,11 +140,22 @@ def register_format(new: Format) -> Format:
     return new
 
 
+def holds_ids(path: Path) -> bool:
+    """Whether a path is of a format, or a folder with a stored dataset for each split."""
+    paths = [path, *path.iterdir()] if path.is_dir() else [path]
+    return any(known.find(candidate) is not None for known in FORMATS.values() for candidate in paths)
+
+
 def require_format(name: str) -> Format:
     """The format of that name. Raises UserError, with the nearest name, if there is none."""
     if name not in FORMATS:
         raise UserError(f"unknown format {name!r}{did_you_mean(name, FORMATS)}", fix=f"give {', '.join(FORMATS)}")
     return FORMATS[name]
+
+
+def damaged(file: Path, what: str) -> UserError:
+    """The error for a file of a stored dataset that can't be right."""
+    return UserError(f"{file} is damaged: {what}", exit_code=FAILED)
 
 
 def uint16_or_int32(vocabulary_size: int) -> str:

@@ -6,7 +6,15 @@
 
 from pathlib import Path
 
-from stochastok_cli.data.formats.base import Format, SplitDocuments, register_format
+from stochastok_cli.data.formats.base import (
+    Format,
+    SplitDocuments,
+    StoredBatch,
+    StoredDocuments,
+    damaged,
+    register_format,
+)
+from stochastok_cli.errors import UserError
 
 
 def _write(folder: Path, splits: list[SplitDocuments], tokenizer: str) -> None:
@@ -29,12 +37,53 @@ def _write(folder: Path, splits: list[SplitDocuments], tokenizer: str) -> None:
         file.close()
 
 
+def _find(path: Path) -> Path | None:
+    """A `.ds` file, or a folder of them, which its tasks have written."""
+    return path if path.suffix == ".ds" or (path.is_dir() and any(path.glob("*.ds"))) else None
+
+
+def _read(path: Path) -> StoredDocuments:
+    """Opens a file, or all files of a folder in the order of their names, as `DatatroveFolderDataset` does."""
+    files = sorted(path.glob("*.ds")) if path.is_dir() else [path]
+    batches = [_read_file(file) for file in files]
+    parts = [part for file in files for part in (file, file.with_name(f"{file.name}.index"))]
+    num_bytes = sum(batch.ids.nbytes for batch in batches)
+    return StoredDocuments(parts, sum(len(batch.lengths) for batch in batches), num_bytes, lambda: iter(batches))
+
+
+def _read_file(file: Path) -> StoredBatch:
+    import numpy as np
+
+    index, loss = file.with_name(f"{file.name}.index"), file.with_name(f"{file.name}.loss")
+    for part in (file, index):
+        if not part.is_file():
+            raise UserError(
+                f"there is no file {part}", fix="a tokenized file of datatrove is NAME.ds and NAME.ds.index"
+            )
+    if loss.is_file():
+        raise UserError(
+            f"{loss} says which ids have a loss, and a corpus can't hold that",
+            fix="move it away if all have one",
+        )
+    size, index_size = file.stat().st_size, index.stat().st_size
+    ends = np.fromfile(index, "<u8").astype(np.int64)
+    total = int(ends[-1]) if len(ends) else 0
+    widths: dict[int, np.dtype] = {2: np.dtype("<u2"), 4: np.dtype("<u4")}
+    width = size // total if total else 2
+    if index_size % 8 or (np.diff(ends, prepend=0) < 0).any() or width not in widths or size != total * width:
+        raise damaged(file, f"it has {size:,} bytes, and its index {total:,} ids of two or four bytes each")
+    ids = np.memmap(file, widths[width], "r") if total else np.empty(0, widths[2])
+    return StoredBatch(ids, np.diff(ends, prepend=0))
+
+
 register_format(
     Format(
         name="datatrove",
         description="tokenized files of datatrove and nanotron",
         dtype=lambda vocabulary_size: "uint16" if vocabulary_size <= 2**16 else "uint32",
         write=_write,
+        find=_find,
+        read=_read,
         has_loss_mask=True,
         package="datatrove",
         extra="datatrove",

@@ -4,12 +4,44 @@ The documents of a chunk lie end to end. `TokensLoader` cuts each chunk into blo
 """
 
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from stochastok_cli.data.formats.base import Format, SplitDocuments, register_format, uint16_or_int32
+from stochastok_cli.data.formats.base import (
+    Format,
+    SplitDocuments,
+    StoredBatch,
+    StoredDocuments,
+    damaged,
+    register_format,
+    uint16_or_int32,
+)
+from stochastok_cli.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 CHUNK_BYTES = 2**26
 """The most bytes of a chunk, unless one document is longer."""
+_TENSOR = "no_header_tensor:"
+# The numbers of the types of ids in `litdata.constants`; two names of one type have a number each.
+_TYPES = {11: "uint8", 12: "int8", 13: "int16", 14: "int16", 15: "int32", 16: "int32", 17: "int64", 18: "int64"}
+_TYPES[20] = "uint16"
+
+
+class _Chunk(TypedDict):
+    """A chunk in `index.json`."""
+
+    filename: str
+    chunk_size: int
+
+
+class _Index(TypedDict):
+    """The file `index.json` of a folder of chunks."""
+
+    chunks: list[_Chunk]
+    config: dict[str, Any]
 
 
 def _write(folder: Path, splits: list[SplitDocuments], tokenizer: str) -> None:
@@ -32,12 +64,67 @@ def _write(folder: Path, splits: list[SplitDocuments], tokenizer: str) -> None:
             writer.merge(1)
 
 
+def _find(path: Path) -> Path | None:
+    """A folder with an `index.json` of chunks."""
+    index = path / "index.json"
+    return path if index.is_file() and b'"chunks"' in index.read_bytes() else None
+
+
+def _read(folder: Path) -> StoredDocuments:
+    import numpy as np
+
+    from stochastok_cli.artifacts import path_inside
+    from stochastok_cli.json_files import read_json
+
+    index = folder / "index.json"
+    content = read_json(index, _Index)
+    config = content["config"]
+    if config.get("compression") or config.get("encryption"):
+        raise UserError(f"{folder} is compressed or encrypted", fix="write its chunks without, to read them here")
+    formats = config.get("data_format") or []
+    code = formats[0].removeprefix(_TENSOR) if len(formats) == 1 and str(formats[0]).startswith(_TENSOR) else ""
+    if not code.isdigit() or int(code) not in _TYPES:
+        raise UserError(f"{folder} holds {', '.join(map(str, formats))}, and not one tensor of ids for each document")
+    dtype = np.dtype(_TYPES[int(code)]).newbyteorder("<")
+    chunks = [(path_inside(folder, chunk["filename"]), chunk["chunk_size"]) for chunk in content["chunks"]]
+    for file, _ in chunks:
+        if not file.is_file():
+            raise UserError(f"there is no file {file}, which {index} names")
+
+    def batches() -> Iterator[StoredBatch]:
+        for file, count in chunks:
+            yield _read_chunk(file, count, dtype)
+
+    files = [file for file, _ in chunks]
+    num_bytes = sum(file.stat().st_size for file in files)
+    return StoredDocuments([index, *files], sum(count for _, count in chunks), num_bytes, batches)
+
+
+def _read_chunk(file: Path, count: int, dtype: "np.dtype") -> StoredBatch:
+    """A chunk: the number of documents, where each begins and the last ends (uint32), and their ids."""
+    import numpy as np
+
+    size = file.stat().st_size
+    head = np.fromfile(file, "<u4", count + 2).astype(np.int64)
+    ends = head[1:]
+    if len(head) != count + 2 or head[0] != count or ends[0] != 4 * len(head) or ends[-1] != size:
+        raise damaged(file, f"it does not hold {count:,} documents in {size:,} bytes")
+    sizes = np.diff(ends)
+    if (sizes < 0).any() or (sizes % dtype.itemsize).any():
+        raise damaged(file, f"its documents are not made of ids of the type {dtype}")
+    total = size - int(ends[0])
+    ids = np.memmap(file, dtype, "r", int(ends[0])) if total else np.empty(0, dtype)
+    return StoredBatch(ids, sizes // dtype.itemsize)
+
+
 register_format(
     Format(
         name="litdata",
         description="chunks of litgpt and Lightning, for litdata's TokensLoader",
         dtype=uint16_or_int32,
         write=_write,
+        find=_find,
+        read=_read,
         package="litdata",
         extra="litdata",
     )

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from stochastok_cli.data.export import export
+from stochastok_cli.data.formats import require_format
+from stochastok_cli.errors import UserError
 from tests.data.test_export import DOCUMENTS, END, make_corpus, make_questions
 from tests.data.test_sft_dataset import PAIRS
 
@@ -59,3 +61,23 @@ def test_questions(tmp_path, streaming):
         samples = [dataset[i] for i in range(len(dataset))]
         assert [sample["input_ids"].tolist() for sample in samples] == [q + a for q, a in pairs]
         assert [sample["labels"].tolist() for sample in samples] == [[-100] * len(q) + a for q, a in pairs]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["bytes", "ndarray", "ndarray:uint32", "ndarray:int64:4", "ndarray:int32:2,2"])
+def test_other_encodings_are_read(tmp_path, streaming, encoding):
+    """Bytes are int64, as llm-foundry writes them; an array of two axes is refused."""
+    dtype = [*encoding.split(":"), "int64"][1]
+    documents = [[5, 6, 7, END], [*range(3), END]]
+    with streaming.MDSWriter(columns={"tokens": encoding}, out=str(tmp_path / "train")) as writer:
+        for ids in documents:
+            array = np.array(ids, dtype).reshape([2, 2] if "," in encoding else [4])
+            writer.write({"tokens": array.tobytes() if encoding == "bytes" else array})
+    mds = require_format("mds")
+    if "," in encoding:
+        with pytest.raises(UserError, match="is encoded as ndarray:int32:2,2, which is no array of ids"):
+            mds.read(mds.find(tmp_path / "train"))
+        return
+    stored = mds.read(mds.find(tmp_path / "train"))
+    read = [ids.tolist() for batch in stored.batches() for ids in np.split(batch.ids, np.cumsum(batch.lengths)[:-1])]
+    assert (stored.num_documents, read) == (2, documents)

@@ -1,4 +1,4 @@
-"""Files of Megatron-LM and datatrove as corpora: what is kept, what is added, and damage."""
+"""Ids of other programs as corpora: what is kept, what is added, and damage."""
 
 import json
 import struct
@@ -11,11 +11,13 @@ import pytest
 from stochastok_cli.cli.app import main
 from stochastok_cli.data.expand import expand
 from stochastok_cli.data.export import export
-from stochastok_cli.data.indexed_datasets import import_indexed_dataset
+from stochastok_cli.data.formats import DocumentBatch, require_format
+from stochastok_cli.data.import_corpus import import_corpus
 from stochastok_cli.data.memmap import Corpus, memmap_dir
 from stochastok_cli.data.tokenize import tokenize
 from stochastok_cli.errors import FAILED, USAGE, Notice, UserError
 from stochastok_cli.tokenization.loaders import load_vocabulary
+from tests.data.test_export import make_corpus
 
 SAMPLE = load_vocabulary("sample2k")
 END = SAMPLE.end_of_text
@@ -50,13 +52,14 @@ def documents_of(folder):
 
 def test_there_and_back(tmp_path, pair):
     source = memmap_dir(tmp_path / "data") / "texts-tokenized"
-    made = import_indexed_dataset(pair, tokenizer="sample2k", data_dir=tmp_path)
+    made = import_corpus(pair, tokenizer="sample2k", data_dir=tmp_path)
     assert made.path == memmap_dir(tmp_path) / "train-tokenized"
+    assert not import_corpus(pair, data_dir=tmp_path).created  # the manifest beside says the tokenizer
     assert (made.path / "train.bin").read_bytes() == (source / "train.bin").read_bytes()
     assert (made.path / "val.bin").read_bytes() == b""
     assert made.manifest.made_from.name == str(pair)
     assert made.manifest.extra == {}
-    assert not import_indexed_dataset(pair, tokenizer="sample2k", data_dir=tmp_path).created
+    assert not import_corpus(pair, tokenizer="sample2k", data_dir=tmp_path).created
     with pytest.warns(Notice, match="val of train-tokenized has no documents"):
         again = export("train-tokenized", format="megatron", data_dir=tmp_path).path
     for suffix in (".bin", ".idx"):
@@ -78,11 +81,11 @@ def test_it_is_expanded(tmp_path, pair, suffix):
     ("dtype", "code"), [(np.uint8, 1), (np.int16, 3), (np.int32, 4), (np.int64, 5), (np.uint16, 8)]
 )
 def test_documents_without_end_of_text_get_one(tmp_path, monkeypatch, dtype, code, batch_tokens):
-    monkeypatch.setattr("stochastok_cli.data.indexed_datasets._BATCH_TOKENS", batch_tokens)
+    monkeypatch.setattr("stochastok_cli.data.import_corpus._BATCH_TOKENS", batch_tokens)
     documents = [[5, 6], [], [7, 8, 9], [10]]
     index = write_pair(tmp_path, documents, dtype, code)
     with pytest.warns(Notice, match="4 of 4 documents of .* did not end with end-of-text"):
-        made = import_indexed_dataset(index, tokenizer="sample2k", data_dir=tmp_path)
+        made = import_corpus(index, tokenizer="sample2k", data_dir=tmp_path)
     assert documents_of(made.path) == [[*ids, END] for ids in documents]
     assert made.manifest.to_json()["end_of_text_added"] == 4
     assert made.manifest.splits["train"].tokens == 10
@@ -91,7 +94,7 @@ def test_documents_without_end_of_text_get_one(tmp_path, monkeypatch, dtype, cod
 def test_sequences_of_a_document_are_joined(tmp_path):
     parts = [[5], [6, END], [END], [7], [8], [9, END]]
     index = write_pair(tmp_path, parts, sequences=[0, 2, 3, 6], modes=b"\0" * 6)  # with the modes of a multimodal pair
-    made = import_indexed_dataset(index, tokenizer="sample2k", data_dir=tmp_path)
+    made = import_corpus(index, tokenizer="sample2k", data_dir=tmp_path)
     assert documents_of(made.path) == [[5, 6, END], [END], [7, 8, 9, END]]
 
 
@@ -142,7 +145,7 @@ def test_damage(tmp_path, name, message, code):
     damage(name)(content)
     index.write_bytes(content)
     with pytest.raises(UserError, match=message) as caught:
-        import_indexed_dataset(index, tokenizer="sample2k", data_dir=tmp_path / "data")
+        import_corpus(index, tokenizer="sample2k", data_dir=tmp_path / "data")
     assert caught.value.exit_code == code
     assert not (tmp_path / "data").exists()
 
@@ -150,31 +153,31 @@ def test_damage(tmp_path, name, message, code):
 def test_refusals(tmp_path):
     index = write_pair(tmp_path, [*DOCUMENTS, [5, END, 6, END]])
     with pytest.raises(UserError, match="documents 0 to 4 .* hold end-of-text .* not only at their ends"):
-        import_indexed_dataset(index, tokenizer="sample2k", data_dir=tmp_path)
+        import_corpus(index, tokenizer="sample2k", data_dir=tmp_path)
     with pytest.raises(UserError, match="does not say which tokenizer"):
         expand(str(index), data_dir=tmp_path)
     write_pair(tmp_path, [[SAMPLE.size, END]])
     with pytest.raises(UserError, match="holds the id 2,048, which 'sample2k' of 2,048 entries has not"):
-        import_indexed_dataset(index, tokenizer="sample2k", data_dir=tmp_path)
+        import_corpus(index, tokenizer="sample2k", data_dir=tmp_path)
     write_pair(tmp_path, [[-1, END]])
     with pytest.raises(UserError, match="holds the id -1"):
-        import_indexed_dataset(index, tokenizer="sample2k", data_dir=tmp_path)
+        import_corpus(index, tokenizer="sample2k", data_dir=tmp_path)
     assert [path for path in memmap_dir(tmp_path).iterdir() if path.is_dir()] == []
     (tmp_path / "pair.bin").write_bytes(b"")
     with pytest.raises(UserError, match="pair.bin is damaged: it has 0 bytes, and its index 2 ids"):
-        import_indexed_dataset(index, tokenizer="sample2k", data_dir=tmp_path)
+        import_corpus(index, tokenizer="sample2k", data_dir=tmp_path)
     (tmp_path / "pair.bin").unlink()
     with pytest.raises(UserError, match="there is no file .*pair.bin"):
-        import_indexed_dataset(index, tokenizer="sample2k", data_dir=tmp_path)
+        import_corpus(index, tokenizer="sample2k", data_dir=tmp_path)
 
 
 def test_another_pair_under_the_same_name_is_noticed(tmp_path):
     index = write_pair(tmp_path, DOCUMENTS)
-    import_indexed_dataset(index, tokenizer="sample2k", data_dir=tmp_path)
+    import_corpus(index, tokenizer="sample2k", data_dir=tmp_path)
     write_pair(tmp_path, DOCUMENTS[::-1])
     with pytest.raises(UserError, match="held another text"):
-        import_indexed_dataset(index, tokenizer="sample2k", data_dir=tmp_path)
-    made = import_indexed_dataset(index, tokenizer="sample2k", data_dir=tmp_path, force=True)
+        import_corpus(index, tokenizer="sample2k", data_dir=tmp_path)
+    made = import_corpus(index, tokenizer="sample2k", data_dir=tmp_path, force=True)
     assert documents_of(made.path) == DOCUMENTS[::-1]
 
 
@@ -211,6 +214,10 @@ def test_files_of_the_same_name(tmp_path, monkeypatch, capsys):
     assert json.loads((Path(made["path"]) / "manifest.json").read_text())["end_of_text_added"] == 1
     code, _, err = run(monkeypatch, capsys, tmp_path, "second-tokenized", "--name", "third")
     assert (code, "drop --name" in err) == (USAGE, True)
+    save(tmp_path / "pulled", input_ids=DOCUMENTS)
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(monkeypatch, capsys, tmp_path, "pulled", "--pull", "--repo", "not a repository")
+    assert (code, "no effect" in err) == (USAGE, False)
     code, _, err = run(monkeypatch, capsys, tmp_path, one / "pair.idx", "--pull")
     assert (code, "--pull would have no effect for" in err) == (USAGE, True)
 
@@ -233,7 +240,7 @@ def write_tokenized_file(folder, documents, dtype=np.uint16):
 def test_a_tokenized_file(tmp_path, dtype):
     file = write_tokenized_file(tmp_path, [*DOCUMENTS, [5]], dtype)
     with pytest.warns(Notice, match="1 of 5 documents"):
-        made = import_indexed_dataset(file, tokenizer="sample2k", data_dir=tmp_path)
+        made = import_corpus(file, tokenizer="sample2k", data_dir=tmp_path)
     assert made.path.name == "00000-tokenized"
     assert documents_of(made.path) == [*DOCUMENTS, [5, END]]
     expanded = expand(str(file), p=1.0, tokenizer="sample2k", data_dir=tmp_path)
@@ -246,7 +253,7 @@ def test_damaged_and_refused_tokenized_files(tmp_path):
 
     def refuse(message):
         with pytest.raises(UserError, match=message):
-            import_indexed_dataset(file, tokenizer="sample2k", data_dir=tmp_path)
+            import_corpus(file, tokenizer="sample2k", data_dir=tmp_path)
 
     file.with_name("00000.ds.loss").touch()
     refuse("can't hold that")
@@ -265,6 +272,14 @@ def test_damaged_and_refused_tokenized_files(tmp_path):
 def test_it_is_not_tokenized(tmp_path):
     with pytest.raises(UserError, match="pair.idx holds ids, no text; give it to stochastok expand"):
         tokenize(write_pair(tmp_path, DOCUMENTS), tokenizer="sample2k", data_dir=tmp_path)
+    make_corpus(tmp_path)
+    messages = {"arrow": "no column 'text'.* for stochastok expand"}
+    for format in ("arrow", "mds", "megatron"):
+        folder = export("corpus", format=format, data_dir=tmp_path, out=tmp_path / format).path
+        for path in (folder, folder / "train"):
+            if path.is_dir():
+                with pytest.raises(UserError, match=messages.get(format, "ids, no text")):
+                    tokenize(path, tokenizer="sample2k", data_dir=tmp_path)
 
 
 @pytest.mark.slow
@@ -288,3 +303,126 @@ def test_a_pair_of_its_own_builder(tmp_path, multimodal):
     expanded = IndexedDataset(str(made.path / "train"))
     assert [SAMPLE.decode(ids[:-1].tolist()) for ids in expanded[:]] == TEXTS
     assert sum(expanded.sequence_lengths) > sum(map(len, DOCUMENTS))
+
+
+@pytest.mark.parametrize(
+    "format",
+    [
+        "arrow",
+        "mds",
+        "megatron",
+        pytest.param("datatrove", marks=pytest.mark.slow),
+        pytest.param("litdata", marks=pytest.mark.slow),
+    ],
+)
+def test_an_export_comes_back(tmp_path, format):
+    """Both splits, byte for byte, with the tokenizer of the manifest, and the same expansion."""
+    if format in ("datatrove", "litdata"):
+        pytest.importorskip(format)
+    (tmp_path / "texts.txt").write_text("\n\n".join(f"Paragraph {i}: {'many words ' * (i * 9)}" for i in range(30)))
+    tokenize(tmp_path / "texts.txt", tokenizer="sample2k", val_fraction=0.2, data_dir=tmp_path)
+    out = export("texts-tokenized", format=format, data_dir=tmp_path, out=tmp_path / "out").path
+    made = import_corpus(out, name="back", data_dir=tmp_path)
+    source = Corpus(memmap_dir(tmp_path) / "texts-tokenized").manifest
+    assert made.manifest.splits == source.splits
+    for split in ("train", "val"):
+        before = (memmap_dir(tmp_path) / "texts-tokenized" / f"{split}.bin").read_bytes()
+        assert (made.path / f"{split}.bin").read_bytes() == before
+    val = {"arrow": "validation"}.get(format, "val")
+    alone = import_corpus(out / val, name="alone", data_dir=tmp_path)
+    assert alone.manifest.splits["train"] == source.splits["val"]
+    expanded = expand(str(out), p=0.5, data_dir=tmp_path).manifest
+    assert expanded.splits == expand("texts-tokenized", p=0.5, data_dir=tmp_path).manifest.splits
+
+
+def save(folder, **columns):
+    import datasets
+
+    datasets.Dataset.from_dict(columns).save_to_disk(folder)
+    return folder
+
+
+def test_saved_datasets(tmp_path):
+    """Columns without information are accepted; labels and masks that leave ids out are refused, never dropped."""
+    masks = [[1] * len(ids) for ids in DOCUMENTS]
+    folder = save(tmp_path / "rows", input_ids=DOCUMENTS, attention_mask=masks, labels=DOCUMENTS)
+    with pytest.raises(UserError, match="does not say which tokenizer"):
+        import_corpus(folder, data_dir=tmp_path)
+    made = import_corpus(folder, tokenizer="sample2k", data_dir=tmp_path)
+    assert (made.path.name, documents_of(made.path)) == ("rows-tokenized", DOCUMENTS)
+
+    def refuse(message, **columns):
+        folder = save(tmp_path / message.split()[0], input_ids=DOCUMENTS, **columns)
+        with pytest.raises(UserError, match=message):
+            import_corpus(folder, tokenizer="sample2k", data_dir=tmp_path)
+
+    refuse("labels of .* leaves ids out", labels=[[-100] * len(ids) for ids in DOCUMENTS])
+    refuse("attention_mask of .* leaves ids out", attention_mask=[[0] * len(ids) for ids in DOCUMENTS])
+    refuse("has the column word_ids beside", word_ids=masks)
+    assert [path.name for path in memmap_dir(tmp_path).iterdir() if path.is_dir()] == ["rows-tokenized"]
+
+
+def test_splits_of_other_names_are_named(tmp_path):
+    save(tmp_path / "many" / "test", input_ids=DOCUMENTS)
+    with pytest.raises(UserError, match="holds test, and none is called train"):
+        import_corpus(tmp_path / "many", tokenizer="sample2k", data_dir=tmp_path)
+    save(tmp_path / "many" / "train", input_ids=DOCUMENTS)
+    with pytest.warns(Notice, match="test of .* is not read"):
+        import_corpus(tmp_path / "many", tokenizer="sample2k", data_dir=tmp_path)
+
+
+def write_chunks(folder, documents=DOCUMENTS):
+    """The index and the chunk of litdata's `TokensLoader`, without litdata."""
+    folder.mkdir()
+    ends = 4 * (len(documents) + 2) + 2 * np.cumsum([0, *map(len, documents)])
+    ids = np.concatenate([np.array(ids, "<u2") for ids in documents])
+    (folder / "chunk-0-0.bin").write_bytes(np.array([len(documents), *ends], "<u4").tobytes() + ids.tobytes())
+    chunk = {"filename": "chunk-0-0.bin", "chunk_size": len(documents)}
+    config = {"compression": None, "data_format": ["no_header_tensor:20"]}
+    (folder / "index.json").write_text(json.dumps({"chunks": [chunk], "config": config}))
+    return folder
+
+
+def write_mds(folder):
+    class Split(list):
+        name, dtype, has_loss_mask = folder.name, np.dtype(np.uint16), False
+
+    ids = np.array([i for ids in DOCUMENTS for i in ids], np.uint16)
+    lengths = np.array([len(ids) for ids in DOCUMENTS])
+    require_format("mds").write(folder.parent, [Split([DocumentBatch(ids, lengths, None)])], "sample2k")
+    return folder
+
+
+WRITERS = {"arrow": lambda folder: save(folder, input_ids=DOCUMENTS), "litdata": write_chunks, "mds": write_mds}
+
+
+@pytest.mark.parametrize("format", WRITERS)
+def test_damage_of_folders(tmp_path, format):
+    """A file that is cut, longer or missing, and an index that counts other documents, leave nothing behind."""
+    folder = WRITERS[format](tmp_path / "stored")
+
+    def import_again(**options):
+        return import_corpus(folder, tokenizer="sample2k", data_dir=tmp_path / "data", **options)
+
+    assert documents_of(import_again().path) == DOCUMENTS
+    file = max(folder.iterdir(), key=lambda path: path.suffix in (".arrow", ".bin", ".mds"))
+    content = file.read_bytes()
+    cuts = [content[: len(content) // 2], content[:6]]
+    for wrong in [*cuts, content + b"\0\0"] if format != "arrow" else cuts:
+        file.write_bytes(wrong)
+        with pytest.raises(UserError, match=f"{file.name} is damaged") as caught:
+            import_again(name="wrong")
+        assert caught.value.exit_code == FAILED
+    file.write_bytes(content)
+    index = folder / "index.json"
+    if index.is_file():
+        index.write_text(index.read_text().replace(f": {len(DOCUMENTS)}", ": 3"))
+        with pytest.raises(UserError, match=f"{file.name} is damaged: it does not hold 3"):
+            import_again(name="wrong")
+        index.write_text(index.read_text()[:-1])
+        with pytest.raises(UserError, match="index.json"):
+            import_again(name="wrong")
+    file.unlink()
+    with pytest.raises(UserError):
+        import_again(name="wrong")
+    assert [path.name for path in memmap_dir(tmp_path / "data").iterdir() if path.is_dir()] == ["stored-tokenized"]
