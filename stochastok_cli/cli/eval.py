@@ -84,8 +84,13 @@ def eval(
     from stochastok_cli.evaluation.run import evaluate
 
     chosen = make_evaluator(evaluator.value, parsed(evaluator_options))
-    if (paired or aggregate) and len(checkpoints) < 2:
-        raise UserError(f"{'--paired' if paired else '--aggregate'} needs two checkpoints or more")
+    if paired or aggregate:
+        option = "--paired" if paired else "--aggregate"
+        if len(checkpoints) < 2:
+            raise UserError(f"{option} needs two checkpoints or more")
+        twice = next((name for name in checkpoints if checkpoints.count(name) > 1), None)
+        if twice is not None:
+            raise UserError(f"{option} takes different checkpoints: {twice} is given twice")
     if report is not None:
         from stochastok_cli.report.html import require_report_folder
         from stochastok_cli.report.plots import require_matplotlib

@@ -290,6 +290,7 @@ def test_as_a_program(place):
         (("other", *LANGGAME, "--samples", "3"), "--samples says nothing without --tokenization; drop it"),
         (("other", "--evaluator", "alignment", "--prompt", ""), "--prompt is empty"),
         (("other", *LANGGAME, "--paired"), "--paired needs two checkpoints or more"),
+        (("other", "other", *LANGGAME, "--aggregate"), "--aggregate takes different checkpoints: other is given twice"),
         (("other", *LANGGAME, "--report", "data/data_as_memmaps/text-tokenized/val.bin"), "val.bin is a file"),
         (
             ("other", "--evaluator", "mcq", "--benchmarks", "arc", "--by-kind"),
