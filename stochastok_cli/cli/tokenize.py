@@ -8,6 +8,7 @@ import typer
 
 from stochastok_cli.cli import executor_options, options, progress
 from stochastok_cli.cli.app import subcommand
+from stochastok_cli.errors import UserError
 
 
 @subcommand
@@ -159,8 +160,12 @@ def tokenize(
         options.require_effect(tokenize, "without --messages-column or --prompt-column", **of_examples)
     if max_length is None:
         options.require_effect(tokenize, "without --max-length", long_examples=long_examples)
-    if executor is None:
-        options.require_effect(tokenize, "without --executor", id_column=id_column)
+    if executor is None and id_column is not None:
+        raise UserError(
+            "--id-column would have no effect without --executor: one process orders and splits documents by their "
+            "index in the source",
+            fix="drop it, or add --executor local",
+        )
     in_tasks = executor_options.tasks_of(
         tokenize,
         executor,

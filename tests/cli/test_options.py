@@ -25,6 +25,8 @@ def run(tmp_path, monkeypatch, capsys):
     return run
 
 
+MESSAGES = ("tokenize", "x", "--messages-column", "messages")
+PROMPTS = ("tokenize", "x", "--prompt-column", "prompt", "--completion-column", "completion")
 TRAIN = ("train", "--config", "quickstart")
 
 
@@ -42,8 +44,10 @@ TRAIN = ("train", "--config", "quickstart")
         (("tokenize", "text.txt", "--split", "test"), "text.txt is no dataset on the Hub, and has no split 'test'"),
         (("tokenize", "text.txt", "--tasks", "3"), "--tasks would have no effect without --executor"),
         (("expand", "x", "--time", "1:00", "--partition", "p"), "--partition, --time would have no effect without"),
-        (("tokenize", "x", "--id-column", "id"), "--id-column would have no effect without --executor"),
+        (("tokenize", "x", "--id-column", "id"), "documents by their index in the source; drop it, or add"),
         (("tokenize", "x", "--executor", "local", "--limit", "3"), "--limit would have no effect beside --executor"),
+        ((*MESSAGES, "--executor", "local"), "--messages-column would have no effect beside --executor"),
+        ((*PROMPTS, "--executor", "ray"), "--prompt-column, --completion-column would have no effect beside --exec"),
         (("expand", "--executor", "local", "--text", "a"), "--text would have no effect beside --executor"),
         (("expand", "--text", "a", "--push", "--report"), "--report, --push would have no effect beside --text"),
         (("expand", "--text", "a", "--match-growth", "1.5"), "--match-growth would have no effect beside --text"),

@@ -260,6 +260,14 @@ def test_documents_that_can_not_be_read_are_counted_once_and_in_order(tmp_path, 
         pipelines.tokenize("rows", one_after_another(tasks), limit=3)
 
 
+@pytest.mark.parametrize("options", [{}, {"id_column": "id"}])
+def test_a_dataset_on_the_hub_is_refused(hub_server, tmp_path, options):
+    hub_server.add_dataset("anyone/rows", {"train.jsonl": b'{"text": "one", "id": 1}\n'})
+    with pytest.raises(UserError, match="anyone/rows is a dataset on the Hub; download it first: hf download --repo-t"):
+        pipelines.tokenize("anyone/rows", one_after_another(2), data_dir=tmp_path, **options)
+    assert not any(path.is_file() and not path.name.endswith(".lock") for path in tmp_path.rglob("*"))
+
+
 def write_rows(folder: Path, order: list[int], files: int, with_ids: bool = True) -> Path:
     """Writes 120 rows in this order to some files; rows 100 to 119 repeat the texts of the first ones."""
     folder.mkdir()
