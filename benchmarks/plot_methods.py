@@ -12,7 +12,7 @@ import numpy as np
 
 from stochastok_cli import StochasTok, load_vocabulary
 from stochastok_cli.data.text_sources import open_source
-from stochastok_cli.tokenization.methods import METHODS
+from stochastok_cli.tokenization.methods import require_method, usable_methods
 from stochastok_cli.tokenization.statistics import match_growth
 
 matplotlib.use("Agg")
@@ -29,9 +29,10 @@ def main():
     (token,) = gpt2.encode(word)
     sample, sample_lengths = gpt2.encode_batch(next(open_source("sample").batches())[0][:1000])
     ids, lengths = np.full(COPIES * DOCUMENTS, token), np.full(DOCUMENTS, COPIES)
-    figure, axes = pyplot.subplots(len(METHODS), 1, figsize=(9, 9), sharex=True, sharey=True)
+    methods = [method for method in usable_methods() if require_method(method).takes_p]
+    figure, axes = pyplot.subplots(len(methods), 1, figsize=(9, 9), sharex=True, sharey=True)
     order = _segmentations(gpt2, token)
-    for axis, method in zip(axes, METHODS, strict=True):
+    for axis, method in zip(axes, methods, strict=True):
         p = match_growth(gpt2, method, GROWTH, sample, sample_lengths)
         expand = StochasTok(gpt2, p=p, method=method)
         out, _ = expand.documents(ids, lengths)

@@ -13,7 +13,14 @@ from stochastok_cli import StochasTok, UserError, load_vocabulary
 from stochastok_cli.data.memmap import Corpus
 from stochastok_cli.data.tokenize import tokenize
 from stochastok_cli.integrations.transformers import expand_example
-from stochastok_cli.tokenization.methods import METHODS, Method, method_names, register_method, require_method
+from stochastok_cli.tokenization.methods import (
+    METHODS,
+    Method,
+    method_names,
+    register_method,
+    require_method,
+    usable_methods,
+)
 from stochastok_cli.tokenization.split_table import split_table
 from tests.training.conftest import TINY
 
@@ -21,7 +28,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 VOCABULARY = load_vocabulary("sample2k")
-BUILT_IN = ["stochastok", "stochastok-uni", "uniform-k", "grampa", "uniform", "bpe-dropout"]
+BUILT_IN = ["stochastok", "stochastok-uni", "uniform-k", "grampa", "uniform", "bpe-dropout", "character", "digits"]
 
 
 @pytest.fixture
@@ -55,7 +62,7 @@ def data_dir(tmp_path_factory):
 def test_the_registry_of_the_package():
     assert method_names() == BUILT_IN
     for name, method in METHODS.items():
-        assert (method.name, require_method(name)) == (name, method)
+        assert (method.name, require_method(method.example or name).family) == (name, name)
         assert method.description and method.p_meaning and method.source
     with pytest.raises(UserError, match="unknown method 'unifrom'; did you mean 'uniform'"):
         require_method("unifrom")
@@ -106,7 +113,8 @@ def test_on_the_command_line(data_dir):
     assert after.ids("val").tolist() == toy_expansion(before.ids("val").tolist())
     text = run("expand", "--text", "An example", "--tokenizer", "sample2k", "--method", "all", "--samples", 1, "--json")
     labels = [row["label"] for row in json.loads(text.stdout)]
-    assert labels == ["canonical", *(f"{name} 1" for name in [*BUILT_IN[:2], "toy", *BUILT_IN[2:]])]
+    names = usable_methods()
+    assert labels == ["canonical", *(f"{name} 1" for name in [*names[:2], "toy", *names[2:]])]
     report = run("expand", "sample-tokenized", "--report", "--method", "toy", "--json", "--data-dir", data_dir)
     (row,) = json.loads(report.stdout)
     assert (row["method"], row["growth"] > 1.3) == ("toy", True)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from stochastok_cli import StochasTok, UserError, load_vocabulary
 from stochastok_cli.random_streams import derive_key, splitmix64
-from stochastok_cli.tokenization.methods import METHODS
+from stochastok_cli.tokenization.methods import require_method, usable_methods
 from stochastok_cli.tokenization.split_table import split_table
 from tests.tokenization.toys import ids_of, toy_vocabulary
 
@@ -164,9 +164,10 @@ def test_the_interpreted_kernels_give_the_same_bytes():
     """Without a compiler the result is the same, by every method."""
     code = (
         "import json, numpy as np; from stochastok_cli import StochasTok, load_vocabulary;"
-        "from stochastok_cli.tokenization.methods import METHODS; v = load_vocabulary('sample2k');"
-        "ids = np.arange(400) * 7 % v.size; make = lambda m: StochasTok(v, p=0.5, method=m, seed=9);"
-        "print(json.dumps({m: [a.tolist() for a in make(m).documents(ids, np.full(4, 100), 3)] for m in METHODS}))"
+        "from stochastok_cli.tokenization.methods import require_method, usable_methods as names;"
+        "v = load_vocabulary('sample2k'); p = lambda m: 0.5 if require_method(m).takes_p else None;"
+        "ids = np.arange(400) * 7 % v.size; make = lambda m: StochasTok(v, p(m), m, seed=9);"
+        "print(json.dumps({m: [a.tolist() for a in make(m).documents(ids, np.full(4, 100), 3)] for m in names()}))"
     )
     results = [
         json.loads(subprocess.check_output([sys.executable, "-c", code], env={**os.environ, "NUMBA_DISABLE_JIT": jit}))
@@ -203,11 +204,12 @@ def test_what_is_no_sequence_of_ids_is_refused(ids):
         StochasTok(GPT2)(ids)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", usable_methods())
 @pytest.mark.parametrize("lengths", [[2], [2, 200_000], [2, 2], [4, -1], [1.0, 2.0], [[3]]])
 def test_lengths_that_are_not_those_of_the_ids_are_refused(method, lengths):
+    expand = StochasTok(GPT2, 0.5 if require_method(method).takes_p else None, method)
     with pytest.raises(UserError, match="lengths of the documents are not those of 3 ids"):
-        StochasTok(GPT2, 0.5, method).documents(np.array([1000, 1100, 1200]), np.array(lengths))
+        expand.documents(np.array([1000, 1100, 1200]), np.array(lengths))
 
 
 @pytest.mark.parametrize("options", [{"p": "0.1"}, {"max_splits": -5}, {"max_splits": 1.5}, {"vocabulary": "gpt2"}])

@@ -175,7 +175,8 @@ METHODS: dict[str, Method] = {}
 def register_method(method: Method) -> Method:
     """Adds a method to the registry.
 
-    Methods that keep token boundaries come first, those with a probability after the others, then by name.
+    Fixed rules come last. Methods that keep token boundaries come first, those with a probability after the others,
+    then by name.
 
     Raises:
         ValueError: if another method has that name.
@@ -187,7 +188,10 @@ def register_method(method: Method) -> Method:
         raise ValueError(f"there is already a method {method.name!r}")
     defaults = {argument.name: argument.default for argument in method.arguments}
     METHODS[method.name] = replace(method, values=defaults | dict(method.values))
-    in_order = sorted(METHODS.values(), key=lambda m: (not m.keeps_token_boundaries, m.p_is_probability, m.name))
+    in_order = sorted(
+        METHODS.values(),
+        key=lambda m: (not m.takes_p, not m.keeps_token_boundaries, m.p_is_probability, m.name),
+    )
     METHODS.clear()
     METHODS.update({m.name: m for m in in_order})
     return method

@@ -63,7 +63,7 @@ def character_table(vocabulary: "Vocabulary", kept: frozenset[int]) -> "tuple[np
         units = [c.encode("utf-8", "surrogateescape") for c in piece.decode("utf-8", "surrogateescape")]
         if units[:1] == [b" "] and len(units) > 1 and b" " not in entries:
             units[:2] = [b"".join(units[:2])]
-        if token in whole or len(units) < 2 and piece in entries:
+        if token in whole or (len(units) < 2 and piece in entries):
             parts.append([token])
             continue
         texts = [b for unit in units for b in ([unit] if unit in entries else [bytes([byte]) for byte in unit])]
@@ -164,9 +164,7 @@ def group(
     width, from_right = stochastok.definition.values["width"], stochastok.definition.values["from_right"]
     capacity = int(np.diff(first)[ids].sum())
     run, out, out_lengths = np.empty(capacity, np.uint8), np.empty(capacity, ids.dtype), np.empty_like(lengths)
-    written = group_digits(
-        ids, lengths, first, program, following, entry, width, from_right, run, out, out_lengths
-    )
+    written = group_digits(ids, lengths, first, program, following, entry, width, from_right, run, out, out_lengths)
     return out[:written], out_lengths
 
 
@@ -181,15 +179,15 @@ def bind_digits(method: Method, text: str) -> Method:
     return replace(method, name=f"digits:{rule}", values={"width": width, "from_right": match[1] == "right"})
 
 
-_FIXED = {"p_meaning": "none: a fixed rule", "options": ("keep",), "takes_p": False}
-
 register_method(
     Method(
         name="character",
         description="each token replaced by its characters, a fixed rule without a p",
+        p_meaning="none: a fixed rule",
         source="arXiv 2506.19004",
         expand=characters,
-        **_FIXED,
+        options=("keep",),
+        takes_p=False,
     )
 )
 register_method(
@@ -197,11 +195,13 @@ register_method(
         name="digits",
         description="digits one by one (digits:single) or in groups from the right or the left (digits:right3, "
         "digits:left3), a fixed rule without a p",
+        p_meaning="none: a fixed rule",
         source="arXiv 2506.19004",
         expand=group,
         keeps_token_boundaries=False,
         bind=bind_digits,
         example="digits:right3",
-        **_FIXED,
+        options=("keep",),
+        takes_p=False,
     )
 )
