@@ -198,6 +198,7 @@ TURNS = [
 ]
 METHODS = [("stochastok", 0.5), ("stochastok-uni", 0.5), ("uniform-k", 0.5), ("uniform", 0.5), ("bpe-dropout", 0.5)]
 METHODS.insert(4, ("grampa:temperature=3", 0.5))
+METHODS.append(("character", None))
 
 
 def turns_of(ids, in_loss):

@@ -67,8 +67,8 @@ def character_table(vocabulary: "Vocabulary", kept: frozenset[int]) -> "tuple[np
             parts.append([token])
             continue
         texts = [b for unit in units for b in ([unit] if unit in entries else [bytes([byte]) for byte in unit])]
-        found = [entries.get(text, -1) for text in texts]
-        parts.append([token] if -1 in found else found)
+        written = [entries.get(text, -1) for text in texts]
+        parts.append([token] if -1 in written else written)
     return _table(parts)
 
 
@@ -88,14 +88,14 @@ def characters(
 
 def _longest_match(text: bytes, entries: dict[bytes, int]) -> list[int] | None:
     """The ids of the longest entries from the left; None where they don't reach the end."""
-    found = []
+    written = []
     while text:
         end = next((n for n in range(len(text), 0, -1) if text[:n] in entries), 0)
         if not end:
             return None
-        found.append(entries[text[:end]])
+        written.append(entries[text[:end]])
         text = text[end:]
-    return found
+    return written
 
 
 def _instructions(token: int, piece: bytes, entries: dict[bytes, int]) -> list[int]:
