@@ -14,6 +14,7 @@ from stochastok_cli.json_files import parse_json
 from stochastok_cli.progress import ProgressCallback, no_progress
 
 _TEMPLATES = ("chat_template.jinja", "chat_template.json")
+_OTHER_TOKENIZERS = ["tekken.json", "tokenizer.model", "tokenizer.model.*", "spiece.model", "*.tiktoken"]
 _VOCABULARIES = ("vocab.txt", "merges.txt", "tokenizer.model", "spiece.model")  # of other programs than transformers
 
 
@@ -76,9 +77,13 @@ def list_files(repo: str, revision: str | None = None) -> HubFiles:
 def tokenizer_folder(repo: str, revision: str | None = None) -> Path:
     """Downloads a model's tokenizer, chat template and configuration; returns their folder in the cache.
 
-    Files that are in the cache need no network.
+    Of a repository without a tokenizer.json, the files of other tokenizers are downloaded: tekken.json, SentencePiece
+    models and ranks of tiktoken. Files that are in the cache need no network.
     """
-    return _snapshot(repo, revision, ["tokenizer*.json", "special_tokens_map.json", "config.json", *_TEMPLATES])
+    folder = _snapshot(repo, revision, ["tokenizer*.json", "special_tokens_map.json", "config.json", *_TEMPLATES])
+    if (folder / "tokenizer.json").is_file():
+        return folder
+    return _snapshot(repo, folder.name, _OTHER_TOKENIZERS)  # of the same commit
 
 
 def model_folder(repo: str, revision: str | None = None) -> Path:

@@ -65,9 +65,9 @@ def load_vocabulary(
     name = f"./{name}" if base in BUNDLED else name
     file = tokenizer_file(path)
     if not os.path.isfile(file):
-        raise UserError(
-            f"{file} does not exist{other_files(path)}", fix="give a tokenizer.json or a folder that holds one"
-        )
+        on_hub = hub.repo_of_snapshot(path)
+        what = f"{on_hub[0]} on the Hub has no tokenizer.json" if on_hub else f"{file} does not exist"
+        raise UserError(f"{what}{other_files(path)}", fix="give a tokenizer.json or a folder that holds one")
     return _read(file, name, end_of_text, pattern)
 
 
@@ -96,7 +96,7 @@ def tokenizer_file(path: Path) -> Path:
     if not os.path.isdir(path) or (path / "tokenizer.json").is_file():
         return path / "tokenizer.json" if os.path.isdir(path) else path
     files = [path / name for name in ("tekken.json", "tokenizer.model", "spiece.model") if (path / name).is_file()]
-    files = files or sorted(path.glob("*.tiktoken"))
+    files = files or sorted([*path.glob("*.tiktoken"), *path.glob("tokenizer.model.*")])
     return files[0] if len(files) == 1 or (files and files[0].name == "tekken.json") else path / "tokenizer.json"
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiktoken
+from hub_server import Repo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import ByteLevelBPETokenizer
@@ -175,6 +176,26 @@ def test_tekken(tmp_path):
     again = load_vocabulary(tmp_path)
     assert again.fingerprint == vocabulary.fingerprint
     assert [again.encode(text) for text in TEXTS] == [vocabulary.encode(text) for text in TEXTS]
+
+
+@pytest.mark.parametrize("name", ["tekken.json", "a.tiktoken", "tokenizer.model"])
+def test_repositories_without_a_tokenizer_json(hub_server, tmp_path, name):
+    """The only tokenizer of a repository is downloaded, of the revision that is named, and of no folder in it."""
+    file = tmp_path / name
+    file.write_text(json.dumps(small_tekken())) if name == "tekken.json" else write_ranks(file)
+    files = {name: file.read_bytes(), "original/consolidated.pth": b"0"}
+    hub_server.repos["models/anyone/ranks"] = repo = Repo()
+    revision = repo.commit(files)
+    repo.commit({"README.md": b"moved"})
+    options = {} if name == "tekken.json" else {"pattern": "qwen", "end_of_text": "<|im_end|>"}
+    vocabulary = load_vocabulary(f"anyone/ranks@{revision}", **options)
+    assert vocabulary.fingerprint == load_vocabulary(file, **options).fingerprint
+    assert load_vocabulary(vocabulary.name).fingerprint == vocabulary.fingerprint  # as manifests record it
+    assert not hub_server.requests_like("consolidated")
+    with pytest.raises(UserError, match="anyone/ranks on the Hub has no tokenizer.json; give"):
+        load_vocabulary("anyone/ranks", **options)
+    hub_server.repos.clear()  # what is in the cache needs no repository
+    assert load_vocabulary(vocabulary.name).fingerprint == vocabulary.fingerprint
 
 
 def _file_in(package: str, file: str) -> Path:
