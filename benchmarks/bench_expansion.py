@@ -64,21 +64,21 @@ def main():
             plain_python(splits, few[i : i + length], 0.1)
         slow = len(few) / (time.perf_counter() - start)
         print(f"\n{len(lengths):,} documents of {length:,} tokens, p = 0.1; plain Python: {slow / 1e6:.2f} M tokens/s")
-        for method in usable_methods():
+        for method in usable_methods(gpt2):
             stochastok = StochasTok(gpt2, p=_p_of(method), method=method)
             stochastok.documents(some[:length], lengths[:1])
             out, _ = stochastok.documents(some, lengths)
             speed = len(some) / seconds(partial(stochastok.documents, some, lengths))
             growth = len(out) / len(some)
             print(f"{method:16} {speed / 1e6:8.1f} M tokens/s  {speed / slow:8.1f} x  growth {growth:.3f}")
-    to_files(ids)
+    to_files(gpt2, ids)
 
 
 def _p_of(method):
     return 0.1 if require_method(method).takes_p else None
 
 
-def to_files(ids):
+def to_files(gpt2, ids):
     """Each method by two threads, checksums and manifest included."""
     with tempfile.TemporaryDirectory() as folder:
         corpus = Path(folder) / "corpus"
@@ -87,7 +87,7 @@ def to_files(ids):
         ids[:100_000].tofile(corpus / "val.bin")
         tokens = len(Corpus(corpus).ids("train"))
         print(f"\n{tokens / 1e6:.0f} M tokens to finished files, two threads")
-        for method in usable_methods():
+        for method in usable_methods(gpt2):
             start = time.perf_counter()
             expand(Corpus(corpus), p=_p_of(method), method=method, num_proc=2)
             print(f"{method:16} {tokens / (time.perf_counter() - start) / 1e6:8.1f} M tokens/s")

@@ -29,7 +29,7 @@ def main():
     (token,) = gpt2.encode(word)
     sample, sample_lengths = gpt2.encode_batch(next(open_source("sample").batches())[0][:1000])
     ids, lengths = np.full(COPIES * DOCUMENTS, token), np.full(DOCUMENTS, COPIES)
-    methods = [method for method in usable_methods() if require_method(method).takes_p]
+    methods = [method for method in usable_methods(gpt2) if require_method(method).takes_p]
     figure, axes = pyplot.subplots(len(methods), 1, figsize=(9, 9), sharex=True, sharey=True)
     order = _segmentations(gpt2, token)
     for axis, method in zip(axes, methods, strict=True):

@@ -28,7 +28,8 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 VOCABULARY = load_vocabulary("sample2k")
-BUILT_IN = ["stochastok", "stochastok-uni", "uniform-k", "grampa", "uniform", "bpe-dropout", "character", "digits"]
+BUILT_IN = ["stochastok", "stochastok-uni", "uniform-k", "grampa", "uniform", "bpe-dropout", "maxmatch-dropout"]
+BUILT_IN += ["character", "digits"]
 
 
 @pytest.fixture
@@ -113,7 +114,7 @@ def test_on_the_command_line(data_dir):
     assert after.ids("val").tolist() == toy_expansion(before.ids("val").tolist())
     text = run("expand", "--text", "An example", "--tokenizer", "sample2k", "--method", "all", "--samples", 1, "--json")
     labels = [row["label"] for row in json.loads(text.stdout)]
-    names = usable_methods()
+    names = usable_methods(VOCABULARY)
     assert labels == ["canonical", *(f"{name} 1" for name in [*names[:2], "toy", *names[2:]])]
     report = run("expand", "sample-tokenized", "--report", "--method", "toy", "--json", "--data-dir", data_dir)
     (row,) = json.loads(report.stdout)

@@ -167,7 +167,7 @@ def test_the_interpreted_kernels_give_the_same_bytes():
         "from stochastok_cli.tokenization.methods import require_method, usable_methods as names;"
         "v = load_vocabulary('sample2k'); p = lambda m: 0.5 if require_method(m).takes_p else None;"
         "ids = np.arange(400) * 7 % v.size; make = lambda m: StochasTok(v, p(m), m, seed=9);"
-        "print(json.dumps({m: [a.tolist() for a in make(m).documents(ids, np.full(4, 100), 3)] for m in names()}))"
+        "print(json.dumps({m: [a.tolist() for a in make(m).documents(ids, np.full(4, 100), 3)] for m in names(v)}))"
     )
     results = [
         json.loads(subprocess.check_output([sys.executable, "-c", code], env={**os.environ, "NUMBA_DISABLE_JIT": jit}))
@@ -204,7 +204,7 @@ def test_what_is_no_sequence_of_ids_is_refused(ids):
         StochasTok(GPT2)(ids)
 
 
-@pytest.mark.parametrize("method", usable_methods())
+@pytest.mark.parametrize("method", usable_methods(GPT2))
 @pytest.mark.parametrize("lengths", [[2], [2, 200_000], [2, 2], [4, -1], [1.0, 2.0], [[3]]])
 def test_lengths_that_are_not_those_of_the_ids_are_refused(method, lengths):
     expand = StochasTok(GPT2, 0.5 if require_method(method).takes_p else None, method)

@@ -17,7 +17,7 @@ def documents():
     return GPT2.encode_batch(texts)
 
 
-@pytest.mark.parametrize("method", [name for name in usable_methods() if require_method(name).takes_p])
+@pytest.mark.parametrize("method", [name for name in usable_methods(GPT2) if require_method(name).takes_p])
 def test_the_figures_of_a_method(documents, method):
     ids, lengths = documents
     expand = StochasTok(GPT2, p=0.2, method=method)
@@ -42,7 +42,7 @@ def test_touched_tokens_by_hand():
     assert row.touched == 1 - whole / 4
 
 
-@pytest.mark.parametrize("method", [name for name in usable_methods() if require_method(name).takes_p])
+@pytest.mark.parametrize("method", [name for name in usable_methods(GPT2) if require_method(name).takes_p])
 def test_p_for_a_growth(documents, method):
     ids, lengths = documents
     p = match_growth(GPT2, method, 1.1, ids, lengths)

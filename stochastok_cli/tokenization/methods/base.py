@@ -253,9 +253,21 @@ def _spelled(value: int | float | str) -> str:
     return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
-def usable_methods() -> list[str]:
-    """A spelling of each registered method that can be used as it is: its name, or its example with arguments."""
-    return [method.example or method.name for method in METHODS.values()]
+def usable_methods(vocabulary: "Vocabulary | None" = None) -> list[str]:
+    """A spelling of each registered method that can be used as it is: its name, or its example with arguments.
+
+    Only those that can expand the vocabulary, if one is given.
+    """
+    names = []
+    for method in METHODS.values():
+        name = method.example or method.name
+        try:
+            if vocabulary is not None:
+                require_method(name).check_vocabulary(vocabulary)
+        except UserError:
+            continue
+        names.append(name)
+    return names
 
 
 def split_methods(text: str) -> list[str]:
