@@ -36,7 +36,7 @@ from stochastok_cli.data.memmap import (
     require_counts,
 )
 from stochastok_cli.data.source_files import create_from_source
-from stochastok_cli.errors import UserError
+from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.methods import expansion_label
@@ -137,7 +137,8 @@ def expand(
         The folder. One that is there already, made with the same options, is left alone.
 
     Raises:
-        UserError: an impossible `p` or method, or ids outside the vocabulary; nothing appears then.
+        UserError: an impossible `p` or method, ids outside the vocabulary, or not as many documents as the manifest of
+            the corpus counts; nothing appears then.
     """
     source = corpus
     if not isinstance(source, Corpus):
@@ -159,6 +160,7 @@ def expand(
         for split in SPLITS:
             file = folder / f"{split}.bin"
             splits[split] = (expand_split or _expand_split)(source, split, first, stochastok, file, threads, progress)
+            _require_documents(source, split, splits[split].documents)
             first += splits[split].documents
         manifest = corpus_manifest("expanded", source.vocabulary, splits, None)
         if source.manifest and END_OF_TEXT_ADDED in source.manifest.extra:
@@ -169,6 +171,17 @@ def expand(
 
     kept = None if expand_split else tasks_folder(final)
     return create_from_source(final, options, source.name, source, build, force=force, kept=kept)
+
+
+def _require_documents(source: Corpus, split: str, documents: int) -> None:
+    """Raises UserError if the manifest counts other documents. Those of additions have no end-of-text of their own."""
+    recorded = source.manifest.splits.get(split) if source.manifest and source.manifest.kind != "addition" else None
+    if recorded is not None and recorded.documents != documents:
+        raise UserError(
+            f"{split} of {source.name} holds {documents:,} documents, and its manifest counts {recorded.documents:,}",
+            fix="make it again (--force)",
+            exit_code=FAILED,
+        )
 
 
 def _expand_split(

@@ -9,10 +9,12 @@ import pytest
 
 from stochastok_cli.artifacts import Manifest, SplitInfo, TokenizerInfo, create_artifact
 from stochastok_cli.cli.app import main
+from stochastok_cli.data.expand import expand
 from stochastok_cli.data.export import export
 from stochastok_cli.data.formats import FORMATS
 from stochastok_cli.data.memmap import Corpus, memmap_dir
 from stochastok_cli.data.sft_dataset import write_sft_dataset
+from stochastok_cli.data.tokenize import tokenize
 from stochastok_cli.data.tokenize_instructions import tokenize_instructions
 from stochastok_cli.errors import FAILED, USAGE, Notice, UserError
 from stochastok_cli.tokenization.loaders import load_vocabulary
@@ -288,3 +290,29 @@ def test_a_package_that_cannot_be_imported_is_named(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="needs datatrove, which can't be imported: No module named 'no_such_module'"):
         export("corpus", format="datatrove", data_dir=tmp_path)
     assert not (tmp_path / "data_as_datatrove" / "corpus").exists()
+
+
+def test_ids_altered_under_unchanged_counts_are_taken_as_they_are(tmp_path):
+    """The rule of the documentation, the same for `expand` and `export`: a result that is there is left alone."""
+    (tmp_path / "texts.txt").write_text("one two\n\nthree four\n\nfive\n")
+    file = (
+        tokenize(tmp_path / "texts.txt", tokenizer="sample2k", val_fraction=0.4, data_dir=tmp_path).path / "train.bin"
+    )
+    commands = [
+        lambda **options: expand("texts-tokenized", p=0, data_dir=tmp_path, **options),
+        lambda **options: export("texts-tokenized", format="megatron", data_dir=tmp_path, **options),
+    ]
+    before = file.read_bytes()
+    for command in commands:
+        assert (command().path / "train.bin").read_bytes() == before
+    ids = np.frombuffer(before, np.uint16).copy()
+    ids[0] = 300 + (ids[0] == 300)
+    ids.tofile(file)
+    for command in commands:
+        assert not command().created
+        assert (command(force=True).path / "train.bin").read_bytes() == ids.tobytes() != before
+    ids[0] = ids[-1]  # one more document, which both refuse
+    ids.tofile(file)
+    for command in commands:
+        with pytest.raises(UserError, match="documents"):
+            command(force=True)
