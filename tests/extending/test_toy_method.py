@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 VOCABULARY = load_vocabulary("sample2k")
-BUILT_IN = ["stochastok", "stochastok-uni", "uniform-k", "grampa", "uniform", "bpe-dropout", "maxmatch-dropout"]
+BUILT_IN = ["stochastok", "stochastok-uni", "uniform-k", "grampa", "uniform", "bpe-dropout", "maxmatch-dropout", "mix"]
 BUILT_IN += ["character", "digits"]
 
 
