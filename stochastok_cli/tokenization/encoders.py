@@ -54,6 +54,10 @@ class Encoder(Protocol):
         """The ids of a byte-level BPE that a pretoken is encoded to although merges do not make them of its bytes."""
         ...
 
+    def scores(self) -> dict[int, float] | None:
+        """The log probability of each entry that a Unigram model may find in a text; None for another model."""
+        ...
+
     def unknown(self) -> int | None:
         """The id for text that the vocabulary can't encode; None if it can encode everything."""
         ...
@@ -149,6 +153,9 @@ class TiktokenEncoder:
         merged = {a + b for a, b in self.merges()}
         ranks = self._encoding._mergeable_ranks
         return [i for token, i in ranks.items() if len(token) > 1 and token not in merged]
+
+    def scores(self) -> dict[int, float] | None:
+        return None
 
     def unknown(self) -> int | None:
         return None  # every text is encoded as bytes

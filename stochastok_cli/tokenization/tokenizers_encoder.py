@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import tokenizers
 
 T = TypeVar("T")
+_BYTE_NAME = re.compile(r"<0x[0-9A-F]{2}>")
 _LONG_TEXT = 1000  # characters; a shorter one is encoded in the thread that calls, which is faster
 _WORTH_GIGATOKEN = 2**20  # characters, which tokenizers encodes in about the time that gigatoken takes to be made
 
@@ -142,6 +144,16 @@ class TokenizersEncoder:
         ordinary = {word: i for word, i in model["vocab"].items() if i not in self._never and word not in added}
         letters = set(byte_characters())
         return [i for word, i in ordinary.items() if letters.issuperset(word) and len(merging.tokenize(word)) != 1]
+
+    def scores(self) -> dict[int, float] | None:
+        model = self._content["model"]
+        if model["type"] != "Unigram":
+            return None
+        # Bytes stand for characters without an entry, whatever their scores are, and the unknown token for the rest.
+        passed_over = {model["unk_id"], *self._never}
+        if model["byte_fallback"]:
+            passed_over.update(i for i, (entry, _) in enumerate(model["vocab"]) if _BYTE_NAME.fullmatch(entry))
+        return {i: score for i, (_, score) in enumerate(model["vocab"]) if i not in passed_over}
 
     def unknown(self) -> int | None:
         token = unknown_token(json.loads(self._saved.to_str())["model"])

@@ -242,6 +242,11 @@ class Vocabulary:
         """The ids of a byte-level BPE that a pretoken is encoded to although merges do not make them of its bytes."""
         return frozenset(self._encoder.whole_words())
 
+    @functools.cached_property
+    def scores(self) -> dict[int, float] | None:
+        """The log probability of each entry that a Unigram model may find in a text; None for another model."""
+        return self._encoder.scores()
+
     def pretokens(self, text: str) -> list[bytes]:
         """The parts of a text's bytes that byte-pair encoding never merges across; they concatenate to them."""
         return self._encoder.pretokens(text)

@@ -45,13 +45,13 @@ def expand(
     """Replaces each token with probability p by a walk over its lattice; see `Method` for arguments and result."""
     import numpy as np
 
-    from stochastok_cli.tokenization.methods.kernels.segmentation import grampa_documents
+    from stochastok_cli.tokenization.methods.kernels.segmentation import walk_documents
 
     values = stochastok.definition.values
     weights = transition_weights(stochastok.vocabulary, stochastok.kept, values["temperature"], values["min_length"])
     lattice = stochastok.lattice
     out, out_lengths = np.empty(int(lattice.length[ids].sum()), dtype=ids.dtype), np.empty_like(lengths)
-    written = grampa_documents(
+    written = walk_documents(
         ids, lengths, stochastok.p, stochastok.key, first_index, lattice, *weights, out, out_lengths
     )
     return out[:written], out_lengths

@@ -206,11 +206,47 @@ def path_counting_weights(lattice, temperature, min_length, weight, sums, ways):
 
 
 @compiled
-def grampa_documents(ids, lengths, p, key, first_index, lattice, weight, sums, ways, out, out_lengths):
-    """Expands documents by `grampa`: with probability `p`, each token becomes a path of the Markov model.
+def score_weights(lattice, scores, weight, sums, ways):
+    """Fills the transition weights of `unigram`: a path has a probability proportional to exp of its pieces' scores.
+
+    This is the backward pass of Kudo 2018, Section 3.2; a walk from the first byte to the end is the sampling. The
+    weights of a position add up to 1. They are computed from sums in log space, which scores of any size leave finite.
 
     Args:
-        weight, sums, ways: see `path_counting_weights`.
+        lattice: the `SegmentationLattice`.
+        scores: float64 `[size]`, the score of each id; minus infinity for one that is never taken.
+        weight: float64 `[edges]`; the probability of each edge at its position is written to it.
+        sums: float64 `[nodes]`; the sum of the weights of a position is written to it.
+        ways: float64 `[nodes]`; the number of paths from a position to the end of its token is written to it.
+    """
+    log_sums = np.full(len(sums), -np.inf)
+    for token in range(len(lattice.length)):
+        node = lattice.node[token]
+        n = lattice.length[token]
+        ways[node + n] = 1.0
+        log_sums[node + n] = 0.0
+        for i in range(n - 1, -1, -1):
+            first, last = lattice.edge[node + i], lattice.edge[node + i + 1]
+            best = -np.inf
+            for e in range(first, last):
+                best = max(best, scores[lattice.piece[e]] + log_sums[node + lattice.target[e]])
+            if best == -np.inf:
+                continue
+            for e in range(first, last):
+                total = scores[lattice.piece[e]] + log_sums[node + lattice.target[e]]
+                if total > -np.inf:
+                    weight[e] = np.exp(total - best)
+                    sums[node + i] += weight[e]
+                    ways[node + i] += ways[node + lattice.target[e]]
+            log_sums[node + i] = best + np.log(sums[node + i])
+
+
+@compiled
+def walk_documents(ids, lengths, p, key, first_index, lattice, weight, sums, ways, out, out_lengths):
+    """Expands documents by `grampa` or `unigram`: with probability `p`, each token becomes a walk over its lattice.
+
+    Args:
+        weight, sums, ways: see `path_counting_weights` and `score_weights`.
         lattice: the `SegmentationLattice`; the other arguments are those of `uniform_documents`.
 
     Returns:

@@ -1,0 +1,92 @@
+"""Subword regularization with a Unigram model (Kudo 2018): segmentations drawn by the scores of their pieces.
+
+Each token is, with probability p, replaced by one of its segmentations, drawn with a probability proportional to
+exp(alpha * score), where the score of a segmentation is the sum of the log probabilities of its pieces in the
+tokenizer's model. At alpha = 1 this is the model's own law, toward 0 it is uniform, and the larger alpha is, the more
+often the token itself is drawn. The draw is exact, by forward filtering and backward sampling (l = infinity in the
+paper).
+
+The paper draws the segmentation of a whole sentence; here, as in `uniform`, the unit is a token and its bytes, so that
+the parts of a token can be told apart. For a word that is one token, both laws are the same.
+
+Bytes that stand for characters without an entry (byte fallback) and added tokens are no pieces of a segmentation.
+"""
+
+import functools
+from typing import TYPE_CHECKING
+
+from stochastok_cli.errors import UserError
+from stochastok_cli.tokenization.methods.base import Argument, Method, register_method
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from stochastok_cli.tokenization.expansion import StochasTok
+    from stochastok_cli.tokenization.vocabulary import Vocabulary
+
+
+@functools.lru_cache(maxsize=4)
+def transition_weights(
+    vocabulary: "Vocabulary", kept: frozenset[int], alpha: float
+) -> "tuple[np.ndarray, np.ndarray, np.ndarray]":
+    """The weight of each edge of the lattice, and the sum of weights and the number of paths of each position."""
+    import numpy as np
+
+    from stochastok_cli.tokenization.methods.kernels.segmentation import score_weights
+    from stochastok_cli.tokenization.segmentation_lattice import segmentation_lattice
+
+    lattice = segmentation_lattice(vocabulary, kept)
+    scores = np.full(vocabulary.size, -np.inf)
+    for token, score in (vocabulary.scores or {}).items():
+        if token not in vocabulary.added:
+            scores[token] = alpha * score
+    weight, sums = np.zeros(len(lattice.target)), np.zeros(len(lattice.total))
+    ways = np.zeros(len(lattice.total))
+    score_weights(lattice, scores, weight, sums, ways)
+    return weight, sums, ways
+
+
+def expand(
+    stochastok: "StochasTok", ids: "np.ndarray", lengths: "np.ndarray", first_index: "np.uint64"
+) -> "tuple[np.ndarray, np.ndarray]":
+    """Replaces tokens, each with probability p, by draws from their segmentations; see `Method`."""
+    import numpy as np
+
+    from stochastok_cli.tokenization.methods.kernels.segmentation import walk_documents
+
+    alpha = stochastok.definition.values["alpha"]
+    weights = transition_weights(stochastok.vocabulary, stochastok.kept, alpha)
+    lattice = stochastok.lattice
+    out, out_lengths = np.empty(int(lattice.length[ids].sum()), dtype=ids.dtype), np.empty_like(lengths)
+    written = walk_documents(
+        ids, lengths, stochastok.p, stochastok.key, first_index, lattice, *weights, out, out_lengths
+    )
+    return out[:written], out_lengths
+
+
+def require(vocabulary: "Vocabulary") -> None:
+    """Raises UserError for a vocabulary without scores."""
+    if vocabulary.scores is None:
+        raise UserError(
+            f"unigram needs the scores of a Unigram model, and {vocabulary.name!r} is another kind of tokenizer",
+            fix="take uniform or grampa, or a tokenizer with a Unigram model (T5, XLM-R)",
+        )
+
+
+register_method(
+    Method(
+        name="unigram",
+        description="each token with probability p replaced by a segmentation drawn by the scores of a Unigram model",
+        p_meaning="probability",
+        source="Kudo 2018 (arXiv 1804.10959), Section 3",
+        expand=expand,
+        p_is_probability=True,
+        options=("keep",),
+        arguments=(
+            Argument(
+                name="alpha", default=0.1, description="sharpens the draw; 0 is uniform", minimum=0.0, maximum=1000.0
+            ),
+        ),
+        require=require,
+    )
+)
