@@ -89,8 +89,8 @@ def eval(
         if len(checkpoints) < 2:
             raise UserError(f"{option} needs two checkpoints or more")
         twice = next((name for name in checkpoints if checkpoints.count(name) > 1), None)
-        if twice is not None:
-            raise UserError(f"{option} takes different checkpoints: {twice} is given twice")
+        if aggregate and twice is not None:
+            raise UserError(f"--aggregate takes different checkpoints: {twice} is given twice")
     if report is not None:
         from stochastok_cli.report.html import require_report_folder
         from stochastok_cli.report.plots import require_matplotlib

@@ -28,8 +28,8 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 VOCABULARY = load_vocabulary("sample2k")
-BUILT_IN = ["stochastok", "stochastok-uni", "uniform-k", "grampa", "uniform", "bpe-dropout", "maxmatch-dropout", "mix"]
-BUILT_IN += ["character", "digits"]
+BUILT_IN = ["stochastok", "stochastok-uni", "uniform-k", "grampa", "uniform", "unigram"]
+BUILT_IN += ["bpe-dropout", "maxmatch-dropout", "mix", "character", "digits"]
 
 
 @pytest.fixture
