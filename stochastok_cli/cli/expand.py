@@ -279,7 +279,7 @@ def _print_report(rows: "list[Diversity]", sample: str, as_json: bool) -> None:
     cells = [
         (
             row.method,
-            f"{row.p:g}" if require_method(row.method).takes_p else "",
+            "" if row.p is None else f"{row.p:g}",
             f"{row.growth:.3f}",
             f"{row.touched:.1%}",
             f"{row.segmentations:.1f}",

@@ -25,7 +25,7 @@ class Diversity:
     """The effect of one method at one p on a sample of documents.
 
     Attributes:
-        method, p: the method and its p.
+        method, p: the method and its p; a fixed rule has none.
         growth: ids after expansion over ids before.
         touched: share of the tokens that were replaced by something else.
         segmentations: mean number of distinct segmentations of the most common words.
@@ -36,7 +36,7 @@ class Diversity:
     """
 
     method: str
-    p: float
+    p: float | None
     growth: float
     touched: float
     segmentations: float
@@ -76,7 +76,7 @@ def diversity(expand: StochasTok, ids: np.ndarray, lengths: np.ndarray) -> Diver
         possible.append(float(expand.lattice.total[expand.lattice.node[word]]))
     return Diversity(
         method=expand.method,
-        p=expand.p,
+        p=expand.p if expand.definition.takes_p else None,
         growth=len(out) / max(len(ids), 1),
         touched=float(touched.mean()) if len(ids) else 0.0,
         segmentations=float(np.mean(distinct)) if words else 0.0,

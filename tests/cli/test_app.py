@@ -9,8 +9,9 @@ import pytest
 from preloaded_python import run_python, run_stochastok
 from typer.main import get_command
 
-from stochastok_cli import __version__
+from stochastok_cli import __version__, load_vocabulary
 from stochastok_cli.cli import app
+from stochastok_cli.tokenization.methods import usable_methods
 
 app.register_subcommands()
 SUBCOMMANDS = [*get_command(app.app).commands]
@@ -155,9 +156,11 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
 def test_the_report_compares_methods_at_equal_growth(tmp_path):
     run("tokenize", "sample", "--data-dir", tmp_path)
     common = ["expand", "sample-tokenized", "--report", "--method", "all", "--data-dir", tmp_path]
-    rows = json.loads(run(*common, "--match-growth", "1.2", "--json").stdout)
-    assert [row["method"] for row in rows] == ["stochastok", "stochastok-uni", "uniform-k", "uniform", "bpe-dropout"]
-    assert all(row["growth"] == pytest.approx(1.2, abs=0.01) for row in rows)
+    rows = {row["method"]: row for row in json.loads(run(*common, "--match-growth", "1.2", "--json").stdout)}
+    assert [*rows] == usable_methods(load_vocabulary("gpt2"))
+    for method in ("stochastok", "stochastok-uni", "uniform-k", "grampa", "uniform", "bpe-dropout"):
+        assert rows[method]["growth"] == pytest.approx(1.2, abs=0.01), method
+    assert rows["character"]["growth"] > 4 and rows["character"]["p"] is None
     shown = run(*common).stdout
     assert "bpe-dropout" in shown
     assert not (tmp_path / "data_as_memmaps" / "sample-tokenized-stochastok0.1").exists()
