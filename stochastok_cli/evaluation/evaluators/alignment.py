@@ -139,9 +139,8 @@ def tokenize_words(
         if len(kept) == num_words:
             break
     if not kept:
-        raise UserError(
-            f"{tokenization.name} cuts none of the {len(words.words):,} words in another way", fix="give a larger p"
-        )
+        fix = "take another method" if tokenization.p is None else "give a larger p"
+        raise UserError(f"{tokenization.name} cuts none of the {len(words.words):,} words in another way", fix=fix)
     return TokenizedWords(kept, tokenizations)
 
 
