@@ -22,6 +22,7 @@ from stochastok_cli.artifacts import (
     tasks_folder,
     validate_folder_name,
 )
+from stochastok_cli.data.formats import FORMATS
 from stochastok_cli.data.import_corpus import END_OF_TEXT_ADDED, find_stored, import_corpus
 from stochastok_cli.data.instruction_dataset import is_instruction_dataset
 from stochastok_cli.data.memmap import (
@@ -81,7 +82,14 @@ def open_corpus(
         made = import_corpus(path, tokenizer=tokenizer, name=name, data_dir=data_dir, force=force, progress=progress)
         return Corpus(made.path, tokenizer)
     if name is not None:
-        raise UserError(f"{folder} holds no ids of another program, so it is not imported", fix="drop --name")
+        path = Path(corpus)
+        if not path.exists() and not folder.exists():
+            raise UserError(f"there is no {path}, so nothing is imported as {name!r}")
+        raise UserError(
+            f"{folder if folder.is_dir() else path} is not imported: it holds no ids of a format that is read, or its "
+            "index is damaged",
+            fix=f"give data of {', '.join(FORMATS)}, or drop --name for a dataset of the data directory",
+        )
     if is_instruction_dataset(folder):
         raise UserError(
             f"{folder} holds conversations or completions, which training expands as it draws them",

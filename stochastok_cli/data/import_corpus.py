@@ -63,17 +63,23 @@ def find_stored(path: str | Path) -> StoredDataset | None:
     """The ids of another program that a path means; None if there are none.
 
     Raises:
-        UserError: a folder holds several datasets, and none of them is called `train`.
+        UserError: a folder holds data of several formats, or several datasets of which none is called `train`.
     """
     path = Path(path)
-    for candidate in FORMATS.values():
-        if index_path := candidate.find(path):
-            return StoredDataset(path, candidate, {"train": index_path}, [])
     children = sorted(child for child in path.iterdir() if not child.name.startswith(".")) if path.is_dir() else []
-    for candidate in FORMATS.values():
-        names = {index_path.stem: index_path for child in children if (index_path := candidate.find(child))}
-        if not names:
-            continue
+    of_path = {name: index_path for name, candidate in FORMATS.items() if (index_path := candidate.find(path))}
+    of_children = {
+        name: {index_path.stem: index_path for child in children if (index_path := candidate.find(child))}
+        for name, candidate in FORMATS.items()
+    }
+    formats = [name for name in FORMATS if name in of_path or of_children[name]]
+    if len(formats) > 1:
+        raise UserError(f"{path} holds data of {' and '.join(formats)}", fix="keep each in a folder of its own")
+    for name in formats:
+        candidate = FORMATS[name]
+        if name in of_path:
+            return StoredDataset(path, candidate, {"train": of_path[name]}, [])
+        names = of_children[name]
         parts = {_SPLIT_OF[name]: index_path for name, index_path in names.items() if name in _SPLIT_OF}
         if "train" not in parts:
             fix = f"name one of them, such as {next(iter(names.values()))}"

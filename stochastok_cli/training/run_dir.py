@@ -19,6 +19,7 @@ from stochastok_cli.artifacts import nearest_existing_path, write_atomically
 from stochastok_cli.config import Config, config_from_dict, flatten, read_yaml
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.models.checkpoint_reader import TrainingState, latest_checkpoint, read_state
+from stochastok_cli.tokenization.methods import require_method
 from stochastok_cli.training.checkpoint_writer import (
     leftovers,
     obsolete_checkpoints,
@@ -126,9 +127,15 @@ def _require_same_decay(done: int, before: Config, now: Config) -> None:
         )
 
 
+_METHOD_KEY = "trainer.dataset.expand_method"
+
+
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """The keys that differ and may not, with both values."""
     old, new = flatten(before), flatten(now)
+    for values in (old, new):
+        with suppress(UserError):  # a method that is no longer there differs by its name
+            values[_METHOD_KEY] = require_method(values[_METHOD_KEY]).name
     return [
         f"{key} (there {old.get(key)!r}, now {new.get(key)!r})"
         for key in sorted({*old, *new})

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ import torch
 
 from stochastok_cli import hub
 from stochastok_cli.artifacts import read_manifest, validate_folder_name
-from stochastok_cli.config import Config, ModelConfig, flatten
+from stochastok_cli.config import Config, DatasetConfig, ModelConfig, flatten
 from stochastok_cli.data.memmap import memmap_dir
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.base import LoadedEvaluator
@@ -32,6 +33,7 @@ from stochastok_cli.models.companion_files import read_companion_files
 from stochastok_cli.models.huggingface import HuggingFaceModel
 from stochastok_cli.random_streams import derive_key
 from stochastok_cli.tokenization.loaders import load_vocabulary
+from stochastok_cli.tokenization.methods import require_method
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 from stochastok_cli.training import run_dir
 from stochastok_cli.training.backends import uses_fused
@@ -325,8 +327,8 @@ def _require_logger_packages(config: Config) -> None:
 
 
 def _notes_on_ineffective_values(config: Config) -> list[str]:
-    """Notes on a key of the reference implementation that has no effect, and on a warm-up that the run doesn't reach
-    the end of."""
+    """Notes on a key of the reference implementation that has no effect, on a warm-up that the run doesn't reach the
+    end of, and on a method of expansion that nothing is expanded by."""
     output_dir, training = config.general.paths.output_dir, config.trainer.training
     notes = [] if output_dir is None else [f"general.paths.output_dir ({output_dir}) has no effect: nothing goes there"]
     if training.warmup_iters >= training.max_iters:
@@ -335,4 +337,12 @@ def _notes_on_ineffective_values(config: Config) -> list[str]:
             f"trainer.training.warmup_iters = {training.warmup_iters:,} is as long as the run or longer: the learning "
             f"rate rises to {reached:.3g} and never reaches {config.trainer.optimizer.lr:.3g}"
         )
+    dataset = config.trainer.dataset
+    is_default = dataset.expand_method == DatasetConfig().expand_method
+    with suppress(UserError):  # an unknown method is refused with the data
+        if dataset.expand_prop == 0 and not is_default and require_method(dataset.expand_method).takes_p:
+            notes.append(
+                f"trainer.dataset.expand_method={dataset.expand_method} has no effect: trainer.dataset.expand_prop is "
+                "0, so nothing is expanded"
+            )
     return notes

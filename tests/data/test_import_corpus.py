@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from stochastok_cli.cli.app import main
-from stochastok_cli.data.expand import expand
+from stochastok_cli.data.expand import expand, open_corpus
 from stochastok_cli.data.export import export
 from stochastok_cli.data.formats import DocumentBatch, require_format
 from stochastok_cli.data.import_corpus import import_corpus
@@ -245,6 +245,25 @@ def test_a_tokenized_file(tmp_path, dtype):
     assert documents_of(made.path) == [*DOCUMENTS, [5, END]]
     expanded = expand(str(file), p=1.0, tokenizer="sample2k", data_dir=tmp_path)
     assert [SAMPLE.decode(ids[:-1]) for ids in documents_of(expanded.path)][:-1] == TEXTS
+
+
+def test_a_folder_of_several_formats_is_refused(tmp_path):
+    write_tokenized_file(tmp_path, DOCUMENTS, np.uint16)
+    write_pair(tmp_path, DOCUMENTS)
+    with pytest.raises(UserError, match="holds data of datatrove and megatron; keep each in a folder of its own"):
+        import_corpus(tmp_path, tokenizer="sample2k", name="both", data_dir=tmp_path)
+
+
+def test_a_tokenized_file_that_is_missing(tmp_path):
+    file = write_tokenized_file(tmp_path, DOCUMENTS, np.uint16)
+    (tmp_path / "00001.ds.index").write_bytes(file.with_name(f"{file.name}.index").read_bytes())
+    with pytest.raises(UserError, match=r"there is no file .*00001.ds, to which 00001.ds.index belongs"):
+        import_corpus(tmp_path, tokenizer="sample2k", name="part", data_dir=tmp_path)
+
+
+def test_a_path_that_is_not_there_is_not_imported(tmp_path):
+    with pytest.raises(UserError, match="there is no .*absent, so nothing is imported as 'new'"):
+        open_corpus(str(tmp_path / "absent"), None, name="new", data_dir=tmp_path)
 
 
 def test_damaged_and_refused_tokenized_files(tmp_path):

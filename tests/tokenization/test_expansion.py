@@ -213,9 +213,11 @@ def test_lengths_that_are_not_those_of_the_ids_are_refused(method, lengths):
         expand.documents(np.array([1000, 1100, 1200]), np.array(lengths))
 
 
-@pytest.mark.parametrize("options", [{"p": "0.1"}, {"max_splits": -5}, {"max_splits": 1.5}, {"vocabulary": "gpt2"}])
+@pytest.mark.parametrize(
+    "options", [{"p": "0.1"}, {"method": None}, {"max_splits": -5}, {"max_splits": 1.5}, {"vocabulary": "gpt2"}]
+)
 def test_impossible_arguments(options):
-    with pytest.raises(UserError, match="is not possible|is no vocabulary"):
+    with pytest.raises(UserError, match="is not possible|is no vocabulary|is no name of a method"):
         StochasTok(**{"vocabulary": GPT2, **options})
     with pytest.raises(UserError, match="the index -1 is not possible"):
         StochasTok(GPT2)([1, 2], -1)

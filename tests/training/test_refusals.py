@@ -273,6 +273,25 @@ def test_the_size_of_the_vocabulary_is_that_of_the_data(configured, config_file,
     assert setup.resolve_run(configured("model.vocab_size=2048"), ONE_RANK, "a", force=False).notes == []
 
 
+def test_a_method_that_nothing_is_expanded_by_is_noted(configured):
+    overrides = ["trainer.dataset.expand_method=grampa:temperature=2"]
+    (note,) = setup.resolve_run(configured(*overrides), ONE_RANK, "a", force=False).notes
+    assert note.endswith("trainer.dataset.expand_prop is 0, so nothing is expanded")
+    for more in (["trainer.dataset.expand_prop=0.1"], ["trainer.dataset.expand_method=character"]):
+        assert setup.resolve_run(configured(*overrides, *more), ONE_RANK, "a", force=False).notes == []
+
+
+def test_another_spelling_of_the_same_method_is_the_same_configuration(configured):
+    spellings = ["grampa:temperature=2,min_length=2", "grampa:min_length=2,temperature=2.0"]
+    overrides = ["trainer.training.max_iters=2", "trainer.dataset.expand_prop=0.1"]
+    first, again = (
+        train(configured(*overrides, f"trainer.dataset.expand_method={method}"), run_name="a") for method in spellings
+    )
+    assert (first.checkpoint, again.created) == (again.checkpoint, False)
+    with pytest.raises(UserError, match="run of another configuration: trainer.dataset.expand_method"):
+        train(configured(*overrides, "trainer.dataset.expand_method=grampa"), run_name="a")
+
+
 def test_a_warm_up_that_the_run_does_not_finish_is_noted(configured):
     override = "trainer.training.warmup_iters=16"  # of a run of 8 iterations
     (note,) = setup.resolve_run(configured(override), ONE_RANK, "a", force=False).notes

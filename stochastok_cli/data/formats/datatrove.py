@@ -14,7 +14,7 @@ from stochastok_cli.data.formats.base import (
     damaged,
     register_format,
 )
-from stochastok_cli.errors import UserError
+from stochastok_cli.errors import FAILED, UserError
 
 
 def _write(folder: Path, splits: list[SplitDocuments], tokenizer: str) -> None:
@@ -45,6 +45,10 @@ def _find(path: Path) -> Path | None:
 def _read(path: Path) -> StoredDocuments:
     """Opens a file, or all files of a folder in the order of their names, as `DatatroveFolderDataset` does."""
     files = sorted(path.glob("*.ds")) if path.is_dir() else [path]
+    for index in path.glob("*.ds.index"):
+        tokens = index.with_suffix("")
+        if not tokens.is_file():
+            raise UserError(f"there is no file {tokens}, to which {index.name} belongs", exit_code=FAILED)
     batches = [_read_file(file) for file in files]
     parts = [part for file in files for part in (file, file.with_name(f"{file.name}.index"))]
     num_bytes = sum(batch.ids.nbytes for batch in batches)

@@ -208,6 +208,8 @@ def require_method(text: str) -> Method:
     Raises:
         UserError: an unknown method or argument, with the nearest, or an impossible value.
     """
+    if not isinstance(text, str):
+        raise UserError(f"{short_name(str(text))} is no name of a method", fix=f"give {', '.join(METHODS)}")
     name, colon, arguments = text.partition(":")
     if name not in METHODS:
         raise UserError(
