@@ -173,6 +173,10 @@ def expand(
         if lengths is None:
             raise UserError(f"{corpus.name} has no tokens to look at")
         ids, chosen_methods = corpus.ids("train")[:stop], _chosen_methods(method, corpus.vocabulary)
+        fixed = [chosen for chosen in chosen_methods if not require_method(chosen).takes_p]
+        if match_growth is not None and fixed:
+            text = f"fixed rules have no p, so --match-growth does not change them: {', '.join(fixed)}"
+            warnings.warn(text, Notice, stacklevel=2)
         rows = compare_methods(
             corpus.vocabulary, chosen_methods, ids, lengths, p=expand_prop, growth=match_growth, **expansion
         )

@@ -132,7 +132,7 @@ def import_corpus(
     num_bytes = sum(part.num_bytes for part in documents.values())
     if not num_bytes:
         raise UserError(f"{index} holds no ids, so there is nothing to import")
-    final = memmap_dir(Path(data_dir)) / validate_folder_name(tokenized_name(name or stored.name))
+    final = memmap_dir(Path(data_dir)) / tokenized_name(validate_folder_name(stored.name if name is None else name))
     if not force:
         _require_same_index(final, index)
     options = {"source": str(index), "source_bytes": num_bytes, "tokenizer": vocabulary.fingerprint}

@@ -261,6 +261,11 @@ def test_a_tokenized_file_that_is_missing(tmp_path):
         import_corpus(tmp_path, tokenizer="sample2k", name="part", data_dir=tmp_path)
 
 
+def test_an_empty_name_is_refused(tmp_path, pair):
+    with pytest.raises(UserError, match="'' can't be the name of a folder"):
+        import_corpus(pair, name="", data_dir=tmp_path)
+
+
 def test_a_path_that_is_not_there_is_not_imported(tmp_path):
     with pytest.raises(UserError, match="there is no .*absent, so nothing is imported as 'new'"):
         open_corpus(str(tmp_path / "absent"), None, name="new", data_dir=tmp_path)

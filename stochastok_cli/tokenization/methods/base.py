@@ -235,7 +235,9 @@ def parse_arguments(method: Method, text: str) -> Method:
         key, equals, value = (part.strip() for part in piece.partition("="))
         if not known:
             raise UserError(f"{method.family} takes no arguments", fix=f"drop {short_name(':' + text)!r}")
-        if key not in known or not equals:
+        if key in known and not equals:
+            raise UserError(f"{method.family}: the argument {key} has no value", fix=f"give {key}=VALUE")
+        if key not in known:
             fix = "give " + ", ".join(f"{name}=VALUE" for name in known)
             raise UserError(
                 f"{method.family} has no argument {short_name(piece.strip())!r}{did_you_mean(key, known)}", fix=fix

@@ -45,6 +45,7 @@ def test_one_spelling_for_equal_arguments(text, name, label):
         ("toy-lang:min_bytes=3", "unknown method 'toy-lang'; did you mean 'toy-long'"),
         ("toy-long:", "no arguments follow the colon"),
         ("toy-long:min_byte=3", "toy-long has no argument 'min_byte=3'; did you mean 'min_bytes'"),
+        ("toy-long:min_bytes", "toy-long: the argument min_bytes has no value; give min_bytes=VALUE"),
         ("toy-long:3", "toy-long has no argument '3'; give min_bytes=VALUE, factor=VALUE"),
         ("toy-long:min_bytes=3,min_bytes=4", "toy-long: min_bytes is given twice"),
         ("toy-long:min_bytes=0", "toy-long: min_bytes = 0 is not possible; give a whole number from 1"),
