@@ -100,8 +100,14 @@ def test_ranges_of_tasks_are_the_corpus(tmp_path):
     assert content(in_tasks.path) == content(expanded.path)
 
 
-def test_a_task_that_is_killed_and_run_again(source, tmp_path):
-    """The pool of processes of a local executor would wait for a killed one forever."""
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN])
+def test_a_task_that_is_killed_and_run_again(source, tmp_path, request, handler):
+    """The pool of processes of a local executor would wait for a killed one forever.
+
+    A command that a shell script starts with `&` ignores SIGINT.
+    """
+    before = signal.signal(signal.SIGINT, handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     for file in source.iterdir():
         file.write_text("\n\n".join(text(i) for i in range(10_000)))
     tasks = Tasks("local", 3, num_proc=2)
@@ -121,6 +127,7 @@ def test_a_task_that_is_killed_and_run_again(source, tmp_path):
     with pytest.raises(UserError, match="task 1 of 3 was killed, perhaps for its memory; its log is .*task_00001") as e:
         pipelines.tokenize(source, tasks, tokenizer="gpt2", data_dir=data)
     assert e.value.exit_code == FAILED
+    assert signal.getsignal(signal.SIGINT) is handler
     assert not (data / "data_as_memmaps" / "source-tokenized").exists()
     made = pipelines.tokenize(source, tasks, tokenizer="gpt2", data_dir=data)
     assert made.manifest.files == tokenize(source, tokenizer="gpt2", data_dir=tmp_path / "one").manifest.files

@@ -258,8 +258,16 @@ def _watch(logs: Path, tasks: Tasks, name: str, progress: ProgressCallback) -> I
                 os.kill(os.getpid(), signal.SIGINT)
                 return
 
+    def interrupt(number: int, frame: Any) -> None:
+        if killed:
+            raise KeyboardInterrupt
+
     for leftover in (logs / "running").glob("*"):
         leftover.unlink()
+    # Commands that a shell script starts with `&` ignore SIGINT, and go on doing so unless a task was killed.
+    ignores = interrupts and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if ignores:
+        signal.signal(signal.SIGINT, interrupt)
     watcher = threading.Thread(target=look, daemon=True)
     watcher.start()
     try:
@@ -267,6 +275,8 @@ def _watch(logs: Path, tasks: Tasks, name: str, progress: ProgressCallback) -> I
     finally:
         done.set()
         watcher.join()
+        if ignores:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _is_alive(process: int) -> bool:
