@@ -12,7 +12,7 @@ import typer
 from stochastok_cli.cli import executor_options, options, progress
 from stochastok_cli.cli.app import subcommand
 from stochastok_cli.errors import Notice, UserError
-from stochastok_cli.tokenization.methods import METHODS, require_method, split_methods, usable_methods
+from stochastok_cli.tokenization.methods import METHODS, p_among, require_method, split_methods, usable_methods
 
 if TYPE_CHECKING:
     from stochastok_cli.tokenization.expansion import LabeledTokenization
@@ -151,7 +151,7 @@ def expand(
         vocabulary = load_vocabulary(tokenizer or "gpt2")
         chosen_methods = _chosen_methods(method, vocabulary)
         expansions = [
-            StochasTok(vocabulary, _p_of(chosen, chosen_methods, expand_prop), chosen, **expansion)
+            StochasTok(vocabulary, p_among(chosen, chosen_methods, expand_prop), chosen, **expansion)
             for chosen in chosen_methods
         ]
         _print_tokenizations(sample_tokenizations(text, expansions, samples), as_json)
@@ -244,11 +244,6 @@ def _chosen_methods(option: str, vocabulary: "Vocabulary") -> list[str]:
         except UserError as error:
             warnings.warn(f"{method} is left out: {error}", Notice, stacklevel=2)
     return allowed
-
-
-def _p_of(method: str, methods: list[str], p: float | None) -> float | None:
-    """The p of one of several methods: of those, fixed rules have none."""
-    return p if len(methods) == 1 or require_method(method).takes_p else None
 
 
 def _print_tokenizations(tokenizations: "list[LabeledTokenization]", as_json: bool) -> None:

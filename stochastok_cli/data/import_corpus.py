@@ -75,17 +75,17 @@ def find_stored(path: str | Path) -> StoredDataset | None:
     formats = [name for name in FORMATS if name in of_path or of_children[name]]
     if len(formats) > 1:
         raise UserError(f"{path} holds data of {' and '.join(formats)}", fix="keep each in a folder of its own")
-    for name in formats:
-        candidate = FORMATS[name]
-        if name in of_path:
-            return StoredDataset(path, candidate, {"train": of_path[name]}, [])
-        names = of_children[name]
-        parts = {_SPLIT_OF[name]: index_path for name, index_path in names.items() if name in _SPLIT_OF}
-        if "train" not in parts:
-            fix = f"name one of them, such as {next(iter(names.values()))}"
-            raise UserError(f"{path} holds {', '.join(names)}, and none is called train", fix=fix)
-        return StoredDataset(path, candidate, parts, [name for name in names if name not in _SPLIT_OF])
-    return None
+    if not formats:
+        return None
+    known = FORMATS[formats[0]]
+    if known.name in of_path:
+        return StoredDataset(path, known, {"train": of_path[known.name]}, [])
+    stored = of_children[known.name]
+    parts = {_SPLIT_OF[name]: index_path for name, index_path in stored.items() if name in _SPLIT_OF}
+    if "train" not in parts:
+        fix = f"name one of them, such as {next(iter(stored.values()))}"
+        raise UserError(f"{path} holds {', '.join(stored)}, and none is called train", fix=fix)
+    return StoredDataset(path, known, parts, [name for name in stored if name not in _SPLIT_OF])
 
 
 def import_corpus(

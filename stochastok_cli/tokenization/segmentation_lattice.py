@@ -10,11 +10,14 @@ Counts are float64: exact up to 2^53, beyond that (long runs of spaces) with a r
 """
 
 import functools
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 
 from stochastok_cli.tokenization.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from stochastok_cli.tokenization.expansion import StochasTok
 
 
 class SegmentationLattice(NamedTuple):
@@ -100,3 +103,33 @@ def segmentation_lattice(vocabulary: Vocabulary, kept: frozenset[int] = frozense
     )
     count_segmentations(lattice)
     return lattice
+
+
+class Walks(NamedTuple):
+    """Probabilities of the edges of a lattice: a walk from the first byte of a token to its end is a segmentation.
+
+    weight: float64 `[edges]`, to which the probability of an edge is proportional among those of its position.
+    sums: float64 `[nodes]`, the sum of the weights of a position.
+    ways: float64 `[nodes]`, the paths from a position to the end of its token.
+    """
+
+    weight: np.ndarray
+    sums: np.ndarray
+    ways: np.ndarray
+
+    @classmethod
+    def empty(cls, lattice: SegmentationLattice) -> Self:
+        """Arrays of zeros, which compiled code fills."""
+        return cls(np.zeros(len(lattice.target)), np.zeros(len(lattice.total)), np.zeros(len(lattice.total)))
+
+
+def expand_by_walks(
+    stochastok: "StochasTok", ids: np.ndarray, lengths: np.ndarray, first_index: np.uint64, walks: Walks
+) -> tuple[np.ndarray, np.ndarray]:
+    """Replaces each token with probability p by a walk over its lattice; see `Method` for the other arguments."""
+    from stochastok_cli.tokenization.methods.kernels.segmentation import walk_documents
+
+    lattice = stochastok.lattice
+    out, out_lengths = np.empty(int(lattice.length[ids].sum()), dtype=ids.dtype), np.empty_like(lengths)
+    written = walk_documents(ids, lengths, stochastok.p, stochastok.key, first_index, lattice, *walks, out, out_lengths)
+    return out[:written], out_lengths

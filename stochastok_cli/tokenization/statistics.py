@@ -12,7 +12,7 @@ import numpy as np
 
 from stochastok_cli.errors import UserError
 from stochastok_cli.tokenization.expansion import StochasTok
-from stochastok_cli.tokenization.methods import require_method
+from stochastok_cli.tokenization.methods import p_among, require_method
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 COMMON_WORDS = 100
@@ -182,7 +182,7 @@ def compare_methods(
     some = ids[: int(np.sum(some_lengths))]
     rows = []
     for method in methods:
-        at = None if len(methods) > 1 and not require_method(method).takes_p else p
+        at = p_among(method, methods, p)
         if growth is not None and (at is not None or require_method(method).takes_p):
             at = match_growth(vocabulary, method, growth, some, some_lengths, **options)
         rows.append(diversity(StochasTok(vocabulary, p=at, method=method, **options), ids, lengths))

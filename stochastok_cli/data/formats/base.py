@@ -7,7 +7,7 @@ The command line imports every format when it starts, so these files import nump
 functions.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -156,6 +156,13 @@ def require_format(name: str) -> Format:
 def damaged(file: Path, what: str) -> UserError:
     """The error for a file of a stored dataset that can't be right."""
     return UserError(f"{file} is damaged: {what}", exit_code=FAILED)
+
+
+def require_named_files(index: Path, files: Iterable[Path]) -> None:
+    """Raises UserError if one of the files that an index names is missing."""
+    for file in files:
+        if not file.is_file():
+            raise UserError(f"there is no file {file}, which {index} names")
 
 
 def uint16_or_int32(vocabulary_size: int) -> str:

@@ -15,6 +15,7 @@ from stochastok_cli.data.formats.base import (
     StoredDocuments,
     damaged,
     register_format,
+    require_named_files,
     uint16_or_int32,
 )
 from stochastok_cli.errors import UserError
@@ -86,18 +87,15 @@ def _read(folder: Path) -> StoredDocuments:
     if not code.isdigit() or int(code) not in _TYPES:
         raise UserError(f"{folder} holds {', '.join(map(str, formats))}, and not one tensor of ids for each document")
     dtype = np.dtype(_TYPES[int(code)]).newbyteorder("<")
-    chunks = [(path_inside(folder, chunk["filename"]), chunk["chunk_size"]) for chunk in content["chunks"]]
-    for file, _ in chunks:
-        if not file.is_file():
-            raise UserError(f"there is no file {file}, which {index} names")
+    files = [path_inside(folder, chunk["filename"]) for chunk in content["chunks"]]
+    counts = [chunk["chunk_size"] for chunk in content["chunks"]]
+    require_named_files(index, files)
 
     def batches() -> Iterator[StoredBatch]:
-        for file, count in chunks:
+        for file, count in zip(files, counts, strict=True):
             yield _read_chunk(file, count, dtype)
 
-    files = [file for file, _ in chunks]
-    num_bytes = sum(file.stat().st_size for file in files)
-    return StoredDocuments([index, *files], sum(count for _, count in chunks), num_bytes, batches)
+    return StoredDocuments([index, *files], sum(counts), sum(file.stat().st_size for file in files), batches)
 
 
 def _read_chunk(file: Path, count: int, dtype: "np.dtype") -> StoredBatch:

@@ -18,6 +18,7 @@ from stochastok_cli.data.formats.base import (
     StoredDocuments,
     damaged,
     register_format,
+    require_named_files,
     uint16_or_int32,
 )
 from stochastok_cli.errors import UserError
@@ -168,8 +169,7 @@ def _read(folder: Path) -> StoredDocuments:
             raise UserError(f"{index} names shards of the format {shard['format']}", fix="write them with MDSWriter")
         if not file.is_file() and shard["compression"]:
             raise UserError(f"{file} is compressed ({shard['compression']})", fix="decompress its shards")
-        if not file.is_file():
-            raise UserError(f"there is no file {file}, which {index} names")
+        require_named_files(index, [file])
         _require_ids(folder, shard)
 
     def batches() -> Iterator[StoredBatch]:

@@ -12,7 +12,7 @@ The command line imports every method when it starts, so these files import nump
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -289,6 +289,11 @@ def split_methods(text: str) -> list[str]:
         else:
             methods.append(piece.strip())
     return methods
+
+
+def p_among(method: str, methods: Sequence[str], p: float | None) -> float | None:
+    """The p of one of several methods that share `p`: the fixed rules among them have none."""
+    return p if len(methods) == 1 or require_method(method).takes_p else None
 
 
 def expansion_label(method: str, p: float | None = None) -> str:

@@ -19,42 +19,30 @@ if TYPE_CHECKING:
     import numpy as np
 
     from stochastok_cli.tokenization.expansion import StochasTok
+    from stochastok_cli.tokenization.segmentation_lattice import Walks
     from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 
 @functools.lru_cache(maxsize=4)
-def transition_weights(
-    vocabulary: "Vocabulary", kept: frozenset[int], temperature: float, min_length: int
-) -> "tuple[np.ndarray, np.ndarray, np.ndarray]":
-    """The weight of each edge of the lattice, and the sum of weights and the number of paths of each position."""
-    import numpy as np
-
+def path_counting_walks(vocabulary: "Vocabulary", kept: frozenset[int], temperature: float, min_length: int) -> "Walks":
+    """The walks of the paper's Markov model."""
     from stochastok_cli.tokenization.methods.kernels.segmentation import path_counting_weights
-    from stochastok_cli.tokenization.segmentation_lattice import segmentation_lattice
+    from stochastok_cli.tokenization.segmentation_lattice import Walks, segmentation_lattice
 
     lattice = segmentation_lattice(vocabulary, kept)
-    weight, sums = np.zeros(len(lattice.target)), np.zeros(len(lattice.total))
-    ways = np.zeros(len(lattice.total))
-    path_counting_weights(lattice, float(temperature), min_length, weight, sums, ways)
-    return weight, sums, ways
+    walks = Walks.empty(lattice)
+    path_counting_weights(lattice, float(temperature), min_length, *walks)
+    return walks
 
 
 def expand(
     stochastok: "StochasTok", ids: "np.ndarray", lengths: "np.ndarray", first_index: "np.uint64"
 ) -> "tuple[np.ndarray, np.ndarray]":
     """Replaces each token with probability p by a walk over its lattice; see `Method` for arguments and result."""
-    import numpy as np
+    from stochastok_cli.tokenization.segmentation_lattice import expand_by_walks
 
-    from stochastok_cli.tokenization.methods.kernels.segmentation import walk_documents
-
-    values = stochastok.definition.values
-    weights = transition_weights(stochastok.vocabulary, stochastok.kept, values["temperature"], values["min_length"])
-    lattice = stochastok.lattice
-    out, out_lengths = np.empty(int(lattice.length[ids].sum()), dtype=ids.dtype), np.empty_like(lengths)
-    written = walk_documents(
-        ids, lengths, stochastok.p, stochastok.key, first_index, lattice, *weights, out, out_lengths
-    )
-    return out[:written], out_lengths
+    walks = path_counting_walks(stochastok.vocabulary, stochastok.kept, **stochastok.definition.values)
+    return expand_by_walks(stochastok, ids, lengths, first_index, walks)
 
 
 def bind(method: Method, text: str) -> Method:

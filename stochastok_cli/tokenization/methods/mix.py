@@ -51,18 +51,18 @@ def bind(method: Method, text: str) -> Method:
     """The mix of `METHOD=SHARE,…`. Raises UserError for what is no method, and for impossible shares."""
     fix = "give mix:METHOD=SHARE,METHOD=SHARE with shares that add up to 1 or less"
     shares: dict[str, float] = {}
+    parts: list[Method] = []
     for piece in text.split(",") if text else []:
         name, _, weight = (part.strip() for part in piece.partition("="))
         if ":" in piece or name == method.family:
             raise UserError(f"mix takes methods without arguments, not {short_name(piece.strip())!r}", fix=fix)
         if name in shares:
             raise UserError(f"mix: {name} is given twice", fix="drop one")
-        require_method(name)
+        parts.append(require_method(name))
         shares[name] = Argument(name=name, default=0.5, description="share", minimum=1e-6, maximum=1).parse(weight)  # type: ignore[assignment]
     if not shares or math.fsum(shares.values()) > 1 + 1e-9:
         raise UserError(f"mix: {'no shares' if not shares else 'the shares add up to more than 1'}", fix=fix)
     shares = dict(sorted(shares.items()))
-    parts = [require_method(name) for name in shares]
 
     def require(vocabulary: "Vocabulary") -> None:
         for part in parts:

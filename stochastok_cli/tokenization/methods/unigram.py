@@ -22,46 +22,36 @@ if TYPE_CHECKING:
     import numpy as np
 
     from stochastok_cli.tokenization.expansion import StochasTok
+    from stochastok_cli.tokenization.segmentation_lattice import Walks
     from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 
 @functools.lru_cache(maxsize=4)
-def transition_weights(
-    vocabulary: "Vocabulary", kept: frozenset[int], alpha: float
-) -> "tuple[np.ndarray, np.ndarray, np.ndarray]":
-    """The weight of each edge of the lattice, and the sum of weights and the number of paths of each position."""
+def score_walks(vocabulary: "Vocabulary", kept: frozenset[int], alpha: float) -> "Walks":
+    """The walks that give segmentations by the scores of their pieces."""
     import numpy as np
 
     from stochastok_cli.tokenization.methods.kernels.segmentation import score_weights
-    from stochastok_cli.tokenization.segmentation_lattice import segmentation_lattice
+    from stochastok_cli.tokenization.segmentation_lattice import Walks, segmentation_lattice
 
     lattice = segmentation_lattice(vocabulary, kept)
     scores = np.full(vocabulary.size, -np.inf)
     for token, score in (vocabulary.scores or {}).items():
         if token not in vocabulary.added:
             scores[token] = alpha * score
-    weight, sums = np.zeros(len(lattice.target)), np.zeros(len(lattice.total))
-    ways = np.zeros(len(lattice.total))
-    score_weights(lattice, scores, weight, sums, ways)
-    return weight, sums, ways
+    walks = Walks.empty(lattice)
+    score_weights(lattice, scores, *walks)
+    return walks
 
 
 def expand(
     stochastok: "StochasTok", ids: "np.ndarray", lengths: "np.ndarray", first_index: "np.uint64"
 ) -> "tuple[np.ndarray, np.ndarray]":
     """Replaces tokens, each with probability p, by draws from their segmentations; see `Method`."""
-    import numpy as np
+    from stochastok_cli.tokenization.segmentation_lattice import expand_by_walks
 
-    from stochastok_cli.tokenization.methods.kernels.segmentation import walk_documents
-
-    alpha = stochastok.definition.values["alpha"]
-    weights = transition_weights(stochastok.vocabulary, stochastok.kept, alpha)
-    lattice = stochastok.lattice
-    out, out_lengths = np.empty(int(lattice.length[ids].sum()), dtype=ids.dtype), np.empty_like(lengths)
-    written = walk_documents(
-        ids, lengths, stochastok.p, stochastok.key, first_index, lattice, *weights, out, out_lengths
-    )
-    return out[:written], out_lengths
+    walks = score_walks(stochastok.vocabulary, stochastok.kept, **stochastok.definition.values)
+    return expand_by_walks(stochastok, ids, lengths, first_index, walks)
 
 
 def require(vocabulary: "Vocabulary") -> None:
