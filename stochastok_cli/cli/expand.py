@@ -12,7 +12,15 @@ import typer
 from stochastok_cli.cli import executor_options, options, progress
 from stochastok_cli.cli.app import subcommand
 from stochastok_cli.errors import Notice, UserError
-from stochastok_cli.tokenization.methods import METHODS, p_among, require_method, split_methods, usable_methods
+from stochastok_cli.tokenization.methods import (
+    METHODS,
+    p_among,
+    require_method,
+    split_methods,
+    usable_methods,
+    with_values,
+)
+from stochastok_cli.tokenization.methods.patok import listed_affixes, spell_affixes
 
 if TYPE_CHECKING:
     from stochastok_cli.tokenization.expansion import LabeledTokenization
@@ -74,6 +82,19 @@ def expand(
         str | None,
         typer.Option("--keep", metavar="REGEX", help="Leave tokens alone whose text matches, such as '[0-9]'."),
     ] = None,
+    prefixes: Annotated[
+        str | None,
+        typer.Option(
+            "--prefixes",
+            metavar="LIST",
+            help="Prefixes that patok knows: a file with one a line, or a list with commas. In names, manifests and "
+            "configurations the argument patok:prefixes=AFFIX+AFFIX.",
+        ),
+    ] = None,
+    suffixes: Annotated[
+        str | None, typer.Option("--suffixes", metavar="LIST", help="Suffixes that patok knows.")
+    ] = None,
+    infixes: Annotated[str | None, typer.Option("--infixes", metavar="LIST", help="Infixes that patok knows.")] = None,
     max_splits: Annotated[
         int | None,
         typer.Option("--max-splits", min=0, help="Most splits in one document.", show_default="no limit"),
@@ -125,6 +146,8 @@ def expand(
         options.require_effect(expand, "beside --match-growth", expand_prop=expand_prop)
     if pull:
         options.require_effect(expand, "beside --pull", **expansion)
+    affixes = {"prefixes": prefixes, "suffixes": suffixes, "infixes": infixes}
+    method = _with_affixes(method, {name: value for name, value in affixes.items() if value is not None})
     options.check_hub_options(expand, pull=pull, push=push, repo=repo, hf_username=hf_username, private=private)
     in_tasks = executor_options.tasks_of(
         expand,
@@ -232,10 +255,37 @@ def expand(
     options.print_result(made, as_json)
 
 
+def _with_affixes(option: str, lists: dict[str, str]) -> str:
+    """The methods that `--method` names, with lists of affixes as arguments of those that take them.
+
+    Raises:
+        UserError: no method takes a list, or one is given twice.
+    """
+    if not lists:
+        return option
+    flags = ", ".join(f"--{name}" for name in lists)
+    if option == "all":
+        raise UserError(f"{flags} goes with methods that are named, not with all", fix="give --method patok,uniform")
+    methods = split_methods(option)
+    given = {name: spell_affixes(listed_affixes(value)) for name, value in lists.items()}
+    takes = [i for i, method in enumerate(methods) if {*lists} <= {a.name for a in require_method(method).arguments}]
+    if not takes:
+        raise UserError(f"{flags} would have no effect with --method {option}", fix="add --method patok")
+    for i in takes:
+        method = require_method(methods[i])
+        if twice := [name for name in lists if method.values[name]]:
+            raise UserError(f"--{twice[0]} and {methods[i]} both give {twice[0]}", fix="drop one or the other")
+        methods[i] = with_values(method, {**method.values, **given}).name
+    return ",".join(methods)
+
+
 def _chosen_methods(option: str, vocabulary: "Vocabulary") -> list[str]:
-    """The methods that `--method` names: one, several separated by commas, or all that the vocabulary allows."""
+    """The methods that `--method` names, each once: one, several with commas, or all that the vocabulary allows."""
     if option != "all":
-        return split_methods(option)
+        chosen = split_methods(option)
+        if "all" in chosen:
+            raise UserError("all stands for every method, and is not one of several", fix="give --method all alone")
+        return list({require_method(method).name: method for method in chosen})
     allowed = []
     for method in usable_methods():
         try:

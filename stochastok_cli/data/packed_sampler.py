@@ -135,12 +135,17 @@ class PackedSampler:
         """
         expand_examples = self._whole if expand.definition.keeps_token_boundaries else self._in_parts
         first_index = key * 2 * self.draws % 2**64
-        for count in (needed, self.draws):  # BPE-dropout may shorten, and then more examples are needed
+        for count in (needed, self.draws):  # a method that merges tokens may shorten: then more examples are needed
             ids, has_loss = self.examples.read(example[:count])
             expanded = expand_examples(ids, has_loss, lengths[:count], first_index, expand)
             if len(expanded[0]) >= self.length:
                 return expanded
-        return ids, has_loss, lengths  # all of them are too few: hardly ever
+        windows = [expanded]  # all of them are too few: they come again, expanded in other ways
+        while sum(len(window[0]) for window in windows) < self.length:
+            index = derive_key(first_index, "examples that come again", len(windows))
+            windows.append(expand_examples(ids, has_loss, lengths, index, expand))
+        ids, has_loss, lengths = (np.concatenate(parts) for parts in zip(*windows, strict=True))
+        return ids, has_loss, lengths
 
     def _may_expand(self, has_loss: np.ndarray) -> np.ndarray:
         """Whether each token may be expanded, by whether it has a loss."""

@@ -132,7 +132,7 @@ class WindowSampler:
             flat, lengths = expand.documents(windows.ravel(), np.full(len(windows), self.length), first_key)
             offsets = np.cumsum(lengths) - lengths
             expanded[run] = flat.take(offsets[:, None] + np.arange(self.length), mode="clip")
-            for row in np.flatnonzero(lengths < self.length):  # only BPE-dropout, which merges anew, may shorten
+            for row in np.flatnonzero(lengths < self.length):  # only a method that merges tokens may shorten
                 first = int(start[run.start + row])
                 expanded[run.start + row] = self._longer_window(first, first_key + int(row), expand)
         return expanded

@@ -79,7 +79,8 @@ class Retokenized:
 
     Attributes:
         benchmark: Its questions; `truncated` counts those that no longer fit the window.
-        edit_distance: By question, the splits made over the largest number possible, float64 `[questions]`.
+        edit_distance: By question, the splits made over the largest number possible, float64 `[questions]`; negative
+            where a method has merged tokens.
     """
 
     benchmark: EncodedBenchmark
@@ -149,6 +150,8 @@ def evaluate_retokenized(lm: LM, benchmark: EncodedBenchmark, tokenization: Toke
 def accuracy_by_distance(correct: np.ndarray, distance: np.ndarray) -> list[dict[str, Any]]:
     """The accuracy in each of BINS equal parts of the edit distance from 0 to 1 that contains questions.
 
+    A negative distance, of fewer tokens than before, belongs to the first part.
+
     Args:
         correct: Answers, 0 or 1, float64 `[samples, questions]`.
         distance: Edit distances, float64 `[samples, questions]`.
@@ -157,7 +160,7 @@ def accuracy_by_distance(correct: np.ndarray, distance: np.ndarray) -> list[dict
         Points: `x` the mean distance, `y` the accuracy, `n` the number of answers, `low` and `high` the
         interval over questions.
     """
-    bins = np.minimum((distance * BINS).astype(int), BINS - 1)
+    bins = np.clip((distance * BINS).astype(int), 0, BINS - 1)  # negative where a method has merged tokens
     points = []
     for i in range(BINS):
         inside = bins == i

@@ -135,21 +135,25 @@ class StochasTok:
         vars(other).update(vars(self), p=p)
         return other
 
-    def split_budget(self, lengths: np.ndarray, first_index: np.uint64) -> np.ndarray:
-        """The attempted splits of documents, for methods whose `p` is a number of splits per token.
+    def split_budget(
+        self, lengths: np.ndarray, first_index: np.uint64, per_token: float | None = None, purpose: str = "rounding"
+    ) -> np.ndarray:
+        """The attempts in documents, for methods that make a number of them per token.
 
         Args:
             lengths: int64 `[documents]`, the number n of tokens of each.
             first_index: the index of the first document.
+            per_token: attempts per token; `p` if None.
+            purpose: names the random stream of the rounding.
 
         Returns:
             int64 `[documents]`: n p, rounded down or randomly. The product is a double, as in Python's `int(n * p)`.
         """
-        budget = lengths * self.p
+        budget = lengths * (self.p if per_token is None else per_token)
         if self.rounding_seed is None:
             return budget.astype(np.int64)
         counters = np.arange(len(lengths), dtype=np.uint64) + first_index
-        bits = random_bits(self.rounding_seed, f"expand/{self.method}/rounding", counters=counters)
+        bits = random_bits(self.rounding_seed, f"expand/{self.method}/{purpose}", counters=counters)
         uniform = (bits >> np.uint64(11)) * 2.0**-53
         return np.floor(budget + uniform).astype(np.int64)
 

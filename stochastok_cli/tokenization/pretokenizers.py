@@ -4,9 +4,11 @@ GPT-2's pattern is compiled; any other goes through the encoder of the vocabular
 """
 
 import functools
+from typing import NamedTuple
 
 import numpy as np
 
+from stochastok_cli.tokenization.methods.kernels.bpe_dropout import bytes_and_kept_tokens
 from stochastok_cli.tokenization.methods.kernels.random import compiled
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
@@ -33,6 +35,91 @@ def mark_pretokens(vocabulary: Vocabulary, text: np.ndarray, segment_ends: np.nd
             starts[position] = 1
             position += len(pretoken)
         start = end
+
+
+class _TokenBytes(NamedTuple):
+    """What `bytes_and_kept_tokens` needs of a vocabulary: see `MergeTable`."""
+
+    text: np.ndarray
+    first: np.ndarray
+    kept: np.ndarray
+    whole: np.ndarray
+
+
+@functools.lru_cache(maxsize=4)
+def _token_bytes(vocabulary: Vocabulary) -> _TokenBytes:
+    kept = vocabulary.never_split | vocabulary.added
+    return _TokenBytes(
+        np.frombuffer(b"".join(vocabulary.pieces), np.uint8),
+        np.concatenate([[0], np.cumsum(vocabulary.widths)]),
+        np.array([i in kept for i in range(vocabulary.size)]),
+        np.empty(0, np.bool_),
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def _word_starts(vocabulary: Vocabulary) -> np.ndarray:
+    """Whether each token begins with a space, bool `[size]`."""
+    return np.array([piece.startswith(b" ") for piece in vocabulary.pieces])
+
+
+def pretokens_of_tokens(vocabulary: Vocabulary, ids: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The pretoken in which each token begins, and the one in which it ends, counted over all documents.
+
+    A special or added token, and one with a byte that belongs to no UTF-8 character, is a pretoken of its own. Where
+    the tokenizer is not a byte-level BPE (SentencePiece, WordPiece), each token that begins with a space begins one.
+
+    Args:
+        vocabulary: its pattern or pretokenizer divides the text.
+        ids: uint16 or uint32 `[tokens]`, the documents one after another.
+        lengths: int64 `[documents]`.
+
+    Returns:
+        int64 `[tokens]` and int64 `[tokens]`.
+    """
+    table = _token_bytes(vocabulary)
+    if not (vocabulary.pretokenizes_like_gpt2 or vocabulary.merges):
+        alone = table.kept[ids]
+        begins = _word_starts(vocabulary)[ids] | alone
+        begins[1:] |= alone[:-1]
+        begins[(np.cumsum(lengths) - lengths)[lengths > 0]] = True
+        word = np.cumsum(begins) - 1
+        return word, word
+    num_bytes = int(vocabulary.widths[ids].sum())
+    text, starts = np.empty(num_bytes + 1, np.uint8), np.zeros(num_bytes + 1, np.uint8)
+    kept_ids, kept_at = np.empty_like(ids), np.empty(len(ids), np.int64)
+    no_words = np.empty(0, np.int64)
+    ends = np.empty((len(lengths), 2), np.int64)
+    segment_ends = np.empty(len(ids) + len(lengths), np.int64)
+    num_segments = bytes_and_kept_tokens(
+        ids, lengths, table, text, kept_ids, kept_at, no_words, no_words, ends, segment_ends
+    )
+    mark_pretokens(vocabulary, text, segment_ends[:num_segments], starts)
+    first, last = np.empty(len(ids), np.int64), np.empty(len(ids), np.int64)
+    _number_pretokens(ids, lengths, vocabulary.widths, starts, kept_at, ends, first, last)
+    return first, last
+
+
+@compiled
+def _number_pretokens(ids, lengths, widths, starts, kept_at, ends, first, last):
+    """Writes the numbers of `pretokens_of_tokens`; for the arguments see `bytes_and_kept_tokens`."""
+    number, at, kept, i = -1, 0, 0, 0
+    for d in range(len(lengths)):
+        for _ in range(lengths[d]):
+            if kept < ends[d, 1] and kept_at[kept] == at:
+                number += 1
+                kept += 1
+                first[i] = number
+            else:
+                width = widths[ids[i]]
+                for j in range(at, at + width):
+                    if starts[j]:
+                        number += 1
+                    if j == at:
+                        first[i] = number
+                at += width
+            last[i] = number
+            i += 1
 
 
 @functools.cache

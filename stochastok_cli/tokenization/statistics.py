@@ -3,6 +3,7 @@
 `match_growth` finds the p at which a method gives a certain growth, so that methods can be compared at equal growth.
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ class Diversity:
 
     Attributes:
         method, p: the method and its p; a fixed rule has none.
-        growth: ids after expansion over ids before.
+        growth: ids after expansion over ids before; below 1 where a method merges more tokens than it splits.
         touched: share of the tokens that were replaced by something else.
         segmentations: mean number of distinct segmentations of the most common words.
         possible: mean number of segmentations that these words have.
@@ -149,8 +150,10 @@ def match_growth(
     def growth_at(p: float) -> float:
         return len(StochasTok(vocabulary, p, method, **options).documents(ids, lengths)[0]) / max(len(ids), 1)
 
-    if not 1 <= growth <= growth_at(high):
-        raise UserError(f"no p makes {method} grow documents {growth} times", fix=f"give 1 to {growth_at(high):.2f}")
+    least, most = growth_at(low), growth_at(high)  # a method that merges tokens may shorten documents at p = 0
+    if not least <= growth <= most:
+        shown = "1" if least == 1 else f"{math.ceil(least * 1000) / 1000:.3f}"
+        raise UserError(f"no p makes {method} grow documents {growth} times", fix=f"give {shown} to {most:.2f}")
     for _ in range(24):
         middle = (low + high) / 2
         low, high = (middle, high) if growth_at(middle) < growth else (low, middle)

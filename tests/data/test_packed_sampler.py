@@ -198,7 +198,7 @@ TURNS = [
 ]
 METHODS = [("stochastok", 0.5), ("stochastok-uni", 0.5), ("uniform-k", 0.5), ("uniform", 0.5), ("bpe-dropout", 0.5)]
 METHODS.insert(4, ("grampa:temperature=3", 0.5))
-METHODS.append(("character", None))
+METHODS += [("character", None), ("patok:prefixes=un,contract_prop=2", 0.5)]
 
 
 def turns_of(ids, in_loss):
@@ -230,6 +230,20 @@ def test_only_some_parts_are_expanded_and_losses_follow(method, p, where):
             if part.tolist() != before:
                 changed.add(loss)
     assert changed == {"all": {False, True}, "prompt": {False}, "completion": {True}}[where]
+
+
+def test_examples_that_become_too_short_for_their_window_come_again():
+    """Examples of one length, of which as many are drawn as fill the window without an expansion."""
+    letters = [VOCABULARY.pieces.index(bytes([byte])) for byte in b" understanding between something"]
+    expand = StochasTok(VOCABULARY, 0, "patok:contract_prop=9")
+    source = masked([[(letters[:13], False), (letters[13:], True)]], 100, expand=expand)
+    batch = source.batch(0, np.arange(6))
+    assert all(len(np.unique(starts)) > 4 for starts in batch.segment_start)
+    for ids, starts in zip(batch.ids, batch.segment_start, strict=True):
+        ends = [*np.unique(starts)[1:]]
+        texts = [VOCABULARY.decode(part) for part in np.split(ids, ends)[:-1]]
+        assert set(texts) == {" understanding between something"}
+        assert max(np.diff([0, *ends])) < len(letters)
 
 
 @pytest.mark.parametrize(("method", "p"), METHODS[:5])

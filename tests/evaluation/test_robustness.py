@@ -113,6 +113,8 @@ def test_accuracy_by_distance():
     distance = np.array([[0.0, 0.31], [0.04, 1.0]])
     points = accuracy_by_distance(right, distance)
     assert [(point["x"], point["y"], point["n"]) for point in points] == [(0.02, 1.0, 2), (0.31, 0.0, 1), (1.0, 1.0, 1)]
+    shorter = accuracy_by_distance(right, distance - 0.02)  # a method that merges tokens
+    assert (shorter[0]["x"], sum(point["n"] for point in shorter)) == (pytest.approx(0), 4)
     one_of_one, none_of_one = binomial_interval(1, 1), binomial_interval(0, 1)  # answers to one question each
     assert [(point["low"], point["high"]) for point in points] == [one_of_one, none_of_one, one_of_one]
 

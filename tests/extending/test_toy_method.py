@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 VOCABULARY = load_vocabulary("sample2k")
 BUILT_IN = ["stochastok", "stochastok-uni", "uniform-k", "grampa", "uniform", "unigram"]
-BUILT_IN += ["bpe-dropout", "maxmatch-dropout", "mix", "character", "digits"]
+BUILT_IN += ["patok", "bpe-dropout", "maxmatch-dropout", "mix", "character", "digits"]
 
 
 @pytest.fixture

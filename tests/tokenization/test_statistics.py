@@ -62,6 +62,17 @@ def test_a_growth_that_no_p_gives(documents):
         match_growth(GPT2, "uniform", 40.0, *documents)
 
 
+def test_a_growth_below_one(documents):
+    ids = documents[0]
+    letters = np.array([GPT2.pieces.index(bytes([byte])) for byte in GPT2.decode_bytes(ids[:400])])
+    method = "patok:contract_prop=3"
+    p = match_growth(GPT2, method, 0.8, letters, np.array([len(letters)]))
+    row = diversity(StochasTok(GPT2, p, method), letters, np.array([len(letters)]))
+    assert row.growth == pytest.approx(0.8, abs=0.01) and p > 0 and 0.3 < row.touched < 1
+    with pytest.raises(UserError, match=r"no p makes .* 0.1 times; give 0\.\d+ to"):
+        match_growth(GPT2, method, 0.1, letters, np.array([len(letters)]))
+
+
 def test_figures_of_ids_counted_by_hand():
     # Frequencies 1/2, 1/4, 1/4: at alpha 2, H = -log(1/4 + 1/16 + 1/16).
     assert renyi_efficiency(np.array([7, 7, 8, 9]), alpha=2) == pytest.approx(np.log(8 / 3) / np.log(3))

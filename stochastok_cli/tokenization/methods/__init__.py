@@ -15,6 +15,7 @@ from stochastok_cli.tokenization.methods.base import (
     require_method,
     split_methods,
     usable_methods,
+    with_values,
 )
 
 for _module in pkgutil.iter_modules(__path__):
@@ -33,4 +34,5 @@ __all__ = [
     "require_method",
     "split_methods",
     "usable_methods",
+    "with_values",
 ]

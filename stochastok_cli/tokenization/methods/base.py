@@ -10,6 +10,7 @@ A method may have arguments: `NAME:KEY=VALUE,…`, or another text after the col
 The command line imports every method when it starts, so these files import numpy and numba only inside functions.
 """
 
+import hashlib
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 DEFAULT_P = 0.1
 MAX_P = 1000  # long before this, every token is split into single bytes
+MAX_LABEL = 120  # characters of a method in the name of a folder, which has at most 255 bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,7 +250,11 @@ def parse_arguments(method: Method, text: str) -> Method:
             given[key] = known[key].parse(value)
         except UserError as error:
             raise UserError(f"{method.family}: {error}") from None
-    values = {**method.values, **given}
+    return with_values(method, {**method.values, **given})
+
+
+def with_values(method: Method, values: Mapping[str, Any]) -> Method:
+    """The method with these values of its arguments, and the name that spells them."""
     written = [f"{a.name}={_spelled(values[a.name])}" for a in method.arguments if values[a.name] != a.default]
     return replace(method, name=":".join([method.family, *([",".join(written)] if written else [])]), values=values)
 
@@ -300,13 +306,15 @@ def expansion_label(method: str, p: float | None = None) -> str:
     """What names an expansion in folders and metrics: the canonical spelling and p, as Python prints the float.
 
     Characters other than letters, digits, `.`, `_` and `-` become `-`. A fixed rule has no p; between arguments and p
-    stands another `-`.
+    stands another `-`. A spelling longer than MAX_LABEL is cut, with 8 digits of its hash at the end.
 
     >>> expansion_label("uniform", 0.5)
     'uniform0.5'
     """
     definition = require_method(method)
     label = re.sub(r"[^A-Za-z0-9._-]", "-", definition.name)
+    if len(label) > MAX_LABEL:
+        label = f"{label[: MAX_LABEL - 9]}-{hashlib.sha256(definition.name.encode()).hexdigest()[:8]}"
     if not definition.takes_p:
         return label
     return f"{label}{'' if definition.name == definition.family else '-'}{float(definition.resolve_p(p))!r}"
