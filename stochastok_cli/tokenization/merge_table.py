@@ -15,10 +15,6 @@ _NOT_UTF8 = {0xC0, 0xC1, *range(0xF5, 0x100)}
 class MergeTable(NamedTuple):
     """The merges of a vocabulary.
 
-    text: uint8 `[bytes]`, the bytes of all tokens one after another.
-    first: int64 `[size + 1]`, where the bytes of each token begin in `text`.
-    kept: bool `[size]`, the tokens that BPE-dropout leaves as they are, and that no pretoken crosses.
-    whole: bool `[size]`, the tokens that it leaves as they are where they are a pretoken. Empty if there are none.
     byte_ids: int32 `[256]`, the id of each byte; -1 for those that occur in no UTF-8 and have none.
     slots: uint64 `[slots]`, a hash table of pairs, `left << 32 | right` or `EMPTY_SLOT`.
     ranks: int32 `[slots]`, the rank of each pair.
@@ -26,10 +22,6 @@ class MergeTable(NamedTuple):
     byte_pair_ranks: int32 `[256, 256]`, the rank of each pair of bytes, or -1; it serves half of all look-ups.
     """
 
-    text: np.ndarray
-    first: np.ndarray
-    kept: np.ndarray
-    whole: np.ndarray
     byte_ids: np.ndarray
     slots: np.ndarray
     ranks: np.ndarray
@@ -38,31 +30,41 @@ class MergeTable(NamedTuple):
 
 
 @functools.lru_cache(maxsize=4)
-def require_merges(vocabulary: Vocabulary) -> list[tuple[bytes, bytes]]:
-    """The merge list of a vocabulary that BPE-dropout can use.
+def require_merges(vocabulary: Vocabulary, method: str = "bpe-dropout") -> list[tuple[bytes, bytes]]:
+    """The merge list of a vocabulary, for a method that merges pretokens again.
+
+    Args:
+        vocabulary: the vocabulary.
+        method: the name of the method, for errors.
 
     Raises:
         UserError: with the reason, for a vocabulary that has no merge list or no token for some byte.
     """
     if not vocabulary.merges:
         raise UserError(
-            f"bpe-dropout needs the merge list of a byte-level BPE, which {vocabulary.name!r} does not have: "
+            f"{method} needs the merge list of a byte-level BPE, which {vocabulary.name!r} does not have: "
             f"{vocabulary.no_merges_reason}",
             fix="take another method, such as uniform",
         )
-    ordinary = _ordinary_ids(vocabulary)
-    missing = [byte for byte in range(256) if byte not in _NOT_UTF8 and bytes([byte]) not in ordinary]
-    if missing:
-        raise UserError(f"bpe-dropout needs a token for every byte; {vocabulary.name!r} has none for {missing[0]:#04x}")
+    ordinary = require_bytes(vocabulary, method)
     lacking = next(
         (part for pair in vocabulary.merges for part in (*pair, b"".join(pair)) if part not in ordinary), None
     )
     if lacking is not None:
         text = lacking.decode(errors="backslashreplace")
         raise UserError(
-            f"bpe-dropout can't use the merges of {vocabulary.name!r}: its added token {text!r} is one of them"
+            f"{method} can't use the merges of {vocabulary.name!r}: its added token {text!r} is one of them"
         )
     return vocabulary.merges
+
+
+def require_bytes(vocabulary: Vocabulary, method: str) -> dict[bytes, int]:
+    """The id of each token that bytes may be merged into. Raises UserError for a byte of UTF-8 without a token."""
+    ordinary = _ordinary_ids(vocabulary)
+    missing = [byte for byte in range(256) if byte not in _NOT_UTF8 and bytes([byte]) not in ordinary]
+    if missing:
+        raise UserError(f"{method} needs a token for every byte; {vocabulary.name!r} has none for {missing[0]:#04x}")
+    return ordinary
 
 
 def _ordinary_ids(vocabulary: Vocabulary) -> dict[bytes, int]:
@@ -72,17 +74,17 @@ def _ordinary_ids(vocabulary: Vocabulary) -> dict[bytes, int]:
 
 
 @functools.lru_cache(maxsize=4)
-def merge_table(vocabulary: Vocabulary, kept: frozenset[int] = frozenset()) -> MergeTable:
+def merge_table(vocabulary: Vocabulary, last_first: bool = False) -> MergeTable:
     """The merge table of a vocabulary.
 
     Args:
         vocabulary: a byte-level BPE (see `require_merges`).
-        kept: ids of tokens that are left as they are, in addition to the special ones.
+        last_first: whether the last merge of the list has the best rank.
     """
     merges = require_merges(vocabulary)
+    if last_first:
+        merges = merges[::-1]
     id_of = _ordinary_ids(vocabulary)
-    kept = kept | vocabulary.never_split | vocabulary.added
-    whole = vocabulary.whole_words - kept
     num_slots = 1 << (2 * len(merges)).bit_length()
     slots = np.full(num_slots, EMPTY_SLOT, dtype=np.uint64)
     ranks, byte_pair_ranks = np.zeros(num_slots, np.int32), np.full((256, 256), -1, np.int32)
@@ -97,10 +99,6 @@ def merge_table(vocabulary: Vocabulary, kept: frozenset[int] = frozenset()) -> M
         if len(left) == len(right) == 1:
             byte_pair_ranks[left[0], right[0]] = rank
     return MergeTable(
-        text=np.frombuffer(b"".join(vocabulary.pieces), np.uint8),
-        first=np.concatenate([[0], np.cumsum(vocabulary.widths)]),
-        kept=np.array([i in kept for i in range(vocabulary.size)]),
-        whole=np.array([i in whole for i in range(vocabulary.size if whole else 0)], np.bool_),
         byte_ids=np.array([id_of.get(bytes([byte]), -1) for byte in range(256)], np.int32),
         slots=slots,
         ranks=ranks,

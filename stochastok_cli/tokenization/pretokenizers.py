@@ -1,4 +1,4 @@
-"""Dividing text into pretokens, the parts that byte-pair encoding never merges across.
+"""Dividing text, and documents of ids, into pretokens: the parts that byte-pair encoding never merges across.
 
 GPT-2's pattern is compiled; any other goes through the encoder of the vocabulary, which is slower.
 """
@@ -14,6 +14,92 @@ from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 _OTHER, _LETTER, _NUMBER, _SPACE = 0, 1, 2, 3
 _APOSTROPHE, _BLANK = ord("'"), ord(" ")
+
+
+class TokenBytes(NamedTuple):
+    """The bytes of a vocabulary's tokens, and the tokens that keep their ids where documents are encoded again.
+
+    text: uint8 `[bytes]`, the bytes of all tokens one after another.
+    first: int64 `[size + 1]`, where the bytes of each token begin in `text`.
+    kept: bool `[size]`, the tokens that keep their ids, and that no pretoken crosses.
+    whole: bool `[size]`, the tokens that keep their ids where they are a pretoken. Empty if there are none.
+    """
+
+    text: np.ndarray
+    first: np.ndarray
+    kept: np.ndarray
+    whole: np.ndarray
+
+
+class PretokenizedDocuments(NamedTuple):
+    """The bytes of documents, divided into pretokens, and the tokens between them that keep their ids.
+
+    text: uint8 `[bytes + 1]`, the bytes of the documents without those tokens.
+    starts: uint8 `[bytes + 1]`, 1 where a pretoken begins.
+    kept_ids, kept_at: `[tokens]`, the ids that are kept, and the position in `text` of each (int64).
+    word_ids, word_at: int64 `[words]`, the tokens that `whole` has, and their positions in `text`.
+    ends: int64 `[documents, 2]`, where each document ends in `text` and in `kept_ids`.
+    """
+
+    text: np.ndarray
+    starts: np.ndarray
+    kept_ids: np.ndarray
+    kept_at: np.ndarray
+    word_ids: np.ndarray
+    word_at: np.ndarray
+    ends: np.ndarray
+
+
+@functools.lru_cache(maxsize=4)
+def token_bytes(vocabulary: Vocabulary, kept: frozenset[int], words: frozenset[int] = frozenset()) -> TokenBytes:
+    """The bytes of tokens for `pretokenize`.
+
+    Args:
+        vocabulary: the vocabulary.
+        kept: ids that are kept, in addition to those of special and added tokens.
+        words: ids that are kept where they are a pretoken.
+    """
+    kept = kept | vocabulary.never_split | vocabulary.added
+    words = words - kept
+    return TokenBytes(
+        text=np.frombuffer(b"".join(vocabulary.pieces), np.uint8),
+        first=np.concatenate([[0], np.cumsum(vocabulary.widths)]),
+        kept=np.array([i in kept for i in range(vocabulary.size)]),
+        whole=np.array([i in words for i in range(vocabulary.size if words else 0)], np.bool_),
+    )
+
+
+def pretokenize(
+    vocabulary: Vocabulary, tokens: TokenBytes, ids: np.ndarray, lengths: np.ndarray
+) -> PretokenizedDocuments:
+    """Decodes documents and divides them into pretokens as the vocabulary's tokenizer does.
+
+    Tokens with bytes that are not valid UTF-8 keep their ids, as those of `tokens.kept` do.
+
+    Args:
+        vocabulary: a byte-level BPE.
+        tokens: the bytes of its tokens.
+        ids: `[tokens]`, the documents one after another.
+        lengths: int64 `[documents]`.
+    """
+    from stochastok_cli.tokenization.methods.kernels.pretokens import bytes_and_kept_tokens
+
+    num_bytes = int((tokens.first[1:] - tokens.first[:-1])[ids].sum())
+    num_words = np.count_nonzero(tokens.whole[ids]) if len(tokens.whole) else 0
+    documents = PretokenizedDocuments(
+        text=np.empty(num_bytes + 1, np.uint8),
+        starts=np.zeros(num_bytes + 1, np.uint8),
+        kept_ids=np.empty_like(ids),
+        kept_at=np.empty(len(ids), np.int64),
+        word_ids=np.empty(num_words, np.int64),
+        word_at=np.empty(num_words, np.int64),
+        ends=np.empty((len(lengths), 2), np.int64),
+    )
+    text, starts, *others = documents
+    segment_ends = np.empty(len(ids) + len(lengths), np.int64)
+    num_segments = bytes_and_kept_tokens(ids, lengths, tokens, text, *others, segment_ends)
+    mark_pretokens(vocabulary, text, segment_ends[:num_segments], starts)
+    return documents
 
 
 def mark_pretokens(vocabulary: Vocabulary, text: np.ndarray, segment_ends: np.ndarray, starts: np.ndarray) -> None:

@@ -160,7 +160,7 @@ def test_the_report_compares_methods_at_equal_growth(tmp_path):
     assert [*rows] == usable_methods(load_vocabulary("gpt2"))
     for method in ("stochastok", "stochastok-uni", "uniform-k", "grampa", "uniform", "bpe-dropout"):
         assert rows[method]["growth"] == pytest.approx(1.2, abs=0.01), method
-    note = "fixed rules have no p, so --match-growth does not change them: character, digits:right3"
+    note = "--match-growth does not change them: character, digits:right3, longest-first, reversed-merges"
     assert note in run(*common, "--match-growth", "1.2").stderr
     assert rows["character"]["growth"] > 4 and rows["character"]["p"] is None
     shown = run(*common).stdout

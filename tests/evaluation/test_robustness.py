@@ -117,6 +117,8 @@ def test_accuracy_by_distance():
     assert (shorter[0]["x"], sum(point["n"] for point in shorter)) == (pytest.approx(0), 4)
     one_of_one, none_of_one = binomial_interval(1, 1), binomial_interval(0, 1)  # answers to one question each
     assert [(point["low"], point["high"]) for point in points] == [one_of_one, none_of_one, one_of_one]
+    (point,) = accuracy_by_distance(right[:1], np.array([[-0.3, 0.05]]))  # a tokenization with fewer tokens
+    assert (point["n"], point["y"]) == (2, 0.5)
 
 
 # ------------------------------------------------------------------------------------------------ adversarial

@@ -175,7 +175,7 @@ def test_the_interpreted_kernels_give_the_same_bytes():
     ]
     assert results[0] == results[1]
     grown = {method for method, (ids, _) in results[0].items() if len(ids) > 400}
-    assert results[0].keys() - grown <= {"digits:right3"}
+    assert results[0].keys() - grown <= {"digits:right3", "longest-first"}
 
 
 def test_the_table_still_splits_on_the_second_use():

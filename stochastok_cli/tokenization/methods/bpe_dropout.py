@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from stochastok_cli.tokenization.expansion import StochasTok
+    from stochastok_cli.tokenization.merge_table import MergeTable
+    from stochastok_cli.tokenization.pretokenizers import TokenBytes
     from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 
@@ -23,40 +25,39 @@ def expand(
     stochastok: "StochasTok", ids: "np.ndarray", lengths: "np.ndarray", first_index: "np.uint64"
 ) -> "tuple[np.ndarray, np.ndarray]":
     """Encodes documents anew, each merge dropped with probability p; see `Method` for arguments and result."""
+    from stochastok_cli.tokenization.merge_table import merge_table
+    from stochastok_cli.tokenization.pretokenizers import token_bytes
+
+    vocabulary = stochastok.vocabulary
+    tokens = token_bytes(vocabulary, stochastok.kept, vocabulary.whole_words)
+    return merge_again(stochastok, ids, lengths, first_index, tokens, merge_table(vocabulary), stochastok.p)
+
+
+def merge_again(
+    stochastok: "StochasTok",
+    ids: "np.ndarray",
+    lengths: "np.ndarray",
+    first_index: "np.uint64",
+    tokens: "TokenBytes",
+    table: "MergeTable",
+    p: float,
+) -> "tuple[np.ndarray, np.ndarray]":
+    """Encodes documents anew from single bytes.
+
+    Args:
+        stochastok, ids, lengths, first_index: see `Method`.
+        tokens: the bytes of the tokens, and those that keep their ids.
+        table: the merges.
+        p: the probability that a merge is dropped.
+    """
     import numpy as np
 
-    from stochastok_cli.tokenization import pretokenizers
-    from stochastok_cli.tokenization.merge_table import merge_table
-    from stochastok_cli.tokenization.methods.kernels.bpe_dropout import bytes_and_kept_tokens, merge_pretokens
+    from stochastok_cli.tokenization.methods.kernels.bpe_dropout import merge_pretokens
+    from stochastok_cli.tokenization.pretokenizers import pretokenize
 
-    table = merge_table(stochastok.vocabulary, stochastok.kept)
-    num_bytes = int((table.first[1:] - table.first[:-1])[ids].sum())
-    text, starts = np.empty(num_bytes + 1, np.uint8), np.zeros(num_bytes + 1, np.uint8)
-    kept_ids, kept_at = np.empty_like(ids), np.empty(len(ids), np.int64)
-    num_words = np.count_nonzero(table.whole[ids]) if len(table.whole) else 0
-    word_ids, word_at = np.empty(num_words, np.int64), np.empty(num_words, np.int64)
-    ends = np.empty((len(lengths), 2), np.int64)
-    segment_ends = np.empty(len(ids) + len(lengths), np.int64)
-    num_segments = bytes_and_kept_tokens(
-        ids, lengths, table, text, kept_ids, kept_at, word_ids, word_at, ends, segment_ends
-    )
-    pretokenizers.mark_pretokens(stochastok.vocabulary, text, segment_ends[:num_segments], starts)
-    out, out_lengths = np.empty(num_bytes + len(ids) + 1, ids.dtype), np.empty_like(lengths)
-    written = merge_pretokens(
-        text,
-        starts,
-        kept_ids,
-        kept_at,
-        word_ids,
-        word_at,
-        ends,
-        table,
-        stochastok.p,
-        stochastok.key,
-        first_index,
-        out,
-        out_lengths,
-    )
+    documents = pretokenize(stochastok.vocabulary, tokens, ids, lengths)
+    out, out_lengths = np.empty(len(documents.text) + len(ids), ids.dtype), np.empty_like(lengths)
+    written = merge_pretokens(documents, tokens, table, float(p), stochastok.key, first_index, out, out_lengths)
     return out[:written], out_lengths
 
 

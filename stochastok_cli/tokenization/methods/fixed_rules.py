@@ -20,27 +20,6 @@ if TYPE_CHECKING:
 MAX_WIDTH = 9
 
 
-@functools.lru_cache(maxsize=4)
-def entry_ids(vocabulary: "Vocabulary") -> dict[bytes, int]:
-    """The id of each text that has an entry.
-
-    Of several entries with the same bytes (`1` and `<0x31>`), it is the one that the tokenizer makes of the text,
-    alone or behind another.
-    """
-    ids_of: dict[bytes, list[int]] = {}
-    for i, piece in enumerate(vocabulary.pieces):
-        if i not in vocabulary.never_split:
-            ids_of.setdefault(piece, []).append(i)
-    chosen = {}
-    for piece, ids in ids_of.items():
-        chosen[piece] = ids[-1]
-        if len(ids) > 1:
-            text = piece.decode(errors="ignore")
-            seen = {i for context in (text, f"a{text}", text * 2) for i in vocabulary.encode(context)}
-            chosen[piece] = next((i for i in ids if i in seen), ids[-1])
-    return chosen
-
-
 def _table(parts: list[list[int]]) -> "tuple[np.ndarray, np.ndarray]":
     """Lists one after another, int32, and where each begins, int64 `[lists + 1]`."""
     import numpy as np
@@ -56,6 +35,8 @@ def character_table(vocabulary: "Vocabulary", kept: frozenset[int]) -> "tuple[np
     A character without an entry, and a byte that belongs to no character of its token, become single bytes. A space
     without an entry, which begins the words of a WordPiece vocabulary, stays with the character after it.
     """
+    from stochastok_cli.tokenization.entry_trie import entry_ids
+
     entries = entry_ids(vocabulary)
     whole = vocabulary.never_split | kept
     parts = []
@@ -128,6 +109,7 @@ def digit_tables(
     """The arrays `first`, `program`, `following` and `entry` of `group_digits`."""
     import numpy as np
 
+    from stochastok_cli.tokenization.entry_trie import entry_ids
     from stochastok_cli.tokenization.methods.kernels.fixed_rules import FIRST_TOKEN
 
     entries = entry_ids(vocabulary)

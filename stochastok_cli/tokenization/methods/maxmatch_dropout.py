@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from stochastok_cli.errors import UserError
 from stochastok_cli.tokenization.methods.base import Method, register_method
-from stochastok_cli.tokenization.methods.fixed_rules import entry_ids
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,52 +27,42 @@ def require(vocabulary: "Vocabulary") -> None:
         )
 
 
-@functools.lru_cache(maxsize=4)
-def match_tables(vocabulary: "Vocabulary", kept: frozenset[int]) -> "tuple[np.ndarray, ...]":
-    """The arrays `stays`, `begins`, `text`, `first`, `child`, `sibling`, `label` and `entry` of the kernel."""
-    import numpy as np
-
-    child, sibling, label, entry = [-1], [-1], [-1], [-1]
-    nodes: dict[tuple[int, int], int] = {}
-    for piece, token in entry_ids(vocabulary).items():
-        if token in vocabulary.added:
-            continue
-        node = 0
-        for byte in piece:
-            below = nodes.setdefault((node, byte), len(child))
-            if below == len(child):
-                sibling.append(child[node])
-                child[node] = below
-                child.append(-1)
-                label.append(byte)
-                entry.append(-1)
-            node = below
-        entry[node] = token
-    whole = vocabulary.never_split | vocabulary.added | kept
-    return (
-        np.array([i in whole for i in range(vocabulary.size)]),
-        np.array([piece.startswith(b" ") for piece in vocabulary.pieces]),
-        np.frombuffer(b"".join(vocabulary.pieces), np.uint8),
-        np.concatenate([[0], np.cumsum(vocabulary.widths)]),
-        *(np.array(part, np.int32) for part in (child, sibling, label, entry)),
-    )
-
-
 def expand(
     stochastok: "StochasTok", ids: "np.ndarray", lengths: "np.ndarray", first_index: "np.uint64"
 ) -> "tuple[np.ndarray, np.ndarray]":
     """Encodes words anew with entries dropped; see `Method` for arguments and result."""
+    return match_again(stochastok, ids, lengths, first_index, float(stochastok.p))
+
+
+def match_again(
+    stochastok: "StochasTok", ids: "np.ndarray", lengths: "np.ndarray", first_index: "np.uint64", p: float
+) -> "tuple[np.ndarray, np.ndarray]":
+    """Encodes the words of documents anew; a word begins at each token that begins with a space.
+
+    Args:
+        stochastok, ids, lengths, first_index: see `Method`.
+        p: the probability that an entry is dropped.
+    """
     import numpy as np
 
+    from stochastok_cli.tokenization.entry_trie import entry_trie, token_matches
     from stochastok_cli.tokenization.methods.kernels.maxmatch_dropout import maxmatch_documents
+    from stochastok_cli.tokenization.pretokenizers import token_bytes
 
-    tables = match_tables(stochastok.vocabulary, stochastok.kept)
-    out = np.empty(int(stochastok.vocabulary.widths[ids].sum()), ids.dtype)
-    out_lengths = np.empty_like(lengths)
-    written = maxmatch_documents(
-        ids, lengths, float(stochastok.p), stochastok.key, first_index, *tables, out, out_lengths
-    )
+    vocabulary = stochastok.vocabulary
+    tokens = token_bytes(vocabulary, stochastok.kept)
+    tables = words_begin(vocabulary), tokens, entry_trie(vocabulary), token_matches(vocabulary)
+    out, out_lengths = np.empty(int(vocabulary.widths[ids].sum()) + len(ids), ids.dtype), np.empty_like(lengths)
+    written = maxmatch_documents(ids, lengths, p, stochastok.key, first_index, *tables, out, out_lengths)
     return out[:written], out_lengths
+
+
+@functools.lru_cache(maxsize=4)
+def words_begin(vocabulary: "Vocabulary") -> "np.ndarray":
+    """Which tokens begin a word: bool `[size]`."""
+    import numpy as np
+
+    return np.array([piece.startswith(b" ") for piece in vocabulary.pieces])
 
 
 register_method(

@@ -92,3 +92,9 @@ def test_tokens_that_stay_and_long_words(vocabulary):
 def test_other_vocabularies_are_refused():
     with pytest.raises(UserError, match="maxmatch-dropout needs a WordPiece vocabulary, which 'gpt2' is not"):
         StochasTok(load_vocabulary("gpt2"), 0.1, "maxmatch-dropout")
+
+
+def test_ids_that_are_not_in_use_have_no_bytes_but_a_place(tmp_path):
+    vocabulary = load_vocabulary(write(tmp_path / "t", wordpiece(vocab={"[UNK]": 0, "[SEP]": 1, "a": 40})))
+    ids = [7] * 5000
+    assert StochasTok(vocabulary, 0.5, "maxmatch-dropout")(ids).tolist() == ids

@@ -1,4 +1,4 @@
-"""Compiled kernel of BPE-dropout: from ids to bytes, and the merges of each pretoken. `table` is a `MergeTable`."""
+"""Compiled kernel of BPE-dropout: the merges of each pretoken. `table` is a `MergeTable`."""
 
 import numpy as np
 
@@ -9,141 +9,6 @@ HASH_MULTIPLIER = np.uint64(0x9E37_79B9_7F4A_7C15)
 HASH_SHIFT = np.uint64(40)
 EMPTY_SLOT = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 _32_BITS = np.uint64(32)
-
-
-@compiled
-def valid_width(text, i, end):
-    """The number of bytes of the UTF-8 character at `text[i]`, or 0 where none begins (Unicode 15, table 3-7)."""
-    a = text[i]
-    if a < 0x80:
-        return 1
-    if a < 0xC2 or a > 0xF4:
-        return 0
-    width = 2 if a < 0xE0 else (3 if a < 0xF0 else 4)
-    if i + width > end:
-        return 0
-    low, high = 0x80, 0xBF
-    if a == 0xE0:
-        low = 0xA0
-    elif a == 0xED:
-        high = 0x9F
-    elif a == 0xF0:
-        low = 0x90
-    elif a == 0xF4:
-        high = 0x8F
-    if text[i + 1] < low or text[i + 1] > high:
-        return 0
-    for j in range(2, width):
-        if text[i + j] < 0x80 or text[i + j] > 0xBF:
-            return 0
-    return width
-
-
-@compiled
-def mark_invalid(run, table, text, start, end):
-    """Which tokens of `run` (ids `[tokens]`), whose bytes are `text[start:end]`, must keep their ids.
-
-    These are the tokens with a byte that belongs to no UTF-8 character, and those that share a character with one of
-    them.
-
-    Returns:
-        bool `[tokens]`.
-    """
-    owner = np.empty(end - start, dtype=np.int64)
-    size = 0
-    for i in range(len(run)):
-        for _ in range(table.first[run[i] + 1] - table.first[run[i]]):
-            owner[size] = i
-            size += 1
-    stays = np.zeros(len(run), dtype=np.bool_)
-    changed = True
-    while changed:
-        changed = False
-        i = start
-        while i < end:
-            width = valid_width(text, i, end)
-            any_stays = width == 0
-            width = max(width, 1)
-            for j in range(i, i + width):
-                any_stays = any_stays or stays[owner[j - start]]
-            if any_stays:
-                for j in range(i, i + width):
-                    changed = changed or not stays[owner[j - start]]
-                    stays[owner[j - start]] = True
-            i += width
-    return stays
-
-
-@compiled
-def bytes_and_kept_tokens(ids, lengths, table, text, kept_ids, kept_at, word_ids, word_at, ends, segment_ends):
-    """Decodes documents to bytes, apart from the tokens that keep their ids.
-
-    Args:
-        ids: uint16 or uint32 `[tokens]`, the documents one after another.
-        lengths: int64 `[documents]`.
-        table: the `MergeTable`.
-        text: uint8 `[bytes + 1]`; the bytes are written to it.
-        kept_ids: dtype of `ids`, `[tokens]`; the ids that are kept are written to it.
-        kept_at: int64 `[tokens]`; the position in `text` of each of them.
-        word_ids, word_at: int64 `[words]`; the ids among the whole words of the table, and their positions in `text`,
-            are written to them.
-        ends: int64 `[documents, 2]`; where each document ends in `text` and in `kept_ids`.
-        segment_ends: int64 `[tokens + documents]`; the positions in `text` that no pretoken may cross: the end of
-            each document and the position of each kept token.
-
-    Returns:
-        The number of segments.
-    """
-    size, num_kept, num_segments, num_words = np.int64(0), np.int64(0), 0, 0
-    start = np.int64(0)
-    for d in range(len(lengths)):
-        stop = start + lengths[d]
-        i = start
-        while i < stop:
-            j = i
-            before, words_before = size, num_words
-            while j < stop and not table.kept[ids[j]]:
-                if len(word_ids) and table.whole[ids[j]]:
-                    word_ids[num_words], word_at[num_words] = ids[j], size
-                    num_words += 1
-                a, b = table.first[ids[j]], table.first[ids[j] + 1]
-                text[size : size + b - a] = table.text[a:b]
-                size += b - a
-                j += 1
-            at = before
-            while at < size:
-                width = valid_width(text, at, size)
-                if width == 0:
-                    break
-                at += width
-            if at < size:
-                stays = mark_invalid(ids[i:j], table, text, before, size)
-                size, num_words = before, words_before
-                for t in range(i, j):
-                    if stays[t - i]:
-                        kept_ids[num_kept], kept_at[num_kept] = ids[t], size
-                        num_kept += 1
-                        segment_ends[num_segments] = size
-                        num_segments += 1
-                    else:
-                        if len(word_ids) and table.whole[ids[t]]:
-                            word_ids[num_words], word_at[num_words] = ids[t], size
-                            num_words += 1
-                        a, b = table.first[ids[t]], table.first[ids[t] + 1]
-                        text[size : size + b - a] = table.text[a:b]
-                        size += b - a
-            if j < stop:
-                kept_ids[num_kept], kept_at[num_kept] = ids[j], size
-                num_kept += 1
-                segment_ends[num_segments] = size
-                num_segments += 1
-            i = j + 1
-        start = stop
-        segment_ends[num_segments] = size
-        num_segments += 1
-        ends[d, 0], ends[d, 1] = size, num_kept
-    word_at[num_words:] = -1
-    return num_segments
 
 
 @compiled
@@ -196,9 +61,7 @@ def push(heap, size, rank, i):
 
 
 @compiled
-def merge_pretokens(
-    text, starts, kept_ids, kept_at, word_ids, word_at, ends, table, p, key, first_index, out, out_lengths
-):
+def merge_pretokens(documents, tokens, table, p, key, first_index, out, out_lengths):
     """Draws from the law of BPE-dropout (Provilkov et al. 2020, Algorithm 1) for each pretoken of each document.
 
     The applicable merges of a pretoken are kept in a heap, ordered by rank and position. A step takes them from the
@@ -208,9 +71,8 @@ def merge_pretokens(
     One function, as compiled code that is divided further is slower.
 
     Args:
-        text: uint8 `[bytes + 1]`.
-        starts: uint8 `[bytes + 1]`, 1 where a pretoken begins.
-        kept_ids, kept_at, word_ids, word_at, ends: see `bytes_and_kept_tokens`. A word that is a pretoken keeps its id.
+        documents: the `PretokenizedDocuments`. A word among them that is a pretoken keeps its id.
+        tokens: their `TokenBytes`.
         table: the `MergeTable`.
         p: the probability that a merge is dropped, float64.
         key: uint64, names the random stream.
@@ -221,6 +83,7 @@ def merge_pretokens(
     Returns:
         The number of ids written to `out`.
     """
+    text, starts, kept_ids, kept_at, word_ids, word_at, ends = documents
     written, at, num_kept, word = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
     longest, run = 1, 0
     for i in range(ends[-1, 0] if len(ends) else 0):
@@ -247,7 +110,7 @@ def merge_pretokens(
             while word < len(word_at) and word_at[word] < at:
                 word += 1
             whole = word_ids[word] if word < len(word_at) and word_at[word] == at else -1
-            if whole >= 0 and table.first[whole + 1] - table.first[whole] == n:
+            if whole >= 0 and tokens.first[whole + 1] - tokens.first[whole] == n:
                 out[written] = whole
                 written += 1
                 at += n
