@@ -95,7 +95,7 @@ def token_matches(vocabulary: Vocabulary) -> TokenMatches:
     """The matches in each token behind which the rest of the token has entries."""
     from stochastok_cli.tokenization.methods.kernels.maxmatch_dropout import find_matches
 
-    tokens, trie = token_bytes(vocabulary, frozenset()), entry_trie(vocabulary)
+    tokens, trie = token_bytes(vocabulary), entry_trie(vocabulary)
     first, none = np.empty(len(tokens.text) + 1, np.int64), np.empty(0, np.int32)
     num_matches = find_matches(tokens, trie, first, none, none)
     length, entry = np.empty(num_matches, np.int32), np.empty(num_matches, np.int32)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stochastok_cli.tokenization.methods.kernels.bpe_dropout import bytes_and_kept_tokens
+from stochastok_cli.tokenization.methods.kernels.pretokens import bytes_and_kept_tokens
 from stochastok_cli.tokenization.methods.kernels.random import compiled
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
@@ -51,7 +51,9 @@ class PretokenizedDocuments(NamedTuple):
 
 
 @functools.lru_cache(maxsize=4)
-def token_bytes(vocabulary: Vocabulary, kept: frozenset[int], words: frozenset[int] = frozenset()) -> TokenBytes:
+def token_bytes(
+    vocabulary: Vocabulary, kept: frozenset[int] = frozenset(), words: frozenset[int] = frozenset()
+) -> TokenBytes:
     """The bytes of tokens for `pretokenize`.
 
     Args:
@@ -82,8 +84,6 @@ def pretokenize(
         ids: `[tokens]`, the documents one after another.
         lengths: int64 `[documents]`.
     """
-    from stochastok_cli.tokenization.methods.kernels.pretokens import bytes_and_kept_tokens
-
     num_bytes = int((tokens.first[1:] - tokens.first[:-1])[ids].sum())
     num_words = np.count_nonzero(tokens.whole[ids]) if len(tokens.whole) else 0
     documents = PretokenizedDocuments(
@@ -123,28 +123,8 @@ def mark_pretokens(vocabulary: Vocabulary, text: np.ndarray, segment_ends: np.nd
         start = end
 
 
-class _TokenBytes(NamedTuple):
-    """What `bytes_and_kept_tokens` needs of a vocabulary: see `MergeTable`."""
-
-    text: np.ndarray
-    first: np.ndarray
-    kept: np.ndarray
-    whole: np.ndarray
-
-
 @functools.lru_cache(maxsize=4)
-def _token_bytes(vocabulary: Vocabulary) -> _TokenBytes:
-    kept = vocabulary.never_split | vocabulary.added
-    return _TokenBytes(
-        np.frombuffer(b"".join(vocabulary.pieces), np.uint8),
-        np.concatenate([[0], np.cumsum(vocabulary.widths)]),
-        np.array([i in kept for i in range(vocabulary.size)]),
-        np.empty(0, np.bool_),
-    )
-
-
-@functools.lru_cache(maxsize=4)
-def _word_starts(vocabulary: Vocabulary) -> np.ndarray:
+def word_starts(vocabulary: Vocabulary) -> np.ndarray:
     """Whether each token begins with a space, bool `[size]`."""
     return np.array([piece.startswith(b" ") for piece in vocabulary.pieces])
 
@@ -163,32 +143,24 @@ def pretokens_of_tokens(vocabulary: Vocabulary, ids: np.ndarray, lengths: np.nda
     Returns:
         int64 `[tokens]` and int64 `[tokens]`.
     """
-    table = _token_bytes(vocabulary)
+    tokens = token_bytes(vocabulary)
     if not (vocabulary.pretokenizes_like_gpt2 or vocabulary.merges):
-        alone = table.kept[ids]
-        begins = _word_starts(vocabulary)[ids] | alone
+        alone = tokens.kept[ids]
+        begins = word_starts(vocabulary)[ids] | alone
         begins[1:] |= alone[:-1]
         begins[(np.cumsum(lengths) - lengths)[lengths > 0]] = True
         word = np.cumsum(begins) - 1
         return word, word
-    num_bytes = int(vocabulary.widths[ids].sum())
-    text, starts = np.empty(num_bytes + 1, np.uint8), np.zeros(num_bytes + 1, np.uint8)
-    kept_ids, kept_at = np.empty_like(ids), np.empty(len(ids), np.int64)
-    no_words = np.empty(0, np.int64)
-    ends = np.empty((len(lengths), 2), np.int64)
-    segment_ends = np.empty(len(ids) + len(lengths), np.int64)
-    num_segments = bytes_and_kept_tokens(
-        ids, lengths, table, text, kept_ids, kept_at, no_words, no_words, ends, segment_ends
-    )
-    mark_pretokens(vocabulary, text, segment_ends[:num_segments], starts)
+    documents = pretokenize(vocabulary, tokens, ids, lengths)
     first, last = np.empty(len(ids), np.int64), np.empty(len(ids), np.int64)
-    _number_pretokens(ids, lengths, vocabulary.widths, starts, kept_at, ends, first, last)
+    _number_pretokens(ids, lengths, vocabulary.widths, documents, first, last)
     return first, last
 
 
 @compiled
-def _number_pretokens(ids, lengths, widths, starts, kept_at, ends, first, last):
-    """Writes the numbers of `pretokens_of_tokens`; for the arguments see `bytes_and_kept_tokens`."""
+def _number_pretokens(ids, lengths, widths, documents, first, last):
+    """Writes the numbers of `pretokens_of_tokens`, of the `PretokenizedDocuments` of the ids."""
+    _, starts, _, kept_at, _, _, ends = documents
     number, at, kept, i = -1, 0, 0, 0
     for d in range(len(lengths)):
         for _ in range(lengths[d]):

@@ -5,7 +5,6 @@ then the next longest, and so on; the shortest is never dropped. An entry behind
 not taken, as nothing may become the unknown token. With p = 0 this is WordPiece.
 """
 
-import functools
 from typing import TYPE_CHECKING
 
 from stochastok_cli.errors import UserError
@@ -47,22 +46,14 @@ def match_again(
 
     from stochastok_cli.tokenization.entry_trie import entry_trie, token_matches
     from stochastok_cli.tokenization.methods.kernels.maxmatch_dropout import maxmatch_documents
-    from stochastok_cli.tokenization.pretokenizers import token_bytes
+    from stochastok_cli.tokenization.pretokenizers import token_bytes, word_starts
 
     vocabulary = stochastok.vocabulary
     tokens = token_bytes(vocabulary, stochastok.kept)
-    tables = words_begin(vocabulary), tokens, entry_trie(vocabulary), token_matches(vocabulary)
+    tables = word_starts(vocabulary), tokens, entry_trie(vocabulary), token_matches(vocabulary)
     out, out_lengths = np.empty(int(vocabulary.widths[ids].sum()) + len(ids), ids.dtype), np.empty_like(lengths)
     written = maxmatch_documents(ids, lengths, p, stochastok.key, first_index, *tables, out, out_lengths)
     return out[:written], out_lengths
-
-
-@functools.lru_cache(maxsize=4)
-def words_begin(vocabulary: "Vocabulary") -> "np.ndarray":
-    """Which tokens begin a word: bool `[size]`."""
-    import numpy as np
-
-    return np.array([piece.startswith(b" ") for piece in vocabulary.pieces])
 
 
 register_method(

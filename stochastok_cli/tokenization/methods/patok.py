@@ -28,7 +28,6 @@ from stochastok_cli.tokenization.methods.base import (
     register_method,
     with_values,
 )
-from stochastok_cli.tokenization.methods.fixed_rules import entry_ids
 
 if TYPE_CHECKING:
     import numpy as np
@@ -144,6 +143,8 @@ def bind(method: Method, text: str) -> Method:
 @functools.lru_cache(maxsize=4)
 def _entries(vocabulary: "Vocabulary") -> dict[bytes, int]:
     """The entries that tokens may be merged into or divided into: no special or added ones."""
+    from stochastok_cli.tokenization.entry_trie import entry_ids
+
     return {piece: i for piece, i in entry_ids(vocabulary).items() if i not in vocabulary.added}
 
 
