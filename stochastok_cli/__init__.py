@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from stochastok_cli.evaluation.base import EvalResult as EvalResult
     from stochastok_cli.evaluation.base import Metric as Metric
     from stochastok_cli.evaluation.run import evaluate as evaluate
+    from stochastok_cli.evaluation.sampling import generate as generate
     from stochastok_cli.tokenization.expansion import StochasTok as StochasTok
     from stochastok_cli.tokenization.loaders import load_vocabulary as load_vocabulary
     from stochastok_cli.tokenization.vocabulary import Vocabulary as Vocabulary
@@ -55,6 +56,7 @@ _MODULES = {
     "evaluate": "stochastok_cli.evaluation.run",
     "expand": "stochastok_cli.data.expand",
     "export": "stochastok_cli.data.export",
+    "generate": "stochastok_cli.evaluation.sampling",
     "load_config": "stochastok_cli.config",
     "load_vocabulary": "stochastok_cli.tokenization.loaders",
     "make_addition": "stochastok_cli.data.recipes.addition",
@@ -80,6 +82,7 @@ __all__ = [
     "evaluate",
     "expand",
     "export",
+    "generate",
     "load_config",
     "load_vocabulary",
     "make_addition",

@@ -105,15 +105,41 @@ class ChatTemplate:
             encodings = iter(self._encoder.encode_batch(texts, add_special_tokens=False))
         return [self._example(item, next(encodings)) if isinstance(item, _Rendered) else item for item in rendered]
 
-    def _example(self, rendered: _Rendered, encoding: "tokenizers.Encoding") -> Example | Unusable:
+    def encode_prompt(self, messages: Messages) -> list[int]:
+        """The ids of a conversation and of the header that asks for the assistant's turn.
+
+        Raises Unusable for a conversation that the template does not take.
+        """
+        messages, hidden = self._hide_names(messages)
+        rendered = _Rendered(self._render(messages, add_generation_prompt=True), [], hidden)
+        with one_line_errors([rendered.text]):
+            encoding = self._encoder.encode(rendered.text, add_special_tokens=False)
+        return self._ids_and_mask(rendered, encoding)[0].tolist()
+
+    def end_of_turn(self, messages: Messages) -> int | None:
+        """The first special id after the answer to a conversation; None where the template writes none there.
+
+        Raises Unusable for a conversation that the template does not take.
+        """
+        text = self._render([*self._hide_names(messages)[0], {"role": _ASSISTANT, "content": _PROBE}])
+        tail = text.rpartition(_PROBE)[2]
+        ids = self._encoder.encode(tail, add_special_tokens=False).ids
+        return next((i for i in ids if i in self.vocabulary.special), None)
+
+    def _ids_and_mask(self, rendered: _Rendered, encoding: "tokenizers.Encoding") -> tuple[np.ndarray, np.ndarray]:
+        """The ids of a text and whether each has a loss, with names of special tokens in messages as ordinary text."""
         ids = np.array(encoding.ids, np.int64)
         offsets = np.array(encoding.offsets, np.int64).reshape(-1, 2)
         mask = overlaps(offsets, rendered.spans)
         if any(character in rendered.text for character in rendered.hidden):
-            try:
-                ids, mask = self._with_names(rendered, ids, offsets, mask)
-            except Unusable as reason:
-                return reason
+            return self._with_names(rendered, ids, offsets, mask)
+        return ids, mask
+
+    def _example(self, rendered: _Rendered, encoding: "tokenizers.Encoding") -> Example | Unusable:
+        try:
+            ids, mask = self._ids_and_mask(rendered, encoding)
+        except Unusable as reason:
+            return reason
         if not mask.any():
             return Unusable("no token of an assistant's turn")
         return Example(ids.astype(self.vocabulary.dtype), mask)
@@ -159,12 +185,7 @@ class ChatTemplate:
     def _render_or_reason(self, messages: Messages) -> _Rendered | Unusable:
         if not any(message["role"] == _ASSISTANT for message in messages):
             return Unusable("no turn of an assistant" if messages else "no messages")
-        texts = "\0".join(_texts(messages))
-        names = set(self._any_name.findall(texts))
-        free = (chr(code) for code in _PRIVATE_CHARACTERS if chr(code) not in texts)
-        by_name = dict(zip(sorted(names), free, strict=False))
-        hidden = {character: name for name, character in by_name.items()}
-        messages = self._hide(messages, by_name) if names else messages
+        messages, hidden = self._hide_names(messages)
         try:
             if self._marks_generation:
                 text, spans = self._render_marked(messages)
@@ -174,6 +195,15 @@ class ChatTemplate:
         except Unusable as reason:
             return reason
         return _Rendered(text, spans, hidden)
+
+    def _hide_names(self, messages: Messages) -> tuple[Messages, dict[str, str]]:
+        """A conversation with private characters for the names of special tokens, and the name behind each."""
+        texts = "\0".join(_texts(messages))
+        names = set(self._any_name.findall(texts))
+        free = (chr(code) for code in _PRIVATE_CHARACTERS if chr(code) not in texts)
+        by_name = dict(zip(sorted(names), free, strict=False))
+        hidden = {character: name for name, character in by_name.items()}
+        return (self._hide(messages, by_name) if names else messages), hidden
 
     def _hide(self, value: Any, by_name: dict[str, str]) -> Any:
         """A value with private characters for the names of special tokens in all of its texts."""

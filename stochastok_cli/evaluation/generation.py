@@ -1,4 +1,4 @@
-"""Greedy decoding in batches, with cached keys and values."""
+"""Decoding in batches, with cached keys and values."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -13,6 +13,13 @@ if TYPE_CHECKING:
     from stochastok_cli.evaluation.scoring import Ranks
 
 Stop = Callable[[list[int]], bool]
+Choose = Callable[[torch.Tensor], list[int]]
+"""From logits `[sequences, V]` to the next id of each sequence."""
+
+
+def likeliest(logits: torch.Tensor) -> list[int]:
+    """The likeliest id of each row `[sequences, V]`."""
+    return logits.argmax(dim=-1).tolist()
 
 
 def generate_greedy(
@@ -35,19 +42,35 @@ def generate_greedy(
         members = batches[mine] if mine < len(batches) else []
         length = len(kept[members[0]]) if members else 0
         limit = min(max_new_tokens, window - length + 1)  # the last new id need not fit: nothing follows it
-        answers |= zip(members, _decode(model, [kept[i] for i in members], limit, stop, ranks), strict=True)
+        answers |= zip(members, decode(model, [kept[i] for i in members], limit, stop, ranks), strict=True)
     for part in ranks.all_gather_object(answers):
         answers |= part
     return [answers[i] for i in range(len(prompts))]
 
 
 @torch.inference_mode()
-def _decode(
-    model: CausalLM, prompts: list[list[int]], max_new_tokens: int, stop: Stop, ranks: "Ranks"
+def decode(
+    model: CausalLM,
+    prompts: list[list[int]],
+    max_new_tokens: int,
+    stop: Stop,
+    ranks: "Ranks",
+    choose: Choose = likeliest,
 ) -> list[list[int]]:
     """At most `max_new_tokens` new ids for each of some prompts of one length; finished sequences leave the batch.
 
     All ranks make as many forward passes as the one whose sequences end last.
+
+    Args:
+        model: In evaluation mode.
+        prompts: Ids, as many in each.
+        max_new_tokens: As many as fit the context window, at most; the last new id need not fit.
+        stop: Whether a sequence ends with its last new id.
+        ranks: The processes that share the work.
+        choose: Picks the next ids, once for each forward pass.
+
+    Returns:
+        The new ids of each prompt.
     """
     device = model.device
     answers: list[list[int]] = [[] for _ in prompts]
@@ -58,7 +81,7 @@ def _decode(
         if not running:
             empty_pass(model)
             continue
-        chosen = model.logits(model(ids, cache=cache)[:, -1]).argmax(dim=-1).tolist()
+        chosen = choose(model.logits(model(ids, cache=cache)[:, -1]))
         for i, token in zip(running, chosen, strict=True):
             answers[i].append(token)
         unfinished = [row for row, i in enumerate(running) if len(answers[i]) < max_new_tokens and not stop(answers[i])]

@@ -1,0 +1,136 @@
+"""`stochastok generate`: text that a checkpoint writes after a prompt, as it is sampled."""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stochastok_cli.cli import options, progress
+from stochastok_cli.cli.app import subcommand
+from stochastok_cli.cli.eval import Device
+from stochastok_cli.errors import FAILED, UserError
+
+if TYPE_CHECKING:
+    from stochastok_cli.evaluation.sampling import GeneratedText, SamplePrompt
+
+
+@subcommand
+def generate(
+    checkpoint: Annotated[
+        str,
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="A path, or a name under --checkpoint-dir; a run's folder means its latest checkpoint. With the extra "
+            "`hf` also another model: its folder, or its id on the Hub.",
+            show_default=False,
+        ),
+    ],
+    prompt: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="PROMPT",
+            help="The text to continue, an empty one to begin a document; read from stdin where it is absent or -, "
+            "without the line break at its end.",
+            show_default=False,
+        ),
+    ] = None,
+    tokenization: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tokenization",
+            metavar="METHOD:P",
+            help="Tokenization of the prompt, by a method of `stochastok expand`: stochastok:0.1, or canonical. "
+            "Give it several times to see several side by side.",
+            show_default="canonical",
+        ),
+    ] = None,
+    samples: Annotated[int, typer.Option("--samples", min=1, help="How many texts in each tokenization.")] = 1,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="The most tokens of a text.")] = 128,
+    temperature: Annotated[
+        float, typer.Option("--temperature", help="Divides the logits; 0 takes the likeliest token.")
+    ] = 1.0,
+    top_k: Annotated[
+        int | None, typer.Option("--top-k", help="Draw from so many likeliest tokens.", show_default="all")
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(
+            "--top-p", help="Draw from the fewest likeliest tokens with this probability together.", show_default="1"
+        ),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option("--seed", help="Seed of the random numbers: the same seed gives the same text on a CPU.")
+    ] = 0,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="The prompt is what a user says, put into the checkpoint's chat template.")
+    ] = False,
+    checkpoint_dir: options.CheckpointDir = Path("checkpoints"),
+    device: Annotated[Device, typer.Option("--device", help="auto: CUDA where there is a GPU.")] = Device.AUTO,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object for each text, one a line, when it is complete.")
+    ] = False,
+) -> None:
+    """Sample text from a checkpoint: what it writes after a prompt, shown as it is written."""
+    from stochastok_cli.evaluation.sampling import CANONICAL, Sampling
+    from stochastok_cli.evaluation.sampling import generate as generate_texts
+
+    Sampling(temperature, top_k, top_p).check()
+    text = _read_stdin() if prompt in (None, "-") else prompt or ""
+    tokenizations = tokenization or [CANONICAL]
+    labeled = samples > 1 or tokenizations != [CANONICAL]
+
+    def on_prompt(one: "SamplePrompt") -> None:
+        if as_json:
+            return
+        if labeled:
+            tokens = "|".join(token.replace("\n", "\\n").replace("\r", "\\r") for token in one.tokens)
+            _write(f"{one.tokenization}, sample {one.sample + 1} of {samples}: {tokens}\n")
+        if not chat:
+            _write(text)
+
+    def on_result(result: "GeneratedText") -> None:
+        if as_json:
+            print(json.dumps({"schema": 1, "checkpoint": checkpoint, "prompt": text, **result.to_json()}), flush=True)
+            return
+        _write("\n\n" if labeled else "\n")
+        if result.finish_reason == "window":
+            progress.note("the text ends here because the context window is full")
+
+    generate_texts(
+        checkpoint,
+        text,
+        tokenizations=tokenizations,
+        samples=samples,
+        seed=seed,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        chat=chat,
+        checkpoint_dir=checkpoint_dir,
+        device=device.value,
+        on_prompt=on_prompt,
+        on_text=(lambda part: None) if as_json else _write,
+        on_result=on_result,
+    )
+
+
+def _read_stdin() -> str:
+    """The prompt on stdin without one line break at its end. Raises UserError if it is not UTF-8."""
+    if sys.stdin.isatty():
+        progress.note("the prompt is read from this terminal; end it with Ctrl-D")
+    try:
+        text = sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"the prompt on stdin is not UTF-8 (byte {error.start})", exit_code=FAILED) from None
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def _write(text: str) -> None:
+    """Writes a part of a text at once; in a terminal with control characters as escapes, which it would obey."""
+    if sys.stdout.isatty():
+        text = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda match: repr(match[0])[1:-1], text)
+    print(text, end="", flush=True)

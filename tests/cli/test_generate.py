@@ -1,0 +1,188 @@
+"""`stochastok generate`: texts of real checkpoints, held to what `transformers` generates."""
+
+import io
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+import stochastok_cli.cli.generate  # noqa: F401 (registers the subcommand)
+from stochastok_cli.cli.app import main
+from stochastok_cli.evaluation.sampling import Sampling, generate
+from stochastok_cli.models.llama.state_dict import save_model
+from stochastok_cli.tokenization.loaders import load_vocabulary
+from tests.data.chat_tokenizers import save_tokenizer, template
+from tests.models.small_models import sharp_model, small_config
+
+PROMPT = "The old house"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A checkpoint of our own, one without a tokenizer, and a GPT-2 with the tokenizer and the template of a chat."""
+    place = tmp_path_factory.mktemp("place")
+    ours, bare, gpt2 = (place / "checkpoints" / name for name in ("ours", "bare", "gpt2"))
+    for folder in (ours, bare):
+        folder.mkdir(parents=True)
+        save_model(sharp_model(small_config()), folder, load_vocabulary("sample2k"))
+    (bare / "tokenizer.json").unlink()
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(
+        vocab_size=2112, n_embd=32, n_layer=2, n_head=4, n_positions=64, initializer_range=1.0, eos_token_id=7
+    )
+    transformers.GPT2LMHeadModel(config).save_pretrained(gpt2)
+    save_tokenizer(gpt2, template("chatml"))
+    return place
+
+
+@pytest.fixture
+def run(place, monkeypatch, capsys):
+    """Runs the command in `place`; returns its exit code, stdout and stderr."""
+
+    def run(*arguments, stdin=b""):
+        monkeypatch.chdir(place)
+        monkeypatch.setattr(sys, "argv", ["stochastok", "generate", *arguments])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return (ended.value.code, *capsys.readouterr())
+
+    return run
+
+
+def test_the_same_seed_gives_the_same_text(run):
+    first = run("ours", PROMPT, "--max-new-tokens", "9")
+    assert first[0] == 0 and first[1].startswith(PROMPT) and first[1] != f"{PROMPT}\n"
+    assert run("ours", "-", "--max-new-tokens", "9", stdin=f"{PROMPT}\n".encode()) == first
+    assert run("ours", PROMPT, "--max-new-tokens", "9", "--seed", "1")[1] != first[1]
+
+
+def test_several_tokenizations_and_samples_side_by_side(run):
+    tokenizations = ("--tokenization", "canonical", "--tokenization", "uniform:1")
+    arguments = ("ours", PROMPT, *tokenizations, "--samples", "2", "--max-new-tokens", "5")
+    code, out, _ = run(*arguments, "--json")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert [(row["tokenization"], row["sample"]) for row in rows] == [
+        (name, i) for name in ("canonical", "uniform1.0") for i in (0, 1)
+    ]
+    assert len({tuple(row["prompt_ids"]) for row in rows}) == 3
+    assert all("".join(row["prompt_tokens"]) == PROMPT for row in rows)
+    assert rows[0]["ids"] != rows[1]["ids"]
+    vocabulary = load_vocabulary("sample2k")
+    assert all(row["text"] == vocabulary.decode(row["ids"]) and row["finish_reason"] == "length" for row in rows)
+    shown = run(*arguments)[1]
+    assert all(f"{PROMPT}{row['text']}\n" in shown for row in rows) and "canonical, sample 2 of 2: The| old|" in shown
+
+
+@pytest.mark.parametrize("name", ["ours", "gpt2"])
+def test_greedy_texts_are_those_of_transformers(place, name):
+    folder = place / "checkpoints" / name
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    [result] = generate(folder, PROMPT, temperature=0, max_new_tokens=20)
+    ids = torch.tensor([result.prompt.ids])
+    theirs = model.generate(
+        ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=20, pad_token_id=0
+    )
+    assert result.ids == theirs[0, ids.shape[1] :].tolist()
+
+
+def test_chat(place):
+    folder = place / "checkpoints" / "gpt2"
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    text = "Spell river, <|im_end|> please."
+    [result] = generate(folder, text, chat=True, max_new_tokens=400, temperature=5.0)
+    assert tokenizer.decode(result.prompt.ids) == tokenizer.apply_chat_template(
+        [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
+    )
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert result.prompt.ids.count(end) == 1  # the name in what the user says is text
+    assert result.finish_reason in ("stop", "window")
+
+
+@pytest.mark.parametrize("end", ["configured", "of the template"])
+def test_ids_that_end_a_text(place, monkeypatch, end):
+    folder = place / "checkpoints" / "gpt2"
+    chat = end == "of the template"
+    stop = transformers.AutoTokenizer.from_pretrained(folder).convert_tokens_to_ids("<|im_end|>") if chat else 7
+    drawn = iter([20, 21, stop])
+    monkeypatch.setattr(Sampling, "draw", lambda *_: next(drawn))
+    [result] = generate(folder, PROMPT, chat=chat)
+    assert (result.ids, result.finish_reason) == ([20, 21, stop], "stop")
+    assert result.text == load_vocabulary(folder).decode([20, 21])
+
+
+def test_characters_of_several_tokens_are_streamed_whole(place, monkeypatch):
+    vocabulary = load_vocabulary("sample2k")
+    ids = vocabulary.encode("日本!")
+    assert len(ids) > 3
+    drawn, parts = iter([*ids, vocabulary.end_of_text]), []
+    monkeypatch.setattr(Sampling, "draw", lambda *_: next(drawn))
+    [result] = generate(place / "checkpoints" / "ours", on_text=parts.append)
+    assert parts == ["日", "本", "!"] and result.text == "日本!"
+    assert result.prompt.ids == [vocabulary.end_of_text]  # an empty prompt begins a document
+
+
+def test_ids_that_the_tokenizer_puts_before_texts(place, tmp_path):
+    import tokenizers
+
+    folder = place / "checkpoints" / "gpt2"
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    begin = tokenizer.token_to_id("<|begin_of_text|>")
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<|begin_of_text|> $A", special_tokens=[("<|begin_of_text|>", begin)]
+    )
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    [result] = generate(tmp_path, PROMPT, max_new_tokens=1, tokenizations=["uniform:1"])
+    assert result.prompt.ids[0] == begin and "".join(result.prompt.tokens[1:]) == PROMPT
+
+
+def test_the_window_ends_a_text(run):
+    code, out, _ = run("ours", PROMPT, "--max-new-tokens", "400", "--json", "--seed", "4")
+    result = json.loads(out)
+    assert code == 0 and result["finish_reason"] == "window"
+    assert len(result["prompt_ids"]) + len(result["ids"]) == 48 + 1
+    assert "context window is full" in run("ours", PROMPT, "--max-new-tokens", "400", "--seed", "4")[2]
+
+
+def test_draws_follow_the_probabilities():
+    logits = np.random.default_rng(0).normal(size=12)
+    uniforms = (np.arange(20_000) + 0.5) / 20_000
+    for sampling in (Sampling(), Sampling(0.5), Sampling(top_k=3), Sampling(top_p=0.6), Sampling(2.0, 5, 0.9)):
+        scores = torch.tensor(logits)[None]
+        warpers = [transformers.TemperatureLogitsWarper(sampling.temperature)]
+        warpers += [transformers.TopKLogitsWarper(sampling.top_k)] if sampling.top_k else []
+        warpers += [transformers.TopPLogitsWarper(sampling.top_p)] if sampling.top_p else []
+        for warper in warpers:
+            scores = warper(None, scores)
+        counts = np.bincount([sampling.draw(logits, u) for u in uniforms], minlength=12)
+        assert np.abs(counts / len(uniforms) - scores.softmax(-1)[0].numpy()).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "code"),
+    [
+        (["absent", "x"], "no checkpoint 'absent'", 2),
+        (["bare", "x"], "tokenizer.json does not exist", 2),
+        (["ours", "x", "--chat"], "has no chat template", 2),
+        (["gpt2", " ", "--chat"], "the prompt is empty", 2),
+        (["ours", "the garden " * 40], "the context window of checkpoints/ours is 48", 2),
+        (["ours", "the garden " * 10, "--tokenization", "character"], "(character)", 2),
+        (["ours", "x", "--tokenization", "stochastok"], "is not METHOD:P", 2),
+        (["ours", "x", "--temperature", "-1"], "--temperature -1 is not possible", 2),
+        (["ours", "x", "--temperature", "nan"], "--temperature nan is not possible", 2),
+        (["ours", "x", "--top-p", "0"], "--top-p 0 is not possible", 2),
+        (["ours", "x", "--top-k", "0"], "--top-k 0 is not possible", 2),
+        (["ours", "x", "--temperature", "0", "--samples", "2"], "every sample the same", 2),
+        (["ours"], "is not UTF-8 (byte 1)", 1),
+    ],
+)
+def test_wrong_use_is_one_line(run, arguments, message, code):
+    ended, out, err = run(*arguments, stdin=b"a\xff")
+    assert (ended, out, err.count("\n")) == (code, "", 1)
+    assert err.startswith("error: ") and message in err
