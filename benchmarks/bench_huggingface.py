@@ -3,16 +3,18 @@
     python benchmarks/bench_huggingface.py --shape gpt2
     torchrun --standalone --nproc-per-node 2 benchmarks/bench_huggingface.py --shape llama-1b --parallel shard
 
-Shapes have random weights. The plain loop is what Hugging Face's `Trainer` runs with `bf16=True`: float32 weights, the
-model called with labels under bfloat16 autocast, sdpa attention, clipping, fused AdamW. An iteration is one micro-batch
-on each rank. Both sides run in one process, one after the other, twice, with the same ids. Each run prints a line of
-JSON.
+Shapes have random weights. The side "plain" is a loop of what Hugging Face's `Trainer` runs with `bf16=True`: float32
+weights, the model called with labels under bfloat16 autocast, sdpa attention, clipping, fused AdamW. The side
+"trainer" is `Trainer` itself; it needs `accelerate`, and CUDA_VISIBLE_DEVICES must name one GPU. An iteration is one
+micro-batch on each rank. The sides run in one process, one after the other, twice, with the same ids. Each run prints a
+line of JSON.
 """
 
 import argparse
 import gc
 import itertools
 import json
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -90,11 +92,15 @@ def main() -> None:
                 model = transformers.AutoModelForCausalLM.from_config(make_config(), dtype=torch.float32)
             wrapper = HuggingFaceModel(model.eval(), length).train()
             flops = wrapper.flops_per_token(length)
-            if side == "plain":
-                iterate = plain(wrapper.model, ids)
+            iterate: Callable[[], Tensor] | None = None
+            if side == "trainer":
+                first, milliseconds, losses = measure_trainer(wrapper.model, ids, arguments.iterations)
             else:
-                iterate = ours(wrapper, ids, world, arguments.parallel, arguments.checkpointing)
-            first, milliseconds, losses = measure(iterate, arguments.iterations)
+                if side == "plain":
+                    iterate = plain(wrapper.model, ids)
+                else:
+                    iterate = ours(wrapper, ids, world, arguments.parallel, arguments.checkpointing)
+                first, milliseconds, losses = measure(iterate, arguments.iterations)
             if world.is_main:
                 rate = windows * length * world.world_size / milliseconds * 1e3
                 peak = peak_flops(world.device)
@@ -112,7 +118,7 @@ def main() -> None:
                     "losses": losses,
                 }
                 print(json.dumps(line), flush=True)
-            if arguments.profile and side == "ours":
+            if arguments.profile and side == "ours" and iterate is not None:
                 table = kernels(iterate)
                 if world.is_main:
                     print(table)
@@ -127,7 +133,7 @@ def measure(iterate: Callable[[], Tensor], iterations: int) -> tuple[float, floa
     began = time.perf_counter()
     first_loss = iterate().item()
     first = time.perf_counter() - began
-    for _ in range(max(iterations // 2, 3)):
+    for _ in range(warm_up(iterations)):
         iterate()
     marks = [torch.cuda.Event(enable_timing=True) for _ in range(iterations + 1)]
     marks[0].record()
@@ -135,9 +141,69 @@ def measure(iterate: Callable[[], Tensor], iterations: int) -> tuple[float, floa
     for mark in marks[1:]:
         loss = iterate()
         mark.record()
+    return first, median_milliseconds(marks), [round(first_loss, 4), round(loss.item(), 4)]
+
+
+def measure_trainer(
+    model: transformers.PreTrainedModel, ids: Tensor, iterations: int
+) -> tuple[float, float, list[float]]:
+    """As `measure`, of `transformers.Trainer`, which runs the loop itself."""
+    if torch.cuda.device_count() != 1:
+        raise SystemExit("CUDA_VISIBLE_DEVICES must name one GPU: Trainer spreads a batch over all that it sees")
+    rows = ids[:, :-1].cpu()
+    steps = 1 + warm_up(iterations) + iterations
+    dataset = [{"input_ids": row, "labels": row} for row in rows] * steps
+    marks: list[torch.cuda.Event] = []
+    losses: list[Tensor] = []
+
+    class Timed(transformers.Trainer):
+        def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
+            loss = super().training_step(*args, **kwargs)
+            losses.append(loss.detach())
+            return loss
+
+    class Mark(transformers.TrainerCallback):
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            marks.append(torch.cuda.Event(enable_timing=True))
+            marks[-1].record()
+
+    torch.cuda.reset_peak_memory_stats()
+    with tempfile.TemporaryDirectory() as folder:
+        settings = transformers.TrainingArguments(
+            folder,
+            bf16=True,
+            max_steps=steps,
+            per_device_train_batch_size=len(rows),
+            learning_rate=1e-4,
+            lr_scheduler_type="constant",
+            weight_decay=0.1,
+            adam_beta2=0.95,
+            optim="adamw_torch_fused",
+            save_strategy="no",
+            logging_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+        )
+        trainer = Timed(model, settings, train_dataset=dataset, callbacks=[Mark()])
+        began = time.perf_counter()
+        trainer.train()
+        whole = time.perf_counter() - began
+    timed = marks[-iterations - 1 :]
+    milliseconds = median_milliseconds(timed)
+    first = whole - milliseconds / 1e3 * (steps - 1)
+    return first, milliseconds, [round(losses[0].item(), 4), round(losses[-1].item(), 4)]
+
+
+def warm_up(iterations: int) -> int:
+    """How many iterations after the first run before the timed ones."""
+    return max(iterations // 2, 3)
+
+
+def median_milliseconds(marks: list[torch.cuda.Event]) -> float:
+    """The median time between neighbouring events."""
     torch.cuda.synchronize()
     times = sorted(a.elapsed_time(b) for a, b in itertools.pairwise(marks))
-    return first, times[len(times) // 2], [round(first_loss, 4), round(loss.item(), 4)]
+    return times[len(times) // 2]
 
 
 def kernels(iterate: Callable[[], Tensor]) -> str:
