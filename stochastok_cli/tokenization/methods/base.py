@@ -283,14 +283,16 @@ def usable_methods(vocabulary: "Vocabulary | None" = None) -> list[str]:
 def split_methods(text: str) -> list[str]:
     """The methods of a list with commas.
 
-    A comma begins another method, unless the piece after it has a `=` before any colon: that is an argument.
+    A comma begins another method, unless it stands in parentheses, or the piece after it has a `=` before any colon:
+    that is an argument.
 
     >>> split_methods("grampa:temperature=2,min_length=2,uniform")
     ['grampa:temperature=2,min_length=2', 'uniform']
     """
     methods: list[str] = []
     for piece in text.split(","):
-        if methods and "=" in piece.partition(":")[0]:
+        is_open = methods and methods[-1].count("(") > methods[-1].count(")")
+        if is_open or (methods and "=" in piece.partition(":")[0]):
             methods[-1] += f",{piece.strip()}"
         else:
             methods.append(piece.strip())
