@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 UNITS = ("document", "pretoken")
 _FIX = "give mix:METHOD=SHARE,METHOD(ARGUMENTS)=SHARE with shares that add up to 1 or less"
-_SHARE = Argument(name="share", default=0.5, description="share", minimum=1e-6, maximum=1)
+_WEIGHT = Argument(name="share", default=0.5, description="share", minimum=1e-6, maximum=1)
 
 
 def expand(
@@ -203,11 +203,11 @@ def bind(method: Method, text: str) -> Method:
         if part.name in parts:
             raise UserError(f"mix: {_nested(part.name)} is given twice", fix="drop one")
         try:
-            parts[part.name] = float(_SHARE.parse(value)), part
+            parts[part.name] = float(_WEIGHT.parse(value)), part
         except UserError as error:
             raise UserError(f"mix: {name}: {error}") from None
     parts = dict(sorted(parts.items()))
-    shares = {name: share for name, (share, _) in parts.items()}
+    shares = {name: weight for name, (weight, _) in parts.items()}
     if not shares or math.fsum(shares.values()) > 1 + 1e-9:
         raise UserError(f"mix: {'no shares' if not shares else 'the shares add up to more than 1'}", fix=_FIX)
     methods = [part for _, part in parts.values()]
@@ -216,7 +216,7 @@ def bind(method: Method, text: str) -> Method:
         for part in methods:
             part.check_vocabulary(vocabulary)
 
-    spelled = [f"{_nested(name)}={share!r}" for name, share in shares.items()]
+    spelled = [f"{_nested(name)}={weight!r}" for name, weight in shares.items()]
     values: dict[str, Any] = {"shares": shares, "by": by or UNITS[0]}
     return replace(
         method,
