@@ -26,7 +26,9 @@ def main() -> None:
     parser.add_argument("--metric", required=True, help="a key of metrics.jsonl")
     parser.add_argument("--out", type=Path, required=True, help="the path of the results, without an ending")
     parser.add_argument("--title", default="")
-    parser.add_argument("--paper", nargs="*", default=[], metavar="NAME=VALUE", help="what the paper reports of a group")
+    parser.add_argument(
+        "--paper", nargs="*", default=[], metavar="NAME=VALUE", help="what the paper reports of a group"
+    )
     parser.add_argument("groups", nargs="+", metavar="NAME:RUN,RUN,…")
     arguments = parser.parse_args()
     groups = {}
@@ -109,7 +111,9 @@ def plot(groups: Mapping[str, Mapping[str, Curve]], paper: Mapping[str, float], 
             means = [math.fsum(values[x] for values in runs.values()) / len(runs) for x in shared]
             axes.plot(shared, means, color=color, linewidth=2, label=f"{name} (mean of {len(runs)})")
             if name in paper:
-                axes.axhline(paper[name], color=color, linewidth=1, linestyle=":", label=f"{name}: the paper, at its end")
+                axes.axhline(
+                    paper[name], color=color, linewidth=1, linestyle=":", label=f"{name}: the paper, at its end"
+                )
         axes.set_title(arguments.title or arguments.metric)
         axes.set_xlabel("iterations")
         axes.set_ylabel(arguments.metric.rpartition("/")[2].replace("_", " "))
