@@ -1,0 +1,274 @@
+"""What `stochastok doctor` finds out about this machine.
+
+Each part is found out on its own, and one that fails is reported.
+"""
+
+import importlib
+import importlib.metadata
+import os
+import platform
+import re
+import shutil
+import sys
+import tempfile
+import time
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import stochastok_cli
+from stochastok_cli.errors import first_line
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
+DEVELOPMENT = {"test", "integrations", "docs"}
+"""Extras of those who change this package."""
+IMPORTED = ("numpy", "torch", "numba", "tiktoken", "tokenizers", "gigatoken", "datasets", "safetensors", "regex")
+"""Packages with compiled code, which may be installed and still not load."""
+LEAST_FREE = 2**30  # bytes
+
+
+class Diagnosis:
+    """What is found out, and what is wrong.
+
+    Attributes:
+        sections: By name, entries by name; the object that `--json` prints.
+        problems: What the core needs and is broken, with what to do.
+        notes: What may surprise and breaks nothing.
+    """
+
+    def __init__(self) -> None:
+        self.sections: dict[str, dict[str, Any]] = {}
+        self.problems: list[str] = []
+        self.notes: list[str] = []
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that `stochastok doctor --json` prints."""
+        return {"schema": 1, **self.sections, "notes": self.notes, "problems": self.problems}
+
+
+def diagnose(data_dir: Path, checkpoint_dir: Path, timeout: float) -> Diagnosis:
+    """Everything about this machine that decides whether and how this program runs.
+
+    Args:
+        data_dir: The folder of all data.
+        checkpoint_dir: The folder of all runs.
+        timeout: Of the request to the Hub, in seconds.
+    """
+    diagnosis = Diagnosis()
+    _add_system(diagnosis)
+    _add_packages(diagnosis)
+    _add_imports(diagnosis)
+    _add_devices(diagnosis)
+    _add_expansion(diagnosis)
+    _add_hub(diagnosis, timeout)
+    _add_caches(diagnosis)
+    _add_disk(diagnosis, {"data": data_dir, "checkpoint": checkpoint_dir})
+    return diagnosis
+
+
+def _add_system(diagnosis: Diagnosis) -> None:
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    diagnosis.sections["system"] = {
+        "stochastok": stochastok_cli.__version__,
+        "installed_at": str(Path(stochastok_cli.__file__).parent),
+        "python": platform.python_version(),
+        "executable": sys.executable,
+        "platform": platform.platform(),
+        "processors": cpus,
+        "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
+    }
+
+
+def requirements() -> "dict[str, list[Requirement]]":
+    """What this package requires, "" being the core and the others extras: those of the sources or of what is
+    installed."""
+    from packaging.requirements import Requirement
+
+    source = Path(stochastok_cli.__file__).parents[1] / "pyproject.toml"
+    project = tomllib.loads(source.read_text(encoding="utf-8"))["project"] if source.is_file() else {}
+    if project.get("name") == "stochastok":
+        lists = {"": project["dependencies"], **project["optional-dependencies"]}
+        return {extra: [Requirement(text) for text in texts] for extra, texts in lists.items()}
+    by_extra: dict[str, list[Requirement]] = {"": []}
+    for text in importlib.metadata.requires("stochastok") or []:
+        requirement = Requirement(text)
+        match = re.search(r"""extra == ['"]([^'"]+)['"]""", str(requirement.marker or ""))
+        by_extra.setdefault(match[1] if match else "", []).append(requirement)
+    return by_extra
+
+
+def _add_packages(diagnosis: Diagnosis) -> None:
+    packages: dict[str, str | None] = {}
+    extras: dict[str, dict[str, str | None]] = {}
+    diagnosis.sections["packages"], diagnosis.sections["extras"] = packages, extras
+    try:
+        required = requirements()
+    except Exception as error:
+        diagnosis.problems.append(f"what this package requires can't be read: {first_line(error)}; install it again")
+        return
+    for extra, entries in required.items():
+        for entry in entries:
+            if extra in DEVELOPMENT or (entry.marker and not entry.marker.evaluate({"extra": extra})):
+                continue
+            version = _version(entry.name)
+            fits = version is not None and entry.specifier.contains(version, prereleases=True)
+            if extra:
+                extras.setdefault(extra, {})[entry.name] = version
+                if version is not None and not fits:
+                    diagnosis.notes.append(
+                        f"extra {extra}: {entry.name} {version} is installed, and {entry} is needed; "
+                        f"pip install 'stochastok[{extra}]'"
+                    )
+                continue
+            packages[entry.name] = version
+            if not fits:
+                state = "is not installed" if version is None else f"{version} is installed"
+                diagnosis.problems.append(f"{entry.name} {state}, and {entry} is needed; pip install '{entry}'")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _add_imports(diagnosis: Diagnosis) -> None:
+    for name in IMPORTED:
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            diagnosis.problems.append(
+                f"{name} can't be imported ({type(error).__name__}: {first_line(error)}); "
+                f"pip install --force-reinstall {name}"
+            )
+
+
+def _add_devices(diagnosis: Diagnosis) -> None:
+    section = diagnosis.sections["devices"] = {}
+    try:
+        import torch
+
+        from stochastok_cli.models.llama.fused.support import unsupported_device
+
+        section["torch_cuda"] = torch.version.cuda
+        available = torch.cuda.is_available()
+        section["gpus"] = [_gpu(i) for i in range(torch.cuda.device_count())] if available else []
+        device = torch.device("cuda" if available else "cpu")
+        reason = unsupported_device(device)
+        section["device"] = device.type
+        section["kernels"] = "fused" if reason is None else "reference"
+        section["why"] = (
+            f"not fused: {reason}"
+            if reason
+            else "this GPU runs the fused kernels, for models of the sizes that they take"
+        )
+        if not available and torch.version.cuda is None and shutil.which("nvidia-smi"):
+            diagnosis.notes.append("there is a driver for NVIDIA GPUs, and the installed PyTorch is one for CPUs")
+    except Exception as error:
+        diagnosis.problems.append(
+            f"PyTorch can't use its devices ({type(error).__name__}: {first_line(error)}); "
+            "check the driver, or hide the GPUs with CUDA_VISIBLE_DEVICES="
+        )
+
+
+def _gpu(index: int) -> dict[str, Any]:
+    import torch
+
+    properties = torch.cuda.get_device_properties(index)
+    try:
+        free: int | None = torch.cuda.mem_get_info(index)[0]
+    except Exception:  # a card that another process holds for itself alone
+        free = None
+    capability = f"{properties.major}.{properties.minor}"
+    return {
+        "name": properties.name,
+        "capability": capability,
+        "memory_bytes": properties.total_memory,
+        "free_bytes": free,
+    }
+
+
+def _add_expansion(diagnosis: Diagnosis) -> None:
+    """Tokenizes and expands a text, for which kernels are compiled or taken from a cache."""
+    section = diagnosis.sections["expansion"] = {}
+    try:
+        from stochastok_cli.tokenization.expansion import StochasTok
+        from stochastok_cli.tokenization.loaders import load_vocabulary
+
+        vocabulary = load_vocabulary("sample2k")
+        ids = vocabulary.encode("An example sentence")
+        start = time.perf_counter()
+        expanded = StochasTok(vocabulary, p=1.0)(ids)
+        section["seconds"] = round(time.perf_counter() - start, 2)
+        section["works"] = vocabulary.decode(expanded) == "An example sentence"
+        if not section["works"]:
+            diagnosis.problems.append("an expanded text is another text; report it")
+    except Exception as error:
+        section["works"] = False
+        diagnosis.problems.append(
+            f"a text can't be expanded ({type(error).__name__}: {first_line(error)}); install the package again"
+        )
+
+
+def _add_hub(diagnosis: Diagnosis, timeout: float) -> None:
+    from stochastok_cli.hub.status import hub_status
+
+    try:
+        status = hub_status(timeout)
+    except Exception as error:
+        diagnosis.problems.append(f"huggingface_hub does not work ({type(error).__name__}); install it again")
+        return
+    diagnosis.sections["hub"] = {
+        "endpoint": status.endpoint,
+        "offline": status.offline,
+        "reachable": status.reachable,
+        "token": status.token,
+        "user": status.user,
+    }
+    if status.problem:
+        diagnosis.notes.append(f"{status.problem}; what is on this disk can be used without it")
+
+
+def _add_caches(diagnosis: Diagnosis) -> None:
+    """Where libraries keep what they download and compile."""
+    home = Path(os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
+    tiktoken = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
+    package = Path(stochastok_cli.__file__).parent
+    compiled = package if os.access(package, os.W_OK) else Path("~/.cache/numba")
+    folders = {
+        "hub": os.environ.get("HF_HUB_CACHE") or home / "hub",
+        "datasets": os.environ.get("HF_DATASETS_CACHE") or home / "datasets",
+        "tiktoken": tiktoken or Path(tempfile.gettempdir(), "data-gym-cache"),
+        "numba": os.environ.get("NUMBA_CACHE_DIR") or compiled,  # numba's own rule
+    }
+    diagnosis.sections["caches"] = {name: _folder(Path(path).expanduser()) for name, path in folders.items()}
+    for name, entry in diagnosis.sections["caches"].items():
+        if not entry["writable"]:
+            diagnosis.notes.append(f"the cache of {name} can't be written: {entry['path']}")
+
+
+def _add_disk(diagnosis: Diagnosis, folders: dict[str, Path]) -> None:
+    section = diagnosis.sections["folders"] = {}
+    for name, path in folders.items():
+        entry = section[name] = _folder(path)
+        if not entry["writable"]:
+            diagnosis.notes.append(f"{entry['path']} can't be written; give another --{name}-dir")
+        elif entry["free_bytes"] is not None and entry["free_bytes"] < LEAST_FREE:
+            diagnosis.notes.append(f"{entry['path']} has {entry['free_bytes'] / 2**20:,.0f} MiB of free space")
+
+
+def _folder(path: Path) -> dict[str, Any]:
+    """A folder that may not exist yet: the nearest one above it decides whether and how much can be written."""
+    path = path.absolute()
+    nearest = path
+    while not os.path.exists(nearest) and nearest != nearest.parent:
+        nearest = nearest.parent
+    try:
+        free: int | None = shutil.disk_usage(nearest).free
+    except OSError:
+        free = None
+    writable = os.path.isdir(nearest) and os.access(nearest, os.W_OK | os.X_OK)
+    return {"path": str(path), "exists": os.path.isdir(path), "writable": writable, "free_bytes": free}
