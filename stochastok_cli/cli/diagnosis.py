@@ -150,7 +150,9 @@ def _add_devices(diagnosis: Diagnosis) -> None:
     section = diagnosis.sections["devices"] = {}
     try:
         import torch
-
+    except Exception:
+        return  # `_add_imports` has said so
+    try:
         from stochastok_cli.models.llama.fused.support import unsupported_device
 
         section["torch_cuda"] = torch.version.cuda
@@ -208,6 +210,8 @@ def _add_expansion(diagnosis: Diagnosis) -> None:
             diagnosis.problems.append("an expanded text is another text; report it")
     except Exception as error:
         section["works"] = False
+        if isinstance(error, ImportError) and diagnosis.problems:
+            return  # a package that is named already
         diagnosis.problems.append(
             f"a text can't be expanded ({type(error).__name__}: {first_line(error)}); install the package again"
         )

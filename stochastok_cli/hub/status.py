@@ -59,7 +59,7 @@ def _ask(timeout: float, has_token: bool) -> tuple[bool, str | None, str]:
     if status == 429:
         return True, None, "the Hub limits the requests from here"
     if status != 200:
-        return status < 500, None, f"the Hub answers {status}"
+        return False, None, f"the Hub, or what stands in its place, answers {status}"
     try:
         name = answer.json().get("name")
     except Exception:

@@ -46,12 +46,16 @@ def test_what_is_broken_comes_with_what_to_do(run, monkeypatch):
     version = importlib.metadata.version
     versions = {"numpy": "1.20", "wandb": "0.1"}
     monkeypatch.setattr(importlib.metadata, "version", lambda name: versions.get(name) or version(name))
-    monkeypatch.setitem(sys.modules, "gigatoken", None)
+    for name in ("gigatoken", "torch"):
+        monkeypatch.setitem(sys.modules, name, None)
     code, out, _ = run("--json")
     shown = json.loads(out)
     assert code == 1
     assert "numpy 1.20 is installed, and numpy>=2.0 is needed; pip install 'numpy>=2.0'" in shown["problems"]
-    assert any(problem.startswith("gigatoken can't be imported") for problem in shown["problems"])
+    assert [problem.split(" (")[0] for problem in shown["problems"][1:]] == [
+        "torch can't be imported",
+        "gigatoken can't be imported",
+    ]
     assert any("wandb 0.1 is installed" in note for note in shown["notes"])
     assert "broken: numpy 1.20 is installed" in run("--quiet")[1]
 
@@ -60,7 +64,8 @@ def test_what_is_broken_comes_with_what_to_do(run, monkeypatch):
     ("status", "body", "reachable", "note"),
     [
         (401, None, True, "the Hub refuses the token"),
-        (503, None, False, "the Hub answers 503"),
+        (503, None, False, "the Hub, or what stands in its place, answers 503"),
+        (429, None, True, "the Hub limits the requests from here"),
         (0, b"<html>a proxy</html>", False, "what answers is not the Hub"),
     ],
 )
