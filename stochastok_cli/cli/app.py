@@ -36,7 +36,7 @@ HELP = (
     "signal with a checkpoint saved (run it again to go on), 130 interrupted with nothing saved."
 )
 
-SUBCOMMANDS = ("tokenize", "expand", "make", "export", "train", "eval", "generate", "doctor")
+SUBCOMMANDS = ("tokenize", "expand", "make", "export", "train", "runs", "eval", "generate", "doctor")
 """The files of the subcommands, in the order of `--help`; `make` has one subcommand for each recipe."""
 
 MINIMUM_ADDRESS_SPACE = 512 * 2**20  # bytes

@@ -1,6 +1,7 @@
 """From a YAML file and `a.b=c` overrides to a checked `Config`."""
 
 import dataclasses
+import functools
 import os
 import re
 import types
@@ -152,7 +153,7 @@ def _parse_section(section: Any, tree: Any, prefix: str, origin: Origin, problem
     if not isinstance(tree, dict):
         problems.append(f"{prefix or 'the file'} must be a section of keys, not {short_repr(tree)} ({origin(prefix)})")
         return section()
-    hints = typing.get_type_hints(section)
+    hints = {**_type_hints(section)}
     hints.pop("overridden", None)
     other_keys = next((entry.name for entry in dataclasses.fields(section) if "other_keys" in entry.metadata), None)
     if other_keys is not None:  # whether they exist is for the checks of `load_config`
@@ -171,6 +172,9 @@ def _parse_section(section: Any, tree: Any, prefix: str, origin: Origin, problem
         else:
             values[key] = _convert(hints[key], value, path, origin, problems)
     return section(**values)
+
+
+_type_hints = functools.cache(typing.get_type_hints)
 
 
 def _convert(kind: Any, value: Any, path: str, origin: Origin, problems: list[str]) -> Any:

@@ -22,6 +22,8 @@ from stochastok_cli.artifacts import (
     read_manifest,
     same_tokenizer,
 )
+from stochastok_cli.data.folders import dataset_dir as dataset_dir
+from stochastok_cli.data.folders import memmap_dir as memmap_dir
 from stochastok_cli.data.source_files import SourceFiles
 from stochastok_cli.errors import FAILED, UserError, did_you_mean
 from stochastok_cli.tokenization.loaders import load_vocabulary
@@ -31,16 +33,6 @@ SPLITS = ("train", "val")
 _SCAN_TOKENS = 2**24
 Tokenizer = str | Path | Vocabulary
 """A tokenizer by its name, by the path of its `tokenizer.json`, or as a vocabulary."""
-
-
-def memmap_dir(data_dir: Path) -> Path:
-    """The folder of a data directory that holds the folders of `.bin` files."""
-    return data_dir / "data_as_memmaps"
-
-
-def dataset_dir(data_dir: Path) -> Path:
-    """The folder of a data directory that holds the saved `datasets.DatasetDict`s."""
-    return data_dir / "data_as_datasets"
 
 
 def available_cpus() -> int:

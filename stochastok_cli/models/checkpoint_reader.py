@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from stochastok_cli import hub
 from stochastok_cli.artifacts import FileInfo, file_checksum, find_damage, path_inside
 from stochastok_cli.errors import FAILED, UserError, did_you_mean, short_name
 from stochastok_cli.json_files import checked, read_json
@@ -141,7 +140,8 @@ def incomplete_checkpoints(run_folder: Path) -> list[Path]:
 
 def latest_checkpoint(run_folder: Path) -> Path | None:
     """The complete checkpoint of the highest iteration, if there is one."""
-    return next(reversed(checkpoints(run_folder).values()), None)
+    folders = {int(m[1]): folder for folder in run_folder.glob("step_*") if (m := STEP.fullmatch(folder.name))}
+    return next((folders[done] for done in sorted(folders, reverse=True) if is_complete(folders[done])), None)
 
 
 def iteration_of(checkpoint: Path) -> int | None:
@@ -171,6 +171,8 @@ def find_local_checkpoint(name: str, checkpoint_dir: Path) -> Path | None:
     try:
         checkpoint = resolve_checkpoint(name, checkpoint_dir)
     except UserError:
+        from stochastok_cli import hub  # imports numpy
+
         repo, _ = hub.parse_repo_id(name)
         if os.path.isdir(name) or os.path.isdir(checkpoint_dir / name) or "/" not in repo or not hub.is_repo_id(repo):
             raise

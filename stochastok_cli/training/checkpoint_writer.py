@@ -17,17 +17,11 @@ from torch import Tensor, nn
 from stochastok_cli.artifacts import FileInfo, file_checksum, json_bytes, rename_into_place, write_atomically
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.models.base import CausalLM, spec_of, unwrap
-from stochastok_cli.models.checkpoint_reader import (
-    STATE,
-    TrainingState,
-    checkpoints,
-    read_state,
-    recorded_files,
-)
+from stochastok_cli.models.checkpoint_reader import STATE, TrainingState, recorded_files
 from stochastok_cli.models.companion_files import write_companion_files
 from stochastok_cli.tokenization.vocabulary import Vocabulary
+from stochastok_cli.training.checkpoint_cleanup import delete_obsolete
 from stochastok_cli.training.data_parallel import Parallel
-from stochastok_cli.training.schedules import checkpoints_to_delete
 
 
 def save_checkpoint(
@@ -84,7 +78,7 @@ def save_checkpoint(
             fix="make room and run the same command again: it goes on from the checkpoint before",
             exit_code=FAILED,
         ) from None
-    world.broadcast_from_rank_0(lambda: _delete_obsolete(run_folder, keep))
+    world.broadcast_from_rank_0(lambda: delete_obsolete(run_folder, keep))
     return final
 
 
@@ -101,18 +95,6 @@ def _rounded(weights: Mapping[str, Tensor], model: CausalLM, dtype: torch.dtype)
     return rounded
 
 
-def _delete_obsolete(run_folder: Path, keep: int | None) -> None:
-    for folder in obsolete_checkpoints(run_folder, keep):
-        _delete(folder)
-
-
-def obsolete_checkpoints(run_folder: Path, keep: int | None) -> list[Path]:
-    """The complete checkpoints of a run that `keep_checkpoints` does not keep (see `checkpoints_to_delete`)."""
-    folders = checkpoints(run_folder)
-    losses = {iteration: read_state(folder).validation_loss for iteration, folder in folders.items()}
-    return [folders[iteration] for iteration in checkpoints_to_delete(losses, keep)]
-
-
 def amend_state(folder: Path, state: TrainingState) -> None:
     """Replaces the state of a checkpoint, after the evaluation that was pending."""
     _write_state(folder, state, recorded_files(folder))
@@ -122,26 +104,3 @@ def _write_state(folder: Path, state: TrainingState, files: dict[str, FileInfo])
     sums = {name: file.to_json() for name, file in files.items()}
     tree = {"format": 1, **dataclasses.asdict(state), "files": sums}
     write_atomically(folder / STATE, json_bytes(tree))
-
-
-def _delete(folder: Path) -> None:
-    """Renames the folder first, so that a half-deleted one does not match `step_*`."""
-    shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}.deleted")))
-
-
-def leftovers(run_folder: Path) -> list[Path]:
-    """The half-written and half-deleted checkpoints of a run that was killed."""
-    return sorted(run_folder.glob(".step_*"))
-
-
-def remove_leftovers(run_folder: Path) -> None:
-    """Removes half-written and half-deleted checkpoints of a run that was killed."""
-    for folder in leftovers(run_folder):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def remove_obsolete(run_folder: Path, keep: int | None) -> None:
-    """Deletes what `save_checkpoint` would have deleted, had it not been killed after it had written a checkpoint."""
-    remove_leftovers(run_folder)
-    for folder in obsolete_checkpoints(run_folder, keep):
-        _delete(folder)

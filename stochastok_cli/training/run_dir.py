@@ -7,6 +7,7 @@
 Only rank 0 reads and writes here.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from stochastok_cli.config import Config, config_from_dict, flatten, read_yaml
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.models.checkpoint_reader import TrainingState, latest_checkpoint, read_state
 from stochastok_cli.tokenization.methods import require_method
-from stochastok_cli.training.checkpoint_writer import (
+from stochastok_cli.training.checkpoint_cleanup import (
     leftovers,
     obsolete_checkpoints,
     remove_leftovers,
@@ -48,6 +49,8 @@ _FREE_KEYS = (
     "general.device",
     "general.kernels",
 )
+PROBE_SECONDS = 0.2
+"""How long `run_lock` waits: `is_running` holds the lock for an instant."""
 _GROWING_KEY = "trainer.training.max_iters"
 
 
@@ -132,17 +135,23 @@ _METHOD_KEY = "trainer.dataset.expand_method"
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """The keys that differ and may not, with both values."""
-    old, new = flatten(before), flatten(now)
+    return [
+        f"{key} (there {old!r}, now {new!r})"
+        for key, (old, new) in sorted(differing_values(before, now).items())
+        if not key.startswith(_FREE_KEYS) and not (key == _GROWING_KEY and new > old)
+    ]
+
+
+def differing_values(first: dict[str, Any], second: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The dotted keys in which two configurations differ, in the order of the first, with both values.
+
+    Two spellings of one expansion method do not differ.
+    """
+    old, new = flatten(first), flatten(second)
     for values in (old, new):
         with suppress(UserError):  # a method that is no longer there differs by its name
             values[_METHOD_KEY] = require_method(values[_METHOD_KEY]).name
-    return [
-        f"{key} (there {old.get(key)!r}, now {new.get(key)!r})"
-        for key in sorted({*old, *new})
-        if old.get(key) != new.get(key)
-        and not key.startswith(_FREE_KEYS)
-        and not (key == _GROWING_KEY and new[key] > old[key])
-    ]
+    return {key: (old.get(key), new.get(key)) for key in {**old, **new} if old.get(key) != new.get(key)}
 
 
 def require_same_data(progress: RunProgress, data: dict[str, Any]) -> None:
@@ -155,13 +164,48 @@ def require_same_data(progress: RunProgress, data: dict[str, Any]) -> None:
         )
 
 
+def _lock_file(folder: Path) -> Path:
+    return folder.parent / f".{folder.name}.lock"
+
+
+def is_running(folder: Path) -> bool:
+    """Whether a process trains in a run's folder. Changes nothing, and needs no right to write there."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return _is_locked(_lock_file(folder))
+    try:
+        file = os.open(_lock_file(folder.resolve()), os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        return False
+    finally:
+        os.close(file)  # which releases the lock
+
+
+def _is_locked(lock_file: Path) -> bool:
+    if not lock_file.is_file():
+        return False
+    try:
+        with filelock.FileLock(lock_file).acquire(timeout=0):
+            return False
+    except filelock.Timeout:
+        return True
+
+
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
     """Holds the lock of a run's folder. Raises UserError (exit code 1) if another process holds it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder.parent / f".{folder.name}.lock")
+    lock = filelock.FileLock(_lock_file(folder))
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=PROBE_SECONDS, poll_interval=0.02)
     except filelock.Timeout:
         raise UserError(
             f"another process is training in {folder}", fix="wait for it, or give another --run-name", exit_code=FAILED

@@ -24,7 +24,8 @@ from stochastok_cli.models.checkpoint_reader import (
 from stochastok_cli.models.llama.model import Llama
 from stochastok_cli.models.llama.state_dict import load_weights
 from stochastok_cli.training import run_dir
-from stochastok_cli.training.checkpoint_writer import amend_state, remove_leftovers, save_checkpoint
+from stochastok_cli.training.checkpoint_cleanup import remove_leftovers
+from stochastok_cli.training.checkpoint_writer import amend_state, save_checkpoint
 from stochastok_cli.training.data_parallel import Replicated
 from stochastok_cli.training.distributed import DistributedContext
 from stochastok_cli.training.optimizers import make_optimizer, optimizer_tensors

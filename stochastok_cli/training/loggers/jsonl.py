@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,24 @@ def log_file_logger(file: Path) -> Iterator[Listener]:
 
 def read_metrics(file: Path) -> list[dict[str, Any]]:
     """The records of a `metrics.jsonl`, without lines that a killed process left torn. No file has no records."""
-    lines = file.read_bytes().splitlines() if file.is_file() else []
-    return [record for line in lines if (record := parse_record(line)) is not None]
+    return parse_records(file.read_bytes())[0] if file.is_file() else []
+
+
+def parse_records(content: bytes) -> tuple[list[dict[str, Any]], int]:
+    """The records in the bytes of a `metrics.jsonl`, and how many of its lines are none.
+
+    A last line that has no end is not counted: a process that is killed leaves one, and one that writes shows one.
+    """
+    import msgspec
+
+    if content.endswith(b"\n"):
+        with suppress(msgspec.DecodeError, UnicodeDecodeError):  # several times as fast, where all lines are whole
+            records = msgspec.json.Decoder(dict[str, int | float | None]).decode_lines(content)
+            if all(isinstance(record.get("iteration"), int) for record in records):
+                return records, 0
+    lines = [parse_record(line) for line in content.splitlines()]
+    torn = bool(lines) and lines[-1] is None and not content.endswith(b"\n")
+    return [record for record in lines if record is not None], sum(record is None for record in lines) - torn
 
 
 def parse_record(line: bytes) -> dict[str, Any] | None:

@@ -1,0 +1,290 @@
+"""The runs under a folder: what each one trains, how far it is, its metrics and its state.
+
+This module reads only, and imports neither torch nor numpy.
+"""
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from stochastok_cli.artifacts import read_manifest
+from stochastok_cli.config import Config, config_from_dict, read_yaml
+from stochastok_cli.data.folders import memmap_dir
+from stochastok_cli.errors import UserError, did_you_mean, first_line
+from stochastok_cli.models.checkpoint_reader import STATE, TrainingState, latest_checkpoint, read_state, run_of
+from stochastok_cli.tokenization.methods import require_method
+from stochastok_cli.training import run_dir
+from stochastok_cli.training.loggers.jsonl import parse_records
+from stochastok_cli.training.run_dir import RunProgress
+
+LOWER_IS_BETTER = ("loss", "perplexity", "bits_per_byte", "distance")
+HIGHER_IS_BETTER = ("accuracy", "normalized_accuracy", "exact_match")
+"""The last part of the names of metrics that have a best value."""
+State = Literal["running", "stopped", "complete", "damaged"]
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best value of a metric, and after how many iterations it was measured."""
+
+    value: float
+    iteration: int
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One run.
+
+    Attributes:
+        name: Its folder, relative to the folder that was searched.
+        folder: Its folder.
+        state: `running` while a process trains there; else `complete` or `stopped`, or `damaged` where its
+            configuration can't be read.
+        config: Its configuration; None where that can't be read.
+        data: Name and fingerprint of the dataset, from the latest checkpoint; None before the first one.
+        method: The expansion method of its windows, by `trainer.dataset` or as its dataset was made; None without.
+        p: The p of the method; None for a fixed rule.
+        checkpoint: The latest complete checkpoint.
+        iteration: How many iterations are done, by the latest record or checkpoint.
+        metrics: The latest value of each metric.
+        best: The best value of each metric that has one (see `HIGHER_IS_BETTER`).
+        changed: When something was last written there, in seconds since 1970.
+        problems: What can't be read, in sentences.
+    """
+
+    name: str
+    folder: Path
+    state: State
+    config: Config | None
+    data: dict[str, Any] | None
+    method: str | None
+    p: float | None
+    checkpoint: Path | None
+    iteration: int
+    metrics: dict[str, float | None]
+    best: dict[str, Best]
+    changed: float
+    problems: list[str]
+
+    @property
+    def dataset(self) -> str | None:
+        """The name of its dataset."""
+        return None if self.config is None else self.config.trainer.dataset.name
+
+    @property
+    def parent(self) -> str | None:
+        """The checkpoint that it started from, as its configuration names it."""
+        return None if self.config is None else self.config.checkpoint_name
+
+    @property
+    def max_iters(self) -> int | None:
+        """The length of the run in iterations."""
+        return None if self.config is None else self.config.trainer.training.max_iters
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that `stochastok runs --json` prints."""
+        return {
+            "schema": 1,
+            "run": self.name,
+            "path": str(self.folder),
+            "state": self.state,
+            "dataset": self.dataset,
+            "method": self.method,
+            "p": self.p,
+            "parent": self.parent,
+            "iteration": self.iteration,
+            "max_iters": self.max_iters,
+            "checkpoint": None if self.checkpoint is None else str(self.checkpoint),
+            "metrics": self.metrics,
+            "best": {name: {"value": best.value, "iteration": best.iteration} for name, best in self.best.items()},
+            "changed": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.changed)),
+            "problems": self.problems,
+        }
+
+
+def find_runs(folder: Path) -> list[RunSummary]:
+    """The runs in a folder and in those below it, or the run that the folder itself is; latest change first.
+
+    Raises UserError if there is no such folder.
+    """
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise UserError(f"the folder {folder} {what}", fix="name the folder that holds the runs")
+    runs = [read_run(one, folder) for one in _run_folders(folder)]
+    return sorted(runs, key=lambda run: (-run.changed, run.name))
+
+
+def find_run(name: str, folder: Path) -> RunSummary:
+    """A run by its path, or by its name in a folder. Raises UserError if there is none, or if it can't be read."""
+    for candidate in (folder / name, Path(name)):
+        if _is_run(candidate):
+            run = read_run(candidate, folder)
+            if run.config is None:
+                raise UserError(f"{candidate} can't be compared: {run.problems[0]}")
+            return run
+    known = [run.name for run in find_runs(folder)] if folder.is_dir() else []
+    raise UserError(
+        f"no run {name!r}, neither in {folder} nor as a path{did_you_mean(name, known)}",
+        fix="stochastok runs lists them",
+    )
+
+
+def read_run(folder: Path, root: Path) -> RunSummary:
+    """What the files of a run's folder say. Damaged ones are named in `problems`, and their content is left out."""
+    running = run_dir.is_running(folder)  # before the files are read: a run that ends meanwhile is then complete
+    problems: list[str] = []
+    checkpoint = latest_checkpoint(folder)
+    state = None if checkpoint is None else read_state(checkpoint)
+    config = _read_config(folder, state, problems)
+    records = _read_records(folder, problems)
+    progress = RunProgress(checkpoint, state)
+    if running:
+        condition: State = "running"
+    elif config is None:
+        condition = "damaged"
+    else:
+        condition = "complete" if progress.is_complete(config) else "stopped"
+    method, p = (None, None) if config is None else _expansion(config)
+    return RunSummary(
+        name=folder.relative_to(root).as_posix() if folder != root and root in folder.parents else run_of(folder),
+        folder=folder,
+        state=condition,
+        config=config,
+        data=None if state is None else state.data,
+        method=method,
+        p=p,
+        checkpoint=checkpoint,
+        iteration=max([progress.iteration, *(record["iteration"] for record in records[-1:])]),
+        metrics=_latest(records),
+        best=_best(records),
+        changed=_last_change(folder),
+        problems=problems,
+    )
+
+
+def _run_folders(folder: Path) -> Iterator[Path]:
+    """The folders of runs, without looking for further ones inside them or in hidden ones, or through links."""
+    if _is_run(folder):
+        yield folder
+        return
+    try:
+        entries = sorted((entry for entry in os.scandir(folder) if entry.is_dir()), key=lambda entry: entry.name)
+    except PermissionError:
+        return
+    for entry in entries:
+        if not entry.name.startswith("."):
+            path = folder / entry.name
+            if _is_run(path):
+                yield path
+            elif not entry.is_symlink():
+                yield from _run_folders(path)
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a folder holds a run: its configuration beside other files of a run, or alone, or a checkpoint of one."""
+    names = set(os.listdir(folder)) if os.path.isdir(folder) and os.access(folder, os.R_OK | os.X_OK) else set()
+    if run_dir.CONFIG in names:
+        if names & {run_dir.METRICS, run_dir.LOG}:
+            return True
+        try:
+            config_from_dict(read_yaml(folder / run_dir.CONFIG), "")
+            return True
+        except (OSError, UserError):
+            pass
+    return any(name.startswith("step_") and (folder / name / STATE).is_file() for name in names)
+
+
+def _read_config(folder: Path, state: TrainingState | None, problems: list[str]) -> Config | None:
+    """The configuration of a run's file, or of its checkpoint where the file can't be read."""
+    file = folder / run_dir.CONFIG
+    try:
+        return config_from_dict(read_yaml(file), str(file))
+    except OSError as error:
+        problems.append(f"{file} can't be read: {error.strerror}")
+    except UserError as error:
+        problems.append(first_line(error))
+    if state is None:
+        return None
+    try:
+        return config_from_dict(state.config, str(folder))
+    except UserError as error:
+        problems.append(first_line(error))
+        return None
+
+
+def _read_records(folder: Path, problems: list[str]) -> list[dict[str, Any]]:
+    file = folder / run_dir.METRICS
+    try:
+        records, damaged = parse_records(file.read_bytes())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        problems.append(f"{file} can't be read: {error.strerror}")
+        return []
+    if damaged:
+        problems.append(f"{file}: {damaged:,} of {len(records) + damaged:,} lines are damaged and left out")
+    return records
+
+
+def _expansion(config: Config) -> tuple[str | None, float | None]:
+    """Method and p by which windows are expanded as they are drawn, or else by which the dataset was."""
+    dataset = config.trainer.dataset
+    try:
+        method = require_method(dataset.expand_method)
+        if dataset.expand_prop > 0 or not method.takes_p:
+            return method.name, dataset.expand_prop if method.takes_p else None
+    except UserError:  # a method that is no longer there
+        if dataset.expand_prop > 0:
+            return dataset.expand_method, dataset.expand_prop
+    try:
+        manifest = read_manifest(memmap_dir(Path(config.general.paths.data_dir)) / dataset.name)
+    except (OSError, UserError):
+        manifest = None
+    options = {} if manifest is None else manifest.options
+    method_name, p = options.get("method"), options.get("p")
+    return (method_name, p if isinstance(p, int | float) else None) if isinstance(method_name, str) else (None, None)
+
+
+def _latest(records: Sequence[dict[str, Any]]) -> dict[str, float | None]:
+    latest: dict[str, float | None] = {}
+    for record in records:
+        latest |= record
+    latest.pop("iteration", None)
+    return latest
+
+
+def _best(records: Sequence[dict[str, Any]]) -> dict[str, Best]:
+    best: dict[str, Best] = {}
+    for record in records:
+        if "train/loss" in record:
+            continue
+        for name, value in record.items():
+            if value is None or (lower := lower_is_better(name)) is None:
+                continue
+            if name not in best or (value < best[name].value if lower else value > best[name].value):
+                best[name] = Best(value, record["iteration"])
+    return best
+
+
+def lower_is_better(metric: str) -> bool | None:
+    """Whether less of a metric is better; None for a metric that has no better and worse.
+
+    >>> lower_is_better("validation/loss"), lower_is_better("mcq/arc/accuracy"), lower_is_better("mcq/arc/num_options")
+    (True, False, None)
+    """
+    kind = metric.rpartition("/")[2]
+    return True if kind in LOWER_IS_BETTER else False if kind in HIGHER_IS_BETTER else None
+
+
+def _last_change(folder: Path) -> float:
+    """The time of the last change of the files that training appends to; of the folder where there are none."""
+    times = []
+    for file in (folder / run_dir.METRICS, folder / run_dir.LOG, folder / run_dir.CONFIG):
+        try:
+            times.append(file.stat().st_mtime)
+        except OSError:
+            continue
+    return max(times) if times else folder.stat().st_mtime

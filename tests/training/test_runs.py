@@ -1,0 +1,181 @@
+"""`stochastok runs`: runs as their files describe them, and where two configurations differ."""
+
+import json
+from pathlib import Path
+
+import pytest
+from preloaded_python import run_stochastok
+
+from stochastok_cli.artifacts import json_bytes
+from stochastok_cli.config import load_config
+from stochastok_cli.errors import UserError
+from stochastok_cli.training.run_dir import run_lock
+from stochastok_cli.training.runs import find_run, find_runs
+from stochastok_cli.training.train import train
+
+RECORDS = [
+    {"iteration": 2, "train/loss": 5.0, "train/bits_per_byte": 2.5},
+    {"iteration": 4, "train/loss": 4.0, "train/bits_per_byte": 2.0},
+    {"iteration": 4, "validation/loss": 4.5, "validation/bits_per_byte": 2.25, "mcq/arc/accuracy": 0.5},
+    {"iteration": 8, "validation/loss": 4.75, "validation/bits_per_byte": 2.375, "mcq/arc/accuracy": None},
+]
+
+
+def write_run(folder: Path, *overrides: str, records=RECORDS, done: int | None = None) -> Path:
+    """A run as training leaves it, with an empty model."""
+    config = load_config("quickstart", ["trainer.training.max_iters=8", *overrides])
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(config.to_yaml())
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    if done is not None:
+        checkpoint = folder / f"step_{done}"
+        checkpoint.mkdir()
+        for name in ("model.safetensors", "optimizer.safetensors"):
+            (checkpoint / name).write_bytes(b"")
+        state = {
+            "format": 1,
+            "iteration": done,
+            "evaluation_pending": False,
+            "validation_loss": None,
+            "data": {"name": config.trainer.dataset.name, "fingerprint": "f"},
+            "config": config.to_dict(),
+            "files": dict.fromkeys(("model.safetensors", "optimizer.safetensors"), 0),
+        }
+        (checkpoint / "training_state.json").write_bytes(json_bytes(state))
+    return folder
+
+
+def test_the_state_of_a_run(tmp_path):
+    write_run(tmp_path / "complete", done=8)
+    write_run(tmp_path / "deeper" / "stopped", done=4)
+    write_run(tmp_path / "begun", records=[])
+    running = write_run(tmp_path / "running", done=8)
+    with run_lock(running):
+        states = {run.name: (run.state, run.iteration, run.max_iters) for run in find_runs(tmp_path)}
+    assert states == {
+        "complete": ("complete", 8, 8),
+        "deeper/stopped": ("stopped", 8, 8),
+        "begun": ("stopped", 0, 8),
+        "running": ("running", 8, 8),
+    }
+    assert find_run("running", tmp_path).state == "complete"
+    assert not (tmp_path / ".complete.lock").exists()
+
+
+def test_a_run_that_was_trained(configured, tmp_path):
+    config = configured("trainer.training.max_iters=2", "trainer.dataset.expand_prop=0.5")
+    trained = train(config, run_name="a")
+    (run,) = find_runs(tmp_path / "runs")
+    assert (run.state, run.checkpoint, run.iteration) == ("complete", trained.checkpoint, 2)
+    assert (run.config, run.dataset, run.method, run.p) == (config, "sample-tokenized", "stochastok", 0.5)
+    assert trained.metrics.items() <= run.metrics.items()
+    assert run.best["validation/loss"].value == trained.metrics["validation/loss"]
+    (tmp_path / "runs" / "a" / "step_2" / "model.safetensors").write_bytes(b"")
+    assert find_run("a", tmp_path / "runs").state == "stopped"
+
+
+def test_the_method_of_a_dataset_is_in_its_manifest(data_dir, tmp_path):
+    write_run(tmp_path / "fixed", f"general.paths.data_dir={data_dir}", "trainer.dataset.expand_method=character")
+    write_run(tmp_path / "none", f"general.paths.data_dir={data_dir}", "trainer.dataset.name=sample-tokenized")
+    methods = {run.name: (run.method, run.p) for run in find_runs(tmp_path)}
+    assert methods == {"fixed": ("character", None), "none": (None, None)}
+    folder = tmp_path / "data" / "data_as_memmaps" / "d"
+    folder.mkdir(parents=True)
+    tree = json.loads((data_dir / "data_as_memmaps" / "sample-tokenized" / "manifest.json").read_text())
+    tree["options"] |= {"method": "uniform", "p": 0.25}
+    (folder / "manifest.json").write_bytes(json_bytes(tree))
+    write_run(tmp_path / "made", f"general.paths.data_dir={tmp_path / 'data'}", "trainer.dataset.name=d")
+    assert (find_run("made", tmp_path).method, find_run("made", tmp_path).p) == ("uniform", 0.25)
+
+
+def test_what_is_no_run_is_ignored(tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.yaml").write_text("a: 1\n")
+    (tmp_path / "model" / "step_x").mkdir(parents=True)
+    write_run(tmp_path / ".hidden")
+    assert find_runs(tmp_path) == []
+    listed = run_stochastok("runs", tmp_path)
+    assert (listed.returncode, listed.stdout) == (0, "")
+    assert listed.stderr == f"there are no runs under {tmp_path}\n"
+
+
+def test_damaged_files_are_named(tmp_path):
+    lines = write_run(tmp_path / "lines", done=8) / "metrics.jsonl"
+    lines.write_bytes(b'{"iteration": 1, "train/l\n' + lines.read_bytes() + b'{"iteration": 9')  # the end is torn
+    (write_run(tmp_path / "config", done=4) / "config.yaml").write_text("model: [")
+    (write_run(tmp_path / "both") / "config.yaml").write_bytes(b"\xff")
+    (write_run(tmp_path / "lost", done=8) / "config.yaml").unlink()
+    runs = {run.name: run for run in find_runs(tmp_path)}
+    assert {name: run.state for name, run in runs.items()} == {
+        "lines": "complete",
+        "config": "stopped",  # the checkpoint has the configuration as well
+        "both": "damaged",
+        "lost": "complete",
+    }
+    assert runs["lines"].problems == [f"{lines}: 1 of 5 lines are damaged and left out"]
+    assert runs["lines"].metrics["validation/loss"] == 4.75
+    listed = run_stochastok("runs", tmp_path, COLUMNS="100")
+    assert listed.returncode == 0
+    assert listed.stderr.count("note: ") == 4
+    assert "Traceback" not in listed.stderr
+    assert listed.stdout.count("damaged") == 4
+    with pytest.raises(UserError, match="both can't be compared"):
+        find_run("both", tmp_path)
+
+
+def test_the_list_fits_100_columns_and_has_everything(tmp_path):
+    name = "instruction_tuning-langgame-from-pretraining-openwebtext-tokenized-stochastok0.1"
+    overrides = ["trainer.dataset.expand_prop=0.1", "trainer.dataset.name=openwebtext-tokenized-stochastok0.1"]
+    write_run(tmp_path / name, *overrides, "trainer.checkpoint_name=checkpoints/first/step_30000", done=4)
+    write_run(tmp_path / "b", records=RECORDS[:1])
+    shown = run_stochastok("runs", tmp_path, COLUMNS="100").stdout
+    assert max(map(len, shown.splitlines())) <= 100
+    for text in ("stochastok 0.1", "4.0000", "4.7500", "2.3750", "2.2500", "at 4", "stopped", " s "):
+        assert text in shown, text
+    wide = run_stochastok("runs", tmp_path, "--metric", "mcq/arc/accuracy").stdout
+    assert wide.index(name) < wide.index("\nb ")
+    assert "first/step_30000" in wide
+    assert "0.5000" in wide
+    rows = [json.loads(line) for line in run_stochastok("runs", tmp_path, "--json").stdout.splitlines()]
+    row = next(row for row in rows if row["run"] == name)
+    assert (row["state"], row["parent"], row["p"]) == ("stopped", "checkpoints/first/step_30000", 0.1)
+    assert row["best"]["validation/loss"] == {"value": 4.5, "iteration": 4}
+    assert row["best"]["mcq/arc/accuracy"] == {"value": 0.5, "iteration": 4}
+    assert row["metrics"]["mcq/arc/accuracy"] is None
+    wrong = run_stochastok("runs", tmp_path, "--metric", "mcq/arc/accurac")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "did you mean 'mcq/arc/accuracy'?" in wrong.stderr
+
+
+def test_two_configurations_are_compared(tmp_path):
+    write_run(tmp_path / "a", done=8)
+    text = (write_run(tmp_path / "b", "trainer.optimizer.lr=0.5", "general.seed=3") / "config.yaml").read_text()
+    (tmp_path / "b" / "config.yaml").write_text(text.replace("    beta1: 0.9\n", ""))  # the default, as in a
+    compared = json.loads(run_stochastok("runs", tmp_path, "--compare", "a", tmp_path / "b", "--json").stdout)
+    assert compared["differences"] == [
+        {"key": "trainer.optimizer.lr", "values": [find_run("a", tmp_path).config.trainer.optimizer.lr, 0.5]},
+        {"key": "general.seed", "values": [0, 3]},
+    ]
+    shown = run_stochastok("runs", tmp_path, "--compare", "a", "b", COLUMNS="100").stdout
+    assert [line.split()[0] for line in shown.splitlines()[2:]] == ["trainer.optimizer.lr", "general.seed"]
+    equal = run_stochastok("runs", tmp_path, "--compare", "a", "a")
+    assert (equal.returncode, equal.stdout, equal.stderr) == (0, "", "the configurations are equal\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["absent"], "the folder absent does not exist"),
+        (["file"], "the folder file is a file"),
+        ([".", "--compare", "a", "aa"], "no run 'aa', neither in . nor as a path; did you mean 'a'?"),
+        ([".", "--compare", "a", "a", "--metric", "x"], "--metric would have no effect beside --compare"),
+    ],
+)
+def test_wrong_use_is_one_line(tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    write_run(tmp_path / "a")
+    done = run_stochastok("runs", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {message}")
+    assert done.stderr.count("\n") == 1
