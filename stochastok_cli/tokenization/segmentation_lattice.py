@@ -133,3 +133,34 @@ def expand_by_walks(
     out, out_lengths = np.empty(int(lattice.length[ids].sum()), dtype=ids.dtype), np.empty_like(lengths)
     written = walk_documents(ids, lengths, stochastok.p, stochastok.key, first_index, lattice, *walks, out, out_lengths)
     return out[:written], out_lengths
+
+
+class BestSegmentations(NamedTuple):
+    """The l best paths from every position of a lattice to the end of its token, the best first.
+
+    start: int64 `[nodes + 1]`, where the paths of a position begin in `edge` and `rank`.
+    edge: int64 `[paths]`, the index of a path's first edge in the lattice.
+    rank: uint16 `[paths]`, the rank of the rest of a path among those of the position that its first edge leads to.
+    root: int64 `[size + 1]`, where the paths from the first byte of a token begin in `cumulative`.
+    cumulative: float64, the weights of the paths from the first byte of a token, summed from its best on.
+    """
+
+    start: np.ndarray
+    edge: np.ndarray
+    rank: np.ndarray
+    root: np.ndarray
+    cumulative: np.ndarray
+
+    @classmethod
+    def empty(cls, lattice: SegmentationLattice, ways: np.ndarray, most: int) -> Self:
+        """The arrays for at most `most` paths from each position; compiled code fills all but `start` and `root`.
+
+        Args:
+            lattice: the lattice.
+            ways: float64 `[nodes]`, the paths from a position to the end of its token.
+            most: l in the paper.
+        """
+        num_paths = np.minimum(ways, most).astype(np.int64)
+        start = np.concatenate([[0], np.cumsum(num_paths)])
+        root = np.concatenate([[0], np.cumsum(num_paths[lattice.node])])
+        return cls(start, np.zeros(start[-1], np.int64), np.zeros(start[-1], np.uint16), root, np.zeros(root[-1]))
