@@ -30,6 +30,7 @@ ROOT = Path(__file__).parents[2]
 VOCABULARY = load_vocabulary("sample2k")
 BUILT_IN = ["stochastok", "stochastok-uni", "uniform-k", "grampa", "uniform", "unigram"]
 BUILT_IN += ["patok", "bpe-dropout", "maxmatch-dropout", "mix", "character", "digits"]
+BUILT_IN += ["longest-first", "reversed-merges"]
 
 
 @pytest.fixture
