@@ -9,6 +9,8 @@ HASH_MULTIPLIER = np.uint64(0x9E37_79B9_7F4A_7C15)
 HASH_SHIFT = np.uint64(40)
 EMPTY_SLOT = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 _32_BITS = np.uint64(32)
+MEMORY_SLOTS = 1 << 16
+"""Pretokens whose ids are remembered where nothing is drawn, a power of 2."""
 
 
 @compiled
@@ -68,6 +70,9 @@ def merge_pretokens(documents, tokens, table, p, key, first_index, out, out_leng
     heap until one survives, and puts the dropped ones back. Two applicable merges at one position never have the same
     rank, so an entry whose rank is no longer that of its position is out of date and is discarded.
 
+    With p = 0 equal pretokens have equal ids. Each is then looked up by the hash of its bytes, and the ids of
+    an earlier one are copied.
+
     One function, as compiled code that is divided further is slower.
 
     Args:
@@ -95,6 +100,9 @@ def merge_pretokens(documents, tokens, table, p, key, first_index, out, out_leng
     rank_at = np.empty(longest, dtype=np.int64)
     heap = np.empty(3 * longest + 3, dtype=np.int64)
     dropped = np.empty(3 * longest + 3, dtype=np.int64)
+    remembers = p == 0
+    # Of each slot: where a pretoken is in `text`, its bytes, where its ids are in `out`, and how many these are.
+    memory = np.zeros((MEMORY_SLOTS if remembers else 1, 4), dtype=np.int64)
     for d in range(len(out_lengths)):
         state = document_state(key, first_index + np.uint64(d))
         begin = written
@@ -115,6 +123,24 @@ def merge_pretokens(documents, tokens, table, p, key, first_index, out, out_leng
                 written += 1
                 at += n
                 continue
+            slot = np.uint64(0)
+            if remembers:
+                for i in range(n):
+                    slot = (slot ^ np.uint64(text[at + i])) * HASH_MULTIPLIER
+                slot = (slot >> HASH_SHIFT) & np.uint64(MEMORY_SLOTS - 1)
+                earlier = memory[slot, 0]
+                same = memory[slot, 1] == n
+                i = 0
+                while same and i < n:
+                    same = text[earlier + i] == text[at + i]
+                    i += 1
+                if same:
+                    for i in range(memory[slot, 2], memory[slot, 2] + memory[slot, 3]):
+                        out[written] = out[i]
+                        written += 1
+                    at += n
+                    continue
+                memory[slot] = at, n, written, 0
             size = 0
             for i in range(n):
                 symbol[i] = table.byte_ids[text[at + i]]
@@ -164,5 +190,7 @@ def merge_pretokens(documents, tokens, table, p, key, first_index, out, out_leng
                 out[written] = symbol[i]
                 written += 1
                 i = next_symbol[i]
+            if remembers:
+                memory[slot, 3] = written - memory[slot, 2]
         out_lengths[d] = written - begin
     return written
