@@ -324,7 +324,7 @@ def _print_report(rows: "list[Diversity]", sample: str, as_json: bool) -> None:
     from stochastok_cli.report.tables import Cell, Column, Table
     from stochastok_cli.tokenization.statistics import COMMON_WORDS
 
-    headings = ("method", "p", "growth", "touched", "seen", "possible", "bits each", "Rényi", "MATTR")
+    headings = ("method", "p", "growth", "touched", "seen", "possible", "bits each", "bits/id", "Rényi", "MATTR")
     cells = [
         (
             row.method,
@@ -334,6 +334,7 @@ def _print_report(rows: "list[Diversity]", sample: str, as_json: bool) -> None:
             f"{row.segmentations:.1f}",
             f"{row.possible:.1f}",
             f"{row.entropy:.2f}",
+            f"{row.token_entropy:.2f}",
             f"{row.renyi_efficiency:.3f}",
             f"{row.mattr:.3f}",
         )

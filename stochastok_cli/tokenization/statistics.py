@@ -32,6 +32,7 @@ class Diversity:
         segmentations: mean number of distinct segmentations of the most common words.
         possible: mean number of segmentations that these words have.
         entropy: bits per token of these words, by the observed frequencies of their segmentations.
+        token_entropy: bits per token of the expanded ids, see `token_entropy`.
         renyi_efficiency: that of the expanded ids, see `renyi_efficiency`.
         mattr: that of the expanded ids, see `mattr`.
     """
@@ -43,6 +44,7 @@ class Diversity:
     segmentations: float
     possible: float
     entropy: float
+    token_entropy: float
     renyi_efficiency: float
     mattr: float
 
@@ -83,9 +85,21 @@ def diversity(expand: StochasTok, ids: np.ndarray, lengths: np.ndarray) -> Diver
         segmentations=float(np.mean(distinct)) if words else 0.0,
         possible=float(np.mean(possible)) if words else 0.0,
         entropy=float(np.average(bits, weights=weights)) if sum(weights) else 0.0,
+        token_entropy=token_entropy(out),
         renyi_efficiency=renyi_efficiency(out),
         mattr=mattr(out),
     )
+
+
+def token_entropy(ids: np.ndarray) -> float:
+    """Shannon's entropy of the frequencies of ids, in bits.
+
+    >>> token_entropy(np.array([3, 5, 5, 3]))
+    1.0
+    """
+    counts = np.unique(ids, return_counts=True)[1]
+    frequencies = counts / max(len(ids), 1)
+    return float((frequencies * -np.log2(frequencies)).sum())
 
 
 def renyi_efficiency(ids: np.ndarray, alpha: float = RENYI_ALPHA) -> float:

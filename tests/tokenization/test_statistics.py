@@ -6,7 +6,7 @@ import pytest
 from stochastok_cli import StochasTok, UserError, load_vocabulary
 from stochastok_cli.data.text_sources import open_source
 from stochastok_cli.tokenization.methods import require_method, usable_methods
-from stochastok_cli.tokenization.statistics import diversity, match_growth, mattr, renyi_efficiency
+from stochastok_cli.tokenization.statistics import diversity, match_growth, mattr, renyi_efficiency, token_entropy
 
 GPT2 = load_vocabulary("gpt2")
 
@@ -77,6 +77,8 @@ def test_figures_of_ids_counted_by_hand():
     # Frequencies 1/2, 1/4, 1/4: at alpha 2, H = -log(1/4 + 1/16 + 1/16).
     assert renyi_efficiency(np.array([7, 7, 8, 9]), alpha=2) == pytest.approx(np.log(8 / 3) / np.log(3))
     assert renyi_efficiency(np.array([7, 7])) == 0
+    assert token_entropy(np.array([7, 7, 8, 9])) == pytest.approx(1.5)
+    assert token_entropy(np.array([], np.int64)) == 0
     ids = np.random.default_rng(0).integers(0, 9, 60)
     windows = [len(set(ids[i : i + 7].tolist())) / 7 for i in range(54)]
     assert mattr(ids, 7) == pytest.approx(np.mean(windows))
