@@ -66,7 +66,7 @@ def test_every_module_belongs_to_a_package():
 
 
 def loaded_by(code: str) -> set[str]:
-    shown = subprocess.check_output([sys.executable, "-c", f"import sys; {code}; print(*sys.modules)"], text=True)
+    shown = subprocess.check_output([sys.executable, "-c", f"import sys; {code}\nprint(*sys.modules)"], text=True)
     return set(shown.split())
 
 
@@ -76,6 +76,12 @@ def test_importing_the_package_is_light():
 
 def test_the_command_line_is_light():
     assert not loaded_by("from stochastok_cli.cli import app; app.register_subcommands()") & (HEAVY | {"numpy"})
+
+
+@pytest.mark.parametrize("arguments", [["train", "--config", "pretraining", "trainer.optmizer.lr=1"], ["runs", "."]])
+def test_what_needs_no_model_does_not_wait_for_torch(arguments):
+    run = f"from stochastok_cli.cli.app import main; import contextlib; sys.argv[1:] = {arguments}"
+    assert not loaded_by(f"{run}\nwith contextlib.suppress(SystemExit): main()\n") & (HEAVY | {"numpy"})
 
 
 def test_the_registry_of_methods_is_light():

@@ -89,20 +89,25 @@ def train(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from stochastok_cli.config import load_config
     from stochastok_cli.evaluation.registry import find_invalid_values
-    from stochastok_cli.hub import is_repo_id
-    from stochastok_cli.training.distributed import is_main_process
-    from stochastok_cli.training.launch import launch, processes_to_start, record_exit_code
 
     options.check_hub_options(train, push=push, repo=repo, hf_username=hf_username, private=private)
     if plan:
         options.require_effect(train, "beside --plan", push=push)
-    if push and repo is None and run_name is not None and not is_repo_id(run_name):
-        raise UserError(
-            f"--run-name {run_name!r} can't be a repository's name on the Hub", fix="give --repo OWNER/NAME"
-        )
+    if push and repo is None and run_name is not None:
+        from stochastok_cli.hub import is_repo_id
+
+        if not is_repo_id(run_name):
+            raise UserError(
+                f"--run-name {run_name!r} can't be a repository's name on the Hub", fix="give --repo OWNER/NAME"
+            )
     configuration = load_config(config, overrides or [], [find_invalid_values])
     if data_dir is not None:
         configuration = _with_data_dir(configuration, data_dir)
+
+    # These import torch, which takes seconds: a wrong configuration is refused before.
+    from stochastok_cli.training.distributed import is_main_process
+    from stochastok_cli.training.launch import launch, processes_to_start, record_exit_code
+
     processes = processes_to_start(configuration.general.device)
     if processes > 1:
         raise typer.Exit(launch(sys.argv[1:], processes))
