@@ -1,5 +1,6 @@
 """The family of expansions that draws segmentations: each law against exact enumeration."""
 
+import contextlib
 from collections import Counter, defaultdict
 from itertools import product
 
@@ -137,7 +138,10 @@ LAWS = {
 
 def check_law(vocabulary, ids, p, method, n):
     definition = require_method(method)
-    law = LAWS[definition.family](vocabulary, ids, p, **definition.values)
+    check_draws(LAWS[definition.family](vocabulary, ids, p, **definition.values), vocabulary, ids, p, method, n)
+
+
+def check_draws(law, vocabulary, ids, p, method, n):
     assert sum(law.values()) == pytest.approx(1)
     expand = StochasTok(vocabulary, p=p, method=method, seed=11)
     out, lengths = expand.documents(np.tile(ids, n), np.full(n, len(ids)))
@@ -174,6 +178,30 @@ def test_laws_of_grampa(arguments):
     check_law(HUGS, ids_of(HUGS, "hugs", "bug"), 0.8, f"grampa:{arguments}", 30_000)
     with pytest.raises(UserError, match="temperature must not be 0"):
         StochasTok(HUGS, 1.0, "grampa:temperature=0")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("min_length", [1, 2, 3])
+@pytest.mark.parametrize("temperature", [1.0, 4.0, 0.5, -2.0])
+def test_the_law_of_grampa_in_the_code_of_its_authors(temperature, min_length):
+    pytest.importorskip("modest.formats.tsv", reason="tktkt imports modest-bauwenst")
+    grampa = pytest.importorskip("tktkt.models.random.grampa")
+    from tktkt.interfaces.identifiers import NoSpecials, Vocab
+
+    entries = [piece.decode() for i, piece in enumerate(HUGS.pieces) if not HUGS.is_special(i)]
+    theirs = grampa.GRaMPa(
+        preprocessor=None,
+        vocab=Vocab(entries, NoSpecials(), unk_id=0),
+        probabilities_to_probabilities=grampa.PowerNormalisation(temperature),
+        minimal_token_length=min_length,
+    )
+    for token in ids_of(HUGS, "hugs", "bug"):
+        law = {}
+        for parts in segmentations(HUGS, token):
+            with contextlib.suppress(AssertionError):  # a piece that is too short
+                law[parts] = theirs.getJointProbability([HUGS.pieces[part].decode() for part in parts])
+        assert law_of_grampa(HUGS, [token], 1.0, temperature, min_length) == pytest.approx(law)
+        check_draws(law, HUGS, [token], 1.0, f"grampa:temperature={temperature},min_length={min_length}", 20_000)
 
 
 @pytest.mark.parametrize("p", [0.4, 1.0])
