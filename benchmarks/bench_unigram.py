@@ -1,6 +1,6 @@
 """Speed of `unigram` with and without `nbest`, one thread, interleaved: the preparation of a vocabulary, and the draws.
 
-Usage: python benchmarks/bench_unigram.py     (trains a SentencePiece model of 8,000 pieces on the bundled sample)
+Usage: python benchmarks/bench_unigram.py     (trains a SentencePiece model of up to 8,000 pieces on the bundled sample)
 The baseline of the ratio is the draw among all segmentations. The best of five rounds is printed.
 """
 
