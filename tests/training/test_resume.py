@@ -12,7 +12,7 @@ import pytest
 
 from stochastok_cli.errors import INTERRUPTED, STOPPED_WITH_CHECKPOINT, StoppedBySignal, UserError
 from stochastok_cli.models.checkpoint_reader import read_state
-from stochastok_cli.training import checkpoint_writer, run_dir
+from stochastok_cli.training import checkpoint_cleanup, run_dir
 from stochastok_cli.training.plan import plan
 from stochastok_cli.training.train import train
 from tests.training.conftest import COMMAND
@@ -48,7 +48,7 @@ def test_a_complete_run_is_left_alone(configured):
 def test_a_kill_while_superseded_checkpoints_are_deleted_leaves_none_for_good(configured, monkeypatch, killed):
     options = ("trainer.training.checkpoint_interval=2", "trainer.training.max_iters=6")
     with monkeypatch.context() as patch:  # nothing is deleted, as if the process had been killed at that moment
-        patch.setattr(checkpoint_writer, "checkpoints_to_delete", lambda losses, keep: [])
+        patch.setattr(checkpoint_cleanup, "checkpoints_to_delete", lambda losses, keep: [])
         run = train(configured(*options, "trainer.training.keep_checkpoints=1"), run_name="a")
     assert steps(run.folder) == ["step_2", "step_4", "step_6"]
     best = min((2, 4, 6), key=lambda n: read_state(run.folder / f"step_{n}").validation_loss or float("inf"))

@@ -1,10 +1,11 @@
 """`stochastok runs`: runs as their files describe them, and where two configurations differ."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
-from preloaded_python import run_stochastok
+from preloaded_python import run_python, run_stochastok
 
 from stochastok_cli.artifacts import json_bytes
 from stochastok_cli.config import load_config
@@ -132,7 +133,9 @@ def test_the_list_fits_100_columns_and_has_everything(tmp_path):
     assert max(map(len, shown.splitlines())) <= 100
     for text in ("stochastok 0.1", "4.0000", "4.7500", "2.3750", "2.2500", "at 4", "stopped", " s "):
         assert text in shown, text
-    wide = run_stochastok("runs", tmp_path, "--metric", "mcq/arc/accuracy").stdout
+    without_width = {key: value for key, value in os.environ.items() if key != "COLUMNS"}  # pytest-xdist sets it
+    piped = ("-m", "stochastok_cli", "runs", tmp_path, "--metric", "mcq/arc/accuracy")
+    wide = run_python(*piped, env=without_width).stdout
     assert wide.index(name) < wide.index("\nb ")
     assert "first/step_30000" in wide
     assert "0.5000" in wide
