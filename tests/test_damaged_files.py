@@ -135,6 +135,11 @@ def test_damaged_metrics_are_passed_over(run, content):
     assert read_metrics(run / METRICS) == [record for record in records if record["iteration"] <= 4]
 
 
+def test_a_record_of_metrics_is_a_line(run):
+    (run / METRICS).write_bytes(b'{"iteration": 1}\n{\n"iteration": 2}\n{"iteration": 3}{"iteration": 4}\n')
+    assert read_metrics(run / METRICS) == [{"iteration": 1}]
+
+
 def test_damaged_lines_of_metrics_are_counted(run):
     lines = [b'{"iteration": 1, "train/loss": 1.0}', b'{"iteration": 2, "train/loss": "\xff"}', b"[]", b'{"iter']
     (run / METRICS).write_bytes(b"\n".join(lines))
