@@ -1,7 +1,7 @@
 """The folder of a run: its name, what it holds, and whether a command may continue it.
 
     <checkpoint_dir>/<run name>/
-      config.yaml  metrics.jsonl  train.log  step_<N>/
+      config.yaml  metrics.jsonl  starts.jsonl  train.log  step_<N>/
     <checkpoint_dir>/.<run name>.lock
 
 Only rank 0 reads and writes here.
@@ -29,7 +29,7 @@ from stochastok_cli.training.checkpoint_cleanup import (
 )
 from stochastok_cli.training.loggers.jsonl import parse_record, read_metrics
 
-CONFIG, METRICS, LOG = "config.yaml", "metrics.jsonl", "train.log"
+CONFIG, METRICS, STARTS, LOG = "config.yaml", "metrics.jsonl", "starts.jsonl", "train.log"
 
 # Keys that may change while a run goes on, because no weight depends on them.
 _FREE_KEYS = (

@@ -10,7 +10,7 @@ from stochastok_cli.models.checkpoint_reader import incomplete_checkpoints
 from stochastok_cli.training import run_dir, setup
 from stochastok_cli.training.distributed import distributed_context
 from stochastok_cli.training.events import Event, Listener, Note
-from stochastok_cli.training.loggers.jsonl import jsonl_logger, log_file_logger
+from stochastok_cli.training.loggers.jsonl import jsonl_logger, log_file_logger, starts_logger
 from stochastok_cli.training.run_dir import RunProgress
 from stochastok_cli.training.setup import Run
 from stochastok_cli.training.signals import stop_signals
@@ -48,8 +48,8 @@ def train(
         run_name: The run's folder under `general.paths.checkpoint_dir`; by default it is named after the prefix, the
             dataset and the run that training starts from.
         force: Start anew, and rename an existing run of that name.
-        listeners: Called with every event (see `training.events`), on rank 0 only. `metrics.jsonl` and `train.log` are
-            always written.
+        listeners: Called with every event (see `training.events`), on rank 0 only. `metrics.jsonl`, `starts.jsonl`
+            and `train.log` are always written.
 
     Returns:
         The run's folder, its last checkpoint and metrics.
@@ -96,6 +96,7 @@ def _all_listeners(run: Run, listeners: Sequence[Listener], stack: ExitStack) ->
     folder, logging = run.folder, run.config.general.logging
     active = [
         stack.enter_context(jsonl_logger(folder / run_dir.METRICS)),
+        starts_logger(folder / run_dir.STARTS),
         stack.enter_context(log_file_logger(folder / run_dir.LOG)),
         *listeners,
     ]

@@ -13,6 +13,7 @@ import pytest
 from stochastok_cli.errors import INTERRUPTED, STOPPED_WITH_CHECKPOINT, StoppedBySignal, UserError
 from stochastok_cli.models.checkpoint_reader import read_state
 from stochastok_cli.training import checkpoint_cleanup, run_dir
+from stochastok_cli.training.loggers.jsonl import read_starts
 from stochastok_cli.training.plan import plan
 from stochastok_cli.training.train import train
 from tests.training.conftest import COMMAND
@@ -98,6 +99,8 @@ def test_a_run_whose_p_falls_resumes_bit_for_bit_and_is_not_made_longer(configur
     again = train(configured(*options), run_name="parts")
     assert again.created
     assert tensors(again.checkpoint) == tensors(straight.checkpoint)
+    (parts / "starts.jsonl").open("a").write('{"time": "2026')  # the end of a process that was killed
+    assert [start.iteration for start in read_starts(parts / "starts.jsonl")] == [0, 2]
     with pytest.raises(UserError, match="lowers p toward iteration 4, and 4 are done"):
         train(configured(*options, "trainer.training.max_iters=6"), run_name="parts")
 

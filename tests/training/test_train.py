@@ -1,16 +1,19 @@
 """Training runs: the files that they write and the events that they emit."""
 
+import calendar
 import dataclasses
 import json
 import math
 import os
 import re
+import time
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+import stochastok_cli
 from stochastok_cli.config import load_config
 from stochastok_cli.data.memmap import Corpus, memmap_dir
 from stochastok_cli.data.recipes.addition import make_addition
@@ -24,6 +27,7 @@ from stochastok_cli.training import events
 from stochastok_cli.training.backends import EagerBackend, sum_of_window_losses
 from stochastok_cli.training.data import open_data
 from stochastok_cli.training.distributed import DistributedContext
+from stochastok_cli.training.loggers.jsonl import read_starts
 from stochastok_cli.training.loggers.wandb import _run_id
 from stochastok_cli.training.prefetch import prefetch
 from stochastok_cli.training.train import train
@@ -42,6 +46,7 @@ def test_the_files_of_a_run(configured, tmp_path):
     assert {f.name for f in trained.folder.iterdir()} == {
         "config.yaml",
         "metrics.jsonl",
+        "starts.jsonl",
         "train.log",
         "step_4",
         "step_8",
@@ -72,7 +77,13 @@ def test_the_files_of_a_run(configured, tmp_path):
     log = (trained.folder / "train.log").read_text()
     assert "iteration 6  loss" in log
     assert "mcq/langgame-val/accuracy" in log
-    assert load_model(trained.checkpoint).config == configured().model
+    model = load_model(trained.checkpoint)
+    assert model.config == configured().model
+    (start,) = read_starts(trained.folder / "starts.jsonl")
+    assert (start.iteration, start.trained_parameters) == (0, model.num_parameters())
+    assert (start.device, start.ranks, start.kernels) == ("CPU", 1, "reference")
+    assert (start.version, start.torch) == (stochastok_cli.__version__, torch.__version__)
+    assert abs(calendar.timegm(time.strptime(start.time, "%Y-%m-%dT%H:%M:%SZ")) - time.time()) < 600
 
 
 def test_a_run_in_a_folder_whose_name_is_not_utf8(configured, tmp_path):

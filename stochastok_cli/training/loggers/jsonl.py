@@ -1,16 +1,43 @@
-"""The files of a run: `metrics.jsonl` for programs and `train.log` for people."""
+"""The files of a run: `metrics.jsonl` and `starts.jsonl` for programs, and `train.log` for people."""
 
 import json
 import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from stochastok_cli import __version__
 from stochastok_cli.errors import UserError
 from stochastok_cli.json_files import checked, parse_json
-from stochastok_cli.training.events import Evaluated, Event, Listener, Logged, describe, metrics_of
+from stochastok_cli.training.events import Evaluated, Event, Listener, Logged, Started, describe, metrics_of
+
+
+@dataclass(frozen=True)
+class RunStart:
+    """One line of a `starts.jsonl`: a run was started, or continued.
+
+    Attributes:
+        time: When, in UTC: `2026-11-27T08:22:01Z`.
+        iteration: How many iterations were done.
+        trained_parameters: How many parameters are trained; a shared one counts once.
+        device: The name of the device of rank 0, "CPU" or that of a GPU.
+        ranks: How many processes trained.
+        kernels: The backend: reference or fused.
+        version: Of this program.
+        torch: The version of PyTorch.
+    """
+
+    time: str
+    iteration: int
+    trained_parameters: int
+    device: str
+    ranks: int
+    kernels: str
+    version: str
+    torch: str
 
 
 @contextmanager
@@ -25,6 +52,38 @@ def jsonl_logger(file: Path) -> Iterator[Listener]:
                 stream.write(json.dumps({"iteration": event.iteration, **metrics}) + "\n")
 
         yield write
+
+
+def starts_logger(file: Path) -> Listener:
+    """A listener that adds a line to a `starts.jsonl` when training starts: on what, and with which versions."""
+
+    def write(event: Event) -> None:
+        if isinstance(event, Started):
+            import torch
+
+            start = RunStart(
+                time=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                iteration=event.iteration,
+                trained_parameters=event.parameters,
+                device=event.device,
+                ranks=event.ranks,
+                kernels=event.kernels,
+                version=__version__,
+                torch=torch.__version__,
+            )
+            with open(file, "a", encoding="utf-8") as stream:
+                stream.write(json.dumps(asdict(start)) + "\n")
+
+    return write
+
+
+def read_starts(file: Path) -> list[RunStart]:
+    """The starts of a run, first one first. No file has none, and lines that are no starts are left out."""
+    starts = []
+    for line in file.read_bytes().splitlines() if file.is_file() else ():
+        with suppress(UserError):
+            starts.append(checked(parse_json(line, ""), RunStart, ""))
+    return starts
 
 
 @contextmanager
