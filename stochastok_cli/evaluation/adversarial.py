@@ -13,7 +13,7 @@ import numpy as np
 
 from stochastok_cli.evaluation.base import EvaluatorOutput, Metric
 from stochastok_cli.evaluation.encoding import EncodedBenchmark, EncodedQuestion
-from stochastok_cli.evaluation.metrics import margins
+from stochastok_cli.evaluation.metrics import chance, margins
 from stochastok_cli.evaluation.scoring import LM
 from stochastok_cli.random_streams import stream
 from stochastok_cli.tokenization.split_table import SplitTable, split_table
@@ -61,7 +61,8 @@ def evaluate_adversarial(lm: LM, benchmark: EncodedBenchmark, budget: int) -> Ev
         budget: Forward passes per question.
     """
     table, progress, lm = split_table(lm.vocabulary), lm.progress, lm.without_progress()
-    canonical = margins(lm.question_scores(benchmark))
+    scores = lm.question_scores(benchmark)
+    canonical = margins(scores)
     attacks = [
         Attack(
             [int(i) for i in question.context] if question.has_prefix else [],
@@ -82,7 +83,8 @@ def evaluate_adversarial(lm: LM, benchmark: EncodedBenchmark, budget: int) -> Ev
         progress(f"{benchmark.name}, adversarial", min(spent, initially_correct * budget), initially_correct * budget)
 
     def metric(name: str, value: float, outcomes: np.ndarray | None = None) -> Metric:
-        return Metric("mcq", benchmark.name, "adversarial", name, value, len(attacks), outcomes)
+        guess = chance(scores) if name == "accuracy" else None
+        return Metric("mcq", benchmark.name, "adversarial", name, value, len(attacks), outcomes, chance=guess)
 
     correct = np.array([attack.margin > 0 for attack in attacks], dtype=np.float64)
     successful = [attack.splits for attack in attacks if attack.margin <= 0 and attack.splits]

@@ -18,6 +18,8 @@ from stochastok_cli.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
+    from stochastok_cli.evaluation.answers import Answers
+    from stochastok_cli.evaluation.sampling import GeneratedText
     from stochastok_cli.evaluation.scoring import LM
     from stochastok_cli.progress import ProgressCallback
     from stochastok_cli.tokenization.vocabulary import Vocabulary
@@ -49,6 +51,7 @@ class Metric:
         outcomes: One value per question whose mean is `value`, float64 `[questions]`, always in the same order; None
             where the metric is no mean over questions.
         outcome_range: The outcomes of a wrong and of a right answer; None for others, such as distances.
+        chance: The value that uniform guesses have; None where there are no guesses, or none is known.
     """
 
     evaluator: str
@@ -59,6 +62,7 @@ class Metric:
     n: int | None = None
     outcomes: "np.ndarray | None" = field(default=None, repr=False, compare=False)
     outcome_range: tuple[float, float] | None = field(default=(0.0, 1.0), repr=False)
+    chance: float | None = field(default=None, repr=False, compare=False)
 
     @property
     def key(self) -> str:
@@ -110,7 +114,11 @@ class EvalResult:
         metrics: In the order in which the evaluators gave them.
         curves: Points of plots.
         sample_counts: How many questions (or tokens, or words) each group of metrics rests on: `{"mcq/arc": 1000, …}`.
-        completions: Continuations of a prompt, `{"tokens": […], "completion": "…"}`; not part of `to_json`.
+        completions: Continuations of a prompt, `{"tokens": […], "completion": "…"}`; not part of `to_json`, like what
+            follows.
+        answers: Answers to each question.
+        texts: Sampled documents.
+        num_parameters: The size of the model.
     """
 
     checkpoint: str
@@ -120,6 +128,9 @@ class EvalResult:
     curves: list[Curve] = field(default_factory=list)
     sample_counts: dict[str, int] = field(default_factory=dict)
     completions: list[dict[str, Any]] = field(default_factory=list)
+    answers: "list[Answers]" = field(default_factory=list)
+    texts: "list[GeneratedText]" = field(default_factory=list)
+    num_parameters: int | None = None
 
     @property
     def values(self) -> dict[str, float]:
@@ -175,6 +186,7 @@ class EvaluatorOutput:
     metrics: list[Metric] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
     completions: list[dict[str, Any]] = field(default_factory=list)
+    answers: "list[Answers]" = field(default_factory=list)
 
     @property
     def values(self) -> dict[str, float]:
@@ -183,7 +195,10 @@ class EvaluatorOutput:
 
     def __add__(self, other: "EvaluatorOutput") -> "EvaluatorOutput":
         return EvaluatorOutput(
-            self.metrics + other.metrics, self.curves + other.curves, self.completions + other.completions
+            self.metrics + other.metrics,
+            self.curves + other.curves,
+            self.completions + other.completions,
+            self.answers + other.answers,
         )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from stochastok_cli.errors import UserError
-from stochastok_cli.evaluation.benchmarks import Benchmark
+from stochastok_cli.evaluation.benchmarks import Benchmark, Question
 from stochastok_cli.evaluation.likelihood import Pair
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
@@ -36,12 +36,14 @@ class EncodedBenchmark:
         name: The benchmark's name.
         questions: In the order of the benchmark.
         truncated: How many questions lost the beginning of their prefix.
+        texts: The questions as text, for reports; empty where nothing shows them.
         groups: By name, which questions belong to it, bool `[questions]`: those of a kind, those not trained on.
     """
 
     name: str
     questions: list[EncodedQuestion]
     truncated: int = 0
+    texts: Sequence[Question] = ()
     groups: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
@@ -93,7 +95,7 @@ def encode(benchmark: Benchmark, vocabulary: Vocabulary, context_window: int) ->
         truncated += len(prefix) > limit
         context = prefix[-limit:] or [vocabulary.end_of_text]
         questions.append(EncodedQuestion(context, options, has_prefix=bool(prefix)))
-    return EncodedBenchmark(benchmark.name, questions, truncated)
+    return EncodedBenchmark(benchmark.name, questions, truncated, benchmark.questions)
 
 
 def _encode_options(

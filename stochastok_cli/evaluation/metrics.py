@@ -30,8 +30,17 @@ def accuracy(scores: Sequence[np.ndarray]) -> float:
 
 def path_confidence(scores: Sequence[np.ndarray]) -> float:
     """The mean probability of the correct option, with the likelihoods of a question normalized (a softmax)."""
-    likelihoods = [np.exp(s - s.max()) for s in scores]  # relative to the best option, so that none overflows
-    return float(np.mean([likelihood[0] / likelihood.sum() for likelihood in likelihoods]))
+    return float(np.mean([option_probabilities(s)[0] for s in scores]))
+
+
+def option_probabilities(scores: np.ndarray) -> np.ndarray:
+    """The probability of each option of a question, with its likelihoods normalized (a softmax), float64 `[options]`.
+
+    >>> option_probabilities(np.log([0.03, 0.01])).round(2).tolist()
+    [0.75, 0.25]
+    """
+    likelihoods = np.exp(scores - scores.max())  # relative to the best option, so that none overflows
+    return likelihoods / likelihoods.sum()
 
 
 def ground_confidence(scores: Sequence[np.ndarray]) -> float:

@@ -4,6 +4,7 @@ The prefix is tokenized in another way, the same for all options of a question; 
 is. The options of a question with a prefix stay canonical, since an answer is what the model itself would generate.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.base import Curve, EvaluatorOutput, Metric
 from stochastok_cli.evaluation.encoding import EncodedBenchmark, EncodedQuestion
-from stochastok_cli.evaluation.metrics import is_correct
+from stochastok_cli.evaluation.metrics import chance, is_correct
 from stochastok_cli.evaluation.scoring import LM
 from stochastok_cli.evaluation.statistics import ratio_interval
 from stochastok_cli.tokenization.expansion import StochasTok
@@ -123,19 +124,22 @@ def evaluate_retokenized(lm: LM, benchmark: EncodedBenchmark, tokenization: Toke
     worst; edit_distance: mean splits over the largest number possible; truncated, where some questions did not fit.
     The curve is the accuracy against the edit distance, in BINS of it.
     """
-    correct, distances, truncated = [], [], 0
+    correct, distances, truncated, guess = [], [], 0, math.nan
     for sample in range(tokenization.samples):
         expand = StochasTok(lm.vocabulary, tokenization.p, tokenization.method, seed=sample)
         retokenized = retokenize(benchmark, expand, lm.context_window)
         description = f"{benchmark.name}, {tokenization.name}, sample {sample + 1} of {tokenization.samples}"
         scores = lm.question_scores(retokenized.benchmark, description=description)
         correct.append(is_correct(scores))
+        guess = chance(scores)
         distances.append(retokenized.edit_distance)
         truncated += retokenized.benchmark.truncated
     answers, distance = np.array(correct, dtype=np.float64), np.array(distances)
 
     def metric(name: str, value: float, outcomes: np.ndarray | None = None) -> Metric:
-        return Metric("mcq", benchmark.name, tokenization.name, name, value, answers.shape[1], outcomes)
+        guessed = guess if name == "accuracy" else None
+        part, n = tokenization.name, answers.shape[1]
+        return Metric("mcq", benchmark.name, part, name, value, n, outcomes, chance=guessed)
 
     outcomes = {"accuracy": answers.mean(axis=0), "worst_case": answers.min(axis=0), "any_case": answers.max(axis=0)}
     metrics = [metric(name, float(values.mean()), values) for name, values in outcomes.items()]

@@ -14,7 +14,9 @@ from stochastok_cli.models.checkpoint_reader import find_local_checkpoint, itera
 from stochastok_cli.progress import ProgressCallback, no_progress
 
 if TYPE_CHECKING:
+    from stochastok_cli.evaluation.sampling import GeneratedText
     from stochastok_cli.evaluation.scoring import LM
+    from stochastok_cli.models.base import CausalLM
     from stochastok_cli.models.huggingface import ModelSource
     from stochastok_cli.tokenization.vocabulary import Vocabulary
 
@@ -31,6 +33,7 @@ def evaluate(
     device: str = "auto",
     batch_tokens: int | None = None,
     paired: bool = False,
+    num_texts: int = 0,
     progress: ProgressCallback = no_progress,
     on_result: Callable[[EvalResult], None] | None = None,
 ) -> list[EvalResult]:
@@ -46,6 +49,7 @@ def evaluate(
         device: "auto" (CUDA where there is a GPU), "cpu" or "cuda".
         batch_tokens: Tokens in a batch, padding included; fewer need less memory.
         paired: The results will be compared question by question: refuse what can't be, before anything is scored.
+        num_texts: How many short documents are sampled from each model (`EvalResult.texts`), always with one seed.
         progress: Called with a description, how much is done, and the total.
         on_result: Called with each result as soon as it is there.
 
@@ -88,11 +92,24 @@ def evaluate(
             curves=output.curves,
             sample_counts={group: n for one in loaded[key] for group, n in one.sample_counts.items()},
             completions=output.completions,
+            answers=output.answers,
+            texts=_sample_texts(model, source, vocabulary, num_texts),
+            num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         )
         results.append(result)
         if on_result is not None:
             on_result(result)
     return results
+
+
+def _sample_texts(
+    model: "CausalLM", source: "ModelSource", vocabulary: "Vocabulary", num_texts: int
+) -> "list[GeneratedText]":
+    if not num_texts:
+        return []
+    from stochastok_cli.evaluation.sampling import sample_documents
+
+    return sample_documents(model, source.folder, vocabulary, num_texts)
 
 
 def _require_pairs(evaluators: Sequence[Evaluator], vocabularies: Sequence["Vocabulary"]) -> None:

@@ -195,7 +195,7 @@ def generate(
                 fix="give a shorter prompt",
             )
     model = open_model(source, vocabulary, torch_device)
-    stop_ids = {vocabulary.end_of_text, *end_of_turn, *_named_stop_ids(source.folder)}
+    stop_ids = _stop_ids(source.folder, vocabulary) | end_of_turn
     results = []
     for one in prompts:
         on_prompt(one)
@@ -203,6 +203,28 @@ def generate(
         on_result(result)
         results.append(result)
     return results
+
+
+def sample_documents(
+    model: CausalLM, folder: Path, vocabulary: Vocabulary, samples: int, *, max_new_tokens: int = 64, seed: int = 0
+) -> list[GeneratedText]:
+    """Documents from their beginning, as `generate` samples them for an empty prompt.
+
+    Args:
+        model: The model.
+        folder: Where its files are.
+        vocabulary: Its vocabulary.
+        samples: How many.
+        max_new_tokens: The most ids of each.
+        seed: Of all random numbers.
+    """
+    before, ids, _ = _encode("", folder, vocabulary, chat=False)
+    stop_ids = _stop_ids(folder, vocabulary)
+    prompts = [_retokenize(before, ids, vocabulary, _parse(CANONICAL), seed, sample) for sample in range(samples)]
+    return [
+        _continue(model, vocabulary, prompt, Sampling(), seed, max_new_tokens, stop_ids, lambda text: None)
+        for prompt in prompts
+    ]
 
 
 def _continue(
@@ -294,9 +316,9 @@ def _ids_before_texts(folder: Path) -> list[int]:
     return encoding.ids[: mask.index(0)] if 0 in mask else []
 
 
-def _named_stop_ids(folder: Path) -> set[int]:
-    """The ids that a model's generation settings and configuration name as the ends of a text."""
-    ids: set[int] = set()
+def _stop_ids(folder: Path, vocabulary: Vocabulary) -> set[int]:
+    """End-of-text, and the ids that a model's generation settings and configuration name as the ends of a text."""
+    ids = {vocabulary.end_of_text}
     for name in ("generation_config.json", "config.json"):
         if (folder / name).is_file():
             value = read_json(folder / name, dict[str, Any]).get("eos_token_id")

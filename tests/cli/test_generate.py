@@ -11,7 +11,8 @@ import transformers
 
 import stochastok_cli.cli.generate  # noqa: F401 (registers the subcommand)
 from stochastok_cli.cli.app import main
-from stochastok_cli.evaluation.sampling import Sampling, generate
+from stochastok_cli.evaluation.sampling import Sampling, generate, sample_documents
+from stochastok_cli.models.huggingface import locate_model, open_model
 from stochastok_cli.models.llama.state_dict import save_model
 from stochastok_cli.tokenization.loaders import load_vocabulary
 from tests.data.chat_tokenizers import save_tokenizer, template
@@ -101,6 +102,16 @@ def test_chat(place):
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert result.prompt.ids.count(end) == 1  # the name in what the user says is text
     assert result.finish_reason in ("stop", "window")
+
+
+@pytest.mark.parametrize("name", ["ours", "gpt2"])
+def test_documents_are_the_texts_after_an_empty_prompt(place, name):
+    folder = place / "checkpoints" / name
+    vocabulary = load_vocabulary(folder)
+    model = open_model(locate_model(name, folder), vocabulary, "cpu")
+    documents = sample_documents(model, folder, vocabulary, 2, max_new_tokens=8)
+    assert documents == generate(folder, samples=2, max_new_tokens=8)
+    assert documents[0].ids != documents[1].ids
 
 
 @pytest.mark.parametrize("end", ["configured", "of the template"])

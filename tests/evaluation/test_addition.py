@@ -111,6 +111,10 @@ def test_a_model_that_knows_the_answer_is_right_in_every_form_of_both_splits(dat
 def test_what_counts_as_right(speech, expected, vocabulary):
     questions = questions_of(["$71+52=", "$61+93="], vocabulary)
     assert results(speech, questions, vocabulary) == expected
+    [answers] = evaluate_addition(LM(Speaker(vocabulary, speech), vocabulary), questions).answers
+    assert (answers.questions, answers.options) == (["$71+52=", "$61+93="], [[a] for a in questions.answers])
+    given = zip(answers.answers, questions.answers, strict=True)
+    assert answers.is_correct == [text == right for text, right in given] == [expected[0] == 1] * 2
 
 
 def test_the_text_of_an_answer_ends_before_what_ended_it(vocabulary):

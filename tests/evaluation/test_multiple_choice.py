@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.benchmarks import Benchmark, Question, benchmark_specs
@@ -24,10 +25,8 @@ BENCHMARK = Benchmark(
 
 
 def multiple_choice(model, vocabulary, benchmark, **options):
-    metrics = evaluate_multiple_choice(
-        LM(model, vocabulary, **options), encode(benchmark, vocabulary, model.config.context_window)
-    )
-    return {metric.key: metric.value for metric in metrics}
+    encoded = encode(benchmark, vocabulary, model.config.context_window)
+    return evaluate_multiple_choice(LM(model, vocabulary, **options), encoded).values
 
 
 @pytest.mark.parametrize(
@@ -134,6 +133,29 @@ def test_scores_are_the_log_likelihood_of_the_option_alone(model, vocabulary):
     assert metrics == pytest.approx(
         {f"mcq/arc/{name}": value for name, value in multiple_choice_metrics(expected).items()}, abs=1e-4
     )
+
+
+def test_the_answers_of_a_model(model, vocabulary):
+    encoded = encode(BENCHMARK, vocabulary, model.config.context_window)
+    lm = LM(model, vocabulary)
+    scores = lm.question_scores(encoded)
+    output = evaluate_multiple_choice(lm, encoded)
+    [answers] = output.answers
+    assert answers.key == "mcq/arc" and answers.questions == [question.prefix for question in BENCHMARK.questions]
+    chosen = [int(of_question.argmax()) for of_question in scores]
+    assert answers.answers == [q.options[i] for q, i in zip(BENCHMARK.questions, chosen, strict=True)]
+    assert answers.is_correct == [i == 0 for i in chosen]
+    for i, of_question, probability in zip(chosen, scores, answers.probabilities, strict=True):
+        assert probability == pytest.approx(float(torch.tensor(of_question).softmax(0)[i]))
+    chances = {metric.name: metric.chance for metric in output.metrics}
+    assert chances["accuracy"] == pytest.approx((1 / 3 + 1 / 2 + 1 / 2) / 3) and chances["normalized_accuracy"] == 0
+    assert output.values["mcq/arc/accuracy"] == np.mean(answers.is_correct)
+
+
+def test_a_tie_is_no_right_answer(model, vocabulary):
+    twice = encode(Benchmark("arc", [Question("Answer:", ["yes", "yes"], 1)]), vocabulary, 48)
+    [answers] = evaluate_multiple_choice(LM(model, vocabulary), twice).answers
+    assert (answers.answers, answers.is_correct, answers.probabilities) == (["yes"], [False], [0.5])
 
 
 def test_the_batch_size_changes_no_metric(model, vocabulary):

@@ -28,7 +28,7 @@ WINDOW = 200
 
 
 def accuracy(lm: LM, encoded: EncodedBenchmark) -> float:
-    return next(m.value for m in evaluate_multiple_choice(lm, encoded) if m.key == "mcq/langgame-val/accuracy")
+    return evaluate_multiple_choice(lm, encoded).values["mcq/langgame-val/accuracy"]
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from stochastok_cli.errors import UserError
+from stochastok_cli.evaluation.answers import Answers
 from stochastok_cli.evaluation.base import (
     Evaluator,
     EvaluatorOutput,
@@ -162,7 +163,18 @@ def evaluate_addition(lm: "LM", questions: AdditionQuestions) -> EvaluatorOutput
         [
             _mean("exact_match", questions, [text == answer for text, answer in pairs]),
             _mean("answer_found", questions, [answer in text for text, answer in pairs]),
-        ]
+        ],
+        answers=[
+            Answers(
+                MathGeneration.name,
+                questions.split,
+                questions.form,
+                questions=[lm.vocabulary.decode(prompt) for prompt in questions.prompts],
+                options=[[answer] for answer in questions.answers],
+                answers=texts,
+                is_correct=[text == answer for text, answer in pairs],
+            )
+        ],
     )
 
 

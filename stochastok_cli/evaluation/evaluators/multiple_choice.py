@@ -1,12 +1,13 @@
 """Multiple choice: each option is scored by log P(option | prefix), and the likeliest one is the model's answer."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from stochastok_cli.errors import UserError
+from stochastok_cli.evaluation.answers import Answers
 from stochastok_cli.evaluation.base import (
     Evaluator,
     EvaluatorOutput,
@@ -136,7 +137,7 @@ class MultipleChoice(Evaluator):
         return loaded
 
     def _run(self, lm: "LM", *, encoded: "EncodedBenchmark", tokenization: "Tokenization | None") -> EvaluatorOutput:
-        output = EvaluatorOutput(evaluate_multiple_choice(lm, encoded))
+        output = evaluate_multiple_choice(lm, encoded)
         if tokenization is not None:
             from stochastok_cli.evaluation.robustness import evaluate_retokenized
 
@@ -148,8 +149,8 @@ class MultipleChoice(Evaluator):
         return output
 
 
-def evaluate_multiple_choice(lm: "LM", benchmark: "EncodedBenchmark") -> list[Metric]:
-    """All metrics of `metrics.multiple_choice_metrics`, and the accuracy on each group of questions.
+def evaluate_multiple_choice(lm: "LM", benchmark: "EncodedBenchmark") -> EvaluatorOutput:
+    """All metrics of `metrics.multiple_choice_metrics`, the accuracy on each group of questions, and the answers.
 
     "truncated" is added where prefixes were too long: the number of questions concerned.
     """
@@ -160,8 +161,19 @@ def evaluate_multiple_choice(lm: "LM", benchmark: "EncodedBenchmark") -> list[Me
     guess = chance(scores)
     outcomes = {"accuracy": correct, "normalized_accuracy": normalized(correct, guess)}
     ranges = {"normalized_accuracy": (normalized(0.0, guess), 1.0)}
+    chances = {"accuracy": guess, "normalized_accuracy": 0.0}
     metrics = [
-        Metric("mcq", benchmark.name, "", name, value, len(scores), outcomes.get(name), ranges.get(name, (0.0, 1.0)))
+        Metric(
+            "mcq",
+            benchmark.name,
+            "",
+            name,
+            value,
+            len(scores),
+            outcomes.get(name),
+            ranges.get(name, (0.0, 1.0)),
+            chances.get(name),
+        )
         for name, value in multiple_choice_metrics(scores).items()
     ]
     if benchmark.truncated:
@@ -169,10 +181,29 @@ def evaluate_multiple_choice(lm: "LM", benchmark: "EncodedBenchmark") -> list[Me
     for part, members in benchmark.groups.items():
         if members.any():
             of_part = correct[members]
-            metrics.append(
-                Metric("mcq", benchmark.name, part, "accuracy", float(of_part.mean()), len(of_part), of_part)
-            )
-    return metrics
+            guess = chance([scores[i] for i in members.nonzero()[0]])
+            value, n = float(of_part.mean()), len(of_part)
+            metrics.append(Metric("mcq", benchmark.name, part, "accuracy", value, n, of_part, chance=guess))
+    return EvaluatorOutput(metrics, answers=[_answers(benchmark, scores)] if benchmark.texts else [])
+
+
+def _answers(benchmark: "EncodedBenchmark", scores: "Sequence[np.ndarray]") -> Answers:
+    """The likeliest option of each question. Of a tie, which is not correct, it is not the right one."""
+    from stochastok_cli.evaluation.metrics import is_correct, option_probabilities
+
+    correct = is_correct(scores).tolist()
+    chosen = [0 if right else 1 + int(s[1:].argmax()) for right, s in zip(correct, scores, strict=True)]
+    options = [question.options for question in benchmark.texts]
+    return Answers(
+        "mcq",
+        benchmark.name,
+        "",
+        questions=[question.prefix for question in benchmark.texts],
+        options=options,
+        answers=[texts[i] for texts, i in zip(options, chosen, strict=True)],
+        is_correct=correct,
+        probabilities=[float(option_probabilities(s)[i]) for s, i in zip(scores, chosen, strict=True)],
+    )
 
 
 def _uncontaminated(benchmark: "Benchmark", data_dir: Path, progress: "ProgressCallback") -> "dict[str, np.ndarray]":
