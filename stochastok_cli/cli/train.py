@@ -16,7 +16,7 @@ from stochastok_cli.cli.app import subcommand
 from stochastok_cli.errors import UserError
 
 if TYPE_CHECKING:
-    from stochastok_cli.config import Config
+    from stochastok_cli.config import Config, Source
     from stochastok_cli.training.train import TrainResult
 
 
@@ -60,6 +60,14 @@ def train(
             help="Measure a few iterations and print what the run will take: time, memory, disk. Writes nothing.",
         ),
     ] = False,
+    show_config: Annotated[
+        bool,
+        typer.Option(
+            "--show-config",
+            help="Print every value that the run would use, and where it comes from: file, override, default, "
+            "checkpoint or dataset. Trains nothing.",
+        ),
+    ] = False,
     push: Annotated[
         bool, typer.Option("--push", help="Upload the model to the Hugging Face Hub when the run is complete.")
     ] = False,
@@ -70,7 +78,10 @@ def train(
     hf_username: options.HubUser = None,
     private: options.Private = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object on stdout instead of the run's folder (or the plan).")
+        bool,
+        typer.Option(
+            "--json", help="Print one JSON object on stdout instead of the run's folder (or plan, or values)."
+        ),
     ] = False,
 ) -> None:
     """Train a model, or go on where the same command stopped.
@@ -87,12 +98,14 @@ def train(
     """
     # Read when torch is loaded: threads that wait by spinning make a busy CPU many times slower than sleeping ones do.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from stochastok_cli.config import load_config
+    from stochastok_cli.config import Source, load_config_and_sources
     from stochastok_cli.evaluation.registry import find_invalid_values
 
     options.check_hub_options(train, push=push, repo=repo, hf_username=hf_username, private=private)
     if plan:
         options.require_effect(train, "beside --plan", push=push)
+    if show_config:
+        options.require_effect(train, "beside --show-config", run_name=run_name, force=force, plan=plan, push=push)
     if push and repo is None and run_name is not None:
         from stochastok_cli.hub import is_repo_id
 
@@ -100,9 +113,13 @@ def train(
             raise UserError(
                 f"--run-name {run_name!r} can't be a repository's name on the Hub", fix="give --repo OWNER/NAME"
             )
-    configuration = load_config(config, overrides or [], [find_invalid_values])
+    configuration, sources = load_config_and_sources(config, overrides or [], [find_invalid_values])
     if data_dir is not None:
         configuration = _with_data_dir(configuration, data_dir)
+        sources["general.paths.data_dir"] = Source("override", f"--data-dir {shlex.quote(str(data_dir))}")
+    if show_config:
+        options.print_line(_show_config(configuration, sources, as_json))
+        return
 
     # These import torch, which takes seconds: a wrong configuration is refused before.
     from stochastok_cli.training.distributed import is_main_process
@@ -130,6 +147,17 @@ def train(
 def _with_data_dir(config: "Config", data_dir: Path) -> "Config":
     paths = dataclasses.replace(config.general.paths, data_dir=str(data_dir))
     return dataclasses.replace(config, general=dataclasses.replace(config.general, paths=paths))
+
+
+def _show_config(config: "Config", sources: "dict[str, Source]", as_json: bool) -> str:
+    """What is printed on stdout."""
+    from stochastok_cli.cli.config_output import config_json, config_table
+    from stochastok_cli.training.effective_config import effective_config
+
+    shown = effective_config(config, sources)
+    for note in shown.notes:
+        progress.note(f"note: {note}")
+    return config_json(shown) if as_json else config_table(shown)
 
 
 def _train(config: "Config", run_name: str | None, force: bool) -> "TrainResult":

@@ -4,7 +4,13 @@ All problems of a configuration are reported at once, each with its key, the fil
 nearest valid key.
 """
 
-from stochastok_cli.config.loader import config_from_dict, find_config, load_config, read_yaml
+from stochastok_cli.config.loader import (
+    config_from_dict,
+    find_config,
+    load_config,
+    load_config_and_sources,
+    read_yaml,
+)
 from stochastok_cli.config.schema import (
     AttentionConfig,
     Config,
@@ -20,6 +26,7 @@ from stochastok_cli.config.schema import (
     config_reference,
     flatten,
 )
+from stochastok_cli.config.sources import Source, values_by_key
 from stochastok_cli.config.validation import LONGEST_CONTEXT
 
 __all__ = [
@@ -33,6 +40,7 @@ __all__ = [
     "LoraConfig",
     "ModelConfig",
     "OptimizerConfig",
+    "Source",
     "TrainerConfig",
     "TrainingConfig",
     "config_from_dict",
@@ -40,5 +48,7 @@ __all__ = [
     "find_config",
     "flatten",
     "load_config",
+    "load_config_and_sources",
     "read_yaml",
+    "values_by_key",
 ]

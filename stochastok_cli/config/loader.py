@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from stochastok_cli.config.schema import Config
+from stochastok_cli.config.sources import Source, find_sources
 from stochastok_cli.config.validation import Check, find_invalid_values
 from stochastok_cli.config.yaml_reader import parse_yaml
 from stochastok_cli.errors import UserError, did_you_mean, short_repr
@@ -53,10 +54,22 @@ def load_config(name_or_path: str, overrides: Sequence[str] = (), checks: Iterab
     >>> load_config("pretraining", ["trainer.optimizer.lr=1e-3"]).trainer.optimizer.lr
     0.001
     """
+    return load_config_and_sources(name_or_path, overrides, checks)[0]
+
+
+def load_config_and_sources(
+    name_or_path: str, overrides: Sequence[str] = (), checks: Iterable[Check] = ()
+) -> tuple[Config, dict[str, Source]]:
+    """What `load_config` returns, and where each value comes from, by the keys of `values_by_key`.
+
+    >>> config, sources = load_config_and_sources("pretraining", ["trainer.optimizer.lr=1e-3"])
+    >>> str(sources["trainer.optimizer.lr"]), str(sources["trainer.lora.rank"])
+    ('override trainer.optimizer.lr=1e-3', 'default')
+    """
     path = find_config(name_or_path)
     tree = read_yaml(path)
     problems: list[str] = []
-    applied: dict[str, str] = {}  # the overrides by their keys
+    applied: list[tuple[str, str]] = []  # the key and the text of each override
     for override in overrides:
         key, equals, text = override.partition("=")
         key = key.strip().lstrip("+")
@@ -67,7 +80,7 @@ def load_config(name_or_path: str, overrides: Sequence[str] = (), checks: Iterab
             _assign(tree, key, _parse_value(text))
         except ValueError as error:
             problems.append(f"override {short_repr(override)}: {error}")
-        applied[key] = f"override {short_repr(override)}"
+        applied.append((key, override))
 
     def origin(key: str) -> str:
         return _origin(key, applied, str(path))
@@ -78,7 +91,8 @@ def load_config(name_or_path: str, overrides: Sequence[str] = (), checks: Iterab
         problems = [f"{key} = {short_repr(value)} {must} ({origin(key)})" for key, value, must in invalid]
     if problems:
         raise UserError(_joined("the configuration is not valid", problems))
-    return dataclasses.replace(config, overridden=frozenset(applied))
+    config = dataclasses.replace(config, overridden=frozenset(key for key, _ in applied))
+    return config, find_sources(config, tree, applied, str(path))
 
 
 def config_from_dict(tree: dict[str, Any], source: str) -> Config:
@@ -135,11 +149,12 @@ def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
     tree[last] = value
 
 
-def _origin(key: str, overrides: dict[str, str], file: str) -> str:
-    """Where a value comes from: the override of its key, of a section above or of a key below, or else the file."""
-    for name, override in overrides.items():
+def _origin(key: str, overrides: Sequence[tuple[str, str]], file: str) -> str:
+    """Where a value comes from, for a message: the last override of its key, of a section above or of a key below, or
+    else the file."""
+    for name, override in reversed(overrides):
         if f"{key}.".startswith(f"{name}.") or name.startswith(f"{key}."):
-            return override
+            return f"override {short_repr(override)}"
     return file
 
 

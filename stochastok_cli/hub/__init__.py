@@ -6,7 +6,14 @@ failure is one `UserError`. `huggingface_hub` finds the token in its usual place
 
 from stochastok_cli.hub.cards import model_card, recipe_card
 from stochastok_cli.hub.client import is_repo_id, parse_repo_id, resolve_repo, username
-from stochastok_cli.hub.files import HubFiles, list_files, model_folder, repo_of_snapshot, tokenizer_folder
+from stochastok_cli.hub.files import (
+    HubFiles,
+    config_folder,
+    list_files,
+    model_folder,
+    repo_of_snapshot,
+    tokenizer_folder,
+)
 from stochastok_cli.hub.locate import license_of
 from stochastok_cli.hub.streaming import HubDataset, RowValues, TextRows, load_columns, load_text_dataset, stream_ids
 from stochastok_cli.hub.tables import load_rows
@@ -18,6 +25,7 @@ __all__ = [
     "PushResult",
     "RowValues",
     "TextRows",
+    "config_folder",
     "is_repo_id",
     "license_of",
     "list_files",

@@ -94,6 +94,11 @@ def model_folder(repo: str, revision: str | None = None) -> Path:
     return _snapshot(repo, revision, ["*.json", "*.safetensors", *_TEMPLATES, *_VOCABULARIES])
 
 
+def config_folder(repo: str, revision: str | None = None) -> Path:
+    """Downloads the configuration of a model, or of an adapter, alone; returns its folder in the cache."""
+    return _snapshot(repo, revision, ["config.json", "adapter_config.json"])
+
+
 def repo_of_snapshot(folder: Path) -> tuple[str, str] | None:
     """The repository and the commit of a folder in the cache of `huggingface_hub`; None for other folders.
 

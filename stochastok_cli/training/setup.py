@@ -1,46 +1,32 @@
 """What a run needs, checked before anything is written: configuration, starting point, data, benchmarks, model."""
 
-import dataclasses
 import importlib.util
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
 
-from stochastok_cli import hub
-from stochastok_cli.artifacts import read_manifest, validate_folder_name
-from stochastok_cli.config import Config, DatasetConfig, ModelConfig, flatten
-from stochastok_cli.data.memmap import memmap_dir
+from stochastok_cli.artifacts import validate_folder_name
+from stochastok_cli.config import Config
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.base import LoadedEvaluator
 from stochastok_cli.evaluation.registry import find_invalid_values
 from stochastok_cli.evaluation.run import load_evaluators
 from stochastok_cli.models import adapters
-from stochastok_cli.models.base import (
-    DEFAULT_MODEL_TYPE,
-    WRAPPER_MODEL_TYPE,
-    ArchitectureConfig,
-    CausalLM,
-    ModelSpec,
-    model_specs,
-    spec_for,
-    spec_of,
-)
-from stochastok_cli.models.checkpoint_reader import find_local_checkpoint, require_intact, run_of
+from stochastok_cli.models.base import ArchitectureConfig, CausalLM, ModelSpec, spec_of
+from stochastok_cli.models.checkpoint_reader import require_intact
 from stochastok_cli.models.companion_files import read_companion_files
 from stochastok_cli.models.huggingface import HuggingFaceModel
 from stochastok_cli.random_streams import derive_key
 from stochastok_cli.tokenization.loaders import load_vocabulary
-from stochastok_cli.tokenization.methods import require_method
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 from stochastok_cli.training import run_dir
 from stochastok_cli.training.backends import uses_fused
 from stochastok_cli.training.data import Data, open_data
 from stochastok_cli.training.distributed import DistributedContext
+from stochastok_cli.training.effective_config import notes_on_ineffective_values
 from stochastok_cli.training.run_dir import RunProgress
-from stochastok_cli.training.schedules import learning_rate
+from stochastok_cli.training.starting_point import resolve_starting_point
 
 
 @dataclass(frozen=True)
@@ -92,7 +78,7 @@ def resolve_run(config: Config, world: DistributedContext, run_name: str | None,
         UserError: The number of ranks, the device or the installed packages don't fit the configuration, the folder
             holds something else, or a checkpoint is missing or damaged.
     """
-    notes = _notes_on_ineffective_values(config)
+    notes = notes_on_ineffective_values(config)
     start = resolve_starting_point(config)
     config = start.config
     _require_divisible(config, world)
@@ -175,117 +161,6 @@ def load_weights_from(checkpoint: Path, model: CausalLM, world: DistributedConte
     world.broadcast_from_rank_0(lambda: spec_of(model).load_weights(model, checkpoint))
 
 
-_WINDOW, _VOCAB_SIZE = "model.context_window", "model.vocab_size"
-
-
-class StartingPoint(NamedTuple):
-    """The model that a configuration describes.
-
-    Attributes:
-        config: The configuration, with the model section of `parent`.
-        spec: The model's architecture.
-        hyperparameters: What the architecture builds the model from.
-        parent: The checkpoint that training starts from; None for fresh weights.
-        parent_name: Its run, or the last part of its name; None for fresh weights.
-        notes: One for each value of the model section that `parent` has replaced.
-    """
-
-    config: Config
-    spec: ModelSpec
-    hyperparameters: ArchitectureConfig
-    parent: Path | None
-    parent_name: str | None
-    notes: list[str]
-
-
-def resolve_starting_point(config: Config) -> StartingPoint:
-    """Finds the checkpoint that training starts from, if the configuration names one, and takes its model section.
-
-    A model that is not on this machine is downloaded from the Hub. Where the architecture has no section in the
-    configuration, the vocabulary size is taken, and the context window where the model's is shorter. An override may
-    make the context window smaller than the checkpoint's, if no weight depends on it.
-
-    Raises:
-        UserError: There is no such checkpoint, it is damaged or can't be trained, or a `model.*` override on the
-            command line contradicts it.
-    """
-    if config.checkpoint_name is None:
-        config, notes = _take_vocab_size_of_data(config)
-        return StartingPoint(config, model_specs()[DEFAULT_MODEL_TYPE], config.model, None, None, notes)
-    folder = find_local_checkpoint(config.checkpoint_name, Path(config.general.paths.checkpoint_dir))
-    if folder is None:
-        repo, revision = hub.parse_repo_id(config.checkpoint_name)
-        folder, parent_name = hub.model_folder(repo, revision), repo.rpartition("/")[2]
-    else:
-        parent_name = run_of(folder)
-    spec = model_specs()[WRAPPER_MODEL_TYPE] if config.trainer.lora.rank else spec_for(folder)
-    if config.trainer.lora.rank and adapters.is_adapter(folder):
-        raise UserError(
-            f"{folder} is an adapter itself, and trainer.lora needs a whole model",
-            fix="save it merged (trainer.lora.merge=true), or train all weights (trainer.lora.rank=0)",
-        )
-    hyperparameters = spec.read_config(folder)
-    longest = hyperparameters.context_window
-    wanted = config.model.context_window if _is_overridden(_WINDOW, config.overridden) else longest
-    if spec.shorten is not None and wanted < longest:
-        hyperparameters = spec.shorten(hyperparameters, wanted)
-    if isinstance(hyperparameters, ModelConfig):
-        model = dataclasses.replace(hyperparameters, checkpoint_name=config.model.checkpoint_name)
-    else:
-        context_window = min(config.model.context_window, hyperparameters.context_window)
-        vocab_size = hyperparameters.vocab_size
-        model = dataclasses.replace(config.model, context_window=context_window, vocab_size=vocab_size)
-        _require_no_overrides(config, spec, folder, applicable={"context_window", "vocab_size", "checkpoint_name"})
-    configured, actual = _flat_model(config.model), _flat_model(model)
-    differing = [key for key in configured if configured[key] != actual[key]]
-    overridden = [key for key in differing if _is_overridden(key, config.overridden)]
-    if overridden:
-        raise UserError(
-            f"the checkpoint {folder} has "
-            + ", ".join(f"{key} = {actual[key]!r}, not {configured[key]!r}" for key in overridden),
-            fix="it can be lowered, not raised: drop the override"
-            if overridden == [_WINDOW] and spec.shorten is not None
-            else "its weights fit no other model: drop the override",
-        )
-    notes = [
-        f"{key} = {actual[key]!r} as in {folder}, not {configured[key]!r} as in the configuration"
-        + (" (an override lowers it)" if key == _WINDOW and spec.shorten and configured[key] < longest else "")
-        for key in differing
-    ]
-    return StartingPoint(dataclasses.replace(config, model=model), spec, hyperparameters, folder, parent_name, notes)
-
-
-def _take_vocab_size_of_data(config: Config) -> tuple[Config, list[str]]:
-    """The configuration with the size of the data's vocabulary, where a manifest records it, and a note if it differs.
-
-    An override is left alone: `open_data` compares it with the data.
-    """
-    folder = memmap_dir(Path(config.general.paths.data_dir)) / config.trainer.dataset.name
-    manifest = None if _is_overridden(_VOCAB_SIZE, config.overridden) else read_manifest(folder)
-    if manifest is None or manifest.tokenizer is None or manifest.tokenizer.size == config.model.vocab_size:
-        return config, []
-    size, before = manifest.tokenizer.size, config.model.vocab_size
-    note = f"{_VOCAB_SIZE} = {size} as in {folder}, not {before} as in the configuration"
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=size)), [note]
-
-
-def _require_no_overrides(config: Config, spec: ModelSpec, folder: Path, applicable: set[str]) -> None:
-    """Raises UserError if the command line sets a key of the model section that an architecture doesn't have."""
-    for key in _flat_model(config.model):
-        if key.removeprefix("model.") not in applicable and _is_overridden(key, config.overridden):
-            raise UserError(
-                f"{key} does not apply to {folder}, whose model_type is {spec.name!r}", fix="drop the override"
-            )
-
-
-def _flat_model(model: ModelConfig) -> dict[str, Any]:
-    return flatten(dataclasses.asdict(model), "model.")
-
-
-def _is_overridden(key: str, overridden: frozenset[str]) -> bool:
-    return any(f"{key}.".startswith(f"{name}.") for name in overridden)
-
-
 def load_evaluators_of(config: Config, vocabulary: Vocabulary) -> list[LoadedEvaluator]:
     """Loads the benchmarks of `trainer.eval`. An error names the override with which to train without them."""
     if invalid := [f"{key} = {value!r} {must}" for key, value, must in find_invalid_values(config)]:
@@ -324,25 +199,3 @@ def _require_logger_packages(config: Config) -> None:
                 f"general.logging.{package}_log is true, and {package} is not installed",
                 fix=f"pip install 'stochastok[{package}]', or set it to false",
             )
-
-
-def _notes_on_ineffective_values(config: Config) -> list[str]:
-    """Notes on a key of the reference implementation that has no effect, on a warm-up that the run doesn't reach the
-    end of, and on a method of expansion that nothing is expanded by."""
-    output_dir, training = config.general.paths.output_dir, config.trainer.training
-    notes = [] if output_dir is None else [f"general.paths.output_dir ({output_dir}) has no effect: nothing goes there"]
-    if training.warmup_iters >= training.max_iters:
-        reached = learning_rate(training.max_iters - 1, config.trainer.optimizer, training)
-        notes.append(
-            f"trainer.training.warmup_iters = {training.warmup_iters:,} is as long as the run or longer: the learning "
-            f"rate rises to {reached:.3g} and never reaches {config.trainer.optimizer.lr:.3g}"
-        )
-    dataset = config.trainer.dataset
-    is_default = dataset.expand_method == DatasetConfig().expand_method
-    with suppress(UserError):  # an unknown method is refused with the data
-        if dataset.expand_prop == 0 and not is_default and require_method(dataset.expand_method).takes_p:
-            notes.append(
-                f"trainer.dataset.expand_method={dataset.expand_method} has no effect: trainer.dataset.expand_prop is "
-                "0, so nothing is expanded"
-            )
-    return notes

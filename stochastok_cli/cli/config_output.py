@@ -1,0 +1,54 @@
+"""What `stochastok train --show-config` prints: every value of a configuration, and where it comes from."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from stochastok_cli.errors import short_repr
+
+if TYPE_CHECKING:
+    from stochastok_cli.training.effective_config import EffectiveConfig
+
+WIDEST_VALUE = 40
+"""Longer values don't move the column of sources for all others."""
+
+
+def config_table(shown: "EffectiveConfig") -> str:
+    """Sections of keys, values as in a YAML file, and sources."""
+    from stochastok_cli.config import values_by_key
+
+    values = {key: _yaml(value) for key, value in values_by_key(shown.config).items()}
+    names = max(len(key.rpartition(".")[2]) for key in values)
+    width = max(len(value) for value in values.values() if len(value) <= WIDEST_VALUE)
+    lines: list[str] = []
+    section = None
+    for key, value in values.items():
+        parent, _, name = key.rpartition(".")
+        if parent != section:
+            section = parent
+            lines += [*([""] if lines else []), parent]
+        remark = " (no effect on this model)" if key in shown.unused else ""
+        source = str(shown.sources[key])
+        source = source if source.isprintable() else short_repr(source)  # it has to stay in its line
+        lines.append(f"  {name:{names}}  {value:{width}}  {source}{remark}")
+    return "\n".join(lines)
+
+
+def config_json(shown: "EffectiveConfig") -> str:
+    """One object: for each dotted key its value, the kind of its source, and the source's name where it has one."""
+    from stochastok_cli.config import values_by_key
+
+    entries: dict[str, dict[str, Any]] = {}
+    for key, value in values_by_key(shown.config).items():
+        source = shown.sources[key]
+        entries[key] = {"value": value, "source": source.kind, "from": source.name or None}
+        if key in shown.unused:
+            entries[key]["has_effect"] = False
+    return json.dumps(entries)
+
+
+def _yaml(value: Any) -> str:
+    """A value as in a YAML file, in one line."""
+    import yaml
+
+    text: str = yaml.safe_dump(value, default_flow_style=True, width=10**6, sort_keys=False, allow_unicode=True)
+    return text.removesuffix("\n").removesuffix("...").strip()

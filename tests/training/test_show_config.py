@@ -1,0 +1,125 @@
+"""`stochastok train --show-config`: what it shows is what a run uses."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+import yaml
+from hub_server import Repo
+
+from stochastok_cli.config import load_config, load_config_and_sources, values_by_key
+from stochastok_cli.config.schema import config_reference
+from stochastok_cli.training.effective_config import EffectiveConfig, effective_config
+from stochastok_cli.training.train import train
+from tests.models.huggingface_families import CONFIGS
+
+SHORT = tuple(f"trainer.training.{key}" for key in ("max_iters=1", "eval_iters=1", "warmup_iters=0"))
+MCQ = "trainer.eval=[{evaluator: mcq, benchmarks: [langgame-val], num_samples: 4}]"
+
+
+def shown_by(config_file: Path, *overrides: str) -> EffectiveConfig:
+    return effective_config(*load_config_and_sources(str(config_file), overrides))
+
+
+def test_a_run_writes_the_values_that_are_shown_and_they_have_sources(command, config_file, tmp_path, data_dir):
+    overrides = (*SHORT, MCQ, "trainer.optimizer={lr: 1e-3}", "trainer.optimizer.beta1=0.8")
+    config_file.write_text(config_file.read_text().replace("vocab_size: 2048", "vocab_size: 999"))
+    before = sorted(tmp_path.rglob("*"))
+    shown = command(*overrides, "--show-config", "--json")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert sorted(tmp_path.rglob("*")) == before
+    entries = json.loads(shown.stdout)
+
+    folder = Path(command(*overrides, "--quiet").stdout.strip())
+    written = yaml.safe_load((folder / "config.yaml").read_text())
+    values = values_by_key(load_config(str(folder / "config.yaml")))
+    assert {key: entry["value"] for key, entry in entries.items()} == values
+    assert entries["model.vocab_size"]["value"] == written["model"]["vocab_size"] == 2048
+    assert entries.keys() >= {key.path for key in config_reference() if "[]" not in key.path}
+
+    sources = {key: (entry["source"], entry["from"]) for key, entry in entries.items()}
+    dataset = str(data_dir / "data_as_memmaps" / "sample-tokenized")
+    expected = {
+        "model.vocab_size": ("dataset", dataset),
+        "model.hidden_dim": ("file", str(config_file)),
+        "model.lm_head.bias": ("default", None),
+        "trainer.training.max_iters": ("override", SHORT[0]),
+        "trainer.optimizer.lr": ("override", "trainer.optimizer={lr: 1e-3}"),
+        "trainer.optimizer.beta1": ("override", "trainer.optimizer.beta1=0.8"),
+        "trainer.optimizer.min_lr": ("default", None),  # the override of the section has replaced that of the file
+        "trainer.eval.0.num_samples": ("override", MCQ),
+    }
+    assert {key: sources[key] for key in expected} == expected
+
+
+def test_the_model_section_of_a_checkpoint(configured, config_file):
+    parent = train(configured(*SHORT), run_name="parent")
+    overrides = [*SHORT, "trainer.checkpoint_name=parent", "model.context_window=12", "model.hidden_dim=16"]
+    config_file.write_text(config_file.read_text().replace("ffn_dim: 32", "ffn_dim: 77"))
+    shown = shown_by(config_file, *overrides)
+    written = load_config(str(train(configured(*overrides)).folder / "config.yaml"))
+    assert values_by_key(shown.config) == values_by_key(written)
+    assert shown.config.model.core_model.ffn.ffn_dim == 32
+    checkpoint = f"checkpoint {parent.checkpoint}"
+    sources = {key: str(source) for key, source in shown.sources.items() if key.startswith("model.")}
+    assert sources.pop("model.context_window") == "override model.context_window=12"
+    assert sources.pop("model.checkpoint_name") == "default"
+    assert set(sources.values()) == {checkpoint}
+    assert shown.unused == set()
+
+
+def test_a_model_on_the_hub_is_not_downloaded(hub_server, configured, config_file, tmp_path, vocabulary):
+    torch.manual_seed(0)
+    transformers.AutoModelForCausalLM.from_config(CONFIGS["gpt2"]).save_pretrained(tmp_path / "gpt2")
+    vocabulary.save_tokenizer(tmp_path / "gpt2")
+    files = {file.name: file.read_bytes() for file in (tmp_path / "gpt2").iterdir()}
+    hub_server.repos["models/me/shown"] = repo = Repo()
+    repo.commit(files)
+    overrides = [*SHORT, "trainer.checkpoint_name=me/shown"]
+    shown = shown_by(config_file, *overrides)
+    assert not hub_server.requests_like("safetensors") and hub_server.requests_like("config.json")
+    trained = train(configured(*overrides))
+    assert values_by_key(shown.config) == values_by_key(load_config(str(trained.folder / "config.yaml")))
+    assert shown.sources["model.vocab_size"].kind == "checkpoint"
+    assert shown.sources["model.context_window"].kind == "file"  # shorter than the model's
+    assert "model.hidden_dim" in shown.unused and not shown.unused & {"model.vocab_size", "model.context_window"}
+
+
+def test_the_table_is_aligned_and_notes_go_to_stderr(command, config_file):
+    shown = command("--show-config", "--data-dir", "else where", 'general.paths.output_dir="a\nb"')
+    assert shown.returncode == 0
+    lines = shown.stdout.splitlines()
+    [section] = [i for i, line in enumerate(lines) if line == "trainer.optimizer"]
+    assert lines[section - 1] == ""
+    rows = [line for line in lines if line.startswith("  ")]
+    assert len(rows) == len(lines) - 2 * lines.count("") - 1
+    rows = [line for line in rows if "checkpoint_dir" not in line]  # whose value is wider than the column
+    sources = [max(line.find(f"  {kind}") for kind in ("default", "file /", "override ", "'override")) for line in rows]
+    assert len(set(sources)) == 1 and sources[0] > 0
+    assert any(line.endswith("  override --data-dir 'else where'") for line in rows)
+    assert "else where/data_as_memmaps/sample-tokenized does not exist; once it does, model.vocab_size " in shown.stderr
+    assert "general.paths.output_dir" in shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--plan", "--force", "--run-name", "x"], "--run-name, --force, --plan would have no effect beside --show-co"),
+        (["trainer.optimizer.learning_rate=1"], "unknown key 'trainer.optimizer.learning_rate'"),
+        (["trainer.checkpoint_name=missing"], "no checkpoint 'missing': neither a folder nor a run in "),
+    ],
+)
+def test_what_can_not_be_shown_is_one_line(command, arguments, message):
+    refused = command("--show-config", *arguments)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert message in refused.stderr and refused.stderr.count("\n") == 1
+
+
+def test_a_later_override_is_the_one_that_counts(config_file):
+    overrides = ["trainer.optimizer.lr=1", "trainer.optimizer={lr: 2}", "trainer.optimizer.lr=3", "trainer.lora={}"]
+    config, sources = load_config_and_sources(str(config_file), overrides)
+    assert config.trainer.optimizer.lr == 3
+    assert sources["trainer.optimizer.lr"].name == "trainer.optimizer.lr=3"
+    assert sources["trainer.lora.rank"].kind == "default"
