@@ -14,8 +14,10 @@ from stochastok_cli.config.schema import config_reference
 CONFIG_INTRODUCTION = """\
 # Configuration
 
-Every key of a configuration file, with its type, its default value and its meaning. A key is set in the YAML file or on
-the command line (`trainer.optimizer.lr=1e-3`). This page is generated from `stochastok_cli/config/schema.py`.
+Every key of a configuration file, with its type, its default value, its unit and its meaning. A key is set in the YAML
+file or on the command line (`trainer.optimizer.lr=1e-3`). A number without a unit is a pure number. `stochastok train
+--show-config` prints [the values of a run](../training.md#configuration), and where each comes from. This page is
+generated from `stochastok_cli/config/schema.py`.
 """
 CLI_INTRODUCTION = """\
 # Command line
@@ -33,15 +35,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def configuration_page() -> str:
     """The page with one table for each section of the configuration."""
-    lines = [CONFIG_INTRODUCTION]
-    section = None
+    sections: dict[str, list[str]] = {}
     for key in config_reference():
-        parent, _, name = key.path.rpartition(".")
-        if parent != section:
-            section = parent
-            lines += [f"\n## `{parent}`\n", "| key | type | default | meaning |", "|---|---|---|---|"]
-        meaning = f"{key.help} ({key.unit})" if key.unit else key.help
-        lines.append("| " + " | ".join(map(_cell, (f"`{name}`", f"`{key.type}`", f"`{key.default}`", meaning))) + " |")
+        section, _, name = key.path.rpartition(".")
+        cells = (f"`{name}`", f"`{key.type}`", f"`{key.default}`", key.unit, key.help)
+        sections.setdefault(section, []).append(f"| {' | '.join(map(_cell, cells))} |")
+    lines = [CONFIG_INTRODUCTION]
+    for section, rows in sections.items():
+        lines += [f"\n## `{section}`\n", "| key | type | default | unit | meaning |", "|---|---|---|---|---|", *rows]
     return "\n".join(lines) + "\n"
 
 

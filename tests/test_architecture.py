@@ -78,7 +78,14 @@ def test_the_command_line_is_light():
     assert not loaded_by("from stochastok_cli.cli import app; app.register_subcommands()") & (HEAVY | {"numpy"})
 
 
-@pytest.mark.parametrize("arguments", [["train", "--config", "pretraining", "trainer.optmizer.lr=1"], ["runs", "."]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--config", "pretraining", "trainer.optmizer.lr=1"],
+        ["train", "--config", "pretraining", "--show-config"],
+        ["runs", "."],
+    ],
+)
 def test_what_needs_no_model_does_not_wait_for_torch(arguments):
     run = f"from stochastok_cli.cli.app import main; import contextlib; sys.argv[1:] = {arguments}"
     assert not loaded_by(f"{run}\nwith contextlib.suppress(SystemExit): main()\n") & (HEAVY | {"numpy"})

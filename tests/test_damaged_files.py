@@ -191,7 +191,6 @@ def test_damaged_configurations(tmp_path_factory, content):
 
 KEYS = [key.path.replace("[]", ".0") for key in config_reference()] + [
     "model",
-    "trainer.eval",
     "a",
     "",
     ".",

@@ -29,7 +29,7 @@ class FeedForwardConfig:
     """`model.core_model.ffn`"""
 
     ffn_type: Literal["swiglu"] = key("swiglu", "The kind of feed-forward layer.")
-    ffn_dim: int = key(1320, "Width of the gated hidden layer.")
+    ffn_dim: int = key(1320, "Width of the gated hidden layer.", "features")
     normalization: Literal["rms_norm"] = key("rms_norm", "The norm before the layer.")
     bias: bool = key(False, "Linear layers have no bias; true is refused.")
 
@@ -39,8 +39,8 @@ class AttentionConfig:
     """`model.core_model.attn`"""
 
     attn_type: Literal["generic"] = key("generic", "The kind of attention layer.")
-    num_heads: int = key(16, "Query heads.")
-    group_size: int = key(4, "Query heads that share one key/value head.")
+    num_heads: int = key(16, "Query heads.", "heads")
+    group_size: int = key(4, "Query heads that share one key/value head.", "heads")
     normalization: Literal["rms_norm"] = key("rms_norm", "The norm before the layer.")
     bias: bool = key(False, "Linear layers have no bias; true is refused.")
     is_causal: bool = key(True, "The model is causal; false is refused.")
@@ -50,7 +50,7 @@ class AttentionConfig:
 class CoreModelConfig:
     """`model.core_model`"""
 
-    num_layers: int = key(8, "Blocks of attention and feed-forward.")
+    num_layers: int = key(8, "Blocks of attention and feed-forward.", "layers")
     ffn: FeedForwardConfig = FeedForwardConfig()
     attn: AttentionConfig = AttentionConfig()
 
@@ -69,12 +69,12 @@ class ModelConfig:
 
     core_model: CoreModelConfig = CoreModelConfig()
     lm_head: HeadConfig = HeadConfig()
-    hidden_dim: int = key(512, "Width of the embeddings and of the residual stream.")
+    hidden_dim: int = key(512, "Width of the embeddings and of the residual stream.", "features")
     context_window: int = key(512, "The longest sequence, and the length of a training window.", "tokens")
     vocab_size: int = key(
         50257,
-        "Entries of the vocabulary: those of the data's tokenizer, which replace the value of a file.",
-        "tokens",
+        "Size of the vocabulary: that of the data's tokenizer, which replaces the value of a file.",
+        "entries",
     )
     embedding_weight_tying: bool = key(True, "Whether the embedding is also the weight of the output head.")
     positional_encoding_type: Literal["rope"] = key("rope", "The kind of positional encoding.")
@@ -116,7 +116,9 @@ class TrainingConfig:
     eval_iters: int = key(500, "Size of a validation.", "batches of batch_size windows")
     checkpoint_interval: int = key(1000, "A checkpoint is saved each time after so many.", "iterations")
     keep_checkpoints: int | None = key(
-        3, "How many of the latest checkpoints are kept, besides the best by validation loss; null keeps all."
+        3,
+        "How many of the latest checkpoints are kept, besides the best by validation loss; null keeps all.",
+        "checkpoints",
     )
     weight_dtype: Literal["float32", "bfloat16"] = key(
         "float32",
@@ -143,11 +145,13 @@ class OptimizerConfig:
     """`trainer.optimizer`: AdamW."""
 
     lr: float = key(6e-4, "Learning rate after the warm-up.")
-    min_lr: float = key(6e-5, "Learning rate at the end of the cosine.")
-    weight_decay: float = key(0.1, "Weight decay of tensors of two or more dimensions.")
-    beta1: float = key(0.9, "Decay of the first moment.")
-    beta2: float = key(0.95, "Decay of the second moment.")
-    grad_clip: float = key(1.0, "Largest norm of the whole gradient; 0 switches clipping off.")
+    min_lr: float = key(6e-5, "Learning rate at the end of the decay.")
+    weight_decay: float = key(
+        0.1, "Weight decay of tensors of two or more dimensions, as a factor of the learning rate.", "per iteration"
+    )
+    beta1: float = key(0.9, "Decay of the first moment.", "per iteration")
+    beta2: float = key(0.95, "Decay of the second moment.", "per iteration")
+    grad_clip: float = key(1.0, "Largest norm of the whole gradient; 0 switches clipping off.", "L2 norm")
     decay_lr: bool = key(True, "Whether the learning rate decays; false holds it after the warm-up.")
     schedule: Literal["cosine", "wsd"] = key(
         "cosine",
@@ -170,6 +174,7 @@ class DatasetConfig:
         0.0,
         "Expand each window as it is drawn, with this p of `expand_method`; 0 does not. Validation takes windows as "
         "they are, and expanded ones besides.",
+        "p of the method",
     )
     expand_method: str = key(
         "stochastok",
@@ -195,6 +200,7 @@ class LoraConfig:
         0,
         "Rank of low-rank adapters of the linear layers, which alone are trained (extra `peft`); 0 trains all weights. "
         "A checkpoint is then an adapter in the format of peft.",
+        "dimensions",
     )
     alpha: float = key(32.0, "The output of an adapter is multiplied by alpha / rank.")
     dropout: float = key(0.0, "Dropout on the input of the adapters.", "probability")
@@ -233,7 +239,7 @@ class TrainerConfig:
     optimizer: OptimizerConfig = OptimizerConfig()
     dataset: DatasetConfig = DatasetConfig()
     lora: LoraConfig = LoraConfig()
-    eval: tuple[EvaluatorConfig, ...] = ()
+    eval: tuple[EvaluatorConfig, ...] = key((), "What is scored in each validation, besides the loss.")
     parallel: Literal["auto", "replicate", "shard"] = key(
         "auto",
         "With several GPUs: the whole model on each, or a part of it on each (FSDP2); auto shards a model whose "
@@ -359,12 +365,17 @@ def _keys(section: Any, prefix: str) -> Iterator[ConfigKey]:
         if dataclasses.is_dataclass(kind):
             yield from _keys(kind, f"{path}.")
         elif dataclasses.is_dataclass(element):
+            yield _documented(path, "list of sections", entry)
             yield from _keys(element, f"{path}[].")
         elif "other_keys" in entry.metadata:
             yield ConfigKey(f"{prefix}{OTHER_KEYS}", "any", "null", "", entry.metadata["help"])
         elif entry.metadata:
-            default = yaml.safe_dump(_plain(entry.default), default_flow_style=True).removesuffix("\n...\n").strip()
-            yield ConfigKey(path, _type_name(kind), default, entry.metadata["unit"], entry.metadata["help"])
+            yield _documented(path, _type_name(kind), entry)
+
+
+def _documented(path: str, type_name: str, entry: dataclasses.Field[Any]) -> ConfigKey:
+    default = yaml.safe_dump(_plain(entry.default), default_flow_style=True).removesuffix("\n...\n").strip()
+    return ConfigKey(path, type_name, default, entry.metadata["unit"], entry.metadata["help"])
 
 
 def _plain(value: Any) -> Any:

@@ -11,12 +11,19 @@ def test_every_key_is_documented():
     keys = {key.path: key for key in config_reference()}
     assert all(key.help.endswith(".") and key.type for key in keys.values())
     tree = flatten(Config(trainer=TrainerConfig(eval=(EvaluatorConfig(),))).to_dict())
-    (entry,) = tree.pop("trainer.eval")
+    (entry,) = tree["trainer.eval"]
+    tree["trainer.eval"] = []
     tree |= {f"trainer.eval[].{name}": value for name, value in entry.items()}
     other = keys.pop("trainer.eval[].…").help
     options = {name: one for evaluator in EVALUATORS.values() for name, one in evaluator.options().items()}
     assert all((f"`{name}`" in other) == one.in_training for name, one in options.items() if name not in entry)
     assert {path: yaml.safe_load(key.default) for path, key in keys.items()} == tree
+
+
+def test_numbers_have_units():
+    numbers = [key for key in config_reference() if {"int", "float"} & set(key.type.split(" | "))]
+    pure = {"general.seed", "trainer.lora.alpha", "trainer.optimizer.lr", "trainer.optimizer.min_lr"}
+    assert {key.path for key in numbers if not key.unit} == pure
 
 
 def test_types_are_those_of_a_yaml_file():
