@@ -67,6 +67,15 @@ def expand(
         typer.Option("--text", help="Show alternative tokenizations of this text instead of making a dataset."),
     ] = None,
     samples: Annotated[int, typer.Option("--samples", min=1, help="With --text: how many to show.")] = 6,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html",
+            metavar="FILE",
+            help="With --text: write a page to play with, in one file: the lattice of the text, samples of every "
+            "method with a slider for p, their distribution and growth.",
+        ),
+    ] = None,
     report: Annotated[
         bool,
         typer.Option(
@@ -136,6 +145,10 @@ def expand(
     """
     expansion: dict[str, Any] = {"seed": seed, "max_splits": max_splits, "keep": keep}
     making: dict[str, Any] = {"pull": pull, "push": push, "out_name": out_name, "force": force}
+    if html is not None:
+        making.pop("force")
+        if text is None:
+            raise UserError("--html goes with --text", fix='give --text "…", the text that the page shows')
     if text is not None:
         options.require_effect(expand, "beside --text", report=report, match_growth=match_growth, **making)
     else:
@@ -173,6 +186,12 @@ def expand(
 
         vocabulary = load_vocabulary(tokenizer or "gpt2")
         chosen_methods = _chosen_methods(method, vocabulary)
+        if html is not None:
+            from stochastok_cli.report.segmentation_page import segmentation_page, write_page
+
+            page = segmentation_page(text, chosen_methods, vocabulary, p=expand_prop, samples=samples, **expansion)
+            _print_page(html, write_page(html, page, force=force), as_json)
+            return
         expansions = [
             StochasTok(vocabulary, p_among(chosen, chosen_methods, expand_prop), chosen, **expansion)
             for chosen in chosen_methods
@@ -294,6 +313,15 @@ def _chosen_methods(option: str, vocabulary: "Vocabulary") -> list[str]:
         except UserError as error:
             warnings.warn(f"{method} is left out: {error}", Notice, stacklevel=2)
     return allowed
+
+
+def _print_page(file: Path, written: bool, as_json: bool) -> None:
+    """Prints the path of a page, or one JSON object."""
+    if as_json:
+        print(json.dumps({"path": str(file), "made": written}))
+        return
+    progress.note(f"made {file.name}, which any browser opens" if written else f"already there, the same: {file.name}")
+    options.print_line(file)
 
 
 def _print_tokenizations(tokenizations: "list[LabeledTokenization]", as_json: bool) -> None:
