@@ -143,11 +143,13 @@ def _load_kernels() -> None:
     """Loads the bundled vocabularies, and the compiled kernels of expansion from numba's cache, or compiles them."""
     from stochastok_cli.tokenization.expansion import StochasTok
     from stochastok_cli.tokenization.loaders import load_vocabulary
+    from stochastok_cli.tokenization.methods.kernels.random import MAX_INTERPRETED
 
     for name in ("sample2k", "gpt2"):
         vocabulary = load_vocabulary(name)
         for method in ("stochastok", "uniform", "bpe-dropout"):
-            StochasTok(vocabulary, p=0.5, method=method)(vocabulary.encode("A short text."))
+            # So many ids are not expanded by interpreted kernels.
+            StochasTok(vocabulary, p=0.5, method=method)(vocabulary.encode("A short text.") * MAX_INTERPRETED)
 
 
 def _answer(connection: socket.socket) -> None:

@@ -1,24 +1,64 @@
 """The only client of the Hugging Face Hub: what is pulled from it and pushed to it.
 
-It works with arrays and paths, and imports `huggingface_hub` and `datasets` only when it sends a request. Every
-failure is one `UserError`. `huggingface_hub` finds the token in its usual places; it never passes through here.
+It works with arrays and paths, and imports `huggingface_hub` and `datasets` only when it sends a request; its own
+modules are imported when a name of theirs is first used. Every failure is one `UserError`.
+`huggingface_hub` finds the token in its usual places; it never passes through here.
 """
 
-from stochastok_cli.hub.cards import model_card, recipe_card
-from stochastok_cli.hub.client import is_repo_id, parse_repo_id, resolve_repo, username
-from stochastok_cli.hub.files import (
-    HubFiles,
-    config_folder,
-    list_files,
-    model_folder,
-    repo_of_snapshot,
-    tokenizer_folder,
-)
-from stochastok_cli.hub.locate import license_of
-from stochastok_cli.hub.streaming import HubDataset, RowValues, TextRows, load_columns, load_text_dataset, stream_ids
-from stochastok_cli.hub.tables import load_rows
-from stochastok_cli.hub.upload import PushResult, push_corpus, push_folder
+import importlib
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from stochastok_cli.hub.cards import model_card as model_card
+    from stochastok_cli.hub.cards import recipe_card as recipe_card
+    from stochastok_cli.hub.client import is_repo_id as is_repo_id
+    from stochastok_cli.hub.client import parse_repo_id as parse_repo_id
+    from stochastok_cli.hub.client import resolve_repo as resolve_repo
+    from stochastok_cli.hub.client import username as username
+    from stochastok_cli.hub.files import HubFiles as HubFiles
+    from stochastok_cli.hub.files import config_folder as config_folder
+    from stochastok_cli.hub.files import list_files as list_files
+    from stochastok_cli.hub.files import model_folder as model_folder
+    from stochastok_cli.hub.files import repo_of_snapshot as repo_of_snapshot
+    from stochastok_cli.hub.files import tokenizer_folder as tokenizer_folder
+    from stochastok_cli.hub.locate import license_of as license_of
+    from stochastok_cli.hub.streaming import HubDataset as HubDataset
+    from stochastok_cli.hub.streaming import RowValues as RowValues
+    from stochastok_cli.hub.streaming import TextRows as TextRows
+    from stochastok_cli.hub.streaming import load_columns as load_columns
+    from stochastok_cli.hub.streaming import load_text_dataset as load_text_dataset
+    from stochastok_cli.hub.streaming import stream_ids as stream_ids
+    from stochastok_cli.hub.tables import load_rows as load_rows
+    from stochastok_cli.hub.upload import PushResult as PushResult
+    from stochastok_cli.hub.upload import push_corpus as push_corpus
+    from stochastok_cli.hub.upload import push_folder as push_folder
+
+# The public names, and the module that each one is loaded from.
+_MODULES = {
+    "HubDataset": "stochastok_cli.hub.streaming",
+    "HubFiles": "stochastok_cli.hub.files",
+    "PushResult": "stochastok_cli.hub.upload",
+    "RowValues": "stochastok_cli.hub.streaming",
+    "TextRows": "stochastok_cli.hub.streaming",
+    "config_folder": "stochastok_cli.hub.files",
+    "is_repo_id": "stochastok_cli.hub.client",
+    "license_of": "stochastok_cli.hub.locate",
+    "list_files": "stochastok_cli.hub.files",
+    "load_columns": "stochastok_cli.hub.streaming",
+    "load_rows": "stochastok_cli.hub.tables",
+    "load_text_dataset": "stochastok_cli.hub.streaming",
+    "model_card": "stochastok_cli.hub.cards",
+    "model_folder": "stochastok_cli.hub.files",
+    "parse_repo_id": "stochastok_cli.hub.client",
+    "push_corpus": "stochastok_cli.hub.upload",
+    "push_folder": "stochastok_cli.hub.upload",
+    "recipe_card": "stochastok_cli.hub.cards",
+    "repo_of_snapshot": "stochastok_cli.hub.files",
+    "resolve_repo": "stochastok_cli.hub.client",
+    "stream_ids": "stochastok_cli.hub.streaming",
+    "tokenizer_folder": "stochastok_cli.hub.files",
+    "username": "stochastok_cli.hub.client",
+}
 __all__ = [
     "HubDataset",
     "HubFiles",
@@ -44,3 +84,9 @@ __all__ = [
     "tokenizer_folder",
     "username",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

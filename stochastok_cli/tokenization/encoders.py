@@ -6,7 +6,7 @@ Special tokens are never recognized in text: their names are ordinary text, as i
 import functools
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
@@ -89,13 +89,18 @@ class TiktokenEncoder:
 
     Args:
         encoding: the encoding.
-        merges: its merge list; by default it is found from its ranks.
+        read_merges: reads its merge list; by default it is found from its ranks.
         form: the Unicode normalization form that text is brought to, such as NFC.
     """
 
-    def __init__(self, encoding: "tiktoken.Encoding", merges: list[tuple[bytes, bytes]] | None = None, form: str = ""):
+    def __init__(
+        self,
+        encoding: "tiktoken.Encoding",
+        read_merges: Callable[[], list[tuple[bytes, bytes]]] | None = None,
+        form: str = "",
+    ):
         self._encoding = encoding
-        self._merges = merges
+        self._read_merges = read_merges
         self._form: Any = form
 
     def encode(self, text: str) -> list[int]:
@@ -142,9 +147,13 @@ class TiktokenEncoder:
         return [pretoken.encode() for pretoken in regex.findall(self._encoding._pat_str, text)]
 
     def merges(self) -> list[tuple[bytes, bytes]]:
-        if self._merges is None:
-            self._merges = merges_from_ranks(self._encoding._mergeable_ranks)
-        return self._merges
+        return self._merge_list
+
+    @functools.cached_property
+    def _merge_list(self) -> list[tuple[bytes, bytes]]:
+        if self._read_merges is not None:
+            return self._read_merges()
+        return merges_from_ranks(self._encoding._mergeable_ranks)
 
     def no_merges_reason(self) -> str:
         return "all of its tokens are single bytes"

@@ -11,6 +11,7 @@ from stochastok_cli.errors import UserError
 from stochastok_cli.random_streams import derive_key, random_bits
 from stochastok_cli.tokenization.loaders import vocabulary_for
 from stochastok_cli.tokenization.methods import Method, require_method
+from stochastok_cli.tokenization.methods.kernels.random import interpreted, may_interpret
 from stochastok_cli.tokenization.segmentation_lattice import SegmentationLattice, segmentation_lattice
 from stochastok_cli.tokenization.split_table import SplitTable, split_table
 from stochastok_cli.tokenization.vocabulary import Vocabulary, state_without_caches
@@ -38,6 +39,8 @@ class StochasTok:
     Attributes:
         method: the canonical spelling of the method.
         kept: the ids of the tokens that `keep` matches.
+        only: the ids that the tables `splits` and `lattice` are made for, in a copy that expands little data; None for
+            all of the vocabulary.
         key: the key of the random stream, uint64.
 
     Raises:
@@ -76,6 +79,7 @@ class StochasTok:
         self.method = definition.name
         self.max_splits = max_splits
         self.kept = _matching_tokens(vocabulary, keep)
+        self.only: frozenset[int] | None = None
         self.key = np.uint64(derive_key(seed, f"expand/{self.method}"))
         self.rounding_seed = seed if round_budget == "randomly" else None
 
@@ -117,12 +121,12 @@ class StochasTok:
     @functools.cached_property
     def splits(self) -> SplitTable:
         """The pair splits of the vocabulary, without those of kept tokens."""
-        return split_table(self.vocabulary, self.kept)
+        return split_table(self.vocabulary, self.kept, self.only)
 
     @functools.cached_property
     def lattice(self) -> SegmentationLattice:
         """The segmentations of the vocabulary's tokens; kept tokens have themselves alone."""
-        return segmentation_lattice(self.vocabulary, self.kept)
+        return segmentation_lattice(self.vocabulary, self.kept, self.only)
 
     def with_p(self, p: float) -> Self:
         """The same expansion with another `p`: it shares random stream, options and tables with this one.
@@ -211,7 +215,16 @@ class StochasTok:
         if self.p == 0 and method.identity_at_zero:
             return ids.copy(), lengths
         with np.errstate(over="ignore"):  # an interpreted kernel would warn of integers that wrap on purpose
+            if method.interpretable and may_interpret(int(len(ids) * (1 + self.p))):
+                with interpreted():
+                    return method.expand(self._with_tables_of(ids), ids, lengths, np.uint64(first_index))
             return method.expand(self, ids, lengths, np.uint64(first_index))
+
+    def _with_tables_of(self, ids: np.ndarray) -> Self:
+        """The same expansion with tables for these ids alone, which take much less time to make."""
+        other = object.__new__(type(self))
+        vars(other).update(self.__getstate__(), only=frozenset(ids.tolist()))
+        return other
 
 
 class LabeledTokenization(NamedTuple):

@@ -11,7 +11,7 @@ from stochastok_cli import hub
 from stochastok_cli.errors import FAILED, UserError, did_you_mean, short_repr
 from stochastok_cli.json_files import read_json
 from stochastok_cli.tokenization.encoders import TiktokenEncoder
-from stochastok_cli.tokenization.merges import ranks_from_merges, read_merges
+from stochastok_cli.tokenization.merges import read_merges, read_merges_as_ranks
 from stochastok_cli.tokenization.other_formats import SUFFIXES, other_files, other_format
 from stochastok_cli.tokenization.rank_files import (
     are_ranks,
@@ -171,7 +171,7 @@ def vocabulary_for(tokenizer: Any, *, end_of_text: str | None = None) -> Vocabul
 
 @functools.cache
 def _bundled_vocabulary(name: str, shown: str) -> Vocabulary:
-    _, ranks = _bundled_merges(name)
+    ranks = _bundled_ranks(name)
     special = {END_OF_TEXT: len(ranks)}
     return vocabulary_from_ranks(
         shown, ranks, special, functools.partial(_bundled_encoder, name), pretokenizes_like_gpt2=True
@@ -179,21 +179,23 @@ def _bundled_vocabulary(name: str, shown: str) -> Vocabulary:
 
 
 @functools.cache
-def _bundled_merges(name: str) -> tuple[list[tuple[bytes, bytes]], dict[bytes, int]]:
-    """The merge list and the mergeable ranks of a bundled vocabulary."""
-    merges = read_merges((resources.files("stochastok_cli") / "assets" / BUNDLED[name]).read_text(encoding="utf-8"))
-    return merges, ranks_from_merges(merges)
+def _bundled_ranks(name: str) -> dict[bytes, int]:
+    return read_merges_as_ranks(_merge_list(name))
+
+
+def _merge_list(name: str) -> str:
+    return (resources.files("stochastok_cli") / "assets" / BUNDLED[name]).read_text(encoding="utf-8")
 
 
 def _bundled_encoder(name: str) -> TiktokenEncoder:
     import tiktoken
     from tiktoken_ext.openai_public import r50k_pat_str
 
-    merges, ranks = _bundled_merges(name)
+    ranks = _bundled_ranks(name)
     encoding = tiktoken.Encoding(
         name, pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens={END_OF_TEXT: len(ranks)}
     )
-    return TiktokenEncoder(encoding, merges)
+    return TiktokenEncoder(encoding, lambda: read_merges(_merge_list(name)))
 
 
 def _named(name: str, shown: str, end_of_text: str | None) -> Vocabulary:

@@ -5,6 +5,8 @@ Such lists write every byte as one visible character, in the mapping of GPT-2 (R
 
 from itertools import pairwise
 
+import numpy as np
+
 
 def byte_characters() -> list[str]:
     """The visible character for each byte in byte-level BPE files: 256 one-character strings.
@@ -51,12 +53,24 @@ def bytes_of_characters(text: str) -> bytes:
 _BYTE_OF = dict.fromkeys(range(256), 0x2603) | {ord(letter): byte for byte, letter in enumerate(byte_characters())}
 
 
-def ranks_from_merges(merges: list[tuple[bytes, bytes]]) -> dict[bytes, int]:
-    """Mergeable ranks (token bytes → id): the 256 bytes in GPT-2's order, then one token per merge."""
-    ranks = {bytes([byte]): i for i, byte in enumerate(byte_order())}
-    for left, right in merges:
-        ranks[left + right] = len(ranks)
-    return ranks
+def read_merges_as_ranks(text: str) -> dict[bytes, int]:
+    """Mergeable ranks (token bytes → id) of such a text: the 256 bytes in GPT-2's order, then one token per merge.
+
+    It takes a third of the time of `read_merges`, as all characters become bytes at once.
+
+    >>> [(token, rank) for token, rank in read_merges_as_ranks("t h\\nĠ th\\n").items() if rank >= 256]
+    [(b'th', 256), (b' th', 257)]
+    """
+    lines = "\n".join([line for line in text.splitlines() if line and not line.startswith("#version")]) + "\n"
+    characters = np.frombuffer(lines.encode("utf-16-le"), "<u2")
+    characters = characters[characters != ord(" ")]
+    byte_of = np.zeros(2**16, np.uint8)
+    byte_of[[ord(character) for character in byte_characters()]] = range(256)
+    joined = byte_of[characters].tobytes()
+    ends = np.flatnonzero(characters == ord("\n")).tolist()
+    tokens = [bytes([byte]) for byte in byte_order()]
+    tokens += [joined[start:end] for start, end in zip([0, *(end + 1 for end in ends)], ends, strict=False)]
+    return dict(zip(tokens, range(len(tokens)), strict=True))
 
 
 def merges_from_ranks(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 
+from stochastok_cli.tokenization.split_table import ids_by_bytes
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
 
 
 class SegmentationLattice(NamedTuple):
-    """The segmentations of every token, as arrays that compiled code walks.
+    """The segmentations of tokens, as arrays that kernels walk.
 
+    tokens: int64, the ids of the tokens that have segmentations here, ascending.
     length: int32 `[size]`, the positions of a token: its number of bytes, 1 for a special token.
     node: int64 `[size]`, the index of a token's position 0 in `edge`; its other positions follow, the end included.
     edge: int64 `[nodes + 1]`, the index of a position's first edge in `target` and `piece`.
@@ -36,6 +38,7 @@ class SegmentationLattice(NamedTuple):
     dense: bool `[size]`, whether a token has segmentations with every number of splits up to `max_splits`.
     """
 
+    tokens: np.ndarray
     length: np.ndarray
     node: np.ndarray
     edge: np.ndarray
@@ -54,45 +57,53 @@ class SegmentationLattice(NamedTuple):
 
 
 @functools.lru_cache(maxsize=4)
-def segmentation_lattice(vocabulary: Vocabulary, kept: frozenset[int] = frozenset()) -> SegmentationLattice:
-    """Builds the lattice of a vocabulary: dictionary look-ups for the edges, a compiled pass for the counts.
+def segmentation_lattice(
+    vocabulary: Vocabulary, kept: frozenset[int] = frozenset(), only: frozenset[int] | None = None
+) -> SegmentationLattice:
+    """Builds the lattice of a vocabulary: dictionary look-ups for the edges, a kernel for the counts.
 
     Args:
         vocabulary: the vocabulary.
         kept: ids of tokens that are not segmented, in addition to the special ones.
+        only: the ids whose segmentations are wanted; the others have length 0 and no edges. All of them if None.
     """
     from stochastok_cli.tokenization.methods.kernels.segmentation import count_segmentations
 
-    special = vocabulary.never_split
-    ids_of: dict[bytes, tuple[int, ...]] = {}
-    for token, text in enumerate(vocabulary.pieces):
-        if token not in special:
-            ids_of[text] = (*ids_of.get(text, ()), token)
-    whole = special | kept
-    length = np.array([1 if t in whole else len(s) for t, s in enumerate(vocabulary.pieces)], dtype=np.int32)
+    ids_of = ids_by_bytes(vocabulary, only)
+    whole = vocabulary.never_split | kept
+    tokens = [*range(vocabulary.size)] if only is None else sorted(only)
+    length = np.zeros(vocabulary.size, np.int32)
+    length[tokens] = [1 if token in whole else len(vocabulary.pieces[token]) for token in tokens]
     targets: list[int] = []
     pieces: list[int] = []
-    edge = [0]
-    for token, text in enumerate(vocabulary.pieces):
+    degrees: list[int] = []
+    for token in tokens:
+        text = vocabulary.pieces[token]
         if token in whole:
             targets.append(1)
             pieces.append(token)
-            edge.append(len(targets))
+            degrees.append(1)
         else:
             n = len(text)
             for i in range(n):
+                before = len(targets)
                 for j in range(i + 1, n + 1):
                     for entry in ids_of.get(text[i:j], ()):
                         targets.append(j)
                         pieces.append(entry)
-                edge.append(len(targets))
-        edge.append(len(targets))  # the end of a token has no edges
+                degrees.append(len(targets) - before)
+        degrees.append(0)  # the end of a token has no edges
     node = np.cumsum(length + 1, dtype=np.int64) - (length + 1)
+    is_wanted = np.zeros(vocabulary.size, np.bool_)
+    is_wanted[tokens] = True
+    edges = np.zeros(int((length + 1).sum()) + 1, np.int64)
+    edges[1:][np.repeat(is_wanted, length + 1)] = degrees
     cells = (length.astype(np.int64) + 1) ** 2
     lattice = SegmentationLattice(
+        tokens=np.array(tokens, np.int64),
         length=length,
         node=node,
-        edge=np.array(edge, np.int64),
+        edge=np.cumsum(edges),
         target=np.array(targets, np.int32),
         piece=np.array(pieces, np.int32),
         cell=np.cumsum(cells) - cells,

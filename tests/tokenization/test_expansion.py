@@ -1,9 +1,5 @@
 """Expansion against a slow, readable oracle: in law by enumeration, in bytes by hypothesis."""
 
-import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from fractions import Fraction
 
@@ -157,25 +153,6 @@ def test_seed_and_index_name_the_result():
     assert expand(ids, 7).tolist() == expand(ids, 7).tolist() == StochasTok(gpt2, p=1, seed=3)(ids, 7).tolist()
     assert len({tuple(expand(ids, i).tolist()) for i in range(20)}) > 10
     assert StochasTok(gpt2, p=1, seed=4)(ids, 7).tolist() != expand(ids, 7).tolist()
-
-
-@pytest.mark.slow
-def test_the_interpreted_kernels_give_the_same_bytes():
-    """Without a compiler the result is the same, by every method."""
-    code = (
-        "import json, numpy as np; from stochastok_cli import StochasTok, load_vocabulary;"
-        "from stochastok_cli.tokenization.methods import require_method, usable_methods as names;"
-        "v = load_vocabulary('sample2k'); p = lambda m: 0.5 if require_method(m).takes_p else None;"
-        "ids = np.arange(400) * 7 % v.size; make = lambda m: StochasTok(v, p(m), m, seed=8);"
-        "print(json.dumps({m: [a.tolist() for a in make(m).documents(ids, np.full(4, 100), 3)] for m in names(v)}))"
-    )
-    results = [
-        json.loads(subprocess.check_output([sys.executable, "-c", code], env={**os.environ, "NUMBA_DISABLE_JIT": jit}))
-        for jit in ("0", "1")
-    ]
-    assert results[0] == results[1]
-    grown = {method for method, (ids, _) in results[0].items() if len(ids) > 400}
-    assert results[0].keys() - grown <= {"digits:right3", "longest-first"}
 
 
 def test_the_table_still_splits_on_the_second_use():

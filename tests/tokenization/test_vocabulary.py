@@ -17,7 +17,7 @@ from stochastok_cli.errors import UserError
 from stochastok_cli.tokenization.encoders import TiktokenEncoder
 from stochastok_cli.tokenization.expansion import StochasTok, sample_tokenizations
 from stochastok_cli.tokenization.loaders import load_vocabulary, vocabulary_from_ranks
-from stochastok_cli.tokenization.merges import read_merges
+from stochastok_cli.tokenization.merges import merges_from_ranks, read_merges, read_merges_as_ranks
 from stochastok_cli.tokenization.vocabulary import END_OF_TEXT
 
 KINDS = ["gpt2", "sample2k", "cl100k_base", "gpt2.json"]
@@ -127,10 +127,10 @@ def test_it_can_be_pickled(tmp_path):
 
 def test_merges_are_recovered_from_ranks():
     text = (resources.files("stochastok_cli") / "assets" / "sample2k.bpe").read_text(encoding="utf-8")
-    merges = read_merges(text)
-    from stochastok_cli.tokenization.merges import merges_from_ranks, ranks_from_merges
-
-    assert merges_from_ranks(ranks_from_merges(merges)) == merges
+    merges, ranks = read_merges(text), read_merges_as_ranks(text)
+    assert [*ranks][256:] == [left + right for left, right in merges]
+    assert [*ranks.values()] == [*range(256 + len(merges))]
+    assert merges_from_ranks(ranks) == merges
 
 
 @pytest.mark.parametrize("name", ["cl100k_base", "o200k_base"])

@@ -93,6 +93,8 @@ class Method:
         values: the value of each argument by its name; the defaults in the registry.
         bind: binds the method to its arguments; called with the method of the registry and the text after the colon
             ("" where there is none). By default, `parse_arguments`.
+        interpretable: whether kernels may run interpreted on little data, with the tables `splits` and `lattice` of its
+            ids alone: not where a kernel fills a table of the whole vocabulary.
         example: a spelling that can be used, for a method that can't be used without arguments.
     """
 
@@ -110,6 +112,7 @@ class Method:
     arguments: tuple[Argument, ...] = ()
     values: Mapping[str, Any] = field(default_factory=dict, hash=False)
     bind: "Callable[[Method, str], Method] | None" = None
+    interpretable: bool = True
     example: str | None = None
 
     @property

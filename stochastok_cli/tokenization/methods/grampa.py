@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 
 
 @functools.lru_cache(maxsize=4)
-def path_counting_walks(vocabulary: "Vocabulary", kept: frozenset[int], temperature: float, min_length: int) -> "Walks":
+def path_counting_walks(
+    vocabulary: "Vocabulary", kept: frozenset[int], only: frozenset[int] | None, temperature: float, min_length: int
+) -> "Walks":
     """The walks of the paper's Markov model."""
     from stochastok_cli.tokenization.methods.kernels.segmentation import path_counting_weights
     from stochastok_cli.tokenization.segmentation_lattice import Walks, segmentation_lattice
 
-    lattice = segmentation_lattice(vocabulary, kept)
+    lattice = segmentation_lattice(vocabulary, kept, only)
     walks = Walks.empty(lattice)
     path_counting_weights(lattice, float(temperature), min_length, *walks)
     return walks
@@ -41,7 +43,7 @@ def expand(
     """Replaces each token with probability p by a walk over its lattice; see `Method` for arguments and result."""
     from stochastok_cli.tokenization.segmentation_lattice import expand_by_walks
 
-    walks = path_counting_walks(stochastok.vocabulary, stochastok.kept, **stochastok.definition.values)
+    walks = path_counting_walks(stochastok.vocabulary, stochastok.kept, stochastok.only, **stochastok.definition.values)
     return expand_by_walks(stochastok, ids, lengths, first_index, walks)
 
 

@@ -57,6 +57,7 @@ register_method(
         expand=expand,
         options=("keep",),
         keeps_token_boundaries=False,
+        interpretable=False,
         require=require,
         takes_p=False,
     )

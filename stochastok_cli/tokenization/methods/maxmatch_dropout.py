@@ -67,6 +67,7 @@ register_method(
         options=("keep",),
         keeps_token_boundaries=False,
         identity_at_zero=False,
+        interpretable=False,
         require=require,
     )
 )

@@ -227,6 +227,7 @@ def bind(method: Method, text: str) -> Method:
         keeps_token_boundaries=all(part.keeps_token_boundaries for part in methods),
         identity_at_zero=all(part.identity_at_zero and part.takes_p for part in methods),
         takes_p=any(part.takes_p for part in methods),
+        interpretable=all(part.interpretable for part in methods),
         require=require,
     )
 

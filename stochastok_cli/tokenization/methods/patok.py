@@ -286,6 +286,7 @@ register_method(
         expand=expand,
         keeps_token_boundaries=False,
         identity_at_zero=False,
+        interpretable=False,
         arguments=(
             Argument(
                 name="contract_prop", default=0.9, description="attempted merges per token", minimum=0, maximum=1000

@@ -30,12 +30,14 @@ MAX_NBEST = 512  # the limit of SentencePiece
 
 
 @functools.lru_cache(maxsize=4)
-def score_walks(vocabulary: "Vocabulary", kept: frozenset[int], alpha: float) -> "Walks":
+def score_walks(
+    vocabulary: "Vocabulary", kept: frozenset[int], alpha: float, only: frozenset[int] | None = None
+) -> "Walks":
     """The walks that give segmentations by the scores of their pieces."""
     from stochastok_cli.tokenization.methods.kernels.segmentation import score_weights
     from stochastok_cli.tokenization.segmentation_lattice import Walks, segmentation_lattice
 
-    lattice = segmentation_lattice(vocabulary, kept)
+    lattice = segmentation_lattice(vocabulary, kept, only)
     walks = Walks.empty(lattice)
     score_weights(lattice, piece_scores(vocabulary, alpha), *walks)
     return walks
@@ -43,14 +45,14 @@ def score_walks(vocabulary: "Vocabulary", kept: frozenset[int], alpha: float) ->
 
 @functools.lru_cache(maxsize=4)
 def best_segmentations(
-    vocabulary: "Vocabulary", kept: frozenset[int], alpha: float, nbest: int
+    vocabulary: "Vocabulary", kept: frozenset[int], alpha: float, nbest: int, only: frozenset[int] | None = None
 ) -> "tuple[np.ndarray, BestSegmentations]":
     """The number of paths from every position of the lattice, and the `nbest` best of them."""
     from stochastok_cli.tokenization.methods.kernels.best_segmentations import find_best_segmentations
     from stochastok_cli.tokenization.segmentation_lattice import BestSegmentations, segmentation_lattice
 
-    lattice = segmentation_lattice(vocabulary, kept)
-    ways = score_walks(vocabulary, kept, alpha).ways
+    lattice = segmentation_lattice(vocabulary, kept, only)
+    ways = score_walks(vocabulary, kept, alpha, only).ways
     best = BestSegmentations.empty(lattice, ways, nbest)
     find_best_segmentations(lattice, piece_scores(vocabulary), float(alpha), best)
     return ways, best
@@ -78,10 +80,10 @@ def expand(
 
     alpha, nbest = stochastok.definition.values["alpha"], stochastok.definition.values["nbest"]
     if nbest == ALL:
-        walks = score_walks(stochastok.vocabulary, stochastok.kept, alpha)
+        walks = score_walks(stochastok.vocabulary, stochastok.kept, alpha, stochastok.only)
         return expand_by_walks(stochastok, ids, lengths, first_index, walks)
     lattice = stochastok.lattice
-    ways, best = best_segmentations(stochastok.vocabulary, stochastok.kept, alpha, nbest)
+    ways, best = best_segmentations(stochastok.vocabulary, stochastok.kept, alpha, nbest, stochastok.only)
     out, out_lengths = np.empty(int(lattice.length[ids].sum()), dtype=ids.dtype), np.empty_like(lengths)
     written = draw_best_documents(
         ids, lengths, stochastok.p, stochastok.key, first_index, lattice, ways, best, out, out_lengths

@@ -3,6 +3,8 @@
 See `BestSegmentations` for the arrays, and `segmentation` for the lattice.
 """
 
+import math
+
 import numpy as np
 
 from stochastok_cli.tokenization.methods.kernels.random import INCREMENT, compiled, document_state, unit
@@ -23,14 +25,14 @@ def find_best_segmentations(lattice, scores, alpha, best):
     """
     start = best.start
     most_paths = most_edges = np.int64(0)
-    for token in range(len(lattice.length)):
+    for token in lattice.tokens:
         node, n = lattice.node[token], lattice.length[token]
         most_paths = max(most_paths, start[node + n + 1] - start[node])
         for i in range(n):
             most_edges = max(most_edges, lattice.edge[node + i + 1] - lattice.edge[node + i])
     path_scores = np.empty(most_paths)  # of the paths from every position of one token
     next_rank = np.empty(most_edges, np.int64)  # by edge, the rank of the best path behind it that is not taken yet
-    for token in range(len(lattice.length)):
+    for token in lattice.tokens:
         node, n = lattice.node[token], lattice.length[token]
         begin = start[node]
         path_scores[start[node + n] - begin] = 0.0
@@ -51,7 +53,7 @@ def find_best_segmentations(lattice, scores, alpha, best):
                 next_rank[chosen - first] += 1
         total = 0.0
         for k in range(start[node + 1] - begin):
-            total += np.exp(alpha * (path_scores[k] - path_scores[0]))
+            total += math.exp(alpha * (path_scores[k] - path_scores[0]))
             best.cumulative[best.root[token] + k] = total
 
 

@@ -1,13 +1,20 @@
 """Compiled random numbers, and how kernels are compiled.
 
-Where numba is missing or switched off (`NUMBA_DISABLE_JIT=1`), the same functions run interpreted.
+A kernel is compiled by numba when it is first called, so that numba is imported only where it is needed. On little
+data the same functions run interpreted: importing numba takes longer than they do. They also run interpreted where
+numba is missing or switched off (`NUMBA_DISABLE_JIT=1`).
 
 A kernel carries a SplitMix64 state: it adds `INCREMENT` for each number and reads `mix(state)` or `unit(state)`.
 Document `i` of a stream starts from `document_state(key, i)`, so documents are independent of each other and may be
 expanded in any order.
 """
 
+import contextvars
+import functools
+import threading
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,14 +22,60 @@ import numpy as np
 from stochastok_cli import random_streams
 from stochastok_cli.errors import Notice
 
-try:
-    import numba
-except ImportError:  # pragma: no cover - a machine without a compiler for its platform
-    numba = None  # type: ignore[assignment]
-else:
+INCREMENT = random_streams.SPLITMIX64_INCREMENT
+_SHIFT_TO_53_BITS = np.uint64(11)
+_UNIT = 2.0**-53
+
+MAX_INTERPRETED = 20_000
+"""The ids that a process gives to interpreted kernels, before it imports numba."""
+
+_is_interpreted = contextvars.ContextVar("interpreted kernels", default=False)
+_lock = threading.Lock()
+_num_interpreted = 0
+
+
+class Kernel:
+    """A function that runs compiled, or within `interpreted` as it is. Kernels can call each other in both ways."""
+
+    def __init__(self, function: Callable[..., Any]):
+        functools.update_wrapper(self, function)
+        self.function = function
+
+    def __call__(self, *args: Any) -> Any:
+        return (self.function if _is_interpreted.get() else self.dispatcher)(*args)
+
+    @functools.cached_property
+    def dispatcher(self) -> Callable[..., Any]:
+        """The compiled function. The machine code is cached where a folder is writable."""
+        numba = _numba()
+        if numba is None:
+            return self.function
+        try:
+            return numba.njit(nogil=True, cache=True)(self.function)
+        except RuntimeError:  # no folder for the cache
+            return numba.njit(nogil=True)(self.function)
+
+    @property
+    def _numba_type_(self) -> Any:
+        """What numba takes a kernel for that another one calls."""
+        return self.dispatcher._numba_type_  # type: ignore[attr-defined]
+
+
+def compiled(function: Callable[..., Any]) -> Kernel:
+    """Makes a kernel of `function`. Compiled, it runs without the GIL."""
+    return Kernel(function)
+
+
+@functools.cache
+def _numba() -> Any:
+    """The module numba, or None on a machine without it."""
+    try:
+        import numba
+    except ImportError:  # pragma: no cover - a machine without a compiler for its platform
+        return None
     from numba.core import event
 
-    class _FirstCompilation(event.Listener):
+    class FirstCompilation(event.Listener):
         """Says once that kernels are compiled, which takes some seconds, unless their machine code is cached."""
 
         def on_start(self, event_started: event.Event) -> None:
@@ -32,21 +85,28 @@ else:
         def on_end(self, event_ended: event.Event) -> None:
             pass
 
-    event.register("numba:compile", _FirstCompilation())
-
-INCREMENT = random_streams.SPLITMIX64_INCREMENT
-_SHIFT_TO_53_BITS = np.uint64(11)
-_UNIT = 2.0**-53
+    event.register("numba:compile", FirstCompilation())
+    return numba
 
 
-def compiled(function: Any) -> Any:
-    """Compiles `function`; it then runs without the GIL. The machine code is cached where a folder is writable."""
-    if numba is None:
-        return function
+def may_interpret(num_ids: int) -> bool:
+    """Whether so many more ids are so little data that kernels run faster interpreted than after importing numba."""
+    global _num_interpreted
+    with _lock:
+        if _numba.cache_info().currsize or _num_interpreted + num_ids > MAX_INTERPRETED:
+            return False
+        _num_interpreted += num_ids
+    return True
+
+
+@contextmanager
+def interpreted() -> Iterator[None]:
+    """Within this context, kernels that the thread calls run interpreted."""
+    token = _is_interpreted.set(True)
     try:
-        return numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # no folder for the cache
-        return numba.njit(nogil=True)(function)
+        yield
+    finally:
+        _is_interpreted.reset(token)
 
 
 mix = compiled(random_streams.mix)

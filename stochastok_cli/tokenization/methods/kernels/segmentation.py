@@ -4,6 +4,8 @@ A function that draws takes a SplitMix64 state and returns the next one. Draws b
 number with sums of float64 weights, so a probability is off by no more than the rounding of doubles.
 """
 
+import math
+
 import numpy as np
 
 from stochastok_cli.tokenization.methods.kernels.random import INCREMENT, compiled, document_state, unit
@@ -14,7 +16,7 @@ from stochastok_cli.tokenization.methods.kernels.splitting import split_document
 def count_segmentations(lattice):
     """Fills `ways`, `total`, `max_splits` and `dense` by the recurrence of `segmentation_lattice`."""
     ways, total = lattice.ways, lattice.total
-    for token in range(len(lattice.length)):
+    for token in lattice.tokens:
         n = lattice.length[token]
         width = n + 1
         base, node = lattice.cell[token], lattice.node[token]
@@ -181,7 +183,7 @@ def path_counting_weights(lattice, temperature, min_length, weight, sums, ways):
         sums: float64 `[nodes]`; the sum of the weights of a position is written to it.
         ways: float64 `[nodes]`; the number of paths from a position to the end of its token is written to it.
     """
-    for token in range(len(lattice.length)):
+    for token in lattice.tokens:
         node = lattice.node[token]
         n = lattice.length[token]
         ways[node + n] = 1.0
@@ -197,11 +199,11 @@ def path_counting_weights(lattice, temperature, min_length, weight, sums, ways):
                 count = ways[node + lattice.target[e]]
                 if count > 0 and lattice.target[e] - i >= least:
                     ways[node + i] += count
-                    best = max(best, np.log(count) / temperature)
+                    best = max(best, math.log(count) / temperature)
             for e in range(first, last):
                 count = ways[node + lattice.target[e]]
                 if count > 0 and lattice.target[e] - i >= least:
-                    weight[e] = np.exp(np.log(count) / temperature - best)
+                    weight[e] = math.exp(math.log(count) / temperature - best)
                     sums[node + i] += weight[e]
 
 
@@ -218,7 +220,7 @@ def score_weights(lattice, scores, weight, sums, ways):
         weight, sums, ways: see `path_counting_weights`; the probability of an edge is its weight over the sum.
     """
     log_sums = np.full(len(sums), -np.inf)
-    for token in range(len(lattice.length)):
+    for token in lattice.tokens:
         node = lattice.node[token]
         n = lattice.length[token]
         ways[node + n] = 1.0
@@ -233,10 +235,10 @@ def score_weights(lattice, scores, weight, sums, ways):
             for e in range(first, last):
                 total = scores[lattice.piece[e]] + log_sums[node + lattice.target[e]]
                 if total > -np.inf:
-                    weight[e] = np.exp(total - best)
+                    weight[e] = math.exp(total - best)
                     sums[node + i] += weight[e]
                     ways[node + i] += ways[node + lattice.target[e]]
-            log_sums[node + i] = best + np.log(sums[node + i])
+            log_sums[node + i] = best + math.log(sums[node + i])
 
 
 @compiled

@@ -14,6 +14,8 @@ exactly, on whole documents:
 About sqrt(n / m) rounds are needed, and the convolution costs some m^2, so m grows slowly with n.
 """
 
+import math
+
 import numpy as np
 
 from stochastok_cli.tokenization.methods.kernels.random import INCREMENT, compiled, document_state, unit
@@ -35,18 +37,18 @@ def fit_z(ways, max_splits, counts, splits):
     pairs = 0.0
     for i in range(len(max_splits)):
         pairs += counts[i] * ways[i, 1]
-    x = np.log(splits / pairs) if pairs > 0 else 0.0
+    x = math.log(splits / pairs) if pairs > 0 else 0.0
     longest = 12
     for i in range(len(max_splits)):
         longest = max(longest, max_splits[i])
     low, high = -60.0, 700.0 / longest  # beyond, the powers leave the range of doubles
     z = 1.0
     for _ in range(60):
-        z = np.exp(x)
+        z = math.exp(x)
         expected = 0.0
         variance = 0.0
         for i in range(len(max_splits)):
-            power = 1.0 if z <= 1 else z ** -max_splits[i]  # the common factor keeps large powers in range
+            power = 1.0 if z <= 1 else z ** np.float64(-max_splits[i])  # the common factor keeps large powers in range
             weight = 0.0
             mean = 0.0
             square = 0.0
@@ -74,7 +76,7 @@ def fit_z(ways, max_splits, counts, splits):
 def to_distribution_functions(ways, max_splits, z):
     """Turns each row of `ways` into the distribution function of the number of splits, k splits weighing z^k."""
     for i in range(len(max_splits)):
-        power = 1.0 if z <= 1 else z ** -max_splits[i]
+        power = 1.0 if z <= 1 else z ** np.float64(-max_splits[i])
         total = 0.0
         for k in range(max_splits[i] + 1):
             total += ways[i, k] * power

@@ -1,0 +1,53 @@
+"""Processor time that commands take to start, in multiples of that of `import numpy`.
+
+All commands run in turns, so that other load on the machine falls on all of them, and each in a process of its own.
+
+    python benchmarks/bench_startup.py --rounds 15
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+PARAGRAPH = "It is a truth universally acknowledged, that a single man must be in want of a wife.\n\n"
+
+
+def processor_seconds(command: list[str]) -> float:
+    """The processor time of a command, user and system together."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, _, usage = os.wait4(process.pid, 0)
+    return usage.ru_utime + usage.ru_stime
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=15, help="how often each command runs")
+    rounds = parser.parse_args().rounds
+    stochastok = [sys.executable, "-m", "stochastok_cli"]
+    with tempfile.TemporaryDirectory() as folder:
+        text = Path(folder) / "tiny.txt"
+        text.write_text(PARAGRAPH * 40)
+        subprocess.run([*stochastok, "tokenize", str(text), "--data-dir", folder, "--quiet"], check=True)
+        commands = {
+            "import numpy": [sys.executable, "-c", "import numpy"],
+            "--help": [*stochastok, "--help"],
+            "expand --text": [*stochastok, "expand", "--text", "It is a truth"],
+            "expand tiny-tokenized": [*stochastok, "expand", "tiny-tokenized", "--data-dir", folder, "--force"],
+            "train, a typo": [*stochastok, "train", "--config", "pretraining", "trainer.optmizer.lr=1"],
+            "runs .": [*stochastok, "runs", folder],
+        }
+        times: dict[str, list[float]] = {name: [] for name in commands}
+        for _ in range(rounds + 1):  # the first round fills caches
+            for name, command in commands.items():
+                times[name].append(processor_seconds(command))
+    medians = {name: statistics.median(seconds[1:]) for name, seconds in times.items()}
+    for name, seconds in medians.items():
+        print(f"{name:<24} {seconds:.3f} s  {seconds / medians['import numpy']:.1f} x import numpy")
+
+
+if __name__ == "__main__":
+    main()
