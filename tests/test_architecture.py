@@ -98,6 +98,20 @@ def test_a_text_is_expanded_without_numba():
     assert not loaded & {"torch", "datasets", "numba", "scipy", "awkward", "gigatoken", "yaml"}
 
 
+@pytest.mark.parametrize(
+    "line", ["eval --evaluator mcq --benchmarks", "train trainer.dataset.name =", "expand --method"]
+)
+def test_completion_is_light(line):
+    words = ["stochastok", *line.split(), ""]
+    request = {
+        "_STOCHASTOK_COMPLETE": "complete_bash",
+        "COMP_WORDS": "\n".join(words),
+        "COMP_CWORD": f"{len(words) - 1}",
+    }
+    loaded = loaded_by(f"import os; os.environ |= {request}; from stochastok_cli.cli.app import main; main()")
+    assert "stochastok_cli.cli.candidates" in loaded and not loaded & (HEAVY | {"numpy"})
+
+
 def test_the_registry_of_methods_is_light():
     assert not loaded_by("import stochastok_cli.tokenization.methods") & (HEAVY | {"numpy"})
 

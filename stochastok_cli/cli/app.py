@@ -17,7 +17,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from stochastok_cli import __version__, panics
-from stochastok_cli.cli import progress, streams
+from stochastok_cli.cli import completion, progress, streams
 from stochastok_cli.errors import (
     FAILED,
     INTERRUPTED,
@@ -92,9 +92,15 @@ def _root(
     pass
 
 
-def register_subcommands() -> None:
-    """Imports the files of the subcommands, which register themselves with `app`, and adds those of recipes."""
+def register_subcommands(beginning: str = "") -> None:
+    """Imports the files of the subcommands, which register themselves with `app`, and adds those of recipes.
+
+    Args:
+        beginning: Only those whose names begin so, for what needs no others.
+    """
     for name in SUBCOMMANDS:
+        if not name.startswith(beginning) and not (name == "make" and beginning.startswith("make-")):
+            continue
         module = importlib.import_module(f"stochastok_cli.cli.{name}")
         if name == "make":
             module.register_recipes()
@@ -102,6 +108,9 @@ def register_subcommands() -> None:
 
 def main() -> None:
     """Runs the application and exits with one of the codes of `stochastok_cli.errors`."""
+    if completion.is_requested():
+        completion.answer(app, register_subcommands)
+        return
     streams.prepare_streams()
     signal.signal(signal.SIGTERM, _interrupt)  # `train` handles signals itself
     warnings.showwarning = functools.partial(_show_warning, warnings.showwarning)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stochastok_cli.cli import options
+from stochastok_cli.cli import candidates, options
 from stochastok_cli.cli.app import subcommand
 from stochastok_cli.cli.eval_options import parsed, with_evaluator_options
 from stochastok_cli.errors import UserError
@@ -38,6 +38,7 @@ def eval(
             help="Paths, or names under --checkpoint-dir; a run's folder means its latest checkpoint. With the extra "
             "`hf` also other models: their folders, or ids on the Hub.",
             show_default=False,
+            autocompletion=candidates.runs,
         ),
     ],
     evaluator: Annotated[

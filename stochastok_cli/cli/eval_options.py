@@ -8,10 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
+from stochastok_cli.cli import candidates
 from stochastok_cli.evaluation.base import Option
 from stochastok_cli.evaluation.registry import EVALUATORS
 
 TUPLE = tuple[str, ...]
+COMPLETIONS = {"benchmarks": candidates.benchmarks, "tokenization": candidates.tokenizations}
 
 
 def with_evaluator_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -60,6 +62,7 @@ def _parameter(name: str) -> inspect.Parameter:
                 metavar=first.metavar,
                 min=first.min,
                 show_default=first.show_default or False,
+                autocompletion=COMPLETIONS.get(name),
             ),
         ],
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stochastok_cli.cli import executor_options, options, progress
+from stochastok_cli.cli import candidates, executor_options, options, progress
 from stochastok_cli.cli.app import subcommand
 from stochastok_cli.errors import Notice, UserError
 from stochastok_cli.tokenization.methods import (
@@ -55,13 +55,16 @@ def expand(
             help="A tokenized dataset: a folder under data_as_memmaps, a folder that `export` made, or with "
             "--tokenizer the ids of another program: PREFIX.idx of Megatron-LM, NAME.ds of datatrove, a folder of mds, "
             "of litdata or of a saved dataset with input_ids.",
+            autocompletion=candidates.datasets,
         ),
     ] = None,
     expand_prop: Annotated[
         float | None,
         typer.Option("--expand-prop", "-p", help=f"Expansion proportion p: {_meanings_of_p()}.", show_default="0.1"),
     ] = None,
-    method: Annotated[str, typer.Option("--method", metavar="METHOD", help=_method_help())] = "stochastok",
+    method: Annotated[
+        str, typer.Option("--method", metavar="METHOD", help=_method_help(), autocompletion=candidates.methods)
+    ] = "stochastok",
     text: Annotated[
         str | None,
         typer.Option("--text", help="Show alternative tokenizations of this text instead of making a dataset."),

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from stochastok_cli.cli import options, progress
+from stochastok_cli.cli import candidates, options, progress
 from stochastok_cli.cli.app import subcommand
 from stochastok_cli.data.formats import FORMATS
 
@@ -18,9 +18,16 @@ def _formats() -> str:
 @subcommand
 def export(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="A dataset of token ids: a folder under data_as_memmaps.")
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="A dataset of token ids: a folder under data_as_memmaps.",
+            autocompletion=candidates.datasets,
+        ),
     ],
-    format: Annotated[str, typer.Option("--format", metavar="FORMAT", help=f"{_formats()}.")],
+    format: Annotated[
+        str, typer.Option("--format", metavar="FORMAT", help=f"{_formats()}.", autocompletion=candidates.formats)
+    ],
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder to write.", show_default="<data-dir>/data_as_FORMAT/NAME")
     ] = None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stochastok_cli.cli import options, progress
+from stochastok_cli.cli import candidates, options, progress
 from stochastok_cli.cli.app import subcommand
 from stochastok_cli.cli.eval import Device
 from stochastok_cli.errors import FAILED, UserError
@@ -26,6 +26,7 @@ def generate(
             help="A path, or a name under --checkpoint-dir; a run's folder means its latest checkpoint. With the extra "
             "`hf` also another model: its folder, or its id on the Hub.",
             show_default=False,
+            autocompletion=candidates.runs,
         ),
     ],
     prompt: Annotated[
@@ -45,6 +46,7 @@ def generate(
             help="Tokenization of the prompt, by a method of `stochastok expand`: stochastok:0.1, or canonical. "
             "Give it several times to see several side by side.",
             show_default="canonical",
+            autocompletion=candidates.tokenizations,
         ),
     ] = None,
     samples: Annotated[int, typer.Option("--samples", min=1, help="How many texts in each tokenization.")] = 1,

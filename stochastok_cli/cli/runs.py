@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stochastok_cli.cli import options, progress
+from stochastok_cli.cli import candidates, options, progress
 from stochastok_cli.cli.app import subcommand
 from stochastok_cli.errors import UserError, did_you_mean
 
@@ -42,6 +42,7 @@ def runs(
             "--compare",
             metavar="A B",
             help="Show only where the configurations of two runs differ, by name under FOLDER or by path.",
+            autocompletion=candidates.runs_in_folder,
         ),
     ] = None,
     as_json: Annotated[

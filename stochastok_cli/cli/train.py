@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stochastok_cli.artifacts import command_line
-from stochastok_cli.cli import options, progress
+from stochastok_cli.cli import candidates, options, progress
 from stochastok_cli.cli.app import subcommand
 from stochastok_cli.errors import UserError
 
@@ -29,6 +29,7 @@ def train(
             "--config-name",
             metavar="NAME_OR_PATH",
             help="A YAML file, or its name in ./configs or among those that come with the program.",
+            autocompletion=candidates.configurations,
         ),
     ],
     overrides: Annotated[
@@ -36,6 +37,7 @@ def train(
         typer.Argument(
             metavar="[KEY.PATH=VALUE]…",
             help="Values that replace the file's, as in `trainer.dataset.name=openwebtext-tokenized`.",
+            autocompletion=candidates.overrides,
         ),
     ] = None,
     run_name: Annotated[
@@ -44,6 +46,7 @@ def train(
             "--run-name",
             help="Folder of the run under general.paths.checkpoint_dir. "
             r"[dim]\[default: <prefix>-<dataset>, and -from-<parent> if it starts from a checkpoint][/dim]",
+            autocompletion=candidates.runs,
         ),
     ] = None,
     data_dir: Annotated[

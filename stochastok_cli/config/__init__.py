@@ -6,6 +6,7 @@ nearest valid key.
 
 from stochastok_cli.config.loader import (
     config_from_dict,
+    config_names,
     find_config,
     load_config,
     load_config_and_sources,
@@ -44,6 +45,7 @@ __all__ = [
     "TrainerConfig",
     "TrainingConfig",
     "config_from_dict",
+    "config_names",
     "config_reference",
     "find_config",
     "flatten",

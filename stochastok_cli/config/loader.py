@@ -27,16 +27,24 @@ def find_config(name_or_path: str) -> Path:
     Raises UserError if there is none.
     """
     stem = name_or_path.removesuffix(".yaml").removesuffix(".yml")
-    package = Path(__file__).parent.parent
-    folders = [Path("configs"), package / "configs", package.parent / "configs"]
-    for candidate in [Path(name_or_path), *(folder / f"{stem}.yaml" for folder in folders)]:
+    for candidate in [Path(name_or_path), *(folder / f"{stem}.yaml" for folder in _config_folders())]:
         if candidate.is_file():
             return candidate
-    known = sorted({file.stem for folder in folders for file in folder.glob("*.yaml")})
+    known = config_names()
     raise UserError(
         f"no configuration {name_or_path!r}: neither a file nor a name in ./configs or in the package",
         fix=f"known names: {', '.join(known)}{did_you_mean(stem, known).replace(';', ' —')}",
     )
+
+
+def config_names() -> list[str]:
+    """The names that `find_config` knows, in alphabetical order."""
+    return sorted({file.stem for folder in _config_folders() for file in folder.glob("*.yaml")})
+
+
+def _config_folders() -> list[Path]:
+    package = Path(__file__).parent.parent
+    return [Path("configs"), package / "configs", package.parent / "configs"]
 
 
 def load_config(name_or_path: str, overrides: Sequence[str] = (), checks: Iterable[Check] = ()) -> Config:

@@ -3,6 +3,8 @@
 A benchmark is named as `name` (`<data_dir>/data_as_datasets/<name>` where that exists, else the Hub dataset below) or
 as `name=path`, with a local file or folder of the same columns. A folder replaces the Hub dataset: the same split and
 the same part of its rows are used. A file is used whole.
+
+NumPy is imported only to read questions: the names of the benchmarks are needed without it.
 """
 
 from collections.abc import Callable
@@ -12,14 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stochastok_cli.artifacts import read_manifest
-from stochastok_cli.data.memmap import dataset_dir
+from stochastok_cli.data.folders import dataset_dir
 from stochastok_cli.data.recipes.base import RECIPES
 from stochastok_cli.data.recipes.cute_tasks import TASKS
 from stochastok_cli.errors import UserError, did_you_mean
 from stochastok_cli.evaluation.base import benchmark_name
 from stochastok_cli.evaluation.cute import COLUMNS, cute_question, read_cute
-from stochastok_cli.evaluation.question_files import read_hub, read_path, require_columns
-from stochastok_cli.random_streams import stream
 
 if TYPE_CHECKING:
     import datasets
@@ -238,6 +238,8 @@ def load_benchmark(name: str, data_dir: Path, num_samples: int | None = None) ->
     A larger sample contains a smaller one. Raises UserError for an unknown name, for rows that cannot be loaded, and
     for a sampled row that is not a valid question.
     """
+    from stochastok_cli.random_streams import stream
+
     name, _, path = name.partition("=")
     spec = find_spec(name, data_dir)
     dataset, rows = _rows(name, spec, Path(path).expanduser() if path else None, data_dir)
@@ -248,6 +250,8 @@ def load_benchmark(name: str, data_dir: Path, num_samples: int | None = None) ->
 
 def _rows(name: str, spec: BenchmarkSpec, path: Path | None, data_dir: Path) -> "tuple[datasets.Dataset, range]":
     """A dataset and those of its rows that belong to the benchmark."""
+    from stochastok_cli.evaluation.question_files import read_hub, read_path, require_columns
+
     description = f"benchmark {name}"
     folder = dataset_dir(data_dir) / (spec.folder or name)
     if spec.read is not None:

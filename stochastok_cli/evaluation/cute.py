@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from stochastok_cli.data.recipes.cute_tasks import TASKS, options
 from stochastok_cli.data.word_list import read_words
-from stochastok_cli.evaluation.question_files import read_hub, read_path, require_columns
-from stochastok_cli.random_streams import stream
 
 if TYPE_CHECKING:
     import datasets
@@ -24,6 +22,8 @@ COLUMNS = ("task", "inputs", "answer")
 def read_cute(tasks: Sequence[str], description: str, path: Path | None) -> "datasets.Dataset":
     """The questions of some tasks, one after the other, in the columns COLUMNS."""
     import datasets
+
+    from stochastok_cli.evaluation.question_files import read_hub, read_path
 
     rows: list[dict[str, Any]] = []
     for task in tasks:
@@ -37,6 +37,8 @@ def read_cute(tasks: Sequence[str], description: str, path: Path | None) -> "dat
 
 
 def _rows(description: str, task: str, dataset: "datasets.Dataset") -> Iterator[dict[str, Any]]:
+    from stochastok_cli.evaluation.question_files import require_columns
+
     if "prompt" in dataset.column_names:
         require_columns(description, dataset, ("prompt", "answer"))
         for row in dataset:
@@ -56,6 +58,8 @@ def _rows(description: str, task: str, dataset: "datasets.Dataset") -> Iterator[
 
 def cute_question(row: dict[str, Any]) -> tuple[str, list[str]]:
     """Turns a row into a question in the wording of `cute_tasks` and its options, always the same for the same row."""
+    from stochastok_cli.random_streams import stream
+
     task, inputs, answer = (row[column] for column in COLUMNS)
     if len(inputs) != TASKS[task].wording.count("{}"):
         raise ValueError(f"{task} has {TASKS[task].wording.count('{}')} inputs, not {inputs}")

@@ -4,11 +4,15 @@ The wording is the StochasTok paper's (Table 2), with ` Answer:` after it as in 
 the order in which CUTE's own files have them.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from string import ascii_lowercase
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 NUM_OPTIONS = 4  # of tasks whose questions do not name the options
 
@@ -84,6 +88,8 @@ def levenshtein(word: str, others: Sequence[str]) -> np.ndarray:
     >>> levenshtein("happy", ["apply", "glad", "happy"]).tolist()
     [2, 5, 0]
     """
+    import numpy as np
+
     lengths = np.array([len(other) for other in others])
     width = int(lengths.max(initial=0))
     letters = np.zeros((len(others), width), dtype=np.int64)

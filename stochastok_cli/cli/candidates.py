@@ -1,0 +1,192 @@
+"""What a shell can complete a word to: datasets, runs, benchmarks, methods, formats and keys of the configuration.
+
+Each function takes the context, with the parameters of the command so far, and the beginning of the word; Typer keeps
+the candidates that begin so. Nothing here imports NumPy or torch: an answer comes while somebody types.
+"""
+
+import contextlib
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from stochastok_cli.config.schema import ConfigKey
+
+DEEPEST = 3  # folders below that of all runs in which runs are looked for
+MOST_FOLDERS = 5_000
+_STEP = re.compile(r"step_(\d+)")
+_TYPES = {"int", "float", "str", "any", "list of str", "list of sections"}
+_EXAMPLE_P = "0.1"
+
+
+def datasets(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The folders of token ids in the data directory."""
+    from stochastok_cli.data.folders import memmap_dir
+
+    return _names(memmap_dir(_folder(ctx, "data_dir", "data")))
+
+
+def runs(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The runs in the folder of all runs; for one that is named already, its checkpoints, too."""
+    return _runs_in(_folder(ctx, "checkpoint_dir", "checkpoints"), incomplete)
+
+
+def runs_in_folder(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The runs in the folder that `stochastok runs` lists."""
+    return _runs_in(_folder(ctx, "folder", "checkpoints"), incomplete)
+
+
+def benchmarks(ctx: typer.Context, incomplete: str) -> list[str]:
+    """What an evaluator scores, after a comma one more."""
+    evaluator = ctx.params.get("evaluator")
+    names = datasets(ctx, incomplete) if str(evaluator) == "bits_per_byte" else _questions(ctx)
+    return _one_more(names, incomplete)
+
+
+def methods(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The expansion methods, after a comma one more."""
+    return _one_more([*_methods(), "all"], incomplete)
+
+
+def tokenizations(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Methods with `:` for their p, and what has none."""
+    named = ["canonical", *(f"{name}:" if takes_p else name for name, takes_p in _methods().items())]
+    return _with_example([name for name in named if name.startswith(incomplete)], ":", _EXAMPLE_P) or [
+        f"{name}{_EXAMPLE_P}" for name in named if name.endswith(":") and incomplete.startswith(name)
+    ]
+
+
+def formats(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The formats of `stochastok export`."""
+    from stochastok_cli.data.formats import FORMATS
+
+    return list(FORMATS)
+
+
+def configurations(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The names of configuration files."""
+    from stochastok_cli.config import config_names
+
+    return config_names()
+
+
+def overrides(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The keys of the configuration, and after `=` their values."""
+    from stochastok_cli.config import config_reference
+
+    keys = {key.path: key for key in config_reference() if "[]" not in key.path}
+    name, equals, _ = incomplete.partition("=")
+    if not equals:
+        matching = [f"{path}=" for path in keys if path.startswith(incomplete)]
+        default = keys[matching[0][:-1]].default if len(matching) == 1 else ""
+        return _with_example(matching, "=", default)
+    return [f"{name}={value}" for value in _values(keys[name], ctx, incomplete)] if name in keys else []
+
+
+def _values(key: "ConfigKey", ctx: typer.Context, incomplete: str) -> list[str]:
+    named: Mapping[str, Callable[[typer.Context, str], list[str]]] = {
+        "trainer.dataset.name": datasets,
+        "trainer.checkpoint_name": runs,
+        "model.checkpoint_name": runs,
+    }
+    if key.path in named:
+        return named[key.path](ctx, incomplete.partition("=")[2])
+    if key.path == "trainer.dataset.expand_method":
+        return list(_methods())
+    if key.type == "bool":
+        return ["true", "false"]
+    choices = [choice for choice in key.type.split(" | ") if choice not in _TYPES]
+    return list(dict.fromkeys([*choices, key.default]))
+
+
+def _methods() -> dict[str, bool]:
+    """Whether each method takes p, by its name, or by its example where it can't be used without arguments."""
+    from stochastok_cli.tokenization.methods import METHODS
+
+    return {method.example or method.name: method.takes_p for method in METHODS.values()}
+
+
+def _with_example(candidates: list[str], end: str, example: str) -> list[str]:
+    """The candidates, and where only one is left that awaits more, a value after it: a shell puts no space after what
+    is not the only candidate."""
+    if len(candidates) == 1 and candidates[0].endswith(end):
+        return [candidates[0], f"{candidates[0]}{example or '…'}"]
+    return candidates
+
+
+def _one_more(names: list[str], incomplete: str) -> list[str]:
+    """A list with commas, with each name that it does not have yet."""
+    before, comma, _ = incomplete.rpartition(",")
+    return [f"{before}{comma}{name}" for name in names if name not in before.split(",")]
+
+
+def _questions(ctx: typer.Context) -> list[str]:
+    """The benchmarks of multiple choice, also those made under names of their own."""
+    from stochastok_cli.artifacts import read_manifest
+    from stochastok_cli.data.folders import dataset_dir
+    from stochastok_cli.data.recipes.base import RECIPES
+    from stochastok_cli.evaluation.benchmarks import benchmark_specs
+
+    names = [*benchmark_specs()]
+    folder = dataset_dir(_folder(ctx, "data_dir", "data"))
+    for made in _names(folder):
+        with contextlib.suppress(Exception):  # a damaged one is named when it is used
+            manifest = read_manifest(folder / made)
+            recipe = RECIPES.get(manifest.recipe or "") if manifest else None
+            names += [f"{made}-{benchmark.split}" for benchmark in recipe.benchmarks] if recipe else []
+    return list(dict.fromkeys(names))
+
+
+# ------------------------------------------------------------------------------------------------ folders
+
+
+def _folder(ctx: typer.Context, parameter: str, default: str) -> Path:
+    """A folder by the option for it, or in training by an override or the configuration file."""
+    given = ctx.params.get(parameter)
+    if given is not None:
+        return Path(given)
+    for override in reversed(ctx.params.get("overrides") or []):
+        key, equals, value = str(override).partition("=")
+        if equals and key == f"general.paths.{parameter}":
+            return Path(value)
+    return Path(_configured(ctx.params.get("config"), parameter) or default)
+
+
+def _configured(config: Any, parameter: str) -> str | None:
+    if not config:
+        return None
+    from stochastok_cli.config import find_config, read_yaml
+
+    with contextlib.suppress(Exception):  # what is wrong with the file is said when it is used
+        return str(read_yaml(find_config(str(config)))["general"]["paths"][parameter])
+    return None
+
+
+def _names(folder: Path) -> list[str]:
+    """The folders in a folder, without hidden ones."""
+    with contextlib.suppress(OSError):
+        return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    return []
+
+
+def _runs_in(folder: Path, incomplete: str) -> list[str]:
+    run_names = [*_run_folders(folder, "", DEEPEST)]
+    named = [run for run in run_names if incomplete == run or incomplete.startswith(f"{run}/")]
+    steps = [
+        (int(m[1]), f"{run}/{name}") for run in named for name in _names(folder / run) if (m := _STEP.fullmatch(name))
+    ]
+    return [*run_names, *(checkpoint for _, checkpoint in sorted(steps))]
+
+
+def _run_folders(folder: Path, prefix: str, depth: int) -> Iterator[str]:
+    """The runs below a folder by their paths there: what has a configuration or checkpoints."""
+    for name in _names(folder)[:MOST_FOLDERS]:
+        run = folder / name
+        if (run / "config.yaml").is_file() or any(map(_STEP.fullmatch, _names(run))):
+            yield f"{prefix}{name}"
+        elif depth > 1:
+            yield from _run_folders(run, f"{prefix}{name}/", depth - 1)

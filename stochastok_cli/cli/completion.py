@@ -1,0 +1,95 @@
+"""Shell completion: how a shell's request is answered.
+
+Typer writes the scripts for bash, zsh, fish and PowerShell (`--install-completion`), which call the program with the
+variable `_STOCHASTOK_COMPLETE`, and finds the parameter that is completed. `candidates` has the values.
+
+Bash gives a word with `=` or `:` in pieces, and replaces only the last of them: they are put together before Typer sees
+them, and what bash has already is taken off the answer.
+"""
+
+import contextlib
+import io
+import os
+import re
+import sys
+from collections.abc import Callable
+
+import typer
+
+VARIABLE = "_STOCHASTOK_COMPLETE"
+BASH = "complete_bash"
+_BREAK = re.compile(r"[=:]+")
+_SPECIAL = re.compile(r"([^\w@%+=:,./~^\[\]-])")  # what bash would not take literally
+
+
+def is_requested() -> bool:
+    """Whether a shell asks for completions."""
+    return os.environ.get(VARIABLE, "").startswith("complete_")
+
+
+def answer(app: typer.Typer, register: Callable[[str], None]) -> None:
+    """Prints the completions that a shell has asked for; nothing where that fails, since it would be put into the line
+    that is edited.
+
+    Args:
+        app: The application.
+        register: Adds the subcommands to `app` whose names begin with a text.
+    """
+    known = ""
+    if os.environ[VARIABLE] == BASH:
+        known = _join_pieces()
+    printed, errors = io.StringIO(), io.StringIO()
+    with (
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(errors),
+        contextlib.suppress(Exception, SystemExit, KeyboardInterrupt),
+    ):
+        register(_beginning_of_subcommand())
+        app(prog_name="stochastok", complete_var=VARIABLE, standalone_mode=False)
+    answered = printed.getvalue()
+    if os.environ[VARIABLE] == BASH:
+        lines = [line.removeprefix(known) for line in answered.splitlines()]
+        answered = "".join(f"{_escaped(line)}\n" for line in lines if line and line.isprintable())
+    sys.stdout.write(answered)
+
+
+def _beginning_of_subcommand() -> str:
+    """The first word after the program that is no option; the one that is completed may be it."""
+    if os.environ[VARIABLE] == BASH:
+        words = os.environ.get("COMP_WORDS", "").split("\n")[: _current_word() + 1]
+    else:
+        words = os.environ.get("_TYPER_COMPLETE_ARGS", "").split()
+    return next((word for word in words[1:] if not word.startswith("-")), "")
+
+
+def _current_word() -> int:
+    position = os.environ.get("COMP_CWORD", "")
+    return int(position) if position.isdecimal() else 0
+
+
+def _join_pieces() -> str:
+    """Puts the pieces of words in `COMP_WORDS` together; returns what bash has of the current word before its last
+    piece."""
+    pieces = os.environ.get("COMP_WORDS", "").split("\n")
+    current = _current_word()
+    if current >= len(pieces):
+        return ""
+    words: list[str] = []
+    joined = False
+    for piece in pieces[: current + 1]:
+        is_break = _BREAK.fullmatch(piece) is not None
+        if words and (is_break or joined):
+            words[-1] += piece
+        else:
+            words.append(piece)
+        joined = is_break
+    last = "" if _BREAK.fullmatch(pieces[current]) else pieces[current]
+    os.environ["COMP_WORDS"] = "\n".join(words)
+    os.environ["COMP_CWORD"] = str(len(words) - 1)
+    return words[-1].removesuffix(last) if last else words[-1]
+
+
+def _escaped(word: str) -> str:
+    """A word as bash takes it literally; as it is within a quotation that the user has begun."""
+    is_quoted = os.environ.get("COMP_WORDS", "").rpartition("\n")[2].startswith(("'", '"'))
+    return word if is_quoted else _SPECIAL.sub(r"\\\1", word)
