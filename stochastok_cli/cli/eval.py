@@ -67,8 +67,8 @@ def eval(
         typer.Option(
             "--report",
             metavar="FOLDER",
-            help="Write tables (Markdown, CSV, JSON), plots (PNG, SVG) and one HTML page, with the training curves of "
-            "the checkpoints' runs. Needs the extra `report`.",
+            help="Write tables (Markdown, CSV, JSON), plots (PNG, SVG) and one HTML page, with example questions, "
+            "sampled text, and the checkpoints' runs: card, differences, curves. Needs the extra `report`.",
         ),
     ] = None,
     as_json: Annotated[
@@ -107,6 +107,7 @@ def eval(
             device=device.value,
             batch_tokens=batch_tokens,
             paired=paired,
+            num_texts=0 if report is None else output.NUM_TEXTS,
             progress=printer.progress,
             on_result=printer.show,
         )

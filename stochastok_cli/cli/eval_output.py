@@ -1,6 +1,7 @@
 """What `stochastok eval` prints and writes: tables, JSON lines, comparisons, completions, reports."""
 
 import json
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,9 +10,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 from stochastok_cli.cli import progress
 from stochastok_cli.evaluation.base import EvalResult, Metric
+from stochastok_cli.training.run_dir import METRICS
 
 if TYPE_CHECKING:
     from stochastok_cli.evaluation.comparison import Aggregate, PairedComparison
+
+
+NUM_TEXTS = 2
+"""How many documents of each model a report shows."""
 
 
 class ResultPrinter:
@@ -125,14 +131,16 @@ def write(report: Path, results: Sequence[EvalResult], comparisons: "Sequence[Pa
     """Writes the report, with the training curves of the checkpoints' runs."""
     from stochastok_cli.artifacts import command_line
     from stochastok_cli.report.html import write_report
-    from stochastok_cli.training.loggers.jsonl import read_metrics
-    from stochastok_cli.training.run_dir import METRICS
+    from stochastok_cli.report.runs import read_reported_run
 
-    runs = {}
+    labels: dict[Path, str] = {}  # a run once, also where several of its checkpoints are evaluated
     for result in results:
         folder = Path(result.checkpoint)
-        records = read_metrics(folder.parent / METRICS) if folder.name.startswith("step_") else []
-        if records:
-            runs[result.label] = records
-    page = write_report(report, results, runs, command=command_line(), comparisons=comparisons)
+        if folder.name.startswith("step_") and (folder.parent / METRICS).is_file():
+            labels.setdefault(folder.parent, result.label)
+    runs = [read_reported_run(folder, label) for folder, label in labels.items()]
+    date = time.strftime("%Y-%m-%d")
+    page = write_report(report, results, runs, command=command_line(), date=date, comparisons=comparisons)
+    for problem in (problem for run in runs if run.summary is not None for problem in run.summary.problems):
+        progress.note(f"note: {problem}")
     progress.note(f"report: {page}")

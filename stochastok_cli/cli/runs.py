@@ -45,6 +45,15 @@ def runs(
             autocompletion=candidates.runs_in_folder,
         ),
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            metavar="FOLDER",
+            help="Write cards of the runs (or of the two compared), where their configurations differ, and their "
+            "curves as one HTML page, with the plots as PNG and SVG. Needs the extra `report`.",
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object for each run (or for the comparison).")
     ] = False,
@@ -56,9 +65,17 @@ def runs(
     byte, the best value of a metric, its age since it last wrote, and its state:
     running, stopped or complete. Other folders are passed over.
     """
+    if report is not None:
+        from stochastok_cli.report.html import require_report_folder
+        from stochastok_cli.report.plots import require_matplotlib
+
+        require_matplotlib()
+        require_report_folder(report)
     if compare is not None:
         options.require_effect(runs, "beside --compare", metric=metric)
-        _compare(folder, compare, as_json)
+        pair = _compare(folder, compare, as_json)
+        if report is not None:
+            _write_report(report, list(zip(pair, compare, strict=True)), folder)
         return
     from stochastok_cli.training.runs import find_runs, lower_is_better
 
@@ -84,6 +101,25 @@ def runs(
     for run in summaries:
         for problem in run.problems:
             progress.note(f"note: {problem}")
+    if report is not None:
+        _write_report(report, [(run, run.name) for run in summaries], folder)
+
+
+def _write_report(report: Path, labeled: "list[tuple[RunSummary, str]]", root: Path) -> None:
+    """Writes a report on runs, each with what it calls them."""
+    from stochastok_cli.artifacts import command_line
+    from stochastok_cli.report.html import write_runs_report
+    from stochastok_cli.report.plots import COLORS, LINE_STYLES
+    from stochastok_cli.report.runs import read_reported_run
+
+    different = len(COLORS) * len(LINE_STYLES)
+    if len(labeled) > different:
+        progress.note(
+            f"note: of {len(labeled)} runs, those after the first {different} have lines that look like others"
+        )
+    runs = [read_reported_run(run.folder, label, root) for run, label in labeled]
+    page = write_runs_report(report, runs, command=command_line(), date=time.strftime("%Y-%m-%d"))
+    progress.note(f"report: {page}")
 
 
 def _table(summaries: "list[RunSummary]", metric: str) -> "Table":
@@ -139,7 +175,8 @@ def _age(seconds: float) -> str:
     return f"{max(int(seconds), 0)} s"
 
 
-def _compare(folder: Path, names: tuple[str, str], as_json: bool) -> None:
+def _compare(folder: Path, names: tuple[str, str], as_json: bool) -> "list[RunSummary]":
+    """Prints where two runs differ, and returns them."""
     from stochastok_cli.training.run_dir import differing_values
     from stochastok_cli.training.runs import find_run
 
@@ -166,6 +203,7 @@ def _compare(folder: Path, names: tuple[str, str], as_json: bool) -> None:
     for run in pair:
         for problem in run.problems:
             progress.note(f"note: {problem}")
+    return pair
 
 
 def _yaml(value: Any) -> str:

@@ -1,50 +1,47 @@
 """A report on disk: tables as Markdown, CSV and JSON, plots as PNG and SVG, and one HTML page that holds all of it.
 
-results.json   a list of the objects of `stochastok eval --json`
+results.json   a list of the objects of `stochastok eval --json`; runs.json those of `stochastok runs --json`
 results.csv    a line for each checkpoint and metric
 report.md      the tables, and links to the plots
 report.html    the same in one file that loads nothing else
 plots/         each plot as PNG and SVG
 """
 
-import html
 import io
+import itertools
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
+from stochastok_cli import __version__
 from stochastok_cli.artifacts import nearest_existing_path
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.base import EvalResult
 from stochastok_cli.evaluation.comparison import Aggregate, PairedComparison
-from stochastok_cli.report.plots import Plot, Records, plots_of
-from stochastok_cli.report.rendering import code_span, escape_markdown, to_csv, to_html, to_markdown
+from stochastok_cli.report.markdown import to_document
+from stochastok_cli.report.page import to_page
+from stochastok_cli.report.plots import COLORS, GRID, TEXT, Plot, color_name, plot_style
+from stochastok_cli.report.questions import question_examples
+from stochastok_cli.report.rendering import to_csv
+from stochastok_cli.report.result_plots import paired_plots, result_plots
+from stochastok_cli.report.run_card import model_tables, run_tables
+from stochastok_cli.report.runs import ReportedRun, XAxis
+from stochastok_cli.report.sections import Curves, Document, Drawing, SampledTexts, Section
 from stochastok_cli.report.tables import Table, comparison_table, tables_of
+from stochastok_cli.report.training_plots import training_plots
 
-CSS = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1b1b1b;
-       background: #fff; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; } h3 { font-size: 1rem; margin-top: 1.6rem; }
-div.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 0.88rem; }
-th, td { padding: 0.3rem 0.7rem; text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; }
-th { border-bottom: 1px solid #888; vertical-align: bottom; white-space: normal; } small { color: #666; }
-figure { margin: 1.5rem 0; } figure svg { max-width: 100%; height: auto; }
-figcaption { color: #555; font-size: 0.9rem; }
-code { font-size: 0.85rem; overflow-wrap: anywhere; }
-"""
-NOTE = "Brackets hold 95% intervals over the questions."
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-
-class Drawing(NamedTuple):
-    """A plot that is written, with its SVG for the page."""
-
-    name: str
-    caption: str
-    svg: str
+ON_INTERVALS = "Brackets hold 95% intervals over the questions."
+ON_QUESTIONS = (
+    "✓ and ✗ stand beside each model's answer, with the probability that it gave to this option among all. A question "
+    "is shown as it stands in the benchmark, without the answer."
+)
+ON_TEXTS = "What each model writes from the beginning of a document: 64 tokens at temperature 1, seed 0."
 
 
 def require_report_folder(folder: Path) -> None:
@@ -59,35 +56,63 @@ def require_report_folder(folder: Path) -> None:
 def write_report(
     folder: Path,
     results: Sequence[EvalResult],
-    runs: Mapping[str, Records],
+    runs: Sequence[ReportedRun],
     *,
     command: str,
+    date: str = "",
     comparisons: Sequence[PairedComparison | Aggregate] = (),
 ) -> Path:
-    """Writes all files of a report, over an older report.
+    """Writes all files of a report on evaluated checkpoints, over an older report.
 
     Args:
         folder: Where to; it is made if it does not exist.
         results: One for each checkpoint.
-        runs: The training records of the checkpoints' runs, by label.
+        runs: The checkpoints' runs.
         command: The command line that the report names as its origin.
+        date: The date that the report names.
         comparisons: Comparisons of the checkpoints, which follow their tables.
 
     Returns:
         The HTML page.
     """
-    plot_folder = folder / "plots"
-    plot_folder.mkdir(parents=True, exist_ok=True)
-    for old in [*plot_folder.glob("*.png"), *plot_folder.glob("*.svg")]:
-        old.unlink()
+    plots = _PlotFolder(folder / "plots")
+    with plot_style():
+        paired = [one for one in comparisons if isinstance(one, PairedComparison)]
+        aggregates = [one for one in comparisons if isinstance(one, Aggregate)]
+        sections = [
+            *_table_sections(tables_of(results)),
+            Section("Plots", plots.save_all(result_plots(results))),
+            Section("Paired", [*plots.save_all(paired_plots(paired)), *map(comparison_table, paired)]),
+            *_table_sections(map(comparison_table, aggregates)),
+            _questions_section(results),
+            _texts_section(results),
+            *_table_sections(model_tables(results)),
+            *_run_sections(runs, plots),
+        ]
     objects = [one.to_json() for one in (*results, *comparisons)]
     (folder / "results.json").write_text(json.dumps(objects, indent=2) + "\n", encoding="utf-8")
     _write(folder / "results.csv", to_csv(results))
-    drawings = [_save_plot(plot, plot_folder) for plot in plots_of(results, runs)]
-    tables = [*tables_of(results), *map(comparison_table, comparisons)]
-    _write(folder / "report.md", _markdown(tables, drawings, command))
+    return _write_document(folder, Document("Evaluation", command, _version(date), sections))
+
+
+def write_runs_report(folder: Path, runs: Sequence[ReportedRun], *, command: str, date: str = "") -> Path:
+    """Writes all files of a report on training runs, over an older report; see `write_report`."""
+    plots = _PlotFolder(folder / "plots")
+    with plot_style():
+        sections = _run_sections(runs, plots)
+    objects = [run.summary.to_json() for run in runs if run.summary is not None]
+    (folder / "runs.json").write_text(json.dumps(objects, indent=2) + "\n", encoding="utf-8")
+    return _write_document(folder, Document("Training runs", command, _version(date), sections))
+
+
+def _version(date: str) -> str:
+    return ", ".join(filter(None, (f"stochastok {__version__}", date)))
+
+
+def _write_document(folder: Path, document: Document) -> Path:
+    _write(folder / "report.md", to_document(document))
     page = folder / "report.html"
-    _write(page, _page(tables, drawings, command))
+    _write(page, to_page(document))
     return page
 
 
@@ -96,48 +121,89 @@ def _write(file: Path, text: str) -> None:
     file.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
 
 
-def _save_plot(plot: Plot, folder: Path) -> Drawing:
-    """Writes both files of a plot."""
-    plot.figure.savefig(folder / f"{plot.name}.png", dpi=160, metadata={"Software": None})
+# ------------------------------------------------------------------------------------------------ sections
+
+
+def _table_sections(tables: Iterable[Table]) -> list[Section]:
+    return [Section(title, list(group)) for title, group in groupby(tables, lambda table: table.section)]
+
+
+def _questions_section(results: Sequence[EvalResult]) -> Section:
+    examples = question_examples(results)
+    return Section("Example questions", [ON_QUESTIONS, *examples] if examples else [])
+
+
+def _texts_section(results: Sequence[EvalResult]) -> Section:
+    texts = [SampledTexts(result.label, result.texts) for result in results if result.texts]
+    return Section("Sampled text", [ON_TEXTS, *texts] if texts else [])
+
+
+def _run_sections(runs: Sequence[ReportedRun], plots: "_PlotFolder") -> list[Section]:
+    """Cards, differences and curves of training runs. The files of curves are those over iterations."""
+    saved = plots.save_all(training_plots(runs), training_plots(runs, on_page=True))
+    over: dict[XAxis, Sequence[Drawing]] = {"iteration": saved}
+    x_axes: tuple[XAxis, ...] = ("tokens", "time")
+    for x_axis in x_axes:
+        drawings = [_drawing(plot) for plot in training_plots(runs, x_axis, on_page=True)]
+        if drawings:
+            over[x_axis] = drawings
+    curves = [Curves([run.label for run in runs], over)] if over["iteration"] else []
+    return [*_table_sections(run_tables(runs)), Section("Curves", curves)]
+
+
+# ------------------------------------------------------------------------------------------------ plots
+
+
+class _PlotFolder:
+    """The folder of the plots' files, emptied of those of an older report."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.names: set[str] = set()
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in [*folder.glob("*.png"), *folder.glob("*.svg")]:
+            old.unlink()
+
+    def save_all(self, plots: Iterable[Plot], for_page: Iterable[Plot] | None = None) -> list[Drawing]:
+        """Writes both files of each plot. Each has a name of its own, also where capitals make no difference.
+
+        Args:
+            plots: The plots.
+            for_page: The same ones as the page shows them, where these differ.
+
+        Returns:
+            The plots for the page.
+        """
+        drawings = []
+        pairs = ((plot, plot) for plot in plots) if for_page is None else zip(plots, for_page, strict=True)
+        for plot, shown in pairs:
+            numbered = (plot.name if n == 1 else f"{plot.name}-{n}" for n in itertools.count(1))
+            name = next(one for one in numbered if one.lower() not in self.names)
+            self.names.add(name.lower())
+            plot.figure.savefig(self.folder / f"{name}.png", dpi=160, metadata={"Software": None})
+            plot.figure.set_layout_engine("none")  # it is laid out now; once more would take as long as drawing
+            plot.figure.savefig(self.folder / f"{name}.svg", metadata={"Date": None})
+            drawings.append(_drawing(shown._replace(name=name)))
+        return drawings
+
+
+def _drawing(plot: Plot) -> Drawing:
+    return Drawing(plot.name, plot.caption, plot.notes, page_svg(plot.figure))
+
+
+def page_svg(figure: "Figure") -> str:
+    """A figure as an element of a page: without a header or links, its text as text, in the colors of the page."""
+    import matplotlib
+
     text = io.StringIO()
-    plot.figure.savefig(text, format="svg", metadata={"Date": None})
-    (folder / f"{plot.name}.svg").write_text(text.getvalue(), encoding="utf-8")
-    return Drawing(plot.name, plot.caption, text.getvalue())
-
-
-def _markdown(tables: Sequence[Table], drawings: Sequence[Drawing], command: str) -> str:
-    lines = ["# Evaluation", "", f"Made by {code_span(command)}. {NOTE}", ""]
-    for section, group in groupby(tables, lambda table: table.section):
-        lines += [f"## {escape_markdown(section)}", ""]
-        for table in group:
-            lines += [f"### {escape_markdown(table.title)}", ""] if table.title else []
-            lines += [to_markdown(table), ""]
-    for drawing in drawings:
-        lines += [f"![{drawing.name}](plots/{drawing.name}.svg)", "", escape_markdown(drawing.caption), ""]
-    return "\n".join(lines)
-
-
-def _page(tables: Sequence[Table], drawings: Sequence[Drawing], command: str) -> str:
-    parts = [
-        "<!DOCTYPE html>",
-        '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
-        f"<title>Evaluation</title><style>{CSS}</style></head><body>",
-        f"<h1>Evaluation</h1><p>Made by <code>{html.escape(command)}</code>. {NOTE}</p>",
-    ]
-    for section, group in groupby(tables, lambda table: table.section):
-        parts.append(f"<h2>{html.escape(section)}</h2>")
-        for table in group:
-            parts += [f"<h3>{html.escape(table.title)}</h3>"] if table.title else []
-            parts.append(to_html(table))
-    for drawing in drawings:
-        svg = _with_unique_ids(drawing.svg, drawing.name)
-        parts.append(f"<figure>{svg}<figcaption>{html.escape(drawing.caption)}</figcaption></figure>")
-    return "\n".join([*parts, "</body></html>", ""])
-
-
-def _with_unique_ids(svg: str, prefix: str) -> str:
-    """A drawing without its XML header, and with a prefix before its ids, since one page holds several drawings."""
-    drawing = svg[svg.index("<svg") :]
-    for mark in ('id="', 'href="#', "url(#"):
-        drawing = drawing.replace(mark, f"{mark}{prefix}-")
-    return drawing
+    no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        figure.savefig(text, format="svg", transparent=True, metadata=no_metadata)
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    for name in (' xmlns="http://www.w3.org/2000/svg"', ' xmlns:xlink="http://www.w3.org/1999/xlink"'):
+        svg = svg.replace(name, "", 1)
+    names = {TEXT: "currentColor", GRID: "var(--grid)", **{one: color_name(k) for k, one in enumerate(COLORS)}}
+    for fixed, of_page in names.items():
+        svg = svg.replace(f": {fixed.lower()}", f": {of_page}")
+    return svg.replace("xlink:href=", "href=")

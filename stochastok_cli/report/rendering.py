@@ -100,9 +100,30 @@ def code_span(text: str) -> str:
 def to_html(table: Table) -> str:
     """The table as an HTML element without its titles, intervals in small print."""
     head = "".join(f"<th>{html.escape(column.heading)}</th>" for column in table.columns)
-    body = "".join(f"<tr>{''.join(map(_html_cell, row))}</tr>" for row in table.rows)
-    notes = "".join(f"<p><small>{html.escape(note)}</small></p>" for note in table.notes)
-    return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>{notes}'
+    make_row = _html_text_row if table.is_text else _html_row
+    body = "".join(f"<tr>{make_row(table, row)}</tr>" for row in table.rows)
+    notes = "".join(f'<p class="note">{html.escape(note)}</p>' for note in table.notes)
+    if not table.rows:
+        return notes
+    kind = ' class="text"' if table.is_text else ""
+    return f'<div class="wide"><table{kind}><tr class="head">{head}</tr>{body}</table></div>{notes}'
+
+
+def _html_row(table: Table, row: Sequence[Cell]) -> str:
+    return "".join(map(_html_cell, row))
+
+
+def _html_text_row(table: Table, row: Sequence[Cell]) -> str:
+    """One cell for all columns where they are equal."""
+    name, *cells = row
+    first = f"<td>{re.sub(r'(?<=[._])', '<wbr>', html.escape(name.value))}</td>"  # keys may be broken at their dots
+    if len({cell.value for cell in cells}) == 1:
+        return f'{first}<td colspan="{len(cells)}">{html.escape(cells[0].value)}</td>'
+    headings = [html.escape(column.heading) for column in table.columns[1:]]
+    return first + "".join(
+        f'<td data-run="{heading}">{html.escape(cell.value)}</td>'
+        for heading, cell in zip(headings, cells, strict=True)
+    )
 
 
 def _html_cell(cell: Cell) -> str:

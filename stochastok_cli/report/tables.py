@@ -64,6 +64,7 @@ class Table:
         rows: One cell for each column.
         notes: Sentences below the table.
         stack_intervals: Whether the terminal puts intervals below their values, which takes less width.
+        is_text: Whether the cells hold text, which is aligned left and broken into lines.
     """
 
     section: str
@@ -72,6 +73,7 @@ class Table:
     rows: Sequence[Sequence[Cell]]
     notes: Sequence[str] = ()
     stack_intervals: bool = False
+    is_text: bool = False
 
     @property
     def full_title(self) -> str:

@@ -1,4 +1,4 @@
-"""Utilization of the GPUs, memory, and the sizes of an iteration and a checkpoint."""
+"""Utilization of the GPUs, memory, and the size of a checkpoint."""
 
 import re
 
@@ -38,12 +38,6 @@ def checkpoint_bytes(model: CausalLM, config: Config) -> int:
         elif config.trainer.lora.merge:
             total += parameter.numel() * saved
     return total
-
-
-def tokens_per_iteration(config: Config) -> int:
-    """The number of tokens that all ranks together train on in one iteration."""
-    training = config.trainer.training
-    return training.gradient_accumulation_steps * training.batch_size * config.model.context_window
 
 
 def utilization(tokens_per_second: float, model: CausalLM, config: Config, world: DistributedContext) -> float | None:

@@ -26,6 +26,7 @@ from stochastok_cli.training.data import Data
 from stochastok_cli.training.distributed import DistributedContext, device_name, distributed_context
 from stochastok_cli.training.prefetch import prefetch
 from stochastok_cli.training.setup import Run, RunInputs
+from stochastok_cli.training.throughput import tokens_per_iteration
 from stochastok_cli.training.trainer import TrainingStep, explain_out_of_memory
 from stochastok_cli.training.validation import validations
 
@@ -134,7 +135,7 @@ def _measure(run: Run, inputs: RunInputs) -> Plan:
     seconds *= training.gradient_accumulation_steps / measured.trainer.training.gradient_accumulation_steps
     seconds_per_evaluation = _measure_evaluation(step, config, inputs, world)
     first_due = start if run.progress.state is None or run.progress.state.evaluation_pending else start + 1
-    tokens = flops.tokens_per_iteration(config)
+    tokens = tokens_per_iteration(config)
     memory, memory_total = _memory(world.device)
     return Plan(
         folder=run.folder,

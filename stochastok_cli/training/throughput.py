@@ -4,6 +4,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from stochastok_cli.config import Config
+
+
+def tokens_per_iteration(config: Config) -> int:
+    """The number of tokens that all ranks together train on in one iteration."""
+    training = config.trainer.training
+    return training.gradient_accumulation_steps * training.batch_size * config.model.context_window
+
 
 class ThroughputTimer:
     """Measures iterations per second, without the time in `pause` (evaluating, saving).

@@ -28,14 +28,14 @@ from stochastok_cli.training.backends import Backend, EagerBackend, FusedBackend
 from stochastok_cli.training.checkpoint_writer import amend_state, save_checkpoint
 from stochastok_cli.training.distributed import DistributedContext, device_name
 from stochastok_cli.training.events import Listener
-from stochastok_cli.training.flops import peak_memory, tokens_per_iteration, utilization
+from stochastok_cli.training.flops import peak_memory, utilization
 from stochastok_cli.training.loggers.profiler import profiler
 from stochastok_cli.training.optimizers import clip_or_skip_update, make_optimizer
 from stochastok_cli.training.prefetch import prefetch
 from stochastok_cli.training.setup import Run, RunInputs, load_weights_from
 from stochastok_cli.training.sharded import make_parallel
 from stochastok_cli.training.signals import StopRequest
-from stochastok_cli.training.throughput import ThroughputTimer
+from stochastok_cli.training.throughput import ThroughputTimer, tokens_per_iteration
 from stochastok_cli.training.validation import CANONICAL, text_widths, validations
 
 

@@ -262,6 +262,9 @@ def test_a_report(run_eval, place):
     assert code == 0 and err.endswith("report: report/report.html\n")
     assert json.loads((place / "report" / "results.json").read_text()) == [json.loads(x) for x in out.splitlines()]
     assert (place / "report" / "plots" / "training-train-loss.svg").is_file()
+    page = (place / "report" / "report.html").read_text()
+    titles = ("Multiple choice", "Paired", "Example questions", "Sampled text", "Models", "Run card", "Curves")
+    assert all(f">{title}</h2>" in page for title in titles)
 
 
 def test_as_a_program(place):

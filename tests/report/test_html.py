@@ -18,7 +18,10 @@ from stochastok_cli.report import plots
 from stochastok_cli.report.html import write_report
 from stochastok_cli.report.paper_values import paper_figure
 from stochastok_cli.report.rendering import escape_markdown, print_tables, to_csv
+from stochastok_cli.report.result_plots import result_plots
+from stochastok_cli.report.runs import ReportedRun
 from stochastok_cli.report.tables import paired_table, tables_of
+from stochastok_cli.report.training_plots import training_plots
 
 POINT = {"y": 0.6, "low": 0.5, "high": 0.7}
 
@@ -48,14 +51,17 @@ def checkpoint(label: str, seed: int) -> EvalResult:
 
 RESULTS = [checkpoint("canonical & co", 0), checkpoint("stochastok", 1)]
 LOW, HIGH = RESULTS[1].metrics[0].interval
-RUNS = {
-    "canonical & co": [
-        {"iteration": 0, "validation/loss": 8.0, "mcq/langgame-val/normalized_accuracy": 0.0},
-        {"iteration": 10, "train/loss": 5.0, "train/bits_per_byte": 2.5},
-        {"iteration": 100, "validation/loss": None, "mcq/langgame-val/normalized_accuracy": 0.4},
-    ],
-    "stochastok": [{"iteration": 0, "validation/loss": 8.0}, {"iteration": 100, "validation/loss": 5.0}],
-}
+RUNS = [
+    ReportedRun(
+        "canonical & co",
+        [
+            {"iteration": 0, "validation/loss": 8.0, "mcq/langgame-val/normalized_accuracy": 0.0},
+            {"iteration": 10, "train/loss": 5.0, "train/bits_per_byte": 2.5},
+            {"iteration": 100, "validation/loss": None, "mcq/langgame-val/normalized_accuracy": 0.4},
+        ],
+    ),
+    ReportedRun("stochastok", [{"iteration": 0, "validation/loss": 8.0}, {"iteration": 100, "validation/loss": 5.0}]),
+]
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +71,9 @@ def folder(tmp_path_factory) -> Path:
     page = write_report(folder, RESULTS, RUNS, command="stochastok eval <a> b", comparisons=comparisons)
     assert page == folder / "report.html"
     return folder
+
+
+VOID = ("meta", "path", "use", "input", "wbr")
 
 
 class Page(HTMLParser):
@@ -79,18 +88,18 @@ class Page(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
-        if tag not in ("meta", "path", "use"):
+        if tag not in VOID:
             self.open.append(tag)
         self.ids += [value for key, value in attrs if key == "id"]
         self.loaded += [v for k, v in attrs if k in ("src", "href", "xlink:href") and not v.startswith(("#", "data:"))]
 
     def handle_startendtag(self, tag, attrs):
-        if tag not in ("meta", "path", "use"):
+        if tag not in VOID:
             self.open.append(tag)
-        self.handle_starttag(tag, attrs) if tag in ("meta", "path", "use") else self.open.pop()
+        self.handle_starttag(tag, attrs) if tag in VOID else self.open.pop()
 
     def handle_endtag(self, tag):
-        if tag not in ("meta", "path", "use"):
+        if tag not in VOID:
             assert self.open.pop() == tag
 
     def handle_data(self, data):
@@ -102,6 +111,9 @@ def test_the_page_is_whole_and_loads_nothing(folder):
     page = Page((folder / "report.html").read_text())
     assert page.open == [] and page.loaded == []
     assert len(page.ids) == len(set(page.ids))
+    text = (folder / "report.html").read_text()
+    assert "<script" not in text and "@import" not in text and not re.search(r"url\((?!#)|https?://", text)
+    assert "default-src 'none'" in text
     assert {"canonical & co", "stochastok", "starts with", "stochastok eval <a> b"} <= set(page.cells)
 
 
@@ -134,6 +146,7 @@ def test_plots_in_both_forms(folder):
     names = {file.stem for file in (folder / "plots").iterdir()}
     assert names == {
         "accuracy",
+        "paired",
         "parts-langgame-val",
         "distance-langgame-val-uniform0.5",
         "training-train-loss",
@@ -147,14 +160,14 @@ def test_plots_in_both_forms(folder):
 
 
 def test_the_papers_lines_are_drawn_where_they_apply():
-    drawn = {plot.name: plot.figure.axes[0] for plot in plots.plots_of(RESULTS, RUNS)}
+    drawn = {plot.name: plot.figure.axes[0] for plot in training_plots(RUNS)}
     texts = [text.get_text().strip() for text in drawn["training-mcq-langgame-val-normalized_accuracy"].texts]
     assert texts == ["StochasTok 1.00", "BPE-dropout 0.80", "deterministic 0.65", "no pretraining 0.05"]
     assert not drawn["training-validation-loss"].texts
     assert drawn["training-validation-loss"].get_ylabel() == "nats per token"
     assert drawn["training-train-bits_per_byte"].get_ylabel() == "bits per byte"
-    first, *_ = drawn["training-mcq-langgame-val-normalized_accuracy"].lines
-    assert first.get_ydata().tolist() == [0.0, 0.4]
+    first, chance, *_ = drawn["training-mcq-langgame-val-normalized_accuracy"].lines
+    assert first.get_ydata().tolist() == [0.0, 0.4] and set(chance.get_ydata()) == {0}
 
 
 def test_where_the_paper_reports_something():
@@ -165,7 +178,7 @@ def test_where_the_paper_reports_something():
 
 
 def test_dollar_signs_in_labels_are_no_formulas():
-    [plot] = plots.plots_of([], {"a $x_1$ run": [{"iteration": 0, "train/loss": 8.0}]})
+    [plot] = training_plots([ReportedRun("a $x_1$ run", [{"iteration": 0, "train/loss": 8.0}])])
     plot.figure.canvas.draw()
     [text] = plot.figure.legends[0].get_texts()
     assert text.get_text() == r"a \$x_1\$ run"
@@ -181,7 +194,7 @@ def test_the_same_results_give_the_same_files(folder, tmp_path):
 
 def test_a_checkpoint_alone_without_a_run(tmp_path):
     bare = EvalResult("", "other", None, [Metric("bits_per_byte", "text", "", "bits_per_byte", 2.5, 100)])
-    write_report(tmp_path, [bare], {}, command="x")
+    write_report(tmp_path, [bare], [], command="x")
     assert to_csv([bare]).splitlines()[1] == ",,bits_per_byte/text,2.5,,,100"
     assert not list((tmp_path / "plots").iterdir())
 
@@ -189,7 +202,7 @@ def test_a_checkpoint_alone_without_a_run(tmp_path):
 def test_labels_that_are_not_utf8_are_written(tmp_path):
     """A path of bytes that are not UTF-8 has half surrogate pairs in Python."""
     bare = EvalResult("runs/a\udcff", "other", None, [Metric("bits_per_byte", "text", "", "bits_per_byte", 2.5, 100)])
-    write_report(tmp_path, [bare], {}, command="stochastok eval a\udcff")
+    write_report(tmp_path, [bare], [], command="stochastok eval a\udcff")
     for name in ("report.html", "report.md", "results.csv", "results.json"):
         assert "a\\udcff" in (tmp_path / name).read_text()
 
@@ -227,7 +240,7 @@ def test_names_are_shown_as_they_are(tmp_path, capsys):
     results[0].metrics.append(Metric("bits_per_byte", "<b>", "", "bits_per_byte", 2.5, 100))
     command = "stochastok eval '<script>'"
     comparisons = [compare_paired(results[0], second) for second in results]
-    write_report(tmp_path, results, {}, command=command, comparisons=comparisons)
+    write_report(tmp_path, results, [], command=command, comparisons=comparisons)
     cells = Page((tmp_path / "report.html").read_text()).cells
     assert {*NAMES, command, "<b>"} <= set(cells)
     markdown = (tmp_path / "report.md").read_text().replace(f"`{command}`", "")
@@ -241,14 +254,14 @@ def test_names_in_plots_are_no_formulas_and_none_is_left_out():
     results = [checkpoint(name, 0) for name in NAMES]
     curve = [Curve("alignment", "uniform1.0", "", [{"x": 1, "y": 0.5, "n": 3}])]
     results = [dataclasses.replace(result, metrics=result.metrics[:1], curves=curve) for result in results]
-    accuracy, alignment, *training = plots.plots_of(results, dict.fromkeys(NAMES, RUNS["stochastok"]))
-    for plot in (accuracy, alignment, training[0]):
+    [training] = training_plots([ReportedRun(name, RUNS[1].records) for name in NAMES])
+    for plot in (*result_plots(results), training):
         texts = plot.figure.legends[0].get_texts()
         shown = [text.get_text().replace("\n", "").replace("\u200b", "") for text in texts]
         assert shown == [name.replace("$", r"\$") for name in NAMES]
         assert not any(text._preprocess_math(text.get_text())[1] for text in texts)  # True for a formula
     words = Curve("alignment", "uniform1.0", "pca", [{"x": 0, "y": 1, "word": name} for name in NAMES])
-    [plot] = plots.plots_of([EvalResult(NAMES[1], NAMES[1], None, [], [words])], {})
+    [plot] = result_plots([EvalResult(NAMES[1], NAMES[1], None, [], [words])])
     [axes] = plot.figure.axes
     assert not any(text._preprocess_math(text.get_text())[1] for text in [axes.title, *axes.texts])
     plot.figure.canvas.draw()
@@ -257,7 +270,7 @@ def test_names_in_plots_are_no_formulas_and_none_is_left_out():
 def test_names_that_give_one_file_name_get_a_file_each(tmp_path):
     curve = Curve("alignment", "uniform1.0", "pca", [{"x": 0, "y": 1, "word": "w"}])
     results = [EvalResult(label, label, None, [], [curve]) for label in ("a b", "a-b", "A-B")]
-    write_report(tmp_path, results, {}, command="x")
+    write_report(tmp_path, results, [], command="x")
     names = {file.stem for file in (tmp_path / "plots").iterdir()}
     pca = "alignment-pca-uniform1.0"
     assert names == {f"{pca}-a-b", f"{pca}-a-b-2", f"{pca}-A-B-3"}

@@ -1,0 +1,83 @@
+"""The parts of a report, in the order in which a reader meets them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from stochastok_cli.report.questions import QuestionExamples
+from stochastok_cli.report.runs import XAxis
+from stochastok_cli.report.tables import Table
+
+if TYPE_CHECKING:
+    from stochastok_cli.evaluation.sampling import GeneratedText
+
+
+class Drawing(NamedTuple):
+    """A plot that is written, with its SVG for the page.
+
+    Attributes:
+        name: Of its files.
+        caption: What is particular to this plot.
+        notes: Sentences that several plots have in common.
+        svg: An `<svg>` element whose text is text, in colors that the page sets.
+    """
+
+    name: str
+    caption: str
+    notes: Sequence[str]
+    svg: str
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Curves of training runs, over each axis that is known.
+
+    Attributes:
+        labels: Of the runs, in the order of their colors.
+        drawings: Those of each axis.
+    """
+
+    labels: Sequence[str]
+    drawings: dict[XAxis, Sequence[Drawing]]
+
+
+@dataclass(frozen=True)
+class SampledTexts:
+    """What a model wrote.
+
+    Attributes:
+        label: What the report calls the model.
+        texts: Its documents.
+    """
+
+    label: str
+    texts: "Sequence[GeneratedText]"
+
+
+Block = str | Table | Drawing | Curves | QuestionExamples | SampledTexts
+"""A string is a paragraph."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands below it."""
+
+    title: str
+    blocks: Sequence[Block]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A report.
+
+    Attributes:
+        title: The heading of the page.
+        command: The command line that made it.
+        version: Of this program, with the date.
+        sections: What it holds; those without blocks are left out.
+    """
+
+    title: str
+    command: str
+    version: str
+    sections: Sequence[Section]

@@ -1,0 +1,187 @@
+"""Training runs in a report: their axes, cards, differences and curves; and the questions that it shows."""
+
+import dataclasses
+import json
+import sys
+
+import numpy as np
+import pytest
+
+import stochastok_cli.cli.runs  # noqa: F401 (registers the subcommand)
+from stochastok_cli.cli.app import main
+from stochastok_cli.evaluation.answers import Answers
+from stochastok_cli.evaluation.base import EvalResult
+from stochastok_cli.report.questions import counts_text, kind_text, question_examples
+from stochastok_cli.report.run_card import run_tables
+from stochastok_cli.report.runs import ReportedRun, read_reported_run
+from stochastok_cli.report.training_plots import curve_names, series_of, smooth, training_plots
+from stochastok_cli.training.loggers.jsonl import RunStart
+from tests.training.test_runs import write_run
+
+TOKENS = 2048
+"""Tokens of an iteration of the configuration `quickstart`."""
+START = RunStart("2026-11-27T08:22:01Z", 0, 988288, "NVIDIA H100", 2, "fused", "0.1.0", "2.13.0")
+
+
+def logged(iteration: int, tokens_per_second: float | None = 1024.0, loss: float | None = 4.0) -> dict:
+    return {"iteration": iteration, "train/loss": loss, "train/tokens_per_second": tokens_per_second}
+
+
+def test_the_axes_of_a_run(tmp_path):
+    records = [
+        {"iteration": 0, "validation/loss": 8.0},
+        logged(2),
+        {"iteration": 3, "validation/loss": 7.0},
+        logged(4, 2048.0),
+        {"iteration": 4, "validation/loss": 6.0},
+    ]
+    run = read_reported_run(write_run(tmp_path / "a", records=records, done=4), "a")
+    assert run.x_values("iteration") == [0, 2, 3, 4, 4]
+    assert run.x_values("tokens") == [0, 2 * TOKENS, 3 * TOKENS, 4 * TOKENS, 4 * TOKENS]
+    assert run.x_values("time") == [0, 4, 5, 6, 6]  # 2 iterations at half an iteration a second, 2 at one
+    x, y = series_of(run, "validation/loss", "time")
+    assert (x.tolist(), y.tolist()) == ([0, 5, 6], [8, 7, 6])
+    bare = dataclasses.replace(run, summary=None)
+    assert bare.x_values("tokens") is None and bare.x_values("time") is None
+    assert dataclasses.replace(run, records=[logged(2, None)]).x_values("time") is None
+
+
+def test_the_smoothed_curve():
+    assert smooth(np.full(100, 3.0)) == pytest.approx(np.full(100, 3.0))  # also at the ends
+    records = np.arange(500)
+    weights = smooth((records == 250).astype(float))
+    assert weights.sum() == pytest.approx(1) and (weights * records).sum() == pytest.approx(250)
+    assert (weights * (records - 250) ** 2).sum() ** 0.5 == pytest.approx(10, rel=0.01)  # 2% of the records
+
+
+def test_the_card_of_a_run(tmp_path):
+    run = read_reported_run(write_run(tmp_path / "a", "general.seed=7", records=[logged(8)], done=8), "a")
+    [card] = run_tables([run])
+    rows = {name.value: cell.value for name, cell in card.rows}
+    assert rows["seed"] == "7" and rows["tokens seen"] == f"{8 * TOKENS:,}" and rows["iterations"] == "8 of 8"
+    assert (rows["data"], rows["fingerprint of the data"]) == ("sample-tokenized", "f")
+    assert rows["training time"] == "16 s, without evaluating and saving"
+    assert "device" not in rows and "not recorded" in card.notes[0].lower()
+    again = dataclasses.replace(START, time="2026-11-28T00:00:00Z", iteration=4, device="CPU", ranks=1)
+    [card] = run_tables([dataclasses.replace(run, starts=[START, again])])
+    rows = {name.value: cell.value for name, cell in card.rows}
+    assert rows["device"] == "2 × NVIDIA H100, fused kernels; CPU, fused kernels"
+    assert rows["trained parameters"] == "988,288" and rows["versions"] == "stochastok 0.1.0, PyTorch 2.13.0"
+    assert (rows["started"], rows["continued at iteration"]) == ("2026-11-27 08:22 UTC", "4 (2026-11-28 00:00 UTC)")
+    assert not card.notes
+
+
+def test_where_five_runs_differ(tmp_path):
+    seeds = (0, 1, 2, 2, 0)
+    runs = [
+        read_reported_run(write_run(tmp_path / f"r{i}", f"general.seed={seed}", done=8), f"r{i}")
+        for i, seed in enumerate(seeds)
+    ]
+    tables = run_tables(runs)
+    assert [(table.section, len(table.columns) - 1) for table in tables] == [
+        ("Overview", 7),
+        ("Run cards", 4),
+        ("Run cards", 1),
+        ("What differs", 4),
+        ("What differs", 1),
+    ]
+    rows = [[str(cell) for cell in row] for table in tables[3:] for row in table.rows]
+    assert rows == [["general.seed", "0", "1", "2", "2"], ["general.seed", "0"]]
+    *_, equal = run_tables([runs[2], runs[3]])
+    assert not equal.rows and equal.notes == ["The configurations are equal."]
+
+
+def test_what_curves_say_of_values_that_are_not_there():
+    runs = [
+        ReportedRun("a", [logged(1), logged(2, loss=None), logged(3)]),
+        ReportedRun("b", [{"iteration": 3, "validation/loss": 2.0}]),
+    ]
+    assert curve_names(runs) == ["validation/loss", "train/loss", "train/tokens_per_second"]
+    plots = {plot.name: plot for plot in training_plots(runs)}
+    assert "1 values that were not finite leave gaps." in plots["training-train-loss"].caption
+    assert "Without 1 of 2 runs" in plots["training-train-loss"].caption
+    assert np.isnan(plots["training-train-loss"].figure.axes[0].lines[0].get_ydata()).tolist() == [False, True, False]
+    assert list(training_plots(runs, "tokens")) == []
+
+
+def test_a_high_start_does_not_press_curves_flat():
+    run = ReportedRun("a", [{"iteration": i, "validation/loss": 100.0 if i == 0 else 4 - i / 10} for i in range(11)])
+    [plot] = training_plots([run])
+    low, high = plot.figure.axes[0].get_ylim()
+    assert 2.5 < low < 3 and 3.9 < high < 4.5 and "The first values lie above the axis." in plot.caption
+
+
+def test_accuracy_is_drawn_on_the_scale_of_chance_where_that_is_recorded():
+    names = ["mcq/a/accuracy", "mcq/a/normalized_accuracy", "mcq/b/accuracy"]
+    assert curve_names([ReportedRun("a", [{"iteration": 1, **dict.fromkeys(names, 0.5)}])]) == names[1:]
+
+
+@pytest.fixture
+def run_runs(monkeypatch, capsys):
+    """Runs `stochastok runs`; returns its exit code, stdout and stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["stochastok", "runs", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return (ended.value.code, *capsys.readouterr())
+
+    return run
+
+
+def test_the_report_of_the_command(run_runs, tmp_path):
+    for name, seed in (("a", 0), ("b", 1), ("c", 2)):
+        write_run(tmp_path / name, f"general.seed={seed}", records=[logged(4), logged(8)], done=8)
+    code, out, err = run_runs(tmp_path, "--report", tmp_path / "out", "--json")
+    assert (code, err) == (0, f"report: {tmp_path / 'out' / 'report.html'}\n")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert json.loads((tmp_path / "out" / "runs.json").read_text()) == lines
+    page = (tmp_path / "out" / "report.html").read_text()
+    for title in ("Overview", "Run cards", "What differs", "Curves", "over training time"):
+        assert f">{title}<" in page
+    assert {file.name for file in (tmp_path / "out" / "plots").iterdir()} == {
+        f"training-train-{name}.{kind}" for name in ("loss", "tokens_per_second") for kind in ("png", "svg")
+    }
+    code, *_ = run_runs(tmp_path, "--compare", "a", "c", "--report", tmp_path / "pair")
+    assert code == 0 and len(json.loads((tmp_path / "pair" / "runs.json").read_text())) == 2
+    assert "| general.seed | 0 | 2 |" in (tmp_path / "pair" / "report.md").read_text()
+    code, _, err = run_runs(tmp_path, "--report", tmp_path / "a" / "config.yaml")
+    assert code == 2 and "config.yaml is a file" in err
+
+
+# ------------------------------------------------------------------------------------------------ questions
+
+
+def answered(label: str, right: list[bool], *, generated: bool = False) -> EvalResult:
+    questions = [f"question {i}" for i in range(len(right))]
+    options = [[f"right {i}"] if generated else [f"right {i}", "wrong", "other"] for i in range(len(right))]
+    answers = [of_question[0] if is_right else "wrong" for of_question, is_right in zip(options, right, strict=True)]
+    probabilities = None if generated else [0.5] * len(right)
+    one = Answers("mcq", "arc", "", questions, options, answers, right, probabilities)
+    return EvalResult(label, label, None, answers=[one])
+
+
+def test_which_questions_are_shown():
+    a = answered("a", [i < 20 for i in range(40)])
+    b = answered("b", [i % 2 == 0 for i in range(40)])
+    [examples] = question_examples([a, b])
+    assert examples.counts == {"all": 10, "some": 20, "none": 10}
+    assert [kind_text(one) for one in examples.examples] == 2 * ["right by both"] + 4 * ["right by 1 of 2"] + 2 * [
+        "right by none"
+    ]
+    for one in examples.examples:
+        assert one.question == f"question {one.number - 1}" and one.options[0] == f"right {one.number - 1}"
+        assert [answer.is_correct for answer in one.answers] == [one.number <= 20, one.number % 2 == 1]
+        assert all(one.options[answer.option] == "wrong" for answer in one.answers if not answer.is_correct)
+    assert counts_text(examples).startswith("Of 40 questions: 10 right by both, 20 by one, 10 by neither.")
+    assert question_examples([a, b]) == [examples]
+
+
+def test_generated_answers_and_other_questions():
+    [examples] = question_examples([answered("a", [False, True], generated=True)])
+    assert [(one.number, list(one.options)) for one in examples.examples] == [
+        (2, ["right 1"]),
+        (1, ["right 0", "wrong"]),
+    ]
+    groups = question_examples([answered("a", [True]), answered("b", [True, False])])  # other questions, no comparison
+    assert [len(group.examples[0].answers) for group in groups] == [1, 1]
