@@ -109,8 +109,7 @@ def register_subcommands(beginning: str = "") -> None:
 def main() -> None:
     """Runs the application and exits with one of the codes of `stochastok_cli.errors`."""
     if completion.is_requested():
-        completion.answer(app, register_subcommands)
-        return
+        sys.exit(completion.answer(app, register_subcommands))
     streams.prepare_streams()
     signal.signal(signal.SIGTERM, _interrupt)  # `train` handles signals itself
     warnings.showwarning = functools.partial(_show_warning, warnings.showwarning)

@@ -27,14 +27,18 @@ def is_requested() -> bool:
     return os.environ.get(VARIABLE, "").startswith("complete_")
 
 
-def answer(app: typer.Typer, register: Callable[[str], None]) -> None:
+def answer(app: typer.Typer, register: Callable[[str], None]) -> int:
     """Prints the completions that a shell has asked for; nothing where that fails, since it would be put into the line
     that is edited.
 
     Args:
         app: The application.
         register: Adds the subcommands to `app` whose names begin with a text.
+
+    Returns:
+        The exit code: fish asks by it whether there are completions.
     """
+    code = 1
     known = ""
     if os.environ[VARIABLE] == BASH:
         known = _join_pieces()
@@ -42,15 +46,19 @@ def answer(app: typer.Typer, register: Callable[[str], None]) -> None:
     with (
         contextlib.redirect_stdout(printed),
         contextlib.redirect_stderr(errors),
-        contextlib.suppress(Exception, SystemExit, KeyboardInterrupt),
+        contextlib.suppress(Exception, KeyboardInterrupt),
     ):
         register(_beginning_of_subcommand())
-        app(prog_name="stochastok", complete_var=VARIABLE, standalone_mode=False)
+        try:
+            app(prog_name="stochastok", complete_var=VARIABLE, standalone_mode=False)
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 0
     answered = printed.getvalue()
     if os.environ[VARIABLE] == BASH:
         lines = [line.removeprefix(known) for line in answered.splitlines()]
         answered = "".join(f"{_escaped(line)}\n" for line in lines if line and line.isprintable())
     sys.stdout.write(answered)
+    return code
 
 
 def _beginning_of_subcommand() -> str:

@@ -139,6 +139,16 @@ def test_what_zsh_is_told(complete, line, expected):
     assert "\n".join(complete(f"stochastok {line}", "zsh")) == f"_arguments '*: :(({quoted}))'"
 
 
+@pytest.mark.parametrize(("line", "code"), [("expand lang", 0), ("expand nothing", 1)])
+def test_fish_asks_whether_there_is_something(complete, monkeypatch, line, code):
+    monkeypatch.setenv("_TYPER_COMPLETE_FISH_ACTION", "is-args")
+    monkeypatch.setenv("_TYPER_COMPLETE_ARGS", f"stochastok {line}")
+    monkeypatch.setenv(completion.VARIABLE, "complete_fish")
+    assert completion.answer(app, register_subcommands) == code
+    monkeypatch.setenv("_TYPER_COMPLETE_FISH_ACTION", "get-args")
+    assert complete(f"stochastok {line}", "fish") == (["langgame"] if code == 0 else [""])
+
+
 @pytest.mark.parametrize("subcommand", [*SUBCOMMANDS, "make-cute"])
 def test_options_have_help_in_zsh(complete, subcommand):
     if subcommand != "make":
