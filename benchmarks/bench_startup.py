@@ -23,6 +23,16 @@ def processor_seconds(command: list[str]) -> float:
     return usage.ru_utime + usage.ru_stime
 
 
+def pressing_tab(*words: str) -> list[str]:
+    """What a command begins with in bash's request for completions of the last word."""
+    request = {"_STOCHASTOK_COMPLETE": "complete_bash", "COMP_CWORD": len(words)}
+    return [
+        "env",
+        *(f"{name}={value}" for name, value in request.items()),
+        "COMP_WORDS=" + "\n".join(("stochastok", *words)),
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15, help="how often each command runs")
@@ -38,7 +48,10 @@ def main() -> None:
             "expand --text": [*stochastok, "expand", "--text", "It is a truth"],
             "expand tiny-tokenized": [*stochastok, "expand", "tiny-tokenized", "--data-dir", folder, "--force"],
             "train, a typo": [*stochastok, "train", "--config", "pretraining", "trainer.optmizer.lr=1"],
+            "train --show-config": [*stochastok, "train", "--config", "pretraining", "--show-config"],
             "runs .": [*stochastok, "runs", folder],
+            "TAB after expand": [*pressing_tab("expand", "--data-dir", folder, ""), *stochastok],
+            "TAB after train trainer.": [*pressing_tab("train", "trainer."), *stochastok],
         }
         times: dict[str, list[float]] = {name: [] for name in commands}
         for _ in range(rounds + 1):  # the first round fills caches
@@ -46,7 +59,7 @@ def main() -> None:
                 times[name].append(processor_seconds(command))
     medians = {name: statistics.median(seconds[1:]) for name, seconds in times.items()}
     for name, seconds in medians.items():
-        print(f"{name:<24} {seconds:.3f} s  {seconds / medians['import numpy']:.1f} x import numpy")
+        print(f"{name:<26} {seconds:.3f} s  {seconds / medians['import numpy']:.1f} x import numpy")
 
 
 if __name__ == "__main__":
