@@ -148,7 +148,7 @@ def _folder(ctx: typer.Context, parameter: str, default: str) -> Path:
     """A folder by the option for it, or in training by an override or the configuration file."""
     given = ctx.params.get(parameter)
     if given is not None:
-        return Path(given)
+        return Path(os.path.expandvars(os.path.expanduser(given)))  # a shell does that only when the command runs
     for override in reversed(ctx.params.get("overrides") or []):
         key, equals, value = str(override).partition("=")
         if equals and key == f"general.paths.{parameter}":

@@ -39,6 +39,7 @@ def folders(tmp_path, monkeypatch) -> Path:
     manifest = {"format": 1, "kind": "dataset", "recipe": "langgame"}
     (tmp_path / "data/data_as_datasets/short/manifest.json").write_text(json.dumps(manifest))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
     return tmp_path
 
 
@@ -75,6 +76,8 @@ OPTIMIZER = [f"{key.path}=" for key in config_reference() if key.path.startswith
         ("expand ", DATASETS),
         ("expand c", DATASETS[:2]),
         ("expand --data-dir other ", ["elsewhere"]),
+        ("expand --data-dir ~/other ", ["elsewhere"]),
+        ("expand --data-dir $HOME/other ", ["elsewhere"]),
         ("export l", ["langgame"]),
         ("export langgame --format m", ["mds", "megatron"]),
         ("expand --method st", ["stochastok", "stochastok-uni"]),
