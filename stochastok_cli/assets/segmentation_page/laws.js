@@ -122,6 +122,12 @@ function readTables(data) {
     const last = data.words[i + 1];
     return { index: i, first, last, start: data.starts[first], end: data.starts[last] };
   });
+  tables.arcsOf = tables.words.map(() => []); // by word
+  let word = 0;
+  for (const arc of data.arcs) {
+    while (arc[0] >= tables.words[word].end) word++;
+    tables.arcsOf[word].push(arc);
+  }
   tables.merges = new Map(data.merges.map(([left, right, rank, merged]) => [`${left},${right}`, { rank, merged }]));
   tables.matchesFrom = Array.from(arcsFrom, () => []);
   for (const [start, end, id] of data.matches) tables.matchesFrom[start].push([end, id]);
@@ -244,9 +250,11 @@ const stochastok = {
 const stochastokUni = {
   draw(tables, method, p, random) {
     const made = inOrder(splitRandomly(tables, p, random));
+    let next = 0;
     return tables.tokens.flatMap((token) => {
-      const size = partsOf(made, token).length;
-      return size === 1 ? [[token.start, token.end, token.id]] : drawOfSize(token, size, random);
+      const first = next;
+      while (next < made.length && made[next][0] < token.end) next++;
+      return next - first === 1 ? [made[first]] : drawOfSize(token, next - first, random);
     });
   },
   law(tables, method, p, word) {
@@ -753,9 +761,12 @@ function drawSample(tables, method, p, seed, index) {
   return lawOf(method).draw(tables, method, p, new Stream(tables.key.words, index), index);
 }
 
+/** The order of [parts, probability]: of equal probabilities, but for rounding, the one with fewer parts comes first. */
+const likeliestFirst = (a, b) => b[1].toPrecision(9) - a[1].toPrecision(9) || a[0].length - b[0].length;
+
 /** The law of the segmentation of a word, as [parts, probability], the most likely first; null where it is unknown. */
 function exactLaw(tables, method, p, word) {
   if (method.takes_p && p === 0 && method.identity_at_zero) return [[partsOf(canonical(tables), word), 1]];
   const law = lawOf(method).law(tables, method, p, word);
-  return law && law.sort((a, b) => b[1] - a[1] || a[0].length - b[0].length);
+  return law && law.sort(likeliestFirst);
 }

@@ -35,22 +35,31 @@ function large(log10) {
 
 function percent(value) {
   if (value === 0) return "0%";
-  if (value < 0.001) return "< 0.1%";
+  if (value < 0.000001) return "< 0.0001%";
+  if (value < 0.00995) return `${Number((100 * value).toPrecision(2))}%`;
   return value < 0.0995 ? `${number(100 * value, 1)}%` : `${number(100 * value)}%`;
 }
 
-/** The text of a token for people: white space and invisible characters become visible marks. */
+/** A character for people, and whether that is a mark in its place: for white space and what can't be seen. */
+function visibleCharacter(character) {
+  const marks = { " ": "·", "\n": "⏎", "\r": "␍", "\t": "⇥" };
+  if (character in marks) return [marks[character], true];
+  if (/[\p{C}\p{Z}]/u.test(character)) return [`⟨${character.codePointAt(0).toString(16)}⟩`, true];
+  return [character, false];
+}
+
+/** The text of a token for people; of one that is not UTF-8, its bytes. */
 function visible(id) {
   if (data.not_utf8[id]) return [[data.not_utf8[id], true]];
-  return [...data.texts[id]].map((character) => {
-    if (character === " ") return ["·", true];
-    if (character === "\n") return ["⏎", true];
-    if (character === "\r") return ["␍", true];
-    if (character === "\t") return ["⇥", true];
-    if (/\p{M}/u.test(character) && character === data.texts[id]) return [`◌${character}`, false];
-    if (/[\p{C}\p{Z}]/u.test(character)) return [`⟨${character.codePointAt(0).toString(16)}⟩`, true];
-    return [character, false];
-  });
+  const characters = [...data.texts[id]].map(visibleCharacter);
+  if (/^[\p{M}\u200d]/u.test(data.texts[id])) characters.unshift(["◌", true]);
+  return characters;
+}
+
+/** The text of a word for people, its beginning if it is long. */
+function wordText(word) {
+  const characters = charactersOf[word.index].map(([, , text]) => visibleCharacter(text)[0]);
+  return characters.length > 24 ? `${characters.slice(0, 23).join("")}…` : characters.join("");
 }
 
 const visibleText = (id) => visible(id).map(([text]) => text).join("");
@@ -88,12 +97,16 @@ function tokenAt(byte) {
 
 // ------------------------------------------------------------------------------------------------------ state
 
-const state = { method: 0, p: data.p, seed: data.seed, first: 0, word: 0 };
+/** The word with the most segmentations of which all can be listed. */
+const richestWord = tables.words.map(({ first, last, index }) => ({
+  index, size: tables.tokens.slice(first, last).reduce((product, token) => product * token.total[0], 1),
+})).filter(({ size }) => size <= MOST_SEGMENTATIONS).sort((a, b) => b.size - a.size)[0]?.index ?? 0;
+const state = { method: 0, p: data.p, seed: data.seed, first: 0, word: richestWord };
 const method = () => data.methods[state.method];
 const proportion = (m = method()) => (m.takes_p ? Math.min(state.p, m.max_p) : 1);
 
 /** How many samples estimates are made of: fewer of a long text. */
-const numSamples = (m) => m.samples ? samplesAt(m, proportion(m)).length : Math.round(Math.min(2000, Math.max(100, 40000 / tables.tokens.length)));
+const numSamples = (m) => m.samples ? samplesAt(m, proportion(m)).length : Math.round(Math.min(2000, Math.max(50, 40000 / tables.tokens.length)));
 
 let cache = { key: "", samples: [] };
 
@@ -125,6 +138,7 @@ function meanTokens(m, p, count) {
 function showHeader() {
   byId("text").textContent = data.text;
   byId("text").dir = "auto";
+  document.body.classList.toggle("long", data.text.length > 140);
   if (data.decoded !== data.text) {
     byId("normalized").hidden = false;
     byId("normalized").append("To the tokenizer: “", element("bdi", {}, data.decoded), "”");
@@ -205,9 +219,10 @@ function showSamples() {
   byId("samples-badge").textContent = !m.takes_p ? "computed by Python"
     : m.samples ? `drawn by Python, ${samplesAt(m, proportion()).length} for each p` : "";
   byId("again").disabled = !m.takes_p;
-  const average = mean(samples().map((parts) => parts.length));
+  const { value, exact } = at(m);
   byId("mean").textContent = m.takes_p
-    ? `Over ${number(samples().length)} samples: ${number(average, 2)} tokens on average, ${number(average / n, 3)} times the canonical ${number(n)}.` : "";
+    ? `${number(value, 2)} tokens on average, ${number(value / n, 3)} times the canonical ${number(n)} ` +
+      (exact ? "(exact)." : `(over ${number(samples().length)} samples).`) : "";
   const quote = (word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`);
   const arguments_ = ["stochastok", "expand", ...data.options, "--method", m.name];
   if (m.takes_p) arguments_.push("-p", m.samples ? m.grid[m.samples.indexOf(samplesAt(m, proportion()))] : proportion(), "--seed", state.seed, "--samples", state.first + count);
@@ -217,19 +232,19 @@ function showSamples() {
 
 // ----------------------------------------------------------------------------------------------------- lattice
 
-/** The arcs of a word with the rows in which they are drawn: the canonical ones first, then the longest. */
+/** The arcs of a word with the rows in which they are drawn: the canonical ones first, then from long to single bytes. */
 function layOut(word) {
   const isCanonical = ([start, end, id]) => {
     const token = tables.tokens[tokenAt(start)];
     return token.start === start && token.end === end && token.id === id;
   };
-  const arcs = data.arcs.filter(([start, end]) => start >= word.start && end <= word.end)
-    .map((arc) => ({ arc, canonical: isCanonical(arc) }))
-    .sort((a, b) => b.canonical - a.canonical || (b.arc[1] - b.arc[0]) - (a.arc[1] - a.arc[0]) || a.arc[0] - b.arc[0]);
+  const arcs = tables.arcsOf[word.index].map((arc) => ({ arc, canonical: isCanonical(arc), width: arc[1] - arc[0] }))
+    .sort((a, b) => b.canonical - a.canonical || b.width - a.width || a.arc[0] - b.arc[0]);
   const ends = []; // by row, the taken spans
   for (const item of arcs) {
     const [start, end] = item.arc;
-    let row = item.canonical ? 0 : 1;
+    if (item.width === 1 && !item.canonical && ends.bytes === undefined) ends.bytes = ends.length;
+    let row = item.canonical ? 0 : item.width === 1 ? ends.bytes : 1;
     while ((ends[row] ?? []).some(([from, to]) => start < to && end > from)) row++;
     (ends[row] ??= []).push([start, end]);
     item.row = row;
@@ -238,21 +253,32 @@ function layOut(word) {
   return { arcs, rows: ends.length };
 }
 
+const charactersOf = tables.words.map(() => []); // by word; one that words divide belongs to the first
+for (const character of data.characters) charactersOf[tables.words.findLastIndex(({ start }) => start <= character[0])].push(character);
+
+/** Makes a label smaller, if it is wider than the space for it. */
+function fit(label, text, space, size) {
+  const needed = 0.62 * [...text].length;
+  if (needed * size > space) label.style.fontSize = `${Math.max(space / needed, 5)}px`;
+}
+
 function makeWord(word) {
   const { arcs, rows } = layOut(word);
   const width = (word.end - word.start) * CELL, top = 36;
   const x = (byte) => 5 + (byte - word.start) * CELL;
   const drawing = svg("svg", { width: width + 10, height: top + rows * ROW + 4, "aria-hidden": "true" });
   drawing.append(svg("line", { class: "rail", x1: x(word.start), x2: x(word.end), y1: top - 10, y2: top - 10 }));
-  const characters = data.characters.filter(([start, end]) => start >= word.start && end <= word.end);
+  const characters = charactersOf[word.index];
   const edges = new Set(characters.flatMap(([start, end]) => [start, end]));
   for (let byte = word.start; byte <= word.end; byte++) {
     drawing.append(svg("line", { class: "drop", x1: x(byte), x2: x(byte), y1: top - 8, y2: top + rows * ROW }));
     drawing.append(svg("circle", { class: edges.has(byte) ? "node" : "node inner", cx: x(byte), cy: top - 10, r: edges.has(byte) ? 3 : 2 }));
   }
   for (const [start, end, text] of characters) {
-    const shown = text === " " ? "·" : text === "\n" ? "⏎" : text === "\t" ? "⇥" : /[\p{C}\p{Z}]/u.test(text) ? "∅" : text;
-    drawing.append(svg("text", { class: shown === text ? "character" : "character soft", x: (x(start) + x(end)) / 2, y: 12 }, shown));
+    const [shown, isMark] = visibleCharacter(text);
+    const label = svg("text", { class: isMark ? "character soft" : "character", x: (x(start) + x(end)) / 2, y: 12 }, shown);
+    fit(label, shown, (end - start) * CELL - 2, 14);
+    drawing.append(label);
   }
   for (const item of arcs) {
     const [start, end, id] = item.arc;
@@ -261,18 +287,15 @@ function makeWord(word) {
       class: `arc${item.canonical ? " canonical" : ""}${item.crossing ? " crossing" : ""}`,
       d: `M${left},${bottom} V${y + 8} Q${left},${y} ${left + 8},${y} H${right - 8} Q${right},${y} ${right},${y + 8} V${bottom} Z`,
     });
-    const text = visibleText(id), space = (end - start) * CELL - 6;
-    const size = Math.min(12, space / (0.62 * Math.max([...text].length, 1)));
+    const text = visibleText(id);
     const label = svg("text", { x: (left + right) / 2, y: (y + bottom) / 2 + 1, direction: "ltr" }, text);
-    if (size < 12) label.setAttribute("font-size", Math.max(size, 5));
-    if (size < 12) label.setAttribute("class", "fitted");
-    if (size < 12) label.style.fontSize = `${Math.max(size, 5)}px`;
+    fit(label, text, (end - start) * CELL - 6, 12);
     drawing.append(item.shape, label);
     item.shape.addEventListener("pointerenter", () => readOut(word, item));
     item.shape.addEventListener("pointerleave", () => readOut(word, null));
   }
-  const name = arcs.filter((item) => item.canonical).map((item) => visibleText(item.arc[2])).join("|");
-  const node = element("div", { class: "word", role: "option", tabindex: -1, "aria-label": `${name}, ${number(arcs.length)} arcs` }, drawing);
+  const label = `${wordText(word)}, ${number(arcs.length)} arcs`;
+  const node = element("div", { class: "word", role: "option", tabindex: -1, "aria-label": label }, drawing);
   node.addEventListener("click", () => selectWord(word.index));
   return { node, arcs, current: -1 };
 }
@@ -346,16 +369,17 @@ function showDistribution() {
   const exact = law !== null;
   if (!exact) {
     const own = samples().map((parts) => partsOf(parts, word));
-    law = gather(own.map((parts) => [parts, 1 / own.length])).sort((a, b) => b[1] - a[1] || a[0].length - b[0].length);
+    law = gather(own.map((parts) => [parts, 1 / own.length])).sort(likeliestFirst);
   }
   byId("distribution-badge").textContent = exact ? "exact" : `estimated from ${number(samples().length)} samples`;
   byId("distribution-badge").className = `badge ${exact ? "exact" : "estimated"}`;
   const tokens = tables.tokens.slice(word.first, word.last);
   const possible = tokens.reduce((sum, token) => sum + Math.log10(token.total[0]), 0);
   const pairs = tokens.length === 1 ? pairSplits(tables, [word.start, word.end, tokens[0].id]).length : null;
-  byId("word-facts").replaceChildren("Of ", chips(tokens.map(({ start, end, id }) => [start, end, id])),
-    `: ${large(possible)} segmentation${possible === 0 ? "" : "s"} of its ${tokens.length === 1 ? "token" : "tokens"}` +
-    `${pairs === null ? "" : `, ${pairs} of them pair${pairs === 1 ? "" : "s"}`}; ${exact ? number(law.length) : "at least " + number(law.length)} can be drawn.`);
+  byId("word-name").replaceChildren("of ", element("bdi", { class: "mono" }, wordText(word)));
+  byId("word-facts").textContent = `${large(possible)} segmentation${possible === 0 ? "" : "s"} of its ` +
+    `${tokens.length === 1 ? "token" : `${tokens.length} tokens`}${pairs === null ? "" : `, ${pairs} into a pair`}; ` +
+    (exact ? `${m.name} can draw ${number(law.length)}.` : `${number(law.length)} in the samples.`);
   const shown = law.slice(0, SHOWN_SEGMENTATIONS), top = shown[0]?.[1] ?? 1;
   byId("bars").replaceChildren(...shown.map(([parts, probability]) => {
     const isCanonical = parts.length === tokens.length && parts.every(([start, end, id], i) => tokens[i].start === start && tokens[i].end === end && tokens[i].id === id);
@@ -377,27 +401,35 @@ function markPath(parts) {
 
 // ------------------------------------------------------------------------------------------------------ growth
 
-const curves = new Map(); // by method and seed: [[p, tokens], …] and whether they are exact
+const curves = new Map(); // by method, seed and last p: the mean numbers of tokens
 
-function curveOf(m) {
-  const key = `${m.name}/${state.seed}/${xMaximum()}`;
-  if (!curves.has(key)) {
-    const last = Math.min(xMaximum(), m.max_p), steps = 20;
-    const at = m.samples ? m.grid.filter((p) => p <= last) : Array.from({ length: steps + 1 }, (_, i) => last * i / steps);
-    const count = Math.round(Math.min(200, Math.max(20, 6000 / tables.tokens.length)));
-    const points = at.map((p) => ({ p, ...meanTokens(m, p, count) }));
-    curves.set(key, { points, exact: points.every((point) => point.exact), count });
-  }
-  return curves.get(key);
+const curveKey = (m) => `${m.name}/${state.seed}/${xMaximum()}`;
+
+function computeCurve(m) {
+  const last = Math.min(xMaximum(), m.max_p), steps = 20;
+  const at = m.samples ? m.grid.filter((p) => p <= last) : Array.from({ length: steps + 1 }, (_, i) => last * i / steps);
+  const count = Math.round(Math.min(200, Math.max(10, 6000 / tables.tokens.length)));
+  curves.set(curveKey(m), at.map((p) => ({ p, ...meanTokens(m, p, count) })));
 }
 
 const xMaximum = () => Math.max(1, method().takes_p ? proportion() : 1);
-const hue = (i) => (i % 7 === 6 ? "ink" : `h${i % 7}`);
+const hue = (i) => (!data.methods[i].takes_p ? "soft" : i % 7 === 6 ? "ink" : `h${i % 7}`);
 
+/** Draws the curves that are computed, and computes the others one by one, so that the page answers in between. */
 function showGrowth() {
-  const n = tables.tokens.length, width = 440, height = 230, left = 38, right = 10, top = 10, bottom = 30;
-  const drawn = data.methods.map((m, i) => ({ m, i })).filter(({ m }) => m.takes_p);
-  const all = drawn.flatMap(({ m }) => curveOf(m).points.map((point) => point.value / n));
+  drawGrowth();
+  const missing = data.methods.find((m) => m.takes_p && !curves.has(curveKey(m)));
+  if (!missing) return;
+  growthTimer = setTimeout(() => {
+    computeCurve(missing);
+    showGrowth();
+  }, 0);
+}
+
+function drawGrowth() {
+  const n = tables.tokens.length, width = 440, height = 236, left = 38, right = 10, top = 10, bottom = 34;
+  const drawn = data.methods.map((m, i) => ({ m, i, points: curves.get(curveKey(m)) })).filter(({ points }) => points);
+  const all = drawn.flatMap(({ points }) => points.map((point) => point.value / n));
   if (!method().takes_p) all.push(method().samples[0][0].length / n);
   const most = Math.max(1.2, ...all), least = Math.min(1, ...all), xMost = xMaximum();
   const x = (p) => left + (width - left - right) * p / xMost;
@@ -407,11 +439,11 @@ function showGrowth() {
     chart.append(svg("line", { class: "grid", x1: left, x2: width - right, y1: y(tick), y2: y(tick) }),
       svg("text", { x: left - 6, y: y(tick) + 4, "text-anchor": "end" }, `${Number(tick.toPrecision(3))}×`));
   }
-  for (const tick of ticks(0, xMost)) chart.append(svg("text", { x: x(tick), y: height - 11, "text-anchor": "middle" }, Number(tick.toPrecision(3))));
-  chart.append(svg("text", { x: width - right, y: height + 1, "text-anchor": "end" }, "p"));
-  const line = ({ m, i }) => svg("path", {
+  for (const tick of ticks(0, xMost)) chart.append(svg("text", { x: x(tick), y: height - 16, "text-anchor": "middle" }, Number(tick.toPrecision(3))));
+  chart.append(svg("text", { class: "axis", x: (left + width - right) / 2, y: height + 4, "text-anchor": "middle" }, "p"));
+  const line = ({ i, points }) => svg("path", {
     class: `curve ${hue(i)}${i === state.method ? " chosen" : ""}`, "stroke-dasharray": DASHES[i % DASHES.length],
-    d: curveOf(m).points.map((point, k) => `${k ? "L" : "M"}${x(point.p).toFixed(1)},${y(point.value / n).toFixed(1)}`).join(""),
+    d: points.map((point, k) => `${k ? "L" : "M"}${x(point.p).toFixed(1)},${y(point.value / n).toFixed(1)}`).join(""),
   });
   chart.append(...drawn.filter(({ i }) => i !== state.method).map(line), ...drawn.filter(({ i }) => i === state.method).map(line));
   const now = method().takes_p ? mean(samples().map((parts) => parts.length)) / n : method().samples[0][0].length / n;
@@ -428,8 +460,8 @@ function showGrowth() {
     return element("tr", { class: i === state.method ? "chosen" : "" }, element("td", {}, button),
       element("td", {}, `${at(m).exact ? "" : "≈ "}${number(tokens, at(m).exact && Number.isInteger(tokens) ? 0 : 1)}`), element("td", {}, `${number(tokens / n, 2)}×`));
   }));
-  byId("growth-note").textContent = drawn.length === 0 ? ""
-    : `At p = ${Number(state.p.toPrecision(6))}${drawn.some(({ m }) => state.p > m.max_p) ? ", or 1 for probabilities" : ""}. Exact but where ≈ stands: ` +
+  byId("growth-note").textContent =
+    `At p = ${Number(state.p.toPrecision(6))}${data.methods.some((m) => m.takes_p && state.p > m.max_p) ? ", or 1 for probabilities" : ""}. Exact but where ≈ stands: ` +
       "those are means of samples.";
 }
 
@@ -438,7 +470,7 @@ function at(m) {
   const key = `${m.name}/${state.seed}/at/${proportion(m)}`;
   if (!curves.has(key)) {
     curves.set(key, m === method() && !lawOf(m).expected && m.takes_p && !(proportion() === 0 && m.identity_at_zero)
-      ? { value: mean(samples().map((parts) => parts.length)), exact: false } : meanTokens(m, proportion(m), 200));
+      ? { value: mean(samples().map((parts) => parts.length)), exact: false } : meanTokens(m, proportion(m), Math.round(Math.min(200, Math.max(10, 6000 / tables.tokens.length)))));
   }
   return curves.get(key);
 }
@@ -453,6 +485,18 @@ function ticks(low, high) {
 // --------------------------------------------------------------------------------------------------- reactions
 
 let growthTimer = 0;
+
+/** Shows a change with the next frame: a slider moves more often than the page can be drawn. */
+let isDue = false;
+
+function updateSoon() {
+  if (isDue) return;
+  isDue = true;
+  requestAnimationFrame(() => {
+    isDue = false;
+    update();
+  });
+}
 
 function update() {
   showControls();
@@ -490,7 +534,7 @@ function recall() {
 }
 
 byId("method").addEventListener("change", (event) => { state.method = Number(event.target.value); state.first = 0; update(); });
-byId("slider").addEventListener("input", (event) => { state.p = event.target.valueAsNumber; update(); });
+byId("slider").addEventListener("input", (event) => { state.p = event.target.valueAsNumber; updateSoon(); });
 byId("p").addEventListener("change", (event) => {
   const p = event.target.valueAsNumber;
   const possible = p >= 0 && p <= method().max_p;
