@@ -91,8 +91,10 @@ def test_what_needs_no_model_does_not_wait_for_torch(arguments):
     assert not loaded_by(f"{run}\nwith contextlib.suppress(SystemExit): main()\n") & (HEAVY | {"numpy"})
 
 
-def test_a_text_is_expanded_without_numba():
-    arguments = ["expand", "--text", "hello", "-p", "1", "--samples", "1"]
+@pytest.mark.parametrize("more", [[], ["--html", "page.html"]])
+def test_a_text_is_expanded_without_numba(more, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["expand", "--text", "hello", "-p", "1", "--samples", "1", *more]
     run = f"from stochastok_cli.cli.app import main; import contextlib; sys.argv[1:] = {arguments}"
     loaded = loaded_by(f"{run}\nwith contextlib.suppress(SystemExit): main()\n")
     assert not loaded & {"torch", "datasets", "numba", "scipy", "awkward", "gigatoken", "yaml"}

@@ -19,8 +19,9 @@ from tokenization.tiny_tokenizers import unigram, wordpiece, write
 
 from stochastok_cli import StochasTok, UserError, load_vocabulary
 from stochastok_cli.report import segmentation_page
-from stochastok_cli.report.segmentation_page import MAX_BYTES, page_data, write_page
 from stochastok_cli.report.segmentation_page import segmentation_page as make_page
+from stochastok_cli.report.segmentation_page import write_page
+from stochastok_cli.report.segmentation_tables import MAX_BYTES, page_data
 from stochastok_cli.tokenization.loaders import BUNDLED
 from stochastok_cli.tokenization.split_table import split_table
 
@@ -221,9 +222,16 @@ def test_the_page_stands_alone_whatever_its_text_is(text, sample2k):
     assert not re.search(r"fetch|XMLHttp|WebSocket|@import|url\(|innerHTML|insertAdjacent|document\.write|eval\(", code)
 
 
-@pytest.mark.parametrize("text", ["", "x" * (MAX_BYTES + 1)])
-def test_texts_that_no_page_can_show(text, sample2k):
-    with pytest.raises(UserError, match="1 to 4,000 bytes"):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "1 to 4,000 bytes, and --text has 0"),
+        ("x " * MAX_BYTES, "1 to 4,000 bytes, and --text has 8,000"),
+        (f"a {'x' * 400}", "words of at most 300 bytes, and --text has one of 401"),
+    ],
+)
+def test_texts_that_no_page_can_show(text, message, sample2k):
+    with pytest.raises(UserError, match=message):
         page_data(text, ["stochastok"], sample2k)
 
 
@@ -250,11 +258,10 @@ def test_the_command(tmp_path):
     assert (done.returncode, done.stdout) == (0, f"{file}\n"), done.stderr
     data = json.loads(re.search(r'application/json">(.*?)</script>', file.read_text(), re.DOTALL)[1])
     assert (data["methods"][0]["name"], data["p"], data["options"]) == ("uniform", 0.3, ["--tokenizer", "sample2k"])
-    done = run_stochastok(*arguments, "--method", "uniform", "-p", "0.3", "--json")
-    assert json.loads(done.stdout) == {"path": str(file), "made": False}
     done = run_stochastok(*arguments)
     assert (done.returncode, done.stdout) == (2, "") and "--force" in done.stderr
-    assert run_stochastok(*arguments, "--force").returncode == 0
+    done = run_stochastok(*arguments, "--force", "--json")
+    assert json.loads(done.stdout) == {"path": str(file), "made": True}
 
 
 @pytest.mark.parametrize(

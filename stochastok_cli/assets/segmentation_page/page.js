@@ -5,6 +5,7 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const tables = readTables(data);
 const SVG = "http://www.w3.org/2000/svg";
 const SHOWN_SEGMENTATIONS = 12;
+const MOST_ARCS = 1500; // of a word whose lattice is drawn
 const CELL = 20; // the width of a byte in the lattice
 const ROW = 23; // the height of a row of arcs
 const DASHES = ["", "7 3", "2 3", "10 3 2 3", "4 2", "", "1 4", "12 4"];
@@ -105,19 +106,46 @@ const state = { method: 0, p: data.p, seed: data.seed, first: 0, word: richestWo
 const method = () => data.methods[state.method];
 const proportion = (m = method()) => (m.takes_p ? Math.min(state.p, m.max_p) : 1);
 
-/** How many samples estimates are made of: fewer of a long text. */
-const numSamples = (m) => m.samples ? samplesAt(m, proportion(m)).length : Math.round(Math.min(2000, Math.max(50, 40000 / tables.tokens.length)));
+/** How many samples estimates are made of: at first, and in the end; fewer of a long text. */
+const FIRST_SAMPLES = Math.round(Math.min(2000, Math.max(50, 150000 / data.starts.at(-1))));
+const ALL_SAMPLES = Math.round(Math.min(2000, Math.max(200, 400000 / data.starts.at(-1))));
 
 let cache = { key: "", samples: [] };
+let sampleTimer = 0;
 
 /** Samples for estimates, the same as long as method, p and seed are. */
 function samples() {
-  const key = `${method().name}/${proportion()}/${state.seed}`;
+  const m = method(), key = `${m.name}/${proportion()}/${state.seed}`;
   if (cache.key !== key) {
-    const drawn = Array.from({ length: numSamples(method()) }, (_, i) => drawSample(tables, method(), proportion(), state.seed, i));
-    cache = { key, samples: drawn };
+    cache = { key, samples: [] };
+    drawSamples(m.samples ? samplesAt(m, proportion()).length : FIRST_SAMPLES);
   }
   return cache.samples;
+}
+
+/** Draws more samples, up to `count` of them or up to a time. */
+function drawSamples(count, until = Infinity) {
+  for (let i = cache.samples.length; i < count && performance.now() < until; i++) {
+    cache.samples.push(drawSample(tables, method(), proportion(), state.seed, i));
+  }
+}
+
+/** Draws the other samples while nothing else happens, and then shows what they say. */
+function drawMoreSamples() {
+  clearTimeout(sampleTimer);
+  if (method().samples || samples().length >= ALL_SAMPLES) return;
+  sampleTimer = setTimeout(() => {
+    drawSamples(ALL_SAMPLES, performance.now() + 40);
+    if (cache.samples.length < ALL_SAMPLES) {
+      drawMoreSamples();
+      return;
+    }
+    curves.delete(atKey(method()));
+    showMean();
+    weighArcs();
+    showDistribution();
+    drawGrowth();
+  }, 60);
 }
 
 const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
@@ -182,6 +210,7 @@ function showControls() {
     : m.samples ? `of a grid: p = ${m.grid[m.samples.indexOf(samplesAt(m, proportion()))]}`
     : counts[m.p_meaning] ? `⌊${number(tables.tokens.length)} × ${Number(proportion().toPrecision(6))}⌋ = ${attempts} ${counts[m.p_meaning]}`
     : `a ${m.p_meaning}`;
+  byId("budget").classList.toggle("counts", m.p_meaning in counts);
   const inputs = m.arguments.map((argument) => {
     const input = element("input", { type: "number", step: argument.whole ? 1 : "any", min: argument.minimum, max: argument.maximum, value: m.values[argument.name] });
     input.addEventListener("change", () => setArgument(m, argument, input));
@@ -219,15 +248,19 @@ function showSamples() {
   byId("samples-badge").textContent = !m.takes_p ? "computed by Python"
     : m.samples ? `drawn by Python, ${samplesAt(m, proportion()).length} for each p` : "";
   byId("again").disabled = !m.takes_p;
-  const { value, exact } = at(m);
-  byId("mean").textContent = m.takes_p
-    ? `${number(value, 2)} tokens on average, ${number(value / n, 3)} times the canonical ${number(n)} ` +
-      (exact ? "(exact)." : `(over ${number(samples().length)} samples).`) : "";
+  showMean();
   const quote = (word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`);
   const arguments_ = ["stochastok", "expand", ...data.options, "--method", m.name];
   if (m.takes_p) arguments_.push("-p", m.samples ? m.grid[m.samples.indexOf(samplesAt(m, proportion()))] : proportion(), "--seed", state.seed, "--samples", state.first + count);
   else arguments_.push("--samples", 1);
   byId("command").textContent = [...arguments_, `--text=${data.text}`].map((word) => quote(String(word))).join(" ");
+}
+
+function showMean() {
+  const m = method(), n = tables.tokens.length, { value, exact } = at(m);
+  byId("mean").textContent = m.takes_p
+    ? `${number(value, 2)} tokens on average, ${number(value / n, 3)} times the canonical ${number(n)} ` +
+      (exact ? "(exact)." : `(over ${number(samples().length)} samples).`) : "";
 }
 
 // ----------------------------------------------------------------------------------------------------- lattice
@@ -280,6 +313,14 @@ function makeWord(word) {
     fit(label, shown, (end - start) * CELL - 2, 14);
     drawing.append(label);
   }
+  const label = `${wordText(word)}, ${number(arcs.length)} arcs`;
+  const node = element("div", { class: "word", role: "option", tabindex: -1, "aria-label": label });
+  node.addEventListener("click", () => selectWord(word.index));
+  if (arcs.length > MOST_ARCS) {
+    node.append(element("p", { class: "note" }, element("bdi", { class: "mono" }, wordText(word)), `: ${number(arcs.length)} arcs are too many to draw`));
+    return { node, arcs: [], current: -1 };
+  }
+  node.append(drawing);
   for (const item of arcs) {
     const [start, end, id] = item.arc;
     const left = x(start) + 1.5, right = x(end) - 1.5, y = top + item.row * ROW, bottom = y + ROW - 5;
@@ -294,9 +335,6 @@ function makeWord(word) {
     item.shape.addEventListener("pointerenter", () => readOut(word, item));
     item.shape.addEventListener("pointerleave", () => readOut(word, null));
   }
-  const label = `${wordText(word)}, ${number(arcs.length)} arcs`;
-  const node = element("div", { class: "word", role: "option", tabindex: -1, "aria-label": label }, drawing);
-  node.addEventListener("click", () => selectWord(word.index));
   return { node, arcs, current: -1 };
 }
 
@@ -314,7 +352,7 @@ function showLattice() {
     const steps = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity };
     const arcs = words[state.word].arcs;
     if (event.key in steps) selectWord(Math.max(0, Math.min(words.length - 1, state.word + steps[event.key])), true);
-    else if (event.key === "ArrowDown" || event.key === "ArrowUp") {
+    else if ((event.key === "ArrowDown" || event.key === "ArrowUp") && arcs.length) {
       const count = arcs.length, current = words[state.word].current;
       words[state.word].current = event.key === "ArrowDown" ? (current + 1) % count : (current - 1 + count + (current < 0)) % count;
       readOut(tables.words[state.word], arcs[words[state.word].current]);
@@ -408,7 +446,7 @@ const curveKey = (m) => `${m.name}/${state.seed}/${xMaximum()}`;
 function computeCurve(m) {
   const last = Math.min(xMaximum(), m.max_p), steps = 20;
   const at = m.samples ? m.grid.filter((p) => p <= last) : Array.from({ length: steps + 1 }, (_, i) => last * i / steps);
-  const count = Math.round(Math.min(200, Math.max(10, 6000 / tables.tokens.length)));
+  const count = Math.round(Math.min(200, Math.max(10, 20000 / data.starts.at(-1))));
   curves.set(curveKey(m), at.map((p) => ({ p, ...meanTokens(m, p, count) })));
 }
 
@@ -465,12 +503,14 @@ function drawGrowth() {
       "those are means of samples.";
 }
 
+const atKey = (m) => `${m.name}/${state.seed}/at/${proportion(m)}`;
+
 /** The mean number of tokens of a method at the p of the slider. */
 function at(m) {
-  const key = `${m.name}/${state.seed}/at/${proportion(m)}`;
+  const key = atKey(m);
   if (!curves.has(key)) {
     curves.set(key, m === method() && !lawOf(m).expected && m.takes_p && !(proportion() === 0 && m.identity_at_zero)
-      ? { value: mean(samples().map((parts) => parts.length)), exact: false } : meanTokens(m, proportion(m), Math.round(Math.min(200, Math.max(10, 6000 / tables.tokens.length)))));
+      ? { value: mean(samples().map((parts) => parts.length)), exact: false } : meanTokens(m, proportion(m), Math.round(Math.min(200, Math.max(10, 20000 / data.starts.at(-1))))));
   }
   return curves.get(key);
 }
@@ -505,6 +545,7 @@ function update() {
   showDistribution();
   clearTimeout(growthTimer);
   growthTimer = setTimeout(showGrowth, byId("chart").firstChild ? 60 : 0);
+  drawMoreSamples();
   remember();
 }
 
