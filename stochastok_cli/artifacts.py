@@ -373,7 +373,7 @@ def find_damage(folder: Path, files: Mapping[str, FileInfo]) -> str | None:
     """Describes the first of `files` that is missing from the folder or of another size; None if all are there."""
     for name, file in files.items():
         path = path_inside(folder, name)
-        size = path.stat().st_size if path.is_file() else -1
+        size = os.path.getsize(path) if os.path.isfile(path) else -1
         if size != file.bytes:
             state = "is missing" if size < 0 else f"has {size:,} bytes, not {file.bytes:,}"
             return f"{path} {state}"
@@ -386,7 +386,8 @@ def path_inside(folder: Path, name: str) -> Path:
     Raises:
         UserError: the name is absolute or has an empty part, `.` or `..`, or a link leads its folder elsewhere.
     """
-    if not _can_be_a_file(name) or not (folder / name).parent.resolve().is_relative_to(folder.resolve()):
+    leads_out = "/" in name and not (folder / name).parent.resolve().is_relative_to(folder.resolve())
+    if leads_out or not _can_be_a_file(name):
         raise UserError(f"the file name {short_repr(name)} is not possible or leads out of {folder}", exit_code=FAILED)
     return folder / name
 

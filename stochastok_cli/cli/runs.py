@@ -1,9 +1,11 @@
 """`stochastok runs`: the runs under a folder, and where the configurations of two differ."""
 
+import gc
 import json
 import os
 import sys
 import time
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 MISSING = "–"
 DEFAULT_METRIC = "validation/bits_per_byte"
+GAP = "  "
+"""What stands between two columns."""
 WIDTH_OF_FILES = 200
 """The width of a table that goes to a file or a pipe, which have no edge."""
 
@@ -79,6 +83,7 @@ def runs(
         return
     from stochastok_cli.training.runs import find_runs, lower_is_better
 
+    gc.set_threshold(100_000, 10, 10)  # records are many objects without cycles, which take a while to look for
     summaries = find_runs(folder)
     if not summaries:
         progress.note(f"there are no runs under {folder}")
@@ -222,9 +227,27 @@ def _new_table() -> "Table":
 
 
 def _print(table: "Table") -> None:
+    """Prints a table of texts. Where all cells fit, rich prints the heading alone: hundreds of rows take it a while."""
+    from rich.cells import cell_len
     from rich.console import Console
 
     console = Console()
     if not sys.stdout.isatty() and "COLUMNS" not in os.environ:
         console.width = WIDTH_OF_FILES
-    console.print(table)
+    columns = [[cell.plain.split("\n") for cell in column.cells] for column in table.columns]  # type: ignore[union-attr]
+    headings = [column.header.plain.split("\n") for column in table.columns]  # type: ignore[union-attr]
+    widths = [
+        max(map(cell_len, chain.from_iterable([heading, *cells])))
+        for heading, cells in zip(headings, columns, strict=True)
+    ]
+    if sum(widths) + len(GAP) * (len(widths) - 1) > console.width:
+        console.print(table)
+        return
+    heading = _new_table()
+    for column, width in zip(table.columns, widths, strict=True):
+        heading.add_column(column.header, width=width)
+    console.print(heading)
+    for row in zip(*columns, strict=True):
+        for line in zip_longest(*row, fillvalue=""):
+            padded = (cell + " " * (width - cell_len(cell)) for cell, width in zip(line, widths, strict=True))
+            console.file.write(GAP.join(padded) + "\n")

@@ -115,15 +115,19 @@ def require_intact(folder: Path, *, with_optimizer: bool, fix: str) -> None:
 
 def is_complete(folder: Path) -> bool:
     """Whether a checkpoint has all of its files in full length."""
+    return _state_if_complete(folder) is not None
+
+
+def _state_if_complete(folder: Path) -> TrainingState | None:
     try:
         state, files = _read_state(folder)
         has_weights = not files.keys().isdisjoint({WEIGHTS, INDEX, ADAPTER_WEIGHTS})
         has_optimizer = any(map(is_optimizer_file, files))
         undamaged = has_weights and has_optimizer and find_damage(folder, files) is None
     except (OSError, UserError):
-        return False
+        return None
     step = STEP.fullmatch(folder.name)
-    return undamaged and (step is None or int(step[1]) == state.iteration)
+    return state if undamaged and (step is None or int(step[1]) == state.iteration) else None
 
 
 def checkpoints(run_folder: Path) -> dict[int, Path]:
@@ -140,8 +144,20 @@ def incomplete_checkpoints(run_folder: Path) -> list[Path]:
 
 def latest_checkpoint(run_folder: Path) -> Path | None:
     """The complete checkpoint of the highest iteration, if there is one."""
-    folders = {int(m[1]): folder for folder in run_folder.glob("step_*") if (m := STEP.fullmatch(folder.name))}
-    return next((folders[done] for done in sorted(folders, reverse=True) if is_complete(folders[done])), None)
+    return latest_progress(run_folder)[0]
+
+
+def latest_progress(run_folder: Path) -> tuple[Path, TrainingState] | tuple[None, None]:
+    """The complete checkpoint of the highest iteration and its training state, if there is one."""
+    try:
+        names = os.listdir(run_folder)
+    except OSError:  # no folder, or none that may be read
+        names = []
+    for _, name in sorted(((int(m[1]), name) for name in names if (m := STEP.fullmatch(name))), reverse=True):
+        folder = run_folder / name
+        if (state := _state_if_complete(folder)) is not None:
+            return folder, state
+    return None, None
 
 
 def iteration_of(checkpoint: Path) -> int | None:

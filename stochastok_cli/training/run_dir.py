@@ -19,7 +19,7 @@ import filelock
 from stochastok_cli.artifacts import nearest_existing_path, write_atomically
 from stochastok_cli.config import Config, config_from_dict, flatten, read_yaml
 from stochastok_cli.errors import FAILED, UserError
-from stochastok_cli.models.checkpoint_reader import TrainingState, latest_checkpoint, read_state
+from stochastok_cli.models.checkpoint_reader import TrainingState, latest_progress
 from stochastok_cli.tokenization.methods import require_method
 from stochastok_cli.training.checkpoint_cleanup import (
     leftovers,
@@ -99,10 +99,9 @@ def read_progress(folder: Path, config: Config) -> RunProgress:
             f"{folder} is a run of another configuration: {', '.join(differences)}",
             fix="give another --run-name, or --force to set the old run aside",
         )
-    checkpoint = latest_checkpoint(folder)
-    if checkpoint is None:
+    checkpoint, state = latest_progress(folder)
+    if checkpoint is None or state is None:
         return RunProgress()
-    state = read_state(checkpoint)
     _require_same_decay(state.iteration, before, config)
     return RunProgress(checkpoint, state)
 

@@ -3,9 +3,10 @@
 This module reads only, and imports neither torch nor numpy.
 """
 
+import functools
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from stochastok_cli.artifacts import read_manifest
 from stochastok_cli.config import Config, config_from_dict, read_yaml
 from stochastok_cli.data.folders import memmap_dir
 from stochastok_cli.errors import UserError, did_you_mean, first_line
-from stochastok_cli.models.checkpoint_reader import STATE, TrainingState, latest_checkpoint, read_state, run_of
+from stochastok_cli.models.checkpoint_reader import STATE, TrainingState, latest_progress, run_of
 from stochastok_cli.tokenization.methods import require_method
 from stochastok_cli.training import run_dir
 from stochastok_cli.training.loggers.jsonl import parse_records
@@ -24,6 +25,9 @@ LOWER_IS_BETTER = ("loss", "perplexity", "bits_per_byte", "distance")
 HIGHER_IS_BETTER = ("accuracy", "normalized_accuracy", "exact_match")
 """The last part of the names of metrics that have a best value."""
 State = Literal["running", "stopped", "complete", "damaged"]
+Expansion = tuple[str | None, float | None]
+"""A method and its p."""
+OfDataset = Callable[[Path], Expansion]
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,8 @@ def find_runs(folder: Path) -> list[RunSummary]:
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise UserError(f"the folder {folder} {what}", fix="name the folder that holds the runs")
-    runs = [read_run(one, folder) for one in _run_folders(folder)]
+    of_dataset = functools.cache(_expansion_of_dataset)  # most runs share a few datasets
+    runs = [read_run(one, folder, of_dataset) for one in _run_folders(folder)]
     return sorted(runs, key=lambda run: (-run.changed, run.name))
 
 
@@ -132,12 +137,17 @@ def find_run(name: str, folder: Path) -> RunSummary:
     )
 
 
-def read_run(folder: Path, root: Path) -> RunSummary:
-    """What the files of a run's folder say. Damaged ones are named in `problems`, and their content is left out."""
+def read_run(folder: Path, root: Path, of_dataset: OfDataset | None = None) -> RunSummary:
+    """What the files of a run's folder say. Damaged ones are named in `problems`, and their content is left out.
+
+    Args:
+        folder: The folder of the run.
+        root: The folder that `RunSummary.name` is relative to.
+        of_dataset: Gives method and p by which the dataset in a folder was expanded; by default from its manifest.
+    """
     running = run_dir.is_running(folder)  # before the files are read: a run that ends meanwhile is then complete
     problems: list[str] = []
-    checkpoint = latest_checkpoint(folder)
-    state = None if checkpoint is None else read_state(checkpoint)
+    checkpoint, state = latest_progress(folder)
     config = _read_config(folder, state, problems)
     records = _read_records(folder, problems)
     progress = RunProgress(checkpoint, state)
@@ -147,7 +157,7 @@ def read_run(folder: Path, root: Path) -> RunSummary:
         condition = "damaged"
     else:
         condition = "complete" if progress.is_complete(config) else "stopped"
-    method, p = (None, None) if config is None else _expansion(config)
+    method, p = (None, None) if config is None else _expansion(config, of_dataset or _expansion_of_dataset)
     return RunSummary(
         name=folder.relative_to(root).as_posix() if folder != root and root in folder.parents else run_of(folder),
         folder=folder,
@@ -229,7 +239,7 @@ def _read_records(folder: Path, problems: list[str]) -> list[dict[str, Any]]:
     return records
 
 
-def _expansion(config: Config) -> tuple[str | None, float | None]:
+def _expansion(config: Config, of_dataset: OfDataset) -> Expansion:
     """Method and p by which windows are expanded as they are drawn, or else by which the dataset was."""
     dataset = config.trainer.dataset
     try:
@@ -239,8 +249,12 @@ def _expansion(config: Config) -> tuple[str | None, float | None]:
     except UserError:  # a method that is no longer there
         if dataset.expand_prop > 0:
             return dataset.expand_method, dataset.expand_prop
+    return of_dataset(memmap_dir(Path(config.general.paths.data_dir)) / dataset.name)
+
+
+def _expansion_of_dataset(folder: Path) -> Expansion:
     try:
-        manifest = read_manifest(memmap_dir(Path(config.general.paths.data_dir)) / dataset.name)
+        manifest = read_manifest(folder)
     except (OSError, UserError):
         manifest = None
     options = {} if manifest is None else manifest.options
