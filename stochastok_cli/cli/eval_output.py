@@ -133,12 +133,12 @@ def write(report: Path, results: Sequence[EvalResult], comparisons: "Sequence[Pa
     from stochastok_cli.report.html import write_report
     from stochastok_cli.report.runs import read_reported_run
 
-    labels: dict[Path, str] = {}  # a run once, also where several of its checkpoints are evaluated
-    for result in results:
+    labels: dict[Path, tuple[int, str]] = {}  # a run once, also where several of its checkpoints are evaluated
+    for place, result in enumerate(results):
         folder = Path(result.checkpoint)
         if folder.name.startswith("step_") and (folder.parent / METRICS).is_file():
-            labels.setdefault(folder.parent, result.label)
-    runs = [read_reported_run(folder, label) for folder, label in labels.items()]
+            labels.setdefault(folder.parent, (place, result.label.removesuffix(f"/{folder.name}")))
+    runs = [read_reported_run(folder, label, place=place) for folder, (place, label) in labels.items()]
     date = time.strftime("%Y-%m-%d")
     page = write_report(report, results, runs, command=command_line(), date=date, comparisons=comparisons)
     for problem in (problem for run in runs if run.summary is not None for problem in run.summary.problems):

@@ -107,6 +107,8 @@ def runs(
         for problem in run.problems:
             progress.note(f"note: {problem}")
     if report is not None:
+        if metric == DEFAULT_METRIC:
+            summaries.sort(key=lambda run: run.name)  # as an appendix lists them; else the best is first
         _write_report(report, [(run, run.name) for run in summaries], folder)
 
 

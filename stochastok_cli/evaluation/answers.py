@@ -22,6 +22,7 @@ class Answers:
         answers: What the model answered.
         is_correct: Whether that is right.
         probabilities: That of the answer, after a softmax over the options; None where it is generated.
+        note: A sentence that a reader of the answers needs.
     """
 
     evaluator: str
@@ -32,6 +33,7 @@ class Answers:
     answers: Sequence[str]
     is_correct: Sequence[bool]
     probabilities: Sequence[float] | None = None
+    note: str = ""
 
     @property
     def key(self) -> str:

@@ -182,18 +182,25 @@ def choose_device(device: str) -> str:
 
 
 def run_labels(checkpoints: Sequence[Path]) -> list[str]:
-    """What tables call checkpoints: the name of their run, or their path where two runs have the same name.
+    """What tables call checkpoints: the name of their run, with the step where several are of one run.
 
-    >>> run_labels([Path("runs/a/step_5"), Path("runs/a/step_9"), Path("other")])
-    ['a', 'a', 'other']
+    Where two runs have the same name, it is the path.
+
+    >>> run_labels([Path("runs/a/step_5"), Path("runs/b/step_5"), Path("other")])
+    ['a', 'b', 'other']
+    >>> run_labels([Path("runs/a/step_5"), Path("runs/a/step_9"), Path("runs/b/step_5")])
+    ['a/step_5', 'a/step_9', 'b']
     >>> run_labels([Path("x/a/step_5"), Path("y/a/step_5")])
     ['x/a/step_5', 'y/a/step_5']
     """
     runs = [folder.parent if folder.name.startswith("step_") else folder for folder in checkpoints]
     names = [run.name for run in dict.fromkeys(runs)]
-    return [
-        run.name if names.count(run.name) == 1 else str(folder) for run, folder in zip(runs, checkpoints, strict=True)
-    ]
+    labels = []
+    for run, folder in zip(runs, checkpoints, strict=True):
+        of_run = {other for other, its_run in zip(checkpoints, runs, strict=True) if its_run == run}
+        name = run.name if len(of_run) == 1 else f"{run.name}/{folder.name}"
+        labels.append(name if names.count(run.name) == 1 else str(folder))
+    return labels
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -11,6 +11,7 @@ import io
 import itertools
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -31,15 +32,15 @@ from stochastok_cli.report.run_card import model_tables, run_tables
 from stochastok_cli.report.runs import ReportedRun, XAxis
 from stochastok_cli.report.sections import Curves, Document, Drawing, SampledTexts, Section
 from stochastok_cli.report.tables import Table, comparison_table, tables_of
-from stochastok_cli.report.training_plots import training_plots
+from stochastok_cli.report.training_plots import places, training_plots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ON_INTERVALS = "Brackets hold 95% intervals over the questions."
 ON_QUESTIONS = (
-    "✓ and ✗ stand beside each model's answer, with the probability that it gave to this option among all. A question "
-    "is shown as it stands in the benchmark, without the answer."
+    "✓ and ✗ stand beside each model's answer; where there are options, with the probability of this one among all. A "
+    "question is shown as it stands in the benchmark, without the answer."
 )
 ON_TEXTS = "What each model writes from the beginning of a document: 64 tokens at temperature 1, seed 0."
 
@@ -147,7 +148,8 @@ def _run_sections(runs: Sequence[ReportedRun], plots: "_PlotFolder") -> list[Sec
         drawings = [_drawing(plot) for plot in training_plots(runs, x_axis, on_page=True)]
         if drawings:
             over[x_axis] = drawings
-    curves = [Curves([run.label for run in runs], over)] if over["iteration"] else []
+    labels = [(place, run.label) for place, run in zip(places(runs), runs, strict=True)]
+    curves = [Curves(labels, over)] if saved else []
     return [*_table_sections(run_tables(runs)), Section("Curves", curves)]
 
 
@@ -206,4 +208,5 @@ def page_svg(figure: "Figure") -> str:
     names = {TEXT: "currentColor", GRID: "var(--grid)", **{one: color_name(k) for k, one in enumerate(COLORS)}}
     for fixed, of_page in names.items():
         svg = svg.replace(f": {fixed.lower()}", f": {of_page}")
+    svg = re.sub(r' d="[^"]*"', lambda match: re.sub(r"(\.\d\d)\d+", r"\1", match[0]), svg)  # hundredths of a point
     return svg.replace("xlink:href=", "href=")

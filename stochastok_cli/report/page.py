@@ -92,8 +92,8 @@ def _curves(curves: Curves) -> str:
     return "".join([*parts, *(f'<p class="note">{html.escape(note)}</p>' for note in notes)])
 
 
-def _legend(labels: Sequence[str]) -> str:
-    entries = "".join(f"<li>{_key(k)}{html.escape(label)}</li>" for k, label in enumerate(labels))
+def _legend(labels: Sequence[tuple[int, str]]) -> str:
+    entries = "".join(f"<li>{_key(k)}{html.escape(label)}</li>" for k, label in labels)
     return f'<ul class="legend">{entries}</ul>'
 
 

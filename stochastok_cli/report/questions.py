@@ -63,12 +63,14 @@ class QuestionExamples:
         num_questions: How many it has.
         counts: How many of them all models answer right ("all"), some do, and none does.
         examples: Those that are shown, in their order.
+        note: A sentence that a reader of the answers needs.
     """
 
     title: str
     num_questions: int
     counts: dict[str, int]
     examples: Sequence[ExampleQuestion]
+    note: str
 
 
 def question_examples(results: Sequence[EvalResult]) -> list[QuestionExamples]:
@@ -110,7 +112,7 @@ def _examples(group: Sequence[tuple[int, str, Answers]], limits: dict[str, int])
         chosen += sorted(kinds[kind][place] for place in order[:limit].tolist())
     counts = {kind: len(members) for kind, members in kinds.items()}
     title = " ".join(filter(None, (first.benchmark, first.part.replace("_", " "))))
-    return QuestionExamples(title, len(first.questions), counts, [_example(group, i) for i in chosen])
+    return QuestionExamples(title, len(first.questions), counts, [_example(group, i) for i in chosen], first.note)
 
 
 def _example(group: Sequence[tuple[int, str, Answers]], i: int) -> ExampleQuestion:
@@ -154,4 +156,5 @@ def counts_text(examples: QuestionExamples) -> str:
         counts = f"{all_:,} right by both, {some:,} by one, {none:,} by neither"
     else:
         counts = f"{all_:,} right by all {models} models, {some:,} by some, {none:,} by none"
-    return f"Of {examples.num_questions:,} questions: {counts}. These are drawn at random from each kind."
+    text = f"Of {examples.num_questions:,} questions: {counts}. These are drawn at random from each kind."
+    return f"{text} {examples.note}".strip()

@@ -37,12 +37,13 @@ def result_plots(results: Sequence[EvalResult]) -> Iterator[Plot]:
 
 
 def paired_plots(comparisons: Sequence[PairedComparison]) -> Iterator[Plot]:
-    """Forest plots of differences, one for right and wrong answers, and one for each evaluator of other values."""
+    """Forest plots of differences, one for right and wrong answers, and one for each kind of other values."""
     groups: dict[str, dict[str, Metric]] = {}  # metrics by key, by the name of the plot
     for comparison in comparisons:
         for metric in comparison.first.metrics:
             if metric.key in comparison.differences and metric.name not in NORMALIZED:
-                name = "paired" if metric.outcome_range else f"paired-{file_name(metric.evaluator)}"
+                kind = f"{metric.evaluator}-{metric.name}"
+                name = "paired" if metric.outcome_range else f"paired-{file_name(kind)}"
                 groups.setdefault(name, {})[metric.key] = metric
     for name, metrics in groups.items():
         yield Plot(

@@ -73,10 +73,11 @@ def _cards(runs: Sequence[ReportedRun]) -> Iterator[Table]:
     notes = []
     if unrecorded := [name for name in ("device", "started") if name not in names]:
         notes.append(f"Not recorded by these runs: {', '.join(unrecorded)}, parameters, versions (no starts.jsonl).")
-    for part in _parts(cards):
+    for part in (parts := list(_parts(cards))):
         rows = [[Cell(name), *(Cell(card.get(name, MISSING)) for _, card in part)] for name in names]
         section = "Run card" if len(cards) == 1 else "Run cards"
-        yield Table(section, "", _columns("", part), rows, notes, is_text=True)
+        last = notes if part is parts[-1] else []
+        yield Table(section, "", _columns("", part), rows, last, is_text=True)
 
 
 def _differences(runs: Sequence[ReportedRun]) -> Iterator[Table]:

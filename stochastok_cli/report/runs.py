@@ -1,7 +1,7 @@
 """A training run as a report shows it: what its files hold, and the axes of its curves."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -24,12 +24,14 @@ class ReportedRun:
         records: The lines of its `metrics.jsonl`, in their order.
         summary: What `stochastok runs` says of it; None for records alone.
         starts: When it was started and continued; empty for a run of an earlier version.
+        place: Its place among what the report compares, which decides its color; that among the runs where None.
     """
 
     label: str
     records: Sequence[dict[str, Any]]
     summary: RunSummary | None = None
-    starts: Sequence[RunStart] = field(default=())
+    starts: Sequence[RunStart] = ()
+    place: int | None = None
 
     @cached_property
     def tokens_per_iteration(self) -> int | None:
@@ -65,17 +67,19 @@ class ReportedRun:
         return np.interp([record["iteration"] for record in self.records], iterations, seconds).tolist()
 
 
-def read_reported_run(folder: Path, label: str, root: Path | None = None) -> ReportedRun:
+def read_reported_run(folder: Path, label: str, root: Path | None = None, *, place: int | None = None) -> ReportedRun:
     """A run in a folder. What its files lack is left out, and `summary.problems` says what can't be read.
 
     Args:
         folder: The run's folder.
         label: What the report calls it.
         root: The folder that its name is relative to.
+        place: See `ReportedRun`.
     """
     return ReportedRun(
         label,
         read_metrics(folder / METRICS),
         read_run(folder, root or folder.parent),
         read_starts(folder / STARTS),
+        place,
     )

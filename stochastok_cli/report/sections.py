@@ -33,11 +33,11 @@ class Curves:
     """Curves of training runs, over each axis that is known.
 
     Attributes:
-        labels: Of the runs, in the order of their colors.
+        labels: Of the runs, each with the place of its color.
         drawings: Those of each axis.
     """
 
-    labels: Sequence[str]
+    labels: Sequence[tuple[int, str]]
     drawings: dict[XAxis, Sequence[Drawing]]
 
 

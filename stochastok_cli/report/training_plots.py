@@ -32,6 +32,8 @@ MARKED = 15
 SMOOTHED = ("train/loss", f"train/{BITS_PER_BYTE}", "train/gradient_norm", "train/tokens_per_second")
 SMOOTHING = 0.02
 """The standard deviation of the Gaussian, as a part of the number of records."""
+BINS = 300
+"""The parts of the axis in which noise is drawn by its extremes."""
 LEAST_SMOOTHED = 20
 """A curve of fewer points is not smoothed."""
 Y_LABELS = {
@@ -108,7 +110,7 @@ def _training_plot(name: str, runs: Sequence[ReportedRun], x_axis: XAxis, *, on_
     axes = new_axes(name, width=WIDTH, height=HEIGHT, line=LINE, margins=margins)
     unit = _time_unit(runs) if x_axis == "time" else 1.0
     captions, notes, smoothed, num_lost, num_drawn = [], [], False, 0, 0
-    for k, run in enumerate(runs):
+    for k, run in zip(places(runs), runs, strict=True):
         series = series_of(run, name, x_axis)
         if series is None:
             continue
@@ -118,7 +120,7 @@ def _training_plot(name: str, runs: Sequence[ReportedRun], x_axis: XAxis, *, on_
         label = legend_label(run.label)
         if name in SMOOTHED and len(y) >= LEAST_SMOOTHED:
             smoothed = True
-            axes.plot(x, y, color=color(k), linewidth=0.6, alpha=0.4)
+            axes.plot(*envelope(x, y), color=color(k), linewidth=0.6, alpha=0.5 / len(runs) ** 0.5, zorder=1.8)
             axes.plot(x, smooth(y), color=color(k), linestyle=line_style(k), linewidth=1.7, label=label)
         else:
             marker = "o" if len(y) <= MARKED else ""
@@ -126,6 +128,8 @@ def _training_plot(name: str, runs: Sequence[ReportedRun], x_axis: XAxis, *, on_
     if not num_drawn:
         return None
     axes.set_xlabel(_x_label(x_axis, unit))
+    if x_axis == "tokens":
+        axes.xaxis.set_major_formatter(_count_text)
     kind = BITS_PER_BYTE if BITS_PER_BYTE in name.split("/") else name.rpartition("/")[2]
     axes.set_ylabel(Y_LABELS.get(kind, ""))
     captions += _set_scale(axes, kind)
@@ -145,6 +149,11 @@ def _training_plot(name: str, runs: Sequence[ReportedRun], x_axis: XAxis, *, on_
         _draw_paper_values(axes, paper.values)
         captions.append(f"Dashed: what the paper reports ({paper.source}) for its 50M models.")
     return Plot(f"training-{file_name(name)}", " ".join(captions), figure_of(axes), tuple(notes))
+
+
+def places(runs: Sequence[ReportedRun]) -> list[int]:
+    """The places of runs, which decide their colors."""
+    return [i if run.place is None else run.place for i, run in enumerate(runs)]
 
 
 def series_of(run: ReportedRun, name: str, x_axis: XAxis) -> Series | None:
@@ -172,6 +181,34 @@ def smooth(values: np.ndarray) -> np.ndarray:
     return np.where(known, sums / np.maximum(weights, 1.0), np.nan)
 
 
+def envelope(x: np.ndarray, y: np.ndarray) -> Series:
+    """A line of at most 2 × BINS points that looks the same: the least and the greatest value of equal parts.
+
+    >>> x = np.arange(4 * BINS)
+    >>> len(envelope(x, x % 7).x) == 2 * BINS, envelope(x[:9], x[:9]).y.tolist()
+    (True, [0, 1, 2, 3, 4, 5, 6, 7, 8])
+    """
+    if len(x) <= 2 * BINS or np.isnan(y).any():
+        return Series(x, y)
+    kept: set[int] = set()
+    for part in np.array_split(np.arange(len(x)), BINS):
+        kept |= {int(part[y[part].argmin()]), int(part[y[part].argmax()])}
+    chosen = sorted(kept)
+    return Series(x[chosen], y[chosen])
+
+
+def _count_text(value: float, _: object = None) -> str:
+    """A number of tokens as the label of a tick.
+
+    >>> [_count_text(value) for value in (0, 500, 12500, 2e6, 7.5e9, 1e12)]
+    ['0', '500', '12.5k', '2M', '7.5B', '1T']
+    """
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:g}{unit}"
+    return f"{value:g}"
+
+
 def _time_unit(runs: Sequence[ReportedRun]) -> float:
     """The seconds of the unit of the axis: seconds, minutes or hours."""
     longest = max((x[-1] for run in runs if (x := run.x_values("time"))), default=0.0)
@@ -189,9 +226,8 @@ def _set_scale(axes: "Axes", kind: str) -> list[str]:
     if kind in ("tokens_per_second", "flops_utilization", "expand_prop"):
         axes.set_ylim(bottom=0)
     if kind == "tokens_per_second":
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    values = [y for line in axes.lines for y in np.asarray(line.get_ydata(), dtype=np.float64) if np.isfinite(y)]
-    if kind == "gradient_norm" and values and min(values) > 0 and max(values) > 10 * min(values):
+        axes.yaxis.set_major_formatter(_count_text)
+    if kind == "gradient_norm" and _spans_decades(axes):
         from matplotlib.ticker import LogLocator
 
         axes.set_yscale("log")
@@ -204,6 +240,13 @@ def _set_scale(axes: "Axes", kind: str) -> list[str]:
         axes.axhline(0, color=GREY, linewidth=1, zorder=1)
         return ["The grey line at 0 is chance, 1 is perfect."]
     return []
+
+
+def _spans_decades(axes: "Axes") -> bool:
+    """Whether all values are positive, and the greatest more than ten times the least."""
+    values = np.concatenate([np.array(line.get_ydata(), dtype=np.float64) for line in axes.lines])
+    values = values[np.isfinite(values)]
+    return len(values) > 0 and bool(values.min() > 0 and values.max() > 10 * values.min())
 
 
 def _leave_out_start(axes: "Axes") -> list[str]:

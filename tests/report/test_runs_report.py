@@ -11,6 +11,7 @@ import stochastok_cli.cli.runs  # noqa: F401 (registers the subcommand)
 from stochastok_cli.cli.app import main
 from stochastok_cli.evaluation.answers import Answers
 from stochastok_cli.evaluation.base import EvalResult
+from stochastok_cli.report.plots import COLORS
 from stochastok_cli.report.questions import counts_text, kind_text, question_examples
 from stochastok_cli.report.run_card import run_tables
 from stochastok_cli.report.runs import ReportedRun, read_reported_run
@@ -111,6 +112,12 @@ def test_a_high_start_does_not_press_curves_flat():
     assert 2.5 < low < 3 and 3.9 < high < 4.5 and "The first values lie above the axis." in plot.caption
 
 
+def test_a_run_has_the_color_of_its_checkpoint():
+    runs = [ReportedRun("a", [logged(1)], place=2), ReportedRun("b", [logged(1)], place=0)]
+    loss, _ = training_plots(runs)
+    assert [line.get_color() for line in loss.figure.axes[0].lines] == [COLORS[2], COLORS[0]]
+
+
 def test_accuracy_is_drawn_on_the_scale_of_chance_where_that_is_recorded():
     names = ["mcq/a/accuracy", "mcq/a/normalized_accuracy", "mcq/b/accuracy"]
     assert curve_names([ReportedRun("a", [{"iteration": 1, **dict.fromkeys(names, 0.5)}])]) == names[1:]
@@ -135,7 +142,7 @@ def test_the_report_of_the_command(run_runs, tmp_path):
     code, out, err = run_runs(tmp_path, "--report", tmp_path / "out", "--json")
     assert (code, err) == (0, f"report: {tmp_path / 'out' / 'report.html'}\n")
     lines = [json.loads(line) for line in out.splitlines()]
-    assert json.loads((tmp_path / "out" / "runs.json").read_text()) == lines
+    assert json.loads((tmp_path / "out" / "runs.json").read_text()) == sorted(lines, key=lambda line: line["run"])
     page = (tmp_path / "out" / "report.html").read_text()
     for title in ("Overview", "Run cards", "What differs", "Curves", "over training time"):
         assert f">{title}<" in page

@@ -173,6 +173,7 @@ def evaluate_addition(lm: "LM", questions: AdditionQuestions) -> EvaluatorOutput
                 options=[[answer] for answer in questions.answers],
                 answers=texts,
                 is_correct=[text == answer for text, answer in pairs],
+                note="Sums are written with their last digit first.",
             )
         ],
     )
