@@ -41,15 +41,22 @@ MAX_GRID_TOKENS = 20_000
 """About how many ids of samples there are for one p."""
 FIRST_P = 0.5
 """Where the slider stands if no p is given."""
+MAX_P = 20
+"""The largest p of a page: with it, all is single bytes already."""
+MAX_SAMPLES = 100
 
 
-def require_text(text: str) -> None:
-    """Raises UserError for a text that can't be shown on a page."""
-    size = len(text.encode("utf-8", "replace"))
+def _require_page(text: str, p: float | None, samples: int) -> None:
+    """Raises UserError for what a page can't show."""
+    size = len(text.encode("utf-8", "surrogateescape"))
     if not 0 < size <= MAX_BYTES:
         raise UserError(
             f"--html shows texts of 1 to {MAX_BYTES:,} bytes, and --text has {size:,}", fix="give a few sentences"
         )
+    if p is not None and p > MAX_P:
+        raise UserError(f"--html shows p up to {MAX_P}, not {p:g}", fix="give a smaller one: then all is single bytes")
+    if samples > MAX_SAMPLES:
+        raise UserError(f"--html shows up to {MAX_SAMPLES} samples at once, not {samples:,}", fix="the page draws more")
 
 
 def page_data(
@@ -77,7 +84,7 @@ def page_data(
     Raises:
         UserError: for a text or a method that can't be shown.
     """
-    require_text(text)
+    _require_page(text, p, samples)
     expansions, left_out = expansions_of_page(vocabulary, methods, p, seed=seed, max_splits=max_splits, keep=keep)
     kept = expansions[0].kept
     ids = vocabulary.encode(text)
@@ -103,7 +110,7 @@ def page_data(
         "vocabulary_size": vocabulary.size,
         "text": text,
         "decoded": content.decode("utf-8", "replace"),
-        "seed": seed,
+        "seed": seed if abs(seed) < 2**53 else str(seed),  # JavaScript has no larger whole numbers
         "p": FIRST_P if p is None else p,
         "samples": samples,
         "max_splits": max_splits,
@@ -316,7 +323,7 @@ def _describe_method(one: StochasTok, small: "VocabularyOfText", ids: list[int],
         "description": definition.description,
         "p_meaning": definition.p_meaning,
         "takes_p": definition.takes_p,
-        "max_p": definition.max_p,
+        "max_p": min(definition.max_p, MAX_P),
         "identity_at_zero": definition.identity_at_zero,
         "keeps_token_boundaries": definition.keeps_token_boundaries,
     }

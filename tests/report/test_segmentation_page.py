@@ -227,12 +227,13 @@ def test_the_page_stands_alone_whatever_its_text_is(text, sample2k):
     [
         ("", "1 to 4,000 bytes, and --text has 0"),
         ("x " * MAX_BYTES, "1 to 4,000 bytes, and --text has 8,000"),
+        ("a", "p up to 20, not 21"),
         (f"a {'x' * 400}", "words of at most 300 bytes, and --text has one of 401"),
     ],
 )
 def test_texts_that_no_page_can_show(text, message, sample2k):
     with pytest.raises(UserError, match=message):
-        page_data(text, ["stochastok"], sample2k)
+        page_data(text, ["stochastok"], sample2k, p=21 if text == "a" else None)
 
 
 def test_an_existing_file_is_never_lost(tmp_path):
@@ -317,13 +318,19 @@ def test_exact_laws_of_the_page(kind, text, p, tmp_path):
     assert checked >= 3
 
 
+def in_browser(page: str, script: str, file: Path, width: int = 1400) -> list:
+    """What a script returns behind those of a page, whose policy would not let it run and is taken out."""
+    page = re.sub('<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
+    file.write_text(f"{page}<script>document.title = JSON.stringify((() => {{ {script} }})());</script>")
+    return json.loads(html.unescape(re.search("<title>(.*?)</title>", dump_dom(file, width))[1]))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("width", [500, 1100, 1400])
-def test_the_page_in_a_browser(width, sample2k, tmp_path):
-    page = make_page(f"{HOSTILE} unbelievable strawberry {'x' * 100}", ["stochastok", "patok"], sample2k, samples=4)
-    file = tmp_path / "page.html"
+def test_the_page_in_a_browser(sample2k, tmp_path):
+    text = f"{HOSTILE} unbelievable strawberry {'x' * 100}"
+    page, file = make_page(text, ["stochastok", "patok"], sample2k, samples=4), tmp_path / "page.html"
     file.write_text(page)
-    document = dump_dom(file, width)
+    document = dump_dom(file)  # with its policy; what it would forbid is an error on the console
     elements = Elements(document)
     assert sum(tag == "script" for tag, _ in elements.tags) == 3
     assert not [tag for tag, _ in elements.tags if tag == "img"]
@@ -331,8 +338,55 @@ def test_the_page_in_a_browser(width, sample2k, tmp_path):
     assert len(re.findall('role="option"', document)) > 10 and 'class="curve' in document
     for method in ("stochastok-uni", "uniform-k", "grampa", "bpe-dropout", "patok", "reversed-merges"):
         assert f"</svg>{method}</button>" in document
-    # The width is written into the title by a script of this test, which the page's own policy would not run.
-    measure = "<script>document.title = `width ${document.documentElement.scrollWidth} of ${innerWidth}`</script>"
-    file.write_text(re.sub('<meta http-equiv="Content-Security-Policy"[^>]*>', "", page) + measure)
-    needed, available = re.search(r"<title>width (\d+) of (\d+)</title>", dump_dom(file, width)).groups()
-    assert int(needed) <= int(available)
+    measure = "return [document.documentElement.scrollWidth, innerWidth];"
+    for width in (400, 1100, 1400):
+        needed, available = in_browser(page, measure, file, width)
+        assert needed <= available <= max(width, 500)
+
+
+@pytest.mark.slow
+def test_what_a_user_does_with_the_page(sample2k, tmp_path):
+    page = make_page("walking and talking, walking and", ["stochastok"], sample2k, samples=3, seed=4)
+    script = """
+      const idOf = (chip) => Number(chip.title.split(/[ ,]/)[1]);
+      const shown = () => [...document.querySelectorAll("#rows > li")].map((row) =>
+        [row.querySelector(".label").textContent, [...row.querySelectorAll(".chip")].map(idOf)]);
+      const set = (id, value, event) => {
+        const input = document.getElementById(id);
+        input.value = value;
+        input.dispatchEvent(new Event(event, { bubbles: true }));
+      };
+      const press = (key) => document.getElementById("words").dispatchEvent(new KeyboardEvent("keydown", { key }));
+      const selected = () => [...document.querySelectorAll(".word")].findIndex((word) => word.ariaSelected === "true");
+      set("method", data.methods.findIndex((m) => m.name === "grampa"), "change");
+      set("p", 1, "change");
+      const temperature = document.querySelector("#arguments input");
+      temperature.value = 4;
+      temperature.dispatchEvent(new Event("change"));
+      set("seed", 11, "change");
+      const first = shown();
+      document.getElementById("again").click();
+      const second = shown(), command = document.getElementById("command").textContent;
+      set("seed", -1, "change");
+      set("p", 2, "change");
+      const refused = document.querySelectorAll("input.invalid").length, same = shown();
+      press("Home");
+      const places = [selected()];
+      press("ArrowRight");
+      places.push(selected());
+      press("ArrowDown");
+      const arc = document.getElementById("readout").textContent;
+      return { first, second, same, refused, command, places, arc, address: location.hash };
+    """
+    seen = in_browser(page, script, tmp_path / "page.html")
+    ids = sample2k.encode("walking and talking, walking and")
+    expand = StochasTok(sample2k, 1.0, "grampa:temperature=4", seed=11)
+    assert seen["first"] == [["canonical", ids], *([f"sample {i + 1}", expand(ids, i).tolist()] for i in range(3))]
+    assert seen["second"][1:] == [[f"sample {i + 1}", expand(ids, i).tolist()] for i in range(3, 6)]
+    assert (seen["same"], seen["refused"], seen["places"]) == (seen["second"], 2, [0, 1])
+    assert "taken in" in seen["arc"] and "canonical" in seen["arc"]
+    assert seen["command"] == (
+        "stochastok expand --tokenizer sample2k --method grampa:temperature=4 -p 1 --seed 11 --samples 6 "
+        "'--text=walking and talking, walking and'"
+    )
+    assert seen["address"] == "#method=grampa%3Atemperature%3D4&p=1&seed=11&first=3&word=1"

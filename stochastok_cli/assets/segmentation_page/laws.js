@@ -281,7 +281,8 @@ const partsOf = (parts, { start, end }) => parts.filter(([from, to]) => from >= 
 /** The law of all splits of the text, as [parts, probability]; null where there are too many segmentations. */
 function splitLaw(tables, p) {
   const n = tables.tokens.length, limit = tables.data.max_splits ?? Infinity;
-  if (tables.tokens.reduce((product, token) => product * token.total[0], 1) > MOST_SEGMENTATIONS) return null;
+  const most = tables.tokens.reduce((product, token) => product * token.total[0], 1);
+  if (most > MOST_SEGMENTATIONS || most * budget(tables, p) > MOST_STEPS) return null;
   let states = new Map([["", [canonical(tables), 1]]]);
   for (let attempt = budget(tables, p); attempt > 0; attempt--) {
     const next = new Map();
@@ -341,20 +342,13 @@ const walkMethod = {
         laws.push([[whole, 1]]);
         continue;
       }
-      let some;
-      if (walk.best) {
-        const sum = walk.cumulative.at(-1);
-        some = walk.best.map(({ parts }, i) => [parts, (walk.cumulative[i] - (walk.cumulative[i - 1] ?? 0)) / sum]);
-      } else {
-        const all = allSegmentations([token]);
-        if (!all) return null;
-        some = all.map((parts) => [parts, parts.reduce((product, [start, end, id]) => {
-          const i = start - token.start;
-          const e = token.edges[i].findIndex(([to, piece]) => to === end - token.start && piece === id);
-          return product * walk.weights[i][e] / walk.sums[i];
-        }, 1)]);
-      }
-      laws.push(gather([[whole, 1 - p], ...some.filter(([, q]) => q > 0).map(([parts, q]) => [parts, q * p])]));
+      walk.law ??= replacementLaw(token, walk);
+      if (!walk.law) return null;
+      const law = walk.law.map(([parts, q]) => [parts, q * p]);
+      const same = law.find(([parts]) => keyOf(parts) === keyOf(whole));
+      if (same) same[1] += 1 - p;
+      else law.push([whole, 1 - p]);
+      laws.push(law.filter(([, q]) => q > 0));
     }
     return productOf(laws);
   },
@@ -366,6 +360,20 @@ const walkMethod = {
     }, 0);
   },
 };
+
+/** The law of what replaces a token, as [parts, probability]; null if there are too many segmentations. */
+function replacementLaw(token, walk) {
+  if (walk.best) {
+    const sum = walk.cumulative.at(-1);
+    return walk.best.map(({ parts }, i) => [parts, (walk.cumulative[i] - (walk.cumulative[i - 1] ?? 0)) / sum]);
+  }
+  const all = allSegmentations([token]);
+  return all && all.map((parts) => [parts, parts.reduce((product, [start, end, id]) => {
+    const i = start - token.start;
+    const e = token.edges[i].findIndex(([to, piece]) => to === end - token.start && piece === id);
+    return product * walk.weights[i][e] / walk.sums[i];
+  }, 1)]).filter(([, q]) => q > 0);
+}
 
 /** The transition weights of a method in a token (`path_counting_weights`, `score_weights`), or its best segmentations. */
 function walkOf(tables, method, t) {
@@ -711,6 +719,9 @@ function withSpans(tables, ids) {
 /** The most segmentations for which an exact law is computed. */
 const MOST_SEGMENTATIONS = 3000;
 
+/** The most segmentations times attempted splits for which the law of a text is computed. */
+const MOST_STEPS = 30000;
+
 const keyOf = (parts) => parts.map((part) => `${part[1]}:${part[2]}`).join();
 
 /** All segmentations of neighbouring tokens, each by its own parts; null if there are too many. */
@@ -718,7 +729,8 @@ function allSegmentations(tokens) {
   if (tokens.reduce((product, token) => product * token.total[0], 1) > MOST_SEGMENTATIONS) return null;
   const from = (token, i) => (i === token.edges.length ? [[]] : token.edges[i].flatMap(([to, id]) =>
     token.total[to] > 0 ? from(token, to).map((rest) => [[token.start + i, token.start + to, id], ...rest]) : []));
-  return productOf(tokens.map((token) => from(token, 0).map((parts) => [parts, 1]))).map(([parts]) => parts);
+  return tokens.map((token) => (token.segmentations ??= from(token, 0)))
+    .reduce((before, some) => before.flatMap((parts) => some.map((more) => [...parts, ...more])), [[]]);
 }
 
 /** The law of independent neighbours; null if one is not known or there are too many segmentations. */

@@ -104,6 +104,7 @@ const richestWord = tables.words.map(({ first, last, index }) => ({
 })).filter(({ size }) => size <= MOST_SEGMENTATIONS).sort((a, b) => b.size - a.size)[0]?.index ?? 0;
 const state = { method: 0, p: data.p, seed: data.seed, first: 0, word: richestWord };
 const method = () => data.methods[state.method];
+const seedOf = (m) => (m.samples ? data.seed : state.seed);
 const proportion = (m = method()) => (m.takes_p ? Math.min(state.p, m.max_p) : 1);
 
 /** How many samples estimates are made of: at first, and in the end; fewer of a long text. */
@@ -203,11 +204,12 @@ function showControls() {
   byId("p").max = m.max_p;
   byId("slider").value = m.takes_p ? proportion() : 0;
   byId("p").value = m.takes_p ? Number(proportion().toPrecision(6)) : "";
-  byId("seed").value = state.seed;
+  byId("seed").disabled = Boolean(m.samples);
+  byId("seed").value = seedOf(m);
   const attempts = number(Math.floor(tables.tokens.length * proportion()));
   const counts = { "attempted splits per token": "attempts", "splits per token": "splits" };
   byId("budget").value = !m.takes_p ? "a fixed rule has no p"
-    : m.samples ? `of a grid: p = ${m.grid[m.samples.indexOf(samplesAt(m, proportion()))]}`
+    : m.samples ? `drawn at p = ${m.grid[m.samples.indexOf(samplesAt(m, proportion()))]}`
     : counts[m.p_meaning] ? `⌊${number(tables.tokens.length)} × ${Number(proportion().toPrecision(6))}⌋ = ${attempts} ${counts[m.p_meaning]}`
     : `a ${m.p_meaning}`;
   byId("budget").classList.toggle("counts", m.p_meaning in counts);
@@ -251,7 +253,7 @@ function showSamples() {
   showMean();
   const quote = (word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`);
   const arguments_ = ["stochastok", "expand", ...data.options, "--method", m.name];
-  if (m.takes_p) arguments_.push("-p", m.samples ? m.grid[m.samples.indexOf(samplesAt(m, proportion()))] : proportion(), "--seed", state.seed, "--samples", state.first + count);
+  if (m.takes_p) arguments_.push("-p", m.samples ? m.grid[m.samples.indexOf(samplesAt(m, proportion()))] : proportion(), "--seed", seedOf(m), "--samples", state.first + count);
   else arguments_.push("--samples", 1);
   byId("command").textContent = [...arguments_, `--text=${data.text}`].map((word) => quote(String(word))).join(" ");
 }
@@ -568,7 +570,7 @@ function recall() {
   const known = data.methods.findIndex((m) => m.name === values.get("method"));
   if (known >= 0) state.method = known;
   const p = Number(values.get("p") ?? NaN);
-  if (p >= 0 && p <= 1000) state.p = p;
+  if (p >= 0 && p <= Math.max(...data.methods.map((m) => m.max_p))) state.p = p;
   state.seed = whole("seed", Number.MAX_SAFE_INTEGER);
   state.first = whole("first", 1e6);
   state.word = whole("word", tables.words.length - 1);
