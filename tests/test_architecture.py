@@ -1,12 +1,16 @@
 """The import order of the packages, and the cost of importing them."""
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from random_sources import random_sources
+
+from stochastok_cli.config import ModelConfig
+from stochastok_cli.models.llama_config import config_json
 
 ROOT = Path(__file__).parent.parent / "stochastok_cli"
 ORDER = [
@@ -113,6 +117,14 @@ def test_completion_is_light(line):
     run = f"import contextlib, os; os.environ |= {request}; from stochastok_cli.cli.app import main"
     loaded = loaded_by(f"{run}\nwith contextlib.suppress(SystemExit): main()\n")
     assert "stochastok_cli.cli.candidates" in loaded and not loaded & (HEAVY | {"numpy"})
+
+
+def test_show_config_with_a_llama_is_light(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(config_json(ModelConfig(), 0, "float32")))
+    arguments = ["train", "--config", "pretraining", f"trainer.checkpoint_name={tmp_path}", "--show-config"]
+    run = f"from stochastok_cli.cli.app import main; import contextlib; sys.argv[1:] = {arguments}"
+    printed = loaded_by(f"{run}\nwith contextlib.suppress(SystemExit): main()\n")
+    assert str(tmp_path) in printed and not printed & (HEAVY | {"numpy"})
 
 
 def test_the_registry_of_methods_is_light():

@@ -27,7 +27,7 @@ from stochastok_cli.data.sft_dataset import SHAPES, SFTDataset
 from stochastok_cli.errors import UserError
 from stochastok_cli.models import checkpoint_reader
 from stochastok_cli.models.checkpoint_reader import OPTIMIZER, STATE
-from stochastok_cli.models.llama.state_dict import _config_json, read_model_config
+from stochastok_cli.models.llama_config import config_json, read_model_config
 from stochastok_cli.models.weight_files import INDEX, WEIGHTS, find_tensors
 from stochastok_cli.tokenization.loaders import load_vocabulary
 from stochastok_cli.training import run_dir
@@ -213,7 +213,7 @@ def test_damaged_overrides(key, value):
 @given(data=st.data())
 def test_damaged_configurations_of_models(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("model")
-    content = json.dumps(_config_json(Config().model, 50256, "float32")).encode()
+    content = json.dumps(config_json(Config().model, 50256, "float32")).encode()
     (folder / "config.json").write_bytes(data.draw(damaged_json(content)))
     refusal(read_model_config, folder)
 

@@ -1,22 +1,29 @@
 """The configuration that a run uses, and where each value comes from.
 
-Without a checkpoint to start from, this imports neither torch nor numpy.
+Without a checkpoint to start from, and with one of a Llama on this machine, this imports neither torch nor numpy.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stochastok_cli.artifacts import read_manifest
-from stochastok_cli.config import Config, DatasetConfig, ModelConfig, Source, values_by_key
+from stochastok_cli.config import Config, DatasetConfig, ModelConfig, Source, flatten, values_by_key
 from stochastok_cli.data.folders import memmap_dir
 from stochastok_cli.errors import UserError
+from stochastok_cli.models import llama_config
+from stochastok_cli.models.checkpoint_reader import find_local_checkpoint, resolve_checkpoint
+from stochastok_cli.models.weight_files import ADAPTER_CONFIG
 from stochastok_cli.tokenization.methods import require_method
 from stochastok_cli.training.schedules import learning_rate
 
+if TYPE_CHECKING:
+    from stochastok_cli.models.base import ArchitectureConfig
+
 CONTEXT_WINDOW, VOCAB_SIZE, CHECKPOINT_NAME = "model.context_window", "model.vocab_size", "model.checkpoint_name"
+_OF_EVERY_MODEL = {CONTEXT_WINDOW, VOCAB_SIZE, CHECKPOINT_NAME}
 
 
 class EffectiveConfig(NamedTuple):
@@ -61,26 +68,135 @@ def effective_config(config: Config, sources: Mapping[str, Source]) -> Effective
 
 
 def _with_checkpoint(config: Config, sources: dict[str, Source], notes: list[str]) -> EffectiveConfig:
-    from stochastok_cli.training.starting_point import resolve_starting_point  # imports torch
-
-    start = resolve_starting_point(config, with_weights=False)
-    checkpoint = Source("checkpoint", str(start.parent))
-    before, after = values_by_key(config), values_by_key(start.config)
+    section, folder = _section_of_checkpoint(config)
+    checkpoint = Source("checkpoint", str(folder))
+    before, after = values_by_key(config), values_by_key(section.config)
     keys = {key for key in after if key.startswith("model.")} - {CHECKPOINT_NAME}
     unused: set[str] = set()
-    if isinstance(start.hyperparameters, ModelConfig):
+    if isinstance(section.hyperparameters, ModelConfig):
         lowered = {CONTEXT_WINDOW} if is_overridden(CONTEXT_WINDOW, config.overridden) else set()
         taken = keys - lowered
     else:
-        unused = keys - {CONTEXT_WINDOW, VOCAB_SIZE}
+        unused = keys - _OF_EVERY_MODEL
         taken = {VOCAB_SIZE, *(key for key in [CONTEXT_WINDOW] if before[key] != after[key])}
     sources |= dict.fromkeys(taken, checkpoint)
-    return EffectiveConfig(start.config, sources, frozenset(unused), notes)
+    return EffectiveConfig(section.config, sources, frozenset(unused), notes)
+
+
+def _section_of_checkpoint(config: Config) -> "tuple[ModelSection, Path | None]":
+    """The model section of the checkpoint that training starts from, and its folder."""
+    if (llama := _local_llama(config)) is not None:
+        hyperparameters, folder = llama
+        shorten, model_type = llama_config.shorten, llama_config.MODEL_TYPE
+        return take_model_section(config, hyperparameters, shorten, model_type, folder), folder
+    from stochastok_cli.training.starting_point import resolve_starting_point  # imports torch
+
+    start = resolve_starting_point(config, with_weights=False)
+    return ModelSection(start.config, start.hyperparameters, start.notes), start.parent
+
+
+def _local_llama(config: Config) -> tuple[ModelConfig, Path] | None:
+    """The hyperparameters and the folder of the checkpoint, if it is a Llama on this machine which a run opens as one.
+
+    Raises UserError if it is damaged.
+    """
+    name, checkpoint_dir = config.checkpoint_name, Path(config.general.paths.checkpoint_dir)
+    if name is None or config.trainer.lora.rank:
+        return None
+    try:
+        folder = resolve_checkpoint(name, checkpoint_dir)
+        hyperparameters = llama_config.read_model_config(folder)
+    except UserError:  # another model, or an error that `resolve_starting_point` raises, too
+        return None
+    if (folder / ADAPTER_CONFIG).is_file():
+        return None
+    find_local_checkpoint(name, checkpoint_dir)  # which compares its bytes with their checksums
+    return hyperparameters, folder
 
 
 def dataset_folder(config: Config) -> Path:
     """The folder of the dataset that a run trains on."""
     return memmap_dir(Path(config.general.paths.data_dir)) / config.trainer.dataset.name
+
+
+class ModelSection(NamedTuple):
+    """What `take_model_section` has taken.
+
+    Attributes:
+        config: The configuration with the model section of a checkpoint.
+        hyperparameters: What the architecture builds the model from.
+        notes: One for each value of the section that the checkpoint has replaced.
+    """
+
+    config: Config
+    hyperparameters: Any
+    notes: list[str]
+
+
+def take_model_section(
+    config: Config,
+    hyperparameters: "ArchitectureConfig",
+    shorten: "Callable[[Any, int], ArchitectureConfig] | None",
+    model_type: str,
+    folder: Path,
+) -> ModelSection:
+    """The configuration with the model section of the checkpoint that training starts from.
+
+    Where the architecture has no section in the configuration, the vocabulary size is taken, and the context window
+    where the model's is shorter. An override may make the context window smaller than the checkpoint's, if no weight
+    depends on it.
+
+    Args:
+        config: The configuration as it was loaded.
+        hyperparameters: Those of the checkpoint.
+        shorten: See `ModelSpec`.
+        model_type: The name of the architecture.
+        folder: The checkpoint.
+
+    Raises:
+        UserError: A `model.*` override contradicts the checkpoint.
+    """
+    longest = hyperparameters.context_window
+    wanted = config.model.context_window if is_overridden(CONTEXT_WINDOW, config.overridden) else longest
+    if shorten is not None and wanted < longest:
+        hyperparameters = shorten(hyperparameters, wanted)
+    if isinstance(hyperparameters, ModelConfig):
+        model = dataclasses.replace(hyperparameters, checkpoint_name=config.model.checkpoint_name)
+    else:
+        context_window = min(config.model.context_window, hyperparameters.context_window)
+        vocab_size = hyperparameters.vocab_size
+        model = dataclasses.replace(config.model, context_window=context_window, vocab_size=vocab_size)
+        _require_no_overrides(config, model_type, folder)
+    configured, actual = _flat_model(config.model), _flat_model(model)
+    differing = [key for key in configured if configured[key] != actual[key]]
+    overridden = [key for key in differing if is_overridden(key, config.overridden)]
+    if overridden:
+        raise UserError(
+            f"the checkpoint {folder} has "
+            + ", ".join(f"{key} = {actual[key]!r}, not {configured[key]!r}" for key in overridden),
+            fix="it can be lowered, not raised: drop the override"
+            if overridden == [CONTEXT_WINDOW] and shorten is not None
+            else "its weights fit no other model: drop the override",
+        )
+    notes = [
+        f"{key} = {actual[key]!r} as in {folder}, not {configured[key]!r} as in the configuration"
+        + (" (an override lowers it)" if key == CONTEXT_WINDOW and shorten and configured[key] < longest else "")
+        for key in differing
+    ]
+    return ModelSection(dataclasses.replace(config, model=model), hyperparameters, notes)
+
+
+def _require_no_overrides(config: Config, model_type: str, folder: Path) -> None:
+    """Raises UserError if the command line sets a key of the model section that an architecture doesn't have."""
+    for key in _flat_model(config.model):
+        if key not in _OF_EVERY_MODEL and is_overridden(key, config.overridden):
+            raise UserError(
+                f"{key} does not apply to {folder}, whose model_type is {model_type!r}", fix="drop the override"
+            )
+
+
+def _flat_model(model: ModelConfig) -> dict[str, Any]:
+    return flatten(dataclasses.asdict(model), "model.")
 
 
 def take_vocab_size_of_data(config: Config) -> tuple[Config, list[str]]:

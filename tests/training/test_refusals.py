@@ -15,7 +15,7 @@ from stochastok_cli.data.memmap import memmap_dir
 from stochastok_cli.data.recipes.langgame import make_langgame
 from stochastok_cli.errors import FAILED, USAGE, UserError
 from stochastok_cli.models.llama import LLAMA
-from stochastok_cli.models.llama.state_dict import read_model_config
+from stochastok_cli.models.llama_config import read_model_config
 from stochastok_cli.training import run_dir, setup
 from stochastok_cli.training.distributed import DistributedContext
 from stochastok_cli.training.plan import plan

@@ -9,14 +9,21 @@ import transformers
 import yaml
 from hub_server import Repo
 
-from stochastok_cli.config import load_config, load_config_and_sources, values_by_key
+from stochastok_cli.config import ModelConfig, load_config, load_config_and_sources, values_by_key
 from stochastok_cli.config.schema import config_reference
+from stochastok_cli.errors import UserError
+from stochastok_cli.models.llama_config import config_json
 from stochastok_cli.training.effective_config import EffectiveConfig, effective_config
 from stochastok_cli.training.train import train
 from tests.models.huggingface_families import CONFIGS
 
 SHORT = tuple(f"trainer.training.{key}" for key in ("max_iters=1", "eval_iters=1", "warmup_iters=0"))
 MCQ = "trainer.eval=[{evaluator: mcq, benchmarks: [langgame-val], num_samples: 4}]"
+
+
+def write_llama(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config_json(ModelConfig(), 0, "float32")))
 
 
 def shown_by(config_file: Path, *overrides: str) -> EffectiveConfig:
@@ -68,6 +75,10 @@ def test_the_model_section_of_a_checkpoint(configured, config_file):
     assert sources.pop("model.checkpoint_name") == "default"
     assert set(sources.values()) == {checkpoint}
     assert shown.unused == set()
+    weights = parent.checkpoint / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(UserError, match="no complete checkpoint"):
+        shown_by(config_file, *overrides)
 
 
 def test_a_model_on_the_hub_is_not_downloaded(hub_server, configured, config_file, tmp_path, vocabulary):
@@ -108,11 +119,16 @@ def test_the_table_is_aligned_and_notes_go_to_stderr(command, config_file):
     [
         (["--plan", "--force", "--run-name", "x"], "--run-name, --force, --plan would have no effect beside --show-co"),
         (["trainer.optimizer.learning_rate=1"], "unknown key 'trainer.optimizer.learning_rate'"),
+        (
+            ["trainer.checkpoint_name={llama}", "model.hidden_dim=8"],
+            "has model.hidden_dim = 512, not 8; its weights fit",
+        ),
         (["trainer.checkpoint_name=missing"], "no checkpoint 'missing': neither a folder nor a run in "),
     ],
 )
-def test_what_can_not_be_shown_is_one_line(command, arguments, message):
-    refused = command("--show-config", *arguments)
+def test_what_can_not_be_shown_is_one_line(command, tmp_path, arguments, message):
+    write_llama(tmp_path / "llama")
+    refused = command("--show-config", *(argument.format(llama=tmp_path / "llama") for argument in arguments))
     assert (refused.returncode, refused.stdout) == (2, "")
     assert message in refused.stderr and refused.stderr.count("\n") == 1
 

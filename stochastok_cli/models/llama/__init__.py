@@ -4,18 +4,11 @@
 on GPUs, and is imported only where its kernels are used.
 """
 
-import dataclasses
-
-from stochastok_cli.config import ModelConfig
 from stochastok_cli.models.base import CausalLM, FusedStep, ModelSpec, register_model
 from stochastok_cli.models.llama.fused.support import unsupported
 from stochastok_cli.models.llama.model import Llama
-from stochastok_cli.models.llama.state_dict import check_weights, load_weights, read_model_config, save_model
-
-
-def _shorten(config: ModelConfig, context_window: int) -> ModelConfig:
-    """No weight depends on the number of positions: their rotations are computed."""
-    return dataclasses.replace(config, context_window=context_window)
+from stochastok_cli.models.llama.state_dict import check_weights, load_weights, save_model
+from stochastok_cli.models.llama_config import read_model_config, shorten
 
 
 def _fused_step(model: CausalLM, dropout: float, fp8_logits: bool = False) -> FusedStep:
@@ -35,6 +28,6 @@ LLAMA: ModelSpec = register_model(
         fused_unsupported=unsupported,
         fused_step=_fused_step,
         check_weights=check_weights,
-        shorten=_shorten,
+        shorten=shorten,
     )
 )

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from stochastok_cli.config import ModelConfig
 from stochastok_cli.models.base import KeyValueCache
-
-ROPE_BASE = 10_000.0
+from stochastok_cli.models.llama_config import ROPE_BASE
 
 
 def rotary_table(head_dim: int, positions: int) -> Tensor:

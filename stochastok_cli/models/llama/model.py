@@ -15,8 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from stochastok_cli.config import ModelConfig
 from stochastok_cli.models.base import CausalLM, KeyValueCache
 from stochastok_cli.models.llama.attention import SelfAttention, causal_mask, rotary_table
-
-NORM_EPS = 1e-6
+from stochastok_cli.models.llama_config import MODEL_TYPE, NORM_EPS
 
 
 class FeedForward(nn.Module):
@@ -55,7 +54,7 @@ class Llama(CausalLM):
     drawn from torch's global generator and from nothing else.
     """
 
-    model_type: ClassVar[str] = "llama"
+    model_type: ClassVar[str] = MODEL_TYPE
 
     def __init__(self, config: ModelConfig, dropout: float = 0.0) -> None:
         super().__init__()

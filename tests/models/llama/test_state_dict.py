@@ -11,7 +11,8 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from stochastok_cli.errors import FAILED, USAGE, UserError
 from stochastok_cli.models.llama import LLAMA
 from stochastok_cli.models.llama.model import Llama
-from stochastok_cli.models.llama.state_dict import load_weights, read_model_config, save_model
+from stochastok_cli.models.llama.state_dict import load_weights, save_model
+from stochastok_cli.models.llama_config import read_model_config
 from tests.models.small_models import random_ids, sharp_model, small_config
 
 load_model = LLAMA.load

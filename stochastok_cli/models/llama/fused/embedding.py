@@ -6,7 +6,7 @@ from torch import Tensor
 
 from stochastok_cli.models.llama.fused.dropout import EMBEDDING_STREAM, drop_threshold, keep_mask, odd_hash
 from stochastok_cli.models.llama.fused.norm import ROWS, normalize_rows
-from stochastok_cli.models.llama.model import NORM_EPS
+from stochastok_cli.models.llama_config import NORM_EPS
 
 
 @triton.jit

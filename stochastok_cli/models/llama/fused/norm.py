@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from stochastok_cli.models.llama.fused.dropout import drop_threshold, keep_mask, odd_hash
-from stochastok_cli.models.llama.model import NORM_EPS
+from stochastok_cli.models.llama_config import NORM_EPS
 
 ROWS = 8
 BACKWARD_ROWS = 16
