@@ -116,7 +116,7 @@ def main() -> None:
     try:
         _require_address_space()
         register_subcommands()
-        code = app(standalone_mode=False)
+        code = app(prog_name=completion.completed_program(), standalone_mode=False)
         if code == INTERRUPTED:  # how the option parser reports a KeyboardInterrupt
             _failed("interrupted", INTERRUPTED)
     except UserError as error:

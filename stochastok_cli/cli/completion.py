@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import typer
 
+PROGRAM = "stochastok"
 VARIABLE = "_STOCHASTOK_COMPLETE"
 BASH = "complete_bash"
 _BREAK = re.compile(r"[=:]+")
@@ -25,6 +26,11 @@ _SPECIAL = re.compile(r"([^\w@%+=:,./~^\[\]-])")  # what bash would not take lit
 def is_requested() -> bool:
     """Whether a shell asks for completions."""
     return os.environ.get(VARIABLE, "").startswith("complete_")
+
+
+def completed_program() -> str | None:
+    """The command that a script of completion is for, where one is asked for: also of `python -m stochastok_cli`."""
+    return PROGRAM if sys.argv[1:2] in (["--install-completion"], ["--show-completion"]) else None
 
 
 def answer(app: typer.Typer, register: Callable[[str], None]) -> int:
@@ -50,7 +56,7 @@ def answer(app: typer.Typer, register: Callable[[str], None]) -> int:
     ):
         register(_beginning_of_subcommand())
         try:
-            app(prog_name="stochastok", complete_var=VARIABLE, standalone_mode=False)
+            app(prog_name=PROGRAM, complete_var=VARIABLE, standalone_mode=False)
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 0
     answered = printed.getvalue()
@@ -64,10 +70,16 @@ def answer(app: typer.Typer, register: Callable[[str], None]) -> int:
 def _beginning_of_subcommand() -> str:
     """The first word after the program that is no option; the one that is completed may be it."""
     if os.environ[VARIABLE] == BASH:
-        words = os.environ.get("COMP_WORDS", "").split("\n")[: _current_word() + 1]
+        words = _bash_words()[: _current_word() + 1]
     else:
         words = os.environ.get("_TYPER_COMPLETE_ARGS", "").split()
     return next((word for word in words[1:] if not word.startswith("-")), "")
+
+
+def _bash_words() -> list[str]:
+    """The words of `COMP_WORDS`, each on its line, or with spaces between them as click's own script gives them."""
+    words = os.environ.get("COMP_WORDS", "")
+    return words.split("\n" if "\n" in words else " ")
 
 
 def _current_word() -> int:
@@ -78,7 +90,7 @@ def _current_word() -> int:
 def _join_pieces() -> str:
     """Puts the pieces of words in `COMP_WORDS` together; returns what bash has of the current word before its last
     piece."""
-    pieces = os.environ.get("COMP_WORDS", "").split("\n")
+    pieces = _bash_words()
     current = _current_word()
     if current >= len(pieces):
         return ""

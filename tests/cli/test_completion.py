@@ -116,6 +116,14 @@ def test_what_bash_is_told(complete, line, expected):
     assert complete(f"stochastok {line}") == expected
 
 
+def test_words_with_spaces_between_them(monkeypatch, capfd):
+    monkeypatch.setenv(completion.VARIABLE, "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "stochastok train trainer.dataset.name = lang")
+    monkeypatch.setenv("COMP_CWORD", "4")
+    assert completion.answer(app, register_subcommands) == 0
+    assert capfd.readouterr().out == "langgame\n"
+
+
 def test_all_methods_and_subcommands(complete):
     assert complete("stochastok expand --method ") == [m.example or m.name for m in METHODS.values()] + ["all"]
     subcommands = complete("stochastok ")
@@ -200,12 +208,12 @@ def shell_environment(folders) -> dict[str, str]:
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
 def test_the_function_that_bash_calls(shell_environment):
     """The script that Typer writes for bash, called as bash does when TAB is pressed."""
-    code = """
-        eval "$(_STOCHASTOK_COMPLETE=source_bash stochastok)"
+    code = f"""
+        eval "$({sys.executable} -m stochastok_cli --show-completion)"
         complete -p stochastok >&2
         COMP_WORDS=(stochastok train trainer.dataset.name = corpus-tokenized-) COMP_CWORD=4
         _stochastok_completion stochastok
-        printf '%s\\n' "${COMPREPLY[@]}"
+        printf '%s\\n' "${{COMPREPLY[@]}}"
     """
     done = subprocess.run(["bash", "-c", code], env=shell_environment, capture_output=True, text=True)
     assert done.stdout == f"{DATASETS[1]}\n"
