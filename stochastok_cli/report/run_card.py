@@ -20,6 +20,32 @@ from stochastok_cli.training.runs import RunSummary
 COLUMNS = 4
 """How many runs stand side by side in one table."""
 BEST = "validation/bits_per_byte"
+ROWS = (
+    "state",
+    "data",
+    "fingerprint of the data",
+    "size of the data",
+    "data made from",
+    "tokenizer",
+    "method and p",
+    "started from",
+    "model",
+    "trained parameters",
+    "context window",
+    "seed",
+    "iterations",
+    "batch",
+    "tokens seen",
+    "learning rate",
+    "best validation",
+    "training time",
+    "device",
+    "versions",
+    "started",
+    "continued at iteration",
+    "last change",
+)
+"""The rows of a card, in their order."""
 
 
 def run_tables(runs: Sequence[ReportedRun]) -> list[Table]:
@@ -67,12 +93,13 @@ def _overview(runs: Sequence[ReportedRun]) -> Iterator[Table]:
 
 
 def _cards(runs: Sequence[ReportedRun]) -> Iterator[Table]:
-    """The cards of all runs. A row that no run has is left out."""
+    """The cards of all runs. A row that no run has is left out; what can't be read is said below."""
     cards = [(run.label, _card(run, run.summary)) for run in runs if run.summary is not None]
-    names = list(dict.fromkeys(name for _, card in cards for name in card))
-    notes = []
-    if unrecorded := [name for name in ("device", "started") if name not in names]:
-        notes.append(f"Not recorded by these runs: {', '.join(unrecorded)}, parameters, versions (no starts.jsonl).")
+    names = [name for name in ROWS if any(name in card for _, card in cards)]
+    notes = [problem for run in runs if run.summary is not None for problem in run.summary.problems]
+    if unrecorded := [run.label for run in runs if run.summary is not None and not run.starts]:
+        which = ", ".join(unrecorded) if len(unrecorded) < len(cards) else "these runs"
+        notes.append(f"Not recorded by {which}: devices, versions, parameters and when they were started.")
     for part in (parts := list(_parts(cards))):
         rows = [[Cell(name), *(Cell(card.get(name, MISSING)) for _, card in part)] for name in names]
         section = "Run card" if len(cards) == 1 else "Run cards"
@@ -133,6 +160,7 @@ def _card(run: ReportedRun, summary: RunSummary) -> dict[str, str]:
         card["training time"] = f"{format_duration(seconds[-1])}, without evaluating and saving"
     if (best := summary.best.get(BEST)) is not None:
         card["best validation"] = f"{best.value:.4f} bits per byte at iteration {best.iteration:,}"
+    assert card.keys() <= set(ROWS)
     return card
 
 
@@ -201,8 +229,13 @@ def _manifest(config: Config) -> Manifest | None:
 
 def _expansion(summary: RunSummary) -> str:
     if summary.method is None:
-        return "none"
-    return summary.method if summary.p is None else f"{summary.method}, p = {summary.p:g}"
+        return MISSING if summary.config is None else "none"
+    if summary.p is None:
+        return summary.method
+    dataset = None if summary.config is None else summary.config.trainer.dataset
+    falls = dataset is not None and dataset.expand_prop > 0 and dataset.expand_schedule != "constant"
+    schedule = f" to 0, {dataset.expand_schedule}" if dataset is not None and falls else ""
+    return f"{summary.method}, p = {summary.p:g}{schedule}"
 
 
 def _device(name: str, ranks: int, kernels: str) -> str:

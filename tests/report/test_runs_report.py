@@ -13,7 +13,7 @@ from stochastok_cli.evaluation.answers import Answers
 from stochastok_cli.evaluation.base import EvalResult
 from stochastok_cli.report.plots import COLORS
 from stochastok_cli.report.questions import counts_text, kind_text, question_examples
-from stochastok_cli.report.run_card import run_tables
+from stochastok_cli.report.run_card import ROWS, run_tables
 from stochastok_cli.report.runs import ReportedRun, read_reported_run
 from stochastok_cli.report.training_plots import curve_names, series_of, smooth, training_plots
 from stochastok_cli.training.loggers.jsonl import RunStart
@@ -62,7 +62,7 @@ def test_the_card_of_a_run(tmp_path):
     assert rows["seed"] == "7" and rows["tokens seen"] == f"{8 * TOKENS:,}" and rows["iterations"] == "8 of 8"
     assert (rows["data"], rows["fingerprint of the data"]) == ("sample-tokenized", "f")
     assert rows["training time"] == "16 s, without evaluating and saving"
-    assert "device" not in rows and "not recorded" in card.notes[0].lower()
+    assert "device" not in rows and "Not recorded by these runs: devices" in card.notes[0]
     again = dataclasses.replace(START, time="2026-11-28T00:00:00Z", iteration=4, device="CPU", ranks=1)
     [card] = run_tables([dataclasses.replace(run, starts=[START, again])])
     rows = {name.value: cell.value for name, cell in card.rows}
@@ -70,6 +70,22 @@ def test_the_card_of_a_run(tmp_path):
     assert rows["trained parameters"] == "988,288" and rows["versions"] == "stochastok 0.1.0, PyTorch 2.13.0"
     assert (rows["started"], rows["continued at iteration"]) == ("2026-11-27 08:22 UTC", "4 (2026-11-28 00:00 UTC)")
     assert not card.notes
+
+
+def test_the_cards_say_what_can_not_be_read(tmp_path):
+    torn = write_run(tmp_path / "torn", "trainer.dataset.expand_prop=0.5", "trainer.dataset.expand_schedule=linear")
+    (torn / "metrics.jsonl").open("a").write("no record\n")
+    (write_run(tmp_path / "lost", done=8) / "config.yaml").write_text("model: [")
+    (write_run(tmp_path / "damaged") / "config.yaml").write_text("model: [")
+    runs = [read_reported_run(tmp_path / name, name) for name in ("torn", "lost", "damaged")]
+    _, cards, differences = run_tables(runs)
+    rows = {name.value: [cell.value for cell in cells] for name, *cells in cards.rows}
+    assert rows["state"] == ["stopped", "complete", "damaged"]
+    assert rows["method and p"] == ["stochastok, p = 0.5 to 0, linear", "none", "–"]
+    assert [name for name in ROWS if name in rows] == list(rows)
+    assert "metrics.jsonl: 1 of 5 lines are damaged and left out" in cards.notes[0]
+    assert sum("config.yaml is not valid YAML" in note for note in cards.notes) == 2
+    assert len(differences.columns) == 3
 
 
 def test_where_five_runs_differ(tmp_path):
