@@ -18,29 +18,29 @@ from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.report.segmentation_tables import page_data
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
+LAWS = ("random.js", "tables.js", "splits.js", "walks.js", "uniform_k.js", "pretokens.js", "laws.js")
+VIEWS = ("format.js", "samples.js", "lattice.js", "distribution.js", "growth.js", "page.js")
+"""The scripts in the order in which they run: what needs no document, and what is shown."""
+
 
 def segmentation_page(text: str, methods: Sequence[str], vocabulary: Vocabulary, **settings: Any) -> str:
     """The HTML of the page; the arguments are those of `page_data`."""
     data = page_data(text, methods, vocabulary, **settings)
     folder = importlib.resources.files("stochastok_cli") / "assets" / "segmentation_page"
-    parts = {
-        name: (folder / name).read_text(encoding="utf-8") for name in ("page.html", "style.css", "laws.js", "page.js")
-    }
-    sources = {name: _csp_hash(content) for name, content in parts.items()}
+    style, *scripts = ((folder / name).read_text(encoding="utf-8") for name in ("style.css", *LAWS, *VIEWS))
     policy = (
-        f"default-src 'none'; script-src {sources['laws.js']} {sources['page.js']}; style-src {sources['style.css']}; "
+        f"default-src 'none'; script-src {' '.join(map(_csp_hash, scripts))}; style-src {_csp_hash(style)}; "
         "base-uri 'none'; form-action 'none'"
     )
     shown = text if len(text) <= 60 else f"{text[:59]}…"
     values = {
         "POLICY": policy,
         "TITLE": html.escape(f"Segmentations of “{' '.join(shown.split())}”"),
-        "STYLE": parts["style.css"],
+        "STYLE": style,
         "DATA": _json_for_script(data),
-        "LAWS": parts["laws.js"],
-        "PAGE": parts["page.js"],
+        "SCRIPTS": "\n".join(f"<script>{script}</script>" for script in scripts),
     }
-    pieces = parts["page.html"].split("@@")  # names and the text between them, in turns
+    pieces = (folder / "page.html").read_text(encoding="utf-8").split("@@")  # text and names, in turns
     return "".join(values[piece] if i % 2 else piece for i, piece in enumerate(pieces))
 
 

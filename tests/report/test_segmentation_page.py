@@ -30,6 +30,7 @@ TEXT = (
 )
 HOSTILE = "</script><script>alert(1)</script><!-- <img src=x onerror=alert(2)> \"'& \u202e שלום\u2028 🤷🏽‍♀️ @@DATA@@"
 ASSETS = Path(segmentation_page.__file__).parents[1] / "assets" / "segmentation_page"
+NUM_SCRIPTS = len(segmentation_page.LAWS + segmentation_page.VIEWS)
 NODE, CHROMIUM = shutil.which("node"), shutil.which("chromium") or shutil.which("google-chrome")
 PIECES = [
     ("<pad>", 0.0),
@@ -61,7 +62,8 @@ def dump_dom(page: Path, width: int = 1400, *options: str) -> str:
 
 def evaluate(data: dict, expression: str, folder: Path):
     """The value of a JavaScript expression beside the laws and tables of a page, by Node or Chromium."""
-    code = f"{(ASSETS / 'laws.js').read_text()}\nconst data = {json.dumps(data)}, tables = readTables(data);\n"
+    laws = "".join((ASSETS / name).read_text() for name in segmentation_page.LAWS)
+    code = f"{laws}\nconst data = {json.dumps(data)}, tables = readTables(data);\n"
     if NODE is not None:
         file = folder / "laws.js"
         file.write_text(f"{code}console.log(JSON.stringify({expression}));")
@@ -207,17 +209,21 @@ def test_the_page_stands_alone_whatever_its_text_is(text, sample2k):
     page = make_page(text, ["stochastok", "mix:uniform=0.5"], sample2k)
     elements = Elements(page)
     scripts = [(attributes, content) for tag, attributes, content in elements.contents if tag == "script"]
-    assert [attributes for attributes, _ in scripts] == [{"id": "data", "type": "application/json"}, {}, {}]
+    assert [attributes for attributes, _ in scripts] == [
+        {"id": "data", "type": "application/json"},
+        *[{}] * NUM_SCRIPTS,
+    ]
     data = json.loads(scripts[0][1])
     assert data["text"] == text
     assert [data["texts"][str(i)] for i in data["ids"]] == [sample2k.token_text(i) for i in sample2k.encode(text)]
     [policy] = [a["content"] for tag, a in elements.tags if a.get("http-equiv") == "Content-Security-Policy"]
     style = next(content for tag, _, content in elements.contents if tag == "style")
-    for content in (style, scripts[1][1], scripts[2][1]):
+    code = [style, *(content for _, content in scripts[1:])]
+    for content in code:
         assert f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'" in policy
     assert policy.startswith("default-src 'none'; script-src 'sha256-") and "unsafe" not in policy
     assert not [a for _, a in elements.tags if {"src", "href", "srcset", "onerror", "onload", "action", "style"} & {*a}]
-    code = style + scripts[1][1] + scripts[2][1]
+    code = "".join(code)
     assert {*re.findall(r"\w+://[\w./]+", code)} == {"http://www.w3.org/2000/svg"}  # the name of SVG, never fetched
     assert not re.search(r"fetch|XMLHttp|WebSocket|@import|url\(|innerHTML|insertAdjacent|document\.write|eval\(", code)
 
@@ -332,7 +338,7 @@ def test_the_page_in_a_browser(sample2k, tmp_path):
     file.write_text(page)
     document = dump_dom(file)  # with its policy; what it would forbid is an error on the console
     elements = Elements(document)
-    assert sum(tag == "script" for tag, _ in elements.tags) == 3
+    assert sum(tag == "script" for tag, _ in elements.tags) == 1 + NUM_SCRIPTS
     assert not [tag for tag, _ in elements.tags if tag == "img"]
     assert document.count('class="label"') == 5 and "sample 4" in document
     assert len(re.findall('role="option"', document)) > 10 and 'class="curve' in document
