@@ -86,6 +86,7 @@ def test_the_command_line_is_light():
     "arguments",
     [
         ["train", "--config", "pretraining", "trainer.optmizer.lr=1"],
+        ["train", "--config", "pretraining", "trainer.checkpoint_name=missing"],
         ["train", "--config", "pretraining", "--show-config"],
         ["runs", "."],
     ],

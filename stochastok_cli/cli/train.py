@@ -124,7 +124,10 @@ def train(
         options.print_line(_show_config(configuration, sources, as_json))
         return
 
-    # These import torch, which takes seconds: a wrong configuration is refused before.
+    from stochastok_cli.training.effective_config import find_checkpoint_folder
+
+    find_checkpoint_folder(configuration)
+    # These import torch, which takes seconds: what is refused so far is refused before.
     from stochastok_cli.training.distributed import is_main_process
     from stochastok_cli.training.launch import launch, processes_to_start, record_exit_code
 

@@ -14,7 +14,7 @@ from stochastok_cli.config import Config, DatasetConfig, ModelConfig, Source, fl
 from stochastok_cli.data.folders import memmap_dir
 from stochastok_cli.errors import UserError
 from stochastok_cli.models import llama_config
-from stochastok_cli.models.checkpoint_reader import find_local_checkpoint, resolve_checkpoint
+from stochastok_cli.models.checkpoint_reader import find_local_checkpoint, require_intact, resolve_checkpoint
 from stochastok_cli.models.weight_files import ADAPTER_CONFIG
 from stochastok_cli.tokenization.methods import require_method
 from stochastok_cli.training.schedules import learning_rate
@@ -100,18 +100,31 @@ def _local_llama(config: Config) -> tuple[ModelConfig, Path] | None:
 
     Raises UserError if it is damaged.
     """
-    name, checkpoint_dir = config.checkpoint_name, Path(config.general.paths.checkpoint_dir)
-    if name is None or config.trainer.lora.rank:
+    folder = find_checkpoint_folder(config)
+    if folder is None or config.trainer.lora.rank or (folder / ADAPTER_CONFIG).is_file():
         return None
     try:
-        folder = resolve_checkpoint(name, checkpoint_dir)
         hyperparameters = llama_config.read_model_config(folder)
-    except UserError:  # another model, or an error that `resolve_starting_point` raises, too
+    except UserError:  # another model
         return None
-    if (folder / ADAPTER_CONFIG).is_file():
-        return None
-    find_local_checkpoint(name, checkpoint_dir)  # which compares its bytes with their checksums
+    require_intact(folder, with_optimizer=False, fix="name another checkpoint")
     return hyperparameters, folder
+
+
+def find_checkpoint_folder(config: Config) -> Path | None:
+    """The folder of the checkpoint that training starts from, without a look into its files; None where there is none,
+    or where it can only be a model on the Hub.
+
+    Raises UserError if its name is neither that of a checkpoint nor an id on the Hub.
+    """
+    if config.checkpoint_name is None:
+        return None
+    checkpoint_dir = Path(config.general.paths.checkpoint_dir)
+    try:
+        return resolve_checkpoint(config.checkpoint_name, checkpoint_dir)
+    except UserError:
+        find_local_checkpoint(config.checkpoint_name, checkpoint_dir)  # which raises it again, but for an id on the Hub
+        return None
 
 
 def dataset_folder(config: Config) -> Path:
