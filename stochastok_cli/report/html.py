@@ -7,15 +7,12 @@ report.html    the same in one file that loads nothing else
 plots/         each plot as PNG and SVG
 """
 
-import io
 import itertools
 import json
 import os
-import re
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from stochastok_cli import __version__
 from stochastok_cli.artifacts import nearest_existing_path
@@ -24,7 +21,8 @@ from stochastok_cli.evaluation.base import EvalResult
 from stochastok_cli.evaluation.comparison import Aggregate, PairedComparison
 from stochastok_cli.report.markdown import to_document
 from stochastok_cli.report.page import to_page
-from stochastok_cli.report.plots import COLORS, GRID, TEXT, Plot, color_name, plot_style
+from stochastok_cli.report.page_svg import page_svg
+from stochastok_cli.report.plots import Plot, plot_style
 from stochastok_cli.report.questions import question_examples
 from stochastok_cli.report.rendering import to_csv
 from stochastok_cli.report.result_plots import paired_plots, result_plots
@@ -34,14 +32,13 @@ from stochastok_cli.report.sections import Curves, Document, Drawing, SampledTex
 from stochastok_cli.report.tables import Table, comparison_table, tables_of
 from stochastok_cli.report.training_plots import places, training_plots
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 ON_INTERVALS = "Brackets hold 95% intervals over the questions."
 ON_QUESTIONS = (
     "✓ and ✗ stand beside each model's answer; where there are options, with the probability of this one among all. A "
     "question is shown as it stands in the benchmark, without the answer."
 )
+LONGEST_LABELS = 80
+"""The names of the checkpoints stand in the title if they have so many characters together."""
 ON_TEXTS = "What each model writes from the beginning of a document: 64 tokens at temperature 1, seed 0."
 
 
@@ -93,7 +90,9 @@ def write_report(
     objects = [one.to_json() for one in (*results, *comparisons)]
     (folder / "results.json").write_text(json.dumps(objects, indent=2) + "\n", encoding="utf-8")
     _write(folder / "results.csv", to_csv(results))
-    return _write_document(folder, Document("Evaluation", command, _version(date), sections))
+    labels = ", ".join(result.label for result in results)
+    title = f"Evaluation of {labels}" if len(labels) <= LONGEST_LABELS else "Evaluation"
+    return _write_document(folder, Document(title, command, _version(date), sections))
 
 
 def write_runs_report(folder: Path, runs: Sequence[ReportedRun], *, command: str, date: str = "") -> Path:
@@ -191,22 +190,3 @@ class _PlotFolder:
 
 def _drawing(plot: Plot) -> Drawing:
     return Drawing(plot.name, plot.caption, plot.notes, page_svg(plot.figure))
-
-
-def page_svg(figure: "Figure") -> str:
-    """A figure as an element of a page: without a header or links, its text as text, in the colors of the page."""
-    import matplotlib
-
-    text = io.StringIO()
-    no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with matplotlib.rc_context({"svg.fonttype": "none"}):
-        figure.savefig(text, format="svg", transparent=True, metadata=no_metadata)
-    svg = text.getvalue()
-    svg = svg[svg.index("<svg") :]
-    for name in (' xmlns="http://www.w3.org/2000/svg"', ' xmlns:xlink="http://www.w3.org/1999/xlink"'):
-        svg = svg.replace(name, "", 1)
-    names = {TEXT: "currentColor", GRID: "var(--grid)", **{one: color_name(k) for k, one in enumerate(COLORS)}}
-    for fixed, of_page in names.items():
-        svg = svg.replace(f": {fixed.lower()}", f": {of_page}")
-    svg = re.sub(r' d="[^"]*"', lambda match: re.sub(r"(\.\d\d)\d+", r"\1", match[0]), svg)  # hundredths of a point
-    return svg.replace("xlink:href=", "href=")

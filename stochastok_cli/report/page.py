@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import assert_never
 
+from stochastok_cli.report.page_svg import with_unique_ids
 from stochastok_cli.report.plots import LINE_STYLES, color_name, line_style
 from stochastok_cli.report.questions import ExampleQuestion, ModelAnswer, QuestionExamples, counts_text, kind_text
 from stochastok_cli.report.rendering import to_html
@@ -68,7 +69,8 @@ def _block(block: Block) -> str:
 
 
 def _figure(drawing: Drawing, caption: str, prefix: str = "") -> str:
-    svg = _with_unique_ids(drawing.svg, f"{prefix}{drawing.name}")
+    svg = with_unique_ids(drawing.svg, f"{prefix}{drawing.name}")
+    svg = svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(drawing.name)}"', 1)
     text = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
     return f"<figure>{svg}{text}</figure>"
 
@@ -142,10 +144,3 @@ def _texts(sampled: SampledTexts) -> str:
         end = "" if one.finish_reason == "stop" else ' <span class="soft">…</span>'
         texts.append(f'<div class="sample" dir="auto">{html.escape(one.text.strip())}{end}</div>')
     return f"<h3>{html.escape(sampled.label)}</h3>{''.join(texts)}"
-
-
-def _with_unique_ids(svg: str, prefix: str) -> str:
-    """A drawing with a prefix before its ids, since one page holds several drawings."""
-    for mark in ('id="', 'href="#', "url(#"):
-        svg = svg.replace(mark, f"{mark}{html.escape(prefix)}-")
-    return svg

@@ -228,6 +228,7 @@ NAMES = [
     "[l](u)",
     "x^{_",
     "%s{0}",
+    'a id="b" : #000000 href="#c" url(#d)',
 ]
 
 
@@ -241,8 +242,9 @@ def test_names_are_shown_as_they_are(tmp_path, capsys):
     command = "stochastok eval '<script>'"
     comparisons = [compare_paired(results[0], second) for second in results]
     write_report(tmp_path, results, [], command=command, comparisons=comparisons)
-    cells = Page((tmp_path / "report.html").read_text()).cells
-    assert {*NAMES, command, "<b>"} <= set(cells)
+    page = (tmp_path / "report.html").read_text()
+    assert {*NAMES, command, "<b>"} <= set(Page(page).cells)
+    assert f"{NAMES[-1]}</text>" in page  # in a legend
     markdown = (tmp_path / "report.md").read_text().replace(f"`{command}`", "")
     assert "<script" not in markdown and "<b>" not in markdown
     print_tables([*tables_of(results), *map(paired_table, comparisons)])
