@@ -7,7 +7,10 @@
 #   --corpus PATH_OR_HUB_ID    the text to pretrain on
 #   --out FOLDER               data, runs and results (default: reproduce-SCALE)
 #
-# Every step is idempotent: a script that was stopped goes on where it was. Runs are spread over all GPUs, one run on each.
+# Every step is idempotent: a script that was stopped goes on where it was, and scripts with the same options share their
+# pretrained models. Runs are spread over all GPUs, JOBS_PER_GPU (default: 1) at a time on each.
+#
+# A KIND of training text is `canonical`, or METHOD-P for text that is expanded as it is drawn, such as stochastok-0.1.
 scale=small seeds=3 corpus="" out=""
 script=$(basename "$0")
 usage() {
@@ -30,96 +33,155 @@ out=${out:-reproduce-$scale}
 figure=${script%.sh}
 code=$(dirname "${BASH_SOURCE[0]}")
 
+# iterations N: overrides for N iterations, with a warm-up of a tenth of them.
+iterations() {
+    echo "trainer.training.max_iters=$1 trainer.training.lr_decay_iters=$1 trainer.training.warmup_iters=$((($1 + 9) / 10)) trainer.training.checkpoint_interval=$1"
+}
+
+shape=() # of models that start from random weights
 case $scale in
     tiny)
-        corpus=${corpus:-sample} tokenizer=sample2k langgame_size=200 langgame_val=20 cute_size=200 cute_interval=trainer.training.eval_interval=4
-        brief=(trainer.training.batch_size=2 trainer.training.max_iters=4 trainer.training.lr_decay_iters=4
-            trainer.training.warmup_iters=1 trainer.training.eval_interval=2 trainer.training.eval_iters=1
-            trainer.training.checkpoint_interval=4 model.hidden_dim=32 model.core_model.num_layers=1
-            model.core_model.ffn.ffn_dim=64 model.core_model.attn.num_heads=2 model.core_model.attn.group_size=1)
-        pretrain_settings=(--config quickstart "${brief[@]}")
+        corpus=${corpus:-sample} tokenizer=sample2k langgame_size=200 langgame_val=20 cute_size=200 cute_interval=4 digits=2 samples=2 questions=10
+        p_values=(0.2)
+        pretrain_iterations=4
+        read -ra brief <<<"$(iterations 4) trainer.training.batch_size=2 trainer.training.eval_interval=2 trainer.training.eval_iters=1"
+        shape=(model.hidden_dim=32 model.core_model.num_layers=1 model.core_model.ffn.ffn_dim=64
+            model.core_model.attn.num_heads=2 model.core_model.attn.group_size=1)
+        pretrain_settings=(--config quickstart "${brief[@]}" "${shape[@]}")
+        large_settings=("${pretrain_settings[@]}" model.core_model.num_layers=2)
         tune_settings=(--config quickstart "${brief[@]}")
+        continue_settings=("${tune_settings[@]}")
+        addition_settings=("${pretrain_settings[@]}")
+        gpt2_settings=(--config continued_pretraining "${brief[@]}" model.context_window=96)
+        gpt2_tune_settings=("${gpt2_settings[@]}")
+        gpt2_shape=(--width 32 --layers 1 --heads 2 --context-window 96)
         ;;
     small) # a fifteenth of the paper's iterations, of a quarter of its windows, at a higher learning rate
-        tokenizer=gpt2 langgame_size=10000 langgame_val=1000 cute_size=100000 cute_interval=trainer.training.eval_interval=250
-        pretrain_settings=(--config pretraining trainer.training.gradient_accumulation_steps=2
-            trainer.training.max_iters=2000 trainer.training.lr_decay_iters=2000 trainer.training.warmup_iters=200
-            trainer.training.eval_interval=1000 trainer.training.eval_iters=100 trainer.training.checkpoint_interval=2000
-            trainer.optimizer.lr=1.5e-3 trainer.optimizer.min_lr=1.5e-4)
-        tune_settings=(--config instruction_tuning trainer.training.gradient_accumulation_steps=2
-            trainer.training.max_iters=1000 trainer.training.lr_decay_iters=1000 trainer.training.warmup_iters=100
-            trainer.training.eval_interval=100 trainer.training.eval_iters=10)
+        tokenizer=gpt2 langgame_size=10000 langgame_val=1000 cute_size=100000 cute_interval=250 digits=3 samples=4 questions=300
+        p_values=(0.01 0.05 0.1 0.2 0.5)
+        pretrain_iterations=2000
+        read -ra brief <<<"$(iterations 2000) trainer.training.gradient_accumulation_steps=2 trainer.training.eval_interval=500 trainer.training.eval_iters=100"
+        pretrain_settings=(--config pretraining "${brief[@]}" trainer.optimizer.lr=1.5e-3 trainer.optimizer.min_lr=1.5e-4)
+        large_settings=("${pretrain_settings[@]}" model.hidden_dim=768 model.core_model.num_layers=12 model.core_model.ffn.ffn_dim=2048
+            model.core_model.attn.num_heads=12 model.core_model.attn.group_size=3 trainer.optimizer.lr=1e-3 trainer.optimizer.min_lr=1e-4)
+        read -ra continue_brief <<<"$(iterations 500)"
+        continue_settings=("${pretrain_settings[@]}" "${continue_brief[@]}" trainer.optimizer.lr=6e-4 trainer.optimizer.min_lr=6e-5)
+        read -ra tune_brief <<<"$(iterations 1000) trainer.training.gradient_accumulation_steps=2 trainer.training.eval_interval=100 trainer.training.eval_iters=10"
+        tune_settings=(--config instruction_tuning "${tune_brief[@]}")
+        read -ra addition_brief <<<"$(iterations 2500) trainer.training.gradient_accumulation_steps=2 trainer.training.eval_interval=250 trainer.training.eval_iters=4"
+        addition_settings=(--config pretraining "${addition_brief[@]}" trainer.training.warmup_iters=500)
+        gpt2_settings=(--config continued_pretraining "${brief[@]}" trainer.training.batch_size=60 model.context_window=512
+            trainer.optimizer.lr=1e-3 trainer.optimizer.min_lr=1e-4)
+        gpt2_tune_settings=(--config continued_pretraining "${tune_brief[@]}" trainer.training.batch_size=60 model.context_window=512
+            trainer.optimizer.lr=1e-4 trainer.optimizer.min_lr=1e-5)
+        gpt2_shape=(--width 512 --layers 8 --heads 8 --context-window 512)
         [[ $corpus ]] || { echo "error: --scale small needs --corpus, a text of some hundred MB" >&2 && exit 2; }
         ;;
     paper)
-        corpus=${corpus:-Skylion007/openwebtext} tokenizer=gpt2 langgame_size=10000 langgame_val=1000 cute_size=100000 cute_interval=trainer.training.eval_interval=250
+        corpus=${corpus:-Skylion007/openwebtext} tokenizer=gpt2 langgame_size=10000 langgame_val=1000 cute_size=100000 cute_interval=250 digits=3 samples=8 questions=1000
+        p_values=(0.001 0.01 0.05 0.1 0.2)
+        pretrain_iterations=30000
         pretrain_settings=(--config pretraining)
+        large_settings=(--config pretraining model.hidden_dim=1024 model.core_model.num_layers=18 model.core_model.ffn.ffn_dim=2816
+            model.core_model.attn.num_heads=16 model.core_model.attn.group_size=1 model.context_window=1024)
+        continue_settings=(--config pretraining trainer.training.max_iters=2000 trainer.training.lr_decay_iters=2000 trainer.training.warmup_iters=100)
         tune_settings=(--config instruction_tuning)
+        addition_settings=(--config pretraining)
+        gpt2_settings=(--config continued_pretraining trainer.training.max_iters=7000 trainer.training.batch_size=16
+            trainer.optimizer.lr=1e-4 trainer.optimizer.decay_lr=false)
+        gpt2_tune_settings=(--config continued_pretraining trainer.training.max_iters=2000 trainer.training.batch_size=64 trainer.optimizer.lr=1e-3)
         ;;
     *) usage ;;
 esac
 here=(--data-dir "$out/data")
 runs=$out/checkpoints
+results=$out/results
 
 # tokenize_corpus: the text to pretrain on, as the dataset corpus-tokenized.
 tokenize_corpus() {
-    stochastok tokenize "$corpus" --tokenizer "$tokenizer" --name corpus "${here[@]}" >/dev/null
+    stochastok tokenize "$corpus" --tokenizer "$tokenizer" --name corpus "${here[@]}" --quiet >/dev/null
 }
 
-# pretraining_of KIND: the overrides with which models of this kind are pretrained.
-pretraining_of() {
+# make_langgame NAME [OPTION…]: the paper's questions, 10,000 about parts of words of any length. LANGGAME_WORDS names a
+# list of words in place of the bundled one.
+make_langgame() {
+    stochastok make-langgame --name "$1" --train-size "$langgame_size" --val-size "$langgame_val" --max-substring 100 \
+        --tokenizer "$tokenizer" "${here[@]}" ${LANGGAME_WORDS:+--words "$LANGGAME_WORDS"} "${@:2}" --quiet >/dev/null
+}
+
+# expansion_of KIND: the overrides with which a run reads text of that kind.
+expansion_of() {
     case $1 in
         canonical) echo trainer.dataset.expand_prop=0 ;;
         *) echo "trainer.dataset.expand_method=${1%-*} trainer.dataset.expand_prop=${1##*-}" ;;
     esac
 }
 
-# pretrain KIND SEED: the run pretrain-KIND-SEED. KIND is canonical or METHOD-P, such as stochastok-0.1.
+# train RUN SEED [OPTION…]: the run RUN, with options and overrides of `stochastok train`.
+train() {
+    stochastok train "${@:3}" --quiet --run-name "$1" "general.seed=$2" "${here[@]}" "general.paths.checkpoint_dir=$runs" >/dev/null
+}
+
+# pretrain RUN KIND SEED [OVERRIDE…]: a run on the corpus. pretrain_settings are its settings.
 pretrain() {
-    local overrides
-    read -ra overrides <<<"$(pretraining_of "$1")"
-    stochastok train "${pretrain_settings[@]}" --quiet --run-name "pretrain-$1-$2" "general.seed=$2" "${here[@]}" \
-        "general.paths.checkpoint_dir=$runs" trainer.dataset.name=corpus-tokenized 'trainer.eval=[]' "${overrides[@]}" >/dev/null
+    local expansion
+    read -ra expansion <<<"$(expansion_of "$2")"
+    train "$1" "$3" "${pretrain_settings[@]}" trainer.dataset.name=corpus-tokenized 'trainer.eval=[]' "${expansion[@]}" "${@:4}"
 }
 
-# tune DATASET KIND SEED [OVERRIDE…]: the run DATASET-from-KIND-SEED, tuned on an instruction dataset from pretrain-KIND-SEED;
-# from random weights where KIND is none.
+# tune RUN PARENT DATASET SEED [OVERRIDE…]: a run on an instruction dataset, from the run PARENT, or from random weights
+# where it is none. It is asked langgame_val questions of DATASET-train and DATASET-val; tune_settings are its settings.
 tune() {
-    local from=("trainer.checkpoint_name=pretrain-$2-$3")
-    [[ $2 != none ]] || from=()
-    stochastok train "${tune_settings[@]}" --quiet --run-name "$1-from-$2-$3" "general.seed=$3" "${here[@]}" \
-        "general.paths.checkpoint_dir=$runs" "trainer.dataset.name=$1" trainer.dataset.is_instruction=true \
-        "${from[@]}" "${@:4}" >/dev/null
+    local from=("trainer.checkpoint_name=$2")
+    [[ $2 != none ]] || from=("${shape[@]}")
+    train "$1" "$4" "${tune_settings[@]}" "trainer.dataset.name=$3" trainer.dataset.is_instruction=true "${from[@]}" \
+        "trainer.eval=[{evaluator:mcq,num_samples:$langgame_val,benchmarks:[$3-train,$3-val]}]" "${@:5}"
 }
 
-# spread FUNCTION JOB…: calls FUNCTION with the words of each job, one job at a time on each GPU (on a CPU: one at a time).
-spread() {
-    local gpus claims workers=() gpu job failed=0
+# evaluate NAME RUN OPTION…: what `stochastok eval RUN OPTION… --json` prints, in evaluations/NAME/RUN.json.
+evaluate() {
+    local file=$out/evaluations/$1/$2.json
+    mkdir -p "$out/evaluations/$1"
+    [[ ! -s $file || "$(cat "$file.options")" != "${*:3}" ]] || return 0
+    echo "${*:3}" >"$file.options"
+    stochastok eval "$2" "${@:3}" --json --quiet "${here[@]}" --checkpoint-dir "$runs" >"$file.partial"
+    mv "$file.partial" "$file"
+}
+
+# over_seeds FUNCTION KIND…: calls FUNCTION KIND SEED for every kind and seed, on all GPUs.
+over_seeds() {
+    local gpus workers=() worker kind seed jobs=() claims failed=0
+    for ((seed = 0; seed < seeds; seed++)); do
+        for kind in "${@:2}"; do jobs+=("$kind $seed"); done
+    done
     gpus=$(nvidia-smi -L 2>/dev/null | grep -c ^GPU) || gpus=1
     claims=$(mktemp -d)
-    for ((gpu = 0; gpu < gpus; gpu++)); do
+    for ((worker = 0; worker < gpus * ${JOBS_PER_GPU:-1}; worker++)); do
         (
             trap - INT # jobs in the background of a script would ignore Ctrl-C
-            [[ $gpus -eq 1 ]] || export CUDA_VISIBLE_DEVICES=$gpu
-            for job in "${@:2}"; do
+            [[ $gpus -eq 1 ]] || export CUDA_VISIBLE_DEVICES=$((worker % gpus))
+            for job in "${jobs[@]}"; do
                 mkdir "$claims/${job// /,}" 2>/dev/null || continue # another worker has it
-                # shellcheck disable=SC2086
-                "$1" $job || { echo "error: $1 $job failed" >&2 && exit 1; }
+                "$1" "${job% *}" "${job#* }" || { echo "error: $1 $job failed" >&2 && exit 1; }
             done
         ) &
         workers+=($!)
     done
-    for job in "${workers[@]}"; do wait "$job" || failed=1; done
+    for worker in "${workers[@]}"; do wait "$worker" || failed=1; done
     rm -r "$claims"
     return $failed
 }
 
-# seeds_of NAME…: for the summary, NAME=RUN,RUN,… with the runs of all seeds; RUN is PREFIX-NAME-SEED.
-seeds_of() {
-    local prefix=$1 kind seed list
-    for kind in "${@:2}"; do
-        list=""
-        for ((seed = 0; seed < seeds; seed++)); do list+=",$prefix$kind-$seed"; done
-        echo "$kind:${list#,}"
+# summarize RESULT TITLE PREFIX "KIND…" OPTION…: results/RESULT.{md,svg,jsonl} of the runs PREFIX-KIND-SEED.
+summarize() {
+    local groups=() kinds kind seed members label
+    read -ra kinds <<<"$4"
+    for kind in "${kinds[@]}"; do
+        members=""
+        for ((seed = 0; seed < seeds; seed++)); do members+=",$3-$kind-$seed"; done
+        label=$kind
+        [[ $kind != none ]] || label="no pretraining"
+        groups+=("$label:${members#,}")
     done
+    python "$code/summarize.py" --out "$results/$1" --title "$2" "${@:5}" -- "${groups[@]}"
 }

@@ -1,80 +1,133 @@
-"""A table and a plot of one metric over training, of runs with several seeds, beside the values that a paper reports.
+"""Tables and plots of metrics of runs with several seeds, beside the values that the paper reports.
 
-    python examples/reproduce/summarize.py --runs CHECKPOINT_DIR --metric mcq/langgame-val/normalized_accuracy \\
+    python examples/reproduce/summarize.py --from CHECKPOINT_DIR --metric mcq/langgame-val/normalized_accuracy \\
         --out results/fig01 canonical:canonical-0,canonical-1 stochastok:stochastok-0,stochastok-1
 
-Each group is `NAME:RUN,RUN,…`, its runs in the order of their seeds. Intervals are Student's 95% intervals over runs.
-Differences are from the first group, run by run. Writes OUT.md, OUT.svg (with matplotlib, the extra `report`) and
-OUT.jsonl, the raw values.
+Each group is `NAME:RUN,RUN,…`, its runs in the order of their seeds. The value of a run comes from
+`FOLDER/RUN/metrics.jsonl`, at every iteration that has it, or from `FOLDER/RUN.json`, which holds what `stochastok eval
+RUN --json` printed. Intervals are Student's 95% intervals over runs. Differences are from the first group, run by run.
+Writes OUT.md, OUT.svg (with matplotlib, the extra `report`) and OUT.jsonl, the raw values.
 """
 
 import argparse
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from stochastok_cli.evaluation.statistics import Spread, spread
+from stochastok_cli.report.paper_values import paper_figure
 
-Curve = Mapping[int, float]
-"""A metric's values by iteration."""
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Curve = Mapping[float, float]
+"""Values of one run by iteration, or by what else is on the x axis."""
+
+
+class Result(NamedTuple):
+    """One metric of all runs.
+
+    Attributes:
+        key: Its name in `metrics.jsonl` and in `eval --json`.
+        groups: The curves of each group, by run.
+        paper: What the paper reports of groups.
+        curves: Whether the curves are plotted, rather than their last values.
+    """
+
+    key: str
+    groups: Mapping[str, Mapping[str, Curve]]
+    paper: Mapping[str, float]
+    curves: bool
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=Path, required=True, help="the folder of all runs")
-    parser.add_argument("--metric", required=True, help="a key of metrics.jsonl")
-    parser.add_argument("--out", type=Path, required=True, help="the path of the results, without an ending")
-    parser.add_argument("--title", default="")
+    parser.add_argument("--from", dest="folders", type=Path, action="append", required=True, metavar="FOLDER")
+    parser.add_argument("--metric", dest="metrics", action="append", default=[], help="the name of a metric")
     parser.add_argument(
-        "--paper", nargs="*", default=[], metavar="NAME=VALUE", help="what the paper reports of a group"
+        "--curve", dest="curves", action="append", default=[], help="the name of a curve of `eval --json`"
     )
+    parser.add_argument("--out", type=Path, required=True, help="the path of the results, without an ending")
+    parser.add_argument("--title", required=True)
+    parser.add_argument("--x", default="iterations", help="what is on the x axis")
+    parser.add_argument("--last", action="store_true", help="plot the last values alone")
+    parser.add_argument("--paper", metavar="FIGURE", help="the figure of the paper whose values stand beside")
     parser.add_argument("groups", nargs="+", metavar="NAME:RUN,RUN,…")
     arguments = parser.parse_args()
-    groups = {}
-    for group in arguments.groups:
-        name, _, runs = group.partition(":")
-        groups[name] = {run: curve(arguments.runs / run / "metrics.jsonl", arguments.metric) for run in runs.split(",")}
-    paper = {name: float(value) for name, _, value in (item.rpartition("=") for item in arguments.paper)}
+    groups = {name: runs.split(",") for name, _, runs in (group.partition(":") for group in arguments.groups)}
+    results = []
+    for key in (*arguments.metrics, *arguments.curves):
+        curves = {name: {run: curve(arguments.folders, run, key) for run in runs} for name, runs in groups.items()}
+        plotted = not arguments.last and any(len(c) > 1 for runs in curves.values() for c in runs.values())
+        figure = arguments.paper and paper_figure(key, arguments.paper)
+        paper = {name: value for name, value in (figure.values if figure else ()) if name in groups}
+        results.append(Result(key, curves, paper, plotted))
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    text = f"{arguments.title or arguments.metric}\n\n{table(groups, paper)}\n"
+    text = "\n\n".join([arguments.title, *(section(result, arguments.x) for result in results)]) + "\n"
     arguments.out.with_suffix(".md").write_text(text, encoding="utf-8")
-    with open(arguments.out.with_suffix(".jsonl"), "w", encoding="utf-8") as file:
-        for name, runs_of_group in groups.items():
-            for run, values in runs_of_group.items():
-                for iteration, value in values.items():
-                    row = {"group": name, "run": run, "iteration": iteration, arguments.metric: value}
-                    file.write(json.dumps(row) + "\n")
+    rows = [json.dumps(row, ensure_ascii=False) for result in results for row in raw_values(result, arguments.x)]
+    arguments.out.with_suffix(".jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
     print(text)
     try:
-        plot(groups, paper, arguments)
+        plot(results, arguments)
     except ImportError:
         print("no plot: it needs matplotlib (pip install 'stochastok[report]')")
 
 
-def curve(metrics: Path, metric: str) -> Curve:
-    """The metric's values by iteration, of a run that has them."""
-    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    values = {line["iteration"]: line[metric] for line in lines if metric in line}
-    if not values:
-        raise SystemExit(f"error: {metrics} has no {metric}")
-    return values
+# ------------------------------------------------------------------------------------------------ values
 
 
-def table(groups: Mapping[str, Mapping[str, Curve]], paper: Mapping[str, float]) -> str:
+def curve(folders: Sequence[Path], run: str, key: str) -> Curve:
+    """The values of one metric or curve of a run, from the first folder that has it."""
+    for folder in folders:
+        values = dict(points(folder, run, key))
+        if values:
+            return values
+    raise SystemExit(f"error: no {key} of {run} in {', '.join(map(str, folders))}")
+
+
+def points(folder: Path, run: str, key: str) -> Iterator[tuple[float, float]]:
+    metrics, evaluation = folder / run / "metrics.jsonl", folder / f"{run}.json"
+    if metrics.exists():
+        for line in map(json.loads, metrics.read_text(encoding="utf-8").splitlines()):
+            if key in line:
+                yield line["iteration"], line[key]
+    if evaluation.exists():
+        for line in map(json.loads, evaluation.read_text(encoding="utf-8").splitlines()):
+            if key in line.get("metrics", {}):
+                yield line["iteration"], line["metrics"][key]
+            for point in line.get("curves", {}).get(key, []):
+                yield point["x"], point["y"]
+
+
+def raw_values(result: Result, x: str) -> Iterator[dict]:
+    for name, runs in result.groups.items():
+        for run, values in runs.items():
+            for at, value in values.items():
+                yield {"group": name, "run": run, x.replace("iterations", "iteration"): at, result.key: value}
+
+
+# ------------------------------------------------------------------------------------------------ tables
+
+
+def section(result: Result, x: str) -> str:
     """Markdown: the last value of each run, their mean with its interval, and the difference from the first group."""
-    lines = ["| | runs | mean [95% interval over runs] | difference from the first row, run by run | the paper |"]
-    lines.append("|---|---|---|---|---|")
-    first = last_values(next(iter(groups.values())))
-    for i, (name, runs) in enumerate(groups.items()):
+    ends = sorted({max(values) for runs in result.groups.values() for values in runs.values()})
+    at = f" at {x.removesuffix('s')} {ends[0]:g}" if len(ends) == 1 else f", the last value over {x}"
+    lines = [f"`{result.key}`{at}:", ""]
+    lines += ["| | runs | mean [95% interval over runs] | difference from the first row, run by run | the paper |"]
+    lines += ["|---|---|---|---|---|"]
+    first = last_values(next(iter(result.groups.values())))
+    for i, (name, runs) in enumerate(result.groups.items()):
         values = last_values(runs)
-        differences = [b - a for a, b in zip(first, values, strict=False)]
         cells = [
             name,
             ", ".join(f"{value:.3f}" for value in values),
             interval(values),
-            interval(differences, sign="+") if i and len(values) == len(first) else "",
-            f"{paper[name]:g}" if name in paper else "",
+            interval([b - a for a, b in zip(first, values, strict=True)], sign="+") if i else "",
+            f"{result.paper[name]:g}" if name in result.paper else "",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -93,32 +146,67 @@ def interval(values: Sequence[float], sign: str = "") -> str:
     return f"{result.mean:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
 
 
-def plot(groups: Mapping[str, Mapping[str, Curve]], paper: Mapping[str, float], arguments: argparse.Namespace) -> None:
-    """A thin line for each run, a thick one for the mean of a group, a dotted one for what the paper reports."""
+# ------------------------------------------------------------------------------------------------ plots
+
+
+def plot(results: Sequence[Result], arguments: argparse.Namespace) -> None:
+    """A panel for each metric, one below the other."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    from stochastok_cli.report.plots import COLORS, STYLE
+    from stochastok_cli.report.plots import STYLE
 
+    heights = [3.8 if result.curves else 0.9 + 0.3 * len(result.groups) for result in results]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(7.5, 4.2), layout="constrained")
-        axes = figure.subplots()
-        for i, (name, runs) in enumerate(groups.items()):
-            color = COLORS[i % len(COLORS)]
-            for values in runs.values():
-                axes.plot(list(values), list(values.values()), color=color, linewidth=0.7, alpha=0.6)
-            shared = sorted(set.intersection(*(set(values) for values in runs.values())))
-            means = [math.fsum(values[x] for values in runs.values()) / len(runs) for x in shared]
-            axes.plot(shared, means, color=color, linewidth=2, label=f"{name} (mean of {len(runs)})")
-            if name in paper:
-                axes.axhline(
-                    paper[name], color=color, linewidth=1, linestyle=":", label=f"{name}: the paper, at its end"
-                )
-        axes.set_title(arguments.title or arguments.metric)
-        axes.set_xlabel("iterations")
-        axes.set_ylabel(arguments.metric.rpartition("/")[2].replace("_", " "))
-        figure.legend(loc="outside lower left", fontsize=9, ncols=2)
+        figure = Figure(figsize=(7.5, sum(heights) + 0.9), layout="constrained")
+        panels = figure.subplots(len(results), squeeze=False, height_ratios=heights)[:, 0]
+        for axes, result in zip(panels, results, strict=True):
+            (draw_curves if result.curves else draw_last_values)(axes, result, arguments.x)
+        figure.suptitle(arguments.title, x=0.02, ha="left", fontsize=12)
+        handles, labels = panels[0].get_legend_handles_labels()
+        if handles:
+            figure.legend(handles, labels, loc="outside lower left", fontsize=9, ncols=2)
         figure.savefig(arguments.out.with_suffix(".svg"), metadata={"Date": None})
+
+
+def draw_curves(axes: "Axes", result: Result, x: str) -> None:
+    """A thin line for each run, a thick one for the mean of a group, a dotted one for what the paper reports."""
+    from stochastok_cli.report.plots import COLORS
+
+    for i, (name, runs) in enumerate(result.groups.items()):
+        color = COLORS[i % len(COLORS)]
+        shared = sorted(set.intersection(*(set(values) for values in runs.values())))
+        for j, values in enumerate(runs.values()):
+            label = None if shared or j else f"{name} ({len(runs)} runs)"
+            axes.plot(list(values), list(values.values()), color=color, linewidth=0.7, alpha=0.6, label=label)
+        if shared:
+            means = [math.fsum(values[at] for values in runs.values()) / len(runs) for at in shared]
+            axes.plot(shared, means, color=color, linewidth=2, label=f"{name} (mean of {len(runs)})")
+        if name in result.paper:
+            label = f"{name}: the paper, at its end"
+            axes.axhline(result.paper[name], color=color, linewidth=1, linestyle=":", label=label)
+    axes.set_title(result.key, fontsize=9)
+    axes.set_xlabel(x)
+
+
+def draw_last_values(axes: "Axes", result: Result, x: str) -> None:
+    """For each group a dot for each run, their mean with its interval, and what the paper reports."""
+    from stochastok_cli.report.plots import COLORS
+
+    for i, (name, runs) in enumerate(result.groups.items()):
+        values, color = last_values(runs), COLORS[i % len(COLORS)]
+        axes.plot(values, [i] * len(values), "o", color=color, markersize=4, alpha=0.5)
+        if len(values) > 1:
+            low, high = spread(values).interval
+            axes.errorbar(spread(values).mean, i, xerr=(high - low) / 2, fmt="|", color=color, capsize=3)
+        if name in result.paper:
+            label = None if any(drawn in result.paper for drawn in list(result.groups)[:i]) else "the paper"
+            axes.plot(result.paper[name], i, "D", markerfacecolor="none", color="black", markersize=6, label=label)
+    axes.set_yticks(range(len(result.groups)), list(result.groups))
+    axes.set_ylim(len(result.groups) - 0.5, -0.5)
+    axes.grid(visible=True, axis="x")
+    axes.grid(visible=False, axis="y")
+    axes.set_title(result.key, fontsize=9)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Values that the StochasTok paper (arXiv 2506.01687) reports for its 50M models, for the lines that plots draw."""
+"""Values that the StochasTok paper (arXiv 2506.01687) reports, read off its figures: for the lines that plots draw.
+
+The models have 50 M parameters, those of Fig. 7 have 275 M, and that of Fig. 10 is GPT-2.
+"""
 
 import math
 from typing import NamedTuple
@@ -8,7 +11,7 @@ from stochastok_cli.evaluation.base import Metric
 
 
 class PaperValue(NamedTuple):
-    """One line of a figure: how the model was pretrained, and the accuracy that it reaches."""
+    """A line of a figure: what its model was trained on (METHOD-P, or `canonical`), and its accuracy."""
 
     label: str
     value: float
@@ -30,18 +33,27 @@ class PaperFigure(NamedTuple):
     name: str
     values: tuple[PaperValue, ...]
 
+    def metric_names(self) -> set[str]:
+        """The names of those metrics in `metrics.jsonl`."""
+        return {
+            Metric(self.evaluator, benchmark, part, self.name, math.nan).key
+            for benchmark in self.benchmarks
+            for part in self.parts
+        }
 
+
+_LANGGAME = ("langgame-train", "langgame-val")
 FIGURES = (
     PaperFigure(
         "Fig. 1",
         "mcq",
-        ("langgame-train", "langgame-val"),
+        _LANGGAME,
         ("",),
         "normalized_accuracy",
         (
-            PaperValue("StochasTok", 1.0),
-            PaperValue("BPE-dropout", 0.8),
-            PaperValue("deterministic", 0.65),
+            PaperValue("stochastok-0.1", 1.0),
+            PaperValue("bpe-dropout-0.1", 0.8),
+            PaperValue("canonical", 0.65),
             PaperValue("no pretraining", 0.05),
         ),
     ),
@@ -52,11 +64,40 @@ FIGURES = (
         ("",),
         "normalized_accuracy",
         (
-            PaperValue("StochasTok", 0.85),
-            PaperValue("deterministic", 0.62),
-            PaperValue("BPE-dropout", 0.57),
+            PaperValue("stochastok-0.1", 0.85),
+            PaperValue("canonical", 0.62),
+            PaperValue("bpe-dropout-0.1", 0.57),
             PaperValue("no pretraining", 0.27),
         ),
+    ),
+    PaperFigure(
+        "Fig. 5",
+        "mcq",
+        _LANGGAME,
+        ("",),
+        "normalized_accuracy",
+        (
+            PaperValue("canonical", 0.31),
+            PaperValue("stochastok-0.001", 0.86),
+            PaperValue("stochastok-0.01", 0.98),
+            PaperValue("stochastok-0.2", 0.95),
+        ),
+    ),
+    PaperFigure(
+        "Fig. 6",
+        "mcq",
+        ("hold-long-val",),
+        ("",),
+        "normalized_accuracy",
+        (PaperValue("stochastok-0.1", 0.95), PaperValue("canonical", 0.33)),
+    ),
+    PaperFigure(
+        "Fig. 7",
+        "mcq",
+        _LANGGAME,
+        ("",),
+        "normalized_accuracy",
+        (PaperValue("stochastok-0.1", 0.98), PaperValue("canonical", 0.8), PaperValue("bpe-dropout-0.1", 0.77)),
     ),
     PaperFigure(
         "Fig. 8",
@@ -64,27 +105,39 @@ FIGURES = (
         ("train", "val"),
         FORMS,
         "exact_match",
-        (PaperValue("StochasTok", 1.0), PaperValue("BPE-dropout", 0.75), PaperValue("deterministic", 0.5)),
+        (PaperValue("stochastok", 1.0), PaperValue("bpe_dropout", 0.75), PaperValue("base", 0.5)),
+    ),
+    PaperFigure(
+        "Fig. 9",
+        "mcq",
+        _LANGGAME,
+        ("",),
+        "normalized_accuracy",
+        (PaperValue("continued-stochastok-0.1", 0.99), PaperValue("canonical", 0.49)),
+    ),
+    PaperFigure(
+        "Fig. 10",
+        "mcq",
+        _LANGGAME,
+        ("",),
+        "normalized_accuracy",
+        (PaperValue("continued-stochastok-0.1", 0.89), PaperValue("original", 0.49)),
     ),
 )
-_BY_KEY = {
-    Metric(figure.evaluator, benchmark, part, figure.name, math.nan).key: figure
-    for figure in FIGURES
-    for benchmark in figure.benchmarks
-    for part in figure.parts
-}
 
 
-def paper_figure(key: str) -> PaperFigure | None:
+def paper_figure(key: str, source: str | None = None) -> PaperFigure | None:
     """The figure that reports a metric.
 
     Args:
         key: `Metric.key`, as in `metrics.jsonl`.
+        source: The figure's number; where absent, the first figure that reports the metric.
 
     Returns:
-        The figure, or None where the paper does not report the metric.
+        The figure, or None where the paper, or that figure, does not report the metric.
 
     >>> paper_figure("mcq/langgame-val/normalized_accuracy").source, paper_figure("mcq/arc/accuracy")
     ('Fig. 1', None)
     """
-    return _BY_KEY.get(key)
+    figures = (figure for figure in FIGURES if source in (None, figure.source) and key in figure.metric_names())
+    return next(figures, None)
