@@ -58,21 +58,24 @@ case $scale in
         ;;
     small) # a fifteenth of the paper's iterations, of a quarter of its windows, at a higher learning rate
         tokenizer=gpt2 langgame_size=10000 langgame_val=1000 cute_size=100000 cute_interval=250 digits=3 samples=4 questions=300
-        p_values=(0.01 0.05 0.1 0.2 0.5)
+        p_values=(0.01 0.05 0.1 0.5)
         pretrain_iterations=2000
-        read -ra brief <<<"$(iterations 2000) trainer.training.gradient_accumulation_steps=2 trainer.training.eval_interval=500 trainer.training.eval_iters=100"
-        pretrain_settings=(--config pretraining "${brief[@]}" trainer.optimizer.lr=1.5e-3 trainer.optimizer.min_lr=1.5e-4)
-        large_settings=("${pretrain_settings[@]}" model.hidden_dim=768 model.core_model.num_layers=12 model.core_model.ffn.ffn_dim=2048
-            model.core_model.attn.num_heads=12 model.core_model.attn.group_size=3 trainer.optimizer.lr=1e-3 trainer.optimizer.min_lr=1e-4)
+        windows=(trainer.training.batch_size=30 trainer.training.gradient_accumulation_steps=4)
+        read -ra brief <<<"$(iterations 2000) trainer.training.eval_interval=500 trainer.training.eval_iters=100"
+        pretrain_settings=(--config pretraining "${windows[@]}" "${brief[@]}" trainer.optimizer.lr=1.5e-3 trainer.optimizer.min_lr=1.5e-4)
+        read -ra large_brief <<<"$(iterations 1000)"
+        large_settings=("${pretrain_settings[@]}" "${large_brief[@]}" trainer.optimizer.lr=1e-3 trainer.optimizer.min_lr=1e-4
+            model.hidden_dim=768 model.core_model.num_layers=12 model.core_model.ffn.ffn_dim=2048
+            model.core_model.attn.num_heads=12 model.core_model.attn.group_size=3)
         read -ra continue_brief <<<"$(iterations 500)"
         continue_settings=("${pretrain_settings[@]}" "${continue_brief[@]}" trainer.optimizer.lr=6e-4 trainer.optimizer.min_lr=6e-5)
-        read -ra tune_brief <<<"$(iterations 1000) trainer.training.gradient_accumulation_steps=2 trainer.training.eval_interval=100 trainer.training.eval_iters=10"
-        tune_settings=(--config instruction_tuning "${tune_brief[@]}")
-        read -ra addition_brief <<<"$(iterations 2500) trainer.training.gradient_accumulation_steps=2 trainer.training.eval_interval=250 trainer.training.eval_iters=4"
-        addition_settings=(--config pretraining "${addition_brief[@]}" trainer.training.warmup_iters=500)
-        gpt2_settings=(--config continued_pretraining "${brief[@]}" trainer.training.batch_size=60 model.context_window=512
+        read -ra tune_brief <<<"$(iterations 1000) trainer.training.eval_interval=100 trainer.training.eval_iters=10"
+        tune_settings=(--config instruction_tuning "${windows[@]}" "${tune_brief[@]}")
+        read -ra addition_brief <<<"$(iterations 2500) trainer.training.eval_interval=250 trainer.training.eval_iters=4"
+        addition_settings=(--config pretraining "${windows[@]}" "${addition_brief[@]}" trainer.training.warmup_iters=500)
+        gpt2_settings=(--config continued_pretraining "${windows[@]}" "${large_brief[@]}" trainer.training.eval_interval=500 model.context_window=512
             trainer.optimizer.lr=1e-3 trainer.optimizer.min_lr=1e-4)
-        gpt2_tune_settings=(--config continued_pretraining "${tune_brief[@]}" trainer.training.batch_size=60 model.context_window=512
+        gpt2_tune_settings=(--config continued_pretraining "${windows[@]}" "${tune_brief[@]}" model.context_window=512
             trainer.optimizer.lr=1e-4 trainer.optimizer.min_lr=1e-5)
         gpt2_shape=(--width 512 --layers 8 --heads 8 --context-window 512)
         [[ $corpus ]] || { echo "error: --scale small needs --corpus, a text of some hundred MB" >&2 && exit 2; }
