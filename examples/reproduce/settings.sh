@@ -64,7 +64,8 @@ case $scale in
         read -ra brief <<<"$(iterations 2000) trainer.training.eval_interval=500 trainer.training.eval_iters=100"
         pretrain_settings=(--config pretraining "${windows[@]}" "${brief[@]}" trainer.optimizer.lr=1.5e-3 trainer.optimizer.min_lr=1.5e-4)
         read -ra large_brief <<<"$(iterations 1000)"
-        large_settings=("${pretrain_settings[@]}" "${large_brief[@]}" trainer.optimizer.lr=1e-3 trainer.optimizer.min_lr=1e-4
+        large_settings=("${pretrain_settings[@]}" "${large_brief[@]}" trainer.training.batch_size=10 trainer.training.gradient_accumulation_steps=12
+            trainer.optimizer.lr=1e-3 trainer.optimizer.min_lr=1e-4
             model.hidden_dim=768 model.core_model.num_layers=12 model.core_model.ffn.ffn_dim=2048
             model.core_model.attn.num_heads=12 model.core_model.attn.group_size=3)
         read -ra continue_brief <<<"$(iterations 500)"
