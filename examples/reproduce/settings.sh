@@ -121,9 +121,14 @@ expansion_of() {
     esac
 }
 
-# train RUN SEED [OPTION…]: the run RUN, with options and overrides of `stochastok train`.
+# train RUN SEED [OPTION…]: the run RUN, with options and overrides of `stochastok train`. Where scripts run at the same time
+# (and there is flock, as on Linux), one waits for a run that another trains.
 train() {
-    stochastok train "${@:3}" --quiet --run-name "$1" "general.seed=$2" "${here[@]}" "general.paths.checkpoint_dir=$runs" >/dev/null
+    mkdir -p "$out/locks"
+    (
+        ! command -v flock >/dev/null || flock 9
+        stochastok train "${@:3}" --quiet --run-name "$1" "general.seed=$2" "${here[@]}" "general.paths.checkpoint_dir=$runs" >/dev/null
+    ) 9>"$out/locks/$1"
 }
 
 # pretrain RUN KIND SEED [OVERRIDE…]: a run on the corpus. pretrain_settings are its settings.
