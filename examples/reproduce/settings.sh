@@ -171,7 +171,9 @@ over_seeds() {
             [[ $gpus -eq 1 ]] || export CUDA_VISIBLE_DEVICES=$((worker % gpus))
             for job in "${jobs[@]}"; do
                 mkdir "$claims/${job// /,}" 2>/dev/null || continue # another worker has it
-                "$1" "${job% *}" "${job#* }" || { echo "error: $1 $job failed" >&2 && exit 1; }
+                set +e # bash ignores it inside of a command that is followed by ||
+                (set -e && "$1" "${job% *}" "${job#* }")
+                [[ $? -eq 0 ]] || { echo "error: $1 $job failed" >&2 && exit 1; }
             done
         ) &
         workers+=($!)
