@@ -151,10 +151,10 @@ tune() {
 evaluate() {
     local file=$out/evaluations/$1/$2.json
     mkdir -p "$out/evaluations/$1"
-    [[ ! -s $file || "$(cat "$file.options")" != "${*:3}" ]] || return 0
-    echo "${*:3}" >"$file.options"
+    [[ ! -s $file || "$(cat "$file.options" 2>/dev/null)" != "${*:3}" ]] || return 0
     stochastok eval "$2" "${@:3}" --json --quiet "${here[@]}" --checkpoint-dir "$runs" >"$file.partial"
     mv "$file.partial" "$file"
+    echo "${*:3}" >"$file.options"
 }
 
 # over_seeds FUNCTION KIND…: calls FUNCTION KIND SEED for every kind and seed, on all GPUs.
