@@ -7,9 +7,11 @@ the same part of its rows are used. A file is used whole.
 NumPy is imported only to read questions: the names of the benchmarks are needed without it.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,7 +19,7 @@ from stochastok_cli.artifacts import read_manifest
 from stochastok_cli.data.folders import dataset_dir
 from stochastok_cli.data.recipes.base import RECIPES
 from stochastok_cli.data.recipes.cute_tasks import TASKS
-from stochastok_cli.errors import UserError, did_you_mean
+from stochastok_cli.errors import Notice, UserError, did_you_mean
 from stochastok_cli.evaluation.base import benchmark_name
 from stochastok_cli.evaluation.cute import COLUMNS, cute_question, read_cute
 
@@ -95,6 +97,13 @@ class BenchmarkSpec:
 # ------------------------------------------------------------------------------------------- rows to questions
 
 
+class NothingToChoose(ValueError):
+    """A row all of whose options are equal: published benchmarks have a few."""
+
+    def __init__(self) -> None:
+        super().__init__("there is nothing to choose between: no option differs from the right one")
+
+
 def _hellaswag(row: Row) -> tuple[str, list[str]]:
     return row["ctx"], _correct_first(row["endings"], _index(row["label"]))
 
@@ -147,7 +156,7 @@ def _correct_first(options: Any, correct: int) -> list[str]:
         raise ValueError("an option is empty")
     wrong = [option for option in options if option != options[correct]]
     if not wrong:
-        raise ValueError("there is nothing to choose between: no option differs from the right one")
+        raise NothingToChoose
     return [options[correct], *wrong]
 
 
@@ -235,17 +244,34 @@ def has_kinds(benchmark: str) -> bool:
 def load_benchmark(name: str, data_dir: Path, num_samples: int | None = None) -> Benchmark:
     """The benchmark `name` or `name=path`: all of its questions, or always the same sample of `num_samples`.
 
-    A larger sample contains a smaller one. Raises UserError for an unknown name, for rows that cannot be loaded, and
-    for a sampled row that is not a valid question.
+    A larger sample contains a smaller one. Rows all of whose options are equal are left out, with a notice that counts
+    them. Raises UserError for an unknown name, for rows that cannot be loaded, and for a sampled row that is not a
+    valid question.
     """
     from stochastok_cli.random_streams import stream
 
     name, _, path = name.partition("=")
     spec = find_spec(name, data_dir)
     dataset, rows = _rows(name, spec, Path(path).expanduser() if path else None, data_dir)
-    order = stream(SAMPLE_SEED, f"questions/{name}").permutation(len(rows))
-    questions = [_question(name, spec, dataset, rows[i]) for i in sorted(order[:num_samples].tolist())]
-    return Benchmark(name, questions, spec.encode_whole)
+    order = stream(SAMPLE_SEED, f"questions/{name}").permutation(len(rows)).tolist()
+    missing = len(rows) if num_samples is None else num_samples
+    questions: list[Question] = []
+    equal: list[int] = []  # rows all of whose options are equal
+    while missing and order:  # one row more for each that is left out
+        drawn, order = order[:missing], order[missing:]
+        for i in drawn:
+            try:
+                questions.append(_question(name, spec, dataset, rows[i]))
+            except NothingToChoose:
+                equal.append(rows[i] + 1)
+        missing = 0 if num_samples is None else num_samples - len(questions)
+    if not questions:
+        raise UserError(f"benchmark {name}, row {min(equal)}: {NothingToChoose()}")
+    if equal:
+        text = f"benchmark {name}: rows left out, because all of their options are equal: {len(equal)}"
+        text += f" (the first is row {min(equal)})"
+        warnings.warn(text, Notice, stacklevel=2)
+    return Benchmark(name, sorted(questions, key=attrgetter("row")), spec.encode_whole)
 
 
 def _rows(name: str, spec: BenchmarkSpec, path: Path | None, data_dir: Path) -> "tuple[datasets.Dataset, range]":
@@ -277,6 +303,8 @@ def _question(name: str, spec: BenchmarkSpec, dataset: "datasets.Dataset", index
         prefix, options = spec.to_question(row)
         if not isinstance(prefix, str):
             raise ValueError(f"the question is no text: {prefix!r}")
+    except NothingToChoose:
+        raise
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         reason = str(error) if isinstance(error, ValueError) else f"values of the wrong kind: {str(row)[:200]}"
         raise UserError(f"benchmark {name}, row {index + 1}: {reason}") from None

@@ -242,7 +242,6 @@ def test_langgame_that_was_never_made(tmp_path):
         ("hellaswag", {"label": ""}, "the answer '' is not the number of an option"),
         ("hellaswag", {"endings": ["flies.", " ", "melts."]}, "an option is empty"),
         ("hellaswag", {"endings": "flies."}, "the options must be a list of texts, not 'flies.'"),
-        ("hellaswag", {"endings": ["same", "same", "same"]}, "nothing to choose between"),
         ("hellaswag", {"ctx": None}, "the question is no text: None"),
         ("arc", {"answerKey": "D"}, r"answerKey 'D' is none of \['A', 'B', 'C'\]"),
         ("arc", {"answerKey": "1"}, "answerKey '1' is none of"),
@@ -258,6 +257,22 @@ def test_a_bad_row_is_named(name, change, message, jsonl, tmp_path):
     with pytest.raises(UserError, match=f"benchmark {name}, row 2: .*{message}") as caught:
         load_benchmark(f"{name}={file}", tmp_path)
     assert caught.value.exit_code == USAGE
+
+
+def test_rows_without_a_choice_are_left_out_and_counted(jsonl, tmp_path):
+    """Of the 67,000 published pairs of BLiMP seven hold the same sentence twice."""
+    rows = [{"sentence_good": f"{i}.", "sentence_bad": "no." if i % 3 else f"{i}."} for i in range(12)]
+    file = jsonl(rows)
+    with pytest.warns(Notice, match=r"benchmark blimp: .* options are equal: 4 \(the first is row 1\)"):
+        questions = load_benchmark(f"blimp={file}", tmp_path).questions
+    assert [question.row for question in questions] == [2, 3, 5, 6, 8, 9, 11, 12]
+    with pytest.warns(Notice, match="options are equal: "):
+        sample = load_benchmark(f"blimp={file}", tmp_path, num_samples=7).questions
+    assert len(sample) == 7
+    assert {question.row for question in sample} < {question.row for question in questions}
+    file = jsonl([{"sentence_good": "Yes.", "sentence_bad": "Yes."}], "equal.jsonl")
+    with pytest.raises(UserError, match="benchmark blimp, row 1: there is nothing to choose between"):
+        load_benchmark(f"blimp={file}", tmp_path)
 
 
 @pytest.mark.parametrize("name", [name for name, source in benchmark_specs().items() if source.read is None])
