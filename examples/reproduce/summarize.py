@@ -34,12 +34,14 @@ class Result(NamedTuple):
         groups: The curves of each group, by run.
         paper: What the paper reports of groups.
         curves: Whether the curves are plotted, rather than their last values.
+        by_x: Whether the table has columns for tenths of the x axis, or for whole numbers, rather than last values.
     """
 
     key: str
     groups: Mapping[str, Mapping[str, Curve]]
     paper: Mapping[str, float]
     curves: bool
+    by_x: bool
 
 
 def main() -> None:
@@ -63,7 +65,7 @@ def main() -> None:
         plotted = not arguments.last and any(len(c) > 1 for runs in curves.values() for c in runs.values())
         figure = arguments.paper and paper_figure(key, arguments.paper)
         paper = {name: value for name, value in (figure.values if figure else ()) if name in groups}
-        results.append(Result(key, curves, paper, plotted))
+        results.append(Result(key, curves, paper, plotted, key in arguments.curves))
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     text = "\n\n".join([arguments.title, *(section(result, arguments.x) for result in results)]) + "\n"
     arguments.out.with_suffix(".md").write_text(text, encoding="utf-8")
@@ -113,6 +115,28 @@ def raw_values(result: Result, x: str) -> Iterator[dict]:
 
 
 def section(result: Result, x: str) -> str:
+    return by_x(result, x) if result.by_x else by_run(result, x)
+
+
+def by_x(result: Result, x: str) -> str:
+    """Markdown: the mean over runs, in a column for each tenth of the x axis, or for each whole number."""
+    points = [
+        (name, round(at, 1), value)
+        for name, runs in result.groups.items()
+        for c in runs.values()
+        for at, value in c.items()
+    ]
+    columns = sorted({at for _, at, _ in points})
+    lines = [f"`{result.key}`, the mean over runs by {x}:", ""]
+    lines += [f"| | {' | '.join(f'{at:g}' for at in columns)} |", f"|---|{'---|' * len(columns)}"]
+    for name in result.groups:
+        cells = [[value for group, at, value in points if (group, at) == (name, column)] for column in columns]
+        means = [f"{math.fsum(values) / len(values):.3f}" if values else "" for values in cells]
+        lines.append(f"| {name} | {' | '.join(means)} |")
+    return "\n".join(lines)
+
+
+def by_run(result: Result, x: str) -> str:
     """Markdown: the last value of each run, their mean with its interval, and the difference from the first group."""
     ends = sorted({max(values) for runs in result.groups.values() for values in runs.values()})
     at = f" at {x.removesuffix('s')} {ends[0]:g}" if len(ends) == 1 else f", the last value over {x}"
@@ -159,9 +183,11 @@ def plot(results: Sequence[Result], arguments: argparse.Namespace) -> None:
     heights = [3.8 if result.curves else 0.9 + 0.3 * len(result.groups) for result in results]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.5, sum(heights) + 0.9), layout="constrained")
-        panels = figure.subplots(len(results), squeeze=False, height_ratios=heights)[:, 0]
+        last = not any(result.curves for result in results)
+        panels = figure.subplots(len(results), squeeze=False, height_ratios=heights, sharex=last)[:, 0]
         for axes, result in zip(panels, results, strict=True):
-            (draw_curves if result.curves else draw_last_values)(axes, result, arguments.x)
+            (draw_curves if result.curves else draw_last_values)(axes, result)
+        panels[-1].set_xlabel("" if last else arguments.x)
         figure.suptitle(arguments.title, x=0.02, ha="left", fontsize=12)
         handles, labels = panels[0].get_legend_handles_labels()
         if handles:
@@ -169,7 +195,7 @@ def plot(results: Sequence[Result], arguments: argparse.Namespace) -> None:
         figure.savefig(arguments.out.with_suffix(".svg"), metadata={"Date": None})
 
 
-def draw_curves(axes: "Axes", result: Result, x: str) -> None:
+def draw_curves(axes: "Axes", result: Result) -> None:
     """A thin line for each run, a thick one for the mean of a group, a dotted one for what the paper reports."""
     from stochastok_cli.report.plots import COLORS
 
@@ -186,10 +212,9 @@ def draw_curves(axes: "Axes", result: Result, x: str) -> None:
             label = f"{name}: the paper, at its end"
             axes.axhline(result.paper[name], color=color, linewidth=1, linestyle=":", label=label)
     axes.set_title(result.key, fontsize=9)
-    axes.set_xlabel(x)
 
 
-def draw_last_values(axes: "Axes", result: Result, x: str) -> None:
+def draw_last_values(axes: "Axes", result: Result) -> None:
     """For each group a dot for each run, their mean with its interval, and what the paper reports."""
     from stochastok_cli.report.plots import COLORS
 
