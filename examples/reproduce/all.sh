@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Every figure at one scale, one after the other, and what docs/results holds of them: tables, plots, raw values, and the
-# machine that they ran on. Takes the options of settings.sh; RESULTS is the folder (default: docs/results/SCALE).
+# Every figure at one scale, one after the other, and what docs/results holds of them: tables, plots, raw values, and when and
+# on what each run was made. Takes the options of settings.sh; RESULTS is the folder (default: docs/results/SCALE).
 set -euo pipefail
 source "$(dirname "$0")/settings.sh"
 target=${RESULTS:-docs/results/$scale}
 
 mkdir -p "$target"
-stochastok doctor --json >"$target/machine.json" || true # it fails where anything of the machine is amiss, and says what
 for name in fig{01,03,04,05,06,07,08,09,10,11,12} robustness ablations; do
     bash "$code/$name.sh" --scale "$scale" --seeds "$seeds" --out "$out" ${corpus:+--corpus "$corpus"}
 done
-cp -r "$results"/. "$target"
+cp "$results"/*.* "$target" && cp "$results"/fig12/plots/alignment-pca-*.svg "$target"
+python "$code/collect.py" "$out" "$target"
 echo "$target"
