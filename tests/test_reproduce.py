@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,21 +12,6 @@ import pytest
 pytestmark = pytest.mark.slow
 
 SCRIPTS = Path(__file__).parent.parent / "examples" / "reproduce"
-KINDS = ("canonical", "stochastok-0.1", "bpe-dropout-0.1", "none")
-
-
-@pytest.fixture(scope="module")
-def out(tmp_path_factory):
-    return tmp_path_factory.mktemp("reproduce")
-
-
-def run_script(name: str, out: Path, *options: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    environment |= {"TORCHINDUCTOR_CACHE_DIR": str(out / "cache"), "CUTE": str(cute_questions(out))}
-    command = ["bash", str(SCRIPTS / name), "--scale", "tiny", "--seeds", "1", "--out", str(out), *options]
-    return subprocess.run(command, capture_output=True, text=True, env=environment)
-
-
 CUTE_ROWS = {
     "spell": "there\tt h e r e",
     "spell_inverse": "t h e r e\tthere",
@@ -36,6 +22,35 @@ CUTE_ROWS = {
     "sub_char": "e\ta\tthere\tthara",
     "swap_char": "t\tr\tthere\trhete",
 }
+RESULTS = {
+    "fig01-train": ("canonical", "stochastok-0.1", "bpe-dropout-0.1", "no pretraining"),
+    "fig01-val": ("canonical", "stochastok-0.1", "bpe-dropout-0.1", "no pretraining"),
+    "fig03": ("canonical", "stochastok-0.1", "bpe-dropout-0.1"),
+    "fig03-bits-per-byte": ("canonical", "stochastok-0.1", "bpe-dropout-0.1"),
+    "fig04": ("canonical", "stochastok-0.1", "bpe-dropout-0.1", "no pretraining"),
+    "fig05": ("canonical", "stochastok-0.2"),
+    "fig06-long": ("canonical", "stochastok-0.1"),
+    "fig06-short": ("canonical", "stochastok-0.1"),
+    "fig07": ("canonical", "stochastok-0.1"),
+    "fig08": ("base", "stochastok", "character", "bpe_dropout"),
+    "fig09": ("canonical", "continued-canonical", "continued-stochastok-0.1"),
+    "fig10": ("original", "continued-canonical", "continued-stochastok-0.1"),
+    "fig13": ("canonical", "stochastok-0.1", "bpe-dropout-0.1"),
+    "robustness": ("canonical", "canonical-tuned-uniform-0.1", "uniform-0.1-tuned-uniform-0.1"),
+    "robustness-edit-distance": ("canonical", "canonical-tuned-uniform-0.1", "uniform-0.1-tuned-uniform-0.1"),
+    "robustness-likelihood": ("canonical", "stochastok-0.1", "stochastok-uni-0.1", "uniform-0.1"),
+    "ablations": ("canonical", "stochastok-0.1", "longer-stochastok-0.1", "copy-bpe-dropout"),
+    "ablations-bits-per-byte": ("canonical", "stochastok-0.1", "longer-stochastok-0.1", "copy-bpe-dropout"),
+}
+"""The results, and rows of their tables."""
+
+
+def run_script(name: str, out: Path, *options: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment |= {"TORCHINDUCTOR_CACHE_DIR": str(out / "cache"), "CUTE": str(cute_questions(out))}
+    environment |= {"BENCHMARKS": f"blimp={blimp(out)}", "RESULTS": str(out / "kept"), "JOBS_PER_GPU": "2"}
+    command = ["bash", str(SCRIPTS / name), "--scale", "tiny", "--seeds", "1", "--out", str(out), *options]
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
 def cute_questions(out: Path) -> Path:
@@ -48,30 +63,99 @@ def cute_questions(out: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    ("name", "results", "metric"),
-    [
-        ("fig01.sh", ("fig01-train", "fig01-val"), "mcq/langgame-{split}/normalized_accuracy"),
-        ("fig04.sh", ("fig04",), "mcq/cute/normalized_accuracy"),
-    ],
-)
-def test_a_figure_ends_in_a_table_raw_values_and_a_plot_with_the_papers_values(name, results, metric, out):
-    finished = run_script(name, out)
+def blimp(out: Path) -> Path:
+    file = out / "blimp.jsonl"
+    pairs = [{"sentence_good": f"The old house {w}.", "sentence_bad": f"The house old {w}."} for w in ("stood", "fell")]
+    file.write_text("\n".join(map(json.dumps, pairs)))
+    return file
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    return tmp_path_factory.mktemp("reproduce")
+
+
+@pytest.fixture(scope="module")
+def finished(out):
+    finished = run_script("all.sh", out)
     assert finished.returncode == 0, finished.stderr
-    for result in results:
-        table = (out / "results" / f"{result}.md").read_text()
-        assert table in finished.stdout
-        assert all(f"| {kind} |" in table for kind in KINDS)
-        lines = (out / "results" / f"{result}.jsonl").read_text().splitlines()
-        key = metric.format(split=result.rpartition("-")[2])
-        for row in map(json.loads, lines):
-            metrics = (out / "checkpoints" / row["run"] / "metrics.jsonl").read_text().splitlines()
-            assert any(json.loads(line).get(key) == row[key] for line in metrics)
-        assert {json.loads(line)["group"] for line in lines} == set(KINDS)
-        assert "the paper" in (out / "results" / f"{result}.svg").read_text()
-    again = run_script(name, out)
+    return finished
+
+
+def records(file: Path) -> list[dict]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("result", RESULTS)
+def test_a_figure_ends_in_a_table_raw_values_and_a_plot(result, finished, out):
+    table = (out / "results" / f"{result}.md").read_text()
+    assert table in finished.stdout
+    assert all(f"\n| {group} |" in table for group in RESULTS[result])
+    values = records(out / "results" / f"{result}.jsonl")
+    assert {row["group"] for row in values} >= set(RESULTS[result])
+    assert "</svg>" in (out / "results" / f"{result}.svg").read_text()
+    assert (out / "kept" / f"{result}.md").read_text() == table
+
+
+def test_the_raw_values_are_those_of_the_runs_and_evaluations(finished, out):
+    kept = records(out / "kept" / "runs.jsonl")
+    for row in records(out / "results" / "fig01-val.jsonl"):
+        key = "mcq/langgame-val/normalized_accuracy"
+        same = [line[key] for line in kept if (line["run"], line["iteration"]) == (row["run"], row["iteration"])]
+        assert same == [row[key]]
+    evaluations = {(row["evaluation"], row["run"]): row for row in records(out / "kept" / "evaluations.jsonl")}
+    for row in records(out / "results" / "robustness.jsonl"):
+        key = "mcq/langgame-val/adversarial/accuracy"
+        if key in row:
+            assert evaluations["uniform", row["run"]]["metrics"][key] == row[key]
+    assert {row["run"] for row in records(out / "kept" / "starts.jsonl")} == {row["run"] for row in kept}
+
+
+def test_each_kind_of_run_is_trained_as_it_is_named(finished, out):
+    """A wrong override would leave all curves alike, and no test of a table would see it."""
+    import yaml
+
+    def dataset_and_parent(run: str) -> tuple:
+        config = yaml.safe_load((out / "checkpoints" / run / "config.yaml").read_text())
+        dataset, parent = config["trainer"]["dataset"], config["trainer"].get("checkpoint_name")
+        return dataset["name"], dataset["expand_method"], dataset["expand_prop"], parent and Path(parent).name
+
+    corpus = "corpus-tokenized"
+    assert dataset_and_parent("pretrain-canonical-0")[::2] == (corpus, 0)
+    assert dataset_and_parent("pretrain-stochastok-uni-0.1-0") == (corpus, "stochastok-uni", 0.1, None)
+    assert dataset_and_parent("pretrain-bpe-dropout-0.1-0") == (corpus, "bpe-dropout", 0.1, None)
+    tuned = dataset_and_parent("langgame-from-canonical-tuned-uniform-0.1-0")
+    assert tuned == ("langgame", "uniform", 0.1, "pretrain-canonical-0")
+    assert dataset_and_parent("langgame-from-none-0")[3] is None
+    continued = dataset_and_parent("continued-stochastok-0.1-0")
+    assert continued == (corpus, "stochastok", 0.1, "pretrain-canonical-0")
+    assert dataset_and_parent("copy-uniform-0")[::2] == ("copy-uniform", 0)
+    assert dataset_and_parent("hold-long-from-canonical-0")[0] == "hold-long"
+
+
+def test_the_papers_values_stand_beside(finished, out):
+    rows = re.findall(r"^\| (.*?) \|.*\| ([\d.]*) \|$", (out / "results" / "fig01-val.md").read_text(), re.MULTILINE)
+    assert dict(rows[1:]) == {
+        "canonical": "0.65",
+        "stochastok-0.1": "1",
+        "bpe-dropout-0.1": "0.8",
+        "no pretraining": "0.05",
+    }
+    assert "the paper" in (out / "results" / "fig05.svg").read_text()
+
+
+def test_completions_of_two_models_stand_side_by_side(finished, out):
+    table = (out / "results" / "fig11.md").read_text()
+    assert table.count("| prompt | completion |") == 2
+    assert table in finished.stdout
+
+
+def test_a_finished_script_gives_the_same_again_without_training(finished, out):
+    runs = {file: file.stat().st_mtime_ns for file in (out / "checkpoints").glob("*/metrics.jsonl")}
+    again = run_script("fig01.sh", out)
     assert again.returncode == 0, again.stderr
-    assert again.stdout == finished.stdout
+    assert again.stdout in finished.stdout
+    assert {file: file.stat().st_mtime_ns for file in runs} == runs
 
 
 def test_a_scale_that_does_not_exist_and_a_missing_corpus_are_usage_errors(out):
@@ -79,3 +163,9 @@ def test_a_scale_that_does_not_exist_and_a_missing_corpus_are_usage_errors(out):
         finished = run_script("fig01.sh", out, *options)
         assert finished.returncode == 2
         assert len(finished.stderr.splitlines()) == 1
+
+
+def test_a_step_that_fails_ends_the_script(out, tmp_path):
+    finished = run_script("fig03.sh", tmp_path, "--corpus", str(tmp_path / "none.txt"))
+    assert finished.returncode != 0
+    assert not (tmp_path / "results").exists()
