@@ -162,7 +162,7 @@ def test_plots_in_both_forms(folder):
 def test_the_papers_lines_are_drawn_where_they_apply():
     drawn = {plot.name: plot.figure.axes[0] for plot in training_plots(RUNS)}
     texts = [text.get_text().strip() for text in drawn["training-mcq-langgame-val-normalized_accuracy"].texts]
-    assert texts == ["StochasTok 1.00", "BPE-dropout 0.80", "deterministic 0.65", "no pretraining 0.05"]
+    assert texts == ["stochastok-0.1 1.00", "bpe-dropout-0.1 0.80", "canonical 0.65", "no pretraining 0.05"]
     assert not drawn["training-validation-loss"].texts
     assert drawn["training-validation-loss"].get_ylabel() == "nats per token"
     assert drawn["training-train-bits_per_byte"].get_ylabel() == "bits per byte"
@@ -172,6 +172,9 @@ def test_the_papers_lines_are_drawn_where_they_apply():
 
 def test_where_the_paper_reports_something():
     assert paper_figure("mcq/cute/normalized_accuracy").source == "Fig. 4"
+    sweep = dict(paper_figure("mcq/langgame-val/normalized_accuracy", "Fig. 5").values)
+    assert sweep["stochastok-0.01"] == 0.98
+    assert paper_figure("mcq/cute/normalized_accuracy", "Fig. 5") is None
     assert paper_figure("math_generation/val/character/exact_match").source == "Fig. 8"
     for name in ("mcq/cute-val/normalized_accuracy", "mcq/arc/normalized_accuracy", "validation/loss"):
         assert paper_figure(name) is None
