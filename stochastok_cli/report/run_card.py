@@ -228,8 +228,9 @@ def _manifest(config: Config) -> Manifest | None:
 
 
 def _expansion(summary: RunSummary) -> str:
-    if summary.method is None:
-        return MISSING if summary.config is None else "none"
+    """Method and p; MISSING where they are not known."""
+    if summary.method is None:  # how the dataset was made is known only where its manifest is
+        return MISSING if summary.config is None or _manifest(summary.config) is None else "none"
     if summary.p is None:
         return summary.method
     dataset = None if summary.config is None else summary.config.trainer.dataset

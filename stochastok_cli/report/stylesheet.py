@@ -81,7 +81,7 @@ figcaption { max-width: 46rem; margin-top: .2rem; }
   @page { margin: 15mm; }
   body { max-width: none; padding: 0; font-size: 10pt; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   nav, .curves > label { display: none; }
-  h2, h3 { break-after: avoid; }
+  h2, h3, h2 + p, h3 + .note { break-after: avoid; }
   figure, .question, tr, .sample { break-inside: avoid; }
   .legend { break-after: avoid; }
   .grid { grid-template-columns: 1fr 1fr; gap: .8rem 1rem; }

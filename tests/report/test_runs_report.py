@@ -55,6 +55,26 @@ def test_the_smoothed_curve():
     assert (weights * (records - 250) ** 2).sum() ** 0.5 == pytest.approx(10, rel=0.01)  # 2% of the records
 
 
+def test_what_the_card_takes_from_the_data(tmp_path):
+    data = tmp_path / "data" / "data_as_memmaps" / "sample-tokenized"
+    data.mkdir(parents=True)
+    tree = {
+        "format": 1,
+        "tokenizer": {"name": "sample2k", "fingerprint": "cd99", "size": 2048},
+        "splits": {"train": {"documents": 30, "tokens": 1234}},
+        "made_from": {"name": "sample"},
+        "files": {},
+    }
+    (data / "manifest.json").write_text(json.dumps(tree))
+    paths = f"general.paths.data_dir={tmp_path / 'data'}"
+    folders = [write_run(tmp_path / "a", paths), write_run(tmp_path / "b", paths, done=8)]
+    _, cards, _ = run_tables([read_reported_run(folder, folder.name) for folder in folders])
+    rows = {name.value: [cell.value for cell in cells] for name, *cells in cards.rows}
+    assert rows["size of the data"] == ["1,234 tokens in 30 documents", "–"]  # the second was trained on other bytes
+    assert (rows["tokenizer"][0], rows["data made from"][0]) == ("sample2k, 2,048 entries", "sample")
+    assert rows["method and p"] == ["none", "none"]
+
+
 def test_the_card_of_a_run(tmp_path):
     run = read_reported_run(write_run(tmp_path / "a", "general.seed=7", records=[logged(8)], done=8), "a")
     [card] = run_tables([run])
@@ -81,7 +101,7 @@ def test_the_cards_say_what_can_not_be_read(tmp_path):
     _, cards, differences = run_tables(runs)
     rows = {name.value: [cell.value for cell in cells] for name, *cells in cards.rows}
     assert rows["state"] == ["stopped", "complete", "damaged"]
-    assert rows["method and p"] == ["stochastok, p = 0.5 to 0, linear", "none", "–"]
+    assert rows["method and p"] == ["stochastok, p = 0.5 to 0, linear", "–", "–"]  # there are no data to look at
     assert [name for name in ROWS if name in rows] == list(rows)
     assert "metrics.jsonl: 1 of 5 lines are damaged and left out" in cards.notes[0]
     assert sum("config.yaml is not valid YAML" in note for note in cards.notes) == 2
