@@ -10,7 +10,8 @@ function showDistribution() {
   const exact = law !== null;
   if (!exact) {
     const own = samples().map((parts) => partsOf(parts, word));
-    law = gather(own.map((parts) => [parts, 1 / own.length])).sort(likeliestFirst);
+    const covering = own.filter((parts) => covers(parts, word));
+    law = gather(covering.map((parts) => [parts, 1 / own.length])).sort(likeliestFirst);
   }
   byId("distribution-badge").textContent = exact ? "exact" : `estimated from ${number(samples().length)} samples`;
   byId("distribution-badge").className = `badge ${exact ? "exact" : "estimated"}`;
@@ -21,7 +22,12 @@ function showDistribution() {
   byId("word-facts").textContent =
     `${large(possible)} segmentation${possible === 0 ? "" : "s"} of its ` +
     `${tokens.length === 1 ? "token" : `${tokens.length} tokens`}${pairs === null ? "" : `, ${pairs} into a pair`}; ` +
-    (exact ? `${m.name} can draw ${number(law.length)}.` : `${number(law.length)} in the samples.`);
+    (!m.takes_p
+      ? "a fixed rule gives one"
+      : exact
+        ? `${m.name} can draw ${number(law.length)}`
+        : `${number(law.length)} in the samples`) +
+    ".";
   const shown = law.slice(0, SHOWN_SEGMENTATIONS),
     top = shown[0]?.[1] ?? 1;
   byId("bars").replaceChildren(
@@ -53,9 +59,15 @@ function showDistribution() {
     }),
   );
   const rest = law.slice(SHOWN_SEGMENTATIONS);
-  byId("others").textContent = rest.length
-    ? `${number(rest.length)} other${rest.length === 1 ? "" : "s"} together: ${percent(sum(rest.map(([, q]) => q)))}`
-    : "";
+  const crossing = 1 - sum(law.map(([, q]) => q)); // the share of samples in which a token crosses its borders
+  byId("others").textContent = [
+    rest.length
+      ? `${number(rest.length)} other${rest.length === 1 ? "" : "s"}: ${percent(sum(rest.map(([, q]) => q)))}`
+      : "",
+    crossing > 1e-6 ? `joined with its neighbours: ${percent(crossing)}` : "",
+  ]
+    .filter(Boolean)
+    .join("; ");
 }
 
 function markPath(parts) {

@@ -145,12 +145,17 @@ function showLattice() {
   });
 }
 
-/** Says what an arc of a word is, and marks it. */
+const HINT = "Point at an arc, or use the arrow keys: left and right for words, up and down for arcs.";
+
+let pointed = null; // the word and the arc that are read out
+
+/** Says what an arc of a word is, and marks it; without one, how to choose it. */
 function readOut(word, item) {
   drawWord(words[word.index]);
   for (const { shape } of words[word.index].arcs) shape.classList.toggle("current", shape === item?.shape);
+  pointed = item && { word, item };
   if (!item) {
-    byId("readout").textContent = "";
+    byId("readout").textContent = HINT;
     return;
   }
   const [start, end, id] = item.arc;
@@ -176,8 +181,8 @@ function weighArcs() {
     }
   words.filter(({ isDrawn }) => isDrawn).forEach(fillArcs);
   byId("lattice-badge").textContent = method().takes_p ? `shares in ${number(samples().length)} samples` : "";
-  byId("readout").textContent =
-    "Point at an arc, or use the arrow keys: left and right for words, up and down for arcs.";
+  if (pointed) readOut(pointed.word, pointed.item);
+  else byId("readout").textContent = HINT;
 }
 
 function fillArcs({ arcs }) {

@@ -13,7 +13,7 @@ const embedded = {
     if (method.takes_p) return null;
     const parts = withSpans(tables, method.samples[0][0]);
     const own = partsOf(parts, word);
-    return own.length && own[0][0] === word.start && own.at(-1)[1] === word.end ? [[own, 1]] : null;
+    return covers(own, word) ? [[own, 1]] : []; // none where a token crosses the borders of the word
   },
 };
 

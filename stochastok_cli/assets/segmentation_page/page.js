@@ -67,6 +67,7 @@ function showControls() {
   byId("p").value = m.takes_p ? shortNumber(proportion()) : "";
   byId("seed").disabled = Boolean(m.samples);
   byId("seed").value = seedOf(m);
+  for (const id of ["p", "seed"]) byId(id).classList.remove("invalid");
   byId("budget").value = meaningOfP(m);
   byId("budget").classList.toggle("counts", m.p_meaning in COUNTS);
   const inputs = m.arguments.map((argument) => {

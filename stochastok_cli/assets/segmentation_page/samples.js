@@ -59,7 +59,7 @@ function drawMoreSamples() {
     curves.delete(atKey(method()));
     showMean();
     weighArcs();
-    showDistribution();
+    if (byId("distribution-badge").classList.contains("estimated")) showDistribution();
     drawGrowth();
   }, 60);
 }

@@ -52,6 +52,9 @@ function latticeOf(id, start, end, arcsFrom, kept) {
   return { id, start, end, edges, ways, total, maxSplits };
 }
 
+/** Whether parts of a word cover all of it: no token crosses its borders. */
+const covers = (parts, { start, end }) => parts.length > 0 && parts[0][0] === start && parts.at(-1)[1] === end;
+
 /** The tokens of a text as parts. */
 const canonical = (tables) => tables.tokens.map(({ start, end, id }) => [start, end, id]);
 
