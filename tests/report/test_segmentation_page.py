@@ -19,6 +19,7 @@ from tokenization.tiny_tokenizers import unigram, wordpiece, write
 
 from stochastok_cli import StochasTok, UserError, load_vocabulary
 from stochastok_cli.report import segmentation_page
+from stochastok_cli.report.plots import COLORS
 from stochastok_cli.report.segmentation_page import segmentation_page as make_page
 from stochastok_cli.report.segmentation_page import write_page
 from stochastok_cli.report.segmentation_tables import MAX_BYTES, page_data
@@ -240,6 +241,11 @@ def test_the_page_stands_alone_whatever_its_text_is(text, sample2k):
 def test_texts_that_no_page_can_show(text, message, sample2k):
     with pytest.raises(UserError, match=message):
         page_data(text, ["stochastok"], sample2k, p=21 if text == "a" else None)
+
+
+def test_colors_of_the_page_are_those_of_plots():
+    hues = re.findall(r"--hue\d: (#\w+)", (ASSETS / "style.css").read_text())
+    assert hues == [color.lower() for color in COLORS[:6]]
 
 
 def test_an_existing_file_is_never_lost(tmp_path):
