@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The main job in miniature, offline, in about two minutes on two CPU cores: does training on randomly split tokens
+# The main job in miniature, offline, in about two minutes of CPU time: does training on randomly split tokens
 # make a model indifferent to how its text is cut?
 # Usage: bash examples/quickstart.sh [FOLDER]      (run it again and it goes on where it stopped)
 set -euo pipefail
@@ -19,14 +19,14 @@ canonical=$(stochastok train "${run[@]}" --run-name canonical trainer.dataset.na
 stochastic=$(stochastok train "${run[@]}" --run-name stochastok trainer.dataset.name=sample-tokenized-stochastok0.1)
 
 say "3. Teach the second one a little LangGame, and a third one, from nothing, a little addition"
-stochastok make-langgame --train-size 20000 --val-size 200 --tokenizer sample2k "${here[@]}"
+stochastok make-langgame --train-size 5000 --val-size 200 --tokenizer sample2k "${here[@]}"
 stochastok make-addition --num-digits 2 --tokenizer sample2k "${here[@]}"
-tune=(trainer.training.max_iters=60 trainer.training.warmup_iters=10 trainer.training.eval_interval=60)
+tune=(trainer.training.max_iters=40 trainer.training.warmup_iters=5 trainer.training.eval_interval=40)
 langgame=$(stochastok train "${run[@]}" --run-name langgame "trainer.checkpoint_name=$stochastic" \
     trainer.dataset.name=langgame trainer.dataset.is_instruction=true "${tune[@]}")
 addition=$(stochastok train "${run[@]}" --run-name addition trainer.dataset.name=multi_digit_addition_stochastok "${tune[@]}")
 stochastok eval "$langgame" --evaluator mcq --benchmarks langgame-val "${here[@]}"
-stochastok eval "$addition" --evaluator math_generation --num-samples 50 "${here[@]}"
+stochastok eval "$addition" --evaluator math_generation --num-samples 20 "${here[@]}"
 
 say "4. What StochasTok does: bits per byte of the same text, cut as in training and cut otherwise (less is better)"
 stochastok eval "$canonical" "$stochastic" --evaluator bits_per_byte \

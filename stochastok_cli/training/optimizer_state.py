@@ -1,7 +1,8 @@
 """The optimizer's state in a checkpoint: one file, or one for each rank where the ranks hold parts of the tensors.
 
 The parts are written and read by `torch.distributed.checkpoint` in safetensors files, whose headers say where in the
-whole tensors they belong, so any number of ranks can read them. Nothing is pickled.
+whole tensors they belong, so any number of ranks can read them. Nothing is pickled. It is imported only for parts, as
+its import takes as long as that of the rest of torch.
 """
 
 import warnings
@@ -10,12 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-import torch.distributed.checkpoint as dcp
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
-from torch.distributed.checkpoint.api import CheckpointException
 
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.models.checkpoint_reader import OPTIMIZER, OPTIMIZER_PARTS
@@ -32,8 +30,10 @@ def save_parts(tensors: Mapping[str, Tensor], folder: Path) -> None:
 
     Raises OSError if a rank can't write.
     """
+    import torch.distributed.checkpoint as dcp
+
     with _first_failure():
-        writer = HuggingFaceStorageWriter(str(folder / OPTIMIZER_PARTS), save_distributed=True)
+        writer = dcp.HuggingFaceStorageWriter(str(folder / OPTIMIZER_PARTS), save_distributed=True)
         dcp.save(dict(tensors), storage_writer=writer)
 
 
@@ -70,14 +70,18 @@ def load_parts(tensors: Mapping[str, Tensor], folder: Path) -> None:
 
 
 def _read_parts(tensors: Mapping[str, Tensor], folder: Path, *, on_all_ranks: bool) -> None:
+    import torch.distributed.checkpoint as dcp
+
     with _first_failure(), warnings.catch_warnings(action="ignore"):  # that only one process reads
-        reader = HuggingFaceStorageReader(str(folder / OPTIMIZER_PARTS))
+        reader = dcp.HuggingFaceStorageReader(str(folder / OPTIMIZER_PARTS))
         dcp.load(dict(tensors), storage_reader=reader, no_dist=not on_all_ranks)
 
 
 @contextmanager
 def _first_failure() -> Iterator[None]:
     """Raises what a rank raised, out of the exception that `torch.distributed.checkpoint` raises on all ranks."""
+    from torch.distributed.checkpoint.api import CheckpointException
+
     try:
         yield
     except CheckpointException as error:

@@ -8,11 +8,12 @@ depend on the weights alone. Other folders of the Llama family can be read, too,
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from stochastok_cli.artifacts import write_json
 from stochastok_cli.config import ModelConfig
@@ -98,6 +99,21 @@ def save_model(
 # ------------------------------------------------------------------------------------------------ reading
 
 
+class _NoInitialization(TorchFunctionMode):
+    """Leaves weights as they are allocated, and computes other tables on the CPU.
+
+    On the device `meta`, both would import torch's compiler, which takes seconds.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        if func is torch.arange:
+            kwargs = {"device": "cpu", **kwargs}
+        return func(*args, **kwargs)
+
+
 def check_weights(config: ModelConfig, folder: Path) -> None:
     """Checks that the headers of a folder's files describe the tensors of a model of these hyperparameters.
 
@@ -107,7 +123,7 @@ def check_weights(config: ModelConfig, folder: Path) -> None:
     last = f"model.layers.{config.core_model.num_layers - 1}.input_layernorm.weight"
     if last not in stored:  # before as many layers are listed as a damaged config.json may name
         raise UserError(f"{folder} has no tensor {last}", fix=f"its weights don't belong to its {CONFIG}")
-    with torch.device("meta"):
+    with torch.device("meta"), _NoInitialization():
         ours = Llama(config).state_dict()
     wanted = {tensor.hf_name: ours[tensor.name][tensor.rows].shape for tensor in _mappings(config)}
     _require_same_names(folder, set(wanted), set(stored), config.embedding_weight_tying)
