@@ -8,6 +8,7 @@ pretrained=(canonical stochastok-0.1 stochastok-uni-0.1 uniform-0.1)
 # PRETRAINED, tuned on canonical ids, or PRETRAINED-tuned-METHOD-P
 kinds=(canonical canonical-tuned-uniform-0.1 stochastok-0.1 stochastok-0.1-tuned-stochastok-0.1
     stochastok-uni-0.1-tuned-stochastok-uni-0.1 uniform-0.1-tuned-uniform-0.1)
+[[ $scale != tiny ]] || kinds=(canonical canonical-tuned-uniform-0.1 uniform-0.1-tuned-uniform-0.1)
 ask=(--evaluator mcq --benchmarks langgame-val --num-samples "$questions" --samples "$samples")
 
 tokenize_corpus
