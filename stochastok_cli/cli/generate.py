@@ -78,6 +78,7 @@ def generate(
     """Sample text from a checkpoint: what it writes after a prompt, shown as it is written."""
     from stochastok_cli.evaluation.sampling import CANONICAL, Sampling
     from stochastok_cli.evaluation.sampling import generate as generate_texts
+    from stochastok_cli.models.checkpoint_reader import iteration_of
 
     Sampling(temperature, top_k, top_p).check()
     text = _read_stdin() if prompt in (None, "-") else prompt or ""
@@ -95,7 +96,8 @@ def generate(
 
     def on_result(result: "GeneratedText") -> None:
         if as_json:
-            print(json.dumps({"schema": 1, "checkpoint": checkpoint, "prompt": text, **result.to_json()}), flush=True)
+            made_by = {"checkpoint": result.checkpoint, "iteration": iteration_of(Path(result.checkpoint))}
+            print(json.dumps({"schema": 1, **made_by, "prompt": text, **result.to_json()}), flush=True)
             return
         _write("\n\n" if labeled else "\n")
         if result.finish_reason == "window":
@@ -121,7 +123,9 @@ def generate(
 
 
 def _read_stdin() -> str:
-    """The prompt on stdin without one line break at its end. Raises UserError if it is not UTF-8."""
+    """The prompt on stdin without one line break at its end. Raises UserError if it is closed or not UTF-8."""
+    if sys.stdin is None:  # closed when this process was started
+        raise UserError("there is no prompt, and stdin is closed", fix="give a PROMPT")
     if sys.stdin.isatty():
         progress.note("the prompt is read from this terminal; end it with Ctrl-D")
     try:

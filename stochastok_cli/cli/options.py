@@ -88,14 +88,17 @@ def resolve_tokenizer(tokenizer: str | None, checkpoint_dir: Path) -> str | None
 
     if tokenizer is None or tokenizer in BUNDLED:
         return tokenizer
+    if not tokenizer:
+        raise UserError("the name of the tokenizer is empty", fix="name a folder, a file, or a run")
     folder = Path(tokenizer) if Path(tokenizer).exists() else checkpoint_dir / tokenizer
     if not folder.is_dir() or (folder / "tokenizer.json").is_file():
         return str(folder) if folder.is_dir() else tokenizer
-    if not any(folder.glob("step_*")):
-        return tokenizer
-    from stochastok_cli.models.checkpoint_reader import resolve_checkpoint
+    from stochastok_cli.models.checkpoint_reader import find_folder, resolve_checkpoint
 
-    return str(resolve_checkpoint(str(folder), checkpoint_dir))
+    run_folder = find_folder(tokenizer, checkpoint_dir)
+    if run_folder is None or not any(run_folder.glob("step_*")):
+        return tokenizer
+    return str(resolve_checkpoint(str(run_folder), checkpoint_dir))
 
 
 def note_pushed(pushed: "PushResult") -> None:

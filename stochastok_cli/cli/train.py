@@ -5,6 +5,7 @@ import json
 import os
 import shlex
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +14,7 @@ import typer
 from stochastok_cli.artifacts import command_line
 from stochastok_cli.cli import candidates, options, progress
 from stochastok_cli.cli.app import subcommand
-from stochastok_cli.errors import UserError
+from stochastok_cli.errors import Notice, UserError
 
 if TYPE_CHECKING:
     from stochastok_cli.config import Config, Source
@@ -126,7 +127,9 @@ def train(
 
     from stochastok_cli.training.effective_config import find_checkpoint_folder
 
-    find_checkpoint_folder(configuration)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Notice)  # training gives it, on one rank
+        find_checkpoint_folder(configuration)
     # These import torch, which takes seconds: what is refused so far is refused before.
     from stochastok_cli.training.distributed import is_main_process
     from stochastok_cli.training.launch import launch, processes_to_start, record_exit_code

@@ -3,7 +3,7 @@
 import codecs
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -104,6 +104,7 @@ class GeneratedText:
         text: Their text, without the one that ended it.
         finish_reason: `stop` at an id that ends a text, `length` at the limit of new ids, `window` where the context
             window is full.
+        checkpoint: The folder of the model, or its id on the Hub; empty where `sample_documents` was given the model.
     """
 
     prompt: SamplePrompt
@@ -111,6 +112,7 @@ class GeneratedText:
     ids: list[int]
     text: str
     finish_reason: FinishReason
+    checkpoint: str = field(default="", compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """The object that `stochastok generate --json` prints, without the checkpoint and the text of the prompt."""
@@ -199,7 +201,8 @@ def generate(
     results = []
     for one in prompts:
         on_prompt(one)
-        result = _continue(model, vocabulary, one, sampling, seed, max_new_tokens, stop_ids, on_text)
+        text = _continue(model, vocabulary, one, sampling, seed, max_new_tokens, stop_ids, on_text)
+        result = replace(text, checkpoint=source.name)
         on_result(result)
         results.append(result)
     return results

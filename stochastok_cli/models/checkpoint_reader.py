@@ -14,12 +14,13 @@ writes these folders (`training/checkpoint_writer.py`); evaluation reads them.
 
 import os
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from stochastok_cli.artifacts import FileInfo, file_checksum, find_damage, path_inside
-from stochastok_cli.errors import FAILED, UserError, did_you_mean, short_name
+from stochastok_cli.errors import FAILED, Notice, UserError, did_you_mean, short_name
 from stochastok_cli.json_files import checked, read_json
 from stochastok_cli.models.weight_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG, INDEX, WEIGHTS
 
@@ -136,10 +137,30 @@ def checkpoints(run_folder: Path) -> dict[int, Path]:
     return {iteration: folders[iteration] for iteration in sorted(folders) if is_complete(folders[iteration])}
 
 
-def incomplete_checkpoints(run_folder: Path) -> list[Path]:
+def incomplete_checkpoints(run_folder: Path, after: int = 0) -> list[Path]:
     """Folders that are named as checkpoints and are not complete. Something else damaged them, since training renames
-    a checkpoint only when it is complete."""
-    return sorted(f for f in run_folder.glob("step_*") if STEP.fullmatch(f.name) and not is_complete(f))
+    a checkpoint only when it is complete.
+
+    Args:
+        run_folder: The folder of the run.
+        after: Only those of later iterations; the latest complete checkpoint's gives those that it stands in for.
+    """
+    later = sorted((step, name) for step, name in _step_names(run_folder) if step > after)
+    return [folder for _, name in later if not is_complete(folder := run_folder / name)]
+
+
+def incomplete_note(folder: Path) -> str:
+    """What users are told about an incomplete checkpoint."""
+    return f"{folder} is incomplete and ignored"
+
+
+def _step_names(run_folder: Path) -> list[tuple[int, str]]:
+    """Iteration and name of whatever is named as a checkpoint in a run's folder."""
+    try:
+        names = os.listdir(run_folder)
+    except OSError:  # no folder, or none that may be read
+        return []
+    return [(int(m[1]), name) for name in names if (m := STEP.fullmatch(name))]
 
 
 def latest_checkpoint(run_folder: Path) -> Path | None:
@@ -149,11 +170,7 @@ def latest_checkpoint(run_folder: Path) -> Path | None:
 
 def latest_progress(run_folder: Path) -> tuple[Path, TrainingState] | tuple[None, None]:
     """The complete checkpoint of the highest iteration and its training state, if there is one."""
-    try:
-        names = os.listdir(run_folder)
-    except OSError:  # no folder, or none that may be read
-        names = []
-    for _, name in sorted(((int(m[1]), name) for name in names if (m := STEP.fullmatch(name))), reverse=True):
+    for _, name in sorted(_step_names(run_folder), reverse=True):
         folder = run_folder / name
         if (state := _state_if_complete(folder)) is not None:
             return folder, state
@@ -200,9 +217,12 @@ def find_local_checkpoint(name: str, checkpoint_dir: Path) -> Path | None:
 def resolve_checkpoint(name: str, checkpoint_dir: Path) -> Path:
     """The model folder of an existing path, else of a name under `checkpoint_dir`.
 
-    A run's folder resolves to its latest complete checkpoint. Raises UserError if there is none.
+    A run's folder resolves to its latest complete checkpoint, with a `Notice` for each later one that is incomplete.
+    Raises UserError if there is none.
     """
-    folder = next((f for f in (Path(name), checkpoint_dir / name) if os.path.isdir(f)), None)
+    if not name:
+        raise UserError("the name of the checkpoint is empty", fix="name a folder, or a run")
+    folder = find_folder(name, checkpoint_dir)
     if folder is None:
         known = sorted(f.name for f in checkpoint_dir.glob("*") if f.is_dir() and not f.name.startswith("."))
         listed = f"there are {', '.join(known)}" if known else "there are none yet"
@@ -210,9 +230,26 @@ def resolve_checkpoint(name: str, checkpoint_dir: Path) -> Path:
             f"no checkpoint {name!r}: neither a folder nor a run in {checkpoint_dir}{did_you_mean(name, known)}",
             fix=listed,
         )
-    if STEP.fullmatch(folder.name) or any((folder / name).is_file() for name in (CONFIG, ADAPTER_CONFIG)):
+    if _is_model(folder):
         return folder
-    latest = latest_checkpoint(folder)
-    if latest is None:
+    latest, state = latest_progress(folder)
+    if latest is None or state is None:
         raise UserError(f"{folder} holds no complete checkpoint", fix="name a folder with config.json, or a run")
+    for incomplete in incomplete_checkpoints(folder, after=state.iteration):
+        # All have one place in the code, so that a command which looks twice says it once.
+        warnings.warn(incomplete_note(incomplete), Notice, stacklevel=1)
     return latest
+
+
+def find_folder(name: str, checkpoint_dir: Path) -> Path | None:
+    """The folder of an existing path, else of a name under `checkpoint_dir`; None where there is neither.
+
+    A path that holds no checkpoint gives way to a run of that name.
+    """
+    folders = [folder for folder in (Path(name), checkpoint_dir / name) if os.path.isdir(folder)]
+    return next((folder for folder in folders if _is_model(folder) or _step_names(folder)), folders[0] if folders else None)
+
+
+def _is_model(folder: Path) -> bool:
+    """Whether a folder is one checkpoint or model, and not a run with several."""
+    return bool(STEP.fullmatch(folder.name)) or any((folder / name).is_file() for name in (CONFIG, ADAPTER_CONFIG))

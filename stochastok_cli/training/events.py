@@ -25,6 +25,7 @@ class Started:
     device: str
     kernels: str  # reference or fused
     ranks: int
+    parent: Path | None = None  # the checkpoint that a new run starts from
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,14 @@ from stochastok_cli.artifacts import read_manifest
 from stochastok_cli.config import Config, config_from_dict, read_yaml
 from stochastok_cli.data.folders import memmap_dir
 from stochastok_cli.errors import UserError, did_you_mean, first_line
-from stochastok_cli.models.checkpoint_reader import STATE, TrainingState, latest_progress, run_of
+from stochastok_cli.models.checkpoint_reader import (
+    STATE,
+    TrainingState,
+    incomplete_checkpoints,
+    incomplete_note,
+    latest_progress,
+    run_of,
+)
 from stochastok_cli.tokenization.methods import require_method
 from stochastok_cli.training import run_dir
 from stochastok_cli.training.loggers.jsonl import parse_records
@@ -149,7 +156,9 @@ def read_run(folder: Path, root: Path, of_dataset: OfDataset | None = None) -> R
     problems: list[str] = []
     checkpoint, state = latest_progress(folder)
     config = _read_config(folder, state, problems)
-    records = _read_records(folder, problems)
+    records = _read_records(folder, problems, is_begun=checkpoint is not None)
+    later = incomplete_checkpoints(folder, after=0 if state is None else state.iteration)
+    problems += map(incomplete_note, later)
     progress = RunProgress(checkpoint, state)
     if running:
         condition: State = "running"
@@ -225,11 +234,14 @@ def _read_config(folder: Path, state: TrainingState | None, problems: list[str])
         return None
 
 
-def _read_records(folder: Path, problems: list[str]) -> list[dict[str, Any]]:
+def _read_records(folder: Path, problems: list[str], *, is_begun: bool) -> list[dict[str, Any]]:
+    """The records of a run, which has a file of them once training has begun."""
     file = folder / run_dir.METRICS
     try:
         records, damaged = parse_records(file.read_bytes())
     except FileNotFoundError:
+        if is_begun:
+            problems.append(f"{file} is missing")
         return []
     except OSError as error:
         problems.append(f"{file} can't be read: {error.strerror}")

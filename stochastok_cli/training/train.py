@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stochastok_cli.config import Config
-from stochastok_cli.models.checkpoint_reader import incomplete_checkpoints
+from stochastok_cli.models.checkpoint_reader import incomplete_checkpoints, incomplete_note
 from stochastok_cli.training import run_dir, setup
 from stochastok_cli.training.distributed import distributed_context
 from stochastok_cli.training.events import Event, Listener, Note
@@ -84,10 +84,13 @@ def _open_folder(run: Run, stack: ExitStack, *, force: bool) -> tuple[RunProgres
     renamed = run_dir.set_aside(folder) if force else None
     progress = run_dir.read_progress(folder, config)  # another process may have trained before the folder was locked
     unreadable = run_dir.start_or_resume(folder, config, progress)
-    notes = [f"{torn} is incomplete and ignored" for torn in incomplete_checkpoints(folder)]
+    notes = [incomplete_note(torn) for torn in incomplete_checkpoints(folder)]
     notes += [f"removed {unreadable:,} damaged lines of {folder / run_dir.METRICS}"] if unreadable else []
     notes += [f"the run that was in {folder} is now in {renamed}"] if renamed else []
-    notes += [f"going on from {progress.checkpoint}"] if progress.checkpoint else []
+    if progress.checkpoint:
+        notes.append(f"going on from {progress.checkpoint}")
+    elif run.parent is not None:
+        notes.append(f"starting from {run.parent}")
     return progress, notes
 
 

@@ -228,6 +228,7 @@ class Trainer:
                 device=device_name(self.world.device),
                 kernels=self.step.backend.name,
                 ranks=self.world.world_size,
+                parent=self.run.parent if self.run.progress.checkpoint is None else None,
             )
         )
 

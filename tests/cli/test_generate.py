@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 import transformers
 
 import stochastok_cli.cli.generate  # noqa: F401 (registers the subcommand)
+from stochastok_cli.artifacts import json_bytes
 from stochastok_cli.cli.app import main
 from stochastok_cli.evaluation.sampling import Sampling, generate, sample_documents
 from stochastok_cli.models.huggingface import locate_model, open_model
@@ -161,6 +163,36 @@ def test_the_window_ends_a_text(run):
     assert "context window is full" in run("ours", PROMPT, "--max-new-tokens", "400", "--seed", "4")[2]
 
 
+def test_a_damaged_newest_checkpoint_is_named(run, place):
+    for step, iteration in (("step_2", 2), ("step_4", 4)):
+        folder = place / "checkpoints" / "run" / step
+        shutil.copytree(place / "checkpoints" / "ours", folder)
+        sizes = {file.name: file.stat().st_size for file in folder.iterdir()}
+        (folder / "optimizer.safetensors").touch()
+        state = {"format": 1, "iteration": iteration, "evaluation_pending": False, "validation_loss": None}
+        state |= {
+            "data": {"name": "d", "fingerprint": "f"},
+            "config": {},
+            "files": {**sizes, "optimizer.safetensors": 0},
+        }
+        (folder / "training_state.json").write_bytes(json_bytes(state))
+    arguments = ("run", "x", "--max-new-tokens", "1", "--json")
+    code, out, err = run(*arguments)
+    shown = json.loads(out)
+    assert (code, err, shown["checkpoint"], shown["iteration"]) == (0, "", "checkpoints/run/step_4", 4)
+    (folder / "tokenizer.json").write_bytes(b"")
+    (place / "run").mkdir()  # holds no checkpoint, so it does not hide the run
+    code, out, err = run(*arguments)
+    shown = json.loads(out)
+    assert (code, shown["checkpoint"], shown["iteration"]) == (0, "checkpoints/run/step_2", 2)
+    assert err == "note: checkpoints/run/step_4 is incomplete and ignored\n"
+
+
+def test_no_prompt_and_a_closed_stdin(run, monkeypatch):
+    monkeypatch.setattr(io, "TextIOWrapper", lambda stream: None)  # what `run` puts in place of stdin
+    assert run("ours") == (2, "", "error: there is no prompt, and stdin is closed; give a PROMPT\n")
+
+
 def test_draws_follow_the_probabilities():
     logits = np.random.default_rng(0).normal(size=12)
     uniforms = (np.arange(20_000) + 0.5) / 20_000
@@ -191,6 +223,7 @@ def test_draws_follow_the_probabilities():
         (["ours", "x", "--top-k", "0"], "--top-k 0 is not possible", 2),
         (["ours", "x", "--temperature", "0", "--samples", "2"], "every sample the same", 2),
         (["ours"], "is not UTF-8 (byte 1)", 1),
+        (["", "x"], "the name of the checkpoint is empty", 2),
     ],
 )
 def test_wrong_use_is_one_line(run, arguments, message, code):

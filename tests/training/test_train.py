@@ -301,7 +301,7 @@ def test_instruction_tuning_goes_from_a_checkpoint_and_takes_its_weights(configu
     child = train(configured(*tuning), listeners=[seen.append])
     assert child.folder.name == "instruction_tuning-langgame-from-pretraining-sample-tokenized"
     notes = [event.text for event in seen if isinstance(event, events.Note)]
-    assert len(notes) == 1
+    assert notes[1:] == [f"starting from {parent.checkpoint}"]
     assert notes[0].startswith("model.context_window = 128 as in ")  # the checkpoint's model section wins
     assert load_model(child.checkpoint).config.context_window == 128
     first = metrics(child.folder)[0]
@@ -316,6 +316,8 @@ def test_either_key_names_the_checkpoint_and_a_path_will_do(configured, key):
     parent = train(configured("trainer.training.max_iters=1"), run_name="parent")
     child = train(configured(f"{key}={parent.checkpoint}", "trainer.training.warmup_iters=2"), run_name="child")
     assert metrics(child.folder)[0]["validation/loss"] == metrics(parent.folder)[-1]["validation/loss"]
+    assert [start.parent for start in read_starts(child.folder / "starts.jsonl")] == [str(parent.checkpoint)]
+    assert f"starting from {parent.checkpoint}\n" in (child.folder / "train.log").read_text()
 
 
 def test_a_model_that_transformers_saved_can_be_the_start(configured, tmp_path):

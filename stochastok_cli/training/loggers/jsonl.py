@@ -28,6 +28,8 @@ class RunStart:
         kernels: The backend: reference or fused.
         version: Of this program.
         torch: The version of PyTorch.
+        parent: The checkpoint that a new run starts from; None for fresh weights, for a run that is continued, and in
+            files of earlier versions.
     """
 
     time: str
@@ -38,6 +40,7 @@ class RunStart:
     kernels: str
     version: str
     torch: str
+    parent: str | None = None
 
 
 @contextmanager
@@ -70,6 +73,7 @@ def starts_logger(file: Path) -> Listener:
                 kernels=event.kernels,
                 version=__version__,
                 torch=torch.__version__,
+                parent=None if event.parent is None else str(event.parent),
             )
             with open(file, "a", encoding="utf-8") as stream:
                 stream.write(json.dumps(asdict(start)) + "\n")
