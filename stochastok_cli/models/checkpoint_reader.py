@@ -247,7 +247,8 @@ def find_folder(name: str, checkpoint_dir: Path) -> Path | None:
     A path that holds no checkpoint gives way to a run of that name.
     """
     folders = [folder for folder in (Path(name), checkpoint_dir / name) if os.path.isdir(folder)]
-    return next((folder for folder in folders if _is_model(folder) or _step_names(folder)), folders[0] if folders else None)
+    with_checkpoints = [folder for folder in folders if _is_model(folder) or _step_names(folder)]
+    return next(iter(with_checkpoints + folders), None)
 
 
 def _is_model(folder: Path) -> bool:
