@@ -459,6 +459,33 @@ def write_atomically(file: Path, content: bytes) -> None:
     _sync_directory(file.parent)
 
 
+def require_creatable(final: Path) -> None:
+    """Makes a folder beside `final`, and removes it again, before work whose result `create_artifact` writes there.
+
+    Raises:
+        UserError: a file is in the way, a link leads nowhere, or the folder can't be made (exit code 1).
+    """
+    final = _without_link(final).absolute()
+    existing = nearest_existing_path(final)
+    if not existing.is_dir():
+        raise UserError(f"{final} can't be made: {existing} is a file", fix="name another folder")
+    made: list[Path] = []
+    try:
+        missing = [folder for folder in final.parents if not folder.exists()]
+        for folder in (*reversed(missing), _beside(final, "probing")):
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir()
+                made.append(folder)
+    except OSError as error:
+        raise UserError(
+            f"{final} can't be made: {error.strerror}", fix="name another folder", exit_code=FAILED
+        ) from None
+    finally:
+        for folder in reversed(made):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
 def rename_into_place(temporary: Path, final: Path) -> None:
     """Syncs a temporary folder and gives it its final name, replacing a folder of that name."""
     _sync(temporary)

@@ -3,6 +3,7 @@
 The options of the evaluators come from their fields (`stochastok_cli.evaluation.evaluators`).
 """
 
+import contextlib
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -93,12 +94,12 @@ def eval(
         if aggregate and twice is not None:
             raise UserError(f"--aggregate takes different checkpoints: {twice} is given twice")
     if report is not None:
-        from stochastok_cli.report.html import require_report_folder
         from stochastok_cli.report.plots import require_matplotlib
+        from stochastok_cli.report.report_folder import require_report_folder
 
         require_matplotlib()
         require_report_folder(report)
-    with output.ResultPrinter(as_json) as printer:
+    with output.ResultPrinter(as_json, keep_going=report is not None) as printer:
         results = evaluate(
             checkpoints,
             chosen,
@@ -111,12 +112,23 @@ def eval(
             progress=printer.progress,
             on_result=printer.show,
         )
-    if not as_json:
-        output.show_tables(results)
-    output.show_completions(results, evaluator_options.get("prompt") or "", as_json)
-    comparisons: list[PairedComparison | Aggregate] = [
-        *(output.compare(results, as_json) if paired else []),
-        *([output.aggregate(results, as_json)] if aggregate else []),
-    ]
-    if report is not None:
-        output.write(report, results, comparisons)
+    comparisons: list[PairedComparison | Aggregate] = []
+
+    def show() -> None:
+        if printer.lost is not None:
+            raise printer.lost
+        if not as_json:
+            output.show_tables(results)
+        output.show_completions(results, evaluator_options.get("prompt") or "", as_json)
+        output.show_comparisons(comparisons, as_json)
+
+    try:  # the report first, since stdout may be closed; the tables also where there is none
+        comparisons += output.compare(results) if paired else []
+        comparisons += [output.aggregate(results)] if aggregate else []
+        if report is not None:
+            output.write(report, results, comparisons)
+    except (UserError, OSError):
+        with contextlib.suppress(OSError):
+            show()
+        raise
+    show()

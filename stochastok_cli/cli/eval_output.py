@@ -24,10 +24,15 @@ class ResultPrinter:
     """Prints each result as soon as it is there, and progress bars between results.
 
     A bar is closed before anything is printed, since rich redirects stdout while one is shown.
+
+    Attributes:
+        lost: The error of a stdout that can't be written, where `keep_going` is given: the results have another use.
     """
 
-    def __init__(self, as_json: bool) -> None:
+    def __init__(self, as_json: bool, *, keep_going: bool = False) -> None:
         self.as_json = as_json
+        self.keep_going = keep_going
+        self.lost: OSError | None = None
         self.bars = ExitStack()
         self.bar: Any = None
 
@@ -50,8 +55,13 @@ class ResultPrinter:
         for metric in result.metrics:
             if text := _note_on(metric):
                 progress.note(text)
-        if self.as_json:
-            print(json.dumps(result.to_json()), flush=True)
+        if self.as_json and self.lost is None:
+            try:
+                print(json.dumps(result.to_json()), flush=True)
+            except OSError as error:
+                if not self.keep_going:
+                    raise
+                self.lost = error
 
 
 def _note_on(metric: Metric) -> str:
@@ -92,39 +102,36 @@ def show_completions(results: Sequence[EvalResult], prompt: str, as_json: bool) 
         print()
 
 
-def compare(results: Sequence[EvalResult], as_json: bool) -> "list[PairedComparison]":
-    """Compares each further checkpoint with the first, and prints that."""
+def compare(results: Sequence[EvalResult]) -> "list[PairedComparison]":
+    """Compares each further checkpoint with the first."""
     from stochastok_cli.evaluation.comparison import compare_paired
-    from stochastok_cli.report.rendering import print_tables
-    from stochastok_cli.report.tables import paired_table
 
-    comparisons = [compare_paired(results[0], second) for second in results[1:]]
-    for comparison in comparisons:
-        if as_json:
-            print(json.dumps(comparison.to_json()))
-        else:
-            print_tables([paired_table(comparison)])
-    return comparisons
+    return [compare_paired(results[0], second) for second in results[1:]]
 
 
-def aggregate(results: Sequence[EvalResult], as_json: bool) -> "Aggregate":
-    """Prints mean and deviation over checkpoints that differ in their seeds. A note lists the keys that differ."""
+def aggregate(results: Sequence[EvalResult]) -> "Aggregate":
+    """Mean and deviation over checkpoints that differ in their seeds. A note lists the keys that differ."""
     from stochastok_cli.evaluation import comparison
     from stochastok_cli.models.checkpoint_reader import is_complete, read_state
-    from stochastok_cli.report.rendering import print_tables
-    from stochastok_cli.report.tables import aggregate_table
 
     folders = [Path(result.checkpoint) for result in results]
     configs = [read_state(folder).config for folder in folders if is_complete(folder)]
     differing = comparison.differing_keys(configs) if len(configs) == len(folders) else []
     if differing:
         progress.note(f"averaged over {len(results)} runs, which differ in {', '.join(differing)}")
-    aggregated = comparison.aggregate(results)
-    if as_json:
-        print(json.dumps(aggregated.to_json()))
-    else:
-        print_tables([aggregate_table(aggregated)])
-    return aggregated
+    return comparison.aggregate(results)
+
+
+def show_comparisons(comparisons: "Sequence[PairedComparison | Aggregate]", as_json: bool) -> None:
+    """Prints comparisons as tables or as JSON, one a line."""
+    from stochastok_cli.report.rendering import print_tables
+    from stochastok_cli.report.tables import comparison_table
+
+    for comparison in comparisons:
+        if as_json:
+            print(json.dumps(comparison.to_json()))
+        else:
+            print_tables([comparison_table(comparison)])
 
 
 def write(report: Path, results: Sequence[EvalResult], comparisons: "Sequence[PairedComparison | Aggregate]") -> None:

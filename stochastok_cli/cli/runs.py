@@ -70,16 +70,19 @@ def runs(
     running, stopped or complete. Other folders are passed over.
     """
     if report is not None:
-        from stochastok_cli.report.html import require_report_folder
         from stochastok_cli.report.plots import require_matplotlib
+        from stochastok_cli.report.report_folder import require_report_folder
 
         require_matplotlib()
         require_report_folder(report)
     if compare is not None:
         options.require_effect(runs, "beside --compare", metric=metric)
-        pair = _compare(folder, compare, as_json)
-        if report is not None:
+        from stochastok_cli.training.runs import find_run
+
+        pair = [find_run(name, folder) for name in compare]
+        if report is not None:  # before anything is printed, since stdout may be closed
             _write_report(report, list(zip(pair, compare, strict=True)), folder)
+        _print_differences(pair, compare, as_json)
         return
     from stochastok_cli.training.runs import find_runs, lower_is_better
 
@@ -98,6 +101,9 @@ def runs(
         summaries.sort(
             key=lambda run: (metric not in run.best, sign * run.best[metric].value if metric in run.best else 0)
         )
+    if report is not None:  # by name, as an appendix lists them, or the best first
+        listed = sorted(summaries, key=lambda run: run.name) if metric == DEFAULT_METRIC else summaries
+        _write_report(report, [(run, run.name) for run in listed], folder)
     if as_json:
         for run in summaries:
             print(json.dumps(run.to_json()))
@@ -106,10 +112,6 @@ def runs(
     for run in summaries:
         for problem in run.problems:
             progress.note(f"note: {problem}")
-    if report is not None:
-        if metric == DEFAULT_METRIC:
-            summaries.sort(key=lambda run: run.name)  # as an appendix lists them; else the best is first
-        _write_report(report, [(run, run.name) for run in summaries], folder)
 
 
 def _write_report(report: Path, labeled: "list[tuple[RunSummary, str]]", root: Path) -> None:
@@ -182,12 +184,10 @@ def _age(seconds: float) -> str:
     return f"{max(int(seconds), 0)} s"
 
 
-def _compare(folder: Path, names: tuple[str, str], as_json: bool) -> "list[RunSummary]":
-    """Prints where two runs differ, and returns them."""
+def _print_differences(pair: "list[RunSummary]", names: tuple[str, str], as_json: bool) -> None:
+    """Prints where two runs differ."""
     from stochastok_cli.training.run_dir import differing_values
-    from stochastok_cli.training.runs import find_run
 
-    pair = [find_run(name, folder) for name in names]
     first, second = (run.config.to_dict() for run in pair if run.config is not None)
     differences = differing_values(first, second)
     if as_json:
@@ -210,7 +210,6 @@ def _compare(folder: Path, names: tuple[str, str], as_json: bool) -> "list[RunSu
     for run in pair:
         for problem in run.problems:
             progress.note(f"note: {problem}")
-    return pair
 
 
 def _yaml(value: Any) -> str:

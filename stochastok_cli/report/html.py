@@ -5,18 +5,16 @@ results.csv    a line for each checkpoint and metric
 report.md      the tables, and links to the plots
 report.html    the same in one file that loads nothing else
 plots/         each plot as PNG and SVG
+manifest.json  these files, so that a later report replaces no others
 """
 
 import itertools
 import json
-import os
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 
 from stochastok_cli import __version__
-from stochastok_cli.artifacts import nearest_existing_path
-from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.base import EvalResult
 from stochastok_cli.evaluation.comparison import Aggregate, PairedComparison
 from stochastok_cli.report.markdown import to_document
@@ -25,6 +23,7 @@ from stochastok_cli.report.page_svg import page_svg
 from stochastok_cli.report.plots import Plot, plot_style
 from stochastok_cli.report.questions import question_examples
 from stochastok_cli.report.rendering import to_csv
+from stochastok_cli.report.report_folder import PLOTS, create_report_folder
 from stochastok_cli.report.result_plots import paired_plots, result_plots
 from stochastok_cli.report.run_card import model_tables, run_tables
 from stochastok_cli.report.runs import ReportedRun, XAxis
@@ -32,6 +31,7 @@ from stochastok_cli.report.sections import Curves, Document, Drawing, SampledTex
 from stochastok_cli.report.tables import Table, comparison_table, tables_of
 from stochastok_cli.report.training_plots import places, training_plots
 
+PAGE = "report.html"
 ON_INTERVALS = "Brackets hold 95% intervals over the questions."
 ON_QUESTIONS = (
     "✓ and ✗ stand beside each model's answer; where there are options, with the probability of this one among all. A "
@@ -40,15 +40,6 @@ ON_QUESTIONS = (
 LONGEST_LABELS = 80
 """The names of the checkpoints stand in the title if they have so many characters together."""
 ON_TEXTS = "What each model writes from the beginning of a document: 64 tokens at temperature 1, seed 0."
-
-
-def require_report_folder(folder: Path) -> None:
-    """Raises UserError if a report can't be written to a folder, which need not exist."""
-    existing = nearest_existing_path(folder)
-    if not existing.is_dir():
-        raise UserError(f"--report {folder}: {existing} is a file", fix="name a folder")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"--report {folder}: {existing} is not writable", fix="name another folder")
 
 
 def write_report(
@@ -73,7 +64,23 @@ def write_report(
     Returns:
         The HTML page.
     """
-    plots = _PlotFolder(folder / "plots")
+
+    def write(folder: Path) -> None:
+        _write_report(folder, results, runs, command, date, comparisons)
+
+    create_report_folder(folder, write)
+    return folder / PAGE
+
+
+def _write_report(
+    folder: Path,
+    results: Sequence[EvalResult],
+    runs: Sequence[ReportedRun],
+    command: str,
+    date: str,
+    comparisons: Sequence[PairedComparison | Aggregate],
+) -> None:
+    plots = _PlotFolder(folder / PLOTS)
     with plot_style():
         paired = [one for one in comparisons if isinstance(one, PairedComparison)]
         aggregates = [one for one in comparisons if isinstance(one, Aggregate)]
@@ -92,28 +99,31 @@ def write_report(
     _write(folder / "results.csv", to_csv(results))
     labels = ", ".join(result.label for result in results)
     title = f"Evaluation of {labels}" if len(labels) <= LONGEST_LABELS else "Evaluation"
-    return _write_document(folder, Document(title, command, _version(date), sections))
+    _write_document(folder, Document(title, command, _version(date), sections))
 
 
 def write_runs_report(folder: Path, runs: Sequence[ReportedRun], *, command: str, date: str = "") -> Path:
     """Writes all files of a report on training runs, over an older report; see `write_report`."""
-    plots = _PlotFolder(folder / "plots")
-    with plot_style():
-        sections = _run_sections(runs, plots)
-    objects = [run.summary.to_json() for run in runs if run.summary is not None]
-    (folder / "runs.json").write_text(json.dumps(objects, indent=2) + "\n", encoding="utf-8")
-    return _write_document(folder, Document("Training runs", command, _version(date), sections))
+
+    def write(folder: Path) -> None:
+        plots = _PlotFolder(folder / PLOTS)
+        with plot_style():
+            sections = _run_sections(runs, plots)
+        objects = [run.summary.to_json() for run in runs if run.summary is not None]
+        (folder / "runs.json").write_text(json.dumps(objects, indent=2) + "\n", encoding="utf-8")
+        _write_document(folder, Document("Training runs", command, _version(date), sections))
+
+    create_report_folder(folder, write)
+    return folder / PAGE
 
 
 def _version(date: str) -> str:
     return ", ".join(filter(None, (f"stochastok {__version__}", date)))
 
 
-def _write_document(folder: Path, document: Document) -> Path:
+def _write_document(folder: Path, document: Document) -> None:
     _write(folder / "report.md", to_document(document))
-    page = folder / "report.html"
-    _write(page, to_page(document))
-    return page
+    _write(folder / PAGE, to_page(document))
 
 
 def _write(file: Path, text: str) -> None:
@@ -156,14 +166,12 @@ def _run_sections(runs: Sequence[ReportedRun], plots: "_PlotFolder") -> list[Sec
 
 
 class _PlotFolder:
-    """The folder of the plots' files, emptied of those of an older report."""
+    """The folder of the plots' files."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.names: set[str] = set()
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in [*folder.glob("*.png"), *folder.glob("*.svg")]:
-            old.unlink()
+        folder.mkdir()
 
     def save_all(self, plots: Iterable[Plot], for_page: Iterable[Plot] | None = None) -> list[Drawing]:
         """Writes both files of each plot. Each has a name of its own, also where capitals make no difference.

@@ -3,6 +3,7 @@
 import logging
 import math
 import textwrap
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -77,7 +78,8 @@ def plot_style() -> Iterator[None]:
     """The style of all plots, while they are made and while they are saved."""
     import matplotlib
 
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)  # boxes stand for them
         yield
 
 

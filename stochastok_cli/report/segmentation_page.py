@@ -62,18 +62,22 @@ def write_page(file: Path, content: str, *, force: bool = False) -> bool:
         Whether it was written.
 
     Raises:
-        UserError: the file has another content and `force` is not given, or it can't be written.
+        UserError: the file has another content and `force` is not given, it is no regular file, or it can't be
+            written.
     """
     page = content.encode()
     try:
         if file.is_dir():
             raise UserError(f"--html {file} is a folder", fix="name a file, such as page.html")
+        if file.exists() and not file.is_file():
+            raise UserError(f"--html {file} is a device or a pipe", fix="name a file, such as page.html")
         if not (above := nearest_existing_path(file.parent)).is_dir():
             raise UserError(f"--html {file}: {above} is a file", fix="name a file in a folder")
         if file.exists() and not force:
             if file.read_bytes() == page:
                 return False
             raise UserError(f"{file} exists and has another content", fix="give another name, or --force to replace it")
+        file = file.resolve()  # a link stays
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, page)
     except OSError as error:

@@ -267,6 +267,17 @@ def test_a_report(run_eval, place):
     assert all(f">{title}</h2>" in page for title in titles)
 
 
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_a_report_is_there_also_where_stdout_is_closed(place, more):
+    code = "import stochastok_cli.cli.eval; from stochastok_cli.cli.app import main; main()"
+    arguments = ["eval", "other", "--evaluator", "bits_per_byte", "--benchmarks", "text-tokenized", *more]
+    command = [sys.executable, "-c", code, *arguments, "--report", f"full{len(more)}"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, cwd=place, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1 and "stdout can't be written" in done.stderr
+    assert (place / f"full{len(more)}" / "report.html").is_file()
+
+
 def test_as_a_program(place):
     """In a process of its own: the exit code, and nothing but results on stdout."""
     code = "import stochastok_cli.cli.eval; from stochastok_cli.cli.app import main; main()"
@@ -295,6 +306,8 @@ def test_as_a_program(place):
         (("other", *LANGGAME, "--paired"), "--paired needs two checkpoints or more"),
         (("other", "other", *LANGGAME, "--aggregate"), "--aggregate takes different checkpoints: other is given twice"),
         (("other", *LANGGAME, "--report", "data/data_as_memmaps/text-tokenized/val.bin"), "val.bin is a file"),
+        (("other", *LANGGAME, "--report", ""), "is the current folder"),
+        (("other", *LANGGAME, "--report", "checkpoints/other"), "would replace"),
         (
             ("other", "--evaluator", "mcq", "--benchmarks", "arc", "--by-kind"),
             "--by-kind: arc have no kinds of question",

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import html
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -262,6 +263,23 @@ def test_an_existing_file_is_never_lost(tmp_path):
         write_page(tmp_path, "one")
     with pytest.raises(UserError, match=r"page\.html is a file; name a file in a folder"):
         write_page(file / "below" / "page.html", "one")
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_only_regular_files_are_read_or_replaced(force, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for file in (Path("/dev/full"), tmp_path / "pipe", tmp_path / "link"):
+        with pytest.raises(UserError, match="is a device or a pipe; name a file"):
+            write_page(file, "one", force=force)
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_link_to_a_page_stays(tmp_path):
+    (tmp_path / "page.html").write_text("one")
+    (tmp_path / "link").symlink_to("page.html")
+    write_page(tmp_path / "link", "two", force=True)
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "page.html").read_text() == "two"
 
 
 def test_the_command(tmp_path):
