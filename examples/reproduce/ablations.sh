@@ -20,7 +20,7 @@ growth=$(of_report stochastok growth --expand-prop 0.1)
 for method in "${methods[@]}"; do
     p=0.1
     [[ $method == stochastok ]] || p=$(of_report "$method" p --match-growth "$growth")
-    stochastok expand corpus-tokenized "${here[@]}" --method "$method" --expand-prop "$p" --out-name "copy-$method" --quiet >/dev/null
+    locked "copy-$method" stochastok expand corpus-tokenized "${here[@]}" --method "$method" --expand-prop "$p" --out-name "copy-$method" --quiet >/dev/null
 done
 compare() {
     local parent=$1-$2 more

@@ -5,10 +5,12 @@ set -euo pipefail
 source "$(dirname "$0")/settings.sh"
 target=${RESULTS:-docs/results/$scale}
 
-mkdir -p "$target"
+failed=()
 for name in fig{01,03,04,05,06,07,08,09,10,11,12} robustness ablations; do
-    bash "$code/$name.sh" --scale "$scale" --seeds "$seeds" --out "$out" ${corpus:+--corpus "$corpus"}
+    bash "$code/$name.sh" --scale "$scale" --seeds "$seeds" --out "$out" ${corpus:+--corpus "$corpus"} || failed+=("$name")
 done
+mkdir -p "$target"
 cp "$results"/*.* "$target" && cp "$results"/fig12/plots/alignment-pca-*.svg "$target"
 python "$code/collect.py" "$out" "$target"
 echo "$target"
+[[ ${#failed[@]} -eq 0 ]] || { echo "error: not made: ${failed[*]}" >&2 && exit 1; }

@@ -22,6 +22,8 @@ def main() -> None:
     runs = sorted((out / "checkpoints").glob("*/metrics.jsonl"))
     starts = sorted((out / "checkpoints").glob("*/starts.jsonl"))
     evaluations = sorted((out / "evaluations").glob("*/*.json"))
+    if not runs:
+        sys.exit(f"error: {out}/checkpoints holds no run")
     results.mkdir(parents=True, exist_ok=True)
     rows = ({"run": file.parent.name, **row} for file in runs for row in lines(file) if not only_training(row))
     write(results / "runs.jsonl", rows)

@@ -18,6 +18,8 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN")
     arguments = parser.parse_args()
     records = [of_prompt(arguments.folder / f"{run}.json") for run in arguments.runs]
+    if len({record["prompt"] for record in records}) > 1:
+        raise SystemExit("error: the runs were given different prompts; evaluate them again with the same")
     parts = [f"Completions of “{records[0]['prompt']}” in several tokenizations (the paper's Fig. 11)"]
     for run, record in zip(arguments.runs, records, strict=True):
         canonical, *others = record["completions"]
@@ -27,9 +29,9 @@ def main() -> None:
         parts.append("\n".join([heading, "", "| prompt | completion |", "|---|---|", *rows]))
     text = "\n\n".join(parts) + "\n"
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.with_suffix(".md").write_text(text, encoding="utf-8")
+    Path(f"{arguments.out}.md").write_text(text, encoding="utf-8")
     rows = [json.dumps({"run": run, **record}) for run, record in zip(arguments.runs, records, strict=True)]
-    arguments.out.with_suffix(".jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    Path(f"{arguments.out}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
     print(text)
 
 

@@ -6,9 +6,10 @@ set -euo pipefail
 source "$(dirname "$0")/settings.sh"
 kinds=(canonical stochastok-0.1 bpe-dropout-0.1 none)
 asked=${CUTE:+cute=$CUTE}
+unchanged CUTE "${CUTE:-leukas/cute}"
 
 tokenize_corpus
-stochastok make-cute --train-size "$cute_size" --val-size "$langgame_val" --tokenizer "$tokenizer" "${here[@]}" --quiet >/dev/null
+locked cute stochastok make-cute --train-size "$cute_size" --val-size "$langgame_val" --tokenizer "$tokenizer" "${here[@]}" --quiet >/dev/null
 compare() {
     local parent=none
     [[ $1 == none ]] || { parent=pretrain-$1-$2 && pretrain "$parent" "$1" "$2"; }

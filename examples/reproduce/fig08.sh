@@ -5,7 +5,7 @@ set -euo pipefail
 source "$(dirname "$0")/settings.sh"
 kinds=(base stochastok character bpe_dropout)
 
-stochastok make-addition --num-digits "$digits" --tokenizer "$tokenizer" "${here[@]}" --quiet >/dev/null
+locked addition stochastok make-addition --num-digits "$digits" --tokenizer "$tokenizer" "${here[@]}" --quiet >/dev/null
 compare() {
     train "addition-$1-$2" "$2" "${addition_settings[@]}" "trainer.dataset.name=multi_digit_addition_$1" \
         "trainer.eval=[{evaluator:math_generation,num_samples:$langgame_val}]"

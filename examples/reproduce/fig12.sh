@@ -10,10 +10,10 @@ words=(${LANGGAME_WORDS:+--words "$LANGGAME_WORDS"})
 tokenize_corpus
 compare() {
     pretrain "pretrain-$1-$2" "$1" "$2"
-    evaluate alignment "pretrain-$1-$2" --evaluator alignment --num-samples "$langgame_val" "${words[@]}"
+    evaluate alignment "pretrain-$1-$2" --evaluator alignment --num-samples "$langgame_val" ${words[@]+"${words[@]}"}
 }
 over_seeds compare "${kinds[@]}"
-[[ -e $results/$figure ]] || stochastok eval pretrain-{canonical,stochastok-0.1}-0 --evaluator alignment --num-samples "$langgame_val" \
-    "${words[@]}" "${here[@]}" --checkpoint-dir "$runs" --quiet --report "$results/$figure" >/dev/null
+stochastok eval pretrain-{canonical,stochastok-0.1}-0 --evaluator alignment --num-samples "$langgame_val" \
+    ${words[@]+"${words[@]}"} "${here[@]}" --checkpoint-dir "$runs" --quiet --report "$results/$figure" >/dev/null
 summarize fig13 "Distance between the tokenizations of a word, layer by layer (the paper's Fig. 13)" pretrain "${kinds[*]}" \
     --from "$out/evaluations/alignment" --curve alignment/uniform1.0 --x "attention layer"

@@ -4,6 +4,7 @@ python examples/reproduce/new_model.py --tokenizer gpt2 --width 512 --layers 8 -
 """
 
 import argparse
+from pathlib import Path
 
 from transformers import GPT2Config, GPT2LMHeadModel, set_seed
 from transformers.utils.logging import disable_progress_bar
@@ -30,7 +31,9 @@ def main() -> None:
         bos_token_id=vocabulary.end_of_text,
         eos_token_id=vocabulary.end_of_text,
     )
-    GPT2LMHeadModel(config).save_pretrained(arguments.out)
+    unfinished = Path(f"{arguments.out}.partial")
+    GPT2LMHeadModel(config).save_pretrained(unfinished)
+    unfinished.replace(arguments.out)
 
 
 if __name__ == "__main__":

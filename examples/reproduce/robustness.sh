@@ -16,7 +16,7 @@ make_langgame langgame
 likelihood() {
     pretrain "pretrain-$1-$2" "$1" "$2"
     evaluate likelihood "pretrain-$1-$2" --evaluator bits_per_byte --benchmarks corpus-tokenized --tokenization uniform:0.1 \
-        --num-samples "$samples" --samples 64
+        --num-samples "$likelihood_windows" --samples 64
 }
 over_seeds likelihood "${pretrained[@]}"
 compare() {
@@ -24,7 +24,7 @@ compare() {
     [[ $1 != *-tuned-* ]] || kind=${1#*-tuned-}
     read -ra expansion <<<"$(expansion_of "$kind")"
     [[ $kind != canonical ]] || expansion=() # the runs of fig01.sh
-    tune "$run" "pretrain-${1%-tuned-*}-$2" langgame "$2" "${expansion[@]}"
+    tune "$run" "pretrain-${1%-tuned-*}-$2" langgame "$2" ${expansion[@]+"${expansion[@]}"}
     evaluate uniform "$run" "${ask[@]}" --tokenization uniform:0.5 --adversarial 50
     for method in stochastok uniform-k; do evaluate "$method" "$run" "${ask[@]}" --tokenization "$method:0.5"; done
 }
@@ -38,4 +38,4 @@ summarize "$figure-edit-distance" "LangGame by edit distance from the canonical 
     --from "$out/evaluations/uniform" --curve $langgame/uniform0.5 --x "edit distance"
 bits=bits_per_byte/corpus-tokenized/uniform0.1
 summarize "$figure-likelihood" "Bits per byte of validation text: canonical ids, and the sum over all tokenizations" pretrain "${pretrained[*]}" \
-    --from "$out/evaluations/likelihood" --metric $bits/canonical --metric $bits/all_tokenizations
+    --from "$out/evaluations/likelihood" --metric $bits/canonical --metric $bits/all_tokenizations --metric $bits/monte_carlo_error --metric $bits/effective_sample_size

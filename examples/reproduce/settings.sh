@@ -8,27 +8,31 @@
 #   --out FOLDER               data, runs and results (default: reproduce-SCALE)
 #
 # Every step is idempotent: a script that was stopped goes on where it was, and scripts with the same options share their
-# pretrained models. Runs are spread over all GPUs, JOBS_PER_GPU (default: 1) at a time on each.
+# pretrained models. Runs are spread over all GPUs (or those of CUDA_VISIBLE_DEVICES), JOBS_PER_GPU (default: 1) at a time on each.
 #
 # A KIND of training text is `canonical`, or METHOD-P for text that is expanded as it is drawn, such as stochastok-0.1.
 scale=small seeds=3 corpus="" out=""
 script=$(basename "$0")
+usage="usage: bash examples/reproduce/$script [--scale tiny|small|paper] [--seeds N] [--corpus PATH_OR_HUB_ID] [--out FOLDER]"
 usage() {
-    echo "usage: bash examples/reproduce/$script [--scale tiny|small|paper] [--seeds N] [--corpus PATH_OR_HUB_ID] [--out FOLDER]" >&2
+    echo "error: $1; $usage" >&2
     exit 2
 }
 while [[ $# -gt 0 ]]; do
-    [[ $# -ge 2 ]] || usage
+    [[ $1 != --help ]] || { echo "$usage" && exit 0; }
+    [[ $# -ge 2 ]] || usage "$1 has no value"
     case $1 in
         --scale) scale=$2 ;;
         --seeds) seeds=$2 ;;
         --corpus) corpus=$2 ;;
         --out) out=$2 ;;
-        *) usage ;;
+        *) usage "there is no option $1" ;;
     esac
     shift 2
 done
-[[ $seeds =~ ^[1-9][0-9]*$ ]] || usage
+[[ $seeds =~ ^[1-9][0-9]*$ ]] || usage "--seeds $seeds is no number of runs"
+jobs_per_gpu=${JOBS_PER_GPU:-1}
+[[ $jobs_per_gpu =~ ^[1-9][0-9]*$ ]] || usage "JOBS_PER_GPU=$jobs_per_gpu is no number of runs"
 out=${out:-reproduce-$scale}
 figure=${script%.sh}
 code=$(dirname "${BASH_SOURCE[0]}")
@@ -41,7 +45,7 @@ iterations() {
 shape=() # of models that start from random weights
 case $scale in
     tiny)
-        corpus=${corpus:-sample} tokenizer=sample2k langgame_size=200 langgame_val=20 cute_size=200 cute_interval=4 digits=2 samples=2 questions=10
+        corpus=${corpus:-sample} tokenizer=sample2k langgame_size=200 langgame_val=20 cute_size=200 cute_interval=4 digits=2 samples=2 questions=10 likelihood_windows=2
         p_values=(0.2)
         pretrain_iterations=4
         read -ra brief <<<"$(iterations 4) trainer.training.batch_size=2 trainer.training.eval_interval=2 trainer.training.eval_iters=1"
@@ -57,7 +61,7 @@ case $scale in
         gpt2_shape=(--width 32 --layers 1 --heads 2 --context-window 96)
         ;;
     small) # a fifteenth of the paper's iterations, of a quarter of its windows, at a higher learning rate
-        tokenizer=gpt2 langgame_size=10000 langgame_val=1000 cute_size=100000 cute_interval=250 digits=3 samples=4 questions=300
+        tokenizer=gpt2 langgame_size=10000 langgame_val=1000 cute_size=100000 cute_interval=250 digits=3 samples=4 questions=300 likelihood_windows=16
         p_values=(0.01 0.05 0.1 0.5)
         pretrain_iterations=2000
         windows=(trainer.training.batch_size=30 trainer.training.gradient_accumulation_steps=4)
@@ -79,10 +83,10 @@ case $scale in
         gpt2_tune_settings=(--config continued_pretraining "${windows[@]}" "${tune_brief[@]}" model.context_window=512
             trainer.optimizer.lr=1e-4 trainer.optimizer.min_lr=1e-5)
         gpt2_shape=(--width 512 --layers 8 --heads 8 --context-window 512)
-        [[ $corpus ]] || { echo "error: --scale small needs --corpus, a text of some hundred MB" >&2 && exit 2; }
+        [[ $corpus ]] || usage "--scale small needs --corpus, a text of some hundred MB"
         ;;
     paper)
-        corpus=${corpus:-Skylion007/openwebtext} tokenizer=gpt2 langgame_size=10000 langgame_val=1000 cute_size=100000 cute_interval=250 digits=3 samples=8 questions=1000
+        corpus=${corpus:-Skylion007/openwebtext} tokenizer=gpt2 langgame_size=10000 langgame_val=1000 cute_size=100000 cute_interval=250 digits=3 samples=8 questions=1000 likelihood_windows=64
         p_values=(0.001 0.01 0.05 0.1 0.2)
         pretrain_iterations=30000
         pretrain_settings=(--config pretraining)
@@ -95,21 +99,38 @@ case $scale in
             trainer.optimizer.lr=1e-4 trainer.optimizer.decay_lr=false)
         gpt2_tune_settings=(--config continued_pretraining trainer.training.max_iters=2000 trainer.training.batch_size=64 trainer.optimizer.lr=1e-3)
         ;;
-    *) usage ;;
+    *) usage "there is no scale $scale" ;;
 esac
 here=(--data-dir "$out/data")
 runs=$out/checkpoints
 results=$out/results
 
+# locked NAME COMMAND…: runs a command. Where scripts run at the same time (and there is flock, as on Linux), one waits for what
+# another makes under the same name.
+locked() {
+    mkdir -p "$out/locks"
+    (
+        ! command -v flock >/dev/null || flock 9
+        "${@:2}"
+    ) 9>"$out/locks/$1"
+}
+
+# unchanged NAME VALUE: ends the script if results in this folder were made with another value.
+unchanged() {
+    mkdir -p "$out/settings"
+    [[ -e $out/settings/$1 ]] || echo "$2" >"$out/settings/$1"
+    [[ $(cat "$out/settings/$1") == "$2" ]] || usage "the results in $out were made with $1=$(cat "$out/settings/$1"), not $2: take another --out"
+}
+
 # tokenize_corpus: the text to pretrain on, as the dataset corpus-tokenized.
 tokenize_corpus() {
-    stochastok tokenize "$corpus" --tokenizer "$tokenizer" --name corpus "${here[@]}" --quiet >/dev/null
+    locked corpus stochastok tokenize "$corpus" --tokenizer "$tokenizer" --name corpus "${here[@]}" --quiet >/dev/null
 }
 
 # make_langgame NAME [OPTION…]: the paper's questions, 10,000 about parts of words of any length. LANGGAME_WORDS names a
 # list of words in place of the bundled one.
 make_langgame() {
-    stochastok make-langgame --name "$1" --train-size "$langgame_size" --val-size "$langgame_val" --max-substring 100 \
+    locked "$1" stochastok make-langgame --name "$1" --train-size "$langgame_size" --val-size "$langgame_val" --max-substring 100 \
         --tokenizer "$tokenizer" "${here[@]}" ${LANGGAME_WORDS:+--words "$LANGGAME_WORDS"} "${@:2}" --quiet >/dev/null
 }
 
@@ -121,14 +142,10 @@ expansion_of() {
     esac
 }
 
-# train RUN SEED [OPTION…]: the run RUN, with options and overrides of `stochastok train`. Where scripts run at the same time
-# (and there is flock, as on Linux), one waits for a run that another trains.
+# train RUN SEED [OPTION…]: the run RUN, with options and overrides of `stochastok train`.
 train() {
-    mkdir -p "$out/locks"
-    (
-        ! command -v flock >/dev/null || flock 9
-        stochastok train "${@:3}" --quiet --run-name "$1" "general.seed=$2" "${here[@]}" "general.paths.checkpoint_dir=$runs" >/dev/null
-    ) 9>"$out/locks/$1"
+    locked "$1" stochastok train "${@:3}" --quiet --run-name "$1" "general.seed=$2" "${here[@]}" \
+        "general.paths.checkpoint_dir='$runs'" >/dev/null
 }
 
 # pretrain RUN KIND SEED [OVERRIDE…]: a run on the corpus. pretrain_settings are its settings.
@@ -142,33 +159,39 @@ pretrain() {
 # where it is none. It is asked langgame_val questions of DATASET-train and DATASET-val; tune_settings are its settings.
 tune() {
     local from=("trainer.checkpoint_name=$2")
-    [[ $2 != none ]] || from=("${shape[@]}")
-    train "$1" "$4" "${tune_settings[@]}" "trainer.dataset.name=$3" trainer.dataset.is_instruction=true "${from[@]}" \
-        "trainer.eval=[{evaluator:mcq,num_samples:$langgame_val,benchmarks:[$3-train,$3-val]}]" "${@:5}"
+    [[ $2 != none ]] || from=(${shape[@]+"${shape[@]}"}) # of an empty array bash 3 makes an error
+    train "$1" "$4" "${tune_settings[@]}" "trainer.dataset.name=$3" trainer.dataset.is_instruction=true ${from[@]+"${from[@]}"} \
+        "trainer.eval=[{evaluator:mcq,num_samples:$langgame_val,benchmarks:[$3-train,$3-val],by_kind:true,contamination:true}]" "${@:5}"
 }
 
-# evaluate NAME RUN OPTION…: what `stochastok eval RUN OPTION… --json` prints, in evaluations/NAME/RUN.json.
+# evaluate NAME RUN OPTION…: what `stochastok eval RUN OPTION… --json` prints, in evaluations/NAME/RUN.json. It is kept while
+# the options and the checkpoint stay what they were.
 evaluate() {
-    local file=$out/evaluations/$1/$2.json
     mkdir -p "$out/evaluations/$1"
-    [[ ! -s $file || "$(cat "$file.options" 2>/dev/null)" != "${*:3}" ]] || return 0
+    locked "$1-of-$2" evaluate_unless_kept "$@"
+}
+evaluate_unless_kept() {
+    local file=$out/evaluations/$1/$2.json made_of
+    made_of="${*:3} $(cd "$runs/$2" && ls -l step_*/model.safetensors)"
+    [[ ! -s $file || "$(cat "$file.made-of" 2>/dev/null)" != "$made_of" ]] || return 0
     stochastok eval "$2" "${@:3}" --json --quiet "${here[@]}" --checkpoint-dir "$runs" >"$file.partial"
     mv "$file.partial" "$file"
-    echo "${*:3}" >"$file.options"
+    echo "$made_of" >"$file.made-of"
 }
 
 # over_seeds FUNCTION KIND…: calls FUNCTION KIND SEED for every kind and seed, on all GPUs.
 over_seeds() {
-    local gpus workers=() worker kind seed jobs=() claims failed=0
+    local gpus=() workers=() worker kind seed jobs=() claims failed=0
     for ((seed = 0; seed < seeds; seed++)); do
         for kind in "${@:2}"; do jobs+=("$kind $seed"); done
     done
-    gpus=$(nvidia-smi -L 2>/dev/null | grep -c ^GPU) || gpus=1
+    IFS=, read -ra gpus <<<"${CUDA_VISIBLE_DEVICES:-$(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null | paste -sd, -)}"
+    [[ ${#gpus[@]} -gt 0 ]] || gpus=("")
     claims=$(mktemp -d)
-    for ((worker = 0; worker < gpus * ${JOBS_PER_GPU:-1}; worker++)); do
+    for ((worker = 0; worker < ${#gpus[@]} * jobs_per_gpu; worker++)); do
         (
             trap - INT # jobs in the background of a script would ignore Ctrl-C
-            [[ $gpus -eq 1 ]] || export CUDA_VISIBLE_DEVICES=$((worker % gpus))
+            [[ ${#gpus[@]} -eq 1 ]] || export CUDA_VISIBLE_DEVICES=${gpus[worker % ${#gpus[@]}]}
             for job in "${jobs[@]}"; do
                 mkdir "$claims/${job// /,}" 2>/dev/null || continue # another worker has it
                 set +e # bash ignores it inside of a command that is followed by ||

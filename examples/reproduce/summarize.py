@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from stochastok_cli.evaluation.statistics import Spread, spread
-from stochastok_cli.report.paper_values import paper_figure
+from stochastok_cli.report.paper_values import FIGURES, paper_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,18 +59,25 @@ def main() -> None:
     parser.add_argument("groups", nargs="+", metavar="NAME:RUN,RUN,…")
     arguments = parser.parse_args()
     groups = {name: runs.split(",") for name, _, runs in (group.partition(":") for group in arguments.groups)}
+    if len(groups) < len(arguments.groups):
+        parser.error("two groups have one name")
+    if not arguments.metrics and not arguments.curves:
+        parser.error("--metric or --curve is missing")
+    if arguments.paper and arguments.paper not in {figure.source for figure in FIGURES}:
+        parser.error(f"the paper's {arguments.paper} is not known")
     results = []
     for key in (*arguments.metrics, *arguments.curves):
         curves = {name: {run: curve(arguments.folders, run, key) for run in runs} for name, runs in groups.items()}
         plotted = not arguments.last and any(len(c) > 1 for runs in curves.values() for c in runs.values())
+        require_equal_ends(key, curves)
         figure = arguments.paper and paper_figure(key, arguments.paper)
         paper = {name: value for name, value in (figure.values if figure else ()) if name in groups}
         results.append(Result(key, curves, paper, plotted, key in arguments.curves))
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     text = "\n\n".join([arguments.title, *(section(result, arguments.x) for result in results)]) + "\n"
-    arguments.out.with_suffix(".md").write_text(text, encoding="utf-8")
+    Path(f"{arguments.out}.md").write_text(text, encoding="utf-8")
     rows = [json.dumps(row, ensure_ascii=False) for result in results for row in raw_values(result, arguments.x)]
-    arguments.out.with_suffix(".jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    Path(f"{arguments.out}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
     print(text)
     try:
         plot(results, arguments)
@@ -88,6 +95,16 @@ def curve(folders: Sequence[Path], run: str, key: str) -> Curve:
         if values:
             return values
     raise SystemExit(f"error: no {key} of {run} in {', '.join(map(str, folders))}")
+
+
+def require_equal_ends(key: str, groups: Mapping[str, Mapping[str, Curve]]) -> None:
+    """Ends the program where curves of training end at different iterations: a run was stopped."""
+    ends = {run: max(values) for runs in groups.values() for run, values in runs.items() if len(values) > 1}
+    if len(set(ends.values())) > 1 and all(float(end).is_integer() for end in ends.values()):
+        first, last = min(ends, key=ends.__getitem__), max(ends, key=ends.__getitem__)
+        raise SystemExit(
+            f"error: {key} of {first} ends at {ends[first]:g}, of {last} at {ends[last]:g}; finish the run"
+        )
 
 
 def points(folder: Path, run: str, key: str) -> Iterator[tuple[float, float]]:
@@ -115,22 +132,19 @@ def raw_values(result: Result, x: str) -> Iterator[dict]:
 
 
 def section(result: Result, x: str) -> str:
-    return by_x(result, x) if result.by_x else by_run(result, x)
+    return f"{by_x(result, x)}\n\n{by_run(result, x)}" if result.by_x else by_run(result, x)
 
 
 def by_x(result: Result, x: str) -> str:
-    """Markdown: the mean over runs, in a column for each tenth of the x axis, or for each whole number."""
-    points = [
-        (name, round(at, 1), value)
-        for name, runs in result.groups.items()
-        for c in runs.values()
-        for at, value in c.items()
-    ]
-    columns = sorted({at for _, at, _ in points})
+    """Markdown: the mean over runs by what is on the x axis, in tenths where runs have different values of it."""
+    curves = [c for runs in result.groups.values() for c in runs.values()]
+    digits = 3 if all(set(c) == set(curves[0]) for c in curves) else 1
+    columns = sorted({round(at, digits) for c in curves for at in c})
     lines = [f"`{result.key}`, the mean over runs by {x}:", ""]
     lines += [f"| | {' | '.join(f'{at:g}' for at in columns)} |", f"|---|{'---|' * len(columns)}"]
-    for name in result.groups:
-        cells = [[value for group, at, value in points if (group, at) == (name, column)] for column in columns]
+    for name, runs in result.groups.items():
+        points = [(round(at, digits), value) for c in runs.values() for at, value in c.items()]
+        cells = [[value for at, value in points if at == column] for column in columns]
         means = [f"{math.fsum(values) / len(values):.3f}" if values else "" for values in cells]
         lines.append(f"| {name} | {' | '.join(means)} |")
     return "\n".join(lines)
@@ -192,7 +206,7 @@ def plot(results: Sequence[Result], arguments: argparse.Namespace) -> None:
         handles, labels = panels[0].get_legend_handles_labels()
         if handles:
             figure.legend(handles, labels, loc="outside lower left", fontsize=9, ncols=2)
-        figure.savefig(arguments.out.with_suffix(".svg"), metadata={"Date": None})
+        figure.savefig(Path(f"{arguments.out}.svg"), metadata={"Date": None})
 
 
 def draw_curves(axes: "Axes", result: Result) -> None:
@@ -215,7 +229,7 @@ def draw_curves(axes: "Axes", result: Result) -> None:
 
 
 def draw_last_values(axes: "Axes", result: Result) -> None:
-    """For each group a dot for each run, their mean with its interval, and what the paper reports."""
+    """For each group, a dot for each run, their mean with its interval, and what the paper reports."""
     from stochastok_cli.report.plots import COLORS
 
     for i, (name, runs) in enumerate(result.groups.items()):
