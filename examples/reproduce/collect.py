@@ -14,6 +14,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from stochastok_cli.training.loggers.jsonl import read_metrics
+
 
 def main() -> None:
     if len(sys.argv) != 3:
@@ -25,7 +27,7 @@ def main() -> None:
     if not runs:
         sys.exit(f"error: {out}/checkpoints holds no run")
     results.mkdir(parents=True, exist_ok=True)
-    rows = ({"run": file.parent.name, **row} for file in runs for row in lines(file) if not only_training(row))
+    rows = ({"run": file.parent.name, **row} for file in runs for row in read_metrics(file) if not only_training(row))
     write(results / "runs.jsonl", rows)
     write(results / "starts.jsonl", ({"run": file.parent.name, **row} for file in starts for row in lines(file)))
     named = (({"run": file.stem, "evaluation": file.parent.name}, row) for file in evaluations for row in lines(file))

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Fig. 7 of the paper: a larger model. The paper trains modded-nanogpt with 275 M parameters; here the scale `paper` takes this
-# package's Llama architecture with 285 M, and `small` 124 M on a fifteenth of the iterations. The options are in settings.sh.
+# package's Llama architecture with some 280 M, and `small` 114 M for half of its iterations. The options are in settings.sh.
 set -euo pipefail
 source "$(dirname "$0")/settings.sh"
 kinds=(canonical stochastok-0.1)

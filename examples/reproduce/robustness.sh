@@ -23,8 +23,7 @@ compare() {
     local run=langgame-from-$1-$2 kind=canonical expansion
     [[ $1 != *-tuned-* ]] || kind=${1#*-tuned-}
     read -ra expansion <<<"$(expansion_of "$kind")"
-    [[ $kind != canonical ]] || expansion=() # the runs of fig01.sh
-    tune "$run" "pretrain-${1%-tuned-*}-$2" langgame "$2" ${expansion[@]+"${expansion[@]}"}
+    tune "$run" "pretrain-${1%-tuned-*}-$2" langgame "$2" "${expansion[@]}"
     evaluate uniform "$run" "${ask[@]}" --tokenization uniform:0.5 --adversarial 50
     for method in stochastok uniform-k; do evaluate "$method" "$run" "${ask[@]}" --tokenization "$method:0.5"; done
 }

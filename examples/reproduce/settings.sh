@@ -48,7 +48,7 @@ case $scale in
         corpus=${corpus:-sample} tokenizer=sample2k langgame_size=200 langgame_val=20 cute_size=200 cute_interval=4 digits=2 samples=2 questions=10 likelihood_windows=2
         p_values=(0.2)
         pretrain_iterations=4
-        read -ra brief <<<"$(iterations 4) trainer.training.batch_size=2 trainer.training.eval_interval=2 trainer.training.eval_iters=1"
+        read -ra brief <<<"$(iterations $pretrain_iterations) trainer.training.batch_size=2 trainer.training.eval_interval=2 trainer.training.eval_iters=1"
         shape=(model.hidden_dim=32 model.core_model.num_layers=1 model.core_model.ffn.ffn_dim=64
             model.core_model.attn.num_heads=2 model.core_model.attn.group_size=1)
         pretrain_settings=(--config quickstart "${brief[@]}" "${shape[@]}")
@@ -65,7 +65,7 @@ case $scale in
         p_values=(0.01 0.05 0.1 0.5)
         pretrain_iterations=2000
         windows=(trainer.training.batch_size=30 trainer.training.gradient_accumulation_steps=4)
-        read -ra brief <<<"$(iterations 2000) trainer.training.eval_interval=500 trainer.training.eval_iters=100"
+        read -ra brief <<<"$(iterations $pretrain_iterations) trainer.training.eval_interval=500 trainer.training.eval_iters=100"
         pretrain_settings=(--config pretraining "${windows[@]}" "${brief[@]}" trainer.optimizer.lr=1.5e-3 trainer.optimizer.min_lr=1.5e-4)
         read -ra large_brief <<<"$(iterations 1000)"
         large_settings=("${pretrain_settings[@]}" "${large_brief[@]}" trainer.training.batch_size=10 trainer.training.gradient_accumulation_steps=12

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from stochastok_cli.evaluation.statistics import Spread, spread
 from stochastok_cli.report.paper_values import FIGURES, paper_figure
+from stochastok_cli.training.loggers.jsonl import read_metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -108,11 +109,10 @@ def require_equal_ends(key: str, groups: Mapping[str, Mapping[str, Curve]]) -> N
 
 
 def points(folder: Path, run: str, key: str) -> Iterator[tuple[float, float]]:
-    metrics, evaluation = folder / run / "metrics.jsonl", folder / f"{run}.json"
-    if metrics.exists():
-        for line in map(json.loads, metrics.read_text(encoding="utf-8").splitlines()):
-            if key in line:
-                yield line["iteration"], line[key]
+    for record in read_metrics(folder / run / "metrics.jsonl"):
+        if record.get(key) is not None:  # null stands for what is not finite
+            yield record["iteration"], record[key]
+    evaluation = folder / f"{run}.json"
     if evaluation.exists():
         for line in map(json.loads, evaluation.read_text(encoding="utf-8").splitlines()):
             if key in line.get("metrics", {}):
