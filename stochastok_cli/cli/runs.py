@@ -2,10 +2,7 @@
 
 import gc
 import json
-import os
-import sys
 import time
-from itertools import chain, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,19 +10,14 @@ import typer
 
 from stochastok_cli.cli import candidates, options, progress
 from stochastok_cli.cli.app import subcommand
+from stochastok_cli.cli.text_table import Entry, one_line, print_table
 from stochastok_cli.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from stochastok_cli.training.runs import RunSummary
 
 MISSING = "–"
 DEFAULT_METRIC = "validation/bits_per_byte"
-GAP = "  "
-"""What stands between two columns."""
-WIDTH_OF_FILES = 200
-"""The width of a table that goes to a file or a pipe, which have no edge."""
 
 
 @subcommand
@@ -34,12 +26,13 @@ def runs(
         "checkpoints"
     ),
     metric: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--metric",
             help="The metric of the column `best`, as in metrics.jsonl. Where it is given, the best is first.",
+            show_default=DEFAULT_METRIC,
         ),
-    ] = DEFAULT_METRIC,
+    ] = None,
     compare: Annotated[
         tuple[str, str] | None,
         typer.Option(
@@ -84,34 +77,46 @@ def runs(
             _write_report(report, list(zip(pair, compare, strict=True)), folder)
         _print_differences(pair, compare, as_json)
         return
-    from stochastok_cli.training.runs import find_runs, lower_is_better
+    from stochastok_cli.training.runs import find_runs
 
     gc.set_threshold(100_000, 10, 10)  # records are many objects without cycles, which take a while to look for
     summaries = find_runs(folder)
     if not summaries:
         progress.note(f"there are no runs under {folder}")
         return
-    if metric != DEFAULT_METRIC:
-        known = sorted({name for run in summaries for name in run.best})
-        if metric not in known:
-            raise UserError(
-                f"no run has the metric {metric!r}{did_you_mean(metric, known)}", fix=f"there are: {', '.join(known)}"
-            )
-        sign = 1 if lower_is_better(metric) else -1
-        summaries.sort(
-            key=lambda run: (metric not in run.best, sign * run.best[metric].value if metric in run.best else 0)
-        )
+    if metric is not None:
+        summaries = _best_first(summaries, metric)
     if report is not None:  # by name, as an appendix lists them, or the best first
-        listed = sorted(summaries, key=lambda run: run.name) if metric == DEFAULT_METRIC else summaries
+        listed = sorted(summaries, key=lambda run: run.name) if metric is None else summaries
         _write_report(report, [(run, run.name) for run in listed], folder)
     if as_json:
         for run in summaries:
             print(json.dumps(run.to_json()))
     else:
-        _print(_table(summaries, metric))
+        _print_runs(summaries, metric or DEFAULT_METRIC)
     for run in summaries:
         for problem in run.problems:
             progress.note(f"note: {problem}")
+
+
+def _best_first(summaries: "list[RunSummary]", metric: str) -> "list[RunSummary]":
+    """The runs by a metric, those without it last. Raises UserError if none has a best value of it."""
+    from stochastok_cli.training.runs import lower_is_better
+
+    best = {run.folder: best.value for run in summaries if (best := run.best_of(metric)) is not None}
+    lower = lower_is_better(metric)
+    if not best:
+        known = sorted({name for run in summaries for name in run.best})
+        if not any(metric in run.metrics for run in summaries):
+            problem = f"no run has the metric {metric!r}{did_you_mean(metric, known)}"
+        elif lower is None:
+            problem = f"the metric {metric!r} has no best value, since neither less nor more of it is better"
+        else:
+            problem = f"no run has a finite value of the metric {metric!r}"
+        raise UserError(problem, fix=f"there are: {', '.join(known)}" if known else "")
+    with_metric = [run for run in summaries if run.folder in best]
+    with_metric.sort(key=lambda run: best[run.folder] if lower else -best[run.folder])
+    return with_metric + [run for run in summaries if run.folder not in best]
 
 
 def _write_report(report: Path, labeled: "list[tuple[RunSummary, str]]", root: Path) -> None:
@@ -131,31 +136,55 @@ def _write_report(report: Path, labeled: "list[tuple[RunSummary, str]]", root: P
     progress.note(f"report: {page}")
 
 
-def _table(summaries: "list[RunSummary]", metric: str) -> "Table":
-    """Two lines a run, since all of it would not fit one."""
-    from rich.text import Text
-
-    table = _new_table()
+def _print_runs(summaries: "list[RunSummary]", metric: str) -> None:
+    """Prints two lines a run, since all of it would not fit one; in a narrow terminal some more."""
     best_of = "bits/byte" if metric == DEFAULT_METRIC else metric.removeprefix("validation/").replace("/", "\n")
-    for heading in ("run\n  from", "dataset\n  method p"):
-        table.add_column(Text(heading), overflow="fold")
-    for heading in ("iteration\nof", "loss:\ntrain\nval", "bits/byte:\ntrain\nval", f"best\n{best_of}", "age", "state"):
-        table.add_column(Text(heading), no_wrap=True)
+    headings = (
+        "run\n  from",
+        "dataset\n  method p",
+        "iteration\nof",
+        "loss:\ntrain\nval",
+        "bits/byte:\ntrain\nval",
+        f"best\n{best_of}",
+        "state\nage",
+    )
+    rows: list[list[str]] = []
+    entries: list[Entry] = []
     now = time.time()
     for run in summaries:
-        best = run.best.get(metric)
-        cells = [
-            run.name + (f"\n  {_short(run.parent)}" if run.parent else ""),
-            (run.dataset or MISSING) + (f"\n  {_expansion(run)}" if run.method else ""),
-            f"{run.iteration:,}\n{MISSING if run.max_iters is None else f'{run.max_iters:,}'}",
-            f"{_number(run.metrics.get('train/loss'))}\n{_number(run.metrics.get('validation/loss'))}",
-            f"{_number(run.metrics.get('train/bits_per_byte'))}\n{_number(run.metrics.get('validation/bits_per_byte'))}",
-            f"{best.value:.4f}\nat {best.iteration:,}" if best else MISSING,
-            _age(now - run.changed),
-            run.state + ("\ndamaged" if run.problems and run.state != "damaged" else ""),
+        name, dataset = one_line(run.name), one_line(run.dataset or MISSING)
+        parent = one_line(_short(run.parent)) if run.parent else ""
+        expansion = _expansion(run) if run.method else ""
+        iteration, length = f"{run.iteration:,}", MISSING if run.max_iters is None else f"{run.max_iters:,}"
+        losses = [_number(run.metrics.get(f"{split}/loss")) for split in ("train", "validation")]
+        bits = [_number(run.metrics.get(f"{split}/bits_per_byte")) for split in ("train", "validation")]
+        best = run.best_of(metric)
+        state = [run.state, _age(now - run.changed)]
+        state += ["damaged"] if run.problems and run.state != "damaged" else []
+        rows.append(
+            [
+                name + (f"\n  {parent}" if parent else ""),
+                dataset + (f"\n  {expansion}" if expansion else ""),
+                f"{iteration}\n{length}",
+                "\n".join(losses),
+                "\n".join(bits),
+                f"{best.value:.4f}\nat {best.iteration:,}" if best else MISSING,
+                "\n".join(state),
+            ]
+        )
+        pairs = [
+            ("from", parent),
+            ("dataset", dataset),
+            ("method p", expansion),
+            ("iteration", f"{iteration} of {length}"),
+            ("loss", f"train {losses[0]}, val {losses[1]}"),
+            ("bits/byte", f"train {bits[0]}, val {bits[1]}"),
+            ("best", f"{best.value:.4f} at {best.iteration:,}" if best else ""),
+            ("of", metric if best and metric != DEFAULT_METRIC else ""),
+            ("state", ", ".join(state)),
         ]
-        table.add_row(*map(Text, cells))
-    return table
+        entries.append((name, [(key, value) for key, value in pairs if value]))
+    print_table(headings, rows, entries)
 
 
 def _expansion(run: "RunSummary") -> str:
@@ -194,14 +223,9 @@ def _print_differences(pair: "list[RunSummary]", names: tuple[str, str], as_json
         shown = [{"key": key, "values": list(values)} for key, values in differences.items()]
         print(json.dumps({"schema": 1, "compare": [str(run.folder) for run in pair], "differences": shown}))
     elif differences:
-        from rich.text import Text
-
-        table = _new_table()
-        for heading in ("key", *names):
-            table.add_column(Text(heading), overflow="fold")
-        for key, values in differences.items():
-            table.add_row(Text(key), *(Text(_yaml(value)) for value in values))
-        _print(table)
+        rows = [(key, *map(_yaml, values)) for key, values in differences.items()]
+        entries = [(key, list(zip(names, map(_yaml, values), strict=True))) for key, values in differences.items()]
+        print_table(("key", *map(one_line, names)), rows, entries)
     else:
         progress.note("the configurations are equal")
     data = [run.data for run in pair]
@@ -218,37 +242,3 @@ def _yaml(value: Any) -> str:
 
     text: str = yaml.safe_dump(value, default_flow_style=True, width=10**6, sort_keys=False)
     return text.removesuffix("...\n").strip()
-
-
-def _new_table() -> "Table":
-    from rich import box
-    from rich.table import Table
-
-    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-
-
-def _print(table: "Table") -> None:
-    """Prints a table of texts. Where all cells fit, rich prints the heading alone: hundreds of rows take it a while."""
-    from rich.cells import cell_len
-    from rich.console import Console
-
-    console = Console()
-    if not sys.stdout.isatty() and "COLUMNS" not in os.environ:
-        console.width = WIDTH_OF_FILES
-    columns = [[cell.plain.split("\n") for cell in column.cells] for column in table.columns]  # type: ignore[union-attr]
-    headings = [column.header.plain.split("\n") for column in table.columns]  # type: ignore[union-attr]
-    widths = [
-        max(map(cell_len, chain.from_iterable([heading, *cells])))
-        for heading, cells in zip(headings, columns, strict=True)
-    ]
-    if sum(widths) + len(GAP) * (len(widths) - 1) > console.width:
-        console.print(table)
-        return
-    heading = _new_table()
-    for column, width in zip(table.columns, widths, strict=True):
-        heading.add_column(column.header, width=width)
-    console.print(heading)
-    for row in zip(*columns, strict=True):
-        for line in zip_longest(*row, fillvalue=""):
-            padded = (cell + " " * (width - cell_len(cell)) for cell, width in zip(line, widths, strict=True))
-            console.file.write(GAP.join(padded) + "\n")

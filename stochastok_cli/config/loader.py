@@ -176,11 +176,7 @@ def _parse_section(section: Any, tree: Any, prefix: str, origin: Origin, problem
     if not isinstance(tree, dict):
         problems.append(f"{prefix or 'the file'} must be a section of keys, not {short_repr(tree)} ({origin(prefix)})")
         return section()
-    hints = {**_type_hints(section)}
-    hints.pop("overridden", None)
-    other_keys = next((entry.name for entry in dataclasses.fields(section) if "other_keys" in entry.metadata), None)
-    if other_keys is not None:  # whether they exist is for the checks of `load_config`
-        del hints[other_keys]
+    hints, other_keys = _keys_of(section)
     values: dict[str, Any] = {}
     for key, value in tree.items():
         path = f"{prefix}.{key}" if prefix else str(key)
@@ -197,22 +193,36 @@ def _parse_section(section: Any, tree: Any, prefix: str, origin: Origin, problem
     return section(**values)
 
 
-_type_hints = functools.cache(typing.get_type_hints)
+@functools.cache
+def _keys_of(section: Any) -> tuple[dict[str, Any], str | None]:
+    """The types of the keys of a section, and the field for keys whose existence the checks of `load_config` find
+    out."""
+    hints = typing.get_type_hints(section)
+    hints.pop("overridden", None)
+    other_keys = next((entry.name for entry in dataclasses.fields(section) if "other_keys" in entry.metadata), None)
+    if other_keys is not None:
+        del hints[other_keys]
+    return hints, other_keys
+
+
+_cached_origin = functools.cache(get_origin)
+_is_section = functools.cache(dataclasses.is_dataclass)
 
 
 def _convert(kind: Any, value: Any, path: str, origin: Origin, problems: list[str]) -> Any:
     """`value` as `kind` (a section, a tuple of them, a Literal, an Optional or a scalar)."""
-    if dataclasses.is_dataclass(kind):
+    if _is_section(kind):
         return _parse_section(kind, value, path, origin, problems)
-    if get_origin(kind) is types.UnionType:
+    generic = _cached_origin(kind)
+    if generic is types.UnionType:
         return None if value is None else _convert(get_args(kind)[0], value, path, origin, problems)
-    if get_origin(kind) is tuple:
+    if generic is tuple:
         if not isinstance(value, list | tuple):
             problems.append(f"{path} must be a list, not {short_repr(value)} ({origin(path)})")
             return ()
         inner = get_args(kind)[0]
         return tuple(_convert(inner, item, f"{path}.{i}", origin, problems) for i, item in enumerate(value))
-    if get_origin(kind) is Literal:
+    if generic is Literal:
         if value not in get_args(kind):
             choices = " or ".join(map(repr, get_args(kind)))
             problems.append(f"{path} = {short_repr(value)} is not supported, only {choices} ({origin(path)})")

@@ -7,7 +7,9 @@ import functools
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,8 +30,27 @@ from stochastok_cli.training import run_dir
 from stochastok_cli.training.loggers.jsonl import parse_records
 from stochastok_cli.training.run_dir import RunProgress
 
-LOWER_IS_BETTER = ("loss", "perplexity", "bits_per_byte", "distance")
-HIGHER_IS_BETTER = ("accuracy", "normalized_accuracy", "exact_match")
+LOWER_IS_BETTER = (
+    "loss",
+    "perplexity",
+    "bits_per_byte",
+    "canonical",
+    "all_tokenizations",
+    "distance",
+    "relative",
+)
+HIGHER_IS_BETTER = (
+    "accuracy",
+    "normalized_accuracy",
+    "path_confidence",
+    "ground_confidence",
+    "normalized_path_confidence",
+    "worst_case",
+    "any_case",
+    "worst_sample",
+    "exact_match",
+    "answer_found",
+)
 """The last part of the names of metrics that have a best value."""
 State = Literal["running", "stopped", "complete", "damaged"]
 Expansion = tuple[str | None, float | None]
@@ -61,7 +82,7 @@ class RunSummary:
         checkpoint: The latest complete checkpoint.
         iteration: How many iterations are done, by the latest record or checkpoint.
         metrics: The latest value of each metric.
-        best: The best value of each metric that has one (see `HIGHER_IS_BETTER`).
+        records: The records of `metrics.jsonl`.
         changed: When something was last written there, in seconds since 1970.
         problems: What can't be read, in sentences.
     """
@@ -76,7 +97,7 @@ class RunSummary:
     checkpoint: Path | None
     iteration: int
     metrics: dict[str, float | None]
-    best: dict[str, Best]
+    records: list[dict[str, Any]] = field(repr=False)
     changed: float
     problems: list[str]
 
@@ -94,6 +115,21 @@ class RunSummary:
     def max_iters(self) -> int | None:
         """The length of the run in iterations."""
         return None if self.config is None else self.config.trainer.training.max_iters
+
+    @functools.cached_property
+    def best(self) -> dict[str, Best]:
+        """The best value of each metric that has one (see `lower_is_better`)."""
+        by_name = {name: self.best_of(name) for name in dict.fromkeys(chain.from_iterable(self.records))}
+        return {name: best for name, best in by_name.items() if best is not None}
+
+    def best_of(self, metric: str) -> Best | None:
+        """The best value of one metric, where it has one: the first of equal ones."""
+        lower = lower_is_better(metric)
+        measured = [] if lower is None else [record for record in self.records if record.get(metric) is not None]
+        if not measured:
+            return None
+        record = (min if lower else max)(measured, key=itemgetter(metric))
+        return Best(record[metric], record["iteration"])
 
     def to_json(self) -> dict[str, Any]:
         """The object that `stochastok runs --json` prints."""
@@ -178,7 +214,7 @@ def read_run(folder: Path, root: Path, of_dataset: OfDataset | None = None) -> R
         checkpoint=checkpoint,
         iteration=max([progress.iteration, *(record["iteration"] for record in records[-1:])]),
         metrics=_latest(records),
-        best=_best(records),
+        records=records,
         changed=_last_change(folder),
         problems=problems,
     )
@@ -282,19 +318,7 @@ def _latest(records: Sequence[dict[str, Any]]) -> dict[str, float | None]:
     return latest
 
 
-def _best(records: Sequence[dict[str, Any]]) -> dict[str, Best]:
-    best: dict[str, Best] = {}
-    for record in records:
-        if "train/loss" in record:
-            continue
-        for name, value in record.items():
-            if value is None or (lower := lower_is_better(name)) is None:
-                continue
-            if name not in best or (value < best[name].value if lower else value > best[name].value):
-                best[name] = Best(value, record["iteration"])
-    return best
-
-
+@functools.lru_cache(maxsize=4096)
 def lower_is_better(metric: str) -> bool | None:
     """Whether less of a metric is better; None for a metric that has no better and worse.
 

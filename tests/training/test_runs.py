@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 from preloaded_python import run_python, run_stochastok
 
 from stochastok_cli.artifacts import json_bytes
+from stochastok_cli.cli.runs import _best_first, _print_runs
 from stochastok_cli.config import load_config
 from stochastok_cli.errors import UserError
 from stochastok_cli.training.run_dir import run_lock
@@ -131,7 +133,7 @@ def test_the_list_fits_100_columns_and_has_everything(tmp_path):
     write_run(tmp_path / "b", records=RECORDS[:1])
     shown = run_stochastok("runs", tmp_path, COLUMNS="100").stdout
     assert max(map(len, shown.splitlines())) <= 100
-    for text in ("stochastok 0.1", "4.0000", "4.7500", "2.3750", "2.2500", "at 4", "stopped", " s "):
+    for text in ("stochastok 0.1", "4.0000", "4.7500", "2.3750", "2.2500", "at 4", "stopped, ", " s\n"):
         assert text in shown, text
     without_width = {key: value for key, value in os.environ.items() if key != "COLUMNS"}  # pytest-xdist sets it
     piped = ("-m", "stochastok_cli", "runs", tmp_path, "--metric", "mcq/arc/accuracy")
@@ -145,9 +147,49 @@ def test_the_list_fits_100_columns_and_has_everything(tmp_path):
     assert row["best"]["validation/loss"] == {"value": 4.5, "iteration": 4}
     assert row["best"]["mcq/arc/accuracy"] == {"value": 0.5, "iteration": 4}
     assert row["metrics"]["mcq/arc/accuracy"] is None
-    wrong = run_stochastok("runs", tmp_path, "--metric", "mcq/arc/accurac")
-    assert (wrong.returncode, wrong.stdout) == (2, "")
-    assert "did you mean 'mcq/arc/accuracy'?" in wrong.stderr
+
+
+@pytest.mark.parametrize("columns", [40, 60, 70, 80, 200])
+def test_names_are_whole_in_any_terminal(tmp_path, monkeypatch, capsys, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    names = ["a" * 12, "b" * 60]
+    dataset = "openwebtext-tokenized-stochastok0.1"
+    for name in names:
+        write_run(tmp_path / name, f"trainer.dataset.name={dataset}", "trainer.checkpoint_name=first/step_2")
+    _print_runs(find_runs(tmp_path), "mcq/arc/accuracy")
+    shown = capsys.readouterr().out
+    for text in (*names, dataset, "step_2", "4.0000", "4.7500", "2.0000", "2.3750", "0.5000", "stopped", " s"):
+        assert text in shown
+    lines = [line.rstrip() for line in shown.splitlines()]
+    if columns < 200:  # a few lines of keys and values
+        assert set(names) <= set(lines)
+        assert max(len(line) for line in lines if dataset not in line and line not in names) <= 40
+    else:
+        assert {len(line) for line in lines if "─" in line} == {max(map(len, lines))}
+
+
+def test_the_best_of_any_metric_that_has_one(tmp_path):
+    write_run(tmp_path / "a", records=[{"iteration": 2, "train/loss": 5.0, "train/learning_rate": 1.0}])
+    write_run(tmp_path / "b", records=[{"iteration": 4, "train/loss": 4.0, "mcq/arc/accuracy": 0.5}])
+    odd = write_run(tmp_path / "c", records=[])
+    numbers = ("NaN", "-Infinity", "1e999", "-" + "9" * 400, "4.5", "4.5")
+    text = "".join(f'{{"iteration": {i}, "train/loss": {number}}}\n' for i, number in enumerate(numbers))
+    (odd / "metrics.jsonl").write_text(text + '{"iteration": 9, "validation/loss": NaN, "train/loss": Infinity}\n')
+    listed = run_stochastok("runs", tmp_path, "--metric", "train/loss", "--json")
+    rows = [json.loads(line, parse_constant=pytest.fail) for line in listed.stdout.splitlines()]
+    best = [(row["run"], row["best"]["train/loss"]["value"]) for row in rows]
+    assert best == [("b", 4.0), ("c", 4.5), ("a", 5.0)]
+    assert rows[1]["best"] == {"train/loss": {"value": 4.5, "iteration": 4}}
+    assert rows[1]["metrics"]["train/loss"] is None
+    assert next(iter(_best_first(find_runs(tmp_path), "mcq/arc/accuracy"))).name == "b"
+    for metric, message in {
+        "train/learning_rate": "has no best value, since neither less nor more of it is better",
+        "train/los": "did you mean 'train/loss'?",
+        "validation/loss": "no run has a finite value of the metric 'validation/loss'",
+    }.items():
+        with pytest.raises(UserError, match=re.escape(message)) as wrong:
+            _best_first(find_runs(tmp_path), metric)
+        assert str(wrong.value).endswith("there are: mcq/arc/accuracy, train/loss")
 
 
 def test_two_configurations_are_compared(tmp_path):

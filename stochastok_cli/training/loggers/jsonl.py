@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from stochastok_cli import __version__
 from stochastok_cli.errors import UserError
 from stochastok_cli.json_files import checked, parse_json
 from stochastok_cli.training.events import Evaluated, Event, Listener, Logged, Started, describe, metrics_of
+
+LARGEST = 2**63 - 1
+"""The largest whole number in a record."""
 
 
 @dataclass(frozen=True)
@@ -117,11 +120,12 @@ def parse_records(content: bytes) -> tuple[list[dict[str, Any]], int]:
 
     if content.endswith(b"\n"):
         with suppress(msgspec.DecodeError, UnicodeDecodeError):  # several times as fast, where all lines are whole
-            decode = msgspec.json.Decoder(dict[str, int | float | None]).decode
+            whole_number = Annotated[int, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
+            decode = msgspec.json.Decoder(dict[str, whole_number | float | None]).decode
             records = [decode(line) for line in content.split(b"\n")[:-1]]
             # It also takes keys that are given twice, and carriage returns, which end a line, too.
             is_unique = content.count(b'":') == sum(map(len, records)) and b"\r" not in content
-            if is_unique and all(isinstance(record.get("iteration"), int) for record in records):
+            if is_unique and {type(record.get("iteration")) for record in records} <= {int}:
                 return records, 0
     lines = [parse_record(line) for line in content.splitlines()]
     torn = bool(lines) and lines[-1] is None and not content.endswith(b"\n")
@@ -129,9 +133,23 @@ def parse_records(content: bytes) -> tuple[list[dict[str, Any]], int]:
 
 
 def parse_record(line: bytes) -> dict[str, Any] | None:
-    """The record in a line of a `metrics.jsonl`: numbers and nulls by name. None if the line is no whole record."""
+    """The record in a line of a `metrics.jsonl`: finite numbers and nulls by name. None if the line is no whole record.
+
+    Numbers that are not finite, which other programs write (`NaN`, `Infinity`, `1e999`), become null, as in the files
+    of this program.
+    """
     try:
         record = checked(parse_json(line, ""), dict[str, int | float | None], "")
     except UserError:
         return None
-    return record if isinstance(record.get("iteration"), int) else None
+    iteration = record.get("iteration")
+    if not isinstance(iteration, int) or abs(iteration) > LARGEST:
+        return None
+    return {name: value if _is_finite(value) else None for name, value in record.items()}
+
+
+def _is_finite(value: float | None) -> bool:
+    try:
+        return value is not None and math.isfinite(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return False
