@@ -1,4 +1,4 @@
-"""What `stochastok train --show-config` prints: every value of a configuration, and where it comes from."""
+"""What `stochastok train --show-config` prints: the run's folder, every value, and where each comes from."""
 
 import json
 from typing import TYPE_CHECKING, Any
@@ -6,17 +6,19 @@ from typing import TYPE_CHECKING, Any
 from stochastok_cli.errors import short_repr
 
 if TYPE_CHECKING:
+    from stochastok_cli.config import Source
     from stochastok_cli.training.effective_config import EffectiveConfig
 
+FOLDER = "run.folder"
+"""Stands before the keys of the configuration."""
 WIDEST_VALUE = 40
 """Longer values don't move the column of sources for all others."""
 
 
-def config_table(shown: "EffectiveConfig") -> str:
+def config_table(shown: "EffectiveConfig", source_of_folder: "Source") -> str:
     """Sections of keys, values as in a YAML file, and sources."""
-    from stochastok_cli.config import values_by_key
-
-    values = {key: _yaml(value) for key, value in values_by_key(shown.config).items()}
+    entries = _entries(shown, source_of_folder)
+    values = {key: _yaml(value) for key, (value, _) in entries.items()}
     names = max(len(key.rpartition(".")[2]) for key in values)
     width = max(len(value) for value in values.values() if len(value) <= WIDEST_VALUE)
     lines: list[str] = []
@@ -27,23 +29,28 @@ def config_table(shown: "EffectiveConfig") -> str:
             section = parent
             lines += [*([""] if lines else []), parent]
         remark = " (no effect on this model)" if key in shown.unused else ""
-        source = str(shown.sources[key])
+        source = str(entries[key][1])
         source = source if source.isprintable() else short_repr(source)  # it has to stay in its line
         lines.append(f"  {name:{names}}  {value:{width}}  {source}{remark}")
     return "\n".join(lines)
 
 
-def config_json(shown: "EffectiveConfig") -> str:
+def config_json(shown: "EffectiveConfig", source_of_folder: "Source") -> str:
     """One object: for each dotted key its value, the kind of its source, and the source's name where it has one."""
-    from stochastok_cli.config import values_by_key
-
     entries: dict[str, dict[str, Any]] = {}
-    for key, value in values_by_key(shown.config).items():
-        source = shown.sources[key]
+    for key, (value, source) in _entries(shown, source_of_folder).items():
         entries[key] = {"value": value, "source": source.kind, "from": source.name or None}
         if key in shown.unused:
             entries[key]["has_effect"] = False
     return json.dumps(entries)
+
+
+def _entries(shown: "EffectiveConfig", source_of_folder: "Source") -> "dict[str, tuple[Any, Source]]":
+    """Values and sources by key."""
+    from stochastok_cli.config import values_by_key
+
+    of_config = {key: (value, shown.sources[key]) for key, value in values_by_key(shown.config).items()}
+    return {FOLDER: (str(shown.run_folder), source_of_folder), **of_config}
 
 
 def _yaml(value: Any) -> str:

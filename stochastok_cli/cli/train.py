@@ -68,8 +68,8 @@ def train(
         bool,
         typer.Option(
             "--show-config",
-            help="Print every value that the run would use, and where it comes from: file, override, default, "
-            "checkpoint or dataset. Trains nothing.",
+            help="Print the run's folder and every value that it would use, and where each comes from: file, override, "
+            "default, checkpoint or dataset. Trains nothing.",
         ),
     ] = False,
     push: Annotated[
@@ -109,7 +109,7 @@ def train(
     if plan:
         options.require_effect(train, "beside --plan", push=push)
     if show_config:
-        options.require_effect(train, "beside --show-config", run_name=run_name, force=force, plan=plan, push=push)
+        options.require_effect(train, "beside --show-config", force=force, plan=plan, push=push)
     if push and repo is None and run_name is not None:
         from stochastok_cli.hub import is_repo_id
 
@@ -122,7 +122,7 @@ def train(
         configuration = _with_data_dir(configuration, data_dir)
         sources["general.paths.data_dir"] = Source("override", f"--data-dir {shlex.quote(str(data_dir))}")
     if show_config:
-        options.print_line(_show_config(configuration, sources, as_json))
+        options.print_line(_show_config(configuration, sources, run_name, as_json))
         return
 
     from stochastok_cli.training.effective_config import find_checkpoint_folder
@@ -158,15 +158,17 @@ def _with_data_dir(config: "Config", data_dir: Path) -> "Config":
     return dataclasses.replace(config, general=dataclasses.replace(config.general, paths=paths))
 
 
-def _show_config(config: "Config", sources: "dict[str, Source]", as_json: bool) -> str:
+def _show_config(config: "Config", sources: "dict[str, Source]", run_name: str | None, as_json: bool) -> str:
     """What is printed on stdout."""
     from stochastok_cli.cli.config_output import config_json, config_table
+    from stochastok_cli.config import Source
     from stochastok_cli.training.effective_config import effective_config
 
-    shown = effective_config(config, sources)
+    shown = effective_config(config, sources, run_name)
     for note in shown.notes:
         progress.note(f"note: {note}")
-    return config_json(shown) if as_json else config_table(shown)
+    source = Source("default") if run_name is None else Source("override", f"--run-name {shlex.quote(run_name)}")
+    return (config_json if as_json else config_table)(shown, source)
 
 
 def _train(config: "Config", run_name: str | None, force: bool) -> "TrainResult":

@@ -14,9 +14,10 @@ from stochastok_cli.config import Config, DatasetConfig, ModelConfig, Source, fl
 from stochastok_cli.data.folders import memmap_dir
 from stochastok_cli.errors import UserError
 from stochastok_cli.models import llama_config
-from stochastok_cli.models.checkpoint_reader import find_local_checkpoint, require_intact, resolve_checkpoint
+from stochastok_cli.models.checkpoint_reader import find_local_checkpoint, require_intact, resolve_checkpoint, run_of
 from stochastok_cli.models.weight_files import ADAPTER_CONFIG
 from stochastok_cli.tokenization.methods import require_method
+from stochastok_cli.training.run_dir import run_folder
 from stochastok_cli.training.schedules import learning_rate
 
 if TYPE_CHECKING:
@@ -33,16 +34,18 @@ class EffectiveConfig(NamedTuple):
         config: The configuration.
         sources: Where each value comes from, by the keys of `values_by_key`.
         unused: The keys of values that have no effect, because the checkpoint's architecture doesn't have them.
+        run_folder: The folder of the run.
         notes: Messages for the user.
     """
 
     config: Config
     sources: dict[str, Source]
     unused: frozenset[str]
+    run_folder: Path
     notes: list[str]
 
 
-def effective_config(config: Config, sources: Mapping[str, Source]) -> EffectiveConfig:
+def effective_config(config: Config, sources: Mapping[str, Source], run_name: str | None = None) -> EffectiveConfig:
     """The configuration that a run of `config` uses: with the model section of the checkpoint that it starts from, or
     with the size of the data's vocabulary. Changes nothing on disk, but a model's `config.json` on the Hub is kept in
     the cache.
@@ -50,13 +53,14 @@ def effective_config(config: Config, sources: Mapping[str, Source]) -> Effective
     Args:
         config: From `load_config_and_sources`.
         sources: From there, too.
+        run_name: As for `train`.
 
     Raises:
         UserError: As `starting_point.resolve_starting_point` does.
     """
     notes = notes_on_ineffective_values(config)
     if config.checkpoint_name is not None:
-        return _with_checkpoint(config, dict(sources), notes)
+        return _with_checkpoint(config, dict(sources), run_name, notes)
     folder = dataset_folder(config)
     resolved, replaced = take_vocab_size_of_data(config)
     new_sources = dict(sources)
@@ -64,11 +68,13 @@ def effective_config(config: Config, sources: Mapping[str, Source]) -> Effective
         new_sources[VOCAB_SIZE] = Source("dataset", str(folder))
     elif not folder.is_dir() and not is_overridden(VOCAB_SIZE, config.overridden):
         notes.append(f"{folder} does not exist; once it does, {VOCAB_SIZE} is the size of its tokenizer's vocabulary")
-    return EffectiveConfig(resolved, new_sources, frozenset(), notes)
+    return EffectiveConfig(resolved, new_sources, frozenset(), run_folder(config, None, run_name), notes)
 
 
-def _with_checkpoint(config: Config, sources: dict[str, Source], notes: list[str]) -> EffectiveConfig:
-    section, folder = _section_of_checkpoint(config)
+def _with_checkpoint(
+    config: Config, sources: dict[str, Source], run_name: str | None, notes: list[str]
+) -> EffectiveConfig:
+    section, folder, parent_name = _section_of_checkpoint(config)
     checkpoint = Source("checkpoint", str(folder))
     before, after = values_by_key(config), values_by_key(section.config)
     keys = {key for key in after if key.startswith("model.")} - {CHECKPOINT_NAME}
@@ -80,19 +86,20 @@ def _with_checkpoint(config: Config, sources: dict[str, Source], notes: list[str
         unused = keys - _OF_EVERY_MODEL
         taken = {VOCAB_SIZE, *(key for key in [CONTEXT_WINDOW] if before[key] != after[key])}
     sources |= dict.fromkeys(taken, checkpoint)
-    return EffectiveConfig(section.config, sources, frozenset(unused), notes)
+    folder_of_run = run_folder(config, parent_name, run_name)
+    return EffectiveConfig(section.config, sources, frozenset(unused), folder_of_run, notes)
 
 
-def _section_of_checkpoint(config: Config) -> "tuple[ModelSection, Path | None]":
-    """The model section of the checkpoint that training starts from, and its folder."""
+def _section_of_checkpoint(config: Config) -> "tuple[ModelSection, Path | None, str | None]":
+    """The model section of the checkpoint that training starts from, its folder and its name in that of a run."""
     if (llama := _local_llama(config)) is not None:
         hyperparameters, folder = llama
         shorten, model_type = llama_config.shorten, llama_config.MODEL_TYPE
-        return take_model_section(config, hyperparameters, shorten, model_type, folder), folder
+        return take_model_section(config, hyperparameters, shorten, model_type, folder), folder, run_of(folder)
     from stochastok_cli.training.starting_point import resolve_starting_point  # imports torch
 
     start = resolve_starting_point(config, with_weights=False)
-    return ModelSection(start.config, start.hyperparameters, start.notes), start.parent
+    return ModelSection(start.config, start.hyperparameters, start.notes), start.parent, start.parent_name
 
 
 def _local_llama(config: Config) -> tuple[ModelConfig, Path] | None:

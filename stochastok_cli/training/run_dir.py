@@ -16,7 +16,7 @@ from typing import Any
 
 import filelock
 
-from stochastok_cli.artifacts import nearest_existing_path, write_atomically
+from stochastok_cli.artifacts import nearest_existing_path, validate_folder_name, write_atomically
 from stochastok_cli.config import Config, config_from_dict, flatten, read_yaml
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.models.checkpoint_reader import TrainingState, latest_progress
@@ -76,6 +76,13 @@ def default_run_name(config: Config, parent: str | None) -> str:
     """`<prefix>-<dataset>`, followed by `-from-<parent>` where training starts from a run or another model."""
     name = f"{config.general.logging.run_name_prefix}-{config.trainer.dataset.name}"
     return f"{name}-from-{parent}" if parent else name
+
+
+def run_folder(config: Config, parent: str | None, run_name: str | None) -> Path:
+    """The folder of a run, by the name that is given or else by the default one. Raises UserError if it can't be a
+    name."""
+    name = default_run_name(config, parent) if run_name is None else run_name
+    return Path(config.general.paths.checkpoint_dir) / validate_folder_name(name)
 
 
 def read_progress(folder: Path, config: Config) -> RunProgress:

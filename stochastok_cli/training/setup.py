@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-from stochastok_cli.artifacts import validate_folder_name
 from stochastok_cli.config import Config
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.base import LoadedEvaluator
@@ -86,8 +85,7 @@ def resolve_run(config: Config, world: DistributedContext, run_name: str | None,
     _require_logger_packages(config)
     if config.trainer.lora.rank:
         adapters.require_peft("trainer.lora.rank")
-    name = validate_folder_name(run_dir.default_run_name(config, start.parent_name) if run_name is None else run_name)
-    folder = Path(config.general.paths.checkpoint_dir) / name
+    folder = run_dir.run_folder(config, start.parent_name, run_name)
 
     def read_progress() -> RunProgress:
         progress = run_dir.read_progress(folder, config)

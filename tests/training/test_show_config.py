@@ -31,15 +31,18 @@ def shown_by(config_file: Path, *overrides: str) -> EffectiveConfig:
 
 
 def test_a_run_writes_the_values_that_are_shown_and_they_have_sources(command, config_file, tmp_path, data_dir):
+    run = ("--run-name", "a run")
     overrides = (*SHORT, MCQ, "trainer.optimizer={lr: 1e-3}", "trainer.optimizer.beta1=0.8")
     config_file.write_text(config_file.read_text().replace("vocab_size: 2048", "vocab_size: 999"))
     before = sorted(tmp_path.rglob("*"))
-    shown = command(*overrides, "--show-config", "--json")
+    shown = command(*overrides, *run, "--show-config", "--json")
     assert (shown.returncode, shown.stderr) == (0, "")
     assert sorted(tmp_path.rglob("*")) == before
     entries = json.loads(shown.stdout)
 
-    folder = Path(command(*overrides, "--quiet").stdout.strip())
+    folder = Path(command(*overrides, *run, "--quiet").stdout.strip())
+    of_folder = {"value": str(folder), "source": "override", "from": "--run-name 'a run'"}
+    assert entries.pop("run.folder") == of_folder
     written = yaml.safe_load((folder / "config.yaml").read_text())
     values = values_by_key(load_config(str(folder / "config.yaml")))
     assert {key: entry["value"] for key, entry in entries.items()} == values
@@ -66,7 +69,9 @@ def test_the_model_section_of_a_checkpoint(configured, config_file):
     overrides = [*SHORT, "trainer.checkpoint_name=parent", "model.context_window=12", "model.hidden_dim=16"]
     config_file.write_text(config_file.read_text().replace("ffn_dim: 32", "ffn_dim: 77"))
     shown = shown_by(config_file, *overrides)
-    written = load_config(str(train(configured(*overrides)).folder / "config.yaml"))
+    folder = train(configured(*overrides)).folder
+    assert shown.run_folder == folder
+    written = load_config(str(folder / "config.yaml"))
     assert values_by_key(shown.config) == values_by_key(written)
     assert shown.config.model.core_model.ffn.ffn_dim == 32
     checkpoint = f"checkpoint {parent.checkpoint}"
@@ -92,6 +97,7 @@ def test_a_model_on_the_hub_is_not_downloaded(hub_server, configured, config_fil
     shown = shown_by(config_file, *overrides)
     assert not hub_server.requests_like("safetensors") and hub_server.requests_like("config.json")
     trained = train(configured(*overrides))
+    assert shown.run_folder == trained.folder
     assert values_by_key(shown.config) == values_by_key(load_config(str(trained.folder / "config.yaml")))
     assert shown.sources["model.vocab_size"].kind == "checkpoint"
     assert shown.sources["model.context_window"].kind == "file"  # shorter than the model's
@@ -106,7 +112,10 @@ def test_the_table_is_aligned_and_notes_go_to_stderr(command, config_file):
     assert lines[section - 1] == ""
     rows = [line for line in lines if line.startswith("  ")]
     assert len(rows) == len(lines) - 2 * lines.count("") - 1
-    rows = [line for line in rows if "checkpoint_dir" not in line]  # whose value is wider than the column
+    assert lines[0] == "run" and lines[1].split()[0] == "folder" and lines[1].endswith("  default")
+    rows = [
+        line for line in rows if str(config_file.parent) not in line.split("  file ")[0]
+    ]  # a value that is wider than the column
     sources = [max(line.find(f"  {kind}") for kind in ("default", "file /", "override ", "'override")) for line in rows]
     assert len(set(sources)) == 1 and sources[0] > 0
     assert any(line.endswith("  override --data-dir 'else where'") for line in rows)
@@ -117,7 +126,8 @@ def test_the_table_is_aligned_and_notes_go_to_stderr(command, config_file):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--plan", "--force", "--run-name", "x"], "--run-name, --force, --plan would have no effect beside --show-co"),
+        (["--plan", "--force", "--run-name", "x"], "--force, --plan would have no effect beside --show-co"),
+        (["--run-name", "a/b"], "'a/b' can't be the name of a folder"),
         (["trainer.optimizer.learning_rate=1"], "unknown key 'trainer.optimizer.learning_rate'"),
         (
             ["trainer.checkpoint_name={llama}", "model.hidden_dim=8"],
