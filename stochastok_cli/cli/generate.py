@@ -1,4 +1,4 @@
-"""`stochastok generate`: text that a checkpoint writes after a prompt, as it is sampled."""
+"""`stochastok generate`: text that a checkpoint writes after a prompt, one as it is sampled."""
 
 import json
 import re
@@ -71,11 +71,22 @@ def generate(
     ] = False,
     checkpoint_dir: options.CheckpointDir = Path("checkpoints"),
     device: Annotated[Device, typer.Option("--device", help="auto: CUDA where there is a GPU.")] = Device.AUTO,
+    batch_tokens: Annotated[
+        int,
+        typer.Option(
+            "--batch-tokens",
+            min=1,
+            help="Tokens, of prompts and new ones, that are decoded together; fewer need less memory.",
+        ),
+    ] = 16384,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object for each text, one a line, when it is complete.")
     ] = False,
 ) -> None:
-    """Sample text from a checkpoint: what it writes after a prompt, shown as it is written."""
+    """Sample text from a checkpoint: what it writes after a prompt.
+
+    One text is shown as it is written, several are decoded together and shown as they are complete.
+    """
     from stochastok_cli.evaluation.sampling import CANONICAL, Sampling
     from stochastok_cli.evaluation.sampling import generate as generate_texts
     from stochastok_cli.models.checkpoint_reader import iteration_of
@@ -116,6 +127,7 @@ def generate(
         chat=chat,
         checkpoint_dir=checkpoint_dir,
         device=device.value,
+        batch_tokens=batch_tokens,
         on_prompt=on_prompt,
         on_text=(lambda part: None) if as_json else _write,
         on_result=on_result,

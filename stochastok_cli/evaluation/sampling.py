@@ -3,18 +3,18 @@
 import codecs
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.evaluation.generation import decode
 from stochastok_cli.evaluation.robustness import Tokenization, parse_tokenization
 from stochastok_cli.evaluation.run import choose_device, find_model
-from stochastok_cli.evaluation.scoring import SINGLE_PROCESS, evaluation_mode
+from stochastok_cli.evaluation.scoring import BATCH_TOKENS, SINGLE_PROCESS, evaluation_mode
 from stochastok_cli.json_files import read_json
 from stochastok_cli.models.base import CausalLM
 from stochastok_cli.models.companion_files import TOKENIZER
@@ -52,28 +52,43 @@ class Sampling:
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise UserError(f"--top-p {self.top_p:g} is not possible", fix="give more than 0 and at most 1")
 
-    def draw(self, logits: np.ndarray, uniform: float) -> int:
-        """An id, by the inverse of the cumulative distribution over ids in the order of their probability.
+    def draw(self, logits: Tensor, uniforms: Sequence[float]) -> list[int]:
+        """An id for each row, by the inverse of the cumulative distribution over ids in their own order.
+
+        That order, unlike one by probability, does not depend on the last bits of the logits, so that the same numbers
+        draw the same ids in every batch.
 
         Args:
-            logits: float64 `[V]`.
-            uniform: A number in [0, 1).
+            logits: float64 `[B, V]`.
+            uniforms: B numbers in [0, 1).
 
-        >>> logits = np.log([0.5, 0.1, 0.3, 0.1])
-        >>> [Sampling().draw(logits, u) for u in (0.0, 0.49, 0.51, 0.79, 0.81, 0.99)]
-        [0, 0, 2, 2, 1, 3]
-        >>> [sampling.draw(logits, 0.99) for sampling in (Sampling(top_k=2), Sampling(top_p=0.5), Sampling(0))]
-        [2, 0, 0]
+        >>> logits = torch.tensor([[0.5, 0.1, 0.3, 0.1]]).double().log()
+        >>> [Sampling().draw(logits, [u])[0] for u in (0.0, 0.49, 0.51, 0.61, 0.89, 0.99)]
+        [0, 0, 1, 2, 2, 3]
+        >>> [sampling.draw(logits, [0.99]) for sampling in (Sampling(top_k=2), Sampling(top_p=0.4), Sampling(0))]
+        [[2], [0], [0]]
         """
         if self.temperature == 0:
-            return int(logits.argmax())
-        order = np.argsort(-logits, kind="stable")[: self.top_k]
-        with np.errstate(over="ignore"):
-            cumulative = np.exp((logits[order] - logits[order[0]]) / self.temperature).cumsum()
+            return logits.argmax(dim=-1).tolist()
+        ids = None
         if self.top_p is not None:
-            cumulative = cumulative[: np.searchsorted(cumulative, self.top_p * cumulative[-1]) + 1]
-        place = int(np.searchsorted(cumulative, uniform * cumulative[-1], side="right"))
-        return int(order[min(place, len(cumulative) - 1)])
+            logits, ids = logits.sort(dim=-1, descending=True, stable=True)
+            logits, ids = logits[:, : self.top_k], ids[:, : self.top_k]
+        elif self.top_k is not None:
+            logits, ids = logits.topk(min(self.top_k, logits.shape[-1]))
+        weights = ((logits - logits.amax(dim=-1, keepdim=True)) / self.temperature).exp()
+        if self.top_p is not None:
+            cumulative = weights.cumsum(dim=-1)
+            weights[:, 1:][cumulative[:, :-1] >= self.top_p * cumulative[:, -1:]] = 0  # those before are enough
+        if ids is not None:
+            ids, order = ids.sort(dim=-1)
+            weights = weights.gather(-1, order)
+        cumulative = weights.cumsum(dim=-1)
+        total = cumulative[:, -1:].contiguous()
+        wanted = torch.tensor(uniforms, dtype=torch.float64, device=logits.device)[:, None] * total
+        last = torch.searchsorted(cumulative, total)  # of the ids that can be drawn, where rounding goes past them
+        places = torch.minimum(torch.searchsorted(cumulative, wanted, right=True), last)
+        return (places if ids is None else ids.gather(-1, places))[:, 0].tolist()
 
 
 @dataclass(frozen=True)
@@ -142,14 +157,16 @@ def generate(
     chat: bool = False,
     checkpoint_dir: str | Path = "checkpoints",
     device: str = "auto",
+    batch_tokens: int | None = None,
     on_prompt: Callable[[SamplePrompt], None] = lambda prompt: None,
     on_text: Callable[[str], None] = lambda text: None,
     on_result: Callable[[GeneratedText], None] = lambda result: None,
 ) -> list[GeneratedText]:
     """Samples what a model writes after a prompt.
 
-    Sample i uses the same random numbers in every tokenization, so that texts differ only by what the model reads. On a
-    CPU the result is a pure function of the arguments.
+    Texts are decoded together, in batches. Each draws its own random numbers, so that it is the one that it is alone.
+    Sample i uses the same ones in every tokenization, so that texts differ only by what the model reads. On a CPU the
+    result is a pure function of the arguments.
 
     Args:
         checkpoint: As in `evaluate`.
@@ -166,8 +183,9 @@ def generate(
         chat: The prompt is what a user says, rendered by the chat template of the checkpoint.
         checkpoint_dir: The folder of all runs.
         device: "auto" (CUDA where there is a GPU), "cpu" or "cuda".
-        on_prompt: Called before each text.
-        on_text: Called with each part of a text as soon as it is there.
+        batch_tokens: Tokens that are decoded together, prompts and new ones; fewer need less memory.
+        on_prompt: Called before each text, like the next two in the order of the result.
+        on_text: Called with each part of a text; with parts as soon as they are there where it is the only text.
         on_result: Called after each text.
 
     Returns:
@@ -197,15 +215,20 @@ def generate(
                 fix="give a shorter prompt",
             )
     model = open_model(source, vocabulary, torch_device)
-    stop_ids = _stop_ids(source.folder, vocabulary) | end_of_turn
-    results = []
-    for one in prompts:
-        on_prompt(one)
-        text = _continue(model, vocabulary, one, sampling, seed, max_new_tokens, stop_ids, on_text)
-        result = replace(text, checkpoint=source.name)
+    sampler = _Sampler(
+        vocabulary, sampling, seed, max_new_tokens, _stop_ids(source.folder, vocabulary) | end_of_turn, source.name
+    )
+
+    def on_complete(result: GeneratedText) -> None:
+        if len(prompts) > 1:
+            on_prompt(result.prompt)
+            on_text(result.text)
         on_result(result)
-        results.append(result)
-    return results
+
+    if len(prompts) == 1:
+        on_prompt(prompts[0])
+    streamed = on_text if len(prompts) == 1 else None
+    return sampler.run(model, prompts, batch_tokens or BATCH_TOKENS, on_complete, streamed)
 
 
 def sample_documents(
@@ -222,55 +245,85 @@ def sample_documents(
         seed: Of all random numbers.
     """
     before, ids, _ = _encode("", folder, vocabulary, chat=False)
-    stop_ids = _stop_ids(folder, vocabulary)
     prompts = [_retokenize(before, ids, vocabulary, _parse(CANONICAL), seed, sample) for sample in range(samples)]
-    return [
-        _continue(model, vocabulary, prompt, Sampling(), seed, max_new_tokens, stop_ids, lambda text: None)
-        for prompt in prompts
-    ]
+    sampler = _Sampler(vocabulary, Sampling(), seed, max_new_tokens, _stop_ids(folder, vocabulary))
+    return sampler.run(model, prompts)
 
 
-def _continue(
-    model: CausalLM,
-    vocabulary: Vocabulary,
-    prompt: SamplePrompt,
-    sampling: Sampling,
-    seed: int,
-    max_new_tokens: int,
-    stop_ids: set[int],
-    on_text: Callable[[str], None],
-) -> GeneratedText:
-    """One text. Ids that the model has and its tokenizer lacks are never drawn."""
-    random = stream(seed, "generate", prompt.sample)
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    parts: list[str] = []
+@dataclass(frozen=True)
+class _Sampler:
+    """Samples the texts after prompts. Ids that the model has and its tokenizer lacks are never drawn."""
 
-    def emit(text: str) -> None:
-        if text:
-            parts.append(text)
-            on_text(text)
+    vocabulary: Vocabulary
+    sampling: Sampling
+    seed: int
+    max_new_tokens: int
+    stop_ids: set[int]
+    checkpoint: str = ""
 
-    def choose(logits: torch.Tensor) -> list[int]:
-        values = logits[0, : vocabulary.size].double().cpu().numpy()
-        if not np.isfinite(values.max()):  # also for NaN, which every maximum propagates
-            raise UserError(
-                "the model gave no number for the next token",
-                fix="its weights or its activations have overflowed; use an earlier checkpoint",
-                exit_code=FAILED,
+    def run(
+        self,
+        model: CausalLM,
+        prompts: Sequence[SamplePrompt],
+        batch_tokens: int = BATCH_TOKENS,
+        on_result: Callable[[GeneratedText], None] = lambda result: None,
+        on_text: Callable[[str], None] | None = None,
+    ) -> list[GeneratedText]:
+        """The text of each prompt.
+
+        Args:
+            model: The model.
+            prompts: They fit the context window.
+            batch_tokens: As in `generate`.
+            on_result: Called with each text, in the order of the prompts, when it and all before it are complete.
+            on_text: Called with the parts of the only text; there must be one prompt.
+        """
+        randoms = [stream(self.seed, "generate", prompt.sample) for prompt in prompts]
+        complete: dict[int, GeneratedText] = {}
+        results: list[GeneratedText] = []
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+        def choose(logits: Tensor, places: list[int]) -> list[int]:
+            values = logits[:, : self.vocabulary.size].double()
+            if not bool(values.amax(dim=-1).isfinite().all()):  # also for NaN, which every maximum propagates
+                raise UserError(
+                    "the model gave no number for the next token",
+                    fix="its weights or its activations have overflowed; use an earlier checkpoint",
+                    exit_code=FAILED,
+                )
+            chosen = self.sampling.draw(values, [randoms[place].random() for place in places])
+            if on_text is not None and chosen[0] not in self.stop_ids:
+                part = decoder.decode(self.vocabulary.token_bytes(chosen[0]))
+                if part:
+                    on_text(part)
+            return chosen
+
+        def on_end(place: int, ids: list[int]) -> None:
+            complete[place] = self._result(prompts[place], ids)
+            if on_text is not None and (rest := decoder.decode(b"", final=True)):
+                on_text(rest)
+            while len(results) in complete:
+                results.append(complete.pop(len(results)))
+                on_result(results[-1])
+
+        with evaluation_mode(model):
+            decode(
+                model,
+                [prompt.ids for prompt in prompts],
+                self.max_new_tokens,
+                lambda new: new[-1] in self.stop_ids,
+                batch_tokens,
+                SINGLE_PROCESS,
+                choose,
+                on_end,
             )
-        chosen = sampling.draw(values, random.random())
-        if chosen not in stop_ids:
-            emit(decoder.decode(vocabulary.token_bytes(chosen)))
-        return [chosen]
+        return results
 
-    limit = min(max_new_tokens, model.context_window - len(prompt.ids) + 1)  # nothing follows the last new id
-    with evaluation_mode(model):
-        [ids] = decode(model, [prompt.ids], limit, lambda new: new[-1] in stop_ids, SINGLE_PROCESS, choose)
-    emit(decoder.decode(b"", final=True))
-    reason: FinishReason = "length" if len(ids) == max_new_tokens else "window"
-    if ids[-1] in stop_ids:
-        reason = "stop"
-    return GeneratedText(prompt, seed, ids, "".join(parts), reason)
+    def _result(self, prompt: SamplePrompt, ids: list[int]) -> GeneratedText:
+        is_stopped = ids[-1] in self.stop_ids
+        written = ids[:-1] if is_stopped else ids
+        reason: FinishReason = "stop" if is_stopped else "length" if len(ids) == self.max_new_tokens else "window"
+        return GeneratedText(prompt, self.seed, ids, self.vocabulary.decode(written), reason, self.checkpoint)
 
 
 def _parse(name: str) -> Tokenization:

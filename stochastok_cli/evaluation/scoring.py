@@ -156,24 +156,23 @@ class LM:
         prompts: Sequence[Sequence[int]],
         max_new_tokens: int,
         stop: Callable[[list[int]], bool],
-        *,
-        batch_size: int = 256,
     ) -> list[list[int]]:
         """The likeliest next ids after each prompt, one at a time, in the order of the prompts.
 
         A sequence ends when `stop(its new ids)` is true (the id that made it true is included), after
         `max_new_tokens`, or when the context window is full. A prompt longer than the window is cut to its last
-        `context_window - max_new_tokens` ids (at least one). Prompts of equal length are decoded together, so that no
-        padding is needed.
+        `context_window - max_new_tokens` ids (at least one). Prompts are sorted by length and padded on the left;
+        `batch_tokens` counts all tokens whose keys and values are kept.
 
         Args:
             prompts: Ids, none of them empty.
             max_new_tokens: The most ids to generate.
             stop: Whether a sequence ends with its last new id.
-            batch_size: The most sequences that are decoded together.
         """
+        window = self.context_window
+        kept = [p if len(p) <= window else p[-max(window - max_new_tokens, 1) :] for p in prompts]
         with evaluation_mode(self.model):
-            return generation.generate_greedy(self.model, prompts, max_new_tokens, stop, batch_size, self.ranks)
+            return generation.decode(self.model, kept, max_new_tokens, stop, self.batch_tokens, self.ranks)
 
     def run_batches(
         self,

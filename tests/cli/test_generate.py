@@ -82,15 +82,56 @@ def test_several_tokenizations_and_samples_side_by_side(run):
 
 
 @pytest.mark.parametrize("name", ["ours", "gpt2"])
+def test_texts_decoded_together_are_those_decoded_alone(place, monkeypatch, name):
+    """Equal and different prompts of three lengths, whose texts end in different places."""
+    rows = []
+    draw = Sampling.draw
+    monkeypatch.setattr(Sampling, "draw", lambda self, *more: rows.append(len(more[1])) or draw(self, *more))
+    monkeypatch.setattr("stochastok_cli.evaluation.sampling._stop_ids", lambda *_: set(range(0, 2048, 20)))
+    shown = []
+
+    def texts(batch_tokens):
+        rows.clear(), shown.clear()
+        return generate(
+            place / "checkpoints" / name,
+            PROMPT,
+            tokenizations=["canonical", "uniform:1", "character"],
+            samples=3,
+            max_new_tokens=24,
+            top_p=0.95,
+            batch_tokens=batch_tokens,
+            on_prompt=lambda prompt: shown.append([prompt]),
+            on_text=lambda text: shown[-1].append(text),
+            on_result=lambda result: shown[-1].append(result),
+        )
+
+    alone = texts(1)
+    assert set(rows) == {1}
+    assert shown == [[result.prompt, result.text, result] for result in alone]
+    assert {result.finish_reason for result in alone} == {"stop", "length"}
+    for batch_tokens, most_rows in ((16384, 9), (150, 4)):
+        assert texts(batch_tokens) == alone
+        assert shown == [[result.prompt, result.text, result] for result in alone]
+        assert max(rows) == most_rows and len(set(rows)) > 2
+
+
+@pytest.mark.parametrize("name", ["ours", "gpt2"])
 def test_greedy_texts_are_those_of_transformers(place, name):
     folder = place / "checkpoints" / name
     model = transformers.AutoModelForCausalLM.from_pretrained(folder)
-    [result] = generate(folder, PROMPT, temperature=0, max_new_tokens=20)
-    ids = torch.tensor([result.prompt.ids])
-    theirs = model.generate(
-        ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=20, pad_token_id=0
-    )
-    assert result.ids == theirs[0, ids.shape[1] :].tolist()
+    unused = list(range(load_vocabulary(folder).size, model.config.vocab_size)) or None
+    tokenizations = ["canonical", "character"]
+    for result in generate(folder, PROMPT, tokenizations=tokenizations, temperature=0, max_new_tokens=20):
+        ids = torch.tensor([result.prompt.ids])
+        theirs = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            max_new_tokens=20,
+            pad_token_id=0,
+            suppress_tokens=unused,
+        )
+        assert result.ids == theirs[0, ids.shape[1] :].tolist()
 
 
 def test_chat(place):
@@ -122,7 +163,7 @@ def test_ids_that_end_a_text(place, monkeypatch, end):
     chat = end == "of the template"
     stop = transformers.AutoTokenizer.from_pretrained(folder).convert_tokens_to_ids("<|im_end|>") if chat else 7
     drawn = iter([20, 21, stop])
-    monkeypatch.setattr(Sampling, "draw", lambda *_: next(drawn))
+    monkeypatch.setattr(Sampling, "draw", lambda *_: [next(drawn)])
     [result] = generate(folder, PROMPT, chat=chat)
     assert (result.ids, result.finish_reason) == ([20, 21, stop], "stop")
     assert result.text == load_vocabulary(folder).decode([20, 21])
@@ -133,7 +174,7 @@ def test_characters_of_several_tokens_are_streamed_whole(place, monkeypatch):
     ids = vocabulary.encode("日本!")
     assert len(ids) > 3
     drawn, parts = iter([*ids, vocabulary.end_of_text]), []
-    monkeypatch.setattr(Sampling, "draw", lambda *_: next(drawn))
+    monkeypatch.setattr(Sampling, "draw", lambda *_: [next(drawn)])
     [result] = generate(place / "checkpoints" / "ours", on_text=parts.append)
     assert parts == ["日", "本", "!"] and result.text == "日本!"
     assert result.prompt.ids == [vocabulary.end_of_text]  # an empty prompt begins a document
@@ -194,16 +235,16 @@ def test_no_prompt_and_a_closed_stdin(run, monkeypatch):
 
 
 def test_draws_follow_the_probabilities():
-    logits = np.random.default_rng(0).normal(size=12)
-    uniforms = (np.arange(20_000) + 0.5) / 20_000
+    logits = torch.tensor(np.random.default_rng(0).normal(size=(1, 12)))
+    uniforms = ((np.arange(20_000) + 0.5) / 20_000).tolist()
     for sampling in (Sampling(), Sampling(0.5), Sampling(top_k=3), Sampling(top_p=0.6), Sampling(2.0, 5, 0.9)):
-        scores = torch.tensor(logits)[None]
+        scores = logits
         warpers = [transformers.TemperatureLogitsWarper(sampling.temperature)]
         warpers += [transformers.TopKLogitsWarper(sampling.top_k)] if sampling.top_k else []
         warpers += [transformers.TopPLogitsWarper(sampling.top_p)] if sampling.top_p else []
         for warper in warpers:
             scores = warper(None, scores)
-        counts = np.bincount([sampling.draw(logits, u) for u in uniforms], minlength=12)
+        counts = np.bincount(sampling.draw(logits.expand(len(uniforms), 12), uniforms), minlength=12)
         assert np.abs(counts / len(uniforms) - scores.softmax(-1)[0].numpy()).max() < 1e-4
 
 

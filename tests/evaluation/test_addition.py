@@ -29,7 +29,7 @@ from tests.models.small_models import sharp_model, small_config
 class Speaker(nn.Module):
     """A stand-in for the network: says `speech(question)` one character at a time, and then end-of-text.
 
-    It keeps what it has read in the cache, as the network does.
+    It keeps what it has read in the cache, and does not look at padding, as the network does.
     """
 
     def __init__(self, vocabulary: Vocabulary, speech: Callable[[str], str]):
@@ -41,9 +41,10 @@ class Speaker(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         return hidden @ self.head_weight.T
 
-    def forward(self, ids: Tensor, segment_start: None = None, cache: KeyValueCache | None = None) -> Tensor:
+    def forward(self, ids: Tensor, segment_start: Tensor | None = None, cache: KeyValueCache | None = None) -> Tensor:
         read = ids if cache is None else cache.extend(0, ids[:, None, :, None], ids[:, None, :, None])[0][:, 0, :, 0]
-        chosen = torch.tensor([self._next(row.tolist()) for row in read])
+        starts = [0] * len(read) if segment_start is None else segment_start[:, -1].tolist()
+        chosen = torch.tensor([self._next(row[start:].tolist()) for row, start in zip(read, starts, strict=True)])
         return F.one_hot(chosen, self.vocabulary.size).float()[:, None].expand(-1, ids.shape[1], -1)
 
     def _next(self, read: list[int]) -> int:

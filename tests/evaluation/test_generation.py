@@ -8,8 +8,8 @@ from tests.models.small_models import random_ids, sharp_model, small_config
 WINDOW = 48
 
 
-def greedy(model, *arguments, **more):
-    return LM(model, load_vocabulary("sample2k")).generate_greedy(*arguments, **more)
+def greedy(model, *arguments, batch_tokens=16384):
+    return LM(model, load_vocabulary("sample2k"), batch_tokens).generate_greedy(*arguments)
 
 
 def never(new_ids):
@@ -35,8 +35,9 @@ def test_cached_decoding_equals_uncached(model, prompts):
     assert greedy(model, prompts, 12, never) == [argmax_decoding(model, prompt, 12) for prompt in prompts]
 
 
-def test_batch_size_changes_nothing(model, prompts):
-    assert greedy(model, prompts, 8, never, batch_size=2) == greedy(model, prompts, 8, never)
+@pytest.mark.parametrize("batch_tokens", [1, 40, 60])
+def test_the_batch_changes_nothing(model, prompts, batch_tokens):
+    assert greedy(model, prompts, 8, never, batch_tokens=batch_tokens) == greedy(model, prompts, 8, never)
 
 
 def test_each_sequence_stops_on_its_own(model, prompts):
