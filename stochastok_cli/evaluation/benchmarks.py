@@ -7,6 +7,7 @@ the same part of its rows are used. A file is used whole.
 NumPy is imported only to read questions: the names of the benchmarks are needed without it.
 """
 
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -54,11 +55,13 @@ class Benchmark:
         name: The benchmark's name.
         questions: In the order of its dataset.
         encode_whole: See `BenchmarkSpec`.
+        trained_on: See `BenchmarkSpec`.
     """
 
     name: str
     questions: list[Question]
     encode_whole: bool = False
+    trained_on: str | None = None
 
 
 @dataclass(frozen=True)
@@ -215,16 +218,56 @@ def find_spec(name: str, data_dir: Path) -> BenchmarkSpec:
     Raises UserError if there is neither.
     """
     specs = benchmark_specs()
+    if (spec := _known_spec(name, data_dir)) is not None:
+        return spec
+    commands = " or ".join(recipe.command for recipe in RECIPES.values() if recipe.benchmarks)
+    raise UserError(
+        f"unknown benchmark {name!r}{did_you_mean(name, list(specs))}",
+        fix=f"there are: {', '.join(specs)}, and in {data_dir} NAME-train and NAME-val after {commands} --name "
+        "NAME; questions of your own have any other name: NAME=FILE",
+    )
+
+
+def is_known(name: str, data_dir: Path) -> bool:
+    """Whether `find_spec` has a benchmark of this name."""
+    return _known_spec(name, data_dir) is not None
+
+
+def _known_spec(name: str, data_dir: Path) -> BenchmarkSpec | None:
+    specs = benchmark_specs()
     if name in specs:
         return specs[name]
     folder, _, split = name.rpartition("-")
     manifest = read_manifest(dataset_dir(data_dir) / folder) if folder and "/" not in folder else None
     if manifest and f"{manifest.recipe}-{split}" in specs:
         return replace(specs[f"{manifest.recipe}-{split}"], folder=folder, trained_on=folder)
-    commands = " or ".join(recipe.command for recipe in RECIPES.values() if recipe.benchmarks)
-    raise UserError(
-        f"unknown benchmark {name!r}{did_you_mean(name, list(specs))}",
-        fix=f"there are: {', '.join(specs)}, and in {data_dir} NAME-train and NAME-val after {commands} --name NAME",
+    return None
+
+
+def own_spec(name: str, source: str, language: str | None = None) -> BenchmarkSpec:
+    """The benchmark of a name that is none of `benchmark_specs`: the questions of a file, a folder or the Hub.
+
+    Args:
+        name: What metrics call it.
+        source: See `question_files.read_source`.
+        language: See `question_rows.read_question_rows`.
+    """
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise UserError(f"{name!r} can't be the name of a benchmark", fix="use letters, digits, '_', '-' and '.'")
+
+    def read(description: str, _: Path | None) -> "datasets.Dataset":
+        import datasets
+
+        from stochastok_cli.evaluation.question_files import read_source
+        from stochastok_cli.evaluation.question_rows import read_question_rows
+
+        dataset = read_source(description, source, "test")
+        rows = read_question_rows(description, dataset, language=language, needs_options=True)
+        columns = ("question", "options", "kind")
+        return datasets.Dataset.from_dict({column: [getattr(row, column) for row in rows] for column in columns})
+
+    return BenchmarkSpec(
+        ("question", "options"), _question_and_options, kind=lambda row: row["kind"], read=read, encode_whole=True
     )
 
 
@@ -241,7 +284,9 @@ def has_kinds(benchmark: str) -> bool:
 # ------------------------------------------------------------------------------------------- loading
 
 
-def load_benchmark(name: str, data_dir: Path, num_samples: int | None = None) -> Benchmark:
+def load_benchmark(
+    name: str, data_dir: Path, num_samples: int | None = None, *, language: str | None = None
+) -> Benchmark:
     """The benchmark `name` or `name=path`: all of its questions, or always the same sample of `num_samples`.
 
     A larger sample contains a smaller one. Rows all of whose options are equal are left out, with a notice that counts
@@ -251,7 +296,7 @@ def load_benchmark(name: str, data_dir: Path, num_samples: int | None = None) ->
     from stochastok_cli.random_streams import stream
 
     name, _, path = name.partition("=")
-    spec = find_spec(name, data_dir)
+    spec = own_spec(name, path, language) if path and not is_known(name, data_dir) else find_spec(name, data_dir)
     dataset, rows = _rows(name, spec, Path(path).expanduser() if path else None, data_dir)
     order = stream(SAMPLE_SEED, f"questions/{name}").permutation(len(rows)).tolist()
     missing = len(rows) if num_samples is None else num_samples
@@ -271,7 +316,7 @@ def load_benchmark(name: str, data_dir: Path, num_samples: int | None = None) ->
         text = f"benchmark {name}: rows left out, because all of their options are equal: {len(equal)}"
         text += f" (the first is row {min(equal)})"
         warnings.warn(text, Notice, stacklevel=2)
-    return Benchmark(name, sorted(questions, key=attrgetter("row")), spec.encode_whole)
+    return Benchmark(name, sorted(questions, key=attrgetter("row")), spec.encode_whole, spec.trained_on)
 
 
 def _rows(name: str, spec: BenchmarkSpec, path: Path | None, data_dir: Path) -> "tuple[datasets.Dataset, range]":

@@ -1,6 +1,7 @@
 """Rows of questions from a file, from a folder or from the Hub, all as a `datasets.Dataset`."""
 
 import logging
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ READERS: dict[str, tuple[str, dict[str, Any]]] = {
     ".tsv": ("csv", {"keep_default_na": False, "sep": "\t"}),
     ".parquet": ("parquet", {}),
 }
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+"""The id of a dataset on the Hub: `owner/name`."""
 
 
 def read_hub(description: str, repo: str, config: str | None, split: str) -> "datasets.Dataset":
@@ -35,6 +38,26 @@ def read_hub(description: str, repo: str, config: str | None, split: str) -> "da
             fix=f"a local copy can stand in for it: {description.split()[-1]}=PATH",
             exit_code=error.exit_code,
         ) from None
+
+
+def read_source(description: str, source: str, split: str) -> "datasets.Dataset":
+    """The rows of questions of one's own, for `NAME=SOURCE`.
+
+    Args:
+        description: What the rows are, for errors.
+        source: A file, or a folder or the id of a dataset on the Hub; the latter two perhaps with `:SPLIT`, and the
+            Hub's also with `:SUBSET:SPLIT`.
+        split: The split of a folder or a dataset where `source` names none.
+    """
+    path = Path(source).expanduser()
+    repo, *parts = source.split(":")
+    if not path.exists():
+        folder, _, named = source.rpartition(":")
+        if folder and Path(folder).expanduser().is_dir():
+            return read_path(description, Path(folder).expanduser(), named)
+        if HUB_ID.fullmatch(repo) and path.suffix.lower() not in READERS and len(parts) <= 2:
+            return read_hub(description, repo, parts[0] if len(parts) == 2 else None, parts[-1] if parts else split)
+    return read_path(description, path, split)
 
 
 def read_path(description: str, path: Path, split: str) -> "datasets.Dataset":

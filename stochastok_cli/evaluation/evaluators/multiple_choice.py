@@ -57,13 +57,20 @@ class MultipleChoice(Evaluator):
         (),
         "hellaswag, arc, mmlu, winograd, blimp, langgame-train, langgame-val, cute (the test set) or cute-spell …, "
         "cute-train, cute-val, NAME-train and NAME-val of what make-langgame or make-cute made with --name NAME; each "
-        "also as NAME=PATH with a local file or folder of the same columns",
+        "also as NAME=PATH with a local file or folder of the same columns; any other NAME=PATH, or NAME=OWNER/DATASET "
+        "on the Hub, with questions of your own",
         metavar="A,B,…",
     )
     num_samples: int | None = option(
         None, "questions of each benchmark, always the same ones", min=1, show_default="all"
     )
-    by_kind: bool = option(False, "also the accuracy on each kind of question (LangGame, CUTE)")
+    language: str | None = option(
+        None,
+        "which columns of questions of your own, where they are in several: `tl` for prompt_tl",
+        metavar="LANGUAGE",
+        show_default="en",
+    )
+    by_kind: bool = option(False, "also the accuracy on each kind of question (LangGame, CUTE, questions of your own)")
     contamination: bool = option(
         False,
         "also which questions occur in the data trained on, and the accuracy on the others",
@@ -95,7 +102,12 @@ class MultipleChoice(Evaluator):
             from stochastok_cli.evaluation.benchmarks import has_kinds
 
             if not any(map(has_kinds, self.benchmarks)):
-                raise UserError(f"--by-kind: {', '.join(self.benchmarks)} have no kinds of question", fix="drop it")
+                raise self._no_kinds()
+        if self.language is not None and not any("=" in name for name in self.benchmarks):
+            raise UserError("--language chooses columns of NAME=FILE, and --benchmarks has none", fix="drop it")
+
+    def _no_kinds(self) -> UserError:
+        return UserError(f"--by-kind: {', '.join(self.benchmarks)} have no kinds of question", fix="drop it")
 
     def _tokenization(self) -> "Tokenization | None":
         from stochastok_cli.evaluation.robustness import optional_tokenization
@@ -110,11 +122,12 @@ class MultipleChoice(Evaluator):
         from stochastok_cli.tokenization.expansion import StochasTok
 
         tokenization = self._tokenization()
-        loaded, has_prefixes = [], False
+        loaded, has_prefixes, has_kinds = [], False, not self.by_kind
         for name in self.benchmarks:
-            benchmark = load_benchmark(name, data_dir, self.num_samples)
+            benchmark = load_benchmark(name, data_dir, self.num_samples, language=self.language)
             encoded = encode(benchmark, vocabulary, context_window)
             groups = kind_groups(benchmark) if self.by_kind else {}
+            has_kinds |= bool(groups)
             if self.contamination:
                 groups |= _uncontaminated(benchmark, data_dir, progress)
             encoded = replace(encoded, groups=groups)
@@ -128,6 +141,8 @@ class MultipleChoice(Evaluator):
                 counts["adversarial"] = n
             counts = {metric_group(self.name, encoded.name, part): count for part, count in counts.items()}
             loaded.append(LoadedEvaluator(counts, partial(self._run, encoded=encoded, tokenization=tokenization)))
+        if not has_kinds:
+            raise self._no_kinds()
         if self.adversarial is not None and not has_prefixes:
             raise UserError(
                 f"--adversarial: the questions of {', '.join(self.benchmarks)} have no prefix that could be tokenized "
@@ -210,10 +225,9 @@ def _uncontaminated(benchmark: "Benchmark", data_dir: Path, progress: "ProgressC
     """Which questions do not occur in the data that were trained on, bool `[questions]` for each criterion."""
     from stochastok_cli.data.memmap import memmap_dir
     from stochastok_cli.data.sft_dataset import SFTDataset
-    from stochastok_cli.evaluation.benchmarks import find_spec
     from stochastok_cli.evaluation.contamination import find_contamination
 
-    folder = find_spec(benchmark.name, data_dir).trained_on
+    folder = benchmark.trained_on
     if folder is None:
         raise UserError(
             f"benchmark {benchmark.name}: no data of this program teach it, so that nothing can have leaked",
