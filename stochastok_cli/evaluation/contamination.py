@@ -5,11 +5,14 @@ options (`Which word starts with 'hu'?` → `hundred`), which is all that a mode
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from stochastok_cli.data.memmap import memmap_dir
 from stochastok_cli.data.recipes.langgame_questions import predicate_of
 from stochastok_cli.data.sft_dataset import SFTDataset
+from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.benchmarks import Benchmark
 from stochastok_cli.progress import ProgressCallback, no_progress
 
@@ -49,3 +52,21 @@ def find_contamination(
     return Contamination(
         np.array([text in seen_texts for text in texts]), np.array([key in seen_predicates for key in predicates])
     )
+
+
+def uncontaminated(
+    benchmark: Benchmark, data_dir: Path, *, progress: ProgressCallback = no_progress
+) -> dict[str, np.ndarray]:
+    """Which questions do not occur in the data that were trained on, bool `[questions]` for each criterion.
+
+    Raises UserError where no data of this program teach the benchmark.
+    """
+    if benchmark.trained_on is None:
+        raise UserError(
+            f"benchmark {benchmark.name}: no data of this program teach it, so that nothing can have leaked",
+            fix="drop --leakage",
+        )
+    contamination = find_contamination(
+        benchmark, SFTDataset(memmap_dir(data_dir) / benchmark.trained_on), progress=progress
+    )
+    return {"new_question": ~contamination.same_text, "new_ask": ~contamination.same_predicate}

@@ -5,7 +5,7 @@ is. The options of a question with a prefix stay canonical, since an answer is w
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -117,13 +117,7 @@ def retokenize(benchmark: EncodedBenchmark, expand: StochasTok, context_window: 
 
 
 def evaluate_retokenized(lm: LM, benchmark: EncodedBenchmark, tokenization: Tokenization) -> EvaluatorOutput:
-    """A benchmark in `samples` other tokenizations, as metrics of the part `<method><p>`.
-
-    accuracy: over all samples, the outcome of a question being its fraction of correct answers; worst_case: correct in
-    every sample; any_case: correct in at least one; worst_sample: the accuracy of the sample on which the model is
-    worst; edit_distance: mean splits over the largest number possible; truncated, where some questions did not fit.
-    The curve is the accuracy against the edit distance, in BINS of it.
-    """
+    """A benchmark in `samples` other tokenizations, as `robustness_metrics` describes the results."""
     correct, distances, truncated, guess = [], [], 0, math.nan
     for sample in range(tokenization.samples):
         expand = StochasTok(lm.vocabulary, tokenization.p, tokenization.method, seed=sample)
@@ -134,21 +128,43 @@ def evaluate_retokenized(lm: LM, benchmark: EncodedBenchmark, tokenization: Toke
         guess = chance(scores)
         distances.append(retokenized.edit_distance)
         truncated += retokenized.benchmark.truncated
-    answers, distance = np.array(correct, dtype=np.float64), np.array(distances)
+    group = Metric("mcq", benchmark.name, tokenization.name, "accuracy", math.nan, chance=guess)
+    return robustness_metrics(group, np.array(correct, dtype=np.float64), np.array(distances), truncated)
+
+
+def robustness_metrics(
+    of_samples: Metric, correct: np.ndarray, distance: np.ndarray, truncated: int
+) -> EvaluatorOutput:
+    """The results of a benchmark in several other tokenizations.
+
+    The metric that counts right answers, over all samples, the outcome of a question being its fraction of correct
+    answers; worst_case: correct in every sample; any_case: correct in at least one; worst_sample: the accuracy of the
+    sample on which the model is worst; edit_distance: mean splits over the largest number possible; truncated, where
+    some questions did not fit. The curve is the accuracy against the edit distance, in BINS of it.
+
+    Args:
+        of_samples: The metric that counts right answers, without its value and outcomes.
+        correct: Answers, 0 or 1, float64 `[samples, questions]`.
+        distance: Edit distances, float64 `[samples, questions]`.
+        truncated: How many questions did not fit, over all samples.
+    """
 
     def metric(name: str, value: float, outcomes: np.ndarray | None = None) -> Metric:
-        guessed = guess if name == "accuracy" else None
-        part, n = tokenization.name, answers.shape[1]
-        return Metric("mcq", benchmark.name, part, name, value, n, outcomes, chance=guessed)
+        chance = of_samples.chance if name == of_samples.name else None
+        return replace(of_samples, name=name, value=value, n=correct.shape[1], outcomes=outcomes, chance=chance)
 
-    outcomes = {"accuracy": answers.mean(axis=0), "worst_case": answers.min(axis=0), "any_case": answers.max(axis=0)}
+    outcomes = {
+        of_samples.name: correct.mean(axis=0),
+        "worst_case": correct.min(axis=0),
+        "any_case": correct.max(axis=0),
+    }
     metrics = [metric(name, float(values.mean()), values) for name, values in outcomes.items()]
-    metrics.append(metric("worst_sample", float(answers.mean(axis=1).min())))
+    metrics.append(metric("worst_sample", float(correct.mean(axis=1).min())))
     metrics.append(metric("edit_distance", float(distance.mean())))
     if truncated:
         metrics.append(metric("truncated", truncated))
-    points = accuracy_by_distance(answers, distance)
-    return EvaluatorOutput(metrics, [Curve("mcq", benchmark.name, tokenization.name, points)])
+    points = accuracy_by_distance(correct, distance)
+    return EvaluatorOutput(metrics, [Curve(of_samples.evaluator, of_samples.benchmark, of_samples.part, points)])
 
 
 def accuracy_by_distance(correct: np.ndarray, distance: np.ndarray) -> list[dict[str, Any]]:

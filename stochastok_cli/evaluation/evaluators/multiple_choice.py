@@ -21,7 +21,6 @@ from stochastok_cli.evaluation.base import (
 if TYPE_CHECKING:
     import numpy as np
 
-    from stochastok_cli.evaluation.benchmarks import Benchmark
     from stochastok_cli.evaluation.encoding import EncodedBenchmark
     from stochastok_cli.evaluation.robustness import Tokenization
     from stochastok_cli.evaluation.scoring import LM
@@ -118,6 +117,7 @@ class MultipleChoice(Evaluator):
         self, vocabulary: "Vocabulary", context_window: int, data_dir: Path, progress: "ProgressCallback"
     ) -> list[LoadedEvaluator]:
         from stochastok_cli.evaluation.benchmarks import load_benchmark
+        from stochastok_cli.evaluation.contamination import uncontaminated
         from stochastok_cli.evaluation.encoding import encode, kind_groups
         from stochastok_cli.tokenization.expansion import StochasTok
 
@@ -129,7 +129,7 @@ class MultipleChoice(Evaluator):
             groups = kind_groups(benchmark) if self.by_kind else {}
             has_kinds |= bool(groups)
             if self.contamination:
-                groups |= _uncontaminated(benchmark, data_dir, progress)
+                groups |= uncontaminated(benchmark, data_dir, progress=progress)
             encoded = replace(encoded, groups=groups)
             has_prefixes |= any(question.has_prefix for question in encoded.questions)
             n = len(encoded.questions)
@@ -219,19 +219,3 @@ def _answers(benchmark: "EncodedBenchmark", scores: "Sequence[np.ndarray]") -> A
         is_correct=correct,
         probabilities=[float(option_probabilities(s)[i]) for s, i in zip(scores, chosen, strict=True)],
     )
-
-
-def _uncontaminated(benchmark: "Benchmark", data_dir: Path, progress: "ProgressCallback") -> "dict[str, np.ndarray]":
-    """Which questions do not occur in the data that were trained on, bool `[questions]` for each criterion."""
-    from stochastok_cli.data.memmap import memmap_dir
-    from stochastok_cli.data.sft_dataset import SFTDataset
-    from stochastok_cli.evaluation.contamination import find_contamination
-
-    folder = benchmark.trained_on
-    if folder is None:
-        raise UserError(
-            f"benchmark {benchmark.name}: no data of this program teach it, so that nothing can have leaked",
-            fix="drop --leakage",
-        )
-    contamination = find_contamination(benchmark, SFTDataset(memmap_dir(data_dir) / folder), progress=progress)
-    return {"new_question": ~contamination.same_text, "new_ask": ~contamination.same_predicate}
