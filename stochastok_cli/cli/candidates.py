@@ -1,4 +1,5 @@
-"""What a shell can complete a word to: datasets, runs, benchmarks, methods, formats and keys of the configuration.
+"""What a shell can complete a word to: datasets, runs, metrics, benchmarks, methods, tokenizers, formats, and keys of
+the configuration.
 
 Each function takes the context, with the parameters of the command so far, and the beginning of the word; Typer keeps
 the candidates that begin so. Nothing here imports NumPy or torch: an answer comes while somebody types.
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 DEEPEST = 3  # folders below that of all runs in which runs are looked for
 MOST_FOLDERS = 5_000
+MOST_RUNS = 100  # whose metrics are read
+LAST_BYTES = 65_536  # of a file of metrics
 _STEP = re.compile(r"step_(\d+)")
 _TYPES = {"int", "float", "str", "any", "list of str", "list of sections"}
 _EXAMPLE_P = "0.1"
@@ -40,9 +43,39 @@ def runs_in_folder(ctx: typer.Context, incomplete: str) -> list[str]:
     return _runs_in(_folder(ctx, "folder", "checkpoints"), incomplete)
 
 
+def metrics(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The metrics with a best value that the latest records of runs have."""
+    from stochastok_cli.training.loggers.jsonl import parse_records
+    from stochastok_cli.training.runs import lower_is_better
+
+    folder = _folder(ctx, "folder", "checkpoints")
+    names: set[str] = set()
+    for run in [".", *_run_folders(folder, "", DEEPEST)][:MOST_RUNS]:
+        with contextlib.suppress(OSError), open(folder / run / "metrics.jsonl", "rb") as file:
+            begins_torn = file.seek(max(os.fstat(file.fileno()).st_size - LAST_BYTES, 0)) > 0
+            names.update(*parse_records(file.read().partition(b"\n")[2] if begins_torn else file.read())[0])
+    return sorted(name for name in names if lower_is_better(name) is not None)
+
+
+def tokenizers(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The encodings that are known by name, runs where the command knows their folder, and files of tokenizers. Other
+    paths are left to the shell, which completes them where nothing else is offered."""
+    import tiktoken
+
+    from stochastok_cli.tokenization import BUNDLED
+    from stochastok_cli.tokenization.other_formats import SUFFIXES
+
+    names = [*BUNDLED, *tiktoken.list_encoding_names()]
+    if any(parameter.name == "checkpoint_dir" for parameter in ctx.command.params):
+        names += _run_folders(_folder(ctx, "checkpoint_dir", "checkpoints"), "", DEEPEST)
+    with contextlib.suppress(OSError):
+        names += sorted(entry.name for entry in os.scandir() if entry.name.endswith(SUFFIXES) and entry.is_file())
+    return list(dict.fromkeys(names))
+
+
 def benchmarks(ctx: typer.Context, incomplete: str) -> list[str]:
     """What an evaluator scores, after a comma one more."""
-    evaluator = ctx.params.get("evaluator")
+    evaluator = _given(ctx).get("evaluator")
     names = datasets(ctx, incomplete) if str(evaluator) == "bits_per_byte" else _questions(ctx)
     return _one_more(names, incomplete)
 
@@ -144,16 +177,30 @@ def _questions(ctx: typer.Context) -> list[str]:
 # ------------------------------------------------------------------------------------------------ folders
 
 
+def _given(ctx: typer.Context) -> dict[str, Any]:
+    """The parameters of the command so far. Where the word is the value of an option, the parser stops there, and
+    leaves the arguments before it aside."""
+    parameters, rest = dict(ctx.params), list(ctx.args)
+    for argument in ctx.command.params if rest else ():
+        source = ctx.get_parameter_source(str(argument.name))
+        if argument.param_type_name == "argument" and rest and (source is None or source.name != "COMMANDLINE"):
+            taken = rest if argument.nargs == -1 else rest[:1]
+            rest = rest[len(taken) :]
+            parameters[str(argument.name)] = taken if argument.nargs == -1 else taken[0]
+    return parameters
+
+
 def _folder(ctx: typer.Context, parameter: str, default: str) -> Path:
     """A folder by the option for it, or in training by an override or the configuration file."""
-    given = ctx.params.get(parameter)
+    parameters = _given(ctx)
+    given = parameters.get(parameter)
     if given is not None:
         return Path(os.path.expandvars(os.path.expanduser(given)))  # a shell does that only when the command runs
-    for override in reversed(ctx.params.get("overrides") or []):
+    for override in reversed(parameters.get("overrides") or []):
         key, equals, value = str(override).partition("=")
         if equals and key == f"general.paths.{parameter}":
             return Path(value)
-    return Path(_configured(ctx.params.get("config"), parameter) or default)
+    return Path(_configured(parameters.get("config"), parameter) or default)
 
 
 def _configured(config: Any, parameter: str) -> str | None:

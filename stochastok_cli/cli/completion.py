@@ -13,12 +13,15 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 
 import typer
 
 PROGRAM = "stochastok"
 VARIABLE = "_STOCHASTOK_COMPLETE"
 BASH = "complete_bash"
+DECISIVE = ("--checkpoint-dir", "--config", "--config-name", "--data-dir", "--evaluator")
+"""Options that decide what another word can be completed to, also where they stand after it."""
 _BREAK = re.compile(r"[=:]+")
 _SPECIAL = re.compile(r"([^\w@%+=:,./~^\[\]-])")  # what bash would not take literally
 
@@ -94,19 +97,29 @@ def _join_pieces() -> str:
     current = _current_word()
     if current >= len(pieces):
         return ""
+    words, later = _joined(pieces[: current + 1]), _joined(pieces[current + 1 :])
+    for option, value in pairwise([*later, ""]):
+        name, equals, _ = option.partition("=")
+        if name in DECISIVE and (equals or value) and len(words) > 2:  # after the name of the subcommand
+            words[2:2] = [option] if equals else [option, value]
+    last = "" if _BREAK.fullmatch(pieces[current]) else pieces[current]
+    os.environ["COMP_WORDS"] = "\n".join(words)
+    os.environ["COMP_CWORD"] = str(len(words) - 1)
+    return words[-1].removesuffix(last) if last else words[-1]
+
+
+def _joined(pieces: list[str]) -> list[str]:
+    """Words from their pieces."""
     words: list[str] = []
     joined = False
-    for piece in pieces[: current + 1]:
+    for piece in pieces:
         is_break = _BREAK.fullmatch(piece) is not None
         if words and (is_break or joined):
             words[-1] += piece
         else:
             words.append(piece)
         joined = is_break
-    last = "" if _BREAK.fullmatch(pieces[current]) else pieces[current]
-    os.environ["COMP_WORDS"] = "\n".join(words)
-    os.environ["COMP_CWORD"] = str(len(words) - 1)
-    return words[-1].removesuffix(last) if last else words[-1]
+    return words
 
 
 def _escaped(word: str) -> str:

@@ -123,7 +123,10 @@ def expand(
     tokenizer: Annotated[
         str | None,
         typer.Option(
-            "--tokenizer", help="Tokenizer of --text or of a dataset without a manifest.", show_default="gpt2"
+            "--tokenizer",
+            help="Tokenizer of --text or of a dataset without a manifest.",
+            show_default="gpt2",
+            autocompletion=candidates.tokenizers,
         ),
     ] = None,
     data_dir: options.DataDir = Path("data"),

@@ -36,7 +36,12 @@ def export(
     ] = None,
     tokenizer: Annotated[
         str | None,
-        typer.Option("--tokenizer", help="Tokenizer of a dataset without a manifest.", show_default="gpt2"),
+        typer.Option(
+            "--tokenizer",
+            help="Tokenizer of a dataset without a manifest.",
+            show_default="gpt2",
+            autocompletion=candidates.tokenizers,
+        ),
     ] = None,
     data_dir: options.DataDir = Path("data"),
     force: options.Force = False,

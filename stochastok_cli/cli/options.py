@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stochastok_cli.artifacts import Artifact, command_line
-from stochastok_cli.cli import progress
+from stochastok_cli.cli import candidates, progress
 from stochastok_cli.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,7 +21,11 @@ DataDir = Annotated[Path, typer.Option("--data-dir", help="Folder of all data.")
 CheckpointDir = Annotated[Path, typer.Option("--checkpoint-dir", help="Folder of all runs.")]
 Tokenizer = Annotated[
     str,
-    typer.Option("--tokenizer", help="gpt2, sample2k, a tiktoken encoding, or the path of a tokenizer.json."),
+    typer.Option(
+        "--tokenizer",
+        help="gpt2, sample2k, a tiktoken encoding, or the path of a tokenizer.json.",
+        autocompletion=candidates.tokenizers,
+    ),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the random numbers: the same seed gives the same bytes.")]
 Force = Annotated[bool, typer.Option("--force", help="Make it again if it exists.")]
@@ -84,7 +88,7 @@ def check_hub_options(
 
 def resolve_tokenizer(tokenizer: str | None, checkpoint_dir: Path) -> str | None:
     """The folder of the latest checkpoint, if `tokenizer` is a run; any other name or path as it is."""
-    from stochastok_cli.tokenization.loaders import BUNDLED
+    from stochastok_cli.tokenization import BUNDLED
 
     if tokenizer is None or tokenizer in BUNDLED:
         return tokenizer

@@ -31,6 +31,7 @@ def runs(
             "--metric",
             help="The metric of the column `best`, as in metrics.jsonl. Where it is given, the best is first.",
             show_default=DEFAULT_METRIC,
+            autocompletion=candidates.metrics,
         ),
     ] = None,
     compare: Annotated[

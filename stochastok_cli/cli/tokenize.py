@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stochastok_cli.cli import executor_options, options, progress
+from stochastok_cli.cli import candidates, executor_options, options, progress
 from stochastok_cli.cli.app import subcommand
 from stochastok_cli.errors import UserError
 
@@ -77,6 +77,7 @@ def tokenize(
             help="gpt2, sample2k, a tiktoken encoding, the path of a tokenizer (tokenizer.json, tekken.json, "
             "SentencePiece, .tiktoken) or its folder, a run, or OWNER/NAME[@REVISION] on the Hub.",
             show_default="gpt2",
+            autocompletion=candidates.tokenizers,
         ),
     ] = None,
     end_of_text: Annotated[

@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, quote
 from stochastok_cli import hub
 from stochastok_cli.errors import FAILED, UserError, did_you_mean, short_repr
 from stochastok_cli.json_files import read_json
+from stochastok_cli.tokenization import BUNDLED
 from stochastok_cli.tokenization.encoders import TiktokenEncoder
 from stochastok_cli.tokenization.merges import read_merges, read_merges_as_ranks
 from stochastok_cli.tokenization.other_formats import SUFFIXES, other_files, other_format
@@ -26,8 +27,6 @@ from stochastok_cli.tokenization.tokenizer_settings import notice_sampling
 from stochastok_cli.tokenization.vocabulary import END_OF_TEXT, Vocabulary, require_dense
 
 _LONGEST_NAME = 1_000  # characters of a name or path
-BUNDLED = {"gpt2": "gpt2.bpe", "sample2k": "sample2k.bpe"}
-"""The vocabularies in the package, by name, and the merge list of each."""
 
 
 def load_vocabulary(

@@ -28,6 +28,7 @@ TREE = (
     "checkpoints/first/step_100",
     "checkpoints/group/second/step_1",
     "checkpoints/empty",
+    "elsewhere/third/step_3",
 )
 
 
@@ -38,6 +39,11 @@ def folders(tmp_path, monkeypatch) -> Path:
     (tmp_path / "configured.yaml").write_text("general: {paths: {data_dir: other}}\n")
     manifest = {"format": 1, "kind": "dataset", "recipe": "langgame"}
     (tmp_path / "data/data_as_datasets/short/manifest.json").write_text(json.dumps(manifest))
+    records = ({"iteration": i, "train/loss": 2.0, "train/learning_rate": 0.1} for i in range(2000))
+    text = "".join(json.dumps(record) + "\n" for record in records)
+    (tmp_path / "elsewhere/third/metrics.jsonl").write_text(text + '{"iteration": 3, "mcq/a/accuracy": 1}\n{"iter')
+    for name in ("own.json", "own.txt"):
+        (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     return tmp_path
@@ -47,12 +53,12 @@ def folders(tmp_path, monkeypatch) -> Path:
 def complete(monkeypatch, capfd):
     """What bash or zsh is told for a line that is completed at its end."""
 
-    def run(line: str, shell: str = "bash") -> list[str]:
+    def run(line: str, shell: str = "bash", later: str = "") -> list[str]:
         monkeypatch.setenv(completion.VARIABLE, f"complete_{shell}")
         if shell == "bash":
             pieces = line.replace("=", "\n=\n").replace(":", "\n:\n").replace(" ", "\n").split("\n")
             pieces = [piece for piece in pieces[:-1] if piece] + ([] if line[-1] in "=:" else [pieces[-1]])
-            monkeypatch.setenv("COMP_WORDS", "\n".join(pieces))
+            monkeypatch.setenv("COMP_WORDS", "\n".join([*pieces, *later.replace("=", " = ").split()]))
             monkeypatch.setenv("COMP_CWORD", str(len(pieces) - 1))
         else:
             monkeypatch.setenv("_TYPER_COMPLETE_ARGS", line)
@@ -96,6 +102,17 @@ OPTIMIZER = [f"{key.path}=" for key in config_reference() if key.path.startswith
         ("generate g", ["group/second"]),
         ("generate first --tokenization stochastok:", ["0.1"]),
         ("runs --compare first ", ["first", "group/second"]),
+        ("runs elsewhere --compare ", ["third"]),
+        ("runs elsewhere --compare third ", ["third"]),
+        ("runs elsewhere --metric ", ["mcq/a/accuracy", "train/loss"]),
+        ("runs elsewhere/third --metric t", ["train/loss"]),
+        ("runs --metric ", []),
+        ("train general.paths.checkpoint_dir=elsewhere --run-name ", ["third"]),
+        ("tokenize a.txt --tokenizer s", ["sample2k"]),
+        ("tokenize a.txt --checkpoint-dir elsewhere --tokenizer t", ["third"]),
+        ("tokenize a.txt --tokenizer o", ["o200k_base", "o200k_harmony", "own.json"]),
+        ("expand --text a --tokenizer cl", ["cl100k_base"]),
+        ("make-langgame --tokenizer ./", []),
         ("train --config instr", ["instruction_tuning"]),
         ("train trainer.opti", OPTIMIZER),
         ("train trainer.optimizer.l", ["trainer.optimizer.lr=", "trainer.optimizer.lr=0.0006"]),
@@ -114,6 +131,13 @@ OPTIMIZER = [f"{key.path}=" for key in config_reference() if key.path.startswith
 )
 def test_what_bash_is_told(complete, line, expected):
     assert complete(f"stochastok {line}") == expected
+
+
+@pytest.mark.parametrize("later", ["--checkpoint-dir elsewhere", "b --quiet --checkpoint-dir=elsewhere"])
+def test_an_option_after_the_word(complete, later):
+    assert complete("stochastok generate ", later=later) == ["third"]
+    assert complete("stochastok eval first ", later=later) == ["third"]
+    assert complete("stochastok eval ", later="--checkpoint-dir") == ["first", "group/second"]
 
 
 def test_words_with_spaces_between_them(monkeypatch, capfd):
