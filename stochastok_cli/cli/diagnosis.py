@@ -13,6 +13,9 @@ import sys
 import tempfile
 import time
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,12 +39,23 @@ class Diagnosis:
         sections: By name, entries by name; the object that `--json` prints.
         problems: What the core needs and is broken, with what to do.
         notes: What may surprise and breaks nothing.
+        unimportable: The packages that can't be imported, each of which is one of the problems.
     """
 
     def __init__(self) -> None:
         self.sections: dict[str, dict[str, Any]] = {}
         self.problems: list[str] = []
         self.notes: list[str] = []
+        self.unimportable: list[str] = []
+
+    @contextmanager
+    def attempt(self, problem: str, fix: str) -> Iterator[None]:
+        """Adds an exception of what is done inside to the problems; not one of a package that is named there."""
+        try:
+            yield
+        except Exception as error:
+            if not (isinstance(error, ImportError) and self.unimportable):
+                self.problems.append(f"{problem} ({type(error).__name__}: {first_line(error)}); {fix}")
 
     def to_json(self) -> dict[str, Any]:
         """The object that `stochastok doctor --json` prints."""
@@ -57,14 +71,27 @@ def diagnose(data_dir: Path, checkpoint_dir: Path, timeout: float) -> Diagnosis:
         timeout: Of the request to the Hub, in seconds.
     """
     diagnosis = Diagnosis()
-    _add_system(diagnosis)
-    _add_packages(diagnosis)
-    _add_imports(diagnosis)
-    _add_devices(diagnosis)
-    _add_expansion(diagnosis)
-    _add_hub(diagnosis, timeout)
-    _add_caches(diagnosis)
-    _add_disk(diagnosis, {"data": data_dir, "checkpoint": checkpoint_dir})
+    folders = {"data": data_dir, "checkpoint": checkpoint_dir}
+    for add, problem, fix in (
+        (_add_system, "this system can't be described", "report it"),
+        (_add_packages, "what this package requires can't be read", "install it again"),
+        (_add_imports, "packages can't be imported", "install them again"),
+        (
+            _add_devices,
+            "PyTorch can't use its devices",
+            "check the driver, or hide the GPUs with CUDA_VISIBLE_DEVICES=",
+        ),
+        (_add_expansion, "a text can't be expanded", "install the package again"),
+        (partial(_add_hub, timeout=timeout), "huggingface_hub does not work", "install it again"),
+        (_add_caches, "the caches can't be looked for", "check the variables that name their folders"),
+        (
+            partial(_add_disk, folders=folders),
+            "the folders can't be looked at",
+            "check --data-dir and --checkpoint-dir",
+        ),
+    ):
+        with diagnosis.attempt(problem, fix):
+            add(diagnosis)
     return diagnosis
 
 
@@ -103,12 +130,7 @@ def _add_packages(diagnosis: Diagnosis) -> None:
     packages: dict[str, str | None] = {}
     extras: dict[str, dict[str, str | None]] = {}
     diagnosis.sections["packages"], diagnosis.sections["extras"] = packages, extras
-    try:
-        required = requirements()
-    except Exception as error:
-        diagnosis.problems.append(f"what this package requires can't be read: {first_line(error)}; install it again")
-        return
-    for extra, entries in required.items():
+    for extra, entries in requirements().items():
         for entry in entries:
             if extra in DEVELOPMENT or (entry.marker and not entry.marker.evaluate({"extra": extra})):
                 continue
@@ -136,44 +158,35 @@ def _version(name: str) -> str | None:
 
 
 def _add_imports(diagnosis: Diagnosis) -> None:
+    unimportable = []
     for name in IMPORTED:
-        try:
+        unimportable.append(name)
+        with diagnosis.attempt(f"{name} can't be imported", f"pip install --force-reinstall {name}"):
             importlib.import_module(name)
-        except Exception as error:
-            diagnosis.problems.append(
-                f"{name} can't be imported ({type(error).__name__}: {first_line(error)}); "
-                f"pip install --force-reinstall {name}"
-            )
+            unimportable.pop()
+    diagnosis.unimportable = unimportable
 
 
 def _add_devices(diagnosis: Diagnosis) -> None:
     section = diagnosis.sections["devices"] = {}
-    try:
-        import torch
-    except Exception:
-        return  # `_add_imports` has said so
-    try:
-        from stochastok_cli.models.llama.fused.support import unsupported_device
+    if "torch" in diagnosis.unimportable:
+        return
+    import torch
 
-        section["torch_cuda"] = torch.version.cuda
-        available = torch.cuda.is_available()
-        section["gpus"] = [_gpu(i) for i in range(torch.cuda.device_count())] if available else []
-        device = torch.device("cuda" if available else "cpu")
-        reason = unsupported_device(device)
-        section["device"] = device.type
-        section["kernels"] = "fused" if reason is None else "reference"
-        section["why"] = (
-            f"not fused: {reason}"
-            if reason
-            else "this GPU runs the fused kernels, for models of the sizes that they take"
-        )
-        if not available and torch.version.cuda is None and shutil.which("nvidia-smi"):
-            diagnosis.notes.append("there is a driver for NVIDIA GPUs, and the installed PyTorch is one for CPUs")
-    except Exception as error:
-        diagnosis.problems.append(
-            f"PyTorch can't use its devices ({type(error).__name__}: {first_line(error)}); "
-            "check the driver, or hide the GPUs with CUDA_VISIBLE_DEVICES="
-        )
+    from stochastok_cli.models.llama.fused.support import unsupported_device
+
+    section["torch_cuda"] = torch.version.cuda
+    available = torch.cuda.is_available()
+    section["gpus"] = [_gpu(i) for i in range(torch.cuda.device_count())] if available else []
+    device = torch.device("cuda" if available else "cpu")
+    reason = unsupported_device(device)
+    section["device"] = device.type
+    section["kernels"] = "fused" if reason is None else "reference"
+    section["why"] = (
+        f"not fused: {reason}" if reason else "this GPU runs the fused kernels, for models of the sizes that they take"
+    )
+    if not available and torch.version.cuda is None and shutil.which("nvidia-smi"):
+        diagnosis.notes.append("there is a driver for NVIDIA GPUs, and the installed PyTorch is one for CPUs")
 
 
 def _gpu(index: int) -> dict[str, Any]:
@@ -182,7 +195,7 @@ def _gpu(index: int) -> dict[str, Any]:
     properties = torch.cuda.get_device_properties(index)
     try:
         free: int | None = torch.cuda.mem_get_info(index)[0]
-    except Exception:  # a card that another process holds for itself alone
+    except RuntimeError:  # a card that another process holds for itself alone
         free = None
     capability = f"{properties.major}.{properties.minor}"
     return {
@@ -195,36 +208,24 @@ def _gpu(index: int) -> dict[str, Any]:
 
 def _add_expansion(diagnosis: Diagnosis) -> None:
     """Tokenizes and expands a text, for which kernels are compiled or taken from a cache."""
-    section = diagnosis.sections["expansion"] = {}
-    try:
-        from stochastok_cli.tokenization.expansion import StochasTok
-        from stochastok_cli.tokenization.loaders import load_vocabulary
+    section = diagnosis.sections["expansion"] = {"works": False}
+    from stochastok_cli.tokenization.expansion import StochasTok
+    from stochastok_cli.tokenization.loaders import load_vocabulary
 
-        vocabulary = load_vocabulary("sample2k")
-        ids = vocabulary.encode("An example sentence")
-        start = time.perf_counter()
-        expanded = StochasTok(vocabulary, p=1.0)(ids)
-        section["seconds"] = round(time.perf_counter() - start, 2)
-        section["works"] = vocabulary.decode(expanded) == "An example sentence"
-        if not section["works"]:
-            diagnosis.problems.append("an expanded text is another text; report it")
-    except Exception as error:
-        section["works"] = False
-        if isinstance(error, ImportError) and diagnosis.problems:
-            return  # a package that is named already
-        diagnosis.problems.append(
-            f"a text can't be expanded ({type(error).__name__}: {first_line(error)}); install the package again"
-        )
+    vocabulary = load_vocabulary("sample2k")
+    ids = vocabulary.encode("An example sentence")
+    start = time.perf_counter()
+    expanded = StochasTok(vocabulary, p=1.0)(ids)
+    section["seconds"] = round(time.perf_counter() - start, 2)
+    section["works"] = vocabulary.decode(expanded) == "An example sentence"
+    if not section["works"]:
+        diagnosis.problems.append("an expanded text is another text; report it")
 
 
 def _add_hub(diagnosis: Diagnosis, timeout: float) -> None:
     from stochastok_cli.hub.status import hub_status
 
-    try:
-        status = hub_status(timeout)
-    except Exception as error:
-        diagnosis.problems.append(f"huggingface_hub does not work ({type(error).__name__}); install it again")
-        return
+    status = hub_status(timeout)
     diagnosis.sections["hub"] = {
         "endpoint": status.endpoint,
         "offline": status.offline,

@@ -1,5 +1,6 @@
 """Whether the Hub can be used: where it is, whether it answers, and whose token is set. The token is never shown."""
 
+import os
 import re
 from dataclasses import dataclass
 
@@ -36,7 +37,13 @@ def hub_status(timeout: float = 5.0) -> HubStatus:
     from huggingface_hub import constants, get_token
 
     endpoint = re.sub(r"//[^/@]*@", "//", constants.ENDPOINT)
-    has_token = get_token() is not None
+    try:
+        has_token = get_token() is not None
+    except (OSError, ValueError) as error:  # HF_HOME is a file, the token's file can't be read or is no text
+        variable = "HF_TOKEN_PATH" if os.environ.get("HF_TOKEN_PATH") else "HF_HOME"
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        problem = f"the file of the token, {constants.HF_TOKEN_PATH}, can't be read ({reason}): check {variable}"
+        return HubStatus(endpoint, bool(constants.HF_HUB_OFFLINE), None, False, None, problem)
     if constants.HF_HUB_OFFLINE:
         return HubStatus(endpoint, True, None, has_token, None, "")
     try:

@@ -91,6 +91,35 @@ def test_no_hub_within_the_timeout_and_none_in_offline_mode(run, hub_server, mon
     assert shown["hub"]["offline"] and shown["hub"]["reachable"] is None and hub_server.requests == []
 
 
+def test_a_token_that_can_not_be_read_names_the_variable(run, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    (tmp_path / "file").write_bytes(b"\xff")
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    for path, variable in ((tmp_path / "file" / "token", "HF_HOME"), (tmp_path / "file", "HF_TOKEN_PATH")):
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(path))
+        if variable == "HF_TOKEN_PATH":
+            monkeypatch.setenv(variable, str(path))
+        code, out, _ = run("--json")
+        shown = json.loads(out)
+        assert (code, shown["problems"], shown["hub"]["token"]) == (0, [], False)
+        assert [note.split(";")[0].partition(": ")[2] for note in shown["notes"]] == [f"check {variable}"]
+
+
+@pytest.mark.parametrize("part", ["platform.platform", "shutil.disk_usage"])
+def test_a_part_that_fails_is_reported_and_the_others_are_shown(run, monkeypatch, part):
+    def fail(*arguments):
+        raise ValueError("no such thing")
+
+    monkeypatch.setattr(part, fail)
+    code, out, _ = run("--json")
+    shown = json.loads(out)
+    assert code == 1 and shown["hub"]["reachable"] and shown["expansion"]["works"]
+    assert all("(ValueError: no such thing); " in problem for problem in shown["problems"])
+    assert len(shown["problems"]) == (1 if part == "platform.platform" else 2)
+
+
 def test_what_is_installed_is_read_as_the_sources_are(monkeypatch, tmp_path):
     sources = diagnosis.requirements()
     del sources["test"]  # has markers of its own
