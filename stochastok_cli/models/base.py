@@ -39,6 +39,8 @@ class KeyValueCache:
     def __init__(self) -> None:
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
+        self.native: Any = None
+        """An object of the model's library that holds the same tensors, so that it need not be made for each call."""
 
     @property
     def length(self) -> int:

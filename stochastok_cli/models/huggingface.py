@@ -102,15 +102,18 @@ class HuggingFaceModel(CausalLM):
         arguments: dict[str, Any] = {"attention_mask": (positions >= padding).long()}
         if self.accepts_position_ids:
             arguments["position_ids"] = (positions[start:] - padding).clamp(min=0)
-        past: Any = DynamicCache()
-        if cache is not None:
-            arguments[self.cache_argument] = past
+        if cache is None:
+            return self._hidden(ids, use_cache=False, **arguments)
+        past = cache.native
+        if past is None:
+            past = cache.native = DynamicCache()
             for layer, (keys, values) in enumerate(zip(cache.keys, cache.values, strict=True)):
                 past.update(keys, values, layer)
-        hidden = self._hidden(ids, use_cache=cache is not None, **arguments)
-        if cache is not None:
-            cache.keys = [layer.keys for layer in past.layers]
-            cache.values = [layer.values for layer in past.layers]
+        for held, keys, values in zip(past.layers, cache.keys, cache.values, strict=True):
+            held.keys, held.values = keys, values
+        hidden = self._hidden(ids, use_cache=True, **{**arguments, self.cache_argument: past})
+        cache.keys = [held.keys for held in past.layers]
+        cache.values = [held.values for held in past.layers]
         return hidden
 
     def add_lora(self, config: LoraConfig, base: Path, base_checksum: str | None) -> None:
