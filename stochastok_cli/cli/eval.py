@@ -4,13 +4,14 @@ The options of the evaluators come from their fields (`stochastok_cli.evaluation
 """
 
 import contextlib
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from stochastok_cli.cli import candidates, options
+from stochastok_cli.cli import candidates, options, progress
 from stochastok_cli.cli.app import subcommand
 from stochastok_cli.cli.eval_options import parsed, with_evaluator_options
 from stochastok_cli.errors import UserError
@@ -54,6 +55,15 @@ def eval(
     data_dir: options.DataDir = Path("data"),
     checkpoint_dir: options.CheckpointDir = Path("checkpoints"),
     device: Annotated[Device, typer.Option("--device", help="auto: CUDA where there is a GPU.")] = Device.AUTO,
+    devices: Annotated[
+        int,
+        typer.Option(
+            "--devices",
+            metavar="N",
+            min=1,
+            help="Spread the questions over N GPUs, or with --device cpu over N processes.",
+        ),
+    ] = 1,
     batch_tokens: Annotated[
         int, typer.Option("--batch-tokens", min=1, help="Tokens in a batch; fewer need less memory.")
     ] = 16384,
@@ -99,7 +109,18 @@ def eval(
 
         require_matplotlib()
         require_report_folder(report)
-    with output.ResultPrinter(as_json, keep_going=report is not None) as printer:
+    from stochastok_cli.training.distributed import distributed_context, is_distributed, is_main_process
+    from stochastok_cli.training.launch import launch, record_exit_code
+
+    _require_devices(device.value, devices)
+    if devices > 1 and not is_distributed():
+        raise typer.Exit(launch(sys.argv[1:], devices))
+    progress.quiet = progress.quiet or not is_main_process()
+    with (
+        record_exit_code(),
+        distributed_context(device.value) as world,
+        output.ResultPrinter(as_json, keep_going=report is not None) as printer,
+    ):
         results = evaluate(
             checkpoints,
             chosen,
@@ -110,8 +131,11 @@ def eval(
             paired=paired,
             num_texts=0 if report is None else output.NUM_TEXTS,
             progress=printer.progress,
-            on_result=printer.show,
+            on_result=printer.show if world.is_main else None,
+            ranks=world,
         )
+    if not world.is_main:
+        return
     comparisons: list[PairedComparison | Aggregate] = []
 
     def show() -> None:
@@ -132,3 +156,14 @@ def eval(
             show()
         raise
     show()
+
+
+def _require_devices(device: str, devices: int) -> None:
+    """Raises UserError if there are not so many GPUs, or none for "cuda"."""
+    import torch
+
+    from stochastok_cli.evaluation.run import choose_device
+
+    gpus = torch.cuda.device_count()
+    if choose_device(device) == "cuda" and devices > gpus:
+        raise UserError(f"--devices {devices}: the number of GPUs here is {gpus}", fix=f"give at most {gpus}")

@@ -15,7 +15,7 @@ from stochastok_cli.progress import ProgressCallback, no_progress
 
 if TYPE_CHECKING:
     from stochastok_cli.evaluation.sampling import GeneratedText
-    from stochastok_cli.evaluation.scoring import LM
+    from stochastok_cli.evaluation.scoring import LM, Ranks
     from stochastok_cli.models.base import CausalLM
     from stochastok_cli.models.huggingface import ModelSource
     from stochastok_cli.tokenization.vocabulary import Vocabulary
@@ -36,6 +36,7 @@ def evaluate(
     num_texts: int = 0,
     progress: ProgressCallback = no_progress,
     on_result: Callable[[EvalResult], None] | None = None,
+    ranks: "Ranks | None" = None,
 ) -> list[EvalResult]:
     """Evaluates one or more models.
 
@@ -52,6 +53,8 @@ def evaluate(
         num_texts: How many short documents are sampled from each model (`EvalResult.texts`), always with one seed.
         progress: Called with a description, how much is done, and the total.
         on_result: Called with each result as soon as it is there.
+        ranks: The processes that share the work, if there are several. All of them call this with equal arguments, and
+            get the same results; "cuda" is the GPU that each has chosen as its own.
 
     Returns:
         One result per checkpoint, in their order.
@@ -63,7 +66,7 @@ def evaluate(
         results = evaluate("my-run", [{"evaluator": "mcq", "benchmarks": ["langgame-val"]}])
         results[0].values["mcq/langgame-val/accuracy"]
     """
-    from stochastok_cli.evaluation.scoring import BATCH_TOKENS, LM
+    from stochastok_cli.evaluation.scoring import BATCH_TOKENS, LM, SINGLE_PROCESS
     from stochastok_cli.models.huggingface import open_model
     from stochastok_cli.tokenization.loaders import load_vocabulary
 
@@ -82,7 +85,7 @@ def evaluate(
     results = []
     for source, label, key, vocabulary in zip(sources, labels, keys, vocabularies, strict=True):
         model = open_model(source, vocabulary, torch_device)
-        lm = LM(model, vocabulary, batch_tokens or BATCH_TOKENS, progress)
+        lm = LM(model, vocabulary, batch_tokens or BATCH_TOKENS, progress, ranks or SINGLE_PROCESS)
         output = run_evaluators(lm, loaded[key])
         result = EvalResult(
             checkpoint=source.name,

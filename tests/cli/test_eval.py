@@ -287,6 +287,30 @@ def test_as_a_program(place):
     assert json.loads(done.stdout)["n"] == {"bits_per_byte/text-tokenized": len(flat_ids(load_vocabulary("sample2k")))}
 
 
+@pytest.mark.slow
+def test_two_processes_print_what_one_prints(run_eval, place):
+    arguments = ("pretraining-text", "other", *LANGGAME, "--leakage", "--device", "cpu")
+    command = [sys.executable, "-m", "stochastok_cli", "eval", *arguments, "--devices", "2"]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == run_eval(*arguments)
+
+
+@pytest.mark.slow
+def test_an_error_of_two_processes_is_told_once(place):
+    arguments = ("pretraining-text", "--evaluator", "math_generation", "--addition", "absent", "--device", "cpu")
+    command = [sys.executable, "-m", "stochastok_cli", "eval", *arguments, "--devices", "2"]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (USAGE, "", 1)
+    assert "there is no data/data_as_datasets/absent" in done.stderr
+
+
+def test_more_devices_than_gpus(run_eval, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    code, out, err = run_eval("other", *LANGGAME, "--devices", "3")
+    assert (code, out, err) == (USAGE, "", "error: --devices 3: the number of GPUs here is 2; give at most 2\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
