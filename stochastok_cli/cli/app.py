@@ -8,6 +8,7 @@ import functools
 import importlib
 import inspect
 import os
+import re
 import signal
 import sys
 import warnings
@@ -26,6 +27,7 @@ from stochastok_cli.errors import (
     Notice,
     StoppedBySignal,
     UserError,
+    did_you_mean,
     first_line,
     is_rust_panic,
 )
@@ -33,13 +35,15 @@ from stochastok_cli.errors import (
 HELP = (
     "Train language models with StochasTok: tokenize, expand, pretrain, finetune and evaluate.\n\n"
     "Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong use, 75 stopped by a "
-    "signal with a checkpoint saved (run it again to go on), 130 interrupted with nothing saved."
+    "signal with a checkpoint saved (run it again to go on), 130 interrupted with nothing saved, 141 nobody "
+    "reads stdout any more, as after `| head`."
 )
 
 SUBCOMMANDS = ("tokenize", "expand", "make", "export", "train", "runs", "eval", "generate", "doctor")
 """The files of the subcommands, in the order of `--help`; `make` has one subcommand for each recipe."""
 
 MINIMUM_ADDRESS_SPACE = 512 * 2**20  # bytes
+READER_GONE = 128 + 13  # what a shell makes of the end by SIGPIPE
 OUT_OF_MEMORY = (
     "failed to map segment",
     "Cannot allocate memory",
@@ -126,15 +130,19 @@ def main() -> None:
         code = STOPPED_WITH_CHECKPOINT
     except (KeyboardInterrupt, typer.Abort):
         code = _failed("interrupted", INTERRUPTED)
+    except streams.ReaderGone:
+        code = READER_GONE
     except OSError as error:
         code = _failed(_describe_os_error(error), FAILED, error)
     except SystemExit as error:
         code = error.code
-        if isinstance(error.__context__, BrokenPipeError):  # how the option parser reports it
+        if isinstance(error.__context__, streams.ReaderGone):  # how the option parser reports it
+            code = READER_GONE
+        elif isinstance(error.__context__, BrokenPipeError):
             code = _failed(_describe_os_error(error.__context__), FAILED, error)
     except Exception as error:
         if hasattr(error, "format_message"):  # a usage error of the option parser; no message where help was shown
-            message = error.format_message()
+            message = _usage_message(error.format_message())
             code = _failed(f"{message} (see --help)", USAGE, error) if message else USAGE
         else:
             code = _failed(_describe_unexpected(error), FAILED, error)
@@ -144,7 +152,9 @@ def main() -> None:
         code = _failed(f"a library failed: {first_line(error)} (--debug shows where)", FAILED, error)
     code = code if isinstance(code, int) else 0
     lost = streams.flush_stdout()
-    if lost is not None and code == 0:
+    if isinstance(lost, streams.ReaderGone):
+        code = code or READER_GONE
+    elif lost is not None and code == 0:
         code = _failed(_describe_os_error(lost), FAILED, lost)
     _leave(code)
 
@@ -168,6 +178,20 @@ def _address_space() -> int | None:
         return None
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     return None if limit == resource.RLIM_INFINITY else limit
+
+
+def _usage_message(message: str) -> str:
+    """A message of the option parser, with the choice that is most like the value which is none.
+
+    >>> _usage_message("Invalid value for '--device': Value error, 'cpuu' is not one of 'auto', 'cpu'.")
+    "Invalid value for '--device': 'cpuu' is not one of 'auto', 'cpu'; did you mean 'cpu'?"
+    """
+    message = message.replace(": Value error, ", ": ", 1)
+    match = re.search(r"'([^']*)' is not one of ('.*')\.?$", message)
+    if match is None:
+        return message
+    suggestion = did_you_mean(match[1], re.findall("'([^']*)'", match[2]))
+    return message.removesuffix(".") + suggestion if suggestion else message
 
 
 def _describe_os_error(error: OSError) -> str:

@@ -7,8 +7,7 @@ the candidates that begin so. Nothing here imports NumPy or torch: an answer com
 
 import contextlib
 import os
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +16,8 @@ import typer
 if TYPE_CHECKING:
     from stochastok_cli.config.schema import ConfigKey
 
-DEEPEST = 3  # folders below that of all runs in which runs are looked for
-MOST_FOLDERS = 5_000
 MOST_RUNS = 100  # whose metrics are read
 LAST_BYTES = 65_536  # of a file of metrics
-_STEP = re.compile(r"step_(\d+)")
 _TYPES = {"int", "float", "str", "any", "list of str", "list of sections"}
 _EXAMPLE_P = "0.1"
 
@@ -45,12 +41,13 @@ def runs_in_folder(ctx: typer.Context, incomplete: str) -> list[str]:
 
 def metrics(ctx: typer.Context, incomplete: str) -> list[str]:
     """The metrics with a best value that the latest records of runs have."""
+    from stochastok_cli.models.checkpoint_reader import run_names
     from stochastok_cli.training.loggers.jsonl import parse_records
     from stochastok_cli.training.runs import lower_is_better
 
     folder = _folder(ctx, "folder", "checkpoints")
     names: set[str] = set()
-    for run in [".", *_run_folders(folder, "", DEEPEST)][:MOST_RUNS]:
+    for run in [".", *run_names(folder)][:MOST_RUNS]:
         with contextlib.suppress(OSError), open(folder / run / "metrics.jsonl", "rb") as file:
             begins_torn = file.seek(max(os.fstat(file.fileno()).st_size - LAST_BYTES, 0)) > 0
             names.update(*parse_records(file.read().partition(b"\n")[2] if begins_torn else file.read())[0])
@@ -62,12 +59,13 @@ def tokenizers(ctx: typer.Context, incomplete: str) -> list[str]:
     paths are left to the shell, which completes them where nothing else is offered."""
     import tiktoken
 
+    from stochastok_cli.models.checkpoint_reader import run_names
     from stochastok_cli.tokenization import BUNDLED
     from stochastok_cli.tokenization.other_formats import SUFFIXES
 
     names = [*BUNDLED, *tiktoken.list_encoding_names()]
     if any(parameter.name == "checkpoint_dir" for parameter in ctx.command.params):
-        names += _run_folders(_folder(ctx, "checkpoint_dir", "checkpoints"), "", DEEPEST)
+        names += run_names(_folder(ctx, "checkpoint_dir", "checkpoints"))
     with contextlib.suppress(OSError):
         names += sorted(entry.name for entry in os.scandir() if entry.name.endswith(SUFFIXES) and entry.is_file())
     return list(dict.fromkeys(names))
@@ -221,19 +219,11 @@ def _names(folder: Path) -> list[str]:
 
 
 def _runs_in(folder: Path, incomplete: str) -> list[str]:
-    run_names = [*_run_folders(folder, "", DEEPEST)]
-    named = [run for run in run_names if incomplete == run or incomplete.startswith(f"{run}/")]
+    from stochastok_cli.models.checkpoint_reader import STEP, run_names
+
+    names = [*run_names(folder)]
+    named = [run for run in names if incomplete == run or incomplete.startswith(f"{run}/")]
     steps = [
-        (int(m[1]), f"{run}/{name}") for run in named for name in _names(folder / run) if (m := _STEP.fullmatch(name))
+        (int(m[1]), f"{run}/{name}") for run in named for name in _names(folder / run) if (m := STEP.fullmatch(name))
     ]
-    return [*run_names, *(checkpoint for _, checkpoint in sorted(steps))]
-
-
-def _run_folders(folder: Path, prefix: str, depth: int) -> Iterator[str]:
-    """The runs below a folder by their paths there: what has a configuration or checkpoints."""
-    for name in _names(folder)[:MOST_FOLDERS]:
-        run = folder / name
-        if (run / "config.yaml").is_file() or any(map(_STEP.fullmatch, _names(run))):
-            yield f"{prefix}{name}"
-        elif depth > 1:
-            yield from _run_folders(run, f"{prefix}{name}/", depth - 1)
+    return [*names, *(checkpoint for _, checkpoint in sorted(steps))]

@@ -91,11 +91,12 @@ def eval(
 
     Brackets hold 95% intervals: over the questions, with --aggregate Student's over the runs.
     """
+    options.require_checkpoints(checkpoints, checkpoint_dir)
+    chosen = make_evaluator(evaluator.value, parsed(evaluator_options))
     from stochastok_cli.cli import eval_output as output
     from stochastok_cli.evaluation.comparison import Aggregate, PairedComparison
     from stochastok_cli.evaluation.run import evaluate
 
-    chosen = make_evaluator(evaluator.value, parsed(evaluator_options))
     if paired or aggregate:
         option = "--paired" if paired else "--aggregate"
         if len(checkpoints) < 2:

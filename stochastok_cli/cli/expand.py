@@ -326,7 +326,7 @@ def _print_page(file: Path, written: bool, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"path": str(file), "made": written}))
         return
-    progress.note(f"made {file.name}, which any browser opens" if written else f"already there, the same: {file.name}")
+    progress.note(f"made {file}, which any browser opens" if written else f"already there, the same: {file}")
     options.print_line(file)
 
 

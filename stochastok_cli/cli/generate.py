@@ -87,6 +87,7 @@ def generate(
 
     One text is shown as it is written, several are decoded together and shown as they are complete.
     """
+    options.require_checkpoints([checkpoint], checkpoint_dir)
     from stochastok_cli.evaluation.sampling import CANONICAL, Sampling
     from stochastok_cli.evaluation.sampling import generate as generate_texts
     from stochastok_cli.models.checkpoint_reader import iteration_of

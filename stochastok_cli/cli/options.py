@@ -4,7 +4,8 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,7 @@ import typer
 
 from stochastok_cli.artifacts import Artifact, command_line
 from stochastok_cli.cli import candidates, progress
-from stochastok_cli.errors import UserError
+from stochastok_cli.errors import Notice, UserError
 
 if TYPE_CHECKING:
     from stochastok_cli.hub import PushResult
@@ -103,6 +104,16 @@ def resolve_tokenizer(tokenizer: str | None, checkpoint_dir: Path) -> str | None
     if run_folder is None or not any(run_folder.glob("step_*")):
         return tokenizer
     return str(resolve_checkpoint(str(run_folder), checkpoint_dir))
+
+
+def require_checkpoints(names: Sequence[str], checkpoint_dir: Path) -> None:
+    """Raises UserError for a name that is neither a checkpoint nor an id on the Hub, before PyTorch is imported."""
+    from stochastok_cli.models.checkpoint_reader import locate_checkpoint
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Notice)  # given when the checkpoint is opened
+        for name in names:
+            locate_checkpoint(name, checkpoint_dir)
 
 
 def note_pushed(pushed: "PushResult") -> None:

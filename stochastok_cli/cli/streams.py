@@ -15,8 +15,9 @@ def prepare_streams() -> None:
     """Replaces `sys.stdout` and `sys.stderr` by streams that show characters which their encoding lacks as escapes.
 
     Messages that can't be written to stderr are dropped. A result that can't be written to stdout, also where stdout
-    was closed, is an error that names it. Closed descriptors are opened on the null device, or a file of data would
-    get the number 2 and with it the messages of libraries.
+    was closed, is an error that names it; one that nobody reads any more, as after `| head`, is a `ReaderGone`. Closed
+    descriptors are opened on the null device, or a file of data would get the number 2 and with it the messages of
+    libraries.
     """
     for descriptor, mode in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         if not _is_open(descriptor):
@@ -49,6 +50,10 @@ def flush_stdout() -> OSError | None:
     return None
 
 
+class ReaderGone(BrokenPipeError):
+    """Nobody reads stdout any more."""
+
+
 class _ResultFile(io.FileIO):
     """Standard output. An error in writing names it."""
 
@@ -56,7 +61,8 @@ class _ResultFile(io.FileIO):
         try:
             return super().write(data)
         except OSError as error:
-            raise OSError(error.errno, error.strerror, "stdout can't be written") from None
+            kind = ReaderGone if isinstance(error, BrokenPipeError) else OSError
+            raise kind(error.errno, error.strerror, "stdout can't be written") from None
 
 
 class _MessageFile(io.FileIO):

@@ -15,6 +15,7 @@ writes these folders (`training/checkpoint_writer.py`); evaluation reads them.
 import os
 import re
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +29,9 @@ STATE = "training_state.json"
 OPTIMIZER = "optimizer.safetensors"
 OPTIMIZER_PARTS = "optimizer"
 STEP = re.compile(r"step_(\d+)")
+DEEPEST = 3  # folders below that of all runs in which runs are looked for by name
+MOST_FOLDERS = 5_000
+MOST_LISTED = 20  # runs in a message
 
 
 @dataclass(frozen=True)
@@ -201,17 +205,27 @@ def find_local_checkpoint(name: str, checkpoint_dir: Path) -> Path | None:
     Raises:
         UserError: It is neither a checkpoint nor the id of a model, or the checkpoint is damaged.
     """
+    checkpoint = locate_checkpoint(name, checkpoint_dir)
+    if checkpoint is not None:
+        require_intact(checkpoint, with_optimizer=False, fix="name another checkpoint")
+    return checkpoint
+
+
+def locate_checkpoint(name: str, checkpoint_dir: Path) -> Path | None:
+    """What `find_local_checkpoint` gives, without a look into the files of weights."""
     try:
-        checkpoint = resolve_checkpoint(name, checkpoint_dir)
+        return resolve_checkpoint(name, checkpoint_dir)
     except UserError:
         from stochastok_cli import hub  # imports numpy
 
         repo, _ = hub.parse_repo_id(name)
-        if os.path.isdir(name) or os.path.isdir(checkpoint_dir / name) or "/" not in repo or not hub.is_repo_id(repo):
+        owner = repo.partition("/")[0]
+        # A name in the folder of runs, or in a folder of it that holds some, is no model on the Hub.
+        folders = (Path(name), checkpoint_dir / name, checkpoint_dir / owner)
+        is_run = any(map(os.path.isdir, folders)) or os.path.abspath(owner) == os.path.abspath(checkpoint_dir)
+        if is_run or "/" not in repo or not hub.is_repo_id(repo):
             raise
         return None
-    require_intact(checkpoint, with_optimizer=False, fix="name another checkpoint")
-    return checkpoint
 
 
 def resolve_checkpoint(name: str, checkpoint_dir: Path) -> Path:
@@ -224,11 +238,13 @@ def resolve_checkpoint(name: str, checkpoint_dir: Path) -> Path:
         raise UserError("the name of the checkpoint is empty", fix="name a folder, or a run")
     folder = find_folder(name, checkpoint_dir)
     if folder is None:
-        known = sorted(f.name for f in checkpoint_dir.glob("*") if f.is_dir() and not f.name.startswith("."))
-        listed = f"there are {', '.join(known)}" if known else "there are none yet"
+        models = (f.name for f in checkpoint_dir.glob("*") if _is_model(f) and not f.name.startswith("."))
+        known = sorted({*run_names(checkpoint_dir), *models})
+        more = f" and {len(known) - MOST_LISTED:,} more" if len(known) > MOST_LISTED else ""
+        paths = [*known, *(str(checkpoint_dir / run) for run in known)]
         raise UserError(
-            f"no checkpoint {name!r}: neither a folder nor a run in {checkpoint_dir}{did_you_mean(name, known)}",
-            fix=listed,
+            f"no checkpoint {name!r}: neither a folder nor a run in {checkpoint_dir}{did_you_mean(name, paths)}",
+            fix=f"there are {', '.join(known[:MOST_LISTED])}{more}" if known else "there are none yet",
         )
     if _is_model(folder):
         return folder
@@ -239,6 +255,20 @@ def resolve_checkpoint(name: str, checkpoint_dir: Path) -> Path:
         # All have one place in the code, so that a command which looks twice says it once.
         warnings.warn(incomplete_note(incomplete), Notice, stacklevel=1)
     return latest
+
+
+def run_names(folder: Path, depth: int = DEEPEST) -> Iterator[str]:
+    """The runs below a folder by their paths there: what has a configuration or checkpoints."""
+    try:
+        names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    except OSError:
+        return
+    for name in names[:MOST_FOLDERS]:
+        run = folder / name
+        if (run / "config.yaml").is_file() or _step_names(run):
+            yield name
+        elif depth > 1:
+            yield from (f"{name}/{below}" for below in run_names(run, depth - 1))
 
 
 def find_folder(name: str, checkpoint_dir: Path) -> Path | None:

@@ -14,7 +14,7 @@ from stochastok_cli.config import Config, DatasetConfig, ModelConfig, Source, fl
 from stochastok_cli.data.folders import memmap_dir
 from stochastok_cli.errors import UserError
 from stochastok_cli.models import llama_config
-from stochastok_cli.models.checkpoint_reader import find_local_checkpoint, require_intact, resolve_checkpoint, run_of
+from stochastok_cli.models.checkpoint_reader import locate_checkpoint, require_intact, run_of
 from stochastok_cli.models.weight_files import ADAPTER_CONFIG
 from stochastok_cli.tokenization.methods import require_method
 from stochastok_cli.training.run_dir import run_folder
@@ -126,12 +126,7 @@ def find_checkpoint_folder(config: Config) -> Path | None:
     """
     if config.checkpoint_name is None:
         return None
-    checkpoint_dir = Path(config.general.paths.checkpoint_dir)
-    try:
-        return resolve_checkpoint(config.checkpoint_name, checkpoint_dir)
-    except UserError:
-        find_local_checkpoint(config.checkpoint_name, checkpoint_dir)  # which raises it again, but for an id on the Hub
-        return None
+    return locate_checkpoint(config.checkpoint_name, Path(config.general.paths.checkpoint_dir))
 
 
 def dataset_folder(config: Config) -> Path:

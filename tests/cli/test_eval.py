@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from preloaded_python import run_python
 
 import stochastok_cli.cli.eval  # noqa: F401 (registers the subcommand)
 from stochastok_cli.cli.app import main
@@ -269,11 +270,9 @@ def test_a_report(run_eval, place):
 
 @pytest.mark.parametrize("more", [(), ("--json",)])
 def test_a_report_is_there_also_where_stdout_is_closed(place, more):
-    code = "import stochastok_cli.cli.eval; from stochastok_cli.cli.app import main; main()"
+    code = "import os; os.dup2(os.open('/dev/full', os.O_WRONLY), 1); from stochastok_cli.cli.app import main; main()"
     arguments = ["eval", "other", "--evaluator", "bits_per_byte", "--benchmarks", "text-tokenized", *more]
-    command = [sys.executable, "-c", code, *arguments, "--report", f"full{len(more)}"]
-    with open("/dev/full", "w") as full:
-        done = subprocess.run(command, cwd=place, stdout=full, stderr=subprocess.PIPE, text=True)
+    done = run_python("-c", code, *arguments, "--report", f"full{len(more)}", cwd=place)
     assert done.returncode == 1 and "stdout can't be written" in done.stderr
     assert (place / f"full{len(more)}" / "report.html").is_file()
 
@@ -322,6 +321,8 @@ def test_more_devices_than_gpus(run_eval, monkeypatch):
         (("other", "--evaluator", "mcq", "--benchmarks", "arc=absent.csv"), "benchmark arc: absent.csv does not exist"),
         (("other", "--evaluator", "bits_per_byte", "--benchmarks", "texts"), "there is no dataset 'texts'"),
         (("other", "--evaluator", "guess"), "'guess' is not one of"),
+        (("other", "--evaluator", "mq"), "'alignment'; did you mean 'mcq'?"),
+        (("othr", *LANGGAME), "did you mean 'other'?"),
         (("other", *LANGGAME, "--tokenization", "uniform"), "is not METHOD:P"),
         (("other", *LANGGAME, "--tokenization", "unifrom:0.1"), "unknown method 'unifrom'; did you mean"),
         (("other", *LANGGAME, "--prompt", "The"), "--prompt can only go with --evaluator alignment; drop it"),

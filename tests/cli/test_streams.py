@@ -67,9 +67,11 @@ def test_a_result_that_cannot_be_written_is_an_error(shell, reason):
     assert done.stderr == f"error: stdout can't be written: {reason}\n"
 
 
-def test_a_result_without_a_reader_is_an_error(without_reader):
-    done = subprocess.run([sys.executable, *VERSION], stdout=without_reader, stderr=subprocess.PIPE, text=True)
-    assert (done.returncode, done.stderr) == (FAILED, "error: stdout can't be written: Broken pipe\n")
+@pytest.mark.parametrize("command", ["--version", "--help", "make-cute --help"])
+def test_a_result_without_a_reader_ends_as_other_programs_do(without_reader, command):
+    arguments = [sys.executable, "-m", "stochastok_cli", *command.split()]
+    done = subprocess.run(arguments, stdout=without_reader, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_characters_that_an_encoding_lacks_are_escaped():

@@ -1,12 +1,12 @@
 """The folder of a report: what it replaces and what it refuses."""
 
 import os
-import subprocess
 import sys
 import warnings
 from pathlib import Path
 
 import pytest
+from preloaded_python import run_python
 
 import stochastok_cli.cli.runs  # noqa: F401 (registers the subcommand)
 from stochastok_cli.cli.app import main
@@ -107,9 +107,8 @@ def test_folders_that_are_refused(report, message, tmp_path, monkeypatch, capsys
 def test_a_report_is_there_also_where_stdout_is_full(more, tmp_path):
     for seed, name in enumerate("ab"):
         write_run(tmp_path / "runs" / name, f"general.seed={seed}")
-    command = [sys.executable, "-m", "stochastok_cli", "runs", "runs", "--report", "report", *more]
-    with open("/dev/full", "w") as full:
-        done = subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True)
+    code = "import os; os.dup2(os.open('/dev/full', os.O_WRONLY), 1); from stochastok_cli.cli.app import main; main()"
+    done = run_python("-c", code, "runs", "runs", "--report", "report", *more, cwd=tmp_path)
     assert done.returncode == 1 and "stdout can't be written" in done.stderr
     assert (tmp_path / "report" / "report.html").is_file()
 

@@ -16,6 +16,7 @@ from stochastok_cli.models.checkpoint_reader import (
     checkpoints,
     iteration_of,
     latest_checkpoint,
+    locate_checkpoint,
     read_state,
     require_intact,
     resolve_checkpoint,
@@ -165,6 +166,11 @@ def test_names_that_mean_a_checkpoint(saved, tmp_path):
     assert (iteration_of(saved / "step_4"), iteration_of(foreign)) == (4, None)
     with pytest.raises(UserError, match=r"no checkpoint 'b': .*did you mean 'a'|there are a"):
         resolve_checkpoint("b", runs)
+    (runs / "group" / "c" / "step_4").mkdir(parents=True)
+    for name in ("group/d", str(runs / "group" / "d")):
+        with pytest.raises(UserError, match=rf"did you mean '{name[:-1]}c'\?; there are a, group/c"):
+            locate_checkpoint(name, runs)
+    assert locate_checkpoint("owner/model", runs) is None
     (runs / "empty").mkdir()
     with pytest.raises(UserError, match="empty holds no complete checkpoint"):
         resolve_checkpoint("empty", runs)
