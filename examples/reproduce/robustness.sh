@@ -24,7 +24,7 @@ compare() {
     [[ $1 != *-tuned-* ]] || kind=${1#*-tuned-}
     read -ra expansion <<<"$(expansion_of "$kind")"
     tune "$run" "pretrain-${1%-tuned-*}-$2" langgame "$2" "${expansion[@]}"
-    evaluate uniform "$run" "${ask[@]}" --tokenization uniform:0.5 --adversarial 50
+    evaluate uniform "$run" "${ask[@]}" --tokenization uniform:0.5 --adversarial 50 --neighbors splits
     for method in stochastok uniform-k; do evaluate "$method" "$run" "${ask[@]}" --tokenization "$method:0.5"; done
 }
 over_seeds compare "${kinds[@]}"

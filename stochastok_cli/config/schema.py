@@ -223,8 +223,9 @@ class EvaluatorConfig:
         default_factory=dict,
         hash=False,
         metadata={
-            "help": "Any other option of the evaluator by its field in Python: `by_kind`, `contamination`, "
-            "`tokenization`, `samples`, `adversarial`, `addition`, `words`.",
+            "help": "Any other option of the evaluator by its field in Python: `language`, `by_kind`, `contamination`, "
+            "`tokenization`, `samples`, `adversarial`, `neighbors`, `restarts`, `frozen_prefix`, `frozen_suffix`, "
+            "`addition`, `words`.",
             "other_keys": True,
         },
     )

@@ -1,132 +1,270 @@
-"""The most harmful tokenization: a greedy search over single splits within a budget of forward passes.
+"""The most harmful tokenization of a question: a greedy search among neighboring tokenizations, within a budget.
 
-From the canonical ids of a question's prefix each round tries single splits of its tokens and, if one reduces the
+From the canonical ids of a question's prefix each round tries neighbors (see `neighbors`) and, if one reduces the
 margin of the correct option over the others, keeps the one that reduces it most; if none does, others are tried. The
-search ends when the answer is wrong, when no single split reduces the margin any more, or when the budget is spent. One
-forward pass is one tokenization of one question with all of its options. The candidates of all questions go through the
-model together.
+search ends when the answer is wrong, when no neighbor reduces the margin any more, or when the budget is spent; with
+restarts it begins again from random tokenizations. One forward pass is one tokenization of one question with all of its
+options. The candidates of all questions go through the model together.
+
+The search is that of AdvTok (Geh et al. 2025, arXiv 2503.02174, Section 3), with the margin between options in place of
+the likelihood of one response, and in rounds of at most `ROUND` neighbors, since a budget counts every one.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
 
 import numpy as np
 
-from stochastok_cli.evaluation.base import EvaluatorOutput, Metric
+from stochastok_cli.evaluation.base import Curve, EvaluatorOutput, Metric
+from stochastok_cli.evaluation.changed_answers import WrongAnswer, changed_answers
 from stochastok_cli.evaluation.encoding import EncodedBenchmark, EncodedQuestion
-from stochastok_cli.evaluation.metrics import chance, margins
+from stochastok_cli.evaluation.metrics import chance, is_correct, margins
+from stochastok_cli.evaluation.neighbors import Replacement, TextGraph, TokenFinder
 from stochastok_cli.evaluation.scoring import LM
+from stochastok_cli.evaluation.statistics import mean_interval
 from stochastok_cli.random_streams import stream
-from stochastok_cli.tokenization.split_table import SplitTable, split_table
+from stochastok_cli.tokenization.expansion import StochasTok
+from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 ROUND = 32
 """Candidates per round and question, drawn at random where there are more: all would spend the budget at once."""
+P_OF_RESTARTS = 0.5
+"""The p of `uniform` from which a search begins again: half of the tokens are split."""
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How the most harmful tokenization is searched.
+
+    Attributes:
+        budget: Forward passes per question, the canonical one included.
+        neighbors: Which tokenizations are tried from a given one: "lattice" (one or two tokens replace any neighboring
+            ones) or "splits" (two tokens replace one).
+        restarts: How often the search begins again, each time with an equal part of what is left of the budget.
+    """
+
+    budget: int
+    neighbors: str = "lattice"
+    restarts: int = 0
+
+
+RandomText = Callable[[EncodedQuestion, int, int], list[int]]
+"""Draws the tokenization of a question's text from which a search begins again, by the numbers of both."""
 
 
 @dataclass
-class Attack:
+class Search:
     """The state of the search on one question.
 
     Attributes:
-        prefix: The ids of the prefix as it is tokenized now; empty where there is no prefix.
-        options: The ids of the options.
-        margin: By how many nats the correct option is likelier than the others with this prefix.
-        passes_left: Forward passes that may still be made.
-        splits: How many splits have been made.
-        untried: The splits of this prefix that are not tried yet; None before they are listed.
-        candidates: The prefixes that are tried in this round.
+        question: The question in its canonical tokenization.
+        index: Its number in the benchmark, which selects its random numbers.
+        settings: How to search.
+        passes: Forward passes so far.
+        ids: How the text of the question is tokenized now (`EncodedQuestion.text`).
+        margin: By how many nats the correct option is likelier than the others with it.
+        steps: How many replacements led from the start to `ids`.
+        best_ids: The tokenization with the smallest margin so far.
+        best_margin: That margin.
+        best_scores: The log-likelihoods of the options with it, in nats, float64 `[options]`.
+        broken_after: After how many forward passes the answer was wrong; None while it is right.
+        candidates: The tokenizations that are tried in this round.
     """
 
-    prefix: list[int]
-    options: list[list[int]]
-    margin: float
-    passes_left: int
-    splits: int = 0
-    untried: list[tuple[int, tuple[int, int]]] | None = None
-    candidates: list[list[int]] = field(default_factory=list)
+    question: EncodedQuestion
+    index: int
+    settings: SearchSettings
+    best_scores: np.ndarray
+    margin: float = field(init=False)
+    passes: int = field(init=False, default=1)
+    ids: list[int] = field(init=False)
+    steps: int = field(init=False, default=0)
+    best_ids: list[int] = field(init=False)
+    best_margin: float = field(init=False)
+    broken_after: int | None = field(init=False)
+    candidates: list[list[int]] = field(init=False, default_factory=list)
+    _graph: TextGraph | None = field(init=False, default=None)
+    _untried: list[Replacement] | None = field(init=False, default=None)
+    _restarts: int = field(init=False, default=0)
+    _begins_again: bool = field(init=False, default=False)
 
-    @property
-    def is_running(self) -> bool:
-        return self.margin > 0 and self.passes_left > 0 and self.untried != []
+    def __post_init__(self) -> None:
+        self.ids = self.best_ids = [int(token) for token in self.question.text]
+        self.margin = self.best_margin = margins([self.best_scores]).item()
+        self.broken_after = 1 if self.margin <= 0 else None
+        self._last_pass = self._end_of_start()
+
+    def _end_of_start(self) -> int:
+        """After how many passes this start ends: each one that is to come has as many as this one."""
+        left = self.settings.budget - self.passes
+        return self.passes + left // (self.settings.restarts - self._restarts + 1)
+
+    def propose(self, finder: TokenFinder, random_text: RandomText, context_window: int, round_: int) -> None:
+        """Chooses the candidates of a round; none where the search has ended."""
+        self.candidates, self._begins_again = [], False
+        if not self.ids or self.broken_after is not None or self.passes == self.settings.budget:
+            return
+        rest = len(self.question.context) - len(self.question.text) + max(map(len, self.question.options)) - 1
+        if self._untried is None:
+            self._untried = self._neighbors(finder, context_window - rest, round_)
+        while self._restarts < self.settings.restarts and (not self._untried or self.passes >= self._last_pass):
+            self._restarts += 1
+            self._last_pass = self._end_of_start()
+            ids = random_text(self.question, self.index, self._restarts)
+            if len(ids) + rest <= context_window:
+                self.candidates, self._begins_again = [ids], True
+                return
+        count = min(ROUND, self._last_pass - self.passes)
+        chosen, self._untried = self._untried[:count], self._untried[count:]
+        self.candidates = [replacement.apply(self.ids) for replacement in chosen]
+
+    def _neighbors(self, finder: TokenFinder, window: int, round_: int) -> list[Replacement]:
+        """The replacements after which the text still fits, in a random order."""
+        self._graph = self._graph or TextGraph(self.ids, finder)
+        found = self._graph.neighbors if self.settings.neighbors == "lattice" else self._graph.splits
+        fitting = [one for one in found(self.ids) if len(self.ids) + one.growth <= window]
+        order = stream(0, "adversarial", self.index, round_).permutation(len(fitting))
+        return [fitting[i] for i in order.tolist()]
+
+    def accept(self, scores: Sequence[np.ndarray]) -> None:
+        """Takes the candidate of the smallest margin if that reduces the margin, or begins again at it.
+
+        Args:
+            scores: For each candidate the log-likelihoods of the options, in nats, float64 `[options]`.
+        """
+        of_candidates = margins(scores)
+        best = int(np.argmin(of_candidates))
+        if self._begins_again or of_candidates[best] < self.margin:
+            self.steps = 0 if self._begins_again else self.steps + 1
+            self.ids, self.margin = self.candidates[best], float(of_candidates[best])
+            self._untried = None
+        if self.margin < self.best_margin:
+            self.best_ids, self.best_margin, self.best_scores = self.ids, self.margin, scores[best]
+        if (of_candidates <= 0).any():
+            self.broken_after = self.passes + 1 + int(np.argmax(of_candidates <= 0))
+        self.passes += len(self.candidates)
 
 
-def evaluate_adversarial(lm: LM, benchmark: EncodedBenchmark, budget: int) -> EvaluatorOutput:
-    """A benchmark under attack, as metrics of the part "adversarial".
+def search_hardest(lm: LM, benchmark: EncodedBenchmark, settings: SearchSettings) -> list[Search]:
+    """The ended searches on all questions of a benchmark, in their order.
 
-    accuracy: still correct at the end; splits: mean number of splits where the attack succeeded; passes: mean number of
-    forward passes spent on a question, the canonical one included. Questions without a prefix stay as they are.
+    Args:
+        lm: The model.
+        benchmark: Its questions. Those without a prefix stay as they are, and so do the frozen parts of a prefix.
+        settings: How to search.
+    """
+    progress, lm = lm.progress, lm.without_progress()
+    finder = TokenFinder(lm.vocabulary)
+    canonical = lm.question_scores(benchmark)
+    searches = [
+        Search(question, i, settings, scores)
+        for i, (question, scores) in enumerate(zip(benchmark.questions, canonical, strict=True))
+    ]
+    total = settings.budget * sum(search.broken_after is None for search in searches)
+
+    def random_text(question: EncodedQuestion, index: int, number: int) -> list[int]:
+        return StochasTok(lm.vocabulary, P_OF_RESTARTS, "uniform", seed=number)(question.text, index).tolist()
+
+    active, round_ = searches, 0
+    while active:
+        for search in active:
+            search.propose(finder, random_text, lm.context_window, round_)
+        active = [search for search in active if search.candidates]
+        _try_candidates(lm, active)
+        round_ += 1
+        spent = sum(search.passes for search in searches if search.passes > 1)
+        progress(f"{benchmark.name}, adversarial", min(spent, total), total)
+    return searches
+
+
+def _try_candidates(lm: LM, searches: Sequence[Search]) -> None:
+    """One round of all searches: their candidates go through the model together."""
+    questions = [search.question.with_text(ids) for search in searches for ids in search.candidates]
+    if not questions:
+        return
+    scores = iter(lm.question_scores(EncodedBenchmark("candidates", questions)))
+    for search in searches:
+        search.accept(list(islice(scores, len(search.candidates))))
+
+
+# ------------------------------------------------------------------------------------------------ metrics
+
+
+def evaluate_adversarial(
+    benchmark: EncodedBenchmark, searches: Sequence[Search], vocabulary: Vocabulary
+) -> EvaluatorOutput:
+    """A benchmark under attack, as metrics of the part "adversarial" and the accuracy by budget.
+
+    accuracy: still correct at the end; splits (or replacements, where neighbors of the whole lattice are tried): mean
+    number of them where the attack succeeded; passes: mean number of forward passes spent on a question, the canonical
+    one included; growth: mean ids of the prefix over those of the canonical one.
+
+    Args:
+        benchmark: The questions.
+        searches: Those of `search_hardest` on them.
+        vocabulary: The vocabulary of the ids.
+    """
+    settings = searches[0].settings
+    correct = np.array([search.broken_after is None for search in searches], dtype=np.float64)
+    successful = [search.steps for search in searches if search.broken_after is not None and search.passes > 1]
+    growth = [len(search.best_ids) / max(len(search.question.text), 1) for search in searches]
+    initially_wrong = np.array([search.broken_after == 1 for search in searches])
+    wrong = {s.index: WrongAnswer(s.best_ids, s.best_scores) for s in searches if s.broken_after is not None}
+    steps = "splits" if settings.neighbors == "splits" else "replacements"
+    guess = chance([np.zeros(len(question.options)) for question in benchmark.questions])
+
+    def metric(name: str, value: float, outcomes: np.ndarray | None = None) -> Metric:
+        guessed = guess if name == "accuracy" else None
+        return Metric("mcq", benchmark.name, "adversarial", name, value, len(searches), outcomes, chance=guessed)
+
+    return EvaluatorOutput(
+        [
+            metric("accuracy", float(correct.mean()), correct),
+            metric(steps, float(np.mean(successful)) if successful else 0.0),
+            metric("passes", float(np.mean([search.passes for search in searches]))),
+            metric("growth", float(np.mean(growth))),
+        ],
+        [Curve("mcq", benchmark.name, "adversarial", accuracy_by_budget(searches))],
+        changed_answers=[changed_answers(vocabulary, benchmark, "adversarial", ~initially_wrong, wrong)],
+    )
+
+
+def accuracy_by_budget(searches: Sequence[Search]) -> list[dict[str, Any]]:
+    """The accuracy that would be left with smaller budgets: powers of two, and the budget itself.
+
+    Without restarts these are the accuracies that searches of those budgets find.
+
+    Returns:
+        Points: `x` the budget, `y` the accuracy, `n` the number of questions, `low` and `high` the 95% interval.
+    """
+    budget = searches[0].settings.budget
+    broken_after = np.array([search.broken_after or budget + 1 for search in searches])
+    points = []
+    for x in [*(2**i for i in range((budget - 1).bit_length())), budget]:
+        right = (broken_after > x).astype(np.float64)
+        low, high = mean_interval(right)
+        points.append({"x": x, "y": float(right.mean()), "n": len(right), "low": float(low), "high": float(high)})
+    return points
+
+
+def evaluate_transfer(lm: LM, benchmark: EncodedBenchmark, found: Sequence[Sequence[int]]) -> EvaluatorOutput:
+    """A benchmark in the most harmful tokenizations of another model, as metrics of the part "transfer".
 
     Args:
         lm: The model.
         benchmark: Its questions.
-        budget: Forward passes per question.
+        found: For each question the ids of its text (`Search.best_ids`). Where they do not fit the window, the question
+            loses ids from the left: `truncated`.
     """
-    table, progress, lm = split_table(lm.vocabulary), lm.progress, lm.without_progress()
-    scores = lm.question_scores(benchmark)
-    canonical = margins(scores)
-    attacks = [
-        Attack(
-            [int(i) for i in question.context] if question.has_prefix else [],
-            [[int(i) for i in option] for option in question.options],
-            margin,
-            budget - 1,
-        )
-        for question, margin in zip(benchmark.questions, canonical.tolist(), strict=True)
-    ]
-    initially_correct = sum(attack.margin > 0 for attack in attacks)
-    rounds = 0
-    while any(attack.is_running for attack in attacks):
-        for i, attack in enumerate(attacks):
-            attack.candidates = _candidates(attack, table, lm.context_window, rounds, i)
-        _advance(lm, [attack for attack in attacks if attack.candidates])
-        rounds += 1
-        spent = sum(budget - attack.passes_left for attack in attacks if attack.passes_left < budget - 1)
-        progress(f"{benchmark.name}, adversarial", min(spent, initially_correct * budget), initially_correct * budget)
-
-    def metric(name: str, value: float, outcomes: np.ndarray | None = None) -> Metric:
-        guess = chance(scores) if name == "accuracy" else None
-        return Metric("mcq", benchmark.name, "adversarial", name, value, len(attacks), outcomes, chance=guess)
-
-    correct = np.array([attack.margin > 0 for attack in attacks], dtype=np.float64)
-    successful = [attack.splits for attack in attacks if attack.margin <= 0 and attack.splits]
-    return EvaluatorOutput(
-        [
-            metric("accuracy", float(correct.mean()), correct),
-            metric("splits", float(np.mean(successful)) if successful else 0.0),
-            metric("passes", float(np.mean([budget - attack.passes_left for attack in attacks]))),
-        ]
-    )
-
-
-def _candidates(attack: Attack, table: SplitTable, context_window: int, round_: int, index: int) -> list[list[int]]:
-    """The prefix with one token split, in at most ROUND ways and no more than passes are left.
-
-    Where there is none, the search on this question has ended.
-    """
-    if not attack.is_running:
-        return []
-    if attack.untried is None:
-        fits = len(attack.prefix) + max(map(len, attack.options)) <= context_window  # with one more id
-        splits = [(i, pair) for i, token in enumerate(attack.prefix) for pair in table.of(token)] if fits else []
-        order = stream(0, "adversarial", index, round_).permutation(len(splits))
-        attack.untried = [splits[i] for i in order.tolist()]
-    count = min(ROUND, attack.passes_left)
-    chosen, attack.untried = attack.untried[:count], attack.untried[count:]
-    return [[*attack.prefix[:i], *pair, *attack.prefix[i + 1 :]] for i, pair in chosen]
-
-
-def _advance(lm: LM, attacks: list[Attack]) -> None:
-    """One round: scores all candidates together; each search takes its best candidate if it reduces the margin."""
-    questions = [EncodedQuestion(prefix, attack.options) for attack in attacks for prefix in attack.candidates]
-    if not questions:
-        return
-    all_margins = margins(lm.question_scores(EncodedBenchmark("candidates", questions)))
-    start = 0
-    for attack in attacks:
-        of_candidates = all_margins[start : start + len(attack.candidates)]
-        start += len(attack.candidates)
-        attack.passes_left -= len(attack.candidates)
-        best = int(np.argmin(of_candidates))
-        if of_candidates[best] < attack.margin:
-            attack.prefix, attack.margin = attack.candidates[best], float(of_candidates[best])
-            attack.splits += 1
-            attack.untried = None
+    questions = [question.with_text(ids) for question, ids in zip(benchmark.questions, found, strict=True)]
+    fitting = [question.cut_to(lm.context_window) for question in questions]
+    truncated = sum(cut is not whole for cut, whole in zip(fitting, questions, strict=True))
+    scores = lm.question_scores(EncodedBenchmark(benchmark.name, fitting), description=f"{benchmark.name}, transfer")
+    outcomes, n = is_correct(scores).astype(np.float64), len(questions)
+    value = float(outcomes.mean())
+    metrics = [Metric("mcq", benchmark.name, "transfer", "accuracy", value, n, outcomes, chance=chance(scores))]
+    if truncated:
+        metrics.append(Metric("mcq", benchmark.name, "transfer", "truncated", truncated, n))
+    return EvaluatorOutput(metrics)

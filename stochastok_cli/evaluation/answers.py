@@ -1,10 +1,11 @@
-"""What a model answered to each question, for reports that show some of them.
+"""What a model answered to each question and to its other tokenizations, for reports that show some of them.
 
 This module imports neither numpy nor torch.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from stochastok_cli.evaluation.base import metric_group
 
@@ -39,3 +40,55 @@ class Answers:
     def key(self) -> str:
         """What the keys of the metrics of these answers begin with."""
         return metric_group(self.evaluator, self.benchmark, self.part)
+
+
+class ShownToken(NamedTuple):
+    """A token of a tokenization that is compared with another one.
+
+    Attributes:
+        text: Its text; bytes that are no characters by themselves are written as `\\xe6`.
+        is_shared: Whether the other tokenization has it at the same place.
+    """
+
+    text: str
+    is_shared: bool
+
+
+@dataclass(frozen=True)
+class ChangedAnswer:
+    """A question that is answered right in its canonical tokenization and wrong in another one.
+
+    Attributes:
+        number: Its place in the benchmark, from 1.
+        canonical: The canonical tokens of its text.
+        other: The other ones.
+        right: The right option, which the model chose in the canonical tokenization.
+        answer: What it chose in the other one.
+    """
+
+    number: int
+    canonical: Sequence[ShownToken]
+    other: Sequence[ShownToken]
+    right: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class ChangedAnswers:
+    """Some of the questions whose answer becomes wrong in another tokenization.
+
+    Attributes:
+        evaluator: As in `Metric`, like the next two.
+        benchmark: As in `Metric`.
+        part: As in `Metric`.
+        num_right: How many questions are answered right in their canonical tokenization.
+        num_changed: How many of them are answered wrong in another one (in one of several samples at least).
+        examples: Some of these.
+    """
+
+    evaluator: str
+    benchmark: str
+    part: str
+    num_right: int
+    num_changed: int
+    examples: Sequence[ChangedAnswer]

@@ -7,7 +7,7 @@ import dataclasses
 import math
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from stochastok_cli.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
-    from stochastok_cli.evaluation.answers import Answers
+    from stochastok_cli.evaluation.answers import Answers, ChangedAnswers
     from stochastok_cli.evaluation.sampling import GeneratedText
     from stochastok_cli.evaluation.scoring import LM
     from stochastok_cli.progress import ProgressCallback
@@ -117,6 +117,7 @@ class EvalResult:
         completions: Continuations of a prompt, `{"tokens": […], "completion": "…"}`; not part of `to_json`, like what
             follows.
         answers: Answers to each question.
+        changed_answers: Some answers that become wrong in other tokenizations.
         texts: Sampled documents.
         num_parameters: The size of the model.
     """
@@ -129,6 +130,7 @@ class EvalResult:
     sample_counts: dict[str, int] = field(default_factory=dict)
     completions: list[dict[str, Any]] = field(default_factory=list)
     answers: "list[Answers]" = field(default_factory=list)
+    changed_answers: "list[ChangedAnswers]" = field(default_factory=list)
     texts: "list[GeneratedText]" = field(default_factory=list)
     num_parameters: int | None = None
 
@@ -187,6 +189,7 @@ class EvaluatorOutput:
     curves: list[Curve] = field(default_factory=list)
     completions: list[dict[str, Any]] = field(default_factory=list)
     answers: "list[Answers]" = field(default_factory=list)
+    changed_answers: "list[ChangedAnswers]" = field(default_factory=list)
 
     @property
     def values(self) -> dict[str, float]:
@@ -199,6 +202,7 @@ class EvaluatorOutput:
             self.curves + other.curves,
             self.completions + other.completions,
             self.answers + other.answers,
+            self.changed_answers + other.changed_answers,
         )
 
 
@@ -271,6 +275,9 @@ class Evaluator(ABC):
                 )
             if not benchmarks:
                 raise UserError(f"--evaluator {self.name} needs --benchmarks", fix=self.benchmarks_hint())
+
+    def check_models(self, vocabularies: "Sequence[Vocabulary]") -> None:  # noqa: B027 (most allow all models)
+        """Raises UserError for options that the models that are evaluated together do not allow."""
 
     @abstractmethod
     def load(

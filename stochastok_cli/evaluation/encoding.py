@@ -1,7 +1,7 @@
 """Multiple-choice questions as token ids that fit a context window."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -20,12 +20,35 @@ class EncodedQuestion:
     Attributes:
         context: The ids that all options are conditioned on: the prefix, or end-of-text where there is no prefix.
         options: The ids of each option, the correct one first.
-        has_prefix: Whether `context` is text of the question.
+        has_prefix: Whether `context` holds text of the question.
+        frozen: How many ids at the beginning and at the end of `context` are no text of the question, such as an
+            instruction, and never change their tokenization.
     """
 
     context: Ids
     options: Sequence[Ids]
     has_prefix: bool = True
+    frozen: tuple[int, int] = (0, 0)
+
+    @property
+    def text(self) -> Ids:
+        """The ids of the prefix without its frozen parts; empty where the question has no prefix."""
+        before, after = self.frozen
+        return self.context[before : len(self.context) - after] if self.has_prefix else self.context[:0]
+
+    def with_text(self, ids: Ids) -> "EncodedQuestion":
+        """The question with its `text` tokenized in another way."""
+        before, after = self.frozen
+        parts = (self.context[:before], ids, self.context[len(self.context) - after :])
+        return replace(self, context=np.concatenate([np.asarray(part, dtype=np.int64) for part in parts]))
+
+    def cut_to(self, context_window: int) -> "EncodedQuestion":
+        """The question without as many ids at the beginning of its context as do not fit with its longest option."""
+        excess = len(self.context) + max(map(len, self.options)) - 1 - context_window  # the last id is never read
+        if excess <= 0:
+            return self
+        before, after = self.frozen
+        return replace(self, context=self.context[excess:], frozen=(max(before - excess, 0), after))
 
 
 @dataclass(frozen=True)
@@ -71,19 +94,37 @@ def split_at_boundary(prefix: str, option: str) -> tuple[str, str]:
     return stripped, option if not stripped or option[0].isspace() else f" {option}"
 
 
-def encode(benchmark: Benchmark, vocabulary: Vocabulary, context_window: int) -> EncodedBenchmark:
+def encode(
+    benchmark: Benchmark,
+    vocabulary: Vocabulary,
+    context_window: int,
+    *,
+    frozen_prefix: str = "",
+    frozen_suffix: str = "",
+) -> EncodedBenchmark:
     """Tokenizes prefix and options: as one text where `benchmark.encode_whole`, else each on its own.
 
     An empty prefix becomes the end-of-text id. A prefix that does not fit the window with the longest of its options
-    loses ids from the left, the same ones for all its options, so that they stay comparable. Raises UserError naming
-    the row of an option that is longer than the window.
+    loses ids from the left, the same ones for all its options, so that they stay comparable.
+
+    Args:
+        benchmark: The questions.
+        vocabulary: The vocabulary.
+        context_window: In tokens.
+        frozen_prefix: A text before every question that keeps its tokenization (`EncodedQuestion.frozen`).
+        frozen_suffix: One between every question and its options.
+
+    Raises:
+        UserError: An option is longer than the window; it names the row.
     """
     questions = []
     truncated = 0
     for question in benchmark.questions:
-        texts = [split_at_boundary(question.prefix, option) for option in question.options]
-        prefix = vocabulary.encode(texts[0][0])
-        options = _encode_options(texts, prefix, vocabulary, whole=benchmark.encode_whole)
+        parts = [frozen_prefix, question.prefix, frozen_suffix]
+        last = max((i for i, part in enumerate(parts) if part), default=1)  # the part that the options follow
+        texts = [split_at_boundary(parts[last], option) for option in question.options]
+        parts[last] = texts[0][0]
+        options = _encode_options(texts, vocabulary.encode(parts[last]), vocabulary, whole=benchmark.encode_whole)
         longest = max(map(len, options))
         if longest > context_window:
             raise UserError(
@@ -91,11 +132,22 @@ def encode(benchmark: Benchmark, vocabulary: Vocabulary, context_window: int) ->
                 f"context window is {context_window}",
                 fix="leave the row out, or use a model with a longer window",
             )
-        limit = context_window + 1 - longest  # the last id of an option is predicted, never read
-        truncated += len(prefix) > limit
-        context = prefix[-limit:] or [vocabulary.end_of_text]
-        questions.append(EncodedQuestion(context, options, has_prefix=bool(prefix)))
+        before, text, after = _encode_parts(parts, vocabulary)
+        context = [*before, *text, *after] or [vocabulary.end_of_text]
+        whole = EncodedQuestion(context, options, has_prefix=bool(text), frozen=(len(before), len(after)))
+        encoded = whole.cut_to(context_window)
+        truncated += encoded is not whole
+        questions.append(encoded)
     return EncodedBenchmark(benchmark.name, questions, truncated, benchmark.questions)
+
+
+def _encode_parts(parts: Sequence[str], vocabulary: Vocabulary) -> list[list[int]]:
+    """The ids of texts that follow each other, each on its own."""
+    encoded: list[list[int]] = []
+    for part in parts:
+        encode_part = vocabulary.encode_continuation if any(encoded) else vocabulary.encode
+        encoded.append(encode_part(part))
+    return encoded
 
 
 def _encode_options(

@@ -12,6 +12,7 @@ import numpy as np
 
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.base import Curve, EvaluatorOutput, Metric
+from stochastok_cli.evaluation.changed_answers import WrongAnswer, changed_answers
 from stochastok_cli.evaluation.encoding import EncodedBenchmark, EncodedQuestion
 from stochastok_cli.evaluation.metrics import chance, is_correct
 from stochastok_cli.evaluation.scoring import LM
@@ -82,10 +83,13 @@ class Retokenized:
         benchmark: Its questions; `truncated` counts those that no longer fit the window.
         edit_distance: By question, the splits made over the largest number possible, float64 `[questions]`; negative
             where a method has merged tokens.
+        growth: By question, the ids of what is tokenized in another way over those of its canonical tokenization,
+            float64 `[questions]`.
     """
 
     benchmark: EncodedBenchmark
     edit_distance: np.ndarray
+    growth: np.ndarray
 
 
 def retokenize(benchmark: EncodedBenchmark, expand: StochasTok, context_window: int) -> Retokenized:
@@ -96,56 +100,77 @@ def retokenize(benchmark: EncodedBenchmark, expand: StochasTok, context_window: 
     max_splits = expand.lattice.max_splits
     questions: list[EncodedQuestion] = []
     distances: list[float] = []
+    growths: list[float] = []
     truncated = index = 0
     for question in benchmark.questions:
-        limit = context_window + 1 - max(map(len, question.options))
-        texts = [question.context] if question.has_prefix else question.options
+        texts = [question.text] if question.has_prefix else question.options
         canonical = [np.asarray(ids) for ids in texts]
         expanded = [expand(ids, index + i) for i, ids in enumerate(canonical)]
         index += len(texts)
         if question.has_prefix:
-            truncated += len(expanded[0]) > limit
-            questions.append(EncodedQuestion(expanded[0][-limit:], question.options))
+            whole = question.with_text(expanded[0])
+            retokenized = whole.cut_to(context_window)
+            truncated += retokenized is not whole
         else:
             too_long = [len(ids) > context_window for ids in expanded]
             truncated += sum(too_long)
             expanded = [old if long else new for old, new, long in zip(canonical, expanded, too_long, strict=True)]
-            questions.append(EncodedQuestion(question.context, expanded, has_prefix=False))
-        splits = sum(map(len, expanded)) - sum(map(len, canonical))
-        distances.append(splits / max(sum(int(max_splits[ids].sum()) for ids in canonical), 1))
-    return Retokenized(EncodedBenchmark(benchmark.name, questions, truncated), np.array(distances))
+            retokenized = replace(question, options=expanded)
+        questions.append(retokenized)
+        before, after = sum(map(len, canonical)), sum(map(len, expanded))
+        distances.append((after - before) / max(sum(int(max_splits[ids].sum()) for ids in canonical), 1))
+        growths.append(after / max(before, 1))
+    retokenized_benchmark = EncodedBenchmark(benchmark.name, questions, truncated)
+    return Retokenized(retokenized_benchmark, np.array(distances), np.array(growths))
 
 
-def evaluate_retokenized(lm: LM, benchmark: EncodedBenchmark, tokenization: Tokenization) -> EvaluatorOutput:
-    """A benchmark in `samples` other tokenizations, as `robustness_metrics` describes the results."""
-    correct, distances, truncated, guess = [], [], 0, math.nan
+def evaluate_retokenized(
+    lm: LM, benchmark: EncodedBenchmark, tokenization: Tokenization, is_right: np.ndarray
+) -> EvaluatorOutput:
+    """A benchmark in `samples` other tokenizations, as `robustness_metrics` describes the results.
+
+    Args:
+        lm: The model.
+        benchmark: Its questions in their canonical tokenization.
+        tokenization: The others.
+        is_right: Which questions are answered right in the canonical one, bool `[questions]`.
+    """
+    wrong: dict[int, WrongAnswer] = {}
+    correct, distances, growths, truncated, guess = [], [], [], 0, math.nan
     for sample in range(tokenization.samples):
         expand = StochasTok(lm.vocabulary, tokenization.p, tokenization.method, seed=sample)
         retokenized = retokenize(benchmark, expand, lm.context_window)
         description = f"{benchmark.name}, {tokenization.name}, sample {sample + 1} of {tokenization.samples}"
         scores = lm.question_scores(retokenized.benchmark, description=description)
         correct.append(is_correct(scores))
+        for i in np.flatnonzero(is_right & ~correct[-1]).tolist():
+            wrong.setdefault(i, WrongAnswer(retokenized.benchmark.questions[i].text, scores[i]))
         guess = chance(scores)
         distances.append(retokenized.edit_distance)
+        growths.append(retokenized.growth)
         truncated += retokenized.benchmark.truncated
     group = Metric("mcq", benchmark.name, tokenization.name, "accuracy", math.nan, chance=guess)
-    return robustness_metrics(group, np.array(correct, dtype=np.float64), np.array(distances), truncated)
+    answers, distance, growth = np.array(correct, dtype=np.float64), np.array(distances), np.array(growths)
+    output = robustness_metrics(group, answers, distance, growth, truncated)
+    changed = changed_answers(lm.vocabulary, benchmark, tokenization.name, is_right, wrong)
+    return replace(output, changed_answers=[changed])
 
 
 def robustness_metrics(
-    of_samples: Metric, correct: np.ndarray, distance: np.ndarray, truncated: int
+    of_samples: Metric, correct: np.ndarray, distance: np.ndarray, growth: np.ndarray, truncated: int
 ) -> EvaluatorOutput:
     """The results of a benchmark in several other tokenizations.
 
     The metric that counts right answers, over all samples, the outcome of a question being its fraction of correct
     answers; worst_case: correct in every sample; any_case: correct in at least one; worst_sample: the accuracy of the
-    sample on which the model is worst; edit_distance: mean splits over the largest number possible; truncated, where
-    some questions did not fit. The curve is the accuracy against the edit distance, in BINS of it.
+    sample on which the model is worst; edit_distance: mean splits over the largest number possible; growth: mean ids of
+    the text over those of its canonical tokenization; truncated, where some questions did not fit. The curve is the accuracy against the edit distance, in BINS of it.
 
     Args:
         of_samples: The metric that counts right answers, without its value and outcomes.
         correct: Answers, 0 or 1, float64 `[samples, questions]`.
         distance: Edit distances, float64 `[samples, questions]`.
+        growth: Ids over canonical ids, float64 `[samples, questions]`.
         truncated: How many questions did not fit, over all samples.
     """
 
@@ -161,6 +186,7 @@ def robustness_metrics(
     metrics = [metric(name, float(values.mean()), values) for name, values in outcomes.items()]
     metrics.append(metric("worst_sample", float(correct.mean(axis=1).min())))
     metrics.append(metric("edit_distance", float(distance.mean())))
+    metrics.append(metric("growth", float(growth.mean())))
     if truncated:
         metrics.append(metric("truncated", truncated))
     points = accuracy_by_distance(correct, distance)

@@ -1,5 +1,6 @@
 """The one runner of evaluations: the command line, training and Python use it."""
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import reduce
 from operator import add
@@ -77,6 +78,8 @@ def evaluate(
     vocabularies = [load_vocabulary(source.folder) for source in sources]
     if paired:
         _require_pairs(chosen, vocabularies)
+    for evaluator in chosen:
+        evaluator.check_models(vocabularies)
     keys = [(vocabulary.fingerprint, one.context_window) for vocabulary, one in zip(vocabularies, sources, strict=True)]
     loaded: dict[tuple[str, int], list[LoadedEvaluator]] = {}  # questions are tokenized once for equal vocabularies
     for key, vocabulary in zip(keys, vocabularies, strict=True):
@@ -96,6 +99,7 @@ def evaluate(
             sample_counts={group: n for one in loaded[key] for group, n in one.sample_counts.items()},
             completions=output.completions,
             answers=output.answers,
+            changed_answers=output.changed_answers,
             texts=_sample_texts(model, source, vocabulary, num_texts),
             num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         )
@@ -159,7 +163,7 @@ def as_evaluator(entry: EvaluatorLike) -> Evaluator:
     """A checked evaluator of an evaluator, its name, or its options with its name under "evaluator"."""
     if isinstance(entry, Evaluator):
         entry.check()
-        return entry
+        return dataclasses.replace(entry)  # one that has not seen a model yet
     if isinstance(entry, str):
         return make_evaluator(entry, {})
     if isinstance(entry, EvaluatorConfig):

@@ -27,7 +27,7 @@ from stochastok_cli.report.report_folder import PLOTS, create_report_folder
 from stochastok_cli.report.result_plots import paired_plots, result_plots
 from stochastok_cli.report.run_card import model_tables, run_tables
 from stochastok_cli.report.runs import ReportedRun, XAxis
-from stochastok_cli.report.sections import Curves, Document, Drawing, SampledTexts, Section
+from stochastok_cli.report.sections import ChangedExamples, Curves, Document, Drawing, SampledTexts, Section
 from stochastok_cli.report.tables import Table, comparison_table, tables_of
 from stochastok_cli.report.training_plots import places, training_plots
 
@@ -39,6 +39,10 @@ ON_QUESTIONS = (
 )
 LONGEST_LABELS = 80
 """The names of the checkpoints stand in the title if they have so many characters together."""
+ON_CHANGED = (
+    "Questions, drawn at random, that a model answers right in their canonical tokenization and wrong in another one. "
+    "The canonical tokens stand above the others; colored are those that the other tokenization does not have."
+)
 ON_TEXTS = "What each model writes from the beginning of a document: 64 tokens at temperature 1, seed 0."
 
 
@@ -90,6 +94,7 @@ def _write_report(
             Section("Paired", [*plots.save_all(paired_plots(paired)), *map(comparison_table, paired)]),
             *_table_sections(map(comparison_table, aggregates)),
             _questions_section(results),
+            _changed_section(results),
             _texts_section(results),
             *_table_sections(model_tables(results)),
             *_run_sections(runs, plots),
@@ -141,6 +146,11 @@ def _table_sections(tables: Iterable[Table]) -> list[Section]:
 def _questions_section(results: Sequence[EvalResult]) -> Section:
     examples = question_examples(results)
     return Section("Example questions", [ON_QUESTIONS, *examples] if examples else [])
+
+
+def _changed_section(results: Sequence[EvalResult]) -> Section:
+    changed = [ChangedExamples(result.label, one) for result in results for one in result.changed_answers]
+    return Section("Answers that another tokenization changes", [ON_CHANGED, *changed] if changed else [])
 
 
 def _texts_section(results: Sequence[EvalResult]) -> Section:

@@ -5,7 +5,7 @@ from typing import assert_never
 
 from stochastok_cli.report.questions import QuestionExamples, counts_text
 from stochastok_cli.report.rendering import code_span, escape_markdown, to_markdown
-from stochastok_cli.report.sections import Block, Curves, Document, Drawing, SampledTexts
+from stochastok_cli.report.sections import Block, ChangedExamples, Curves, Document, Drawing, SampledTexts
 from stochastok_cli.report.tables import Table
 
 
@@ -34,6 +34,8 @@ def _block(block: Block) -> Iterator[str]:
                 yield from _drawing(drawing)
         case QuestionExamples():
             yield from _questions(block)
+        case ChangedExamples():
+            yield from _changed(block)
         case SampledTexts():
             yield from (f"### {escape_markdown(block.label)}", "")
             for one in block.texts:
@@ -60,4 +62,14 @@ def _questions(examples: QuestionExamples) -> Iterator[str]:
             mark = " (right answer)" if i == 0 else ""
             chosen = f": {', '.join(names)}" if names else ""
             yield f"- {code_span(option.strip() or '(nothing)')}{mark}{chosen}"
+        yield ""
+
+
+def _changed(block: ChangedExamples) -> Iterator[str]:
+    yield from (f"### {escape_markdown(block.title)}", "", block.counts, "")
+    for one in block.changed.examples:
+        yield from (f"Question {one.number:,}:", "")
+        for tokens, answer, mark in ((one.canonical, one.right, "✓"), (one.other, one.answer, "✗")):
+            text = code_span("|".join(token.text for token in tokens))
+            yield f"- {text} {len(tokens):,} tokens, {code_span(answer.strip() or '(nothing)')} {mark}"
         yield ""

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import assert_never
 
+from stochastok_cli.evaluation.answers import ChangedAnswer, ShownToken
 from stochastok_cli.report.page_svg import with_unique_ids
 from stochastok_cli.report.plots import LINE_STYLES, color_name, line_style
 from stochastok_cli.report.questions import ExampleQuestion, ModelAnswer, QuestionExamples, counts_text, kind_text
 from stochastok_cli.report.rendering import to_html
-from stochastok_cli.report.sections import Block, Curves, Document, Drawing, SampledTexts, Section
+from stochastok_cli.report.sections import Block, ChangedExamples, Curves, Document, Drawing, SampledTexts, Section
 from stochastok_cli.report.stylesheet import CSS
 from stochastok_cli.report.tables import Table
 
@@ -62,6 +63,8 @@ def _block(block: Block) -> str:
             return _curves(block)
         case QuestionExamples():
             return _questions(block)
+        case ChangedExamples():
+            return _changed(block)
         case SampledTexts():
             return _texts(block)
         case _:
@@ -136,6 +139,41 @@ def _who(answer: ModelAnswer) -> str:
     kind, sign = ("right", "✓") if answer.is_correct else ("wrong", "✗")
     probability = "" if answer.probability is None else f" {answer.probability:.2f}"
     return f'<span class="who {kind}">{_key(answer.model)}{sign}{probability} {html.escape(answer.label)}</span>'
+
+
+def _changed(block: ChangedExamples) -> str:
+    cards = "".join(map(_changed_answer, block.changed.examples))
+    return (
+        f'<h3>{html.escape(block.title)}</h3><p class="note">{html.escape(block.counts)}</p>'
+        f'<div class="grid">{cards}</div>'
+    )
+
+
+def _changed_answer(one: ChangedAnswer) -> str:
+    """A card with both tokenizations, each token in a box, and the answers to them."""
+    parts = [f'<article class="question"><p class="soft">Question {one.number:,}</p><ul>']
+    for tokens, answer, kind, mark in (
+        (one.canonical, one.right, "right", "✓"),
+        (one.other, one.answer, "wrong", "✗"),
+    ):
+        count = f'<span class="soft">{len(tokens):,} tokens</span>'
+        chosen = f'<span class="option" dir="auto">{html.escape(answer.strip())}</span>'
+        parts.append(f'<li><div class="tokens" dir="auto">{_tokens(tokens)}</div>')
+        parts.append(f'{count} <span class="{kind}">{mark} {chosen}</span></li>')
+    return "".join([*parts, "</ul></article>"])
+
+
+def _tokens(tokens: Sequence[ShownToken]) -> str:
+    """The last tokens of a text, with those marked that the other tokenization does not have."""
+    left, shown = LONGEST_QUESTION, []
+    for token in reversed(tokens):
+        left -= len(token.text)
+        if left < 0:
+            shown.append("… ")
+            break
+        text = html.escape(token.text).replace("\n", "↵\n")
+        shown.append(f"<span>{text}</span>" if token.is_shared else f"<mark>{text}</mark>")
+    return "".join(reversed(shown))
 
 
 def _texts(sampled: SampledTexts) -> str:

@@ -32,7 +32,7 @@ _ON_CHANCE = " A grey line stands where uniform guesses are, as far as that is k
 def result_plots(results: Sequence[EvalResult]) -> Iterator[Plot]:
     """Plots of accuracy and of curves, as far as there are numbers for them. Names of files may occur twice."""
     yield from _accuracy_plots(results)
-    yield from _distance_plots(results)
+    yield from _tokenization_plots(results)
     yield from _alignment_plots(results)
 
 
@@ -162,31 +162,41 @@ def _curves(
     return curves
 
 
-def _distance_plots(results: Sequence[EvalResult]) -> Iterator[Plot]:
-    """Accuracy against the distance from the canonical tokenization."""
-    for (benchmark, method), curves in _curves(results, "mcq").items():
-        axes = new_axes(f"{benchmark}, tokenized by {method}")
+def _tokenization_plots(results: Sequence[EvalResult]) -> Iterator[Plot]:
+    """Accuracy against the distance from the canonical tokenization, and against the budget of a search."""
+    for (benchmark, part), curves in _curves(results, "mcq").items():
+        is_search = part == "adversarial"
+        axes = new_axes(f"{benchmark}, adversarial" if is_search else f"{benchmark}, tokenized by {part}")
         for k, result, curve in curves:
-            x, y, n = ([point[name] for point in curve.points] for name in ("x", "y", "n"))
-            low, high = ([point[name] for point in curve.points] for name in ("low", "high"))
+            x, y, n, low, high = ([point[name] for point in curve.points] for name in ("x", "y", "n", "low", "high"))
             axes.plot(x, y, color=color(k), linestyle=line_style(k), label=legend_label(result.label))
             axes.fill_between(x, low, high, color=color(k), alpha=0.15, linewidth=0)
             largest = max(n, default=1.0)
-            axes.scatter(x, y, [10 + 70 * count / largest for count in n], color=color(k), zorder=3)
+            sizes = [16.0] * len(n) if is_search else [10 + 70 * count / largest for count in n]
+            axes.scatter(x, y, sizes, color=color(k), zorder=3)
             for metric in result.metrics:
                 if (metric.evaluator, metric.benchmark, metric.part, metric.name) == ("mcq", benchmark, "", "accuracy"):
-                    axes.plot(0, metric.value, "D", color=color(k), markersize=7, fillstyle="none")
+                    if not is_search:
+                        axes.plot(0, metric.value, "D", color=color(k), markersize=7, fillstyle="none")
                     if metric.chance is not None:
                         axes.axhline(metric.chance, color=GREY, linewidth=1, zorder=1)
-        axes.set_xlabel("splits over the largest possible number of splits (◇ canonical)")
         axes.set_ylabel("accuracy")
         axes.set_ylim(-0.02, 1.02)
+        if is_search:
+            axes.set_xscale("log", base=2)
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.set_xlabel("forward passes of the search (1: canonical)")
+            caption = "Accuracy that is left after a search for the most harmful tokenization, by its budget."
+        else:
+            axes.set_xlabel("splits over the largest possible number of splits (◇ canonical)")
+            caption = (
+                "Accuracy by the distance of the question from its canonical tokenization, in bins of 0.1. Larger dots "
+                "stand for more answers."
+            )
         add_legend(axes)
-        caption = (
-            "Accuracy by the distance of the question from its canonical tokenization, in bins of 0.1. Larger dots "
-            "stand for more answers, shaded areas are 95% intervals over the questions; grey: guesses."
-        )
-        yield Plot(f"distance-{file_name(benchmark)}-{method}", caption, figure_of(axes))
+        caption += " Shaded areas are 95% intervals over the questions; grey: guesses."
+        name = "budget" if is_search else "distance"
+        yield Plot(f"{name}-{file_name(benchmark)}-{part}", caption, figure_of(axes))
 
 
 def _alignment_plots(results: Sequence[EvalResult]) -> Iterator[Plot]:

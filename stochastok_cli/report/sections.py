@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from stochastok_cli.evaluation.answers import ChangedAnswers
 from stochastok_cli.report.questions import QuestionExamples
 from stochastok_cli.report.runs import XAxis
 from stochastok_cli.report.tables import Table
@@ -54,7 +55,31 @@ class SampledTexts:
     texts: "Sequence[GeneratedText]"
 
 
-Block = str | Table | Drawing | Curves | QuestionExamples | SampledTexts
+@dataclass(frozen=True)
+class ChangedExamples:
+    """Questions that a model answers wrong in another tokenization.
+
+    Attributes:
+        label: What the report calls the model.
+        changed: The questions.
+    """
+
+    label: str
+    changed: ChangedAnswers
+
+    @property
+    def title(self) -> str:
+        """The benchmark, the tokenization and the model."""
+        return f"{self.changed.benchmark}, {self.changed.part.replace('_', ' ')}: {self.label}"
+
+    @property
+    def counts(self) -> str:
+        """A sentence on how many there are."""
+        one = self.changed
+        return f"Of {one.num_right:,} right answers, {one.num_changed:,} become wrong."
+
+
+Block = str | Table | Drawing | Curves | QuestionExamples | ChangedExamples | SampledTexts
 """A string is a paragraph."""
 
 

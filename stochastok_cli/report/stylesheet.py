@@ -2,10 +2,10 @@
 
 CSS = """
 :root { color-scheme: light dark; --back: #fff; --text: #1b1b1b; --soft: #5c5c5c; --rule: #d5d5d5; --grid: #e4e4e4;
-  --panel: #f6f6f4; --right: #00684a; --wrong: #a8320b; --link: #005a94;
+  --panel: #f6f6f4; --right: #00684a; --wrong: #a8320b; --link: #005a94; --mark: #fbe3d6;
   --c0: #0072b2; --c1: #d55e00; --c2: #009e73; --c3: #cc79a7; --c4: #e69f00; --c5: #56b4e9; --c6: #000; }
 @media (prefers-color-scheme: dark) { :root { --back: #16181c; --text: #e6e4df; --soft: #a5a39e; --rule: #3b3e45;
-  --grid: #2d3036; --panel: #1f2227; --right: #4fd0a4; --wrong: #ff9a73; --link: #7cc0f5;
+  --grid: #2d3036; --panel: #1f2227; --right: #4fd0a4; --wrong: #ff9a73; --link: #7cc0f5; --mark: #5a2f1e;
   --c0: #3d94d6; --c1: #f0743a; --c2: #2cc295; --c3: #e391bd; --c4: #f0b93a; --c5: #93d3f7; --c6: #fff; } }
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; }
@@ -64,6 +64,10 @@ figcaption { max-width: 46rem; margin-top: .2rem; }
 .question li > .option { white-space: pre-wrap; }
 .who { display: inline-block; margin: 0 0 0 .7rem; font-size: .84rem; white-space: nowrap; max-width: 100%;
   overflow: hidden; text-overflow: ellipsis; vertical-align: bottom; }
+.tokens { white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.75; }
+.tokens span, .tokens mark { border: 1px solid var(--rule); border-radius: 3px; padding: .05rem 0; color: inherit;
+  background: none; -webkit-box-decoration-break: clone; box-decoration-break: clone; }
+.tokens mark { background: var(--mark); border-color: var(--wrong); }
 .right { color: var(--right); } .wrong { color: var(--wrong); }
 .sample { border-left: 3px solid var(--rule); margin: .5rem 0; padding: .1rem 0 .1rem .8rem; max-width: 46rem; }
 @media (max-width: 640px) {
@@ -76,7 +80,7 @@ figcaption { max-width: 46rem; margin-top: .2rem; }
 }
 @media print {
   :root { color-scheme: light; --back: #fff; --text: #000; --soft: #444; --rule: #bbb; --grid: #e4e4e4;
-    --panel: #fff; --right: #00684a; --wrong: #a8320b; --link: #000;
+    --panel: #fff; --right: #00684a; --wrong: #a8320b; --link: #000; --mark: #fbe3d6;
     --c0: #0072b2; --c1: #d55e00; --c2: #009e73; --c3: #cc79a7; --c4: #e69f00; --c5: #56b4e9; --c6: #000; }
   @page { margin: 15mm; }
   body { max-width: none; padding: 0; font-size: 10pt; print-color-adjust: exact; -webkit-print-color-adjust: exact; }

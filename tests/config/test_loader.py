@@ -53,13 +53,18 @@ def test_published_command_lines_work_verbatim():
 
 
 OPTIONS = {
-    "benchmarks": ["langgame-val"],
+    "benchmarks": ["own=rows.jsonl"],
+    "language": "tl",
     "num_samples": 7,
     "by_kind": True,
     "contamination": True,
     "tokenization": "uniform:0.5",
     "samples": 3,
     "adversarial": 9,
+    "neighbors": "splits",
+    "restarts": 2,
+    "frozen_prefix": "Read this.",
+    "frozen_suffix": "Answer:",
     "addition": "two-digits",
     "words": "words.txt",
 }

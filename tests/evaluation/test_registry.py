@@ -20,7 +20,7 @@ def test_an_evaluator_in_every_notation():
     expected = MultipleChoice(("arc", "blimp"), num_samples=5)
     options = {"evaluator": "mcq", "benchmarks": ["arc", "blimp"], "num_samples": 5}
     assert as_evaluator(options) == as_evaluator(EvaluatorConfig("mcq", 5, ("arc", "blimp"))) == expected
-    assert as_evaluator(expected) is expected
+    assert as_evaluator(expected) == expected
     assert as_evaluator("alignment") == Alignment()
 
 

@@ -5,12 +5,10 @@ import pytest
 
 from stochastok_cli.data.recipes.langgame import make_langgame
 from stochastok_cli.errors import UserError
-from stochastok_cli.evaluation import adversarial
-from stochastok_cli.evaluation.adversarial import evaluate_adversarial
 from stochastok_cli.evaluation.benchmarks import Benchmark, Question, load_benchmark
 from stochastok_cli.evaluation.encoding import EncodedBenchmark, encode
 from stochastok_cli.evaluation.evaluators.multiple_choice import evaluate_multiple_choice
-from stochastok_cli.evaluation.metrics import margins
+from stochastok_cli.evaluation.metrics import is_correct
 from stochastok_cli.evaluation.robustness import (
     Tokenization,
     accuracy_by_distance,
@@ -21,7 +19,6 @@ from stochastok_cli.evaluation.robustness import (
 from stochastok_cli.evaluation.scoring import LM
 from stochastok_cli.evaluation.statistics import binomial_interval
 from stochastok_cli.tokenization.expansion import StochasTok
-from stochastok_cli.tokenization.split_table import split_table
 from tests.models.small_models import sharp_model, small_config
 
 WINDOW = 200
@@ -29,6 +26,10 @@ WINDOW = 200
 
 def accuracy(lm: LM, encoded: EncodedBenchmark) -> float:
     return evaluate_multiple_choice(lm, encoded).values["mcq/langgame-val/accuracy"]
+
+
+def right(model, vocabulary, encoded: EncodedBenchmark) -> np.ndarray:
+    return is_correct(LM(model, vocabulary).question_scores(encoded))
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,9 @@ def test_what_does_not_fit_any_more_is_truncated_and_counted(encoded, vocabulary
 
 
 def test_p_0_is_the_canonical_tokenization(encoded, vocabulary, model):
-    output = evaluate_retokenized(LM(model, vocabulary), encoded, Tokenization("stochastok", 0.0, 2)).values
+    output = evaluate_retokenized(
+        LM(model, vocabulary), encoded, Tokenization("stochastok", 0.0, 2), right(model, vocabulary, encoded)
+    ).values
     canonical = accuracy(LM(model, vocabulary), encoded)
     name = "mcq/langgame-val/stochastok0.0"
     for metric in ("accuracy", "worst_case", "any_case", "worst_sample"):
@@ -91,7 +94,9 @@ def test_p_0_is_the_canonical_tokenization(encoded, vocabulary, model):
 
 
 def test_mean_and_worst_over_the_samples(encoded, vocabulary, model):
-    output = evaluate_retokenized(LM(model, vocabulary), encoded, Tokenization("uniform", 0.8, 5))
+    output = evaluate_retokenized(
+        LM(model, vocabulary), encoded, Tokenization("uniform", 0.8, 5), right(model, vocabulary, encoded)
+    )
     name = "mcq/langgame-val/uniform0.8"
     worst, sample, mean, best = (
         output.values[f"{name}/{metric}"] for metric in ("worst_case", "worst_sample", "accuracy", "any_case")
@@ -119,61 +124,3 @@ def test_accuracy_by_distance():
     assert [(point["low"], point["high"]) for point in points] == [one_of_one, none_of_one, one_of_one]
     (point,) = accuracy_by_distance(right[:1], np.array([[-0.3, 0.05]]))  # a tokenization with fewer tokens
     assert (point["n"], point["y"]) == (2, 0.5)
-
-
-# ------------------------------------------------------------------------------------------------ adversarial
-
-
-def test_one_round_takes_the_worst_single_split(encoded, vocabulary, model, monkeypatch):
-    """Against trying every split one by one."""
-    monkeypatch.setattr(adversarial, "ROUND", 10_000)
-    table = split_table(vocabulary)
-    lm = LM(model, vocabulary)
-    for question in encoded.questions[:5]:
-        single = EncodedBenchmark("one", [question])
-        prefix = list(question.context)
-        margin = margins([lm.log_likelihoods(single.pairs)])[0]
-        candidate_margins = []
-        for place, token in enumerate(prefix):
-            for pair in table.of(token):
-                cut = [*prefix[:place], *pair, *prefix[place + 1 :]]
-                candidate_margins.append(
-                    margins([lm.log_likelihoods([(cut, option) for option in question.options])])[0]
-                )
-        output = evaluate_adversarial(lm, single, 1 + len(candidate_margins)).values
-        broken = margin <= 0 or min(candidate_margins) <= 0
-        assert output["mcq/one/adversarial/accuracy"] == (not broken)
-        assert output["mcq/one/adversarial/passes"] == (1 + len(candidate_margins) if margin > 0 else 1)
-
-
-def test_the_budget_is_kept_and_more_of_it_does_no_good_to_the_model(encoded, vocabulary, model):
-    canonical = accuracy(LM(model, vocabulary), encoded)
-    before = canonical
-    for budget in (2, 40, 200):
-        output = evaluate_adversarial(LM(model, vocabulary), encoded, budget).values
-        assert output["mcq/langgame-val/adversarial/passes"] <= budget
-        assert output["mcq/langgame-val/adversarial/accuracy"] <= before
-        before = output["mcq/langgame-val/adversarial/accuracy"]
-    assert before < canonical
-
-
-def test_candidates_spell_the_same_text_and_fit(encoded, vocabulary):
-    attack = adversarial.Attack(list(encoded.pairs[0][0]), [[1, 2]], 1.0, 100)
-    candidates = adversarial._candidates(attack, split_table(vocabulary), WINDOW, 0, 0)
-    assert 0 < len(candidates) <= adversarial.ROUND
-    for candidate in candidates:
-        assert len(candidate) == len(attack.prefix) + 1
-        assert vocabulary.decode(candidate) == vocabulary.decode(attack.prefix)
-    full = adversarial.Attack(attack.prefix, [[1, 2]], 1.0, 100)
-    assert adversarial._candidates(full, split_table(vocabulary), len(attack.prefix) + 1, 0, 0) == []
-    assert not full.is_running
-
-
-def test_every_split_of_a_prefix_is_tried_once_before_the_search_gives_up(encoded, vocabulary):
-    table = split_table(vocabulary)
-    attack = adversarial.Attack(list(encoded.pairs[0][0]), [[1, 2]], 1.0, 10_000)
-    tried = []
-    while candidates := adversarial._candidates(attack, table, WINDOW, len(tried), 0):
-        tried += candidates
-    assert len(tried) == sum(len(table.of(token)) for token in attack.prefix) > adversarial.ROUND
-    assert not attack.is_running

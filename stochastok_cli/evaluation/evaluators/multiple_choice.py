@@ -1,7 +1,7 @@
 """Multiple choice: each option is scored by log P(option | prefix), and the likeliest one is the model's answer."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 
+NEIGHBORS = ("lattice", "splits")
+"""Values of `neighbors`; the first is the default."""
+
+
 @register
 @dataclass(frozen=True)
 class MultipleChoice(Evaluator):
@@ -48,7 +52,9 @@ class MultipleChoice(Evaluator):
         "any_case": "right in at least one of the other tokenizations",
         "worst_sample": "accuracy in the one tokenization on which the model is worst",
         "edit_distance": "mean number of splits over the largest possible number",
+        "growth": "mean number of tokens over that of the canonical tokenization",
         "splits": "mean number of splits that made a right answer wrong",
+        "replacements": "mean number of replacements that made a right answer wrong",
         "passes": "mean number of forward passes spent on a question",
     }
 
@@ -87,6 +93,26 @@ class MultipleChoice(Evaluator):
         metavar="PASSES",
         min=2,
     )
+    neighbors: str | None = option(
+        None,
+        "what --adversarial tries: lattice (one or two tokens for any neighboring ones) or splits (two for one)",
+        metavar="lattice|splits",
+        show_default="lattice",
+    )
+    restarts: int | None = option(
+        None, "how often --adversarial begins again, from random tokenizations", min=1, show_default="0"
+    )
+    transfer: bool = option(
+        False,
+        "also ask each further checkpoint in the tokenizations that --adversarial found on the first",
+        in_training=False,
+    )
+    frozen_prefix: str | None = option(None, "a text before every question that keeps its tokenization", metavar="TEXT")
+    frozen_suffix: str | None = option(
+        None, "a text between every question and its options that keeps its tokenization", metavar="TEXT"
+    )
+    found: "dict[str, list[list[int]]]" = field(default_factory=dict, init=False, repr=False, compare=False)
+    """For `transfer`: what was found on the first model, the ids of each question's text by benchmark."""
 
     @classmethod
     def benchmarks_hint(cls) -> str:
@@ -97,6 +123,12 @@ class MultipleChoice(Evaluator):
     def check(self) -> None:
         super().check()
         self._tokenization()
+        if self.neighbors not in (None, *NEIGHBORS):
+            raise UserError(f"--neighbors {self.neighbors!r} is unknown", fix=f"there are: {', '.join(NEIGHBORS)}")
+        if self.adversarial is None:
+            for name in ("neighbors", "restarts", "transfer"):
+                if getattr(self, name):
+                    raise UserError(f"--{name} says nothing without --adversarial", fix="drop it, or add --adversarial")
         if self.by_kind:
             from stochastok_cli.evaluation.benchmarks import has_kinds
 
@@ -107,6 +139,16 @@ class MultipleChoice(Evaluator):
 
     def _no_kinds(self) -> UserError:
         return UserError(f"--by-kind: {', '.join(self.benchmarks)} have no kinds of question", fix="drop it")
+
+    def check_models(self, vocabularies: "Sequence[Vocabulary]") -> None:
+        if self.transfer and len(vocabularies) < 2:
+            raise UserError("--transfer needs two checkpoints or more")
+        names = {vocabulary.fingerprint: vocabulary.name for vocabulary in vocabularies}
+        if self.transfer and len(names) > 1:
+            raise UserError(
+                f"--transfer: the tokenizers differ ({', '.join(names.values())}), and so do their tokenizations",
+                fix="give checkpoints of one tokenizer",
+            )
 
     def _tokenization(self) -> "Tokenization | None":
         from stochastok_cli.evaluation.robustness import optional_tokenization
@@ -125,7 +167,8 @@ class MultipleChoice(Evaluator):
         loaded, has_prefixes, has_kinds = [], False, not self.by_kind
         for name in self.benchmarks:
             benchmark = load_benchmark(name, data_dir, self.num_samples, language=self.language)
-            encoded = encode(benchmark, vocabulary, context_window)
+            frozen = {"frozen_prefix": self.frozen_prefix or "", "frozen_suffix": self.frozen_suffix or ""}
+            encoded = encode(benchmark, vocabulary, context_window, **frozen)
             groups = kind_groups(benchmark) if self.by_kind else {}
             has_kinds |= bool(groups)
             if self.contamination:
@@ -156,11 +199,27 @@ class MultipleChoice(Evaluator):
         if tokenization is not None:
             from stochastok_cli.evaluation.robustness import evaluate_retokenized
 
-            output += evaluate_retokenized(lm, encoded, tokenization)
+            canonical = next(one for one in output.metrics if (one.part, one.name) == ("", "accuracy"))
+            assert canonical.outcomes is not None
+            output += evaluate_retokenized(lm, encoded, tokenization, canonical.outcomes.astype(bool))
         if self.adversarial is not None:
-            from stochastok_cli.evaluation.adversarial import evaluate_adversarial
+            output += self._search(lm, encoded, self.adversarial)
+        return output
 
-            output += evaluate_adversarial(lm, encoded, self.adversarial)
+    def _search(self, lm: "LM", encoded: "EncodedBenchmark", budget: int) -> EvaluatorOutput:
+        from stochastok_cli.evaluation.adversarial import (
+            SearchSettings,
+            evaluate_adversarial,
+            evaluate_transfer,
+            search_hardest,
+        )
+
+        settings = SearchSettings(budget, self.neighbors or NEIGHBORS[0], self.restarts or 0)
+        searches = search_hardest(lm, encoded, settings)
+        output = evaluate_adversarial(encoded, searches, lm.vocabulary)
+        if self.transfer and encoded.name in self.found:
+            output += evaluate_transfer(lm, encoded, self.found[encoded.name])
+        self.found.setdefault(encoded.name, [search.best_ids for search in searches])
         return output
 
 
