@@ -195,6 +195,17 @@ def test_other_tokenizations(run_eval):
     assert re.search(r"stochastok0.5 worst case +7 +\d", run_eval(*arguments)[1])
 
 
+def test_the_worst_tokenizations_of_one_model_asked_of_another(run_eval, place):
+    (place / "checkpoints" / "again").symlink_to("other")
+    arguments = (*LANGGAME, "--adversarial", "30", "--restarts", "1", "--neighbors", "splits", "--transfer")
+    code, out, _ = run_eval("other", "again", *arguments, "--json", "--frozen-suffix", " Answer:")
+    first, second = (json.loads(line)["metrics"] for line in out.splitlines())
+    assert code == 0
+    assert "mcq/langgame-val/adversarial/splits" in first and "mcq/langgame-val/transfer/accuracy" not in first
+    assert second["mcq/langgame-val/transfer/accuracy"] == second["mcq/langgame-val/adversarial/accuracy"]
+    assert second["mcq/langgame-val/adversarial/accuracy"] == first["mcq/langgame-val/adversarial/accuracy"]
+
+
 def test_bits_per_byte_over_all_tokenizations(run_eval):
     arguments = ("--evaluator", "bits_per_byte", "--benchmarks", "text-tokenized", "--tokenization", "uniform:0.2")
     code, out, err = run_eval("other", *arguments, "--num-samples", "1", "--json")
@@ -328,6 +339,10 @@ def test_more_devices_than_gpus(run_eval, monkeypatch):
         (("other", *LANGGAME, "--prompt", "The"), "--prompt can only go with --evaluator alignment; drop it"),
         (("other", *LANGGAME, "--samples", "3"), "--samples says nothing without --tokenization; drop it"),
         (("other", "--evaluator", "alignment", "--prompt", ""), "--prompt is empty"),
+        (("other", *LANGGAME, "--restarts", "2"), "--restarts says nothing without --adversarial"),
+        (("other", *LANGGAME, "--adversarial", "9", "--neighbors", "all"), "--neighbors 'all' is unknown; there are"),
+        (("other", *LANGGAME, "--adversarial", "9", "--transfer"), "--transfer needs two checkpoints or more"),
+        (("other", "of-gpt2", *LANGGAME, "--adversarial", "9", "--transfer"), "--transfer: the tokenizers differ"),
         (("other", *LANGGAME, "--paired"), "--paired needs two checkpoints or more"),
         (("other", "other", *LANGGAME, "--aggregate"), "--aggregate takes different checkpoints: other is given twice"),
         (("other", *LANGGAME, "--report", "data/data_as_memmaps/text-tokenized/val.bin"), "val.bin is a file"),

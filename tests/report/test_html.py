@@ -107,6 +107,17 @@ class Page(HTMLParser):
             self.cells.append(data.strip())
 
 
+def test_accuracy_by_budget_is_a_plot_of_its_own():
+    points = [POINT | {"x": x, "n": 40.0} for x in (1, 2, 4, 10)]
+    result = dataclasses.replace(RESULTS[0], curves=[*RESULTS[0].curves, Curve("mcq", "arc", "adversarial", points)])
+    with plots.plot_style():
+        by_name = {plot.name: plot for plot in result_plots([result])}
+    assert {"distance-langgame-val-uniform0.5", "budget-arc-adversarial"} <= set(by_name)
+    [axes] = by_name["budget-arc-adversarial"].figure.axes
+    assert axes.lines[0].get_xdata().tolist() == [1, 2, 4, 10]
+    assert (axes.get_xscale(), axes.get_xlabel()) == ("log", "forward passes of the search (1: canonical)")
+
+
 def test_the_page_is_whole_and_loads_nothing(folder):
     page = Page((folder / "report.html").read_text())
     assert page.open == [] and page.loaded == []

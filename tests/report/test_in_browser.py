@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stochastok_cli.evaluation.answers import Answers
+from stochastok_cli.evaluation.answers import Answers, ChangedAnswer, ChangedAnswers, ShownToken
 from stochastok_cli.evaluation.base import EvalResult, Metric
 from stochastok_cli.evaluation.comparison import compare_paired
 from stochastok_cli.evaluation.sampling import GeneratedText, SamplePrompt
@@ -53,9 +53,22 @@ def result(name: str, seed: int) -> EvalResult:
     accuracy = Metric("mcq", "langgame-val", "", "accuracy", outcomes.mean(), 30, outcomes, chance=1 / 3)
     questions = [f"{ATTACK} question {i}?\nAnswer:" for i in range(30)]
     shown = Answers("mcq", "langgame-val", "", questions, options, answers, right.tolist(), [0.5] * 30)
+    canonical, other = ([ShownToken(f"{ATTACK}\n", True), ShownToken(text, False)] for text in ("right", "w" * 90))
+    changed = ChangedAnswers(
+        "mcq", "langgame-val", "adversarial", 9, 4, [ChangedAnswer(7, canonical, other, f"right {ATTACK}", ATTACK)]
+    )
     prompt = SamplePrompt("canonical", 0, [0], [""])
     text = GeneratedText(prompt, 0, [1], f"Once upon {ATTACK} {'a' * 200}", "length")
-    return EvalResult(f"runs/{name}", name, 8, [accuracy], answers=[shown], texts=[text], num_parameters=10**6)
+    return EvalResult(
+        f"runs/{name}",
+        name,
+        8,
+        [accuracy],
+        answers=[shown],
+        changed_answers=[changed],
+        texts=[text],
+        num_parameters=10**6,
+    )
 
 
 @pytest.fixture(scope="module")
