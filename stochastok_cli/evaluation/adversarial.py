@@ -123,8 +123,8 @@ class Search:
     def _neighbors(self, finder: TokenFinder, window: int, round_: int) -> list[Replacement]:
         """The replacements after which the text still fits, in a random order."""
         self._graph = self._graph or TextGraph(self.ids, finder)
-        found = self._graph.neighbors if self.settings.neighbors == "lattice" else self._graph.splits
-        fitting = [one for one in found(self.ids) if len(self.ids) + one.growth <= window]
+        listed = self._graph.neighbors if self.settings.neighbors == "lattice" else self._graph.splits
+        fitting = [one for one in listed(self.ids) if len(self.ids) + one.growth <= window]
         order = stream(0, "adversarial", self.index, round_).permutation(len(fitting))
         return [fitting[i] for i in order.tolist()]
 
@@ -249,16 +249,16 @@ def accuracy_by_budget(searches: Sequence[Search]) -> list[dict[str, Any]]:
     return points
 
 
-def evaluate_transfer(lm: LM, benchmark: EncodedBenchmark, found: Sequence[Sequence[int]]) -> EvaluatorOutput:
+def evaluate_transfer(lm: LM, benchmark: EncodedBenchmark, worst: Sequence[Sequence[int]]) -> EvaluatorOutput:
     """A benchmark in the most harmful tokenizations of another model, as metrics of the part "transfer".
 
     Args:
         lm: The model.
         benchmark: Its questions.
-        found: For each question the ids of its text (`Search.best_ids`). Where they do not fit the window, the question
+        worst: For each question the ids of its text (`Search.best_ids`). Where they do not fit the window, the question
             loses ids from the left: `truncated`.
     """
-    questions = [question.with_text(ids) for question, ids in zip(benchmark.questions, found, strict=True)]
+    questions = [question.with_text(ids) for question, ids in zip(benchmark.questions, worst, strict=True)]
     fitting = [question.cut_to(lm.context_window) for question in questions]
     truncated = sum(cut is not whole for cut, whole in zip(fitting, questions, strict=True))
     scores = lm.question_scores(EncodedBenchmark(benchmark.name, fitting), description=f"{benchmark.name}, transfer")

@@ -164,7 +164,8 @@ def robustness_metrics(
     The metric that counts right answers, over all samples, the outcome of a question being its fraction of correct
     answers; worst_case: correct in every sample; any_case: correct in at least one; worst_sample: the accuracy of the
     sample on which the model is worst; edit_distance: mean splits over the largest number possible; growth: mean ids of
-    the text over those of its canonical tokenization; truncated, where some questions did not fit. The curve is the accuracy against the edit distance, in BINS of it.
+    the text over those of its canonical tokenization; truncated, where some questions did not fit. The curve is the
+    accuracy against the edit distance, in BINS of it.
 
     Args:
         of_samples: The metric that counts right answers, without its value and outcomes.

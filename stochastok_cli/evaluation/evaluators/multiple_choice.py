@@ -111,7 +111,7 @@ class MultipleChoice(Evaluator):
     frozen_suffix: str | None = option(
         None, "a text between every question and its options that keeps its tokenization", metavar="TEXT"
     )
-    found: "dict[str, list[list[int]]]" = field(default_factory=dict, init=False, repr=False, compare=False)
+    worst_texts: "dict[str, list[list[int]]]" = field(default_factory=dict, init=False, repr=False, compare=False)
     """For `transfer`: what was found on the first model, the ids of each question's text by benchmark."""
 
     @classmethod
@@ -217,9 +217,9 @@ class MultipleChoice(Evaluator):
         settings = SearchSettings(budget, self.neighbors or NEIGHBORS[0], self.restarts or 0)
         searches = search_hardest(lm, encoded, settings)
         output = evaluate_adversarial(encoded, searches, lm.vocabulary)
-        if self.transfer and encoded.name in self.found:
-            output += evaluate_transfer(lm, encoded, self.found[encoded.name])
-        self.found.setdefault(encoded.name, [search.best_ids for search in searches])
+        if self.transfer and encoded.name in self.worst_texts:
+            output += evaluate_transfer(lm, encoded, self.worst_texts[encoded.name])
+        self.worst_texts.setdefault(encoded.name, [search.best_ids for search in searches])
         return output
 
 
