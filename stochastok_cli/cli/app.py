@@ -43,7 +43,7 @@ SUBCOMMANDS = ("tokenize", "expand", "make", "export", "train", "runs", "eval", 
 """The files of the subcommands, in the order of `--help`; `make` has one subcommand for each recipe."""
 
 MINIMUM_ADDRESS_SPACE = 512 * 2**20  # bytes
-READER_GONE = 128 + 13  # what a shell makes of the end by SIGPIPE
+NO_READER = 128 + 13  # what a shell makes of the end by SIGPIPE
 OUT_OF_MEMORY = (
     "failed to map segment",
     "Cannot allocate memory",
@@ -130,14 +130,14 @@ def main() -> None:
         code = STOPPED_WITH_CHECKPOINT
     except (KeyboardInterrupt, typer.Abort):
         code = _failed("interrupted", INTERRUPTED)
-    except streams.ReaderGone:
-        code = READER_GONE
+    except streams.NoReader:
+        code = NO_READER
     except OSError as error:
         code = _failed(_describe_os_error(error), FAILED, error)
     except SystemExit as error:
         code = error.code
-        if isinstance(error.__context__, streams.ReaderGone):  # how the option parser reports it
-            code = READER_GONE
+        if isinstance(error.__context__, streams.NoReader):  # how the option parser reports it
+            code = NO_READER
         elif isinstance(error.__context__, BrokenPipeError):
             code = _failed(_describe_os_error(error.__context__), FAILED, error)
     except Exception as error:
@@ -152,8 +152,8 @@ def main() -> None:
         code = _failed(f"a library failed: {first_line(error)} (--debug shows where)", FAILED, error)
     code = code if isinstance(code, int) else 0
     lost = streams.flush_stdout()
-    if isinstance(lost, streams.ReaderGone):
-        code = code or READER_GONE
+    if isinstance(lost, streams.NoReader):
+        code = code or NO_READER
     elif lost is not None and code == 0:
         code = _failed(_describe_os_error(lost), FAILED, lost)
     _leave(code)

@@ -15,7 +15,7 @@ def prepare_streams() -> None:
     """Replaces `sys.stdout` and `sys.stderr` by streams that show characters which their encoding lacks as escapes.
 
     Messages that can't be written to stderr are dropped. A result that can't be written to stdout, also where stdout
-    was closed, is an error that names it; one that nobody reads any more, as after `| head`, is a `ReaderGone`. Closed
+    was closed, is an error that names it; one that nobody reads any more, as after `| head`, is a `NoReader`. Closed
     descriptors are opened on the null device, or a file of data would get the number 2 and with it the messages of
     libraries.
     """
@@ -50,7 +50,7 @@ def flush_stdout() -> OSError | None:
     return None
 
 
-class ReaderGone(BrokenPipeError):
+class NoReader(BrokenPipeError):
     """Nobody reads stdout any more."""
 
 
@@ -61,7 +61,7 @@ class _ResultFile(io.FileIO):
         try:
             return super().write(data)
         except OSError as error:
-            kind = ReaderGone if isinstance(error, BrokenPipeError) else OSError
+            kind = NoReader if isinstance(error, BrokenPipeError) else OSError
             raise kind(error.errno, error.strerror, "stdout can't be written") from None
 
 
