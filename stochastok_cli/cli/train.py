@@ -37,7 +37,7 @@ def train(
         list[str] | None,
         typer.Argument(
             metavar="[KEY.PATH=VALUE]…",
-            help="Values that replace the file's, as in `trainer.dataset.name=openwebtext-tokenized`.",
+            help="Values that replace the file's, as in `trainer.optimizer.lr=1e-3`.",
             autocompletion=candidates.overrides,
         ),
     ] = None,

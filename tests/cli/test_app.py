@@ -1,6 +1,7 @@
 """The application as a script sees it: stdout, stderr, exit codes, and what `--help` promises."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -35,9 +36,11 @@ def test_every_option_is_documented(name):
     undocumented = [p.name for p in command.params if not getattr(p, "help", None)]
     assert undocumented == []
     assert {"quiet", "debug"} <= {p.name for p in command.params}
-    shown = run(name, "--help")
+    shown = run(name, "--help", COLUMNS="80")
     assert shown.returncode == 0
     assert "--debug" in shown.stdout
+    written = " ".join(f"{p.metavar} {p.help}" for p in command.params)  # type: ignore[attr-defined]
+    assert [word for word in re.findall(r"\S+…", shown.stdout) if word.lstrip("[") not in written] == []  # cut off
 
 
 def test_results_on_stdout_everything_else_on_stderr(tmp_path):

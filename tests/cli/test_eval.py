@@ -108,6 +108,17 @@ def test_json_of_several_checkpoints_is_one_object_a_line(run_eval):
     assert "mcq/langgame-val/truncated" not in results[2]["metrics"]  # tokenized anew for its longer window
 
 
+def test_a_later_checkpoint_that_is_incomplete_is_named(run_eval, place):
+    torn = place / "checkpoints" / "pretraining-text" / "step_3000"
+    torn.mkdir()
+    try:
+        code, out, err = run_eval("pretraining-text", *LANGGAME, "--json")
+    finally:
+        torn.rmdir()
+    assert (code, json.loads(out)["iteration"]) == (0, 2000)
+    assert err.count("note: checkpoints/pretraining-text/step_3000 is incomplete and ignored\n") == 1
+
+
 def test_the_same_command_gives_the_same_numbers(run_eval):
     assert run_eval("other", *LANGGAME, "--json") == run_eval("other", *LANGGAME, "--json")
 

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import shutil
 import sys
 
@@ -13,7 +14,7 @@ from preloaded_python import run_python, run_stochastok
 
 from stochastok_cli.data.memmap import memmap_dir
 from stochastok_cli.data.recipes.langgame import make_langgame
-from stochastok_cli.errors import FAILED, USAGE, UserError
+from stochastok_cli.errors import FAILED, USAGE, Notice, UserError
 from stochastok_cli.models.llama import LLAMA
 from stochastok_cli.models.llama_config import read_model_config
 from stochastok_cli.training import run_dir, setup
@@ -78,7 +79,11 @@ def parent(configured):
 def test_an_override_that_the_checkpoint_contradicts_is_refused(configured, parent):
     with pytest.raises(UserError, match="has model.hidden_dim = 16, not 32; .*drop the override"):
         train(configured("trainer.checkpoint_name=parent", "model.hidden_dim=32"))
-    train(configured("trainer.checkpoint_name=parent", "model.hidden_dim=16"))  # the same value is no contradiction
+    (torn := parent.folder / "step_9").mkdir()
+    with pytest.warns(Notice, match=f"{re.escape(str(torn))} is incomplete and ignored") as notices:
+        train(configured("trainer.checkpoint_name=parent", "model.hidden_dim=16"))  # the same value is no contradiction
+    places = {(notice.filename, notice.lineno) for notice in notices if "incomplete" in str(notice.message)}
+    assert len(places) == 1  # Python then shows it once
 
 
 def test_the_context_window_of_a_checkpoint_can_be_lowered_and_not_raised(configured, parent):

@@ -236,7 +236,7 @@ register_method(
     Method(
         name="mix",
         description="each document, or with by=pretoken each pretoken, by one method drawn by shares as in "
-        "mix:stochastok=0.5,grampa(temperature=2)=0.3; others stay",
+        "mix:stochastok=0.5,uniform=0.3; others stay",
         p_meaning="given to each method of the mix",
         source="TkTkT (Bauwens et al.)",
         expand=expand,
