@@ -12,12 +12,11 @@ from torch import Tensor
 
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.evaluation.generation import decode
+from stochastok_cli.evaluation.prompts import PromptEncoder
 from stochastok_cli.evaluation.robustness import Tokenization, parse_tokenization
 from stochastok_cli.evaluation.run import choose_device, find_model
 from stochastok_cli.evaluation.scoring import BATCH_TOKENS, SINGLE_PROCESS, evaluation_mode
-from stochastok_cli.json_files import read_json
 from stochastok_cli.models.base import CausalLM
-from stochastok_cli.models.companion_files import TOKENIZER
 from stochastok_cli.models.huggingface import open_model
 from stochastok_cli.random_streams import stream
 from stochastok_cli.tokenization.expansion import StochasTok
@@ -203,7 +202,8 @@ def generate(
     torch_device = choose_device(device)
     source = find_model(str(checkpoint), Path(checkpoint_dir))
     vocabulary = load_vocabulary(source.folder)
-    before, ids, end_of_turn = _encode(prompt, source.folder, vocabulary, chat=chat)
+    encoder = PromptEncoder(source.folder, vocabulary, chat=chat)
+    before, ids = encoder.encode(prompt)
     prompts = [
         _retokenize(before, ids, vocabulary, method, seed, sample) for method in methods for sample in range(samples)
     ]
@@ -215,9 +215,7 @@ def generate(
                 fix="give a shorter prompt",
             )
     model = open_model(source, vocabulary, torch_device)
-    sampler = _Sampler(
-        vocabulary, sampling, seed, max_new_tokens, _stop_ids(source.folder, vocabulary) | end_of_turn, source.name
-    )
+    sampler = _Sampler(vocabulary, sampling, seed, max_new_tokens, encoder.stop_ids(prompt), source.name)
 
     def on_complete(result: GeneratedText) -> None:
         if len(prompts) > 1:
@@ -244,9 +242,10 @@ def sample_documents(
         max_new_tokens: The most ids of each.
         seed: Of all random numbers.
     """
-    before, ids, _ = _encode("", folder, vocabulary, chat=False)
+    encoder = PromptEncoder(folder, vocabulary)
+    before, ids = encoder.encode("")
     prompts = [_retokenize(before, ids, vocabulary, _parse(CANONICAL), seed, sample) for sample in range(samples)]
-    sampler = _Sampler(vocabulary, Sampling(), seed, max_new_tokens, _stop_ids(folder, vocabulary))
+    sampler = _Sampler(vocabulary, Sampling(), seed, max_new_tokens, encoder.stop_ids(""))
     return sampler.run(model, prompts)
 
 
@@ -338,48 +337,6 @@ def _require_different(tokenizations: Sequence[Tokenization], samples: int, temp
     """Raises UserError where several samples can only be equal."""
     if samples > 1 and temperature == 0 and not any(map(_is_random, tokenizations)):
         raise UserError("--temperature 0 makes every sample the same", fix="drop --samples, or raise the temperature")
-
-
-def _encode(prompt: str, folder: Path, vocabulary: Vocabulary, *, chat: bool) -> tuple[list[int], list[int], set[int]]:
-    """The ids before a prompt, its own canonical ids, and those that end an answer to it."""
-    if chat:
-        from stochastok_cli.data.chat_template import ChatTemplate, Unusable
-
-        if not prompt.strip():
-            raise UserError("the prompt is empty, and --chat needs what a user says")
-        template = ChatTemplate(folder, vocabulary)
-        messages = [{"role": "user", "content": prompt}]
-        try:
-            end = template.end_of_turn(messages)
-            return [], template.encode_prompt(messages), set() if end is None else {end}
-        except Unusable as reason:
-            raise UserError(f"--chat: {reason}") from None
-    before, ids = _ids_before_texts(folder), vocabulary.encode(prompt)
-    return (before, ids, set()) if before or ids else ([vocabulary.end_of_text], [], set())
-
-
-def _ids_before_texts(folder: Path) -> list[int]:
-    """The special ids that a tokenizer.json puts before every text."""
-    import tokenizers
-
-    file = folder / TOKENIZER
-    if not file.is_file():
-        return []
-    tokenizer = tokenizers.Tokenizer.from_file(str(file))
-    tokenizer.no_padding()
-    encoding = tokenizer.encode("a")
-    mask = encoding.special_tokens_mask
-    return encoding.ids[: mask.index(0)] if 0 in mask else []
-
-
-def _stop_ids(folder: Path, vocabulary: Vocabulary) -> set[int]:
-    """End-of-text, and the ids that a model's generation settings and configuration name as the ends of a text."""
-    ids = {vocabulary.end_of_text}
-    for name in ("generation_config.json", "config.json"):
-        if (folder / name).is_file():
-            value = read_json(folder / name, dict[str, Any]).get("eos_token_id")
-            ids |= {i for i in (value if isinstance(value, list) else [value]) if isinstance(i, int)}
-    return ids
 
 
 def _retokenize(

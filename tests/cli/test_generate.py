@@ -87,7 +87,7 @@ def test_texts_decoded_together_are_those_decoded_alone(place, monkeypatch, name
     rows = []
     draw = Sampling.draw
     monkeypatch.setattr(Sampling, "draw", lambda self, *more: rows.append(len(more[1])) or draw(self, *more))
-    monkeypatch.setattr("stochastok_cli.evaluation.sampling._stop_ids", lambda *_: set(range(0, 2048, 20)))
+    monkeypatch.setattr("stochastok_cli.evaluation.prompts.model_stop_ids", lambda _: set(range(0, 2048, 20)))
     shown = []
 
     def texts(batch_tokens):
