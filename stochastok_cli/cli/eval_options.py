@@ -36,7 +36,11 @@ def with_evaluator_options(function: Callable[..., None]) -> Callable[..., None]
 
 def parsed(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of the options as the evaluators take them: a list separated by commas becomes a tuple."""
-    return {name: _split(value) if _type(name) == TUPLE else value for name, value in values.items()}
+    return {name: _as_tuple(value) if _type(name) == TUPLE else value for name, value in values.items()}
+
+
+def _as_tuple(value: str | list[str] | None) -> tuple[str, ...]:
+    return _split(value) if isinstance(value, str) else tuple(value or ())
 
 
 def _split(text: str) -> tuple[str, ...]:
@@ -46,10 +50,10 @@ def _split(text: str) -> tuple[str, ...]:
 def _parameter(name: str) -> inspect.Parameter:
     kind: Any = _type(name)
     default: Any = False if kind is bool else None
-    if kind == TUPLE:
-        kind, default = str, ""
     options = {e.name: e.options()[name] for e in EVALUATORS.values() if name in e.options()}
     first = next(iter(options.values()))
+    if kind == TUPLE:
+        kind, default = (list[str], None) if first.repeatable else (str, "")
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,

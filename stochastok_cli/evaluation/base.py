@@ -166,6 +166,7 @@ class Option:
         min: The smallest value, for whole numbers.
         show_default: What the help calls the default.
         in_training: Whether it can be given in `trainer.eval`: a run records metrics and nothing else.
+        repeatable: Whether the option is given once for each value, which may have commas.
     """
 
     help: str
@@ -174,6 +175,7 @@ class Option:
     min: int | None = None
     show_default: str | None = None
     in_training: bool = True
+    repeatable: bool = False
 
 
 def option(default: Any, help: str, **more: Any) -> Any:
@@ -239,6 +241,8 @@ class Evaluator(ABC):
             benchmark's table.
         meanings: What each metric is, by `Metric.name`, for the lines below its tables; names that explain themselves
             are left out.
+        reads_model_files: Whether what it loads depends on more of a model than its vocabulary and context window:
+            its chat template, its generation settings.
     """
 
     name: ClassVar[str]
@@ -249,6 +253,7 @@ class Evaluator(ABC):
     same_questions: ClassVar[bool] = True
     parts_table: ClassVar[str] = ""
     meanings: ClassVar[Mapping[str, str]] = {}
+    reads_model_files: ClassVar[bool] = False
 
     @classmethod
     def options(cls) -> dict[str, Option]:

@@ -175,5 +175,14 @@ def _encode_options(
 
 def kind_groups(benchmark: Benchmark) -> dict[str, np.ndarray]:
     """Which questions are of each kind, for `EncodedBenchmark.groups`; empty where there are no kinds."""
-    kinds = np.array([question.kind for question in benchmark.questions])
-    return {str(kind): kinds == kind for kind in sorted(set(kinds.tolist()) - {""})}
+    return groups_of_kinds([question.kind for question in benchmark.questions])
+
+
+def groups_of_kinds(kinds: Sequence[str]) -> dict[str, np.ndarray]:
+    """By kind, which questions are of it, bool `[questions]`; "" is no kind.
+
+    >>> groups_of_kinds(["length", "", "spell"])["spell"].tolist()
+    [False, False, True]
+    """
+    array = np.array(kinds)
+    return {kind: array == kind for kind in sorted(set(kinds) - {""})}

@@ -80,8 +80,12 @@ def evaluate(
         _require_pairs(chosen, vocabularies)
     for evaluator in chosen:
         evaluator.check_models(vocabularies)
-    keys = [(vocabulary.fingerprint, one.context_window) for vocabulary, one in zip(vocabularies, sources, strict=True)]
-    loaded: dict[tuple[str, int], list[LoadedEvaluator]] = {}  # questions are tokenized once for equal vocabularies
+    by_model = any(evaluator.reads_model_files for evaluator in chosen)
+    keys = [
+        (vocabulary.fingerprint, one.context_window, one.name if by_model else "")
+        for vocabulary, one in zip(vocabularies, sources, strict=True)
+    ]
+    loaded: dict[tuple[str, int, str], list[LoadedEvaluator]] = {}  # tokenized once for equal vocabularies
     for key, vocabulary in zip(keys, vocabularies, strict=True):
         if key not in loaded:
             loaded[key] = load_evaluators(chosen, Path(data_dir), vocabulary, key[1], progress=progress)

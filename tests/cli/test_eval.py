@@ -343,7 +343,7 @@ def test_more_devices_than_gpus(run_eval, monkeypatch):
         (("other", "--evaluator", "mcq", "--benchmarks", "arc=absent.csv"), "benchmark arc: absent.csv does not exist"),
         (("other", "--evaluator", "bits_per_byte", "--benchmarks", "texts"), "there is no dataset 'texts'"),
         (("other", "--evaluator", "guess"), "'guess' is not one of"),
-        (("other", "--evaluator", "mq"), "'alignment'; did you mean 'mcq'?"),
+        (("other", "--evaluator", "mq"), "'; did you mean 'mcq'?"),
         (("othr", *LANGGAME), "did you mean 'other'?"),
         (("other", *LANGGAME, "--tokenization", "uniform"), "is not METHOD:P"),
         (("other", *LANGGAME, "--tokenization", "unifrom:0.1"), "unknown method 'unifrom'; did you mean"),
@@ -381,7 +381,7 @@ def test_more_devices_than_gpus(run_eval, monkeypatch):
         ),
         (
             ("other", "other", "--evaluator", "math_generation", "--leakage"),
-            "--leakage can only go with --evaluator mcq; drop it",
+            "--leakage can only go with --evaluator mcq or generation; drop it",
         ),
         (("other", *LANGGAME, "--num-samples", "0"), "Invalid value for '--num-samples'"),
         (("--evaluator", "mcq"), "Missing argument"),

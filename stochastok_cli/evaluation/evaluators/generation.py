@@ -1,0 +1,203 @@
+"""Generation: the model writes its answer, which is compared with the right one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from stochastok_cli.errors import UserError
+from stochastok_cli.evaluation.base import (
+    Evaluator,
+    EvaluatorOutput,
+    LoadedEvaluator,
+    metric_group,
+    option,
+    register,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from stochastok_cli.evaluation.generated_answers import EncodedGeneration
+    from stochastok_cli.evaluation.generation_benchmarks import GenerationBenchmark
+    from stochastok_cli.evaluation.robustness import Tokenization
+    from stochastok_cli.evaluation.scoring import LM
+    from stochastok_cli.evaluation.text_match import Normalization
+    from stochastok_cli.progress import ProgressCallback
+    from stochastok_cli.tokenization.vocabulary import Vocabulary
+
+_LINE = ("\n",)
+
+
+@register
+@dataclass(frozen=True)
+class Generation(Evaluator):
+    """Exact and prefix match of greedy answers, for each kind of question and in other tokenizations of the prompts."""
+
+    name = "generation"
+    title = "Generation"
+    description = "answers that the model writes"
+    parts_table = "{benchmark}, parts and other tokenizations"
+    reads_model_files = True
+    meanings: ClassVar[Mapping[str, str]] = {
+        "exact_match": "the answer equals the right one, white space around it aside",
+        "prefix_match": "the answer begins with the right one",
+        "truncated": "how many lost the beginning of their prompt, which did not fit the context window",
+        "worst_case": "right in every one of the other tokenizations",
+        "any_case": "right in at least one of the other tokenizations",
+        "worst_sample": "exact match in the one tokenization on which the model is worst",
+        "edit_distance": "mean number of splits over the largest possible number",
+        "growth": "mean number of tokens over that of the canonical tokenization",
+    }
+
+    benchmarks: tuple[str, ...] = option(
+        (),
+        "cute (its authors' prompts and scoring) or cute-spell …, langgame-val, cute-val, addition-val, NAME-train "
+        "and NAME-val of what make-langgame, make-cute or make-addition made with --name NAME, NAME=PATH or "
+        "NAME=OWNER/DATASET with questions and answers of your own",
+        metavar="A,B,…",
+    )
+    num_samples: int | None = option(
+        None, "questions of each benchmark, always the same ones", min=1, show_default="all"
+    )
+    language: str | None = option(
+        None,
+        "which columns of questions of your own, where they are in several: `tl` for prompt_tl",
+        metavar="LANGUAGE",
+        show_default="en",
+    )
+    by_kind: bool = option(False, "also the exact match on each kind of question")
+    contamination: bool = option(
+        False,
+        "also which questions occur in the data trained on, and the exact match on the others",
+        flag="--leakage",
+    )
+    tokenization: str | None = option(
+        None,
+        "also with the prompts in other tokenizations, by a method of `stochastok expand`: stochastok:0.1",
+        metavar="METHOD:P",
+    )
+    samples: int | None = option(None, "how many other tokenizations with --tokenization", min=1, show_default="8")
+    num_fewshot: int | None = option(
+        None,
+        "examples before each question: others of its kind, from the questions to train on where there are any",
+        min=0,
+        metavar="N",
+        show_default="0",
+    )
+    chat: bool = option(
+        False, "prompts as what a user says, in the checkpoint's chat template (extra `hf`)", in_training=False
+    )
+    max_new_tokens: int | None = option(
+        None,
+        "the most tokens of an answer",
+        min=1,
+        metavar="N",
+        show_default="the bytes of the longest right answer, at least 16; 100 for cute",
+    )
+    until: tuple[str, ...] = option(
+        (),
+        "a text that ends an answer, with \\n for a line break; repeatable",
+        metavar="TEXT",
+        repeatable=True,
+        show_default="the end of the line, with --chat none",
+    )
+    ignore_case: bool = option(False, "capitals count as small letters")
+    ignore_punctuation: bool = option(False, "punctuation does not count")
+    ignore_numbers: bool = option(False, "digits do not count")
+    regexes_to_ignore: tuple[str, ...] = option(
+        (), "what matches this regular expression does not count; repeatable", metavar="REGEX", repeatable=True
+    )
+
+    @classmethod
+    def benchmarks_hint(cls) -> str:
+        from stochastok_cli.evaluation.generation_benchmarks import generation_names
+
+        return f"there are: {', '.join(generation_names())}, and NAME=FILE with questions of your own"
+
+    def check(self) -> None:
+        super().check()
+        self._tokenization()
+        self._normalization().check()
+        if self.language is not None and not any("=" in name for name in self.benchmarks):
+            raise UserError("--language chooses columns of NAME=FILE, and --benchmarks has none", fix="drop it")
+        if not all(self.until):
+            raise UserError("--until is empty", fix="give a text that ends an answer")
+
+    def _tokenization(self) -> "Tokenization | None":
+        from stochastok_cli.evaluation.robustness import optional_tokenization
+
+        return optional_tokenization(self.tokenization, self.samples)
+
+    def _normalization(self) -> "Normalization":
+        from stochastok_cli.evaluation.text_match import Normalization
+
+        return Normalization(
+            self.ignore_case, self.ignore_punctuation, self.ignore_numbers, tuple(self.regexes_to_ignore)
+        )
+
+    def load(
+        self, vocabulary: "Vocabulary", context_window: int, data_dir: Path, progress: "ProgressCallback"
+    ) -> list[LoadedEvaluator]:
+        from stochastok_cli.evaluation.generated_answers import encode_generation
+        from stochastok_cli.evaluation.generation_benchmarks import load_generation_benchmark
+        from stochastok_cli.evaluation.prompts import PromptEncoder
+        from stochastok_cli.tokenization.expansion import StochasTok
+        from stochastok_cli.tokenization.loaders import tokenizer_path
+
+        tokenization = self._tokenization()
+        if tokenization is not None:
+            StochasTok(vocabulary, tokenization.p, tokenization.method)  # raises UserError for an impossible one
+        path = tokenizer_path(vocabulary.name)
+        encoder = PromptEncoder(path if path is not None and path.is_dir() else None, vocabulary, chat=self.chat)
+        loaded, has_kinds = [], not self.by_kind
+        for name in self.benchmarks:
+            benchmark = load_generation_benchmark(
+                name, data_dir, self.num_samples, num_fewshot=self.num_fewshot, language=self.language
+            )
+            encoded = encode_generation(
+                benchmark,
+                encoder,
+                context_window,
+                until=tuple(text.replace("\\n", "\n") for text in self.until) or (() if self.chat else _LINE),
+                max_new_tokens=self.max_new_tokens,
+                normalization=self._normalization(),
+            )
+            groups = _kind_groups(benchmark) if self.by_kind else {}
+            has_kinds |= bool(groups)
+            if self.contamination:
+                groups |= _uncontaminated(benchmark, data_dir, progress)
+            n = len(benchmark.questions)
+            counts = {"": n} | {part: int(members.sum()) for part, members in groups.items()}
+            if tokenization is not None:
+                counts[tokenization.name] = n
+            counts = {metric_group(self.name, benchmark.name, part): count for part, count in counts.items()}
+            run = partial(self._run, encoded=replace(encoded, groups=groups), tokenization=tokenization)
+            loaded.append(LoadedEvaluator(counts, run))
+        if not has_kinds:
+            raise UserError(f"--by-kind: {', '.join(self.benchmarks)} have no kinds of question", fix="drop it")
+        return loaded
+
+    def _run(self, lm: "LM", *, encoded: "EncodedGeneration", tokenization: "Tokenization | None") -> EvaluatorOutput:
+        from stochastok_cli.evaluation.generated_answers import evaluate_generation, evaluate_retokenized_prompts
+
+        output = evaluate_generation(lm, encoded)
+        return output if tokenization is None else output + evaluate_retokenized_prompts(lm, encoded, tokenization)
+
+
+def _kind_groups(benchmark: "GenerationBenchmark") -> "dict[str, np.ndarray]":
+    from stochastok_cli.evaluation.encoding import groups_of_kinds
+
+    return groups_of_kinds([question.kind for question in benchmark.questions])
+
+
+def _uncontaminated(
+    benchmark: "GenerationBenchmark", data_dir: Path, progress: "ProgressCallback"
+) -> "dict[str, np.ndarray]":
+    from stochastok_cli.evaluation.benchmarks import Benchmark, Question
+    from stochastok_cli.evaluation.contamination import uncontaminated
+
+    questions = [Question(one.question, list(one.answers), one.row) for one in benchmark.questions]
+    as_choices = Benchmark(benchmark.name, questions, trained_on=benchmark.trained_on)
+    return uncontaminated(as_choices, data_dir, progress=progress)
