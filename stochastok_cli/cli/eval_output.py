@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from stochastok_cli.cli import progress
 from stochastok_cli.evaluation.base import EvalResult, Metric
+from stochastok_cli.tokenization.methods import tokenization_text
 from stochastok_cli.training.run_dir import METRICS
 
 if TYPE_CHECKING:
@@ -73,8 +74,9 @@ def _note_on(metric: Metric) -> str:
 
         if metric.value < LEAST_EFFECTIVE_SAMPLES:
             return (
-                f"{metric.benchmark}, {metric.part}: the share of other tokenizations rests on an effective sample of "
-                f"{metric.value:.1f} draws, too few to trust its error; raise --samples or --num-samples"
+                f"{metric.benchmark}, {tokenization_text(metric.part)}: the share of other tokenizations rests on an "
+                f"effective sample of {metric.value:.1f} draws, too few to trust its error; raise --samples or "
+                "--num-samples"
             )
     return ""
 

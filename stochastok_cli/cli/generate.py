@@ -91,6 +91,7 @@ def generate(
     from stochastok_cli.evaluation.sampling import CANONICAL, Sampling
     from stochastok_cli.evaluation.sampling import generate as generate_texts
     from stochastok_cli.models.checkpoint_reader import iteration_of
+    from stochastok_cli.tokenization.methods import tokenization_text
 
     Sampling(temperature, top_k, top_p).check()
     text = _read_stdin() if prompt in (None, "-") else prompt or ""
@@ -102,7 +103,7 @@ def generate(
             return
         if labeled:
             tokens = "|".join(token.replace("\n", "\\n").replace("\r", "\\r") for token in one.tokens)
-            _write(f"{one.tokenization}, sample {one.sample + 1} of {samples}: {tokens}\n")
+            _write(f"{tokenization_text(one.tokenization)}, sample {one.sample + 1} of {samples}: {tokens}\n")
         if not chat:
             _write(text)
 

@@ -69,7 +69,7 @@ def evaluate_marginal(
         num_options = [tokenization.samples + 1] * len(some)
         nats = lm.question_log_likelihoods(pairs, num_options, description=name)
         estimates.append(sum_of_spans(nats.reshape(len(some), -1), log_q))
-        progress(f"{name}, {tokenization.name}", first + len(some), len(spans))
+        progress(f"{name}, {tokenization.text}", first + len(some), len(spans))
     whole = Estimate(*map(sum, zip(*estimates, strict=True)))
     nats_of = {"canonical": -whole.canonical, "all_tokenizations": -whole.total, "monte_carlo_error": whole.error}
     values = {metric: bits_per_byte(nats, num_bytes) for metric, nats in nats_of.items()}
@@ -119,7 +119,7 @@ def require_draws_fit(
             at = start + span * SPAN
             raise UserError(
                 f"bits per byte of {name} over all tokenizations: of the {lengths[span]} tokens from token {at:,} on, "
-                f"a draw of {tokenization.name} has {longest[span]}, more than the model's context window of "
+                f"a draw of {tokenization.text} has {longest[span]}, more than the model's context window of "
                 f"{context_window}",
                 fix="give a smaller P in --tokenization uniform:P, or a model with a longer window"
                 if (lengths <= context_window).all()

@@ -41,6 +41,15 @@ class Tokenization:
         """
         return expansion_label(self.method, self.p)
 
+    @property
+    def text(self) -> str:
+        """As `--tokenization` takes it.
+
+        >>> Tokenization("stochastok", 0.1, 8).text
+        'stochastok:0.1'
+        """
+        return self.method if self.p is None else f"{self.method}:{self.p}"
+
 
 def parse_tokenization(text: str, samples: int | None = None) -> Tokenization:
     """`METHOD:P`, where P is what follows the last colon if that is a number. A fixed rule needs none.
@@ -140,7 +149,7 @@ def evaluate_retokenized(
     for sample in range(tokenization.samples):
         expand = StochasTok(lm.vocabulary, tokenization.p, tokenization.method, seed=sample)
         retokenized = retokenize(benchmark, expand, lm.context_window)
-        description = f"{benchmark.name}, {tokenization.name}, sample {sample + 1} of {tokenization.samples}"
+        description = f"{benchmark.name}, {tokenization.text}, sample {sample + 1} of {tokenization.samples}"
         scores = lm.question_scores(retokenized.benchmark, description=description)
         correct.append(is_correct(scores))
         for i in np.flatnonzero(is_right & ~correct[-1]).tolist():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from stochastok_cli.evaluation.answers import Answers
 from stochastok_cli.evaluation.base import EvalResult
 from stochastok_cli.random_streams import stream
+from stochastok_cli.tokenization.methods import tokenization_text
 
 LIMITS = {"all": 2, "some": 4, "none": 2}
 """How many questions of a benchmark are shown that all models answer right, some, or none."""
@@ -111,7 +112,7 @@ def _examples(group: Sequence[tuple[int, str, Answers]], limits: dict[str, int])
         order = stream(0, f"report {first.key} {kind}").permutation(len(kinds[kind]))
         chosen += sorted(kinds[kind][place] for place in order[:limit].tolist())
     counts = {kind: len(members) for kind, members in kinds.items()}
-    title = " ".join(filter(None, (first.benchmark, first.part.replace("_", " "))))
+    title = " ".join(filter(None, (first.benchmark, tokenization_text(first.part).replace("_", " "))))
     return QuestionExamples(title, len(first.questions), counts, [_example(group, i) for i in chosen], first.note)
 
 

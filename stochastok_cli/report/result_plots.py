@@ -20,6 +20,7 @@ from stochastok_cli.report.plots import (
     new_axes,
 )
 from stochastok_cli.report.tables import NORMALIZED, has_parts_table, metric_label, part_label
+from stochastok_cli.tokenization.methods import tokenization_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -166,7 +167,9 @@ def _tokenization_plots(results: Sequence[EvalResult]) -> Iterator[Plot]:
     """Accuracy against the distance from the canonical tokenization, and against the budget of a search."""
     for (benchmark, part), curves in _curves(results, "mcq").items():
         is_search = part == "adversarial"
-        axes = new_axes(f"{benchmark}, adversarial" if is_search else f"{benchmark}, tokenized by {part}")
+        axes = new_axes(
+            f"{benchmark}, adversarial" if is_search else f"{benchmark}, tokenized by {tokenization_text(part)}"
+        )
         for k, result, curve in curves:
             x, y, n, low, high = ([point[name] for point in curve.points] for name in ("x", "y", "n", "low", "high"))
             axes.plot(x, y, color=color(k), linestyle=line_style(k), label=legend_label(result.label))
@@ -210,7 +213,7 @@ def _alignment_plots(results: Sequence[EvalResult]) -> Iterator[Plot]:
 
 
 def _layers_plot(method: str, curves: Sequence[tuple[int, EvalResult, Curve]]) -> Plot:
-    axes = new_axes(f"Distance between the tokenizations of a word ({method})")
+    axes = new_axes(f"Distance between the tokenizations of a word ({tokenization_text(method)})")
     for k, result, curve in curves:
         x, y = [point["x"] for point in curve.points], [point["y"] for point in curve.points]
         axes.plot(x, y, marker="o", linestyle=line_style(k), color=color(k), label=legend_label(result.label))
@@ -227,7 +230,7 @@ def _words_plot(method: str, result: EvalResult, curve: Curve) -> Plot:
     words: dict[str, list[tuple[float, float]]] = {}
     for point in curve.points:
         words.setdefault(point["word"], []).append((point["x"], point["y"]))
-    axes = new_axes(f"{result.label}: tokenizations of {len(words)} words ({method})", height=5.5)
+    axes = new_axes(f"{result.label}: tokenizations of {len(words)} words ({tokenization_text(method)})", height=5.5)
     for k, (word, points) in enumerate(words.items()):
         x, y = zip(*points, strict=True)
         axes.scatter(x, y, 18, color=color(k), marker="osD^v"[k // len(COLORS) % 5])

@@ -119,14 +119,16 @@ def _differences(runs: Sequence[ReportedRun]) -> Iterator[Table]:
     first = configs[0][1]
     differences = [differing_values(first, config) for _, config in configs]
     names = list(dict.fromkeys(name for of_run in differences for name in of_run))
-    notes = [] if names else ["The configurations are equal."]
+    if not names:
+        yield Table("What differs", "", [Column("key")], [], ["The configurations are equal."], is_text=True)
+        return
     for part in _parts(list(zip([label for label, _ in configs], differences, strict=True))):
         rows = []
         for name in names:
             of_first = next(of_run[name][0] for of_run in differences if name in of_run)
             values = [of_run[name][1] if name in of_run else of_first for _, of_run in part]
             rows.append([Cell(name), *(Cell(setting_text(value)) for value in values)])
-        yield Table("What differs", "", _columns("key", part), rows, notes, is_text=True)
+        yield Table("What differs", "", _columns("key", part), rows, [], is_text=True)
 
 
 def _parts(entries: Sequence[tuple[str, Any]]) -> Iterator[Sequence[tuple[str, Any]]]:

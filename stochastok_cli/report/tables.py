@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from stochastok_cli.evaluation.base import EvalResult, Metric
 from stochastok_cli.evaluation.comparison import Aggregate, PairedComparison
 from stochastok_cli.evaluation.evaluators import EVALUATORS
+from stochastok_cli.tokenization.methods import tokenization_text
 
 MISSING = "–"
 NARROW_HEADINGS = {
@@ -240,7 +241,7 @@ def _columns(headings: Sequence[str]) -> list[Column]:
 def _metric_column(metric: Metric) -> Column:
     if metric.name == metric.evaluator:
         return Column(metric.benchmark, folder_heading(metric.benchmark))
-    heading = " ".join(filter(None, (metric.part, metric.name))).replace("_", " ")
+    heading = " ".join(filter(None, (tokenization_text(metric.part), metric.name))).replace("_", " ")
     narrow = "" if metric.part else NARROW_HEADINGS.get(metric.name, "")
     return Column(heading, narrow or heading.replace(" ", "\n"), show_intervals=metric.name not in NORMALIZED)
 
@@ -264,9 +265,10 @@ def part_label(metric: Metric) -> str:
     >>> part_label(Metric("mcq", "langgame-val", "starts_with", "accuracy", 0.5))
     'starts with'
     >>> part_label(Metric("mcq", "langgame-val", "stochastok0.1", "worst_case", 0.5))
-    'stochastok0.1 worst case'
+    'stochastok:0.1 worst case'
     """
-    return (metric.part if metric.name == "accuracy" else f"{metric.part} {metric.name}").replace("_", " ")
+    part = tokenization_text(metric.part)
+    return (part if metric.name == "accuracy" else f"{part} {metric.name}").replace("_", " ")
 
 
 def metric_label(metric: Metric) -> str:
@@ -278,7 +280,9 @@ def metric_label(metric: Metric) -> str:
     'web-tokenized'
     """
     name = "" if metric.name == metric.evaluator else metric.name
-    return " ".join(filter(None, (metric.benchmark, metric.part.replace("_", " "), name.replace("_", " "))))
+    benchmark = tokenization_text(metric.benchmark) if metric.evaluator == "alignment" else metric.benchmark
+    part = tokenization_text(metric.part)
+    return " ".join(filter(None, (benchmark, part.replace("_", " "), name.replace("_", " "))))
 
 
 def value_text(name: str, value: float) -> str:

@@ -203,7 +203,7 @@ def test_other_tokenizations(run_eval):
         result["metrics"]
     )
     assert result["curves"]["mcq/langgame-val/stochastok0.5"]
-    assert re.search(r"stochastok0.5 worst case +7 +\d", run_eval(*arguments)[1])
+    assert re.search(r"stochastok:0.5 worst case +7 +\d", run_eval(*arguments)[1])
 
 
 def test_the_worst_tokenizations_of_one_model_asked_of_another(run_eval, place):
@@ -222,7 +222,7 @@ def test_bits_per_byte_over_all_tokenizations(run_eval):
     code, out, err = run_eval("other", *arguments, "--num-samples", "1", "--json")
     assert code == 0 and "bits_per_byte/text-tokenized/uniform0.2/monte_carlo_error" in json.loads(out)["metrics"]
     draws = json.loads(out)["metrics"]["bits_per_byte/text-tokenized/uniform0.2/effective_sample_size"]
-    note = f"uniform0.2: the share of other tokenizations rests on an effective sample of {draws:.1f} draws, too few"
+    note = f"uniform:0.2: the share of other tokenizations rests on an effective sample of {draws:.1f} draws, too few"
     assert (note in err) == (draws < 50)
     code, _, err = run_eval("other", *arguments[:-1], "stochastok:0.2")
     assert code == USAGE and "known probability" in err

@@ -42,9 +42,9 @@ def test_words_and_their_tokenizations(cut, vocabulary):
 
 
 def test_words_that_can_not_be_cut(vocabulary):
-    with pytest.raises(UserError, match=r"uniform0.0 cuts none of the 1 words in another way; give a larger p"):
+    with pytest.raises(UserError, match=r"uniform:0.0 cuts none of the 1 words in another way; give a larger p"):
         tokenize_words(WordList(["river"], "x"), vocabulary, Tokenization("uniform", 0.0, 3), None, 48)
-    with pytest.raises(UserError, match=r"digits-right3 cuts none of the 1 words in another way; take another method"):
+    with pytest.raises(UserError, match=r"digits:right3 cuts none of the 1 words in another way; take another method"):
         tokenize_words(WordList(["river"], "x"), vocabulary, Tokenization("digits:right3", None, 3), None, 48)
 
 

@@ -97,7 +97,7 @@ def test_parts_are_rows_with_their_number_of_questions():
     assert [column.heading for column in tables[1].columns] == ["accuracy on", "number", "a", "b"]
     assert [[str(cell) for cell in row] for row in tables[1].rows] == [
         ["starts with", "2", "0.500 [0.09 0.91]", "–"],
-        ["uniform0.5 worst case", "4", "0.250", "–"],
+        ["uniform:0.5 worst case", "4", "0.250", "–"],
     ]
 
 

@@ -140,7 +140,7 @@ def tokenize_words(
             break
     if not kept:
         fix = "take another method" if tokenization.p is None else "give a larger p"
-        raise UserError(f"{tokenization.name} cuts none of the {len(words.words):,} words in another way", fix=fix)
+        raise UserError(f"{tokenization.text} cuts none of the {len(words.words):,} words in another way", fix=fix)
     return TokenizedWords(kept, tokenizations)
 
 

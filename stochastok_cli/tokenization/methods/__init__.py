@@ -14,6 +14,7 @@ from stochastok_cli.tokenization.methods.base import (
     register_method,
     require_method,
     split_methods,
+    tokenization_text,
     usable_methods,
     with_values,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "register_method",
     "require_method",
     "split_methods",
+    "tokenization_text",
     "usable_methods",
     "with_values",
 ]

@@ -307,6 +307,23 @@ def p_among(method: str, methods: Sequence[str], p: float | None) -> float | Non
     return p if len(methods) == 1 or require_method(method).takes_p else None
 
 
+def tokenization_text(label: str) -> str:
+    """What `--tokenization` takes for the label of an expansion, to show it; any other text as it is.
+
+    The labels of methods with several arguments, whose signs are lost, stay as they are.
+
+    >>> tokenization_text("stochastok0.5"), tokenization_text("digits-right3"), tokenization_text("starts_with")
+    ('stochastok:0.5', 'digits:right3', 'starts_with')
+    """
+    name, dash, argument = label.partition("-")
+    if dash and name in METHODS and not METHODS[name].takes_p:
+        return f"{name}:{argument}"
+    match = re.fullmatch(r"(.+?)(\d[\d.]*(?:e-?\d+)?)", label)
+    if match is not None and match[1] in METHODS and METHODS[match[1]].takes_p:
+        return f"{match[1]}:{match[2]}"
+    return label
+
+
 def expansion_label(method: str, p: float | None = None) -> str:
     """What names an expansion in folders and metrics: the canonical spelling and p, as Python prints the float.
 
