@@ -283,10 +283,11 @@ def test_a_link_to_a_page_stays(tmp_path):
 
 
 def test_the_command(tmp_path):
-    file = tmp_path / "page.html"
+    file = tmp_path / "new" / "page.html"
     arguments = ("expand", "--text", "An example", "--html", file, "--tokenizer", "sample2k")
     done = run_stochastok(*arguments, "--method", "uniform", "-p", "0.3")
     assert (done.returncode, done.stdout) == (0, f"{file}\n"), done.stderr
+    assert f"made {file}, which any browser opens\n" in done.stderr
     data = json.loads(re.search(r'application/json">(.*?)</script>', file.read_text(), re.DOTALL)[1])
     assert (data["methods"][0]["name"], data["p"], data["options"]) == ("uniform", 0.3, ["--tokenizer", "sample2k"])
     done = run_stochastok(*arguments)
