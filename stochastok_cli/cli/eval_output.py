@@ -67,6 +67,8 @@ class ResultPrinter:
 
 def _note_on(metric: Metric) -> str:
     """What a reader of the results must know about a metric; "" for most."""
+    if metric.evaluator == "lm_eval":
+        return _note_on_requests(metric)
     if metric.name == "truncated":
         return f"{metric.benchmark}: {metric.value:,} questions did not fit the context window and lost their beginning"
     if metric.name == "effective_sample_size":
@@ -78,6 +80,18 @@ def _note_on(metric: Metric) -> str:
                 f"effective sample of {metric.value:.1f} draws, too few to trust its error; raise --samples or "
                 "--num-samples"
             )
+    return ""
+
+
+def _note_on_requests(metric: Metric) -> str:
+    """What a reader must know about the requests of a task of lm-evaluation-harness; "" for nothing."""
+    task = f"{metric.benchmark}, {metric.part}" if metric.part else metric.benchmark
+    if metric.name == "truncated":
+        return f"{task}: {metric.value:,} requests did not fit the context window and lost their beginning"
+    if metric.name == "left_canonical":
+        return f"{task}: {metric.value:,} requests kept their canonical continuation, as the other one did not fit"
+    if metric.name == "retokenized" and metric.value == 0:
+        return f"{task}: no request was changed by the tokenization; see --retokenize"
     return ""
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import math
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -243,6 +243,7 @@ class Evaluator(ABC):
             are left out.
         reads_model_files: Whether what it loads depends on more of a model than its vocabulary and context window:
             its chat template, its generation settings.
+        in_training: Whether it can be given in `trainer.eval`, which evaluates a model that has no files yet.
     """
 
     name: ClassVar[str]
@@ -254,12 +255,18 @@ class Evaluator(ABC):
     parts_table: ClassVar[str] = ""
     meanings: ClassVar[Mapping[str, str]] = {}
     reads_model_files: ClassVar[bool] = False
+    in_training: ClassVar[bool] = True
 
     @classmethod
     def options(cls) -> dict[str, Option]:
         """The options by the name of their field."""
         options = {f.name: f.metadata["option"] for f in dataclasses.fields(cls) if "option" in f.metadata}
         return {name: replace(one, flag=one.flag or f"--{name.replace('_', '-')}") for name, one in options.items()}
+
+    @classmethod
+    def explained(cls, names: Collection[str]) -> dict[str, str]:
+        """The meanings of those of the metrics `names` that need an explanation."""
+        return {name: meaning for name, meaning in cls.meanings.items() if name in names}
 
     @classmethod
     def benchmarks_hint(cls) -> str:

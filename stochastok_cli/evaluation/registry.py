@@ -71,6 +71,9 @@ def find_invalid_values(config: "Config") -> Iterator[tuple[str, Any, str]]:
         if name not in EVALUATORS:
             yield f"{key}.evaluator", name, f"is not supported, only {' or '.join(map(repr, EVALUATORS))}"
             continue
+        if not EVALUATORS[name].in_training:
+            yield f"{key}.evaluator", name, "can't be given in training: run stochastok eval on a checkpoint"
+            continue
         options = EVALUATORS[name].options()
         invalid = [*_invalid_options(key, EVALUATORS[name], entry.options)]
         yield from invalid

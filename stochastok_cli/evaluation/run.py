@@ -92,7 +92,7 @@ def evaluate(
     results = []
     for source, label, key, vocabulary in zip(sources, labels, keys, vocabularies, strict=True):
         model = open_model(source, vocabulary, torch_device)
-        lm = LM(model, vocabulary, batch_tokens or BATCH_TOKENS, progress, ranks or SINGLE_PROCESS)
+        lm = LM(model, vocabulary, batch_tokens or BATCH_TOKENS, progress, ranks or SINGLE_PROCESS, source)
         output = run_evaluators(lm, loaded[key])
         result = EvalResult(
             checkpoint=source.name,

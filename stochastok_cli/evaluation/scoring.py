@@ -24,6 +24,7 @@ BATCH_TOKENS = 16384
 
 if TYPE_CHECKING:
     from stochastok_cli.evaluation.encoding import EncodedBenchmark
+    from stochastok_cli.models.huggingface import ModelSource
 
 Batch = TypeVar("Batch")
 Result = TypeVar("Result")
@@ -67,6 +68,7 @@ class LM:
         batch_tokens: Tokens, padding included, that go through the model at once.
         progress: Called after each batch.
         ranks: The processes that share the work.
+        source: Where the model's files are; None where it is only in memory, as in training.
     """
 
     model: CausalLM
@@ -74,6 +76,7 @@ class LM:
     batch_tokens: int = BATCH_TOKENS
     progress: ProgressCallback = no_progress
     ranks: Ranks = SINGLE_PROCESS
+    source: "ModelSource | None" = None
 
     @property
     def device(self) -> torch.device:

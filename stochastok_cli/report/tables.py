@@ -112,9 +112,9 @@ def tables_of(results: Sequence[EvalResult]) -> list[Table]:
 
 def _meanings(evaluator: str, results: Sequence[EvalResult]) -> list[str]:
     """A line for each metric of an evaluator that needs an explanation."""
-    meanings = EVALUATORS[evaluator].meanings if evaluator in EVALUATORS else {}
     names = {metric.name for result in results for metric in result.metrics if metric.evaluator == evaluator}
-    return [f"{name.replace('_', ' ')}: {meaning}" for name, meaning in meanings.items() if name in names]
+    meanings = EVALUATORS[evaluator].explained(names) if evaluator in EVALUATORS else {}
+    return [f"{name.replace('_', ' ')}: {meaning}" for name, meaning in meanings.items()]
 
 
 def _checkpoints_table(
@@ -291,7 +291,7 @@ def value_text(name: str, value: float) -> str:
     >>> value_text("truncated", 1200), value_text("accuracy", 0.5), value_text("monte_carlo_error", 0.0000321)
     ('1,200', '0.500', '3.2e-05')
     """
-    if name in ("truncated", "effective_sample_size"):
+    if name in ("truncated", "left_canonical", "effective_sample_size"):
         return f"{value:,.0f}"
     return f"{value:.2g}" if name == "monte_carlo_error" else f"{value:.3f}"
 
