@@ -183,4 +183,4 @@ def _count_metrics(task: str, part: str, runs: Sequence[TaskRun]) -> Iterator[Me
         yield Metric(EVALUATOR, task, part, "retokenized", total("changed") / total("requests"), requests)
     for name, counted in (("truncated", "truncated"), ("left_canonical", "canonical")):
         if total(counted):
-            yield Metric(EVALUATOR, task, part, name, total(counted), requests)
+            yield Metric(EVALUATOR, task, part, name, total(counted))
