@@ -107,14 +107,14 @@ def _find_tasks(wanted: Sequence[str], include_path: Path | None) -> tuple[Any, 
         manager = TaskManager(include_path=folder)
     names: list[str] = []
     for name in wanted:
-        found = sorted(manager.match_tasks([name]))
-        if not found:
+        matches = sorted(manager.match_tasks([name]))
+        if not matches:
             where = "" if folder is None else f", and {folder} adds none of that name"
             raise UserError(
                 f"lm-evaluation-harness has no task {name!r}{did_you_mean(name, manager.all_tasks)}{where}",
                 fix="`lm_eval ls tasks` lists them",
             )
-        names += found
+        names += matches
     return manager, list(dict.fromkeys(names))
 
 
@@ -160,7 +160,10 @@ def evaluate_tasks(
     if lm.source is None:
         raise UserError("--evaluator lm_eval needs the files of a model, since the harness opens them itself")
     if lm.ranks.world_size > 1:
-        raise UserError("--evaluator lm_eval runs in one process", fix="drop --devices, or use the harness's own")
+        raise UserError(
+            "--evaluator lm_eval runs in one process",
+            fix="drop --devices; `accelerate launch -m stochastok_cli.integrations.lm_eval` uses several GPUs",
+        )
     show_progress = lm.progress is not no_progress and sys.stderr.isatty()
     place = lm.device
     lm.model.to("cpu")  # the memory of a GPU is for the harness's copy

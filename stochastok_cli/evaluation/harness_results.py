@@ -181,6 +181,6 @@ def _count_metrics(task: str, part: str, runs: Sequence[TaskRun]) -> Iterator[Me
     if part and total("tokens_before"):
         yield Metric(EVALUATOR, task, part, "token_growth", total("tokens_after") / total("tokens_before"), requests)
         yield Metric(EVALUATOR, task, part, "retokenized", total("changed") / total("requests"), requests)
-    for name, counted in (("truncated", "truncated"), ("left_canonical", "canonical")):
-        if total(counted):
-            yield Metric(EVALUATOR, task, part, name, total(counted))
+    for name, key in (("truncated", "truncated"), ("left_canonical", "canonical")):
+        if total(key):
+            yield Metric(EVALUATOR, task, part, name, total(key))

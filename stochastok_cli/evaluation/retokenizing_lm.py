@@ -40,14 +40,14 @@ class RequestCounts(Counter[str]):
     are tokenized in another way, `tokens_before` and `tokens_after`.
     """
 
-    def summary(self, *, asked_anew: bool) -> str:
+    def summary(self, *, is_other: bool) -> str:
         """What was lost or left alone, for a warning; "" where nothing was."""
         parts = []
         if self["truncated"]:
             parts.append(f"{self['truncated']:,} lost their beginning, as they did not fit the context window")
         if self["canonical"]:
             parts.append(f"{self['canonical']:,} kept their canonical continuation, as the other one did not fit")
-        if asked_anew and not self["changed"]:
+        if is_other and not self["changed"]:
             parts.append("none was changed by the tokenization (see retokenize)")
         return f"of {self['requests']:,} requests {'; '.join(parts)}" if parts else ""
 
@@ -175,7 +175,7 @@ class RetokenizingLM(HFLM):
         try:
             yield
             for task in sorted({request.task_name or "" for request in requests}):
-                if text := self.counts[task].summary(asked_anew=self.expand is not None):
+                if text := self.counts[task].summary(is_other=self.expand is not None):
                     _log.warning("%s: %s", task, text)
         finally:
             self._tasks.clear()
@@ -232,8 +232,8 @@ class RetokenizingLM(HFLM):
             new_continuation = continuation
         truncated = len(new_context) + len(new_continuation) > self.max_length + 1
         parts = [("context", context, new_context), ("continuation", continuation, new_continuation)]
-        asked = [(before, after) for part, before, after in parts if self.parts in (part, "both")]
-        before, after = ([token for ids in some for token in ids] for some in zip(*asked, strict=True))
+        compared = [(before, after) for part, before, after in parts if self.parts in (part, "both")]
+        before, after = ([token for ids in some for token in ids] for some in zip(*compared, strict=True))
         self._count(texts, before, after, truncated=truncated, canonical=stays)
         return new_context, new_continuation
 
