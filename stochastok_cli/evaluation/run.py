@@ -1,34 +1,48 @@
 """The one runner of evaluations: the command line, training and Python use it."""
 
-import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import reduce
 from operator import add
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from stochastok_cli.config import EvaluatorConfig
-from stochastok_cli.errors import UserError
+from stochastok_cli.errors import UserError, did_you_mean
 from stochastok_cli.evaluation.base import EvalResult, Evaluator, EvaluatorOutput, LoadedEvaluator
-from stochastok_cli.evaluation.registry import make_evaluator, options_of
+from stochastok_cli.evaluation.benchmarks import benchmark_specs
+from stochastok_cli.evaluation.registry import EVALUATORS, make_evaluator, options_of
 from stochastok_cli.models.checkpoint_reader import find_local_checkpoint, iteration_of
 from stochastok_cli.progress import ProgressCallback, no_progress
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from stochastok_cli.evaluation.sampling import GeneratedText
     from stochastok_cli.evaluation.scoring import LM, Ranks
     from stochastok_cli.models.base import CausalLM
     from stochastok_cli.models.huggingface import ModelSource
     from stochastok_cli.tokenization.vocabulary import Vocabulary
 
+    ModelLike = str | Path | PreTrainedModel
+    """A path, a name of a run, an id on the Hub, or a loaded model of `transformers`."""
+
 EvaluatorLike = Evaluator | EvaluatorConfig | Mapping[str, Any] | str
-"""An evaluator, or its name, or its options with its name under "evaluator" as in `trainer.eval`."""
+"""An evaluator, a task, or its options with its name under "evaluator" as in `trainer.eval`.
+
+A task is a benchmark of multiple choice ("langgame-val", "mine=questions.jsonl"), the name of an evaluator
+("alignment"), or both ("generation:cute,langgame-val", "bits_per_byte:sample-tokenized", "lm_eval:arc_easy")."""
 
 
 def evaluate(
-    checkpoints: str | Path | Sequence[str | Path],
+    checkpoints: "ModelLike | Sequence[ModelLike]",
     evaluators: EvaluatorLike | Sequence[EvaluatorLike],
     *,
+    tokenizer: Any = None,
+    tokenization: str | None = None,
+    samples: int | None = None,
+    num_samples: int | None = None,
     data_dir: str | Path = "data",
     checkpoint_dir: str | Path = "checkpoints",
     device: str = "auto",
@@ -43,9 +57,14 @@ def evaluate(
 
     Args:
         checkpoints: Paths, or names of runs under `checkpoint_dir`; a run means its latest checkpoint. With the extra
-            `hf` also other models: their folders, or ids on the Hub.
-        evaluators: Evaluators, or their names, or mappings like the entries of `trainer.eval`:
-            `{"evaluator": "mcq", "benchmarks": ["arc"], "num_samples": 100}`, with any option of the evaluator.
+            `hf` also other models: their folders, ids on the Hub, or loaded models of `transformers`.
+        evaluators: Tasks such as "langgame-val", "generation:cute" or "alignment" (see `EvaluatorLike`), evaluators, or
+            mappings like the entries of `trainer.eval`: `{"evaluator": "mcq", "benchmarks": ["arc"]}`, with any option
+            of the evaluator.
+        tokenizer: That of loaded models.
+        tokenization: Other tokenizations, too, in every task that is given as a text: "uniform:0.5".
+        samples: How many other tokenizations, likewise.
+        num_samples: How many questions of each benchmark, likewise.
         data_dir: The folder of all data.
         checkpoint_dir: The folder of all runs.
         device: "auto" (CUDA where there is a GPU), "cpu" or "cuda".
@@ -64,35 +83,79 @@ def evaluate(
         UserError: An option, a checkpoint, a benchmark or its data is not usable, for any of the checkpoints.
 
     Example:
-        results = evaluate("my-run", [{"evaluator": "mcq", "benchmarks": ["langgame-val"]}])
-        results[0].values["mcq/langgame-val/accuracy"]
+        [result] = evaluate("my-run", ["langgame-val", "generation:cute"], tokenization="uniform:0.5", samples=4)
+        result.values["mcq/langgame-val/uniform0.5/worst_case"]
     """
+    for_texts = {"tokenization": tokenization, "samples": samples, "num_samples": num_samples}
+    chosen = [as_evaluator(entry, for_texts) for entry in _as_list(evaluators)]
+    torch_device = choose_device(device)
+    from stochastok_cli.evaluation.models_in_memory import in_memory
+
+    with ExitStack() as stack:
+        sources = [
+            (find_model(str(one), Path(checkpoint_dir)), None)
+            if isinstance(one, str | Path)
+            else stack.enter_context(in_memory(one, tokenizer))
+            for one in _as_list(checkpoints)
+        ]
+        return _evaluate_sources(
+            sources,
+            chosen,
+            data_dir=Path(data_dir),
+            device=torch_device,
+            batch_tokens=batch_tokens,
+            paired=paired,
+            num_texts=num_texts,
+            progress=progress,
+            on_result=on_result,
+            ranks=ranks,
+        )
+
+
+def _evaluate_sources(
+    sources: "Sequence[tuple[ModelSource, CausalLM | None]]",
+    evaluators: Sequence[Evaluator],
+    *,
+    data_dir: Path,
+    device: str,
+    batch_tokens: int | None,
+    paired: bool,
+    num_texts: int,
+    progress: ProgressCallback,
+    on_result: Callable[[EvalResult], None] | None,
+    ranks: "Ranks | None",
+) -> list[EvalResult]:
+    """The results of models, each with itself where it is loaded already. The other arguments are as in `evaluate`."""
     from stochastok_cli.evaluation.scoring import BATCH_TOKENS, LM, SINGLE_PROCESS
     from stochastok_cli.models.huggingface import open_model
     from stochastok_cli.tokenization.loaders import load_vocabulary
 
-    chosen = [as_evaluator(entry) for entry in _as_list(evaluators)]
-    torch_device = choose_device(device)
-    sources = [find_model(str(name), Path(checkpoint_dir)) for name in _as_list(checkpoints)]
-    labels = run_labels([Path(source.name) for source in sources])
-    vocabularies = [load_vocabulary(source.folder) for source in sources]
+    labels = run_labels([Path(source.name) for source, _ in sources])
+    vocabularies = [load_vocabulary(source.folder) for source, _ in sources]
     if paired:
-        _require_pairs(chosen, vocabularies)
-    for evaluator in chosen:
+        _require_pairs(evaluators, vocabularies)
+    for evaluator in evaluators:
         evaluator.check_models(vocabularies)
-    by_model = any(evaluator.reads_model_files for evaluator in chosen)
+    by_model = any(evaluator.reads_model_files for evaluator in evaluators)
     keys = [
-        (vocabulary.fingerprint, one.context_window, one.name if by_model else "")
-        for vocabulary, one in zip(vocabularies, sources, strict=True)
+        (vocabulary.fingerprint, one.context_window, str(one.folder) if by_model else "")
+        for vocabulary, (one, _) in zip(vocabularies, sources, strict=True)
     ]
     loaded: dict[tuple[str, int, str], list[LoadedEvaluator]] = {}  # tokenized once for equal vocabularies
     for key, vocabulary in zip(keys, vocabularies, strict=True):
         if key not in loaded:
-            loaded[key] = load_evaluators(chosen, Path(data_dir), vocabulary, key[1], progress=progress)
+            loaded[key] = load_evaluators(evaluators, data_dir, vocabulary, key[1], progress=progress)
     results = []
-    for source, label, key, vocabulary in zip(sources, labels, keys, vocabularies, strict=True):
-        model = open_model(source, vocabulary, torch_device)
-        lm = LM(model, vocabulary, batch_tokens or BATCH_TOKENS, progress, ranks or SINGLE_PROCESS, source)
+    for (source, opened), label, key, vocabulary in zip(sources, labels, keys, vocabularies, strict=True):
+        model = open_model(source, vocabulary, device) if opened is None else opened
+        lm = LM(
+            model,
+            vocabulary,
+            batch_tokens or BATCH_TOKENS,
+            progress,
+            ranks or SINGLE_PROCESS,
+            source if opened is None else None,
+        )
         output = run_evaluators(lm, loaded[key])
         result = EvalResult(
             checkpoint=source.name,
@@ -163,17 +226,45 @@ def run_evaluators(lm: "LM", evaluators: Iterable[LoadedEvaluator]) -> Evaluator
     return reduce(add, (evaluator.run(lm) for evaluator in evaluators), EvaluatorOutput())
 
 
-def as_evaluator(entry: EvaluatorLike) -> Evaluator:
-    """A checked evaluator of an evaluator, its name, or its options with its name under "evaluator"."""
+def as_evaluator(entry: EvaluatorLike, for_texts: Mapping[str, Any] = MappingProxyType({})) -> Evaluator:
+    """A checked evaluator of an evaluator, a task, or its options with its name under "evaluator".
+
+    Args:
+        entry: See `EvaluatorLike`.
+        for_texts: Further options of a task; those that are None count as not given.
+
+    >>> as_evaluator("generation:mine=questions.jsonl:dev", {"num_samples": 5}).benchmarks
+    ('mine=questions.jsonl:dev',)
+    >>> as_evaluator("langgame-val").name, as_evaluator("alignment").name
+    ('mcq', 'alignment')
+    """
     if isinstance(entry, Evaluator):
         entry.check()
-        return dataclasses.replace(entry)  # one that has not seen a model yet
+        return entry
     if isinstance(entry, str):
-        return make_evaluator(entry, {})
+        name, options = _parse_task(entry)
+        return make_evaluator(name, {**options, **for_texts})
     if isinstance(entry, EvaluatorConfig):
         return make_evaluator(entry.evaluator, options_of(entry))
     options = dict(entry)
     return make_evaluator(options.pop("evaluator", ""), options)
+
+
+def _parse_task(text: str) -> tuple[str, dict[str, Any]]:
+    """The evaluator of a task and what it scores, as its options."""
+    name, colon, after = text.partition(":")
+    if name not in EVALUATORS:  # a benchmark, perhaps with a path that has a colon
+        known = list(benchmark_specs())
+        if "=" in text or text in known or text.endswith(("-train", "-val")):
+            return "mcq", {"benchmarks": (text,)}
+        raise UserError(
+            f"{text!r} is no task{did_you_mean(name, [*EVALUATORS, *known])}",
+            fix=f"give a benchmark, or EVALUATOR:BENCHMARK with one of {', '.join(EVALUATORS)}",
+        )
+    scored = next((option for option in ("benchmarks", "tasks") if option in EVALUATORS[name].options()), None)
+    if colon and scored is None:
+        raise UserError(f"{text!r}: what {name} scores is always the same", fix=f"give {name!r}")
+    return name, {scored: tuple(after.split(","))} if colon and scored else {}
 
 
 def find_model(name: str, checkpoint_dir: Path) -> "ModelSource":
@@ -215,4 +306,4 @@ def run_labels(checkpoints: Sequence[Path]) -> list[str]:
 
 
 def _as_list(value: Any) -> list[Any]:
-    return [value] if isinstance(value, str | Path | Evaluator | EvaluatorConfig | Mapping) else list(value)
+    return list(value) if isinstance(value, Iterable) and not isinstance(value, str | Mapping) else [value]

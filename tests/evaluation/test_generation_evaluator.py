@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import transformers
 
 from stochastok_cli.data.recipes.addition import make_addition
 from stochastok_cli.data.recipes.langgame import make_langgame
@@ -14,10 +15,11 @@ from stochastok_cli.evaluation.cute_prompts import ALL_TASKS
 from stochastok_cli.evaluation.evaluators.generation import Generation
 from stochastok_cli.evaluation.evaluators.math_generation import evaluate_addition, load_addition
 from stochastok_cli.evaluation.generation_benchmarks import load_generation_benchmark
-from stochastok_cli.evaluation.run import load_evaluators, run_evaluators
+from stochastok_cli.evaluation.run import evaluate, load_evaluators, run_evaluators
 from stochastok_cli.evaluation.scoring import LM
 from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.loaders import load_vocabulary
+from tests.data.chat_tokenizers import save_tokenizer, template
 from tests.evaluation.test_addition import Speaker
 
 QUESTIONS = {
@@ -161,6 +163,26 @@ def test_other_tokenizations_of_the_prompts(vocabulary, jsonl):
     assert sum(point["n"] for point in curve.points) == 12
     of_fixed_rule = run(vocabulary, answers, benchmarks=(f"mine={file}",), tokenization="character")[0]
     assert of_fixed_rule["generation/mine/character/exact_match"] == 1.0
+
+
+def test_prompts_in_the_chat_template_of_each_checkpoint(jsonl, tmp_path, monkeypatch):
+    """Two checkpoints of equal vocabularies; a model whose ids go beyond those of its tokenizer."""
+    prompts = []
+    greedy = LM.generate_greedy
+    monkeypatch.setattr(LM, "generate_greedy", lambda self, *more: prompts.append(more[0]) or greedy(self, *more))
+    config = transformers.GPT2Config(vocab_size=2112, n_embd=16, n_layer=1, n_head=2, n_positions=64, eos_token_id=7)
+    for name in ("chatml", "llama3"):
+        transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path / name)
+        save_tokenizer(tmp_path / name, template(name))
+    file = jsonl([{"question": "Is it?", "answer": "yes"}])
+    options = {"evaluator": "generation", "benchmarks": [f"mine={file}"], "max_new_tokens": 8}
+    evaluate([tmp_path / "chatml", tmp_path / "llama3"], [{**options, "chat": True}])
+    for name, (ids,) in zip(("chatml", "llama3"), prompts, strict=True):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / name)
+        messages = [{"role": "user", "content": "Is it?"}]
+        expected = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        assert ids == expected
+    assert prompts[0] != prompts[1]
 
 
 # ------------------------------------------------------------------------------------------- benchmarks by name

@@ -1,14 +1,17 @@
 """The options of evaluators: what is accepted and what is refused; `evaluate` from Python."""
 
 import pytest
+import transformers
 
 from stochastok_cli.config import EvaluatorConfig
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.evaluators.alignment import Alignment
+from stochastok_cli.evaluation.evaluators.generation import Generation
 from stochastok_cli.evaluation.evaluators.multiple_choice import MultipleChoice
 from stochastok_cli.evaluation.registry import EVALUATORS, make_evaluator
 from stochastok_cli.evaluation.run import as_evaluator, evaluate
 from stochastok_cli.models.llama.state_dict import save_model
+from tests.data.chat_tokenizers import save_tokenizer, template
 from tests.models.small_models import sharp_model, small_config
 
 
@@ -79,3 +82,59 @@ def test_evaluate_from_python(checkpoint, tmp_path):
     assert [curve.key for curve in first.curves] == [
         f"alignment/{name}" for name in ("uniform1.0", "uniform1.0/pca", "uniform0.9", "uniform0.9/pca")
     ]
+
+
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [
+        ("langgame-val", MultipleChoice(("langgame-val",), num_samples=5)),
+        ("easy-val", MultipleChoice(("easy-val",), num_samples=5)),
+        ("mine=a/b.jsonl:dev", MultipleChoice(("mine=a/b.jsonl:dev",), num_samples=5)),
+        ("mcq:arc,blimp", MultipleChoice(("arc", "blimp"), num_samples=5)),
+        ("generation:mine=org/set:dev", Generation(("mine=org/set:dev",), num_samples=5)),
+        ("alignment", Alignment(num_samples=5)),
+    ],
+)
+def test_tasks(task, expected):
+    options = {"num_samples": 5, "tokenization": None}
+    assert as_evaluator(task, options) == expected
+    assert as_evaluator(Alignment(), options) == Alignment()  # an evaluator has its options already
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        (
+            "langame-val:x",
+            r"'langame-val:x' is no task; did you mean 'langgame-val'\?; give a benchmark, or",
+        ),
+        ("aligment", "did you mean 'alignment'"),
+        ("alignment:x", "what alignment scores is always the same"),
+        ("mcq", "--evaluator mcq needs --benchmarks"),
+    ],
+)
+def test_texts_that_are_no_tasks(task, message):
+    with pytest.raises(UserError, match=message):
+        as_evaluator(task)
+
+
+def test_a_loaded_model_gives_what_its_folder_gives(tmp_path, jsonl):
+    folder = tmp_path / "model"
+    config = transformers.GPT2Config(vocab_size=2112, n_embd=16, n_layer=1, n_head=2, n_positions=64, eos_token_id=7)
+    transformers.GPT2LMHeadModel(config).save_pretrained(folder)
+    save_tokenizer(folder, template("chatml"))
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder).train()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    file = jsonl({"question": f"Is {i} odd?", "options": ["yes", "no"]} for i in range(4))
+    tasks, options = [f"mine={file}", f"generation:mine={file}"], {"tokenization": "uniform:0.5", "samples": 2}
+    [loaded, named] = evaluate([model, folder], tasks, tokenizer=tokenizer, **options)
+    assert model.training
+    assert len(loaded.metrics) > 15
+    assert loaded.values == named.values
+    assert [answers.answers for answers in loaded.answers] == [answers.answers for answers in named.answers]
+    for arguments, message in [
+        ((model, tasks), r"needs its tokenizer: evaluate\(model, tasks, tokenizer=tokenizer\)"),
+        ((object(), tasks), "an object of type object can't be evaluated"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            evaluate(*arguments)
