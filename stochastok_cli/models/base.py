@@ -33,12 +33,16 @@ WRAPPER_MODEL_TYPE = "huggingface"
 """The architecture under which every other model is opened, by `transformers`."""
 
 
+_ROOM = 32  # tokens more than a cache holds
+
+
 class KeyValueCache:
     """The rotated keys and the values of all positions so far, `[B, G, S, h]` for each layer."""
 
     def __init__(self) -> None:
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
+        self._room: dict[tuple[str, int], Tensor] = {}
         self.native: Any = None
         """An object of the model's library that holds the same tensors, so that it need not be made for each call."""
 
@@ -48,14 +52,29 @@ class KeyValueCache:
         return self.keys[0].shape[2] if self.keys else 0
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Appends `[B, G, T, h]` to a layer and returns all that it holds then. Layers come in order, from 0."""
+        """Appends `[B, G, T, h]` to a layer and returns all that it holds then. Layers come in order, from 0.
+
+        Single tokens are written into tensors with room for more, so that not all are copied for each.
+        """
         if layer == len(self.keys):
             self.keys.append(keys)
             self.values.append(values)
         else:
-            self.keys[layer] = torch.cat((self.keys[layer], keys), dim=2)
-            self.values[layer] = torch.cat((self.values[layer], values), dim=2)
+            self.keys[layer] = self._append(("keys", layer), self.keys[layer], keys)
+            self.values[layer] = self._append(("values", layer), self.values[layer], values)
         return self.keys[layer], self.values[layer]
+
+    def _append(self, place: tuple[str, int], held: Tensor, new: Tensor) -> Tensor:
+        length = held.shape[2]
+        if new.shape[2] > 1:
+            return torch.cat((held, new), dim=2)
+        room = self._room.get(place)
+        if room is None or held.data_ptr() != room.data_ptr() or len(held) != len(room) or room.shape[2] == length:
+            room = held.new_empty((*held.shape[:2], length + _ROOM, held.shape[3]))
+            room[:, :, :length] = held
+            self._room[place] = room
+        room[:, :, length : length + 1] = new
+        return room[:, :, : length + 1]
 
     def keep(self, index: Tensor) -> None:
         """Keeps the sequences at these int64 indices of the batch, in this order."""
