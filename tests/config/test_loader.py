@@ -70,7 +70,7 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("name", EVALUATORS)
+@pytest.mark.parametrize("name", [name for name, evaluator in EVALUATORS.items() if evaluator.in_training])
 def test_every_option_of_an_evaluator_can_be_given_in_training(name):
     """The same evaluator as on the command line, from an override and from the file that a run writes."""
     options = {option: OPTIONS[option] for option, one in EVALUATORS[name].options().items() if one.in_training}
@@ -139,6 +139,7 @@ def test_all_problems_are_reported_at_once_with_key_origin_and_nearest_key():
         ("trainer.eval=[{evaluator: mcq}]", "benchmarks"),
         ("trainer.eval=[{evaluator: mcqs}]", "only 'mcq' or"),
         ("trainer.eval=[{evaluator: alignment, prompt: The old}]", "prompt = 'The old' can't be given in training: "),
+        ("trainer.eval=[{evaluator: lm_eval, tasks: [arc_easy]}]", "evaluator = 'lm_eval' can't be given in training"),
         ("trainer.eval=[{evaluatr: mcq, benchmarks: [arc]}]", "evaluatr = 'mcq' is no option .* mean 'evaluator'"),
         ("trainer.eval=[{evaluator: math_generation, adition: two}]", "no option of .* did you mean 'addition'"),
         ("trainer.eval=[{evaluator: math_generation, addition: [two]}]", "0.addition = .* Expected `str`, got `array`"),
