@@ -19,6 +19,8 @@ from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 EVALUATOR = "generation"
 _LEAST_NEW_TOKENS = 16
+MATCHES = {"exact_match": exact_match, "prefix_match": prefix_match}
+"""The ways to compare an answer with the right ones, by the names of their metrics."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class EncodedGeneration:
         stop_ids: Ids that end an answer.
         max_new_tokens: The most ids of an answer.
         normalization: What of the answers is compared.
+        match: Which match makes an answer right in groups, other tokenizations and reports: a name of MATCHES.
         groups: By name, which questions belong to it, bool `[questions]`.
     """
 
@@ -54,6 +57,7 @@ class EncodedGeneration:
     stop_ids: frozenset[int]
     max_new_tokens: int
     normalization: Normalization
+    match: str = "exact_match"
     groups: dict[str, np.ndarray] = field(default_factory=dict)
 
     def limit(self, context_window: int) -> int:
@@ -69,6 +73,7 @@ def encode_generation(
     until: tuple[str, ...],
     max_new_tokens: int | None,
     normalization: Normalization,
+    match: str,
 ) -> EncodedGeneration:
     """Tokenizes the prompts. White space at the end of a prompt belongs to the answer and is left out.
 
@@ -80,6 +85,7 @@ def encode_generation(
         max_new_tokens: The most ids of an answer, where it is not the benchmark's; by default as many as the longest
             right answer has bytes and one more, at least 16.
         normalization: What of the answers is compared.
+        match: A name of MATCHES.
 
     Raises:
         UserError: The context window has no room for an answer, or the chat template does not take a prompt.
@@ -95,6 +101,7 @@ def encode_generation(
         frozenset(encoder.stop_ids(questions[0].prompt)),
         max_new_tokens,
         normalization,
+        match,
     )
     if encoded.limit(context_window) < 1 + max(len(prompt.before) for prompt in encoded.prompts):
         raise UserError(
@@ -106,22 +113,20 @@ def encode_generation(
 
 
 def evaluate_generation(lm: LM, encoded: EncodedGeneration) -> EvaluatorOutput:
-    """exact_match and prefix_match, fractions of the questions; exact_match of each group; and the answers.
+    """exact_match and prefix_match, fractions of the questions; the one that is chosen of each group; and the answers.
 
     "truncated" is added where prompts were too long: the number of questions concerned.
     """
     benchmark = encoded.benchmark
     prompts, truncated = _fitted(encoded, [prompt.ids for prompt in encoded.prompts], lm.context_window)
     texts = _answers(lm, encoded, prompts, benchmark.name)
-    right = _outcomes(encoded, texts, exact_match)
-    metrics = [
-        _mean(benchmark.name, "", "exact_match", right),
-        _mean(benchmark.name, "", "prefix_match", _outcomes(encoded, texts, prefix_match)),
-    ]
+    outcomes = {name: _outcomes(encoded, texts, name) for name in MATCHES}
+    metrics = [_mean(benchmark.name, "", name, values) for name, values in outcomes.items()]
+    right = outcomes[encoded.match]
     if truncated:
         metrics.append(Metric(EVALUATOR, benchmark.name, "", "truncated", truncated, len(texts)))
     metrics += [
-        _mean(benchmark.name, part, "exact_match", right[members])
+        _mean(benchmark.name, part, encoded.match, right[members])
         for part, members in encoded.groups.items()
         if members.any()
     ]
@@ -152,8 +157,8 @@ def evaluate_retokenized_prompts(lm: LM, encoded: EncodedGeneration, tokenizatio
         prompts, too_long = _fitted(encoded, [ids.tolist() for ids in expanded], lm.context_window)
         truncated += too_long
         description = f"{name}, {tokenization.name}, sample {sample + 1} of {tokenization.samples}"
-        correct.append(_outcomes(encoded, _answers(lm, encoded, prompts, description), exact_match))
-    group = Metric(EVALUATOR, name, tokenization.name, "exact_match", math.nan)
+        correct.append(_outcomes(encoded, _answers(lm, encoded, prompts, description), encoded.match))
+    group = Metric(EVALUATOR, name, tokenization.name, encoded.match, math.nan)
     return robustness_metrics(group, np.array(correct), np.array(distances), np.array(growths), truncated)
 
 
@@ -195,12 +200,11 @@ def _text(ids: list[int], encoded: EncodedGeneration, vocabulary: Vocabulary) ->
     return text[: min((text.find(end) for end in encoded.until if end in text), default=len(text))]
 
 
-def _outcomes(
-    encoded: EncodedGeneration, texts: Sequence[str], match: Callable[[str, Sequence[str], Normalization], bool]
-) -> np.ndarray:
+def _outcomes(encoded: EncodedGeneration, texts: Sequence[str], match: str) -> np.ndarray:
     """Which answers are right, float64 `[questions]`."""
     pairs = zip(texts, encoded.benchmark.questions, strict=True)
-    return np.array([match(text, one.answers, _normalization(encoded, one)) for text, one in pairs], dtype=np.float64)
+    is_right = [MATCHES[match](text, one.answers, _normalization(encoded, one)) for text, one in pairs]
+    return np.array(is_right, dtype=np.float64)
 
 
 def _normalization(encoded: EncodedGeneration, question: GenerationQuestion) -> Normalization:

@@ -78,6 +78,9 @@ def test_answers_are_compared_and_counted(vocabulary, jsonl):
     assert of_whole.outcomes.tolist() == [1, 0, 0, 0]
     values, *_ = run(vocabulary, written, benchmarks=(f"mine={file}",), ignore_case=True, until=("s",))
     assert values["generation/mine/exact_match"] == 0.75  # "d o g", "five" after a line break; "ye" is cut
+    values, output, _ = run(vocabulary, written, benchmarks=(f"mine={file}",), by_kind=True, match="prefix_match")
+    assert values["generation/mine/spell/prefix_match"] == 1.0
+    assert output.answers[0].is_correct == [True, True, False, False]
     values, *_ = run(vocabulary, written, benchmarks=(f"mine={file}",), regexes_to_ignore=("s$", "^[a-z]"))
     assert values["generation/mine/exact_match"] == 0.5
 
@@ -323,6 +326,10 @@ def test_options_that_do_not_fit(jsonl):
         ({"until": ("",)}, "--until is empty"),
         ({"language": "tl"}, "--benchmarks has none"),
         ({"regexes_to_ignore": ("[",)}, "is no regular expression"),
+        (
+            {"match": "prefix"},
+            "--match prefix is unknown.*give exact_match or prefix_match",
+        ),
         ({"max_new_tokens": 0}, "--max-new-tokens = 0 must be at least 1"),
     ]:
         with pytest.raises(UserError, match=message):

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from stochastok_cli.errors import UserError
+from stochastok_cli.errors import UserError, did_you_mean
 from stochastok_cli.evaluation.base import (
     Evaluator,
     EvaluatorOutput,
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 _LINE = ("\n",)
+MATCHES = ("exact_match", "prefix_match")
 
 
 @register
@@ -46,7 +47,7 @@ class Generation(Evaluator):
         "truncated": "how many lost the beginning of their prompt, which did not fit the context window",
         "worst_case": "right in every one of the other tokenizations",
         "any_case": "right in at least one of the other tokenizations",
-        "worst_sample": "exact match in the one tokenization on which the model is worst",
+        "worst_sample": "share of right answers in the one tokenization on which the model is worst",
         "edit_distance": "mean number of splits over the largest possible number",
         "growth": "mean number of tokens over that of the canonical tokenization",
     }
@@ -67,10 +68,10 @@ class Generation(Evaluator):
         metavar="LANGUAGE",
         show_default="en",
     )
-    by_kind: bool = option(False, "also the exact match on each kind of question")
+    by_kind: bool = option(False, "also the share of right answers on each kind of question")
     contamination: bool = option(
         False,
-        "also which questions occur in the data trained on, and the exact match on the others",
+        "also which questions occur in the data trained on, and the share of right answers to the others",
         flag="--leakage",
     )
     tokenization: str | None = option(
@@ -103,6 +104,12 @@ class Generation(Evaluator):
         repeatable=True,
         show_default="the end of the line, with --chat none",
     )
+    match: str | None = option(
+        None,
+        f"what makes an answer right on each kind, in other tokenizations and in examples: {' or '.join(MATCHES)}",
+        metavar="METRIC",
+        show_default=MATCHES[0],
+    )
     ignore_case: bool = option(False, "capitals count as small letters")
     ignore_punctuation: bool = option(False, "punctuation does not count")
     ignore_numbers: bool = option(False, "digits do not count")
@@ -122,6 +129,11 @@ class Generation(Evaluator):
         self._normalization().check()
         if self.language is not None and not any("=" in name for name in self.benchmarks):
             raise UserError("--language chooses columns of NAME=FILE, and --benchmarks has none", fix="drop it")
+        if self.match not in (None, *MATCHES):
+            raise UserError(
+                f"--match {self.match} is unknown{did_you_mean(str(self.match), MATCHES)}",
+                fix=f"give {' or '.join(MATCHES)}",
+            )
         if not all(self.until):
             raise UserError("--until is empty", fix="give a text that ends an answer")
 
@@ -163,6 +175,7 @@ class Generation(Evaluator):
                 until=tuple(text.replace("\\n", "\n") for text in self.until) or (() if self.chat else _LINE),
                 max_new_tokens=self.max_new_tokens,
                 normalization=self._normalization(),
+                match=self.match or MATCHES[0],
             )
             groups = _kind_groups(benchmark) if self.by_kind else {}
             has_kinds |= bool(groups)
