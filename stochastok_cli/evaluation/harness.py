@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from stochastok_cli import hub
 from stochastok_cli.errors import FAILED, UserError, did_you_mean, first_line
 from stochastok_cli.evaluation.base import EvaluatorOutput
@@ -17,7 +19,7 @@ from stochastok_cli.evaluation.harness_results import TaskRun, metrics_of
 from stochastok_cli.evaluation.robustness import Tokenization
 from stochastok_cli.evaluation.scoring import LM
 from stochastok_cli.models import adapters
-from stochastok_cli.models.huggingface import ModelSource
+from stochastok_cli.models.huggingface import HuggingFaceModel, ModelSource
 from stochastok_cli.progress import no_progress
 
 if TYPE_CHECKING:
@@ -80,7 +82,7 @@ def load_tasks(options: LMEvaluationHarness, parts: str | None) -> HarnessTasks:
         except Exception as error:  # whatever datasets, the network or the code of a task raises
             raise UserError(
                 f"lm-evaluation-harness can't load {', '.join(names)}: {first_line(error)}",
-                fix="the data of its tasks come from the Hugging Face Hub",
+                fix="the data of most of its tasks come from the Hub" if isinstance(error, OSError) else "",
                 exit_code=FAILED,
             ) from error
         tasks = loaded["tasks"]
@@ -148,7 +150,7 @@ def evaluate_tasks(
     """The harness's results, and those in samples of another tokenization, as metrics.
 
     Args:
-        lm: The model, whose files the harness opens again by itself.
+        lm: The model. The harness opens its files again by itself; a model that has none is one of `transformers`.
         options: Of the evaluator.
         tasks: From `load_tasks`.
         tokenization: The other one, with the number of samples; None for the canonical one alone.
@@ -157,8 +159,6 @@ def evaluate_tasks(
     Raises:
         UserError: The harness can't open the model or evaluate a task.
     """
-    if lm.source is None:
-        raise UserError("--evaluator lm_eval needs the files of a model, since the harness opens them itself")
     if lm.ranks.world_size > 1:
         raise UserError(
             "--evaluator lm_eval runs in one process",
@@ -166,12 +166,13 @@ def evaluate_tasks(
         )
     show_progress = lm.progress is not no_progress and sys.stderr.isatty()
     place = lm.device
-    lm.model.to("cpu")  # the memory of a GPU is for the harness's copy
+    if lm.source is not None:
+        lm.model.to("cpu")  # the memory of a GPU is for the harness's copy
     try:
         with quiet(show_progress):
-            model = _open(lm, parts, show_progress)
+            model = _open(lm, parts, place, show_progress)
             if options.apply_chat_template and model.tokenizer.chat_template is None:
-                raise UserError(f"--apply-chat-template: {lm.source.name} has no chat template", fix="drop it")
+                raise UserError("--apply-chat-template: the tokenizer has no chat template", fix="drop it")
             canonical = _run_tasks(model, options, tasks, canonical=True)
             samples = []
             for sample in range(tokenization.samples if tokenization is not None else 0):
@@ -183,15 +184,14 @@ def evaluate_tasks(
     return EvaluatorOutput(metrics_of(canonical, samples, part))
 
 
-def _open(lm: LM, parts: str, show_progress: bool) -> "RetokenizingLM":
+def _open(lm: LM, parts: str, device: torch.device, show_progress: bool) -> "RetokenizingLM":
     from stochastok_cli.evaluation.retokenizing_lm import RetokenizingLM
 
-    assert lm.source is not None
     batch_size = max(1, min(_MOST_SEQUENCES, lm.batch_tokens // lm.context_window))
     try:
         return RetokenizingLM(
-            **model_arguments(lm.source),
-            device=str(lm.device),
+            **(_loaded(lm) if lm.source is None else model_arguments(lm.source)),
+            device=str(device),
             batch_size=batch_size,
             retokenize=parts,
             show_progress=show_progress,
@@ -199,9 +199,19 @@ def _open(lm: LM, parts: str, show_progress: bool) -> "RetokenizingLM":
     except UserError:
         raise
     except Exception as error:  # whatever transformers or accelerate raises
-        raise UserError(
-            f"lm-evaluation-harness can't open {lm.source.name}: {first_line(error)}", exit_code=FAILED
-        ) from error
+        raise UserError(f"lm-evaluation-harness can't open the model: {first_line(error)}", exit_code=FAILED) from error
+
+
+def _loaded(lm: LM) -> dict[str, Any]:
+    """A model of `transformers` that a program has loaded, with the tokenizer whose files its vocabulary was read from.
+
+    Raises UserError for another model.
+    """
+    from transformers import AutoTokenizer
+
+    if not isinstance(lm.model, HuggingFaceModel):
+        raise UserError("lm-evaluation-harness opens the files of a model, and this one is only in memory")
+    return {"pretrained": lm.model.model, "tokenizer": AutoTokenizer.from_pretrained(lm.vocabulary.name)}
 
 
 def model_arguments(source: ModelSource) -> dict[str, Any]:

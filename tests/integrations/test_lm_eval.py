@@ -15,6 +15,7 @@ import torch  # noqa: E402
 from lm_eval.api.instance import Instance  # noqa: E402
 from lm_eval.models.huggingface import HFLM  # noqa: E402
 from lm_eval.tasks import TaskManager  # noqa: E402
+from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
 from stochastok_cli.errors import UserError  # noqa: E402
 from stochastok_cli.evaluation.run import evaluate  # noqa: E402
@@ -297,6 +298,16 @@ def test_the_evaluator_shows_what_the_harness_reports(kind, checkpoint, ask, tas
     assert metrics["lm_eval/tiny_answers/uniform0.5-both/token_growth"].value > 1
     assert metrics["lm_eval/tiny_choices/uniform0.5-both/truncated"].value >= 2 * 3  # one question is too long
     assert result.sample_counts["lm_eval/tiny_group/uniform0.5-both"] == 12
+
+
+def test_a_model_that_is_loaded_already(checkpoint, tasks):
+    options = {"evaluator": "lm_eval", "tasks": ["tiny_group", "tiny_t*"], "include_path": str(tasks)}
+    [theirs] = evaluate(checkpoint("llama"), options, device="cpu")
+    model = AutoModelForCausalLM.from_pretrained(checkpoint("llama"))
+    [ours] = evaluate(model, options, tokenizer=AutoTokenizer.from_pretrained(checkpoint("llama")), device="cpu")
+    assert ours.values == theirs.values and {"lm_eval/tiny_group/acc", "lm_eval/tiny_texts/bits_per_byte"} <= {
+        *ours.values
+    }
 
 
 def test_on_the_command_line(checkpoint, tasks, tmp_path):
