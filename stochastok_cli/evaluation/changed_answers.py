@@ -1,6 +1,7 @@
 """Questions whose answer becomes wrong in another tokenization, with both tokenizations."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,15 @@ class WrongAnswer(NamedTuple):
     scores: np.ndarray
 
 
+class ChangedText(NamedTuple):
+    """The canonical and the other ids of a question's text, the right answer, and the one to the other ids."""
+
+    canonical: Ids
+    other: Ids
+    right: str
+    answer: str
+
+
 def changed_answers(
     vocabulary: Vocabulary,
     benchmark: EncodedBenchmark,
@@ -38,15 +48,31 @@ def changed_answers(
         wrong: By index, questions that are answered wrong in the other tokenization.
     """
     changed = [i for i in wrong if is_right[i]]
-    shown = [i for i in changed if benchmark.texts and len(benchmark.questions[i].text)]
-    order = stream(0, f"changed answers {benchmark.name} {part}").permutation(len(shown))
+    texts = {}
+    for i in changed:
+        if benchmark.texts and len(benchmark.questions[i].text):
+            right, *others = benchmark.texts[i].options
+            answer = others[int(np.argmax(wrong[i].scores[1:]))]
+            texts[i] = ChangedText(benchmark.questions[i].text, wrong[i].text, right, answer)
+    group = ChangedAnswers("mcq", benchmark.name, part, int(is_right.sum()), len(changed), [])
+    return with_examples(group, texts, vocabulary)
+
+
+def with_examples(group: ChangedAnswers, texts: Mapping[int, ChangedText], vocabulary: Vocabulary) -> ChangedAnswers:
+    """Keeps some questions, drawn at random, but always the same ones.
+
+    Args:
+        group: Without examples.
+        texts: By index, questions that are answered wrong in the other tokenization, and right in the canonical one.
+        vocabulary: The vocabulary of the ids.
+    """
+    places = list(texts)
+    order = stream(0, f"changed answers {group.benchmark} {group.part}").permutation(len(places))
     examples = []
-    for i in sorted(shown[place] for place in order[:EXAMPLES].tolist()):
-        canonical, other = _compare(benchmark.questions[i].text, wrong[i].text, vocabulary)
-        right, *others = benchmark.texts[i].options
-        answer = others[int(np.argmax(wrong[i].scores[1:]))]
-        examples.append(ChangedAnswer(i + 1, canonical, other, right, answer))
-    return ChangedAnswers("mcq", benchmark.name, part, int(is_right.sum()), len(changed), examples)
+    for i in sorted(places[place] for place in order[:EXAMPLES].tolist()):
+        canonical, other = _compare(texts[i].canonical, texts[i].other, vocabulary)
+        examples.append(ChangedAnswer(i + 1, canonical, other, texts[i].right, texts[i].answer))
+    return replace(group, examples=examples)
 
 
 def _compare(first: Ids, second: Ids, vocabulary: Vocabulary) -> tuple[list[ShownToken], list[ShownToken]]:

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from stochastok_cli.errors import UserError
-from stochastok_cli.evaluation.answers import Answers
+from stochastok_cli.evaluation.answers import Answers, ChangedAnswers
 from stochastok_cli.evaluation.base import EvaluatorOutput, Metric
+from stochastok_cli.evaluation.changed_answers import ChangedText, with_examples
 from stochastok_cli.evaluation.generation_benchmarks import GenerationBenchmark, GenerationQuestion
 from stochastok_cli.evaluation.prompts import PromptEncoder
 from stochastok_cli.evaluation.robustness import Tokenization, robustness_metrics
@@ -142,9 +143,19 @@ def evaluate_generation(lm: LM, encoded: EncodedGeneration) -> EvaluatorOutput:
     return EvaluatorOutput(metrics, answers=[answers])
 
 
-def evaluate_retokenized_prompts(lm: LM, encoded: EncodedGeneration, tokenization: Tokenization) -> EvaluatorOutput:
-    """The questions with their whole prompts in other tokenizations; see `robustness.robustness_metrics`."""
+def evaluate_retokenized_prompts(
+    lm: LM, encoded: EncodedGeneration, tokenization: Tokenization, is_right: Sequence[bool]
+) -> EvaluatorOutput:
+    """The questions with their whole prompts in other tokenizations; see `robustness.robustness_metrics`.
+
+    Args:
+        lm: The model.
+        encoded: The benchmark.
+        tokenization: The other tokenizations.
+        is_right: Which questions are answered right in the canonical one.
+    """
     name = encoded.benchmark.name
+    changed: dict[int, ChangedText] = {}
     correct, distances, growths, truncated = [], [], [], 0
     for sample in range(tokenization.samples):
         expand = StochasTok(lm.vocabulary, tokenization.p, tokenization.method, seed=sample)
@@ -157,9 +168,15 @@ def evaluate_retokenized_prompts(lm: LM, encoded: EncodedGeneration, tokenizatio
         prompts, too_long = _fitted(encoded, [ids.tolist() for ids in expanded], lm.context_window)
         truncated += too_long
         description = f"{name}, {tokenization.name}, sample {sample + 1} of {tokenization.samples}"
-        correct.append(_outcomes(encoded, _answers(lm, encoded, prompts, description), encoded.match))
+        texts = _answers(lm, encoded, prompts, description)
+        correct.append(_outcomes(encoded, texts, encoded.match))
+        for i in np.flatnonzero(np.array(is_right) & (correct[-1] == 0)).tolist():
+            right = encoded.benchmark.questions[i].answers[0]
+            changed.setdefault(i, ChangedText(canonical[i], expanded[i], right, texts[i]))
     group = Metric(EVALUATOR, name, tokenization.name, encoded.match, math.nan)
-    return robustness_metrics(group, np.array(correct), np.array(distances), np.array(growths), truncated)
+    output = robustness_metrics(group, np.array(correct), np.array(distances), np.array(growths), truncated)
+    answers = ChangedAnswers(EVALUATOR, name, tokenization.name, sum(is_right), len(changed), [])
+    return replace(output, changed_answers=[with_examples(answers, changed, lm.vocabulary)])
 
 
 def _fitted(encoded: EncodedGeneration, ids: Sequence[list[int]], context_window: int) -> tuple[list[list[int]], int]:

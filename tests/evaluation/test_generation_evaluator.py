@@ -145,6 +145,7 @@ def test_other_tokenizations_of_the_prompts(vocabulary, jsonl):
             is_canonical = read[:n] == vocabulary.encode(question)
             return super()._next(read) if is_canonical else self.vocabulary.end_of_text
 
+    rows = list(QUESTIONS)
     evaluator = Generation((f"mine={file}",), tokenization="uniform:0.5", samples=3)
     [loaded] = load_evaluators([evaluator], Path("data"), vocabulary, 400)
     assert loaded.sample_counts == {"generation/mine": 4, "generation/mine/uniform0.5": 4}
@@ -161,6 +162,12 @@ def test_other_tokenizations_of_the_prompts(vocabulary, jsonl):
     assert brittle.values[part + "worst_case"] == np.all(unchanged, axis=0).mean()
     assert brittle.values[part + "any_case"] == np.any(unchanged, axis=0).mean()
     assert brittle.values[part + "edit_distance"] == robust.values[part + "edit_distance"] > 0.2
+    [changed] = brittle.changed_answers
+    assert (changed.num_right, changed.num_changed) == (4, 4 - int(np.all(unchanged, axis=0).sum()))
+    assert robust.changed_answers[0].num_changed == 0
+    for example in changed.examples:
+        assert ("".join(token.text for token in example.other), example.answer) == (rows[example.number - 1], "")
+        assert example.other != example.canonical
     [curve] = brittle.curves
     assert curve.key == "generation/mine/uniform0.5"
     assert sum(point["n"] for point in curve.points) == 12

@@ -196,7 +196,10 @@ class Generation(Evaluator):
         from stochastok_cli.evaluation.generated_answers import evaluate_generation, evaluate_retokenized_prompts
 
         output = evaluate_generation(lm, encoded)
-        return output if tokenization is None else output + evaluate_retokenized_prompts(lm, encoded, tokenization)
+        if tokenization is None:
+            return output
+        [answers] = output.answers
+        return output + evaluate_retokenized_prompts(lm, encoded, tokenization, answers.is_correct)
 
 
 def _kind_groups(benchmark: "GenerationBenchmark") -> "dict[str, np.ndarray]":
