@@ -33,7 +33,7 @@ WRAPPER_MODEL_TYPE = "huggingface"
 """The architecture under which every other model is opened, by `transformers`."""
 
 
-_ROOM = 32  # tokens more than a cache holds
+_SPARE_TOKENS = 32  # tokens more than a cache holds
 
 
 class KeyValueCache:
@@ -42,7 +42,7 @@ class KeyValueCache:
     def __init__(self) -> None:
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
-        self._room: dict[tuple[str, int], Tensor] = {}
+        self._buffers: dict[tuple[str, int], Tensor] = {}
         self.native: Any = None
         """An object of the model's library that holds the same tensors, so that it need not be made for each call."""
 
@@ -68,13 +68,18 @@ class KeyValueCache:
         length = held.shape[2]
         if new.shape[2] > 1:
             return torch.cat((held, new), dim=2)
-        room = self._room.get(place)
-        if room is None or held.data_ptr() != room.data_ptr() or len(held) != len(room) or room.shape[2] == length:
-            room = held.new_empty((*held.shape[:2], length + _ROOM, held.shape[3]))
-            room[:, :, :length] = held
-            self._room[place] = room
-        room[:, :, length : length + 1] = new
-        return room[:, :, : length + 1]
+        buffer = self._buffers.get(place)
+        if (
+            buffer is None
+            or held.data_ptr() != buffer.data_ptr()
+            or len(held) != len(buffer)
+            or buffer.shape[2] == length
+        ):
+            buffer = held.new_empty((*held.shape[:2], length + _SPARE_TOKENS, held.shape[3]))
+            buffer[:, :, :length] = held
+            self._buffers[place] = buffer
+        buffer[:, :, length : length + 1] = new
+        return buffer[:, :, : length + 1]
 
     def keep(self, index: Tensor) -> None:
         """Keeps the sequences at these int64 indices of the batch, in this order."""

@@ -67,6 +67,14 @@ OPTIONS = {
     "frozen_suffix": "Answer:",
     "addition": "two-digits",
     "words": "words.txt",
+    "num_fewshot": 2,
+    "max_new_tokens": 8,
+    "until": ["."],
+    "match": "prefix_match",
+    "ignore_case": True,
+    "ignore_punctuation": True,
+    "ignore_numbers": True,
+    "regexes_to_ignore": ["[aeiou]"],
 }
 
 
