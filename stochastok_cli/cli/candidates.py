@@ -74,7 +74,10 @@ def tokenizers(ctx: typer.Context, incomplete: str) -> list[str]:
 def benchmarks(ctx: typer.Context, incomplete: str) -> list[str]:
     """What an evaluator scores, after a comma one more."""
     evaluator = _given(ctx).get("evaluator")
-    names = datasets(ctx, incomplete) if str(evaluator) == "bits_per_byte" else _questions(ctx)
+    if str(evaluator) == "bits_per_byte":
+        names = datasets(ctx, incomplete)
+    else:
+        names = _questions(ctx, generated=str(evaluator) == "generation")
     return _one_more(names, incomplete)
 
 
@@ -155,20 +158,22 @@ def _one_more(names: list[str], incomplete: str) -> list[str]:
     return [f"{before}{comma}{name}" for name in names if name not in before.split(",")]
 
 
-def _questions(ctx: typer.Context) -> list[str]:
-    """The benchmarks of multiple choice, also those made under names of their own."""
+def _questions(ctx: typer.Context, *, generated: bool) -> list[str]:
+    """The benchmarks of multiple choice or of generated answers, also those made under names of their own."""
     from stochastok_cli.artifacts import read_manifest
     from stochastok_cli.data.folders import dataset_dir
     from stochastok_cli.data.recipes.base import RECIPES
     from stochastok_cli.evaluation.benchmarks import benchmark_specs
+    from stochastok_cli.evaluation.generation_benchmarks import ADDITION, SPLITS, generation_names
 
-    names = [*benchmark_specs()]
+    names = generation_names() if generated else [*benchmark_specs()]
     folder = dataset_dir(_folder(ctx, "data_dir", "data"))
     for made in _names(folder):
         with contextlib.suppress(Exception):  # a damaged one is named when it is used
             manifest = read_manifest(folder / made)
             recipe = RECIPES.get(manifest.recipe or "") if manifest else None
             names += [f"{made}-{benchmark.split}" for benchmark in recipe.benchmarks] if recipe else []
+            names += [f"{made}-{split}" for split in SPLITS] if generated and recipe is ADDITION else []
     return list(dict.fromkeys(names))
 
 

@@ -97,6 +97,8 @@ OPTIMIZER = [f"{key.path}=" for key in config_reference() if key.path.startswith
         ("eval --evaluator mcq --benchmarks wino", ["winograd"]),
         ("eval --evaluator mcq --benchmarks arc,short", ["arc,short-train", "arc,short-val"]),
         ("eval --evaluator bits_per_byte --benchmarks lang", ["langgame"]),
+        ("eval --evaluator generation --benchmarks addi", ["addition-train", "addition-val"]),
+        ("eval --evaluator generation --benchmarks cute-sem,short-v", ["cute-sem,short-val"]),
         ("eval --tokenization grampa", ["grampa:", "grampa:0.1"]),
         ("eval --tokenization cano", ["canonical"]),
         ("generate g", ["group/second"]),
