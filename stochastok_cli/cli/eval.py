@@ -87,7 +87,7 @@ def eval(
     ] = False,
     **evaluator_options: Any,
 ) -> None:
-    """Evaluate one or more checkpoints: multiple choice, addition, bits per byte of a corpus, or inside the model.
+    """Evaluate checkpoints: multiple choice, generated answers, bits per byte of a corpus, or inside the model.
 
     Brackets hold 95% intervals: over the questions, with --aggregate Student's over the runs.
     """

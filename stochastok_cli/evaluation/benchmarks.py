@@ -244,6 +244,12 @@ def _known_spec(name: str, data_dir: Path) -> BenchmarkSpec | None:
     return None
 
 
+def require_benchmark_name(name: str) -> None:
+    """Raises UserError for what can't be the name of one's own questions, as keys of metrics have it."""
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise UserError(f"{name!r} can't be the name of a benchmark", fix="use letters, digits, '_', '-' and '.'")
+
+
 def own_spec(name: str, source: str, language: str | None = None) -> BenchmarkSpec:
     """The benchmark of a name that is none of `benchmark_specs`: the questions of a file, a folder or the Hub.
 
@@ -252,8 +258,7 @@ def own_spec(name: str, source: str, language: str | None = None) -> BenchmarkSp
         source: See `question_files.read_source`.
         language: See `question_rows.read_question_rows`.
     """
-    if not re.fullmatch(r"[\w.-]+", name):
-        raise UserError(f"{name!r} can't be the name of a benchmark", fix="use letters, digits, '_', '-' and '.'")
+    require_benchmark_name(name)
 
     def read(description: str, _: Path | None) -> "datasets.Dataset":
         import datasets

@@ -1,12 +1,13 @@
 """Answers by generation: prompts that fit the window, greedy answers, and how many of them are right."""
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from stochastok_cli.errors import UserError
+from stochastok_cli.errors import Notice, UserError
 from stochastok_cli.evaluation.answers import Answers, ChangedAnswers
 from stochastok_cli.evaluation.base import EvaluatorOutput, Metric
 from stochastok_cli.evaluation.changed_answers import ChangedText, with_examples
@@ -110,7 +111,20 @@ def encode_generation(
             f"model's context window of {context_window}",
             fix="give a smaller --max-new-tokens, or use a model with a longer window",
         )
+    _note_empty_answers(encoded)
     return encoded
+
+
+def _note_empty_answers(encoded: EncodedGeneration) -> None:
+    """Says how many right answers have nothing left to compare, such as a number where digits do not count."""
+    empty = [
+        one.row
+        for one in encoded.benchmark.questions
+        if any(answer and not _normalization(encoded, one).apply(answer).strip() for answer in one.answers)
+    ]
+    if empty:
+        text = f"benchmark {encoded.benchmark.name}: right answers of which nothing is left to compare: {len(empty)}"
+        warnings.warn(f"{text} (the first is that of row {empty[0]})", Notice, stacklevel=2)
 
 
 def evaluate_generation(lm: LM, encoded: EncodedGeneration) -> EvaluatorOutput:
@@ -202,7 +216,7 @@ def _stop(encoded: EncodedGeneration, vocabulary: Vocabulary) -> Callable[[list[
     most_bytes = max((len(text.encode()) for text in encoded.until), default=0)
 
     def stop(ids: list[int]) -> bool:
-        if ids[-1] in encoded.stop_ids or ids[-1] >= vocabulary.size:
+        if ids[-1] in encoded.stop_ids:
             return True
         tail = vocabulary.decode(ids[-most_bytes:]) if most_bytes else ""
         return any(text in tail for text in encoded.until)
@@ -211,9 +225,8 @@ def _stop(encoded: EncodedGeneration, vocabulary: Vocabulary) -> Callable[[list[
 
 
 def _text(ids: list[int], encoded: EncodedGeneration, vocabulary: Vocabulary) -> str:
-    """The text of an answer before what ended it. The model's ids that its tokenizer lacks end it, too."""
-    ended = bool(ids) and (ids[-1] in encoded.stop_ids or ids[-1] >= vocabulary.size)
-    text = vocabulary.decode(ids[:-1] if ended else ids)
+    """The text of an answer before what ended it."""
+    text = vocabulary.decode(ids[:-1] if ids and ids[-1] in encoded.stop_ids else ids)
     return text[: min((text.find(end) for end in encoded.until if end in text), default=len(text))]
 
 

@@ -14,7 +14,14 @@ from stochastok_cli.data.folders import dataset_dir
 from stochastok_cli.data.recipes.addition import ADDITION
 from stochastok_cli.errors import UserError, did_you_mean
 from stochastok_cli.evaluation import cute_prompts
-from stochastok_cli.evaluation.benchmarks import SAMPLE_SEED, Benchmark, benchmark_specs, is_known, load_benchmark
+from stochastok_cli.evaluation.benchmarks import (
+    SAMPLE_SEED,
+    Benchmark,
+    benchmark_specs,
+    is_known,
+    load_benchmark,
+    require_benchmark_name,
+)
 from stochastok_cli.evaluation.text_match import Normalization
 
 Pool = Callable[[], Sequence["GenerationQuestion"]]
@@ -166,6 +173,7 @@ def _own(name: str, source: str, language: str | None) -> tuple[GenerationBenchm
     from stochastok_cli.evaluation.question_files import read_source
     from stochastok_cli.evaluation.question_rows import read_question_rows
 
+    require_benchmark_name(name)
     rows = read_question_rows(f"benchmark {name}", read_source(f"benchmark {name}", source, "test"), language=language)
     questions = [
         GenerationQuestion(row.question, tuple(text.strip() for text in row.answers), i, row.kind)

@@ -162,6 +162,8 @@ class LM:
     ) -> list[list[int]]:
         """The likeliest next ids after each prompt, one at a time, in the order of the prompts.
 
+        Ids that the model has and its tokenizer lacks are never taken.
+
         A sequence ends when `stop(its new ids)` is true (the id that made it true is included), after
         `max_new_tokens`, or when the context window is full. A prompt longer than the window is cut to its last
         `context_window - max_new_tokens` ids (at least one). Prompts are sorted by length and padded on the left;
@@ -172,10 +174,14 @@ class LM:
             max_new_tokens: The most ids to generate.
             stop: Whether a sequence ends with its last new id.
         """
+
+        def likeliest(logits: torch.Tensor, places: list[int]) -> list[int]:
+            return generation.likeliest(logits[:, : self.vocabulary.size], places)
+
         window = self.context_window
         kept = [p if len(p) <= window else p[-max(window - max_new_tokens, 1) :] for p in prompts]
         with evaluation_mode(self.model):
-            return generation.decode(self.model, kept, max_new_tokens, stop, self.batch_tokens, self.ranks)
+            return generation.decode(self.model, kept, max_new_tokens, stop, self.batch_tokens, self.ranks, likeliest)
 
     def run_batches(
         self,

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch.nn.functional as F
 import transformers
 
 from stochastok_cli.data.recipes.addition import make_addition
@@ -98,6 +99,28 @@ def test_the_end_of_an_answer(vocabulary, jsonl):
         _, output, _ = run(vocabulary, written, benchmarks=(f"mine={file}",), **options)
         expected = answer if options.get("max_new_tokens") or "ba" in options.get("until", ()) else answer[:21]
         assert output.answers[0].answers == [expected]
+
+
+def test_answers_of_which_nothing_is_left_are_counted(vocabulary, jsonl):
+    file = jsonl([{"question": "1+1=", "answer": 2}, {"question": "Who?", "answer": "me 2"}])
+    with pytest.warns(Notice, match=r"benchmark mine: right answers .*left to compare: 1 \(the first .* row 1\)"):
+        values, *_ = run(vocabulary, {"Who?": " 3 me"}, benchmarks=(f"mine={file}",), ignore_numbers=True)
+    assert values["generation/mine/exact_match"] == 1.0
+    with pytest.raises(UserError, match="'a/b' can't be the name of a benchmark"):
+        load_generation_benchmark(f"a/b={file}", file)
+
+
+def test_ids_that_the_tokenizer_lacks_are_not_written(vocabulary, jsonl):
+    """Also where the model finds one of them likelier, as it may with padded embeddings."""
+    file = jsonl([{"question": "Who?", "answer": "me"}])
+    loaded = load_evaluators([Generation((f"mine={file}",), max_new_tokens=4)], Path("data"), vocabulary, 48)
+
+    class Padded(Writer):
+        def logits(self, hidden):
+            return F.pad(super().logits(hidden), (0, 64), value=100.0)
+
+    [answers] = run_evaluators(LM(Padded(vocabulary, {"Who?": " me"}, 48), vocabulary), loaded).answers
+    assert answers.answers == ["me"]
 
 
 def test_examples_come_before_each_question(vocabulary, jsonl, tmp_path):
