@@ -48,6 +48,14 @@ class Example(NamedTuple):
     loss_mask: np.ndarray
 
 
+class UserTurn(NamedTuple):
+    """The ids of a conversation that a user begins: those before a part of what is said, of the part, and after it."""
+
+    before: list[int]
+    ids: list[int]
+    after: list[int]
+
+
 @dataclass(frozen=True)
 class _Rendered:
     """A conversation as text.
@@ -105,16 +113,39 @@ class ChatTemplate:
             encodings = iter(self._encoder.encode_batch(texts, add_special_tokens=False))
         return [self._example(item, next(encodings)) if isinstance(item, _Rendered) else item for item in rendered]
 
-    def encode_prompt(self, messages: Messages) -> list[int]:
-        """The ids of a conversation and of the header that asks for the assistant's turn.
+    def encode_user_turn(self, content: str, begin: int = 0, end: int | None = None) -> UserTurn:
+        """The canonical ids of what a user says first, and of the header that asks for the assistant's turn.
 
-        Raises Unusable for a conversation that the template does not take.
+        Args:
+            content: what the user says.
+            begin: where the part of it begins whose ids are told apart.
+            end: where that part ends.
+
+        Raises Unusable for a content that the template does not take.
         """
-        messages, hidden = self._hide_names(messages)
-        rendered = _Rendered(self._render(messages, add_generation_prompt=True), [], hidden)
-        with one_line_errors([rendered.text]):
-            encoding = self._encoder.encode(rendered.text, add_special_tokens=False)
-        return self._ids_and_mask(rendered, encoding)[0].tolist()
+        [message], hidden = self._hide_names([{"role": "user", "content": content}])
+        text, around = (
+            self._render([{**message, "content": part}], add_generation_prompt=True)
+            for part in (message["content"], _PROBE)
+        )
+        before, _, after = around.partition(_PROBE)
+        said = text[len(before) : len(text) - len(after)]
+        stripped = message["content"].find(said)  # how much white space the template strips
+        if before + said + after != text or stripped < 0:
+            raise Unusable("the chat template changes what a user says")
+        shift = len(before) - stripped
+        names = {name: character for character, name in hidden.items()}
+        edges = [len(self._hide(content[:edge], names)) for edge in (begin, len(content) if end is None else end)]
+        first, last = (min(max(edge + shift, len(before)), len(before) + len(said)) for edge in edges)
+        rest = [(start, stop) for start, stop in ((0, first), (last, len(text))) if start < stop]
+        rendered = _Rendered(text, rest, hidden)
+        with one_line_errors([text]):
+            encoding = self._encoder.encode(text, add_special_tokens=False)
+        ids, is_rest = self._ids_and_mask(rendered, encoding)
+        own = np.flatnonzero(~is_rest)  # a token across an edge is not the part's
+        middle = slice(int(own[0]), int(own[-1]) + 1) if len(own) else slice(len(ids), len(ids))
+        parts = (ids[: middle.start], ids[middle], ids[middle.stop :])
+        return UserTurn(*(part.tolist() for part in parts))
 
     def end_of_turn(self, messages: Messages) -> int | None:
         """The first special id after the answer to a conversation; None where the template writes none there.

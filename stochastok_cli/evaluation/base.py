@@ -241,8 +241,6 @@ class Evaluator(ABC):
             benchmark's table.
         meanings: What each metric is, by `Metric.name`, for the lines below its tables; names that explain themselves
             are left out.
-        reads_model_files: Whether what it loads depends on more of a model than its vocabulary and context window:
-            its chat template, its generation settings.
         in_training: Whether it can be given in `trainer.eval`, which evaluates a model that has no files yet.
     """
 
@@ -254,7 +252,6 @@ class Evaluator(ABC):
     same_questions: ClassVar[bool] = True
     parts_table: ClassVar[str] = ""
     meanings: ClassVar[Mapping[str, str]] = {}
-    reads_model_files: ClassVar[bool] = False
     in_training: ClassVar[bool] = True
 
     @classmethod
@@ -267,6 +264,14 @@ class Evaluator(ABC):
     def explained(cls, names: Collection[str]) -> dict[str, str]:
         """The meanings of those of the metrics `names` that need an explanation."""
         return {name: meaning for name, meaning in cls.meanings.items() if name in names}
+
+    @property
+    def reads_model_files(self) -> bool:
+        """Whether what it loads depends on more of a model than its vocabulary and context window.
+
+        That is its chat template, or its generation settings.
+        """
+        return False
 
     @classmethod
     def benchmarks_hint(cls) -> str:

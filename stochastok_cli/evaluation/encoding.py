@@ -8,6 +8,7 @@ import numpy as np
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.benchmarks import Benchmark, Question
 from stochastok_cli.evaluation.likelihood import Pair
+from stochastok_cli.evaluation.prompts import PromptEncoder
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 Ids = Sequence[int] | np.ndarray
@@ -101,6 +102,7 @@ def encode(
     *,
     frozen_prefix: str = "",
     frozen_suffix: str = "",
+    chat: PromptEncoder | None = None,
 ) -> EncodedBenchmark:
     """Tokenizes prefix and options: as one text where `benchmark.encode_whole`, else each on its own.
 
@@ -113,6 +115,9 @@ def encode(
         context_window: In tokens.
         frozen_prefix: A text before every question that keeps its tokenization (`EncodedQuestion.frozen`).
         frozen_suffix: One between every question and its options.
+        chat: Puts each question, with the frozen texts, as what a user says into a chat template. What the template
+            writes is frozen, too, and an option begins the answer, without a space before it, as in
+            lm-evaluation-harness.
 
     Raises:
         UserError: An option is longer than the window; it names the row.
@@ -121,10 +126,15 @@ def encode(
     truncated = 0
     for question in benchmark.questions:
         parts = [frozen_prefix, question.prefix, frozen_suffix]
-        last = max((i for i, part in enumerate(parts) if part), default=1)  # the part that the options follow
-        texts = [split_at_boundary(parts[last], option) for option in question.options]
-        parts[last] = texts[0][0]
-        options = _encode_options(texts, vocabulary.encode(parts[last]), vocabulary, whole=benchmark.encode_whole)
+        if chat is None:
+            last = max((i for i, part in enumerate(parts) if part), default=1)  # the part that the options follow
+            texts = [split_at_boundary(parts[last], option) for option in question.options]
+            parts[last] = texts[0][0]
+            options = _encode_options(texts, vocabulary.encode(parts[last]), vocabulary, whole=benchmark.encode_whole)
+            before, text, after = _encode_parts(parts, vocabulary)
+        else:
+            before, text, after = chat.encode_user_turn(question.prefix, frozen_prefix, frozen_suffix)
+            options = [vocabulary.encode_continuation(option.lstrip()) for option in question.options]
         longest = max(map(len, options))
         if longest > context_window:
             raise UserError(
@@ -132,7 +142,6 @@ def encode(
                 f"context window is {context_window}",
                 fix="leave the row out, or use a model with a longer window",
             )
-        before, text, after = _encode_parts(parts, vocabulary)
         context = [*before, *text, *after] or [vocabulary.end_of_text]
         whole = EncodedQuestion(context, options, has_prefix=bool(text), frozen=(len(before), len(after)))
         encoded = whole.cut_to(context_window)

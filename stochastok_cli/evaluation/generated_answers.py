@@ -12,7 +12,7 @@ from stochastok_cli.evaluation.answers import Answers, ChangedAnswers
 from stochastok_cli.evaluation.base import EvaluatorOutput, Metric
 from stochastok_cli.evaluation.changed_answers import ChangedText, with_examples
 from stochastok_cli.evaluation.generation_benchmarks import GenerationBenchmark, GenerationQuestion
-from stochastok_cli.evaluation.prompts import PromptEncoder
+from stochastok_cli.evaluation.prompts import EncodedPrompt, PromptEncoder
 from stochastok_cli.evaluation.robustness import Tokenization, robustness_metrics
 from stochastok_cli.evaluation.scoring import LM
 from stochastok_cli.evaluation.text_match import Normalization, exact_match, prefix_match
@@ -23,19 +23,6 @@ EVALUATOR = "generation"
 _LEAST_NEW_TOKENS = 16
 MATCHES = {"exact_match": exact_match, "prefix_match": prefix_match}
 """The ways to compare an answer with the right ones, by the names of their metrics."""
-
-
-@dataclass(frozen=True)
-class EncodedPrompt:
-    """A prompt as ids.
-
-    Attributes:
-        before: The ids that stay as they are: those that the tokenizer puts before every text.
-        ids: The canonical ids of the prompt.
-    """
-
-    before: list[int]
-    ids: list[int]
 
 
 @dataclass(frozen=True)
@@ -98,14 +85,14 @@ def encode_generation(
         max_new_tokens = benchmark.max_new_tokens or max(longest + 1, _LEAST_NEW_TOKENS)
     encoded = EncodedGeneration(
         benchmark,
-        [EncodedPrompt(*encoder.encode(one.prompt.rstrip(), benchmark.answer_begins)) for one in questions],
+        [encoder.encode(one.prompt.rstrip(), benchmark.answer_begins) for one in questions],
         until if benchmark.until is None else benchmark.until,
         frozenset(encoder.stop_ids(questions[0].prompt)),
         max_new_tokens,
         normalization,
         match,
     )
-    if encoded.limit(context_window) < 1 + max(len(prompt.before) for prompt in encoded.prompts):
+    if encoded.limit(context_window) < 1 + max(len(prompt.before) + len(prompt.after) for prompt in encoded.prompts):
         raise UserError(
             f"benchmark {benchmark.name}: an answer of {max_new_tokens} tokens leaves no room for its question in the "
             f"model's context window of {context_window}",
@@ -160,7 +147,7 @@ def evaluate_generation(lm: LM, encoded: EncodedGeneration) -> EvaluatorOutput:
 def evaluate_retokenized_prompts(
     lm: LM, encoded: EncodedGeneration, tokenization: Tokenization, is_right: Sequence[bool]
 ) -> EvaluatorOutput:
-    """The questions with their whole prompts in other tokenizations; see `robustness.robustness_metrics`.
+    """The questions with their prompts in other tokenizations; see `robustness.robustness_metrics`.
 
     Args:
         lm: The model.
@@ -196,8 +183,10 @@ def evaluate_retokenized_prompts(
 def _fitted(encoded: EncodedGeneration, ids: Sequence[list[int]], context_window: int) -> tuple[list[list[int]], int]:
     """Whole prompts, without the beginnings of those that do not fit, and how many these are."""
     limit = encoded.limit(context_window)
-    limits = [limit - len(prompt.before) for prompt in encoded.prompts]
-    fitted = [[*prompt.before, *own[-most:]] for prompt, own, most in zip(encoded.prompts, ids, limits, strict=True)]
+    limits = [limit - len(prompt.before) - len(prompt.after) for prompt in encoded.prompts]
+    fitted = [
+        prompt._replace(ids=own[-most:]).all_ids for prompt, own, most in zip(encoded.prompts, ids, limits, strict=True)
+    ]
     return fitted, sum(len(own) > most for own, most in zip(ids, limits, strict=True))
 
 

@@ -2,15 +2,36 @@
 
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stochastok_cli.errors import UserError
 from stochastok_cli.json_files import read_json
 from stochastok_cli.models.companion_files import TOKENIZER
+from stochastok_cli.tokenization.loaders import tokenizer_path
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from stochastok_cli.data.chat_template import ChatTemplate
+
+
+class EncodedPrompt(NamedTuple):
+    """A prompt as ids.
+
+    Attributes:
+        before: Those that are no text of the prompt and keep their tokenization: what the tokenizer puts before every
+            text, the beginning of a chat template.
+        ids: The canonical ids of the prompt.
+        after: Those after it that keep their tokenization.
+    """
+
+    before: list[int]
+    ids: list[int]
+    after: list[int] = []  # noqa: RUF012 (never changed)
+
+    @property
+    def all_ids(self) -> list[int]:
+        """The prompt as the model reads it."""
+        return [*self.before, *self.ids, *self.after]
 
 
 class PromptEncoder:
@@ -32,6 +53,12 @@ class PromptEncoder:
         self.chat = chat
         self.before = [] if chat or folder is None else _ids_before_texts(folder)
 
+    @classmethod
+    def of(cls, vocabulary: Vocabulary, *, chat: bool = False) -> "PromptEncoder":
+        """That of the folder that a vocabulary was read from, if it was."""
+        path = tokenizer_path(vocabulary.name)
+        return cls(path if path is not None and path.is_dir() else None, vocabulary, chat=chat)
+
     @cached_property
     def _template(self) -> "ChatTemplate":
         from stochastok_cli.data.chat_template import ChatTemplate
@@ -40,8 +67,8 @@ class PromptEncoder:
             raise UserError("--chat needs a checkpoint with a chat template")
         return ChatTemplate(self.folder, self.vocabulary)
 
-    def encode(self, prompt: str, answer_begins: str = "") -> tuple[list[int], list[int]]:
-        """The ids before a prompt and its own canonical ids. An empty prompt begins a document, after end-of-text.
+    def encode(self, prompt: str, answer_begins: str = "") -> EncodedPrompt:
+        """The canonical ids of a prompt. An empty one begins a document, after end-of-text.
 
         Args:
             prompt: The text.
@@ -51,18 +78,30 @@ class PromptEncoder:
             UserError: The chat template does not take the prompt.
         """
         if self.chat:
-            ids = self._rendered(prompt)
-            return [], ids + (self.vocabulary.encode_continuation(answer_begins) if answer_begins else [])
+            turn = self.encode_user_turn(prompt)
+            begun = self.vocabulary.encode_continuation(answer_begins) if answer_begins else []
+            return turn._replace(after=[*turn.after, *begun])
         ids = self.vocabulary.encode(prompt + answer_begins)
-        return (self.before, ids) if self.before or ids else ([self.vocabulary.end_of_text], [])
+        return EncodedPrompt(self.before if self.before or ids else [self.vocabulary.end_of_text], ids)
 
-    def _rendered(self, prompt: str) -> list[int]:
+    def encode_user_turn(self, text: str, before: str = "", after: str = "") -> EncodedPrompt:
+        """The canonical ids of what a user says, in the chat template.
+
+        Args:
+            text: What may be tokenized in another way.
+            before: What the user says before it.
+            after: What the user says after it.
+
+        Raises:
+            UserError: The chat template does not take it.
+        """
         from stochastok_cli.data.chat_template import Unusable
 
-        if not prompt.strip():
+        content = before + text + after
+        if not content.strip():
             raise UserError("the prompt is empty, and --chat needs what a user says")
         try:
-            return self._template.encode_prompt([{"role": "user", "content": prompt}])
+            return EncodedPrompt(*self._template.encode_user_turn(content, len(before), len(before + text)))
         except Unusable as reason:
             raise UserError(f"--chat: {reason}") from None
 

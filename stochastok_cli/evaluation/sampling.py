@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.evaluation.generation import decode
-from stochastok_cli.evaluation.prompts import PromptEncoder
+from stochastok_cli.evaluation.prompts import EncodedPrompt, PromptEncoder
 from stochastok_cli.evaluation.robustness import Tokenization, parse_tokenization
 from stochastok_cli.evaluation.run import choose_device, find_model
 from stochastok_cli.evaluation.scoring import BATCH_TOKENS, SINGLE_PROCESS, evaluation_mode
@@ -203,9 +203,9 @@ def generate(
     source = find_model(str(checkpoint), Path(checkpoint_dir))
     vocabulary = load_vocabulary(source.folder)
     encoder = PromptEncoder(source.folder, vocabulary, chat=chat)
-    before, ids = encoder.encode(prompt)
+    encoded = encoder.encode(prompt)
     prompts = [
-        _retokenize(before, ids, vocabulary, method, seed, sample) for method in methods for sample in range(samples)
+        _retokenize(encoded, vocabulary, method, seed, sample) for method in methods for sample in range(samples)
     ]
     for one in prompts:
         if len(one.ids) > source.context_window:
@@ -243,8 +243,8 @@ def sample_documents(
         seed: Of all random numbers.
     """
     encoder = PromptEncoder(folder, vocabulary)
-    before, ids = encoder.encode("")
-    prompts = [_retokenize(before, ids, vocabulary, _parse(CANONICAL), seed, sample) for sample in range(samples)]
+    empty = encoder.encode("")
+    prompts = [_retokenize(empty, vocabulary, _parse(CANONICAL), seed, sample) for sample in range(samples)]
     sampler = _Sampler(vocabulary, Sampling(), seed, max_new_tokens, encoder.stop_ids(""))
     return sampler.run(model, prompts)
 
@@ -340,11 +340,11 @@ def _require_different(tokenizations: Sequence[Tokenization], samples: int, temp
 
 
 def _retokenize(
-    before: list[int], ids: list[int], vocabulary: Vocabulary, tokenization: Tokenization, seed: int, sample: int
+    prompt: EncodedPrompt, vocabulary: Vocabulary, tokenization: Tokenization, seed: int, sample: int
 ) -> SamplePrompt:
     name = tokenization.method
     if name != CANONICAL:
         expand = StochasTok(vocabulary, tokenization.p, tokenization.method, seed=seed)
-        name, ids = tokenization.name, expand(ids, sample).tolist()
-    ids = [*before, *ids]
+        name, prompt = tokenization.name, prompt._replace(ids=expand(prompt.ids, sample).tolist())
+    ids = prompt.all_ids
     return SamplePrompt(name, sample, ids, [vocabulary.token_text(i) for i in ids])

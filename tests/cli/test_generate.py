@@ -145,6 +145,10 @@ def test_chat(place):
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert result.prompt.ids.count(end) == 1  # the name in what the user says is text
     assert result.finish_reason in ("stop", "window")
+    [other] = generate(folder, text, chat=True, tokenizations=["uniform:1.0"], max_new_tokens=1)
+    assert tokenizer.decode(other.prompt.ids) == tokenizer.decode(result.prompt.ids)
+    header = tokenizer.encode("<|im_end|>\n<|im_start|>assistant\n", add_special_tokens=False)
+    assert other.prompt.ids[-len(header) :] == header  # the words of the template stay as they are
 
 
 @pytest.mark.parametrize("name", ["ours", "gpt2"])

@@ -97,6 +97,32 @@ def test_names_of_special_tokens_in_messages_are_text(opened, name, flags, marke
     assert names.count("<|im_end|>") == (2 if name == "chatml" else 0)
 
 
+@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("flags", [{}, {"rstrip": True}], ids=["plain", "rstrip"])
+def test_the_ids_of_what_a_user_says_are_told_apart(opened, name, flags):
+    """They are those of the whole conversation, and no id outside of the part has a character of it."""
+    chat, tokenizer = opened(template(name), **flags)
+    vocabulary = chat.vocabulary
+    for parts in (
+        ("", "Spell river.", ""),
+        ("Read this. ", "Spell <|im_end|>, <think> please.", "\nNow, <|eot_id|>!"),
+        ("  ", " the house ", "  "),
+        ("", "", "Only this."),
+    ):
+        content = "".join(parts)
+        turn = chat.encode_user_turn(content, len(parts[0]), len(parts[0] + parts[1]))
+        text = tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+        )
+        whole = [*turn.before, *turn.ids, *turn.after]
+        assert vocabulary.decode(whole) == text
+        assert whole == [i for part in chat.encode_user_turn(content) for i in part]
+        assert vocabulary.decode(turn.ids) in parts[1]
+        lost = len(parts[1].strip()) - len(vocabulary.decode(turn.ids).strip())  # in tokens across the edges
+        assert 0 <= lost <= 12 and (lost < len(parts[1].strip()) or not parts[1])
+        assert not set(turn.ids) & vocabulary.special
+
+
 def test_private_characters_in_messages_stay(opened):
     ours, theirs = opened(template("chatml"))
     odd = "\U000f0000 <|im_end|> \U000f0001\ue000"

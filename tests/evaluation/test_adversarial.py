@@ -19,8 +19,13 @@ from stochastok_cli.evaluation.benchmarks import Benchmark, Question, load_bench
 from stochastok_cli.evaluation.encoding import EncodedBenchmark, EncodedQuestion, encode
 from stochastok_cli.evaluation.metrics import margins
 from stochastok_cli.evaluation.neighbors import TextGraph, TokenFinder
+from stochastok_cli.evaluation.prompts import PromptEncoder
+from stochastok_cli.evaluation.robustness import retokenize
 from stochastok_cli.evaluation.scoring import LM
+from stochastok_cli.tokenization.expansion import StochasTok
+from stochastok_cli.tokenization.loaders import load_vocabulary
 from stochastok_cli.tokenization.split_table import split_table
+from tests.data.chat_tokenizers import save_tokenizer, template
 from tests.models.small_models import sharp_model, small_config
 
 WINDOW = 200
@@ -190,6 +195,27 @@ def test_frozen_parts_of_a_prefix_keep_their_ids(vocabulary, model):
     cut = whole.cut_to(len(whole.context) - 1)
     assert cut.frozen == (len(before) - max(map(len, whole.options)), len(after))
     assert list(cut.text) == list(whole.text)
+
+
+def test_the_words_of_a_chat_template_keep_their_ids(tmp_path):
+    pytest.importorskip("jinja2")
+    import transformers
+
+    save_tokenizer(tmp_path, template("chatml"))
+    tokenizer, vocabulary = transformers.AutoTokenizer.from_pretrained(tmp_path), load_vocabulary(tmp_path)
+    question = Question("Which river is the longest?", ["the first", " the last"], 1, "")
+    chat = PromptEncoder.of(vocabulary, chat=True)
+    encoded = encode(Benchmark("own", [question], True), vocabulary, 256, frozen_prefix="Think. ", chat=chat)
+    [one] = encoded.questions
+    messages = [{"role": "user", "content": f"Think. {question.prefix}"}]
+    expected = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    assert list(one.context) == expected
+    assert vocabulary.decode(one.text) == question.prefix
+    assert [vocabulary.decode(ids) for ids in one.options] == ["the first", "the last"]
+    cut = retokenize(encoded, StochasTok(vocabulary, 0.7, "uniform"), 256).benchmark.questions[0]
+    before, after = one.frozen
+    assert (list(cut.context[:before]), list(cut.context[-after:])) == (expected[:before], expected[-after:])
+    assert len(cut.text) > len(one.text) and vocabulary.decode(cut.text) == question.prefix
 
 
 def test_a_question_without_a_prefix_stays_as_it_is(vocabulary, model):

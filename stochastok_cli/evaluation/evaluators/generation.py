@@ -40,7 +40,6 @@ class Generation(Evaluator):
     title = "Generation"
     description = "answers that the model writes"
     parts_table = "{benchmark}, parts and other tokenizations"
-    reads_model_files = True
     meanings: ClassVar[Mapping[str, str]] = {
         "exact_match": "the answer equals the right one, white space around it aside",
         "prefix_match": "the answer begins with the right one",
@@ -117,6 +116,10 @@ class Generation(Evaluator):
         (), "what matches this regular expression does not count; repeatable", metavar="REGEX", repeatable=True
     )
 
+    @property
+    def reads_model_files(self) -> bool:
+        return True
+
     @classmethod
     def benchmarks_hint(cls) -> str:
         from stochastok_cli.evaluation.generation_benchmarks import generation_names
@@ -156,13 +159,11 @@ class Generation(Evaluator):
         from stochastok_cli.evaluation.generation_benchmarks import load_generation_benchmark
         from stochastok_cli.evaluation.prompts import PromptEncoder
         from stochastok_cli.tokenization.expansion import StochasTok
-        from stochastok_cli.tokenization.loaders import tokenizer_path
 
         tokenization = self._tokenization()
         if tokenization is not None:
             StochasTok(vocabulary, tokenization.p, tokenization.method)  # raises UserError for an impossible one
-        path = tokenizer_path(vocabulary.name)
-        encoder = PromptEncoder(path if path is not None and path.is_dir() else None, vocabulary, chat=self.chat)
+        encoder = PromptEncoder.of(vocabulary, chat=self.chat)
         loaded, has_kinds = [], not self.by_kind
         for name in self.benchmarks:
             benchmark = load_generation_benchmark(

@@ -111,8 +111,15 @@ class MultipleChoice(Evaluator):
     frozen_suffix: str | None = option(
         None, "a text between every question and its options that keeps its tokenization", metavar="TEXT"
     )
+    chat: bool = option(
+        False, "questions as what a user says, in the checkpoint's chat template (extra `hf`)", in_training=False
+    )
     worst_texts: "dict[str, list[list[int]]]" = field(default_factory=dict, init=False, repr=False, compare=False)
     """For `transfer`: what was found on the first model, the ids of each question's text by benchmark."""
+
+    @property
+    def reads_model_files(self) -> bool:
+        return self.chat
 
     @classmethod
     def benchmarks_hint(cls) -> str:
@@ -161,14 +168,21 @@ class MultipleChoice(Evaluator):
         from stochastok_cli.evaluation.benchmarks import load_benchmark
         from stochastok_cli.evaluation.contamination import uncontaminated
         from stochastok_cli.evaluation.encoding import encode, kind_groups
+        from stochastok_cli.evaluation.prompts import PromptEncoder
         from stochastok_cli.tokenization.expansion import StochasTok
 
         tokenization = self._tokenization()
         loaded, has_prefixes, has_kinds = [], False, not self.by_kind
         for name in self.benchmarks:
             benchmark = load_benchmark(name, data_dir, self.num_samples, language=self.language)
-            frozen = {"frozen_prefix": self.frozen_prefix or "", "frozen_suffix": self.frozen_suffix or ""}
-            encoded = encode(benchmark, vocabulary, context_window, **frozen)
+            encoded = encode(
+                benchmark,
+                vocabulary,
+                context_window,
+                frozen_prefix=self.frozen_prefix or "",
+                frozen_suffix=self.frozen_suffix or "",
+                chat=PromptEncoder.of(vocabulary, chat=True) if self.chat else None,
+            )
             groups = kind_groups(benchmark) if self.by_kind else {}
             has_kinds |= bool(groups)
             if self.contamination:
