@@ -225,7 +225,8 @@ class EvaluatorConfig:
         metadata={
             "help": "Any other option of the evaluator by its field in Python: `language`, `by_kind`, `contamination`, "
             "`tokenization`, `samples`, `adversarial`, `neighbors`, `restarts`, `frozen_prefix`, `frozen_suffix`, "
-            "`addition`, `words`.",
+            "`addition`, `words`, `num_fewshot`, `max_new_tokens`, `until`, `match`, `ignore_case`, "
+            "`ignore_punctuation`, `ignore_numbers`, `regexes_to_ignore`.",
             "other_keys": True,
         },
     )

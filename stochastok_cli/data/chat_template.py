@@ -129,14 +129,14 @@ class ChatTemplate:
             for part in (message["content"], _PROBE)
         )
         before, _, after = around.partition(_PROBE)
-        said = text[len(before) : len(text) - len(after)]
-        stripped = message["content"].find(said)  # how much white space the template strips
-        if before + said + after != text or stripped < 0:
+        turn = text[len(before) : len(text) - len(after)]
+        stripped = message["content"].find(turn)  # how much white space the template strips
+        if before + turn + after != text or stripped < 0:
             raise Unusable("the chat template changes what a user says")
         shift = len(before) - stripped
         names = {name: character for character, name in hidden.items()}
         edges = [len(self._hide(content[:edge], names)) for edge in (begin, len(content) if end is None else end)]
-        first, last = (min(max(edge + shift, len(before)), len(before) + len(said)) for edge in edges)
+        first, last = (min(max(edge + shift, len(before)), len(before) + len(turn)) for edge in edges)
         rest = [(start, stop) for start, stop in ((0, first), (last, len(text))) if start < stop]
         rendered = _Rendered(text, rest, hidden)
         with one_line_errors([text]):

@@ -54,7 +54,7 @@ class KeyValueCache:
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Appends `[B, G, T, h]` to a layer and returns all that it holds then. Layers come in order, from 0.
 
-        Single tokens are written into tensors with room for more, so that not all are copied for each.
+        Single tokens are written into tensors with space for more, so that not all are copied for each.
         """
         if layer == len(self.keys):
             self.keys.append(keys)

@@ -98,10 +98,9 @@ def test_names_of_special_tokens_in_messages_are_text(opened, name, flags, marke
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-@pytest.mark.parametrize("flags", [{}, {"rstrip": True}], ids=["plain", "rstrip"])
-def test_the_ids_of_what_a_user_says_are_told_apart(opened, name, flags):
+def test_the_ids_of_what_a_user_says_are_told_apart(opened, name):
     """They are those of the whole conversation, and no id outside of the part has a character of it."""
-    chat, tokenizer = opened(template(name), **flags)
+    chat, tokenizer = opened(template(name))
     vocabulary = chat.vocabulary
     for parts in (
         ("", "Spell river.", ""),

@@ -205,9 +205,9 @@ def test_the_words_of_a_chat_template_keep_their_ids(tmp_path):
     tokenizer, vocabulary = transformers.AutoTokenizer.from_pretrained(tmp_path), load_vocabulary(tmp_path)
     question = Question("Which river is the longest?", ["the first", " the last"], 1, "")
     chat = PromptEncoder.of(vocabulary, chat=True)
-    encoded = encode(Benchmark("own", [question], True), vocabulary, 256, frozen_prefix="Think. ", chat=chat)
+    encoded = encode(Benchmark("own", [question], True), vocabulary, 256, frozen_prefix="Think:\n", chat=chat)
     [one] = encoded.questions
-    messages = [{"role": "user", "content": f"Think. {question.prefix}"}]
+    messages = [{"role": "user", "content": f"Think:\n{question.prefix}"}]
     expected = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     assert list(one.context) == expected
     assert vocabulary.decode(one.text) == question.prefix
