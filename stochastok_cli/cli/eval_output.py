@@ -85,7 +85,7 @@ def _note_on(metric: Metric) -> str:
 
 def _note_on_requests(metric: Metric) -> str:
     """What a reader must know about the requests of a task of lm-evaluation-harness; "" for nothing."""
-    task = f"{metric.benchmark}, {metric.part}" if metric.part else metric.benchmark
+    task = f"{metric.benchmark}, {tokenization_text(metric.part)}" if metric.part else metric.benchmark
     if metric.name == "truncated":
         return f"{task}: {metric.value:,} requests did not fit the context window and lost their beginning"
     if metric.name == "left_canonical":

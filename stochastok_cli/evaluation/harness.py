@@ -15,6 +15,7 @@ from stochastok_cli import hub
 from stochastok_cli.errors import FAILED, UserError, did_you_mean, first_line
 from stochastok_cli.evaluation.base import EvaluatorOutput
 from stochastok_cli.evaluation.evaluators.lm_eval import LMEvaluationHarness
+from stochastok_cli.evaluation.harness_answers import changed_answers
 from stochastok_cli.evaluation.harness_results import TaskRun, metrics_of
 from stochastok_cli.evaluation.robustness import Tokenization
 from stochastok_cli.evaluation.scoring import LM
@@ -174,14 +175,19 @@ def evaluate_tasks(
             if options.apply_chat_template and model.tokenizer.chat_template is None:
                 raise UserError("--apply-chat-template: the tokenizer has no chat template", fix="drop it")
             canonical = _run_tasks(model, options, tasks, canonical=True)
-            samples = []
+            samples: list[TaskRun] = []
             for sample in range(tokenization.samples if tokenization is not None else 0):
                 model.set_tokenization(tokenization, sample)
                 samples.append(_run_tasks(model, options, tasks, canonical=False))
+            part = "" if tokenization is None else part_name(tokenization, parts)
+            changed = []
+            if samples and parts != "continuation":
+                changed = changed_answers(model, canonical.answers, [run.answers for run in samples], part)
     finally:
         lm.model.to(place)
-    part = "" if tokenization is None else part_name(tokenization, parts)
-    return EvaluatorOutput(metrics_of(canonical, samples, part))
+    return EvaluatorOutput(
+        metrics_of(canonical, samples, part), answers=[*canonical.answers.values()], changed_answers=changed
+    )
 
 
 def _open(lm: LM, parts: str, device: torch.device, show_progress: bool) -> "RetokenizingLM":

@@ -8,9 +8,10 @@ from typing import Any, Self
 import numpy as np
 
 from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.evaluation.answers import Answers
 from stochastok_cli.evaluation.base import Metric
+from stochastok_cli.evaluation.harness_answers import EVALUATOR, answers_of
 
-EVALUATOR = "lm_eval"
 _STDERR = "_stderr"
 
 
@@ -45,17 +46,19 @@ class TaskRun:
     Attributes:
         values: By task or group, and by the name of the metric: `acc`, `exact_match,strict-match` (of a filter).
         counts: By task, what became of its requests (see `RequestCounts`).
+        answers: By task, the answers to its questions, where they are right or wrong.
     """
 
     values: Mapping[str, Mapping[str, Value]]
     counts: Mapping[str, Mapping[str, int]]
+    answers: Mapping[str, Answers]
 
     @classmethod
     def of(cls, results: Mapping[str, Any], counts: Mapping[str, Mapping[str, int]]) -> Self:
         """Reads what `lm_eval.simple_evaluate` returns, with its samples."""
         _require_numbers(results["samples"])
         values = {task: dict(_values(task, of_task, results)) for task, of_task in results["results"].items()}
-        return cls(values, {task: dict(of_task) for task, of_task in counts.items()})
+        return cls(values, {task: dict(of_task) for task, of_task in counts.items()}, answers_of(results))
 
 
 def _values(task: str, of_task: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:

@@ -94,7 +94,7 @@ class RetokenizingLM(HFLM):
         super().__init__(pretrained, **hf)
         self.show_progress = show_progress
         self.seed = seed
-        self.vocabulary = _protected(vocabulary_for(self.tokenizer)) if chosen is not None else None
+        self._vocabulary: Vocabulary | None = None
         self.counts: defaultdict[str, RequestCounts] = defaultdict(RequestCounts)
         self._tasks: defaultdict[Any, set[str]] = defaultdict(set)
         self._encodes_whole_texts = False
@@ -108,9 +108,22 @@ class RetokenizingLM(HFLM):
         self.tokenization, self.sample, self.samples = tokenization, sample, samples
         self.expand: StochasTok | None = None
         if tokenization is not None:
-            self.vocabulary = self.vocabulary or _protected(vocabulary_for(self.tokenizer))
-            self.expand = StochasTok(self.vocabulary, tokenization.p, tokenization.method, seed=self.seed)
+            self.expand = StochasTok(self.known_vocabulary(), tokenization.p, tokenization.method, seed=self.seed)
         self.counts.clear()
+
+    def known_vocabulary(self) -> Vocabulary:
+        """The vocabulary of the tokenizer. Raises UserError for a tokenizer that has none that can be expanded."""
+        if self._vocabulary is None:
+            self._vocabulary = _protected(vocabulary_for(self.tokenizer))
+        return self._vocabulary
+
+    def tokenizations(self, context: str, sample: int) -> tuple[list[int], list[int]]:
+        """The canonical ids of the context of a request, and those of a sample."""
+        ids = self.tok_encode(context.rstrip() or context)
+        self.sample, before = sample, self.sample
+        other = self._retokenized("context", ids)
+        self.sample = before
+        return ids, other
 
     # -------------------------------------------------------------------------------------- the requests of the harness
 

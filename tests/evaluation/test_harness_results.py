@@ -7,12 +7,14 @@ import pytest
 
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.evaluators.lm_eval import LMEvaluationHarness
+from stochastok_cli.evaluation.harness_answers import answers_of
 from stochastok_cli.evaluation.harness_results import TaskRun, metrics_of
 from stochastok_cli.evaluation.registry import make_evaluator
 
 
 def rows(*values, name="acc", **more):
-    return [{"filter": "none", "resps": [[(-1.0, False)]], name: value, **more} for value in values]
+    row = {"filter": "none", "resps": [[(-1.0, False)]], "filtered_resps": [(-1.0, False)], "arguments": [("",)]}
+    return [{**row, "target": 0, name: value, **more} for value in values]
 
 
 def results(first, second, error=0.5):
@@ -88,6 +90,32 @@ def test_a_filter_is_part_of_the_name_and_nan_is_no_wrong_answer():
     made["samples"]["b"][1]["resps"] = [[(float("nan"), False)]]
     with pytest.raises(UserError, match=r"the model gave no number for 1 of 2 requests \(b\)"):
         TaskRun.of(made, {})
+
+
+def test_answers_of_options_and_of_generations():
+    asked = [("Sky?", " red"), ("Sky?", " blue")]
+    choice = {
+        "filter": "none",
+        "resps": [],
+        "arguments": asked,
+        "target": 1,
+        "filtered_resps": [(-2, 0), (-1, 0)],
+        "acc": 1,
+    }
+    wrong = {**choice, "filtered_resps": [(-1, 0), (-3, 0)], "acc": 0}
+    text = {
+        "filter": "none",
+        "arguments": [("1+1=", {"until": []})],
+        "target": 2,
+        "filtered_resps": ["3"],
+        "exact_match": 0,
+    }
+    samples = {"a": [choice, wrong], "b": [text, {**text, "filter": "strict"}]}
+    answers = answers_of({"samples": samples | {"rule": [{**wrong, "acc": 1}], "texts": rows(1, name="bits_per_byte")}})
+    assert set(answers) == {"a", "b"}
+    assert answers["a"].options == [["blue", "red"]] * 2 and answers["a"].answers == ["blue", "red"]
+    assert answers["a"].is_correct == [True, False] and answers["a"].questions == ["Sky?"] * 2
+    assert (answers["b"].options, answers["b"].answers, answers["b"].is_correct) == ([["2"]], ["3"], [False])
 
 
 @pytest.mark.parametrize(
