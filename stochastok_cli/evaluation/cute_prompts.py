@@ -56,7 +56,7 @@ def read_cute_prompts(tasks: Sequence[str], description: str, path: Path | None)
     if path is None:
         for task in tasks:
             yield from _whole_prompts(description, task, read_hub(description, HUB, None, task))
-    elif path.is_dir() and (folder := _inputs(path, tasks)) is not None:
+    elif (folder := find_inputs(path, tasks)) is not None:
         yield from _filled_prompts(description, tasks, folder)
     elif path.is_dir():
         for task in tasks:
@@ -65,8 +65,8 @@ def read_cute_prompts(tasks: Sequence[str], description: str, path: Path | None)
         yield from _rows_of_tasks(description, tasks, read_path(description, path, "test"))
 
 
-def _inputs(path: Path, tasks: Sequence[str]) -> Path | None:
-    """The folder of the authors' files of inputs, one for each task."""
+def find_inputs(path: Path, tasks: Sequence[str]) -> Path | None:
+    """The folder of the authors' files of inputs, one for each task; None if there is none at or in `path`."""
     folders = (path, path / "data")
     return next((folder for folder in folders if any((folder / f"{task}.tsv").is_file() for task in tasks)), None)
 

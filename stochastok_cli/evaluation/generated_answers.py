@@ -138,7 +138,7 @@ def evaluate_generation(lm: LM, encoded: EncodedGeneration) -> EvaluatorOutput:
         "",
         questions=[one.question for one in benchmark.questions],
         options=[[one.answers[0]] for one in benchmark.questions],
-        answers=texts,
+        answers=[text.strip() for text in texts],
         is_correct=[bool(outcome) for outcome in right],
     )
     return EvaluatorOutput(metrics, answers=[answers])
@@ -173,7 +173,7 @@ def evaluate_retokenized_prompts(
         correct.append(_outcomes(encoded, texts, encoded.match))
         for i in np.flatnonzero(np.array(is_right) & (correct[-1] == 0)).tolist():
             right = encoded.benchmark.questions[i].answers[0]
-            changed.setdefault(i, ChangedText(canonical[i], expanded[i], right, texts[i]))
+            changed.setdefault(i, ChangedText(canonical[i], expanded[i], right, texts[i].strip()))
     group = Metric(EVALUATOR, name, tokenization.name, encoded.match, math.nan)
     output = robustness_metrics(group, np.array(correct), np.array(distances), np.array(growths), truncated)
     answers = ChangedAnswers(EVALUATOR, name, tokenization.name, sum(is_right), len(changed), [])
@@ -197,7 +197,7 @@ def _answers(lm: LM, encoded: EncodedGeneration, prompts: Sequence[list[int]], d
     generated = lm.generate_greedy(prompts, encoded.max_new_tokens, _stop(encoded, lm.vocabulary))
     lm.progress(description, len(prompts), len(prompts))
     extract = encoded.benchmark.extract
-    return [extract(_text(ids, encoded, lm.vocabulary)).strip() for ids in generated]
+    return [extract(_text(ids, encoded, lm.vocabulary)) for ids in generated]
 
 
 def _stop(encoded: EncodedGeneration, vocabulary: Vocabulary) -> Callable[[list[int]], bool]:

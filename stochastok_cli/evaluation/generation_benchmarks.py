@@ -38,7 +38,7 @@ class GenerationQuestion:
 
     Attributes:
         question: The question itself.
-        answers: The right answers, without white space around them.
+        answers: The right answers.
         row: The row of the dataset, counted from 1.
         kind: The kind of question; "" where there are no kinds.
         examples: What comes before the question: other questions with their answers.
@@ -153,9 +153,15 @@ def _load(name: str, source: str, data_dir: Path, language: str | None) -> tuple
 
 
 def _cute(name: str, tasks: Sequence[str], source: str) -> GenerationBenchmark:
-    rows = cute_prompts.read_cute_prompts(tasks, f"benchmark {name}", Path(source).expanduser() if source else None)
+    path = Path(source).expanduser() if source else None
+    # The authors' code compares the answers with their labels as they are. The prompts on the Hub are not those: they
+    # have spaces within the quotation marks.
+    as_they_are = path is not None and cute_prompts.find_inputs(path, tasks) is not None
     questions = [
-        GenerationQuestion(row["prompt"], (row["answer"].strip(' "'),), i, row["task"]) for i, row in enumerate(rows, 1)
+        GenerationQuestion(
+            row["prompt"], (row["answer"] if as_they_are else row["answer"].strip(' "'),), i, row["task"]
+        )
+        for i, row in enumerate(cute_prompts.read_cute_prompts(tasks, f"benchmark {name}", path), 1)
     ]
     return GenerationBenchmark(
         name,
@@ -164,7 +170,10 @@ def _cute(name: str, tasks: Sequence[str], source: str) -> GenerationBenchmark:
         max_new_tokens=cute_prompts.MAX_NEW_TOKENS,
         answer_begins=cute_prompts.ANSWER_BEGINS,
         extract=cute_prompts.extract_answer,
-        normalization_of={task: Normalization(ignore_case=True) for task in cute_prompts.WORD_TASKS},
+        normalization_of={
+            task: Normalization(ignore_case=task in cute_prompts.WORD_TASKS, keep_white_space=as_they_are)
+            for task in tasks
+        },
         examples_are_given=True,
     )
 

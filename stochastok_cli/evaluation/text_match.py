@@ -21,20 +21,23 @@ class Normalization:
         ignore_punctuation: ASCII punctuation is left out.
         ignore_numbers: The digits 0 to 9 are left out.
         regexes_to_ignore: What matches one of these regular expressions is left out, in this order, before all else.
+        keep_white_space: White space around a text counts.
     """
 
     ignore_case: bool = False
     ignore_punctuation: bool = False
     ignore_numbers: bool = False
     regexes_to_ignore: tuple[str, ...] = ()
+    keep_white_space: bool = False
 
     def __or__(self, other: "Normalization") -> "Normalization":
-        """What either leaves out."""
+        """What either leaves out; white space counts where it does in one of them."""
         return Normalization(
             self.ignore_case or other.ignore_case,
             self.ignore_punctuation or other.ignore_punctuation,
             self.ignore_numbers or other.ignore_numbers,
             self.regexes_to_ignore + other.regexes_to_ignore,
+            self.keep_white_space or other.keep_white_space,
         )
 
     def check(self) -> None:
@@ -62,7 +65,7 @@ class Normalization:
 
 
 def exact_match(answer: str, right: Sequence[str], normalization: Normalization) -> bool:
-    """Whether an answer equals one of the right ones, white space around them aside.
+    """Whether an answer equals one of the right ones; white space around them does not count.
 
     >>> exact_match(" make", ["make"], Normalization()), exact_match("makes", ["make"], Normalization())
     (True, False)
@@ -71,7 +74,7 @@ def exact_match(answer: str, right: Sequence[str], normalization: Normalization)
 
 
 def prefix_match(answer: str, right: Sequence[str], normalization: Normalization) -> bool:
-    """Whether an answer begins with one of the right ones, white space aside. An empty right answer is no beginning.
+    """Whether an answer begins with one of the right ones. An empty right answer is no beginning.
 
     >>> prefix_match(" make it", ["make"], Normalization()), prefix_match("remake", ["make"], Normalization())
     (True, False)
@@ -81,4 +84,6 @@ def prefix_match(answer: str, right: Sequence[str], normalization: Normalization
 
 
 def _stripped(text: str, normalization: Normalization) -> str:
-    return normalization.apply(text).strip()
+    if normalization.keep_white_space:
+        return normalization.apply(text)
+    return normalization.apply(text.strip()).strip()

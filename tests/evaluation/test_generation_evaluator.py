@@ -299,6 +299,7 @@ def test_cute_as_its_authors_score_it(vocabulary, cute):
         'Delete "The" in "The cat.". Answer: "': 'Cat."',
         'Swap "a" and "c" in "cat". Answer: "': 'tac". Or, better, Answer: "act"',
     }
+    white_space = {**written, 'Spell "cat". Answer: "': ' c a t"'}
     with pytest.warns(Notice, match="benchmark cute: not in .*: spell_inverse, contains_char.*swap_word"):
         values, output, prompts = run(vocabulary, written, benchmarks=(f"cute={cute}",), by_kind=True)
     assert output.answers[0].answers == ["c a t", "n u l", "act", "Cat."]
@@ -306,6 +307,9 @@ def test_cute_as_its_authors_score_it(vocabulary, cute):
     assert values["generation/cute/spell/exact_match"] == 0.5
     assert values["generation/cute/del_word/exact_match"] == 1.0  # capitals do not count in tasks on words
     assert PROMPT.format("cat") + ' Answer: "' in prompts
+    with pytest.warns(Notice):
+        values, *_ = run(vocabulary, white_space, benchmarks=(f"cute={cute}",))
+    assert values["generation/cute/exact_match"] == 0.5
     one = load_generation_benchmark(f"cute-spell={cute / 'data'}", cute)
     assert [question.answers for question in one.questions] == [("c a t",), ("n u l l",)]
     assert (one.max_new_tokens, one.until) == (100, ())
