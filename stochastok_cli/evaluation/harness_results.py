@@ -146,6 +146,11 @@ def metrics_of(canonical: TaskRun, samples: Sequence[TaskRun], part: str) -> lis
             for name in values:
                 metrics += _over_samples(task, part, name, [run.values[task][name] for run in samples])
             metrics += _count_metrics(task, part, samples)
+    unnamed = dict.fromkeys(
+        name for run in (canonical, *samples) for name in run.counts if name not in canonical.values
+    )
+    for name in unnamed:  # requests whose task the harness does not say: what was lost of them must not be lost here
+        metrics += [*_count_metrics(name, "", [canonical]), *(_count_metrics(name, part, samples) if samples else ())]
     return metrics
 
 
@@ -180,6 +185,7 @@ def _count_metrics(task: str, part: str, runs: Sequence[TaskRun]) -> Iterator[Me
     def total(name: str) -> int:
         return sum(of_run.get(name, 0) for of_run in counts)
 
+    task = task or "requests of unnamed tasks"
     requests = total("requests") // len(counts)
     if part and total("tokens_before"):
         yield Metric(EVALUATOR, task, part, "token_growth", total("tokens_after") / total("tokens_before"), requests)

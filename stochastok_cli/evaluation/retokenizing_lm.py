@@ -7,7 +7,7 @@ text. Everything else, batches, windows, stop strings and metrics, is the harnes
 import copy
 import logging
 import math
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -96,7 +96,7 @@ class RetokenizingLM(HFLM):
         self.seed = seed
         self._vocabulary: Vocabulary | None = None
         self.counts: defaultdict[str, RequestCounts] = defaultdict(RequestCounts)
-        self._tasks: defaultdict[Any, set[str]] = defaultdict(set)
+        self._tasks: defaultdict[Any, deque[str]] = defaultdict(deque)
         self._encodes_whole_texts = False
         self.set_tokenization(chosen, sample, samples)
 
@@ -184,11 +184,13 @@ class RetokenizingLM(HFLM):
     def _of_tasks(self, requests: Sequence[Instance], key: Callable[[Instance], Any]) -> Iterator[None]:
         """Counts what happens to requests for their tasks, and warns at the end of what was lost or left alone."""
         for request in requests:
-            self._tasks[key(request)].add(request.task_name or "")
+            self._tasks[key(request)].append(request.task_name or "")
+        before = {task: Counter(counts) for task, counts in self.counts.items()}
         try:
             yield
             for task in sorted({request.task_name or "" for request in requests}):
-                if text := self.counts[task].summary(is_other=self.expand is not None):
+                counts = RequestCounts(self.counts[task] - before.get(task, Counter()))
+                if text := counts.summary(is_other=self.expand is not None):
                     _log.warning("%s: %s", task, text)
         finally:
             self._tasks.clear()
@@ -268,8 +270,10 @@ class RetokenizingLM(HFLM):
             "tokens_before": len(before),
             "tokens_after": len(after),
         }
-        for task in self._tasks.get(key, ()):
-            self.counts[task].update(added)
+        tasks = self._tasks.get(key)
+        if tasks:  # equal requests have equal results, so that each may count for the next task that made one
+            self.counts[tasks[0]].update(added)
+            tasks.rotate(-1)
 
 
 def _protected(vocabulary: Vocabulary) -> Vocabulary:

@@ -40,6 +40,8 @@ COUNTS = {"requests": 4, "changed": 3, "truncated": 0, "canonical": 1, "tokens_b
 
 def test_the_aggregate_of_the_harness_is_the_metric():
     run = TaskRun.of(results(rows(1, 0), rows(1, 1)), {"a": {"requests": 4, "truncated": 2}})
+    unnamed = TaskRun.of(results(rows(1, 0), rows(1, 1)), {"": {"requests": 4, "truncated": 1}})
+    assert [m.value for m in metrics_of(unnamed, [], "") if m.benchmark == "requests of unnamed tasks"] == [1]
     metrics = {metric.key: metric for metric in metrics_of(run, [], "")}
     values = {key.removeprefix("lm_eval/"): metric.value for key, metric in metrics.items()}
     expected = {"a/acc": 0.5, "a/acc_stderr": 0.1, "a/truncated": 2, "b/acc": 1.0, "texts/perplexity": 0.5}

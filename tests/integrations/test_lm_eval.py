@@ -247,6 +247,10 @@ def test_what_is_lost_is_counted(kind, checkpoint, inputs, caplog):
     assert lm.counts["task"]["truncated"] == 2 and lm.counts["task"]["changed"] == 6
     caplog.clear()
     lm = opened(checkpoint(kind), tokenization="character")
+    twice = requests("loglikelihood", [("the", " a"), ("the", " a")])
+    twice[1].task_name = "other"
+    lm.loglikelihood(twice)
+    assert {task: counts["requests"] for task, counts in lm.counts.items()} == {"task": 1, "other": 1}
     lm.loglikelihood(requests("loglikelihood", [("", "the old house")]))
     assert "task: of 1 requests none was changed by the tokenization" in caplog.text
 
