@@ -106,6 +106,7 @@ def load_generation_benchmark(
     num_samples: int | None = None,
     *,
     num_fewshot: int | None = None,
+    fewshot_split: str | None = None,
     language: str | None = None,
 ) -> GenerationBenchmark:
     """The benchmark `name` or `name=source`: all of its questions, or always the same sample of `num_samples`.
@@ -116,13 +117,14 @@ def load_generation_benchmark(
         num_samples: A larger sample contains a smaller one.
         num_fewshot: Examples before each question. They are drawn from the questions to train on, or where there are
             none from the others of the benchmark; of the same kind, where there are kinds; always the same ones.
+        fewshot_split: The split of one's own questions that examples are drawn from.
         language: See `question_rows.read_question_rows`.
 
     Raises:
         UserError: The name is unknown, rows can't be loaded or are not valid questions, or there are too few examples.
     """
     name, _, source = name.partition("=")
-    benchmark, read_pool = _load(name, source, data_dir, language)
+    benchmark, read_pool = _load(name, source, data_dir, language, fewshot_split)
     if not benchmark.questions:
         raise UserError(f"benchmark {name} has no rows to ask")
     if num_fewshot and benchmark.examples_are_given:
@@ -133,13 +135,15 @@ def load_generation_benchmark(
     return replace(benchmark, questions=questions)
 
 
-def _load(name: str, source: str, data_dir: Path, language: str | None) -> tuple[GenerationBenchmark, Pool]:
+def _load(
+    name: str, source: str, data_dir: Path, language: str | None, fewshot_split: str | None
+) -> tuple[GenerationBenchmark, Pool]:
     """A benchmark, and the questions to train on, or where it has none its own."""
     task = name.removeprefix("cute-")
     if name == "cute" or (task in cute_prompts.ALL_TASKS and name != task):
         return _cute(name, (task,) if name != "cute" else cute_prompts.ALL_TASKS, source), list
     if source:
-        return _own(name, source, language)
+        return _own(name, source, language, fewshot_split)
     if (folder := _addition_folder(name, data_dir)) is not None:
         return _addition(name, folder)
     if is_known(name, data_dir) and (name not in benchmark_specs() or _is_made(name)):
@@ -178,17 +182,23 @@ def _cute(name: str, tasks: Sequence[str], source: str) -> GenerationBenchmark:
     )
 
 
-def _own(name: str, source: str, language: str | None) -> tuple[GenerationBenchmark, Pool]:
-    from stochastok_cli.evaluation.question_files import read_source
+def _own(name: str, source: str, language: str | None, fewshot_split: str | None) -> tuple[GenerationBenchmark, Pool]:
+    from stochastok_cli.evaluation.question_files import read_source, with_split
     from stochastok_cli.evaluation.question_rows import read_question_rows
 
+    description = f"benchmark {name}"
+
+    def read(source: str) -> list[GenerationQuestion]:
+        rows = read_question_rows(description, read_source(description, source, "test"), language=language)
+        return [
+            GenerationQuestion(row.question, tuple(text.strip() for text in row.answers), i, row.kind)
+            for i, row in enumerate(rows, 1)
+        ]
+
     require_benchmark_name(name)
-    rows = read_question_rows(f"benchmark {name}", read_source(f"benchmark {name}", source, "test"), language=language)
-    questions = [
-        GenerationQuestion(row.question, tuple(text.strip() for text in row.answers), i, row.kind)
-        for i, row in enumerate(rows, 1)
-    ]
-    return GenerationBenchmark(name, questions), lambda: questions
+    questions = read(source)
+    examples = None if fewshot_split is None else with_split(description, source, fewshot_split)
+    return GenerationBenchmark(name, questions), lambda: questions if examples is None else read(examples)
 
 
 def _addition_folder(name: str, data_dir: Path) -> Path | None:

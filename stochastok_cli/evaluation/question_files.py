@@ -60,6 +60,20 @@ def read_source(description: str, source: str, split: str) -> "datasets.Dataset"
     return read_path(description, path, split)
 
 
+def with_split(description: str, source: str, split: str) -> str:
+    """A source as in `read_source`, of another split. Raises UserError for a file, which has none."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return f"{source}:{split}"
+    repo, *parts = source.split(":")
+    folder, _, _ = source.rpartition(":")
+    if path.exists() or path.suffix.lower() in READERS:
+        raise UserError(f"{description}: the file {path} has no split {split!r}", fix="give a folder of splits")
+    if folder and Path(folder).expanduser().is_dir():
+        return f"{folder}:{split}"
+    return ":".join([repo, *parts[: len(parts) - 1], split])
+
+
 def read_path(description: str, path: Path, split: str) -> "datasets.Dataset":
     """All rows of a file, or one split of a folder: one that `datasets` saved, or one with files of rows.
 

@@ -190,7 +190,8 @@ def _question(row: Row, columns: _Columns) -> str:
 
 
 def _kind(row: Row, columns: _Columns) -> str:
-    return "_".join(str(row[name]) for name in columns.kinds if row[name] is not None).replace("/", "_")
+    kind = "_".join(str(row[name]) for name in columns.kinds if row[name] is not None)
+    return re.sub(r"[\s/]+", "_", kind)  # as it becomes a part of the names of metrics
 
 
 def _options(row: Row, columns: _Columns) -> tuple[list[str], list[str]]:

@@ -143,6 +143,25 @@ def test_examples_come_before_each_question(vocabulary, jsonl, tmp_path):
         load_generation_benchmark(f"mine={jsonl(rows)}", tmp_path, num_fewshot=6)
 
 
+def test_examples_from_another_split(hub_server, tmp_path):
+    rows = {split: [{"question": f"{split} {i}", "answer": str(i)} for i in range(3)] for split in ("test", "train")}
+    files = {f"{split}.jsonl": "".join(json.dumps(row) + "\n" for row in of).encode() for split, of in rows.items()}
+    hub_server.add_dataset("someone/sums", files)
+    for name, content in files.items():
+        (tmp_path / "sums").mkdir(exist_ok=True)
+        (tmp_path / "sums" / name).write_bytes(content)
+    for source in ("someone/sums", "someone/sums:test", tmp_path / "sums", f"{tmp_path / 'sums'}:test"):
+        [question, *_] = load_generation_benchmark(
+            f"mine={source}", tmp_path, num_fewshot=2, fewshot_split="train"
+        ).questions
+        assert question.question == "test 0"
+        assert question.examples.count("train") == 2
+    with pytest.raises(UserError, match="the file .*train.jsonl has no split 'train'; give a folder of splits"):
+        load_generation_benchmark(
+            f"mine={tmp_path / 'sums' / 'train.jsonl'}", tmp_path, num_fewshot=2, fewshot_split="train"
+        )
+
+
 def test_a_prompt_that_is_too_long_is_cut_and_counted(vocabulary, jsonl):
     rows = [{"question": f"{'word ' * n}end?", "answer": "yes"} for n in (1, 60)]
     file = jsonl(rows)
@@ -364,6 +383,7 @@ def test_options_that_do_not_fit(jsonl):
             {"match": "prefix"},
             "--match prefix is unknown.*give exact_match or prefix_match",
         ),
+        ({"fewshot_split": "train"}, "--fewshot-split goes with --num-fewshot and NAME=FOLDER"),
         ({"max_new_tokens": 0}, "--max-new-tokens = 0 must be at least 1"),
     ]:
         with pytest.raises(UserError, match=message):

@@ -4,7 +4,7 @@ import json
 
 import datasets
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stochastok_cli.errors import UserError
@@ -78,6 +78,7 @@ def test_a_language_is_chosen(jsonl, tmp_path):
     assert [row.answers for row in read(rows)] == [["a"], ["b"]]  # columns that only some rows have
 
 
+@settings(max_examples=25)
 @given(
     st.lists(st.lists(st.sampled_from("ABCDabcd0123xyz"), min_size=4, max_size=4, unique=True), min_size=1, max_size=6),
     st.data(),

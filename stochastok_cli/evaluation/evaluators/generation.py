@@ -86,6 +86,12 @@ class Generation(Evaluator):
         metavar="N",
         show_default="0",
     )
+    fewshot_split: str | None = option(
+        None,
+        "the split of questions of your own that these examples are drawn from",
+        metavar="SPLIT",
+        show_default="the split that is asked",
+    )
     chat: bool = option(
         False, "prompts as what a user says, in the checkpoint's chat template (extra `hf`)", in_training=False
     )
@@ -132,6 +138,10 @@ class Generation(Evaluator):
         self._normalization().check()
         if self.language is not None and not any("=" in name for name in self.benchmarks):
             raise UserError("--language chooses columns of NAME=FILE, and --benchmarks has none", fix="drop it")
+        if self.fewshot_split is not None and not (self.num_fewshot and any("=" in name for name in self.benchmarks)):
+            raise UserError(
+                "--fewshot-split goes with --num-fewshot and NAME=FOLDER or NAME=OWNER/DATASET", fix="drop it"
+            )
         if self.match not in (None, *MATCHES):
             raise UserError(
                 f"--match {self.match} is unknown{did_you_mean(str(self.match), MATCHES)}",
@@ -167,7 +177,12 @@ class Generation(Evaluator):
         loaded, has_kinds = [], not self.by_kind
         for name in self.benchmarks:
             benchmark = load_generation_benchmark(
-                name, data_dir, self.num_samples, num_fewshot=self.num_fewshot, language=self.language
+                name,
+                data_dir,
+                self.num_samples,
+                num_fewshot=self.num_fewshot,
+                fewshot_split=self.fewshot_split,
+                language=self.language,
             )
             encoded = encode_generation(
                 benchmark,
