@@ -96,6 +96,7 @@ def test_which_benchmarks_follow_lm_evaluation_harness():
     assert whole == {"hellaswag", "arc", "mmlu", "winograd", "blimp"}
 
 
+@pytest.mark.slow
 def test_the_rule_of_lm_evaluation_harness_itself(joining, vocabulary):
     lm_eval = pytest.importorskip("lm_eval.api.model", reason="the extra lm-eval is not installed")
 

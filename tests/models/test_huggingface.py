@@ -152,6 +152,7 @@ def test_what_transformers_can_not_open(tmp_path):
 # ------------------------------------------------------------------------------------------------ lm-eval
 
 
+@pytest.mark.slow
 def test_likelihoods_equal_those_of_lm_evaluation_harness(tmp_path, vocabulary):
     """On our checkpoint as it is, the same pairs of ids, of rows of local files."""
     huggingface = pytest.importorskip("lm_eval.models.huggingface", reason="the extra lm-eval is not installed")
