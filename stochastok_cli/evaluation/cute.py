@@ -1,7 +1,7 @@
 """The test questions of CUTE (Edman et al. 2024) as multiple choice, from the Hub or from local files.
 
 On the Hub each task is a split of whole prompts, whose last line is the question; in the authors' repository each task
-is a file `<task>.tsv` of inputs and a label. Both are converted to the wording of `cute_tasks`, without examples.
+is a file `data/<task>.tsv` of inputs and a label. Both are converted to the wording of `cute_tasks`, without examples.
 """
 
 import re
@@ -30,10 +30,16 @@ def read_cute(tasks: Sequence[str], description: str, path: Path | None) -> "dat
         if path is None:
             dataset = read_hub(description, HUB, None, task)
         else:
-            file = path / f"{task}.tsv"
-            dataset = read_path(description, file if path.is_dir() and file.is_file() else path, task)
+            folder = find_inputs(path, [task])
+            dataset = read_path(description, path if folder is None else folder / f"{task}.tsv", task)
         rows += _rows(f"{description} ({task})", task, dataset)
     return datasets.Dataset.from_list(rows)
+
+
+def find_inputs(path: Path, tasks: Sequence[str]) -> Path | None:
+    """The folder of the authors' files of inputs, one for each task; None if there is none at or in `path`."""
+    folders = (path, path / "data")
+    return next((folder for folder in folders if any((folder / f"{task}.tsv").is_file() for task in tasks)), None)
 
 
 def _rows(description: str, task: str, dataset: "datasets.Dataset") -> Iterator[dict[str, Any]]:

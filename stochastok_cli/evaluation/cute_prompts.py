@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from stochastok_cli.data.recipes.cute_tasks import TASKS
 from stochastok_cli.errors import Notice, UserError
-from stochastok_cli.evaluation.cute import HUB
+from stochastok_cli.evaluation.cute import HUB, find_inputs
 
 if TYPE_CHECKING:
     import datasets
@@ -63,12 +63,6 @@ def read_cute_prompts(tasks: Sequence[str], description: str, path: Path | None)
             yield from _whole_prompts(description, task, read_path(description, path, task))
     else:
         yield from _rows_of_tasks(description, tasks, read_path(description, path, "test"))
-
-
-def find_inputs(path: Path, tasks: Sequence[str]) -> Path | None:
-    """The folder of the authors' files of inputs, one for each task; None if there is none at or in `path`."""
-    folders = (path, path / "data")
-    return next((folder for folder in folders if any((folder / f"{task}.tsv").is_file() for task in tasks)), None)
 
 
 def _filled_prompts(description: str, tasks: Sequence[str], folder: Path) -> Iterator[dict[str, Any]]:

@@ -140,6 +140,7 @@ def evaluate_generation(lm: LM, encoded: EncodedGeneration) -> EvaluatorOutput:
         options=[[one.answers[0]] for one in benchmark.questions],
         answers=[text.strip() for text in texts],
         is_correct=[bool(outcome) for outcome in right],
+        note=benchmark.note,
     )
     return EvaluatorOutput(metrics, answers=[answers])
 

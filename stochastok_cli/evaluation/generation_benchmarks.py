@@ -22,6 +22,7 @@ from stochastok_cli.evaluation.benchmarks import (
     load_benchmark,
     require_benchmark_name,
 )
+from stochastok_cli.evaluation.cute import find_inputs
 from stochastok_cli.evaluation.text_match import Normalization
 
 Pool = Callable[[], Sequence["GenerationQuestion"]]
@@ -71,6 +72,7 @@ class GenerationBenchmark:
         normalization_of: How the answers to questions of some kinds are compared besides the evaluator's options.
         examples_are_given: Whether the prompts hold examples already.
         trained_on: See `BenchmarkSpec`.
+        note: A sentence that a reader of the answers needs.
     """
 
     name: str
@@ -83,6 +85,7 @@ class GenerationBenchmark:
     normalization_of: Mapping[str, Normalization] = field(default_factory=dict)
     examples_are_given: bool = False
     trained_on: str | None = None
+    note: str = ""
 
 
 def generation_names() -> list[str]:
@@ -160,7 +163,7 @@ def _cute(name: str, tasks: Sequence[str], source: str) -> GenerationBenchmark:
     path = Path(source).expanduser() if source else None
     # The authors' code compares the answers with their labels as they are. The prompts on the Hub are not those: they
     # have spaces within the quotation marks.
-    as_they_are = path is not None and cute_prompts.find_inputs(path, tasks) is not None
+    as_they_are = path is not None and find_inputs(path, tasks) is not None
     questions = [
         GenerationQuestion(
             row["prompt"], (row["answer"] if as_they_are else row["answer"].strip(' "'),), i, row["task"]
@@ -215,7 +218,7 @@ def _addition_folder(name: str, data_dir: Path) -> Path | None:
 
 def _addition(name: str, folder: Path) -> tuple[GenerationBenchmark, Pool]:
     """Addition as in its training data: `$72+87=951`, the last digit first."""
-    from stochastok_cli.evaluation.evaluators.math_generation import STOP
+    from stochastok_cli.evaluation.evaluators.math_generation import ANSWERS_NOTE, STOP
     from stochastok_cli.evaluation.question_files import read_path, require_columns
 
     def read(split: str) -> list[GenerationQuestion]:
@@ -229,7 +232,7 @@ def _addition(name: str, folder: Path) -> tuple[GenerationBenchmark, Pool]:
         raise UserError(
             f"benchmark {name}: there is no {folder}", fix="run stochastok make-addition first, or give --data-dir"
         )
-    benchmark = GenerationBenchmark(name, read(name.rpartition("-")[2]), until=(STOP,), separator="")
+    benchmark = GenerationBenchmark(name, read(name.rpartition("-")[2]), until=(STOP,), separator="", note=ANSWERS_NOTE)
     return benchmark, lambda: read("train")
 
 

@@ -329,6 +329,7 @@ def test_cute_as_its_authors_score_it(vocabulary, cute):
     with pytest.warns(Notice):
         values, *_ = run(vocabulary, white_space, benchmarks=(f"cute={cute}",))
     assert values["generation/cute/exact_match"] == 0.5
+    assert load_benchmark(f"cute-spell={cute}", cute).questions[0].prefix.endswith("cat. Answer:")  # multiple choice
     one = load_generation_benchmark(f"cute-spell={cute / 'data'}", cute)
     assert [question.answers for question in one.questions] == [("c a t",), ("n u l l",)]
     assert (one.max_new_tokens, one.until) == (100, ())

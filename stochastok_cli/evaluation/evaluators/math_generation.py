@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 SHUFFLE_SEED = 42  # that of the paper's code, so that the same rows are evaluated
+ANSWERS_NOTE = "Sums are written with their last digit first."
 STOP = "$"  # the beginning of the next question
 _MAKE_AGAIN = "make the data again with the model's: stochastok make-addition --tokenizer CHECKPOINT"
 
@@ -173,7 +174,7 @@ def evaluate_addition(lm: "LM", questions: AdditionQuestions) -> EvaluatorOutput
                 options=[[answer] for answer in questions.answers],
                 answers=texts,
                 is_correct=[text == answer for text, answer in pairs],
-                note="Sums are written with their last digit first.",
+                note=ANSWERS_NOTE,
             )
         ],
     )
