@@ -125,7 +125,8 @@ def test_batches_of_no_rows_and_rows_of_no_ids():
     assert len(datasets.Dataset.from_list(ROWS).with_transform(function)[0:0]["input_ids"]) == 0
 
 
-@pytest.mark.parametrize(("workers", "streamed"), [(0, False), pytest.param(2, True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("workers", "streamed"), [(0, False), (2, True)])
 def test_the_epochs_of_a_trainer(tmp_path, workers, streamed):
     """Each epoch has draws of its own, which are those of its number."""
     transformers = pytest.importorskip("transformers")

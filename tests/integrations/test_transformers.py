@@ -183,7 +183,7 @@ def _evaluating_by_itself(transformers):
     return Evaluate()
 
 
-@pytest.mark.parametrize(("workers", "streamed"), [(0, True), (2, False)])
+@pytest.mark.parametrize(("workers", "streamed"), [(0, True), pytest.param(2, False, marks=pytest.mark.slow)])
 def test_under_the_trainer(tmp_path, workers, streamed):
     """Every training batch is expanded, differently in each epoch; evaluations see the canonical ids, whoever asks."""
     transformers = pytest.importorskip("transformers")

@@ -65,7 +65,10 @@ def write_chats(folder, chats=CHATS):
 
 @pytest.mark.parametrize(
     ("family", "chat", "config_name"),
-    [("qwen3", "qwen3", "instruction_tuning"), ("llama3_tied", "llama3", "chat_tuning")],
+    [
+        ("qwen3", "qwen3", "instruction_tuning"),
+        pytest.param("llama3_tied", "llama3", "chat_tuning", marks=pytest.mark.slow),
+    ],
 )
 def test_continued_pretraining_then_chat_tuning(run, tmp_path, family, chat, config_name):
     torch.manual_seed(0)

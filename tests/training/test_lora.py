@@ -36,7 +36,7 @@ def adapter_bytes(folder: Path) -> list[bytes]:
     return [(folder / name).read_bytes() for name in ("adapter_model.safetensors", "adapter_config.json")]
 
 
-@pytest.mark.parametrize("pretrained", ["qwen3", "gpt2"], indirect=True)
+@pytest.mark.parametrize("pretrained", [pytest.param("qwen3", marks=pytest.mark.slow), "gpt2"], indirect=True)
 def test_an_adapter_is_trained_resumed_exactly_and_opened_by_peft(configured, pretrained):
     options = lora(pretrained)
     before = pretrained.joinpath("model.safetensors").read_bytes()
@@ -62,6 +62,7 @@ def test_an_adapter_is_trained_resumed_exactly_and_opened_by_peft(configured, pr
     assert not torch.allclose(bare, expected, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_adapter_of_a_merged_checkpoint_is_exact_and_the_model_opens_alone(configured, pretrained):
     apart = train(configured(*lora(pretrained)), run_name="apart")
     train(configured(*lora(pretrained, "trainer.training.max_iters=4")), run_name="merged")
@@ -94,6 +95,7 @@ def test_an_adapter_is_evaluated_and_is_a_start_for_all_weights(configured, pret
         train(configured(*lora(Path("adapter"))), run_name="twice")
 
 
+@pytest.mark.slow
 def test_a_run_of_our_own_architecture_has_adapters_of_the_layers_that_others_know(configured):
     train(configured("trainer.training.max_iters=4"), run_name="own")
     options, seen = lora(Path("own"), "trainer.lora.target_modules=[q_proj,v_proj]"), []

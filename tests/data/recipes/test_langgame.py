@@ -196,7 +196,15 @@ def enumerated_law(words, others, lengths):
     return law
 
 
-@pytest.mark.parametrize(("options", "lengths"), [(2, (1, 3)), (3, (1, 3)), (3, (1, 99)), (2, (2, 4))])
+@pytest.mark.parametrize(
+    ("options", "lengths"),
+    [
+        (2, (1, 3)),
+        pytest.param(3, (1, 3), marks=pytest.mark.slow),
+        (3, (1, 99)),
+        pytest.param(2, (2, 4), marks=pytest.mark.slow),
+    ],
+)
 def test_the_law_is_the_enumerated_one(options, lengths):
     words = [word for word in SMALL if len(word) >= lengths[0]]
     seen = Counter()
