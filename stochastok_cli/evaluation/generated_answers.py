@@ -215,8 +215,9 @@ def _stop(encoded: EncodedGeneration, vocabulary: Vocabulary) -> Callable[[list[
 
 
 def _text(ids: list[int], encoded: EncodedGeneration, vocabulary: Vocabulary) -> str:
-    """The text of an answer before what ended it."""
-    text = vocabulary.decode(ids[:-1] if ids and ids[-1] in encoded.stop_ids else ids)
+    """The text of an answer before what ended it, without special tokens."""
+    ids = ids[:-1] if ids and ids[-1] in encoded.stop_ids else ids
+    text = vocabulary.decode(i for i in ids if i not in vocabulary.special)
     return text[: min((text.find(end) for end in encoded.until if end in text), default=len(text))]
 
 
