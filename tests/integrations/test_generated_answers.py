@@ -8,6 +8,7 @@ import pytest
 pytestmark = pytest.mark.slow
 lm_eval = pytest.importorskip("lm_eval", reason="the extra lm-eval is not installed")
 
+import transformers  # noqa: E402
 from lm_eval.tasks import TaskManager  # noqa: E402
 
 from stochastok_cli.evaluation.run import evaluate  # noqa: E402
@@ -26,11 +27,17 @@ metric_list:
 """
 
 
-@pytest.mark.parametrize("kind", ["own", "gpt2", "llama", "gemma"])
-def test_answers_are_those_of_the_harness(kind, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "chat"), [("own", False), ("gpt2", False), ("llama", False), ("llama", True), ("gemma", False)]
+)
+def test_answers_are_those_of_the_harness(kind, chat, tmp_path):
     """Also where the tokenizer puts a token before every text. Half of the right answers are what the model writes."""
     draw = random.Random(1)
     checkpoint = write_model(kind, tmp_path / kind)
+    if chat:  # the harness puts a beginning-of-text before a conversation that has none, unlike apply_chat_template
+        tokenizer = transformers.AutoTokenizer.from_pretrained(checkpoint)
+        tokenizer.chat_template = "{{ bos_token }}" + tokenizer.chat_template
+        tokenizer.save_pretrained(checkpoint)
     file = tmp_path / "rows.jsonl"
     questions = [" ".join(draw.choices(WORDS, k=n)) for n in (3, 5, 4, 6, 2, 7, 3, 4)]
 
@@ -46,6 +53,7 @@ def test_answers_are_those_of_the_harness(kind, tmp_path):
             device="cpu",
             tasks=["tiny_answers"],
             task_manager=TaskManager(include_path=str(tmp_path / "tasks"), include_defaults=False),
+            apply_chat_template=chat,
             bootstrap_iters=0,
         )
         [ours] = evaluate(
@@ -57,6 +65,7 @@ def test_answers_are_those_of_the_harness(kind, tmp_path):
                 "max_new_tokens": 8,
                 "ignore_case": True,
                 "ignore_punctuation": True,
+                "chat": chat,
             },
             device="cpu",
         )
