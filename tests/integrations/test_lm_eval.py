@@ -292,6 +292,12 @@ def test_the_evaluator_shows_what_the_harness_reports(kind, checkpoint, ask, tas
             if key.endswith(",none") and not isinstance(value, str):
                 assert result.values[f"lm_eval/{task}/{key.removesuffix(',none')}"] == value
     metrics = {metric.key: metric for metric in result.metrics}
+    norms = []
+    for sample in range(2):  # each is one that the harness can be asked for
+        lm = opened(checkpoint(kind), tokenization="uniform:0.5", sample=sample, retokenize="both", batch_size=64)
+        norms.append(ask(lm, "tiny_choices")["results"]["tiny_choices"]["acc_norm,none"])
+    assert metrics["lm_eval/tiny_choices/uniform0.5-both/acc_norm"].value == pytest.approx(np.mean(norms))
+    assert metrics["lm_eval/tiny_choices/uniform0.5-both/acc_norm_worst_sample"].value == min(norms)
     outcomes = metrics["lm_eval/tiny_choices/uniform0.5-both/acc"].outcomes
     assert len(outcomes) == 6 and set(outcomes) <= {0, 0.5, 1}
     assert metrics["lm_eval/tiny_answers/uniform0.5-both/token_growth"].value > 1
