@@ -68,6 +68,7 @@ OPTIONS = {
     "addition": "two-digits",
     "words": "words.txt",
     "num_fewshot": 2,
+    "fewshot_split": "dev",
     "max_new_tokens": 8,
     "until": ["."],
     "match": "prefix_match",
