@@ -167,6 +167,24 @@ def test_what_a_model_reads_in_another_tokenization(kind, parts, checkpoint, inp
     assert (changed["continuation"] > 0) == (parts != "context")
 
 
+@pytest.mark.parametrize("kind", ["own", "gemma"])
+def test_a_token_that_spans_context_and_continuation(kind, checkpoint, inputs):
+    """The continuation is what the harness takes for it, whatever the tokens of the context."""
+    pair = ("the old ho", "use near tall trees while children played")
+    theirs = HFLM(str(checkpoint(kind)), device="cpu", batch_size=1)
+    context, continuation = theirs._encode_pair(*pair)
+    assert [*context, *continuation] != theirs.tok_encode("".join(pair)) and len(continuation) > 1
+    asked = requests("loglikelihood", [pair])
+    assert opened(checkpoint(kind), batch_size=1).loglikelihood(asked) == theirs.loglikelihood(asked)
+    lm = opened(checkpoint(kind), tokenization="character", batch_size=1)
+    read = inputs(lm)
+    assert lm.loglikelihood(asked) != theirs.loglikelihood(asked)
+    [ids] = read
+    rest = len(continuation) - 1
+    assert ids[-rest:] == continuation[:-1] and ids[:-rest] != context
+    assert lm.tokenizer.decode(ids[:-rest]) == lm.tokenizer.decode(context)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_draws_depend_neither_on_batches_nor_on_the_order(kind, checkpoint):
     likely = requests("loglikelihood", [*TEXTS, *((f"{a}, {a}", b) for a, b in TEXTS), ("", "the old house")])
