@@ -117,8 +117,15 @@ class TrainingConfig:
     checkpoint_interval: int = key(1000, "A checkpoint is saved each time after so many.", "iterations")
     keep_checkpoints: int | None = key(
         3,
-        "How many of the latest checkpoints are kept, besides the best by validation loss; null keeps all.",
+        "How many of the latest checkpoints are kept, besides the best by validation loss and permanent ones; null "
+        "keeps all.",
         "checkpoints",
+    )
+    permanent_checkpoint_interval: int | None = key(
+        None,
+        "A checkpoint is also saved each time after so many, and is never removed; null makes none permanent. With "
+        "`keep_checkpoints=null`, no checkpoint is removed anyway.",
+        "iterations",
     )
     weight_dtype: Literal["float32", "bfloat16"] = key(
         "float32",

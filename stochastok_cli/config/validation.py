@@ -106,6 +106,9 @@ def _training(training: TrainingConfig) -> Iterator[Problem]:
     keep, warmup = training.keep_checkpoints, training.warmup_iters
     if keep is not None and keep < 1:
         yield "trainer.training.keep_checkpoints", keep, "must be at least 1, or null for all"
+    permanent = training.permanent_checkpoint_interval
+    if permanent is not None and permanent < 1:
+        yield "trainer.training.permanent_checkpoint_interval", permanent, "must be at least 1, or null for none"
     if warmup < 0:
         yield "trainer.training.warmup_iters", warmup, "must not be negative"
 

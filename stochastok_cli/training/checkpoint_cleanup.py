@@ -3,15 +3,31 @@
 import shutil
 from pathlib import Path
 
-from stochastok_cli.models.checkpoint_reader import checkpoints, read_state
+from stochastok_cli.models.checkpoint_reader import TrainingState, checkpoints, read_state
 from stochastok_cli.training.schedules import checkpoints_to_delete
 
 
 def obsolete_checkpoints(run_folder: Path, keep: int | None) -> list[Path]:
-    """The complete checkpoints of a run that `keep_checkpoints` does not keep (see `checkpoints_to_delete`)."""
+    """The complete checkpoints of a run that `keep_checkpoints` does not keep (see `checkpoints_to_delete`).
+
+    A checkpoint is permanent by the configuration that it was saved with, or by that of the latest one.
+    """
     folders = checkpoints(run_folder)
-    losses = {iteration: read_state(folder).validation_loss for iteration, folder in folders.items()}
-    return [folders[iteration] for iteration in checkpoints_to_delete(losses, keep)]
+    states = {iteration: read_state(folder) for iteration, folder in folders.items()}
+    losses = {iteration: state.validation_loss for iteration, state in states.items()}
+    intervals = {iteration: _permanent_interval(state) for iteration, state in states.items()}
+    latest = intervals[max(intervals)] if intervals else None
+    permanent = [n for n, own in intervals.items() if any(interval and n % interval == 0 for interval in (own, latest))]
+    return [folders[iteration] for iteration in checkpoints_to_delete(losses, keep, permanent)]
+
+
+def _permanent_interval(state: TrainingState) -> int | None:
+    """`permanent_checkpoint_interval` of a checkpoint's configuration, which older versions did not have."""
+    try:
+        interval = state.config["trainer"]["training"]["permanent_checkpoint_interval"]
+    except (KeyError, TypeError):
+        return None
+    return interval if isinstance(interval, int) else None
 
 
 def delete_obsolete(run_folder: Path, keep: int | None) -> None:

@@ -273,6 +273,7 @@ def _memory(device: torch.device) -> tuple[int, int]:
 
 def _checkpoints_at_once(start: int, training: TrainingConfig) -> int:
     """The most that are on disk at once: those that are kept, the best one, and the one being written."""
-    written = schedules.count_due(training.checkpoint_interval, start + 1, training.max_iters)
-    kept = written if training.keep_checkpoints is None else training.keep_checkpoints + 2
-    return min(written, kept)
+    written, permanent = schedules.count_checkpoints(start + 1, training.max_iters, training)
+    if training.keep_checkpoints is None:
+        return written
+    return permanent + min(written - permanent, training.keep_checkpoints + 2)

@@ -37,6 +37,7 @@ _FREE_KEYS = (
     "trainer.training.log_interval",
     "trainer.training.checkpoint_interval",
     "trainer.training.keep_checkpoints",
+    "trainer.training.permanent_checkpoint_interval",
     "trainer.training.eval_iters",
     "trainer.training.run_profiler",
     "trainer.training.checkpoint_dtype",

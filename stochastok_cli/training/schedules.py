@@ -6,6 +6,7 @@ Iterations are counted from 0. `done` is the number of iterations that are done,
 """
 
 import math
+from collections.abc import Collection
 
 from stochastok_cli.config import DatasetConfig, OptimizerConfig, TrainingConfig
 
@@ -55,7 +56,34 @@ def evaluation_is_due(done: int, training: TrainingConfig) -> bool:
 
 def checkpoint_is_due(done: int, training: TrainingConfig) -> bool:
     """Whether to save after `done` iterations."""
-    return done > 0 and (done % training.checkpoint_interval == 0 or done == training.max_iters)
+    if done == training.max_iters:
+        return done > 0
+    return done > 0 and (done % training.checkpoint_interval == 0 or permanent_checkpoint_is_due(done, training))
+
+
+def permanent_checkpoint_is_due(done: int, training: TrainingConfig) -> bool:
+    """Whether the checkpoint after `done` iterations is never removed."""
+    interval = training.permanent_checkpoint_interval
+    return interval is not None and done > 0 and done % interval == 0
+
+
+def count_checkpoints(first: int, last: int, training: TrainingConfig) -> tuple[int, int]:
+    """How many checkpoints are saved from iteration `first` to the last one, and how many of them are permanent.
+
+    >>> count_checkpoints(1, 25, TrainingConfig(checkpoint_interval=4, permanent_checkpoint_interval=10))
+    (8, 2)
+    """
+    saved = count_due(training.checkpoint_interval, first, last)
+    interval = training.permanent_checkpoint_interval
+    if interval is None or last < first:
+        return saved, 0
+
+    def multiples(of: int) -> int:
+        return last // of - (first - 1) // of
+
+    permanent, both = multiples(interval), multiples(math.lcm(interval, training.checkpoint_interval))
+    last_is_permanent = last % interval == 0 and last % training.checkpoint_interval != 0
+    return saved + permanent - both - last_is_permanent, permanent
 
 
 def count_due(interval: int, first: int, last: int) -> int:
@@ -69,12 +97,15 @@ def count_due(interval: int, first: int, last: int) -> int:
     return last // interval - (first - 1) // interval + (last % interval != 0)
 
 
-def checkpoints_to_delete(losses: dict[int, float | None], keep: int | None) -> list[int]:
-    """The iterations of the checkpoints to delete: all but the latest `keep` and the best.
+def checkpoints_to_delete(
+    losses: dict[int, float | None], keep: int | None, permanent: Collection[int] = ()
+) -> list[int]:
+    """The iterations of the checkpoints to delete: all but the latest `keep`, the best and the permanent ones.
 
     Args:
         losses: The validation loss of each checkpoint by its iteration; None where there was no validation.
         keep: None keeps all.
+        permanent: The iterations of permanent checkpoints.
 
     >>> checkpoints_to_delete({10: 3.0, 20: 1.0, 30: None, 40: 2.0}, keep=1)
     [10, 30]
@@ -83,4 +114,4 @@ def checkpoints_to_delete(losses: dict[int, float | None], keep: int | None) -> 
         return []
     measured = {iteration: loss for iteration, loss in losses.items() if loss is not None and math.isfinite(loss)}
     best = [min(measured, key=lambda iteration: (measured[iteration], iteration))] if measured else []
-    return sorted(set(losses) - {*sorted(losses)[-keep:], *best})
+    return sorted(set(losses) - {*sorted(losses)[-keep:], *best, *permanent})

@@ -45,11 +45,31 @@ def test_a_complete_run_is_left_alone(configured):
     assert {f: f.stat().st_mtime_ns for f in first.folder.rglob("*")} == before
 
 
+def test_permanent_checkpoints_stay_when_the_run_is_killed_resumed_and_has_another_interval(configured, monkeypatch):
+    def options(max_iters, permanent):
+        values = {"checkpoint_interval": 2, "keep_checkpoints": 1, "eval_interval": 100}
+        values |= {"max_iters": max_iters, "permanent_checkpoint_interval": permanent}
+        return configured(*(f"trainer.training.{name}={value}" for name, value in values.items()))
+
+    run = train(options(8, 3), run_name="a")
+    assert steps(run.folder) == ["step_3", "step_6", "step_8"]  # the last is also the best
+    with monkeypatch.context() as patch:  # nothing is deleted, as if the process had been killed after its last save
+        patch.setattr(checkpoint_cleanup, "checkpoints_to_delete", lambda losses, keep, permanent: [])
+        train(options(11, 3), run_name="a")
+    assert steps(run.folder) == ["step_3", "step_6", "step_8", "step_9", "step_10", "step_11"]
+    best = min((8, 11), key=lambda n: read_state(run.folder / f"step_{n}").validation_loss)
+    assert not train(options(11, 3), run_name="a").created
+    assert steps(run.folder) == [f"step_{n}" for n in sorted({3, 6, best, 9, 11})]
+    train(options(13, "null"), run_name="a")
+    assert {"step_3", "step_6", "step_9", "step_13"} <= set(steps(run.folder))  # they were saved as permanent ones
+    assert "step_12" not in steps(run.folder)
+
+
 @pytest.mark.parametrize("killed", ["before the first deletion", "between two", "in the last"])
 def test_a_kill_while_superseded_checkpoints_are_deleted_leaves_none_for_good(configured, monkeypatch, killed):
     options = ("trainer.training.checkpoint_interval=2", "trainer.training.max_iters=6")
     with monkeypatch.context() as patch:  # nothing is deleted, as if the process had been killed at that moment
-        patch.setattr(checkpoint_cleanup, "checkpoints_to_delete", lambda losses, keep: [])
+        patch.setattr(checkpoint_cleanup, "checkpoints_to_delete", lambda losses, keep, permanent: [])
         run = train(configured(*options, "trainer.training.keep_checkpoints=1"), run_name="a")
     assert steps(run.folder) == ["step_2", "step_4", "step_6"]
     best = min((2, 4, 6), key=lambda n: read_state(run.folder / f"step_{n}").validation_loss or float("inf"))

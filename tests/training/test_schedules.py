@@ -4,13 +4,16 @@ import pytest
 
 from stochastok_cli.config import DatasetConfig, OptimizerConfig, TrainingConfig, load_config
 from stochastok_cli.errors import UserError
+from stochastok_cli.training.plan import _checkpoints_at_once
 from stochastok_cli.training.schedules import (
     checkpoint_is_due,
     checkpoints_to_delete,
+    count_checkpoints,
     evaluation_is_due,
     expand_prop,
     learning_rate,
     log_is_due,
+    permanent_checkpoint_is_due,
 )
 
 
@@ -72,10 +75,26 @@ def test_what_is_due_when():
     assert [n for n in range(26) if checkpoint_is_due(n, training)] == [20, 25]
 
 
+@pytest.mark.parametrize("interval", [1, 4, 6, 7, 25, 30])
+@pytest.mark.parametrize("permanent", [None, 1, 4, 5, 6, 12, 25, 30])
+def test_permanent_checkpoints_are_saved_and_counted_beside_the_others(interval, permanent):
+    training = TrainingConfig(
+        max_iters=25, checkpoint_interval=interval, permanent_checkpoint_interval=permanent, keep_checkpoints=1
+    )
+    for first in (1, 5, 24, 25, 26):
+        due = [n for n in range(first, 26) if checkpoint_is_due(n, training)]
+        stay = [n for n in due if permanent_checkpoint_is_due(n, training)]
+        multiples = {*range(0, 26, interval), *range(0, 26, permanent or 26), 25}
+        assert due == sorted(n for n in multiples if n >= first)
+        assert count_checkpoints(first, 25, training) == (len(due), len(stay))
+        assert _checkpoints_at_once(first - 1, training) == len(stay) + min(len(due) - len(stay), 3)
+
+
 def test_the_latest_and_the_best_checkpoint_stay():
     losses = {10: 3.0, 20: 1.0, 30: None, 40: 2.0, 50: 2.5}
     assert checkpoints_to_delete(losses, keep=2) == [10, 30]  # 20 is the best
     assert checkpoints_to_delete(losses, keep=1) == [10, 30, 40]
     assert checkpoints_to_delete(losses, keep=5) == checkpoints_to_delete(losses, keep=None) == []
+    assert checkpoints_to_delete(losses, keep=1, permanent=[30, 50]) == [10, 40]
     assert checkpoints_to_delete({1: None, 2: None}, keep=1) == [1]
     assert checkpoints_to_delete({1: 2.0, 2: 2.0, 3: 3.0}, keep=1) == [2]  # of equals the earlier
