@@ -18,7 +18,7 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from stochastok_cli.errors import UserError
+from stochastok_cli.errors import UserError, short_repr
 from stochastok_cli.evaluation.evaluators.lm_eval import parse_parts
 from stochastok_cli.evaluation.robustness import Tokenization, parse_tokenization
 from stochastok_cli.evaluation.sampling import CANONICAL
@@ -240,6 +240,12 @@ class RetokenizingLM(HFLM):
     def _retokenized_pair(
         self, texts: tuple[str, str], context: list[int], continuation: list[int]
     ) -> tuple[list[int], list[int]]:
+        if not 0 < len(continuation) <= self.max_length:  # the harness stops here, too, and does not say why
+            raise UserError(
+                f"the continuation {short_repr(texts[1])} of a request has {len(continuation):,} tokens of its own, and "
+                f"the context window is {self.max_length:,}",
+                fix="leave its question out",
+            )
         new_context = self._retokenized("context", context)
         new_continuation = self._retokenized("continuation", continuation, context)
         stays = len(new_continuation) > self.max_length >= len(continuation)

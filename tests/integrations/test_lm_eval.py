@@ -185,6 +185,14 @@ def test_a_token_that_spans_context_and_continuation(kind, checkpoint, inputs):
     assert lm.tokenizer.decode(ids[:-rest]) == lm.tokenizer.decode(context)
 
 
+def test_continuations_that_the_harness_can_not_score(checkpoint):
+    lm = opened(checkpoint("gemma"))
+    with pytest.raises(UserError, match="'use near' of a request has 0 tokens of its own"):
+        lm.loglikelihood(requests("loglikelihood", [("the old ho", "use near")]))
+    with pytest.raises(UserError, match="tokens of its own, and the context window is 64"):
+        lm.loglikelihood(requests("loglikelihood", [("the", " old house near" * 40)]))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_draws_depend_neither_on_batches_nor_on_the_order(kind, checkpoint):
     likely = requests("loglikelihood", [*TEXTS, *((f"{a}, {a}", b) for a, b in TEXTS), ("", "the old house")])
