@@ -242,8 +242,8 @@ class RetokenizingLM(HFLM):
     ) -> tuple[list[int], list[int]]:
         if not 0 < len(continuation) <= self.max_length:  # the harness stops here, too, and does not say why
             raise UserError(
-                f"the continuation {short_repr(texts[1])} of a request has {len(continuation):,} tokens of its own, and "
-                f"the context window is {self.max_length:,}",
+                f"the continuation {short_repr(texts[1])} of a request has {len(continuation):,} tokens of its own, "
+                f"and the context window is {self.max_length:,}",
                 fix="leave its question out",
             )
         new_context = self._retokenized("context", context)
