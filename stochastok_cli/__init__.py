@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from stochastok_cli.errors import UserError as UserError
     from stochastok_cli.evaluation.base import EvalResult as EvalResult
     from stochastok_cli.evaluation.base import Metric as Metric
+    from stochastok_cli.evaluation.generated_texts import generate as generate
     from stochastok_cli.evaluation.run import evaluate as evaluate
-    from stochastok_cli.evaluation.sampling import generate as generate
     from stochastok_cli.tokenization.expansion import StochasTok as StochasTok
     from stochastok_cli.tokenization.loaders import load_vocabulary as load_vocabulary
     from stochastok_cli.tokenization.vocabulary import Vocabulary as Vocabulary
@@ -56,7 +56,7 @@ _MODULES = {
     "evaluate": "stochastok_cli.evaluation.run",
     "expand": "stochastok_cli.data.expand",
     "export": "stochastok_cli.data.export",
-    "generate": "stochastok_cli.evaluation.sampling",
+    "generate": "stochastok_cli.evaluation.generated_texts",
     "load_config": "stochastok_cli.config",
     "load_vocabulary": "stochastok_cli.tokenization.loaders",
     "make_addition": "stochastok_cli.data.recipes.addition",

@@ -15,7 +15,7 @@ NEEDED = {
     "models.huggingface": "transformers",
     "integrations.datatrove": "datatrove",
     "integrations.lm_eval": "lm_eval",
-    "evaluation.retokenizing_lm": "lm_eval",
+    "evaluation.harness.retokenizing_lm": "lm_eval",
 }
 # Modules that had examples when this test was written: their number must not fall to zero.
 WITH_EXAMPLES = {

@@ -14,7 +14,7 @@ from stochastok_cli.cli.eval import Device
 from stochastok_cli.errors import FAILED, UserError
 
 if TYPE_CHECKING:
-    from stochastok_cli.evaluation.sampling import GeneratedText, SamplePrompt
+    from stochastok_cli.evaluation.generated_texts import GeneratedText, SamplePrompt
 
 
 @subcommand
@@ -88,8 +88,9 @@ def generate(
     One text is shown as it is written, several are decoded together and shown as they are complete.
     """
     options.require_checkpoints([checkpoint], checkpoint_dir)
-    from stochastok_cli.evaluation.sampling import CANONICAL, Sampling
-    from stochastok_cli.evaluation.sampling import generate as generate_texts
+    from stochastok_cli.evaluation.generated_texts import CANONICAL
+    from stochastok_cli.evaluation.generated_texts import generate as generate_texts
+    from stochastok_cli.evaluation.sampling import Sampling
     from stochastok_cli.models.checkpoint_reader import iteration_of
     from stochastok_cli.tokenization.methods import tokenization_text
 

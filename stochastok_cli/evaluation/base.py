@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from stochastok_cli.evaluation.answers import Answers, ChangedAnswers
-    from stochastok_cli.evaluation.sampling import GeneratedText
+    from stochastok_cli.evaluation.generated_texts import GeneratedText
     from stochastok_cli.evaluation.scoring import LM
     from stochastok_cli.progress import ProgressCallback
     from stochastok_cli.tokenization.vocabulary import Vocabulary

@@ -19,7 +19,7 @@ from stochastok_cli.progress import ProgressCallback, no_progress
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from stochastok_cli.evaluation.sampling import GeneratedText
+    from stochastok_cli.evaluation.generated_texts import GeneratedText
     from stochastok_cli.evaluation.scoring import LM, Ranks
     from stochastok_cli.models.base import CausalLM
     from stochastok_cli.models.huggingface import ModelSource
@@ -181,7 +181,7 @@ def _sample_texts(
 ) -> "list[GeneratedText]":
     if not num_texts:
         return []
-    from stochastok_cli.evaluation.sampling import sample_documents
+    from stochastok_cli.evaluation.generated_texts import sample_documents
 
     return sample_documents(model, source.folder, vocabulary, num_texts)
 

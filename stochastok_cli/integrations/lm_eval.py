@@ -18,7 +18,7 @@ from stochastok_cli.errors import UserError
 try:
     from lm_eval.api.registry import model_registry, register_model
 
-    from stochastok_cli.evaluation.retokenizing_lm import RetokenizingLM
+    from stochastok_cli.evaluation.harness.retokenizing_lm import RetokenizingLM
 except ImportError:
     missing = UserError("lm-evaluation-harness is not installed", fix="pip install 'stochastok[lm-eval]'")
     if __name__ != "__main__":

@@ -10,7 +10,7 @@ from stochastok_cli.report.runs import XAxis
 from stochastok_cli.report.tables import Table
 
 if TYPE_CHECKING:
-    from stochastok_cli.evaluation.sampling import GeneratedText
+    from stochastok_cli.evaluation.generated_texts import GeneratedText
 
 
 class Drawing(NamedTuple):

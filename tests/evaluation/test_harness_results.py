@@ -7,8 +7,8 @@ import pytest
 
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.evaluators.lm_eval import LMEvaluationHarness
-from stochastok_cli.evaluation.harness_answers import answers_of
-from stochastok_cli.evaluation.harness_results import TaskRun, metrics_of
+from stochastok_cli.evaluation.harness.answers import answers_of
+from stochastok_cli.evaluation.harness.results import TaskRun, metrics_of
 from stochastok_cli.evaluation.registry import make_evaluator
 
 

@@ -10,7 +10,7 @@ from stochastok_cli.errors import UserError, did_you_mean
 from stochastok_cli.evaluation.base import Evaluator, EvaluatorOutput, LoadedEvaluator, metric_group, option, register
 
 if TYPE_CHECKING:
-    from stochastok_cli.evaluation.harness import HarnessTasks
+    from stochastok_cli.evaluation.harness.tasks import HarnessTasks
     from stochastok_cli.evaluation.robustness import Tokenization
     from stochastok_cli.evaluation.scoring import LM
     from stochastok_cli.progress import ProgressCallback
@@ -100,7 +100,7 @@ class LMEvaluationHarness(Evaluator):
     def load(
         self, vocabulary: "Vocabulary", context_window: int, data_dir: Path, progress: "ProgressCallback"
     ) -> list[LoadedEvaluator]:
-        from stochastok_cli.evaluation.harness import load_tasks, part_name
+        from stochastok_cli.evaluation.harness.tasks import load_tasks, part_name
         from stochastok_cli.tokenization.expansion import StochasTok
 
         tokenization = self._tokenization()
@@ -117,6 +117,6 @@ class LMEvaluationHarness(Evaluator):
     def _run(
         self, lm: "LM", *, tasks: "HarnessTasks", tokenization: "Tokenization | None", parts: str
     ) -> EvaluatorOutput:
-        from stochastok_cli.evaluation.harness import evaluate_tasks
+        from stochastok_cli.evaluation.harness.tasks import evaluate_tasks
 
         return evaluate_tasks(lm, self, tasks, tokenization, parts)

@@ -10,7 +10,7 @@ import numpy as np
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.evaluation.answers import Answers
 from stochastok_cli.evaluation.base import Metric
-from stochastok_cli.evaluation.harness_answers import EVALUATOR, answers_of
+from stochastok_cli.evaluation.harness.answers import EVALUATOR, answers_of
 
 _STDERR = "_stderr"
 

@@ -15,8 +15,8 @@ from stochastok_cli import hub
 from stochastok_cli.errors import FAILED, UserError, did_you_mean, first_line
 from stochastok_cli.evaluation.base import EvaluatorOutput
 from stochastok_cli.evaluation.evaluators.lm_eval import LMEvaluationHarness
-from stochastok_cli.evaluation.harness_answers import changed_answers
-from stochastok_cli.evaluation.harness_results import TaskRun, metrics_of
+from stochastok_cli.evaluation.harness.answers import changed_answers
+from stochastok_cli.evaluation.harness.results import TaskRun, metrics_of
 from stochastok_cli.evaluation.robustness import Tokenization
 from stochastok_cli.evaluation.scoring import LM
 from stochastok_cli.models import adapters
@@ -24,7 +24,7 @@ from stochastok_cli.models.huggingface import HuggingFaceModel, ModelSource
 from stochastok_cli.progress import no_progress
 
 if TYPE_CHECKING:
-    from stochastok_cli.evaluation.retokenizing_lm import RetokenizingLM
+    from stochastok_cli.evaluation.harness.retokenizing_lm import RetokenizingLM
 
 _MOST_SEQUENCES = 64  # of a batch, as `HFLM` has it
 
@@ -191,7 +191,7 @@ def evaluate_tasks(
 
 
 def _open(lm: LM, parts: str, device: torch.device, show_progress: bool) -> "RetokenizingLM":
-    from stochastok_cli.evaluation.retokenizing_lm import RetokenizingLM
+    from stochastok_cli.evaluation.harness.retokenizing_lm import RetokenizingLM
 
     batch_size = max(1, min(_MOST_SEQUENCES, lm.batch_tokens // lm.context_window))
     try:
@@ -265,7 +265,7 @@ def quiet(show_progress: bool) -> Iterator[None]:
     def hidden(bar: Any, *args: Any, **kwargs: Any) -> None:
         begin(bar, *args, **{**kwargs, "disable": True})
 
-    ours = logging.getLogger("stochastok_cli.evaluation.retokenizing_lm")  # its warnings become metrics
+    ours = logging.getLogger("stochastok_cli.evaluation.harness.retokenizing_lm")  # its warnings become metrics
     log.setLevel(logging.ERROR)
     ours.setLevel(logging.ERROR)
     evaluator.get_git_commit_hash = lambda: None  # git complains where there is no repository

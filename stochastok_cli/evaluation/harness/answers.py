@@ -10,7 +10,7 @@ from stochastok_cli.evaluation.changed_answers import ChangedText, with_examples
 from stochastok_cli.evaluation.metrics import option_probabilities
 
 if TYPE_CHECKING:
-    from stochastok_cli.evaluation.retokenizing_lm import RetokenizingLM
+    from stochastok_cli.evaluation.harness.retokenizing_lm import RetokenizingLM
 
 EVALUATOR = "lm_eval"
 

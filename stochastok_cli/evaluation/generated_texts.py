@@ -1,0 +1,287 @@
+"""Sampled text: what a model writes after a prompt in its canonical and in other tokenizations."""
+
+import codecs
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.evaluation.generation import decode
+from stochastok_cli.evaluation.prompts import EncodedPrompt, PromptEncoder
+from stochastok_cli.evaluation.robustness import Tokenization, parse_tokenization
+from stochastok_cli.evaluation.run import choose_device, find_model
+from stochastok_cli.evaluation.sampling import Sampling
+from stochastok_cli.evaluation.scoring import BATCH_TOKENS, SINGLE_PROCESS, evaluation_mode
+from stochastok_cli.models.base import CausalLM
+from stochastok_cli.models.huggingface import open_model
+from stochastok_cli.random_streams import stream
+from stochastok_cli.tokenization.expansion import StochasTok
+from stochastok_cli.tokenization.loaders import load_vocabulary
+from stochastok_cli.tokenization.methods import require_method
+from stochastok_cli.tokenization.vocabulary import Vocabulary
+
+CANONICAL = "canonical"
+FinishReason = Literal["stop", "length", "window"]
+
+
+@dataclass(frozen=True)
+class SamplePrompt:
+    """A prompt in one tokenization.
+
+    Attributes:
+        tokenization: `canonical`, or method and p as in `stochastok0.1`.
+        sample: The number of the sample, from 0.
+        ids: The ids that the model reads.
+        tokens: Their texts.
+    """
+
+    tokenization: str
+    sample: int
+    ids: list[int]
+    tokens: list[str]
+
+
+@dataclass(frozen=True)
+class GeneratedText:
+    """What a model wrote after a prompt.
+
+    Attributes:
+        prompt: The prompt.
+        seed: The seed of all random numbers.
+        ids: The new ids, with the one that ended the text.
+        text: Their text, without the one that ended it.
+        finish_reason: `stop` at an id that ends a text, `length` at the limit of new ids, `window` where the context
+            window is full.
+        checkpoint: The folder of the model, or its id on the Hub; empty where `sample_documents` was given the model.
+    """
+
+    prompt: SamplePrompt
+    seed: int
+    ids: list[int]
+    text: str
+    finish_reason: FinishReason
+    checkpoint: str = field(default="", compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that `stochastok generate --json` prints, without the checkpoint and the text of the prompt."""
+        return {
+            "tokenization": self.prompt.tokenization,
+            "sample": self.prompt.sample,
+            "seed": self.seed,
+            "prompt_ids": self.prompt.ids,
+            "prompt_tokens": self.prompt.tokens,
+            "ids": self.ids,
+            "text": self.text,
+            "finish_reason": self.finish_reason,
+        }
+
+
+def generate(
+    checkpoint: str | Path,
+    prompt: str = "",
+    *,
+    tokenizations: Sequence[str] = (CANONICAL,),
+    samples: int = 1,
+    seed: int = 0,
+    max_new_tokens: int = 128,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    chat: bool = False,
+    checkpoint_dir: str | Path = "checkpoints",
+    device: str = "auto",
+    batch_tokens: int | None = None,
+    on_prompt: Callable[[SamplePrompt], None] = lambda prompt: None,
+    on_text: Callable[[str], None] = lambda text: None,
+    on_result: Callable[[GeneratedText], None] = lambda result: None,
+) -> list[GeneratedText]:
+    """Samples what a model writes after a prompt.
+
+    Texts are decoded together, in batches. Each draws its own random numbers, so that it is the one that it is alone.
+    Sample i uses the same ones in every tokenization, so that texts differ only by what the model reads. On a CPU the
+    result is a pure function of the arguments.
+
+    Args:
+        checkpoint: As in `evaluate`.
+        prompt: The text that is continued. An empty one begins a document. Its tokens are preceded by those that the
+            tokenizer itself puts before every text, such as Llama's beginning-of-text.
+        tokenizations: Those of the prompt: `canonical`, or a method of expansion as `METHOD:P`.
+        samples: How many texts in each tokenization.
+        seed: Of all random numbers.
+        max_new_tokens: The most new ids of a text. It also ends where the context window is full, at end-of-text, and
+            at ids that the model's generation settings or its chat template name.
+        temperature: See `Sampling`, like the next two.
+        top_k: See `Sampling`.
+        top_p: See `Sampling`.
+        chat: The prompt is what a user says, rendered by the chat template of the checkpoint.
+        checkpoint_dir: The folder of all runs.
+        device: "auto" (CUDA where there is a GPU), "cpu" or "cuda".
+        batch_tokens: Tokens that are decoded together, prompts and new ones; fewer need less memory.
+        on_prompt: Called before each text, like the next two in the order of the result.
+        on_text: Called with each part of a text; with parts as soon as they are there where it is the only text.
+        on_result: Called after each text.
+
+    Returns:
+        The texts: all samples of the first tokenization, then those of the next.
+
+    Raises:
+        UserError: An argument or the checkpoint is not usable, or the prompt does not fit the context window.
+    """
+    sampling = Sampling(temperature, top_k, top_p)
+    sampling.check()
+    methods = list({name: _parse(name) for name in tokenizations}.values())
+    if samples < 1 or max_new_tokens < 1 or not methods:
+        raise UserError("samples, max_new_tokens and the number of tokenizations must be at least 1")
+    _require_different(methods, samples, temperature)
+    torch_device = choose_device(device)
+    source = find_model(str(checkpoint), Path(checkpoint_dir))
+    vocabulary = load_vocabulary(source.folder)
+    encoder = PromptEncoder(source.folder, vocabulary, chat=chat)
+    encoded = encoder.encode(prompt)
+    prompts = [
+        _retokenize(encoded, vocabulary, method, seed, sample) for method in methods for sample in range(samples)
+    ]
+    for one in prompts:
+        if len(one.ids) > source.context_window:
+            raise UserError(
+                f"the prompt has {len(one.ids):,} tokens ({one.tokenization}), and the context window of {source.name} "
+                f"is {source.context_window:,}",
+                fix="give a shorter prompt",
+            )
+    model = open_model(source, vocabulary, torch_device)
+    sampler = _Sampler(vocabulary, sampling, seed, max_new_tokens, encoder.stop_ids(prompt), source.name)
+
+    def on_complete(result: GeneratedText) -> None:
+        if len(prompts) > 1:
+            on_prompt(result.prompt)
+            on_text(result.text)
+        on_result(result)
+
+    if len(prompts) == 1:
+        on_prompt(prompts[0])
+    streamed = on_text if len(prompts) == 1 else None
+    return sampler.run(model, prompts, batch_tokens or BATCH_TOKENS, on_complete, streamed)
+
+
+def sample_documents(
+    model: CausalLM, folder: Path, vocabulary: Vocabulary, samples: int, *, max_new_tokens: int = 64, seed: int = 0
+) -> list[GeneratedText]:
+    """Documents from their beginning, as `generate` samples them for an empty prompt.
+
+    Args:
+        model: The model.
+        folder: Where its files are.
+        vocabulary: Its vocabulary.
+        samples: How many.
+        max_new_tokens: The most ids of each.
+        seed: Of all random numbers.
+    """
+    encoder = PromptEncoder(folder, vocabulary)
+    empty = encoder.encode("")
+    prompts = [_retokenize(empty, vocabulary, _parse(CANONICAL), seed, sample) for sample in range(samples)]
+    sampler = _Sampler(vocabulary, Sampling(), seed, max_new_tokens, encoder.stop_ids(""))
+    return sampler.run(model, prompts)
+
+
+@dataclass(frozen=True)
+class _Sampler:
+    """Samples the texts after prompts. Ids that the model has and its tokenizer lacks are never drawn."""
+
+    vocabulary: Vocabulary
+    sampling: Sampling
+    seed: int
+    max_new_tokens: int
+    stop_ids: set[int]
+    checkpoint: str = ""
+
+    def run(
+        self,
+        model: CausalLM,
+        prompts: Sequence[SamplePrompt],
+        batch_tokens: int = BATCH_TOKENS,
+        on_result: Callable[[GeneratedText], None] = lambda result: None,
+        on_text: Callable[[str], None] | None = None,
+    ) -> list[GeneratedText]:
+        """The text of each prompt.
+
+        Args:
+            model: The model.
+            prompts: They fit the context window.
+            batch_tokens: As in `generate`.
+            on_result: Called with each text, in the order of the prompts, when it and all before it are complete.
+            on_text: Called with the parts of the only text; there must be one prompt.
+        """
+        randoms = [stream(self.seed, "generate", prompt.sample) for prompt in prompts]
+        complete: dict[int, GeneratedText] = {}
+        results: list[GeneratedText] = []
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+        def choose(logits: Tensor, places: list[int]) -> list[int]:
+            values = logits[:, : self.vocabulary.size].double()
+            if not bool(values.amax(dim=-1).isfinite().all()):  # also for NaN, which every maximum propagates
+                raise UserError(
+                    "the model gave no number for the next token",
+                    fix="its weights or its activations have overflowed; use an earlier checkpoint",
+                    exit_code=FAILED,
+                )
+            chosen = self.sampling.draw(values, [randoms[place].random() for place in places])
+            if on_text is not None and chosen[0] not in self.stop_ids:
+                part = decoder.decode(self.vocabulary.token_bytes(chosen[0]))
+                if part:
+                    on_text(part)
+            return chosen
+
+        def on_end(place: int, ids: list[int]) -> None:
+            complete[place] = self._result(prompts[place], ids)
+            if on_text is not None and (rest := decoder.decode(b"", final=True)):
+                on_text(rest)
+            while len(results) in complete:
+                results.append(complete.pop(len(results)))
+                on_result(results[-1])
+
+        with evaluation_mode(model):
+            decode(
+                model,
+                [prompt.ids for prompt in prompts],
+                self.max_new_tokens,
+                lambda new: new[-1] in self.stop_ids,
+                batch_tokens,
+                SINGLE_PROCESS,
+                choose,
+                on_end,
+            )
+        return results
+
+    def _result(self, prompt: SamplePrompt, ids: list[int]) -> GeneratedText:
+        is_stopped = ids[-1] in self.stop_ids
+        written = ids[:-1] if is_stopped else ids
+        reason: FinishReason = "stop" if is_stopped else "length" if len(ids) == self.max_new_tokens else "window"
+        return GeneratedText(prompt, self.seed, ids, self.vocabulary.decode(written), reason, self.checkpoint)
+
+
+def _parse(name: str) -> Tokenization:
+    return Tokenization(CANONICAL, None, 1) if name == CANONICAL else parse_tokenization(name, 1)
+
+
+def _is_random(tokenization: Tokenization) -> bool:
+    return tokenization.method != CANONICAL and require_method(tokenization.method).takes_p
+
+
+def _require_different(tokenizations: Sequence[Tokenization], samples: int, temperature: float) -> None:
+    """Raises UserError where several samples can only be equal."""
+    if samples > 1 and temperature == 0 and not any(map(_is_random, tokenizations)):
+        raise UserError("--temperature 0 makes every sample the same", fix="drop --samples, or raise the temperature")
+
+
+def _retokenize(
+    prompt: EncodedPrompt, vocabulary: Vocabulary, tokenization: Tokenization, seed: int, sample: int
+) -> SamplePrompt:
+    name = tokenization.method
+    if name != CANONICAL:
+        expand = StochasTok(vocabulary, tokenization.p, tokenization.method, seed=seed)
+        name, prompt = tokenization.name, prompt._replace(ids=expand(prompt.ids, sample).tolist())
+    ids = prompt.all_ids
+    return SamplePrompt(name, sample, ids, [vocabulary.token_text(i) for i in ids])
