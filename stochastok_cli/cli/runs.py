@@ -83,6 +83,8 @@ def runs(
     gc.set_threshold(100_000, 10, 10)  # records are many objects without cycles, which take a while to look for
     summaries = find_runs(folder)
     if not summaries:
+        if report is not None:
+            raise UserError(f"there are no runs under {folder} to report")
         progress.note(f"there are no runs under {folder}")
         return
     if metric is not None:

@@ -85,7 +85,7 @@ def _overview(runs: Sequence[ReportedRun]) -> Iterator[Table]:
             f"{summary.iteration:,}",
             *(MISSING if value is None else f"{value:.4f}" for value in latest),
             MISSING if best is None else f"{best.value:.4f}",
-            summary.state,
+            summary.shown_state,
         ]
         rows.append([Cell(cell) for cell in cells])
     notes = ["Losses are the latest ones, in nats per token; bits per byte are of validation, latest and best."]
@@ -143,7 +143,7 @@ def _columns(heading: str, entries: Sequence[tuple[str, Any]]) -> list[Column]:
 def _card(run: ReportedRun, summary: RunSummary) -> dict[str, str]:
     """What is known of a run, by the names of the rows."""
     config = summary.config
-    card = {"state": summary.state, **(_data_facts(summary, config) if config else {})}
+    card = {"state": summary.shown_state, **(_data_facts(summary, config) if config else {})}
     card |= _model_facts(summary, config)
     if config is not None:
         card |= _training_facts(run, summary, config)

@@ -6,8 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from stochastok_cli.training.loggers.jsonl import RunStart, read_metrics, read_starts
-from stochastok_cli.training.run_dir import METRICS, STARTS
+from stochastok_cli.training.loggers.jsonl import RunStart, read_starts
+from stochastok_cli.training.run_dir import STARTS
 from stochastok_cli.training.runs import RunSummary, read_run
 from stochastok_cli.training.throughput import tokens_per_iteration
 
@@ -76,10 +76,10 @@ def read_reported_run(folder: Path, label: str, root: Path | None = None, *, pla
         root: The folder that its name is relative to.
         place: See `ReportedRun`.
     """
-    return ReportedRun(
-        label,
-        read_metrics(folder / METRICS),
-        read_run(folder, root or folder.parent),
-        read_starts(folder / STARTS),
-        place,
-    )
+    summary = read_run(folder, root or folder.parent)
+    try:
+        starts = read_starts(folder / STARTS)
+    except OSError as error:
+        summary.problems.append(f"{folder / STARTS} can't be read: {error.strerror}")
+        starts = []
+    return ReportedRun(label, summary.records, summary, starts, place)

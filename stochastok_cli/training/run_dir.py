@@ -8,7 +8,7 @@ Only rank 0 reads and writes here.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ import filelock
 from stochastok_cli.artifacts import nearest_existing_path, validate_folder_name, write_atomically
 from stochastok_cli.config import Config, config_from_dict, flatten, read_yaml
 from stochastok_cli.errors import FAILED, UserError
-from stochastok_cli.models.checkpoint_reader import TrainingState, latest_progress
+from stochastok_cli.models.checkpoint_reader import TrainingState, incomplete_checkpoints, latest_progress
 from stochastok_cli.tokenization.methods import require_method
 from stochastok_cli.training.checkpoint_cleanup import (
     leftovers,
@@ -109,9 +109,34 @@ def read_progress(folder: Path, config: Config) -> RunProgress:
         )
     checkpoint, state = latest_progress(folder)
     if checkpoint is None or state is None:
+        if lost := lost_checkpoints(folder, before, [record["iteration"] for record in read_metrics(folder / METRICS)]):
+            raise UserError(
+                f"{lost}; training would begin again and remove its metrics",
+                fix="bring a checkpoint back, give another --run-name, or --force to set the old run aside",
+                exit_code=FAILED,
+            )
         return RunProgress()
     _require_same_decay(state.iteration, before, config)
     return RunProgress(checkpoint, state)
+
+
+def lost_checkpoints(folder: Path, config: Config, iterations: Sequence[int]) -> str:
+    """How a run without a complete checkpoint has lost those that it had; "" for one that had none yet.
+
+    Args:
+        folder: Its folder.
+        config: Its configuration.
+        iterations: Those of the records of its metrics.
+    """
+    settings = config.trainer.training
+    if damaged := incomplete_checkpoints(folder):
+        return f"{folder} holds no complete checkpoint: {damaged[-1].name} is incomplete"
+    # A process that is killed while it saves its first checkpoint leaves records up to that iteration.
+    reached = max(iterations, default=0)
+    first_save = min(settings.checkpoint_interval, settings.permanent_checkpoint_interval or settings.max_iters)
+    if reached > min(first_save, settings.max_iters):
+        return f"{folder} holds no checkpoint, though its metrics reach iteration {reached:,}"
+    return ""
 
 
 def _require_same_decay(done: int, before: Config, now: Config) -> None:

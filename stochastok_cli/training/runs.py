@@ -3,9 +3,11 @@
 This module reads only, and imports neither torch nor numpy.
 """
 
+import errno
 import functools
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -16,7 +18,7 @@ from typing import Any, Literal
 from stochastok_cli.artifacts import read_manifest
 from stochastok_cli.config import Config, config_from_dict, read_yaml
 from stochastok_cli.data.folders import memmap_dir
-from stochastok_cli.errors import UserError, did_you_mean, first_line
+from stochastok_cli.errors import FAILED, Notice, UserError, did_you_mean, first_line
 from stochastok_cli.models.checkpoint_reader import (
     STATE,
     TrainingState,
@@ -116,6 +118,11 @@ class RunSummary:
         """The length of the run in iterations."""
         return None if self.config is None else self.config.trainer.training.max_iters
 
+    @property
+    def shown_state(self) -> str:
+        """The state for people, which names a run damaged of which something can't be read."""
+        return f"{self.state}, damaged" if self.problems and self.state != "damaged" else self.state
+
     @functools.cached_property
     def best(self) -> dict[str, Best]:
         """The best value of each metric that has one (see `lower_is_better`)."""
@@ -173,6 +180,8 @@ def find_run(name: str, folder: Path) -> RunSummary:
             if run.config is None:
                 raise UserError(f"{candidate} can't be compared: {run.problems[0]}")
             return run
+        if candidate.is_dir() and not os.access(candidate, os.R_OK | os.X_OK):
+            raise UserError(f"{candidate} can't be read: {os.strerror(errno.EACCES)}", exit_code=FAILED)
     known = [run.name for run in find_runs(folder)] if folder.is_dir() else []
     raise UserError(
         f"no run {name!r}, neither in {folder} nor as a path{did_you_mean(name, known)}",
@@ -193,6 +202,9 @@ def read_run(folder: Path, root: Path, of_dataset: OfDataset | None = None) -> R
     checkpoint, state = latest_progress(folder)
     config = _read_config(folder, state, problems)
     records = _read_records(folder, problems, is_begun=checkpoint is not None)
+    if config is not None and checkpoint is None and not running:
+        lost = run_dir.lost_checkpoints(folder, config, [record["iteration"] for record in records])
+        problems += [lost] if lost else []
     later = incomplete_checkpoints(folder, after=0 if state is None else state.iteration)
     problems += map(incomplete_note, later)
     progress = RunProgress(checkpoint, state)
@@ -225,10 +237,10 @@ def _run_folders(folder: Path) -> Iterator[Path]:
     if _is_run(folder):
         yield folder
         return
-    try:
-        entries = sorted((entry for entry in os.scandir(folder) if entry.is_dir()), key=lambda entry: entry.name)
-    except PermissionError:
+    if not os.access(folder, os.R_OK | os.X_OK):
+        warnings.warn(f"{folder} can't be read: {os.strerror(errno.EACCES)}", Notice, stacklevel=2)
         return
+    entries = sorted((entry for entry in os.scandir(folder) if entry.is_dir()), key=lambda entry: entry.name)
     for entry in entries:
         if not entry.name.startswith("."):
             path = folder / entry.name
@@ -264,10 +276,12 @@ def _read_config(folder: Path, state: TrainingState | None, problems: list[str])
     if state is None:
         return None
     try:
-        return config_from_dict(state.config, str(folder))
+        config = config_from_dict(state.config, str(folder))
     except UserError as error:
         problems.append(first_line(error))
         return None
+    problems.append(f"{folder}: what is shown is the configuration of its latest checkpoint")
+    return config
 
 
 def _read_records(folder: Path, problems: list[str], *, is_begun: bool) -> list[dict[str, Any]]:

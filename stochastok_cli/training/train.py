@@ -10,7 +10,7 @@ from stochastok_cli.models.checkpoint_reader import incomplete_checkpoints, inco
 from stochastok_cli.training import run_dir, setup
 from stochastok_cli.training.distributed import distributed_context
 from stochastok_cli.training.events import Event, Listener, Note
-from stochastok_cli.training.loggers.jsonl import jsonl_logger, log_file_logger, starts_logger
+from stochastok_cli.training.loggers.jsonl import jsonl_logger, log_file_logger, read_metrics, starts_logger
 from stochastok_cli.training.run_dir import RunProgress
 from stochastok_cli.training.setup import Run
 from stochastok_cli.training.signals import stop_signals
@@ -83,10 +83,14 @@ def _open_folder(run: Run, stack: ExitStack, *, force: bool) -> tuple[RunProgres
     stack.enter_context(run_dir.run_lock(folder))
     renamed = run_dir.set_aside(folder) if force else None
     progress = run_dir.read_progress(folder, config)  # another process may have trained before the folder was locked
+    recorded = [] if progress.checkpoint else read_metrics(folder / run_dir.METRICS)
     unreadable = run_dir.start_or_resume(folder, config, progress)
     notes = [incomplete_note(torn) for torn in incomplete_checkpoints(folder)]
     notes += [f"removed {unreadable:,} damaged lines of {folder / run_dir.METRICS}"] if unreadable else []
     notes += [f"the run that was in {folder} is now in {renamed}"] if renamed else []
+    if recorded:
+        reached = max(record["iteration"] for record in recorded)
+        notes.append(f"the run has no checkpoint yet and begins again; metrics up to iteration {reached:,} are removed")
     if progress.checkpoint:
         notes.append(f"going on from {progress.checkpoint}")
     elif run.parent is not None:

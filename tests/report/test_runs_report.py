@@ -100,7 +100,7 @@ def test_the_cards_say_what_can_not_be_read(tmp_path):
     runs = [read_reported_run(tmp_path / name, name) for name in ("torn", "lost", "damaged")]
     _, cards, differences = run_tables(runs)
     rows = {name.value: [cell.value for cell in cells] for name, *cells in cards.rows}
-    assert rows["state"] == ["stopped", "complete", "damaged"]
+    assert rows["state"] == ["stopped, damaged", "complete, damaged", "damaged"]
     assert rows["method and p"] == ["stochastok, p = 0.5 to 0, linear", "–", "–"]  # there are no data to look at
     assert [name for name in ROWS if name in rows] == list(rows)
     assert "metrics.jsonl: 1 of 5 lines are damaged and left out" in cards.notes[0]

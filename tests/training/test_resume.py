@@ -1,5 +1,6 @@
 """Resuming: N iterations and N more equal 2N, bit for bit on a CPU, dropout included."""
 
+import json
 import os
 import random
 import re
@@ -15,6 +16,7 @@ from stochastok_cli.models.checkpoint_reader import read_state
 from stochastok_cli.training import checkpoint_cleanup, run_dir
 from stochastok_cli.training.loggers.jsonl import read_starts
 from stochastok_cli.training.plan import plan
+from stochastok_cli.training.runs import read_run
 from stochastok_cli.training.train import train
 from tests.training.conftest import COMMAND
 from tests.training.runs import metrics, steps, tensors
@@ -214,6 +216,38 @@ def test_a_torn_checkpoint_is_never_loaded(configured):
     assert any("step_8 is incomplete and ignored" in getattr(note, "text", "") for note in notes)
     assert any("going on from" in getattr(note, "text", "") and "step_4" in note.text for note in notes)
     assert tensors(again.checkpoint) == tensors(straight.checkpoint)
+
+
+def test_a_run_that_has_lost_its_checkpoints_keeps_its_metrics(configured):
+    run = train(configured(), run_name="a")
+    before = (run.folder / "metrics.jsonl").read_bytes()
+    for weights in run.folder.glob("step_*/model.safetensors"):
+        os.truncate(weights, 1000)
+    with pytest.raises(UserError, match="holds no complete checkpoint: step_8 is incomplete; training would begin"):
+        train(configured(), run_name="a")
+    for step in run.folder.glob("step_*"):
+        shutil.rmtree(step)
+    with pytest.raises(UserError, match="holds no checkpoint, though its metrics reach iteration 8") as refused:
+        train(configured(), run_name="a")
+    assert refused.value.exit_code == 1
+    assert (run.folder / "metrics.jsonl").read_bytes() == before
+    assert any("holds no checkpoint" in problem for problem in read_run(run.folder, run.folder.parent).problems)
+    again = train(configured(), run_name="a", force=True)
+    assert (again.folder.with_name("a-old-1") / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_run_without_its_first_checkpoint_begins_again_and_says_so(configured):
+    run = train(configured(), run_name="a")
+    for step in run.folder.glob("step_*"):
+        shutil.rmtree(step)
+    file = run.folder / "metrics.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(line for line in lines if json.loads(line)["iteration"] <= 4))
+    notes = []
+    again = train(configured(), run_name="a", listeners=[notes.append])
+    texts = [getattr(note, "text", "") for note in notes]
+    assert any("no checkpoint yet and begins again; metrics up to iteration" in text for text in texts)
+    assert again.iteration == 8
 
 
 def test_an_evaluation_that_a_signal_postponed_is_made_later(configured):

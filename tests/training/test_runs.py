@@ -11,7 +11,8 @@ from preloaded_python import run_python, run_stochastok
 from stochastok_cli.artifacts import json_bytes
 from stochastok_cli.cli.runs import _best_first, _print_runs
 from stochastok_cli.config import load_config
-from stochastok_cli.errors import UserError
+from stochastok_cli.errors import Notice, UserError
+from stochastok_cli.report.runs import read_reported_run
 from stochastok_cli.training.run_dir import run_lock
 from stochastok_cli.training.runs import find_run, find_runs
 from stochastok_cli.training.train import train
@@ -119,11 +120,35 @@ def test_damaged_files_are_named(tmp_path):
     assert runs["lines"].metrics["validation/loss"] == 4.75
     listed = run_stochastok("runs", tmp_path, COLUMNS="100")
     assert listed.returncode == 0
-    assert listed.stderr.count("note: ") == 4
+    assert listed.stderr.count("note: ") == 6
+    assert listed.stderr.count("what is shown is the configuration of its latest checkpoint") == 2
     assert "Traceback" not in listed.stderr
     assert listed.stdout.count("damaged") == 4
     with pytest.raises(UserError, match="both can't be compared"):
         find_run("both", tmp_path)
+
+
+def test_folders_that_may_not_be_read_are_named(tmp_path, monkeypatch):
+    secret = write_run(tmp_path / "runs" / "secret", done=8)
+    write_run(tmp_path / "runs" / "open", done=8)
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: real(path, mode) and not str(path).startswith(str(secret)))
+    with pytest.warns(Notice, match="secret can't be read: Permission denied"):
+        assert [run.name for run in find_runs(tmp_path / "runs")] == ["open"]
+    with pytest.raises(UserError, match="secret can't be read: Permission denied"):
+        find_run("secret", tmp_path / "runs")
+
+
+def test_a_report_is_made_of_what_can_be_read(tmp_path):
+    run = write_run(tmp_path / "a", done=8)
+    (run / "metrics.jsonl").unlink()
+    (run / "metrics.jsonl").mkdir()  # as unreadable as a file without the right to read it, also for root
+    reported = read_reported_run(run, "a", tmp_path)
+    assert reported.records == []
+    assert any("metrics.jsonl can't be read" in problem for problem in reported.summary.problems)
+    assert reported.summary.shown_state == "complete, damaged"
+    nothing = run_stochastok("runs", tmp_path / "a" / "step_8", "--report", tmp_path / "report")
+    assert (nothing.returncode, "to report" in nothing.stderr) == (2, True)
 
 
 def test_the_list_fits_100_columns_and_has_everything(tmp_path):
