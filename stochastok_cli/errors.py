@@ -58,7 +58,25 @@ def is_rust_panic(error: BaseException) -> bool:
 
 def first_line(error: BaseException) -> str:
     """The first line of an exception's message, at most 200 characters; the name of its type where it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return shorten((str(error).strip().splitlines() or [type(error).__name__])[0])
+
+
+def shorten(text: str, most: int = 200) -> str:
+    """A text of at most `most` characters: a longer one ends in `…` after a whole word.
+
+    >>> shorten("what others wrote", 13)
+    'what others…'
+    """
+    if len(text) <= most:
+        return text
+    words, space, _ = text[:most].rpartition(" ")
+    kept = words if space and len(words) >= most // 2 else text[: most - 1]  # one long word is cut
+    return f"{kept.rstrip(' ,;:([')}…"
+
+
+def one_line(text: str, most: int = 300) -> str:
+    """A text from outside as one line of bounded length, for an error."""
+    return shorten(" ".join(text[: 10 * most].split()), most)
 
 
 def short_name(name: str) -> str:

@@ -30,6 +30,8 @@ from stochastok_cli.errors import (
     did_you_mean,
     first_line,
     is_rust_panic,
+    one_line,
+    shorten,
 )
 
 HELP = (
@@ -195,13 +197,13 @@ def _usage_message(message: str) -> str:
 
 
 def _describe_os_error(error: OSError) -> str:
-    name = f"{str(error.filename)[:500]}: " if error.filename else ""
+    name = f"{shorten(str(error.filename), 500)}: " if error.filename else ""
     return f"{name}{error.strerror or error}"
 
 
 def _describe_unexpected(error: Exception) -> str:
     """An exception that no code has expected: too little memory, or else a bug."""
-    text = " ".join(f"{type(error).__name__}: {error}".split())[:500].removesuffix(":")
+    text = one_line(f"{type(error).__name__}: {error}", 500).removesuffix(":")
     if isinstance(error, MemoryError) or any(words in text for words in OUT_OF_MEMORY):
         return f"out of memory ({text})"
     limit = _address_space()

@@ -11,6 +11,7 @@ import typer
 
 from stochastok_cli.cli import candidates, executor_options, options, progress
 from stochastok_cli.cli.app import subcommand
+from stochastok_cli.cli.streams import escaped
 from stochastok_cli.errors import Notice, UserError
 from stochastok_cli.tokenization.methods import (
     METHODS,
@@ -345,7 +346,7 @@ def _print_tokenizations(tokenizations: "list[LabeledTokenization]", as_json: bo
         line = Text(f"{label:<{width}} {len(ids):>3} tokens  ", style="dim")
         for i, token in enumerate(tokens):
             separator = "" if console.is_terminal or i == 0 else "|"
-            line.append(separator + token, style=f"black {backgrounds[i % len(backgrounds)]}")
+            line.append(separator + escaped(token), style=f"black {backgrounds[i % len(backgrounds)]}")
         console.print(line)
 
 

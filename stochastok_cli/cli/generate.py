@@ -11,6 +11,7 @@ import typer
 from stochastok_cli.cli import candidates, options, progress
 from stochastok_cli.cli.app import subcommand
 from stochastok_cli.cli.eval import Device
+from stochastok_cli.cli.streams import escaped
 from stochastok_cli.errors import FAILED, UserError
 
 if TYPE_CHECKING:
@@ -92,7 +93,6 @@ def generate(
     from stochastok_cli.evaluation.generated_texts import generate as generate_texts
     from stochastok_cli.evaluation.sampling import Sampling
     from stochastok_cli.models.checkpoint_reader import iteration_of
-    from stochastok_cli.tokenization.methods import tokenization_text
 
     Sampling(temperature, top_k, top_p).check()
     text = _read_stdin() if prompt in (None, "-") else prompt or ""
@@ -103,8 +103,8 @@ def generate(
         if as_json:
             return
         if labeled:
-            tokens = "|".join(token.replace("\n", "\\n").replace("\r", "\\r") for token in one.tokens)
-            _write(f"{tokenization_text(one.tokenization)}, sample {one.sample + 1} of {samples}: {tokens}\n")
+            tokens = "|".join(map(escaped, one.tokens))
+            _write(f"{one.tokenization}, sample {one.sample + 1} of {samples}: {tokens}\n")
         if not chat:
             _write(text)
 

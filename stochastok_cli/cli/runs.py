@@ -10,7 +10,8 @@ import typer
 
 from stochastok_cli.cli import candidates, options, progress
 from stochastok_cli.cli.app import subcommand
-from stochastok_cli.cli.text_table import Entry, one_line, print_table
+from stochastok_cli.cli.streams import escaped
+from stochastok_cli.cli.text_table import Entry, print_table
 from stochastok_cli.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -155,8 +156,8 @@ def _print_runs(summaries: "list[RunSummary]", metric: str) -> None:
     entries: list[Entry] = []
     now = time.time()
     for run in summaries:
-        name, dataset = one_line(run.name), one_line(run.dataset or MISSING)
-        parent = one_line(_short(run.parent)) if run.parent else ""
+        name, dataset = escaped(run.name), escaped(run.dataset or MISSING)
+        parent = escaped(_short(run.parent)) if run.parent else ""
         expansion = _expansion(run) if run.method else ""
         iteration, length = f"{run.iteration:,}", MISSING if run.max_iters is None else f"{run.max_iters:,}"
         losses = [_number(run.metrics.get(f"{split}/loss")) for split in ("train", "validation")]
@@ -228,7 +229,7 @@ def _print_differences(pair: "list[RunSummary]", names: tuple[str, str], as_json
     elif differences:
         rows = [(key, *map(_yaml, values)) for key, values in differences.items()]
         entries = [(key, list(zip(names, map(_yaml, values), strict=True))) for key, values in differences.items()]
-        print_table(("key", *map(one_line, names)), rows, entries)
+        print_table(("key", *map(escaped, names)), rows, entries)
     else:
         progress.note("the configurations are equal")
     data = [run.data for run in pair]

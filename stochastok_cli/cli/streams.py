@@ -10,6 +10,8 @@ import re
 import sys
 from typing import TextIO
 
+from stochastok_cli.errors import shorten
+
 
 def prepare_streams() -> None:
     """Replaces `sys.stdout` and `sys.stderr` by streams that show characters which their encoding lacks as escapes.
@@ -37,7 +39,17 @@ def _text_stream(before: TextIO | None, file: io.FileIO, *, line_buffering: bool
 def printable(text: str, most: int = 4000) -> str:
     """A message of bounded length without control characters other than line ends, which a terminal would obey."""
     text = re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", lambda match: repr(match[0])[1:-1], text)
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    return shorten(text, most)
+
+
+def escaped(text: str) -> str:
+    """A text that others chose, such as a token or the name of a folder, without characters that would break its line
+    or the order within it: they are shown as escapes.
+
+    >>> print(escaped("a\\x1b[31mred\\n\\ttabs"))
+    a\\x1b[31mred\\n\\ttabs
+    """
+    return printable(re.sub(r"[\n\u2028\u2029\u202a-\u202e\u2066-\u2069]", lambda match: repr(match[0])[1:-1], text))
 
 
 def flush_stdout() -> OSError | None:

@@ -5,8 +5,6 @@ import sys
 from collections.abc import Sequence
 from itertools import zip_longest
 
-from stochastok_cli.cli.streams import printable
-
 GAP = "  "
 """What stands between two columns."""
 NO_EDGE = 1_000_000
@@ -36,11 +34,6 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], entries:
     for row in body:
         lines += _lines(row, widths)
     print("\n".join(lines))
-
-
-def one_line(text: str) -> str:
-    """A text that others chose, such as the name of a folder, without characters that would break the table."""
-    return printable(text).replace("\n", "\\n")
 
 
 def _lines(row: Sequence[Sequence[str]], widths: Sequence[int]) -> list[str]:

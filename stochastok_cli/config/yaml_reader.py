@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from stochastok_cli.errors import short_repr
+from stochastok_cli.errors import one_line, short_repr
 
 DEEPEST = 100  # lists and mappings in brackets inside one another
 MOST_NODES = 100_000  # values of a document, each counted as often as aliases repeat it
@@ -35,11 +35,11 @@ def parse_yaml(text: str) -> Any:
         return loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise ValueError(f"{line}{_one_line(error.problem or error.context or 'it does not parse')}") from None
+        raise ValueError(f"{line}{one_line(error.problem or error.context or 'it does not parse')}") from None
     except RecursionError:
         raise ValueError("its values are nested too deeply") from None
     except (yaml.YAMLError, ValueError) as error:  # a ValueError of a date or a number that is not one
-        raise ValueError(_one_line(str(error))) from None
+        raise ValueError(one_line(str(error))) from None
     except (ArithmeticError, AttributeError, LookupError, TypeError):  # what PyYAML lets through for `!!int x`
         raise ValueError("a value with a tag is not of the tag's type") from None
 
@@ -86,10 +86,6 @@ def _scalar(text: str) -> Any:
     """The value of a plain scalar: a number, a truth value, null or text."""
     loader = _Loader("")
     return loader.construct_object(yaml.ScalarNode(loader.resolve(yaml.ScalarNode, text, (True, False)), text))
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:200]
 
 
 def _expanded_size(node: yaml.Node, sizes: dict[int, int]) -> int:

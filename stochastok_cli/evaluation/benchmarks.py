@@ -20,7 +20,7 @@ from stochastok_cli.artifacts import read_manifest
 from stochastok_cli.data.folders import dataset_dir
 from stochastok_cli.data.recipes.base import RECIPES
 from stochastok_cli.data.recipes.cute_tasks import TASKS
-from stochastok_cli.errors import Notice, UserError, did_you_mean
+from stochastok_cli.errors import Notice, UserError, did_you_mean, shorten
 from stochastok_cli.evaluation.base import benchmark_name
 from stochastok_cli.evaluation.cute import COLUMNS, cute_question, read_cute
 
@@ -356,6 +356,6 @@ def _question(name: str, spec: BenchmarkSpec, dataset: "datasets.Dataset", index
     except NothingToChoose:
         raise
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        reason = str(error) if isinstance(error, ValueError) else f"values of the wrong kind: {str(row)[:200]}"
+        reason = str(error) if isinstance(error, ValueError) else f"values of the wrong kind: {shorten(str(row))}"
         raise UserError(f"benchmark {name}, row {index + 1}: {reason}") from None
     return Question(prefix, options, index + 1, "" if spec.kind is None else spec.kind(row))

@@ -32,7 +32,7 @@ class SamplePrompt:
     """A prompt in one tokenization.
 
     Attributes:
-        tokenization: `canonical`, or method and p as in `stochastok0.1`.
+        tokenization: As `--tokenization` takes it: `canonical`, or `stochastok:0.1`.
         sample: The number of the sample, from 0.
         ids: The ids that the model reads.
         tokens: Their texts.
@@ -66,10 +66,11 @@ class GeneratedText:
     checkpoint: str = field(default="", compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        """The object that `stochastok generate --json` prints, without the checkpoint and the text of the prompt."""
+        """The object that `stochastok generate --json` prints, without the checkpoint and the text of the prompt;
+        `sample` counts from 1 there."""
         return {
             "tokenization": self.prompt.tokenization,
-            "sample": self.prompt.sample,
+            "sample": self.prompt.sample + 1,
             "seed": self.seed,
             "prompt_ids": self.prompt.ids,
             "prompt_tokens": self.prompt.tokens,
@@ -282,6 +283,6 @@ def _retokenize(
     name = tokenization.method
     if name != CANONICAL:
         expand = StochasTok(vocabulary, tokenization.p, tokenization.method, seed=seed)
-        name, prompt = tokenization.name, prompt._replace(ids=expand(prompt.ids, sample).tolist())
+        name, prompt = tokenization.text, prompt._replace(ids=expand(prompt.ids, sample).tolist())
     ids = prompt.all_ids
     return SamplePrompt(name, sample, ids, [vocabulary.token_text(i) for i in ids])

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.errors import FAILED, UserError, one_line
 
 RETRY_WAITS = (1, 2, 4, 8, 8)  # seconds between attempts, as in `huggingface_hub`
 TRANSIENT_STATUSES = (408, 429, 500, 502, 503, 504)  # those that `huggingface_hub` retries
@@ -157,12 +157,6 @@ def _explain(error: Exception, repo: str, revision: str | None) -> UserError | N
             f"what the Hub answers about {repo} can't be read ({one_line(f'{type(error).__name__}: {error}')})"
         )
     return None
-
-
-def one_line(text: str) -> str:
-    """A text from outside as one line of bounded length, for an error."""
-    line = " ".join(text[:2000].split())
-    return line if len(line) <= 300 else f"{line[:299]}…"
 
 
 def _is_from_a_library(error: Exception) -> bool:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from stochastok_cli.artifacts import MANIFEST, file_checksum, path_inside, write_atomically
-from stochastok_cli.errors import FAILED, UserError
-from stochastok_cli.hub.client import one_line, retry
+from stochastok_cli.errors import FAILED, UserError, one_line
+from stochastok_cli.hub.client import retry
 from stochastok_cli.json_files import read_json
 
 DESCRIPTIONS = ("README.md", "dataset_infos.json", MANIFEST)

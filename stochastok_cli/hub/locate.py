@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from stochastok_cli.errors import UserError, did_you_mean
-from stochastok_cli.hub.client import Result, hub_errors, one_line, require_listing, retry
+from stochastok_cli.errors import UserError, did_you_mean, one_line
+from stochastok_cli.hub.client import Result, hub_errors, require_listing, retry
 
 CONVERTED = "refs/convert/parquet"  # the revision where the Hub keeps its conversion of a dataset to parquet files
 

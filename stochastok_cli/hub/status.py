@@ -4,7 +4,7 @@ import os
 import re
 from dataclasses import dataclass
 
-from stochastok_cli.hub.client import one_line
+from stochastok_cli.errors import one_line
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ import numpy as np
 
 from stochastok_cli.arrow_columns import column_type, column_values, take_column
 from stochastok_cli.artifacts import MANIFEST, Manifest
-from stochastok_cli.errors import UserError, did_you_mean
-from stochastok_cli.hub.client import hub_errors, import_datasets, one_line, retry
+from stochastok_cli.errors import UserError, did_you_mean, one_line
+from stochastok_cli.hub.client import hub_errors, import_datasets, retry
 from stochastok_cli.hub.data_files import DataFiles, paths_in_repo, unread_paths
 from stochastok_cli.hub.locate import explain_value_error, license_in, locate_dataset
 from stochastok_cli.hub.parquet_files import Documents

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stochastok_cli.arrow_columns import column_path
-from stochastok_cli.errors import FAILED, UserError, did_you_mean
-from stochastok_cli.hub.client import one_line
+from stochastok_cli.errors import FAILED, UserError, did_you_mean, one_line
 
 if TYPE_CHECKING:
     import pyarrow
@@ -142,7 +141,7 @@ def require_column(column: str, schema: "pyarrow.Schema", where: str, part: str 
     """
     path = column_path(schema, column)
     if path is None:
-        known = [one_line(name)[:100] for name in schema.names[:20]]
+        known = [one_line(name, 100) for name in schema.names[:20]]
         raise UserError(
             f"{where} has no column {column!r}{part}{did_you_mean(column, known)}",
             fix=f"there are: {', '.join(known) or 'none'}",

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from stochastok_cli import hub
 from stochastok_cli.artifacts import file_checksum, write_json
 from stochastok_cli.config import LoraConfig
-from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.errors import FAILED, UserError, first_line, one_line
 from stochastok_cli.models.weight_files import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -128,7 +128,7 @@ def add_lora(model: "PreTrainedModel", config: LoraConfig, base: Path) -> None:
         with warnings.catch_warnings(action="ignore"):
             peft.inject_adapter_in_model(lora, model, adapter_name=_NAME)
     except ValueError as error:
-        reason = str(error).splitlines()[0][:200]
+        reason = first_line(error)
         raise UserError(
             f"trainer.lora.target_modules does not fit {type(model).__name__}: {reason}",
             fix=f"its layers are {', '.join(layers)}",
@@ -204,8 +204,9 @@ def load_adapter(model: "PreTrainedModel", adapter: Adapter, folder: Path) -> No
     try:
         _require_all_loaded(peft.set_peft_model_state_dict(model, tensors, adapter_name=_NAME), folder)
     except RuntimeError as error:  # other shapes
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{folder} does not fit the model: {reason}", fix=COPY_AGAIN, exit_code=FAILED) from None
+        raise UserError(
+            f"{folder} does not fit the model: {one_line(str(error))}", fix=COPY_AGAIN, exit_code=FAILED
+        ) from None
 
 
 def _require_all_loaded(result: Any, folder: Path) -> None:

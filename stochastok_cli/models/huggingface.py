@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from stochastok_cli import hub
 from stochastok_cli.config import LoraConfig
-from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.errors import FAILED, UserError, one_line
 from stochastok_cli.models import adapters
 from stochastok_cli.models.base import (
     WRAPPER_MODEL_TYPE,
@@ -422,7 +422,7 @@ def _cannot_open(name: str, error: Exception) -> UserError:
             fix="give a model whose architecture transformers itself has",
             exit_code=FAILED,
         )
-    reason = " ".join(str(error).split())[:300] or type(error).__name__
+    reason = one_line(str(error)) or type(error).__name__
     return UserError(f"transformers can't open {name}: {reason}", exit_code=FAILED)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote
 
 from stochastok_cli import hub
-from stochastok_cli.errors import FAILED, UserError, did_you_mean, short_repr
+from stochastok_cli.errors import FAILED, UserError, did_you_mean, first_line, short_repr
 from stochastok_cli.json_files import read_json
 from stochastok_cli.tokenization import BUNDLED
 from stochastok_cli.tokenization.encoders import TiktokenEncoder
@@ -221,7 +221,7 @@ def _tiktoken_vocabulary(name: str, shown: str, end_of_text: str | None) -> Voca
         encoding = tiktoken.get_encoding(name)
     except Exception as error:  # tiktoken passes on whatever its download or its cache raises
         raise UserError(
-            f"tiktoken could not fetch {name}: {str(error).splitlines()[0][:200]}",
+            f"tiktoken could not fetch {name}: {first_line(error)}",
             fix="it needs the network once, or TIKTOKEN_CACHE_DIR pointing at a copy",
             exit_code=FAILED,
         ) from None

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from stochastok_cli.errors import FAILED, StoppedBySignal, UserError
+from stochastok_cli.errors import FAILED, StoppedBySignal, UserError, shorten
 
 T = TypeVar("T")
 
@@ -104,9 +104,9 @@ def _report_lost_ranks() -> Iterator[None]:
         yield
     except RuntimeError as error:
         # "[where in torch] What happened. What it may mean …"
-        reason = re.sub(r"^\[[^]]*\] *", "", str(error).splitlines()[0]).split(". ")[0][:120]
+        reason = re.sub(r"^\[[^]]*\] *", "", str(error).splitlines()[0]).split(". ")[0]
         raise UserError(
-            f"another process of this run has died ({reason})",
+            f"another process of this run has died ({shorten(reason, 120)})",
             fix="if it said nothing it was killed, perhaps for memory; the same command goes on from the checkpoint",
             exit_code=FAILED,
         ) from error

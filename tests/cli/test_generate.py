@@ -65,15 +65,14 @@ def test_the_same_seed_gives_the_same_text(run):
 
 
 def test_several_tokenizations_and_samples_side_by_side(run):
-    tokenizations = ("--tokenization", "canonical", "--tokenization", "uniform:1")
+    names = ("canonical", "uniform:1.0", "grampa:temperature=5:0.5")
+    tokenizations = [word for name in names for word in ("--tokenization", name)]
     arguments = ("ours", PROMPT, *tokenizations, "--samples", "2", "--max-new-tokens", "5")
     code, out, _ = run(*arguments, "--json")
     rows = [json.loads(line) for line in out.splitlines()]
     assert code == 0
-    assert [(row["tokenization"], row["sample"]) for row in rows] == [
-        (name, i) for name in ("canonical", "uniform1.0") for i in (0, 1)
-    ]
-    assert len({tuple(row["prompt_ids"]) for row in rows}) == 3
+    assert [(row["tokenization"], row["sample"]) for row in rows] == [(name, i) for name in names for i in (1, 2)]
+    assert len({tuple(row["prompt_ids"]) for row in rows}) == 5
     assert all("".join(row["prompt_tokens"]) == PROMPT for row in rows)
     assert rows[0]["ids"] != rows[1]["ids"]
     vocabulary = load_vocabulary("sample2k")

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+import stochastok_cli.cli.expand
+import stochastok_cli.cli.generate  # noqa: F401 (a lone subcommand would have no name)
 from stochastok_cli.cli import app
 from stochastok_cli.cli.streams import printable
 from stochastok_cli.errors import FAILED
@@ -80,9 +82,20 @@ def test_characters_that_an_encoding_lacks_are_escaped():
     assert (done.stdout, done.stderr) == ("\\xe9\\u65e5\n", "\\xe9\\u65e5\n")
 
 
+def test_a_token_stays_in_its_line(monkeypatch, capsys):
+    arguments = ["expand", "--tokenizer", "sample2k", "--samples", "2", "--text"]
+    monkeypatch.setattr(sys, "argv", ["", *arguments, "a\x1b[1m\n\t\r\x85"])
+    with pytest.raises(SystemExit):
+        app.main()
+    lines = capsys.readouterr().out.removesuffix("\n").split("\n")
+    assert len(lines) == 3 and all(line.isprintable() for line in lines)
+    assert lines[0].split("tokens")[1].strip().replace("|", "") == r"a\x1b[1m\n\t\r\xc2\x85"
+
+
 def test_messages_are_bounded_and_cannot_steer_a_terminal():
     assert printable("a\x1b[31mb\n  c\r") == "a\\x1b[31mb\n  c\\r"
     assert printable("é" * 10_000, most=100) == "é" * 99 + "…"
+    assert printable("some words, " * 10, most=18) == "some words, some…"
 
 
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_AS"), reason="limits of POSIX")
