@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import filelock
 
 MANIFEST = "manifest.json"
+MOST_NAME_BYTES = 240
+"""The longest name of a folder: file systems have room for 255 bytes, also for `.NAME.partial` and `NAME-old-12`."""
 
 
 @dataclass(frozen=True)
@@ -411,12 +413,18 @@ def validate_folder_name(name: str) -> str:
     """Returns the name of a folder to make.
 
     Raises UserError for a name that is a path or hidden, and for one that can't be shown or written in every file:
-    control characters, line ends, bytes that are not UTF-8.
+    control characters, line ends, bytes that are not UTF-8. Nor may it be too long for a file system, with what is
+    added to it for hidden files and folders beside the folder.
     """
     if not name or "/" in name or "\\" in name or name.startswith(".") or not name.isprintable():
         raise UserError(
             f"{name[:200]!r} can't be the name of a folder",
             fix="give one of printable characters, without slashes or a leading dot",
+        )
+    if (length := len(name.encode())) > MOST_NAME_BYTES:
+        raise UserError(
+            f"{name[:50]!r}… can't be the name of a folder: it has {length:,} bytes",
+            fix=f"give one of at most {MOST_NAME_BYTES}",
         )
     return name
 

@@ -4,6 +4,7 @@ A subcommand's file is imported when the application starts, so it imports torch
 its function: `stochastok --help` stays fast.
 """
 
+import errno
 import functools
 import importlib
 import inspect
@@ -135,7 +136,7 @@ def main() -> None:
     except streams.NoReader:
         code = NO_READER
     except OSError as error:
-        code = _failed(_describe_os_error(error), FAILED, error)
+        code = _failed(_describe_os_error(error), USAGE if error.errno == errno.ENAMETOOLONG else FAILED, error)
     except SystemExit as error:
         code = error.code
         if isinstance(error.__context__, streams.NoReader):  # how the option parser reports it

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from stochastok_cli.config import Source
     from stochastok_cli.training.effective_config import EffectiveConfig
 
-FOLDER = "run.folder"
-"""Stands before the keys of the configuration."""
+FOLDER, ACTION = "run.folder", "run.action"
+"""Stand before the keys of the configuration."""
 WIDEST_VALUE = 40
 """Longer values don't move the column of sources for all others."""
 
@@ -19,6 +19,8 @@ def config_table(shown: "EffectiveConfig", source_of_folder: "Source") -> str:
     """Sections of keys, values as in a YAML file, and sources."""
     entries = _entries(shown, source_of_folder)
     values = {key: _yaml(value) for key, (value, _) in entries.items()}
+    if shown.state.action == "continue":
+        values[ACTION] += f" from iteration {shown.state.progress.iteration}"
     names = max(len(key.rpartition(".")[2]) for key in values)
     width = max(len(value) for value in values.values() if len(value) <= WIDEST_VALUE)
     lines: list[str] = []
@@ -40,6 +42,8 @@ def config_json(shown: "EffectiveConfig", source_of_folder: "Source") -> str:
     entries: dict[str, dict[str, Any]] = {}
     for key, (value, source) in _entries(shown, source_of_folder).items():
         entries[key] = {"value": value, "source": source.kind, "from": source.name or None}
+        if key == ACTION:
+            entries[key] |= {"iteration": shown.state.progress.iteration, "reason": shown.state.reason or None}
         if key in shown.unused:
             entries[key]["has_effect"] = False
     return json.dumps(entries)
@@ -47,10 +51,12 @@ def config_json(shown: "EffectiveConfig", source_of_folder: "Source") -> str:
 
 def _entries(shown: "EffectiveConfig", source_of_folder: "Source") -> "dict[str, tuple[Any, Source]]":
     """Values and sources by key."""
-    from stochastok_cli.config import values_by_key
+    from stochastok_cli.config import Source, values_by_key
 
     of_config = {key: (value, shown.sources[key]) for key, value in values_by_key(shown.config).items()}
-    return {FOLDER: (str(shown.run_folder), source_of_folder), **of_config}
+    folder, checkpoint = str(shown.run_folder), shown.state.progress.checkpoint
+    source_of_action = Source("run", folder) if checkpoint is None else Source("checkpoint", str(checkpoint))
+    return {FOLDER: (folder, source_of_folder), ACTION: (shown.state.action, source_of_action), **of_config}
 
 
 def _yaml(value: Any) -> str:

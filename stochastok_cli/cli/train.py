@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stochastok_cli.artifacts import command_line
+from stochastok_cli.artifacts import command_line, validate_folder_name
 from stochastok_cli.cli import candidates, options, progress
 from stochastok_cli.cli.app import subcommand
 from stochastok_cli.errors import Notice, UserError
@@ -117,6 +117,8 @@ def train(
             raise UserError(
                 f"--run-name {run_name!r} can't be a repository's name on the Hub", fix="give --repo OWNER/NAME"
             )
+    if run_name is not None:
+        validate_folder_name(run_name)
     configuration, sources = load_config_and_sources(config, overrides or [], [find_invalid_values])
     if data_dir is not None:
         configuration = _with_data_dir(configuration, data_dir)

@@ -11,10 +11,10 @@ class Source(NamedTuple):
 
     Attributes:
         kind: `default` of the schema, a `file`, an `override`, or what a run takes it from.
-        name: The file, the override, or the folder of the checkpoint or dataset; empty for a default.
+        name: The file, the override, or the folder of the checkpoint, dataset or run; empty for a default.
     """
 
-    kind: Literal["default", "file", "override", "checkpoint", "dataset"]
+    kind: Literal["default", "file", "override", "checkpoint", "dataset", "run"]
     name: str = ""
 
     def __str__(self) -> str:

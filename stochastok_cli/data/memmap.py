@@ -24,8 +24,9 @@ from stochastok_cli.artifacts import (
 )
 from stochastok_cli.data.folders import dataset_dir as dataset_dir
 from stochastok_cli.data.folders import memmap_dir as memmap_dir
+from stochastok_cli.data.folders import similar_dataset
 from stochastok_cli.data.source_files import SourceFiles
-from stochastok_cli.errors import FAILED, UserError, did_you_mean
+from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.tokenization.loaders import load_vocabulary
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
@@ -76,9 +77,8 @@ class MemmapDataset:
 
     def __init__(self, folder: Path, tokenizer: Tokenizer | None = None):
         if not folder.is_dir():
-            siblings = [f.name for f in folder.parent.glob("*") if f.is_dir() and not f.name.startswith(".")]
             raise UserError(
-                f"there is no dataset {folder.name!r} in {folder.parent}{did_you_mean(folder.name, siblings)}",
+                f"there is no dataset {folder.name!r} in {folder.parent}{similar_dataset(folder)}",
                 fix="make it first (stochastok tokenize, expand, make-langgame or make-addition), or give --data-dir",
             )
         self.path = folder

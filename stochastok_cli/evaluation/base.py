@@ -293,6 +293,13 @@ class Evaluator(ABC):
             if not benchmarks:
                 raise UserError(f"--evaluator {self.name} needs --benchmarks", fix=self.benchmarks_hint())
 
+    def absent_data(self, data_dir: Path) -> "list[Path]":
+        """The folders and files that it reads and that are not there. Nothing of the Hub is looked for.
+
+        Raises UserError for what has no such name at all.
+        """
+        return []
+
     def check_models(self, vocabularies: "Sequence[Vocabulary]") -> None:  # noqa: B027 (most allow all models)
         """Raises UserError for options that the models that are evaluated together do not allow."""
 

@@ -289,6 +289,27 @@ def has_kinds(benchmark: str) -> bool:
 # ------------------------------------------------------------------------------------------- loading
 
 
+def find_absent(name: str, data_dir: Path) -> Path | None:
+    """The folder or file of the benchmark `name` or `name=path`, if it is not there. Nothing of the Hub is looked for.
+
+    Raises UserError for an unknown name.
+    """
+    name, _, path = name.partition("=")
+    if path and not is_known(name, data_dir):
+        from stochastok_cli.evaluation.question_files import absent_source
+
+        require_benchmark_name(name)
+        return absent_source(path)
+    spec = find_spec(name, data_dir)
+    if path:
+        source = Path(path).expanduser()
+    elif spec.read is not None or spec.hub_id:
+        return None
+    else:
+        source = dataset_dir(data_dir) / (spec.folder or name)
+    return None if source.exists() else source
+
+
 def load_benchmark(
     name: str, data_dir: Path, num_samples: int | None = None, *, language: str | None = None
 ) -> Benchmark:

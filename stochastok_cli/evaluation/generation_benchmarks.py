@@ -13,7 +13,7 @@ from stochastok_cli.artifacts import read_manifest
 from stochastok_cli.data.folders import dataset_dir
 from stochastok_cli.data.recipes.addition import ADDITION
 from stochastok_cli.errors import UserError, did_you_mean
-from stochastok_cli.evaluation import cute_prompts
+from stochastok_cli.evaluation import benchmarks, cute_prompts
 from stochastok_cli.evaluation.benchmarks import (
     SAMPLE_SEED,
     Benchmark,
@@ -142,21 +142,57 @@ def _load(
     name: str, source: str, data_dir: Path, language: str | None, fewshot_split: str | None
 ) -> tuple[GenerationBenchmark, Pool]:
     """A benchmark, and the questions to train on, or where it has none its own."""
-    task = name.removeprefix("cute-")
-    if name == "cute" or (task in cute_prompts.ALL_TASKS and name != task):
-        return _cute(name, (task,) if name != "cute" else cute_prompts.ALL_TASKS, source), list
+    if tasks := _cute_tasks(name):
+        return _cute(name, tasks, source), list
     if source:
         return _own(name, source, language, fewshot_split)
     if (folder := _addition_folder(name, data_dir)) is not None:
         return _addition(name, folder)
-    if is_known(name, data_dir) and (name not in benchmark_specs() or _is_made(name)):
+    if _is_known_and_made(name, data_dir):
         return _made(name, data_dir)
+    raise _unknown(name, data_dir)
+
+
+def _unknown(name: str, data_dir: Path) -> UserError:
     known = "is scored by its options only: see --evaluator mcq" if name in benchmark_specs() else "is unknown"
-    raise UserError(
+    return UserError(
         f"benchmark {name!r} {known}{did_you_mean(name, generation_names())}",
         fix=f"there are: {', '.join(generation_names())}, in {data_dir} NAME-train and NAME-val of what make-langgame, "
         "make-cute or make-addition made with --name NAME, and NAME=FILE with questions of your own",
     )
+
+
+def find_absent(name: str, data_dir: Path) -> Path | None:
+    """The folder or file of a benchmark, if it is not there. Nothing of the Hub is looked for.
+
+    Raises UserError for an unknown name.
+    """
+    name, _, source = name.partition("=")
+    if _cute_tasks(name):
+        path = Path(source).expanduser()
+        return path if source and not path.exists() else None
+    if source:
+        from stochastok_cli.evaluation.question_files import absent_source
+
+        require_benchmark_name(name)
+        return absent_source(source)
+    if (folder := _addition_folder(name, data_dir)) is not None:
+        return None if folder.is_dir() else folder
+    if _is_known_and_made(name, data_dir):
+        return benchmarks.find_absent(name, data_dir)
+    raise _unknown(name, data_dir)
+
+
+def _cute_tasks(name: str) -> tuple[str, ...]:
+    """The tasks of CUTE that a benchmark has; none if it is another benchmark."""
+    task = name.removeprefix("cute-")
+    if name == "cute":
+        return tuple(cute_prompts.ALL_TASKS)
+    return (task,) if task in cute_prompts.ALL_TASKS and name != task else ()
+
+
+def _is_known_and_made(name: str, data_dir: Path) -> bool:
+    return is_known(name, data_dir) and (name not in benchmark_specs() or _is_made(name))
 
 
 def _cute(name: str, tasks: Sequence[str], source: str) -> GenerationBenchmark:

@@ -55,9 +55,24 @@ def read_source(description: str, source: str, split: str) -> "datasets.Dataset"
         folder, _, named = source.rpartition(":")
         if folder and Path(folder).expanduser().is_dir():
             return read_path(description, Path(folder).expanduser(), named)
-        if HUB_ID.fullmatch(repo) and path.suffix.lower() not in READERS and len(parts) <= 2:
+        if _is_on_hub(source):
             return read_hub(description, repo, parts[0] if len(parts) == 2 else None, parts[-1] if parts else split)
     return read_path(description, path, split)
+
+
+def absent_source(source: str) -> Path | None:
+    """The path of a source as in `read_source`, where there is nothing, and where it can't be on the Hub."""
+    path = Path(source).expanduser()
+    folder, _, _ = source.rpartition(":")
+    is_there = path.exists() or (bool(folder) and Path(folder).expanduser().is_dir())
+    return None if is_there or _is_on_hub(source) else path
+
+
+def _is_on_hub(source: str) -> bool:
+    """Whether a source that is no path is the id of a dataset."""
+    repo, *parts = source.split(":")
+    is_file = Path(source).suffix.lower() in READERS
+    return HUB_ID.fullmatch(repo) is not None and not is_file and len(parts) <= 2
 
 
 def with_split(description: str, source: str, split: str) -> str:

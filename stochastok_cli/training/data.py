@@ -16,8 +16,9 @@ from stochastok_cli.data.sft_dataset import SFTDataset
 from stochastok_cli.errors import UserError
 from stochastok_cli.random_streams import derive_key
 from stochastok_cli.tokenization.expansion import StochasTok
-from stochastok_cli.tokenization.methods import require_method
+from stochastok_cli.tokenization.loaders import load_vocabulary
 from stochastok_cli.tokenization.vocabulary import Vocabulary
+from stochastok_cli.training.checks import expansion_error, resolve_expand_prop
 from stochastok_cli.training.schedules import expand_prop
 
 
@@ -64,7 +65,7 @@ def open_data(config: Config) -> Data:
             f"has model.vocab_size = {config.model.vocab_size:,}",
             fix=f"set model.vocab_size={vocabulary.size}, or make the data with the model's tokenizer",
         )
-    expands = _expansion_p(config) != 0
+    expands = resolve_expand_prop(config.trainer.dataset) != 0
     return Data(
         train=_make_sampler(source, "train", config, expanded=expands, scheduled=True),
         val=_make_sampler(source, "val", config, expanded=False),
@@ -74,14 +75,13 @@ def open_data(config: Config) -> Data:
     )
 
 
-def _expansion_p(config: Config) -> float | None:
-    """The p of the expansion: 0 for none, and None for a fixed rule, which has no p."""
-    dataset = config.trainer.dataset
-    try:
-        fixed = not require_method(dataset.expand_method).takes_p
-    except UserError as error:
-        raise UserError(f"trainer.dataset.expand_method = {dataset.expand_method!r}: {error}") from None
-    return None if fixed and dataset.expand_prop == 0 else dataset.expand_prop
+def require_same_vocabulary(checkpoint: Path, vocabulary: Vocabulary) -> None:
+    """Raises UserError if a checkpoint has a tokenizer, and it is not that of the data."""
+    if (checkpoint / "tokenizer.json").is_file() and load_vocabulary(checkpoint).fingerprint != vocabulary.fingerprint:
+        raise UserError(
+            f"the data was made with the tokenizer {vocabulary.name!r}, which is not that of {checkpoint}",
+            fix=f"make the data with --tokenizer {checkpoint}",
+        )
 
 
 def _make_sampler(
@@ -92,15 +92,14 @@ def _make_sampler(
     try:
         expansion = StochasTok(
             source.vocabulary,
-            _expansion_p(config),
+            resolve_expand_prop(config.trainer.dataset),
             dataset.expand_method,
             derive_key(seed, f"{split}/expansion"),
             keep=_added_names(source.vocabulary) if isinstance(source, InstructionDataset) else None,
             round_budget="randomly",
         )
     except UserError as error:
-        keys = f"trainer.dataset.expand_prop = {dataset.expand_prop}, expand_method = {dataset.expand_method!r}"
-        raise UserError(f"{keys}: {error}") from None
+        raise expansion_error(dataset, error) from None
     expand = expansion if expanded else None
     p_schedule = None
     if scheduled and dataset.expand_schedule != "constant":

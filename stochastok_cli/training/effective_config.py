@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stochastok_cli.artifacts import read_manifest
 from stochastok_cli.config import Config, DatasetConfig, ModelConfig, Source, flatten, values_by_key
-from stochastok_cli.data.folders import memmap_dir
+from stochastok_cli.data.folders import memmap_dir, similar_dataset
 from stochastok_cli.errors import UserError
 from stochastok_cli.models import llama_config
 from stochastok_cli.models.checkpoint_reader import locate_checkpoint, require_intact, run_of
 from stochastok_cli.models.weight_files import ADAPTER_CONFIG
 from stochastok_cli.tokenization.methods import require_method
+from stochastok_cli.training.checks import RunState, check_inputs, find_run_state
 from stochastok_cli.training.run_dir import run_folder
 from stochastok_cli.training.schedules import learning_rate
 
@@ -35,6 +36,7 @@ class EffectiveConfig(NamedTuple):
         sources: Where each value comes from, by the keys of `values_by_key`.
         unused: The keys of values that have no effect, because the checkpoint's architecture doesn't have them.
         run_folder: The folder of the run.
+        state: What a command would do there: begin, go on, nothing, or be refused.
         notes: Messages for the user.
     """
 
@@ -42,6 +44,7 @@ class EffectiveConfig(NamedTuple):
     sources: dict[str, Source]
     unused: frozenset[str]
     run_folder: Path
+    state: RunState
     notes: list[str]
 
 
@@ -56,25 +59,36 @@ def effective_config(config: Config, sources: Mapping[str, Source], run_name: st
         run_name: As for `train`.
 
     Raises:
-        UserError: As `starting_point.resolve_starting_point` does.
+        UserError: As `starting_point.resolve_starting_point` and `checks.check_inputs` do.
     """
     notes = notes_on_ineffective_values(config)
+    dataset = dataset_folder(config)
+    new_sources, unused = dict(sources), frozenset[str]()
+    parent = parent_name = None
     if config.checkpoint_name is not None:
-        return _with_checkpoint(config, dict(sources), run_name, notes)
-    folder = dataset_folder(config)
-    resolved, replaced = take_vocab_size_of_data(config)
-    new_sources = dict(sources)
-    if replaced:
-        new_sources[VOCAB_SIZE] = Source("dataset", str(folder))
-    elif not folder.is_dir() and not is_overridden(VOCAB_SIZE, config.overridden):
-        notes.append(f"{folder} does not exist; once it does, {VOCAB_SIZE} is the size of its tokenizer's vocabulary")
-    return EffectiveConfig(resolved, new_sources, frozenset(), run_folder(config, None, run_name), notes)
+        section, parent, parent_name = _section_of_checkpoint(config)
+        resolved, unused = section.config, _take_sources(new_sources, config, section, parent)
+    else:
+        resolved, replaced = take_vocab_size_of_data(config)
+        if replaced:
+            new_sources[VOCAB_SIZE] = Source("dataset", str(dataset))
+    folder = run_folder(resolved, parent_name, run_name)
+    state = find_run_state(folder, resolved)
+    if state.reason:
+        notes.append(f"the command would be refused: {state.reason}")
+    if not dataset.is_dir():
+        takes_size = config.checkpoint_name is None and not is_overridden(VOCAB_SIZE, config.overridden)
+        then = f"; once it does, {VOCAB_SIZE} is the size of its tokenizer's vocabulary" if takes_size else ""
+        notes.append(f"{dataset} does not exist{similar_dataset(dataset)}{then}")
+    if state.action != "complete":
+        notes += check_inputs(resolved, state.progress, parent)
+    return EffectiveConfig(resolved, new_sources, unused, folder, state, notes)
 
 
-def _with_checkpoint(
-    config: Config, sources: dict[str, Source], run_name: str | None, notes: list[str]
-) -> EffectiveConfig:
-    section, folder, parent_name = _section_of_checkpoint(config)
+def _take_sources(
+    sources: dict[str, Source], config: Config, section: "ModelSection", folder: Path | None
+) -> frozenset[str]:
+    """Notes in `sources` what comes from a checkpoint. Returns the keys that its architecture doesn't have."""
     checkpoint = Source("checkpoint", str(folder))
     before, after = values_by_key(config), values_by_key(section.config)
     keys = {key for key in after if key.startswith("model.")} - {CHECKPOINT_NAME}
@@ -86,8 +100,7 @@ def _with_checkpoint(
         unused = keys - _OF_EVERY_MODEL
         taken = {VOCAB_SIZE, *(key for key in [CONTEXT_WINDOW] if before[key] != after[key])}
     sources |= dict.fromkeys(taken, checkpoint)
-    folder_of_run = run_folder(config, parent_name, run_name)
-    return EffectiveConfig(section.config, sources, frozenset(unused), folder_of_run, notes)
+    return frozenset(unused)
 
 
 def _section_of_checkpoint(config: Config) -> "tuple[ModelSection, Path | None, str | None]":

@@ -82,8 +82,13 @@ def default_run_name(config: Config, parent: str | None) -> str:
 def run_folder(config: Config, parent: str | None, run_name: str | None) -> Path:
     """The folder of a run, by the name that is given or else by the default one. Raises UserError if it can't be a
     name."""
-    name = default_run_name(config, parent) if run_name is None else run_name
-    return Path(config.general.paths.checkpoint_dir) / validate_folder_name(name)
+    if run_name is not None:
+        return Path(config.general.paths.checkpoint_dir) / validate_folder_name(run_name)
+    try:
+        name = validate_folder_name(default_run_name(config, parent))
+    except UserError as error:
+        raise UserError(f"the run's name by default: {error}", fix="or give a --run-name") from None
+    return Path(config.general.paths.checkpoint_dir) / name
 
 
 def read_progress(folder: Path, config: Config) -> RunProgress:

@@ -1,6 +1,5 @@
 """What a run needs, checked before anything is written: configuration, starting point, data, benchmarks, model."""
 
-import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import torch
 from stochastok_cli.config import Config
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.base import LoadedEvaluator
-from stochastok_cli.evaluation.registry import find_invalid_values
 from stochastok_cli.evaluation.run import load_evaluators
 from stochastok_cli.models import adapters
 from stochastok_cli.models.base import ArchitectureConfig, CausalLM, ModelSpec, spec_of
@@ -17,11 +15,11 @@ from stochastok_cli.models.checkpoint_reader import require_intact
 from stochastok_cli.models.companion_files import read_companion_files
 from stochastok_cli.models.huggingface import HuggingFaceModel
 from stochastok_cli.random_streams import derive_key
-from stochastok_cli.tokenization.loaders import load_vocabulary
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 from stochastok_cli.training import run_dir
 from stochastok_cli.training.backends import uses_fused
-from stochastok_cli.training.data import Data, open_data
+from stochastok_cli.training.checks import checked_evaluators, evaluators_error, require_logger_packages
+from stochastok_cli.training.data import Data, open_data, require_same_vocabulary
 from stochastok_cli.training.distributed import DistributedContext
 from stochastok_cli.training.effective_config import notes_on_ineffective_values
 from stochastok_cli.training.run_dir import RunProgress
@@ -82,7 +80,7 @@ def resolve_run(config: Config, world: DistributedContext, run_name: str | None,
     config = start.config
     _require_divisible(config, world)
     fused = uses_fused(start.spec, start.hyperparameters, config, world.device)
-    _require_logger_packages(config)
+    require_logger_packages(config)
     if config.trainer.lora.rank:
         adapters.require_peft("trainer.lora.rank")
     folder = run_dir.run_folder(config, start.parent_name, run_name)
@@ -117,7 +115,7 @@ def load_inputs(run: Run) -> RunInputs:
     data = open_data(run.config)
     run_dir.require_same_data(run.progress, data.identity)
     if run.parent is not None:
-        _require_same_vocabulary(run.parent, data.vocabulary)
+        require_same_vocabulary(run.parent, data.vocabulary)
     return RunInputs(data, load_evaluators_of(run.config, data.vocabulary), _build_model(run))
 
 
@@ -161,22 +159,11 @@ def load_weights_from(checkpoint: Path, model: CausalLM, world: DistributedConte
 
 def load_evaluators_of(config: Config, vocabulary: Vocabulary) -> list[LoadedEvaluator]:
     """Loads the benchmarks of `trainer.eval`. An error names the override with which to train without them."""
-    if invalid := [f"{key} = {value!r} {must}" for key, value, must in find_invalid_values(config)]:
-        raise UserError("\n  ".join(["the configuration is not valid:", *invalid]))
-    data_dir = Path(config.general.paths.data_dir)
+    evaluators, data_dir = checked_evaluators(config), Path(config.general.paths.data_dir)
     try:
-        return load_evaluators(config.trainer.eval, data_dir, vocabulary, config.model.context_window)
+        return load_evaluators(evaluators, data_dir, vocabulary, config.model.context_window)
     except UserError as error:
-        raise UserError(str(error), fix="or train without it: trainer.eval=[]", exit_code=error.exit_code) from None
-
-
-def _require_same_vocabulary(checkpoint: Path, vocabulary: Vocabulary) -> None:
-    """Raises UserError if a checkpoint has a tokenizer, and it is not that of the data."""
-    if (checkpoint / "tokenizer.json").is_file() and load_vocabulary(checkpoint).fingerprint != vocabulary.fingerprint:
-        raise UserError(
-            f"the data was made with the tokenizer {vocabulary.name!r}, which is not that of {checkpoint}",
-            fix=f"make the data with --tokenizer {checkpoint}",
-        )
+        raise evaluators_error(error) from None
 
 
 def _require_divisible(config: Config, world: DistributedContext) -> None:
@@ -187,13 +174,3 @@ def _require_divisible(config: Config, world: DistributedContext) -> None:
             f"{world.world_size} processes",
             fix="set it to a multiple of their number, or give fewer GPUs (CUDA_VISIBLE_DEVICES)",
         )
-
-
-def _require_logger_packages(config: Config) -> None:
-    logging = config.general.logging
-    for enabled, package in [(logging.wandb_log, "wandb"), (logging.tensorboard_log, "tensorboard")]:
-        if enabled and importlib.util.find_spec(package) is None:
-            raise UserError(
-                f"general.logging.{package}_log is true, and {package} is not installed",
-                fix=f"pip install 'stochastok[{package}]', or set it to false",
-            )

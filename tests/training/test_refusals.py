@@ -12,6 +12,7 @@ import pytest
 import torch
 from preloaded_python import run_python, run_stochastok
 
+from stochastok_cli.config import load_config_and_sources
 from stochastok_cli.data.memmap import memmap_dir
 from stochastok_cli.data.recipes.langgame import make_langgame
 from stochastok_cli.errors import FAILED, USAGE, Notice, UserError
@@ -19,10 +20,13 @@ from stochastok_cli.models.llama import LLAMA
 from stochastok_cli.models.llama_config import read_model_config
 from stochastok_cli.training import run_dir, setup
 from stochastok_cli.training.distributed import DistributedContext
+from stochastok_cli.training.effective_config import effective_config
 from stochastok_cli.training.plan import plan
 from stochastok_cli.training.train import train
 
 ONE_RANK = DistributedContext(0, 1, torch.device("cpu"))
+SHOWN = ("trainer.dataset.name=sample-tokenised", "general.device=", "trainer.training.fp8_logits=")
+"""What `--show-config` does not refuse: data that can still be made, and what needs PyTorch."""
 LANGGAME = ("trainer.dataset.name=langgame", "trainer.dataset.is_instruction=true")
 
 
@@ -47,6 +51,10 @@ LANGGAME = ("trainer.dataset.name=langgame", "trainer.dataset.is_instruction=tru
         (["trainer.eval=[{evaluator:mcq,benchmarks:[arc,arc]}]"], "must not name what is scored already"),
         (["trainer.eval=[{evaluator:mcq,benchmarks:[arc,arc=x.jsonl]}]"], "must not name what is scored already"),
         (["trainer.dataset.expand_method=unifrom"], "expand_method = 'unifrom': unknown method .*mean 'uniform'"),
+        (
+            ["trainer.dataset.expand_prop=1", "trainer.dataset.expand_method=maxmatch-dropout"],
+            "needs a WordPiece vocab",
+        ),
         (["trainer.dataset.expand_schedule=linear"], "no effect without trainer.dataset.expand_prop above 0"),
         (["trainer.dataset.expand_prop=2", "trainer.dataset.expand_method=uniform"], "expand_prop = 2.0.* is a proba"),
         (["general.paths.checkpoint_dir=/dev/null"], "/dev/null is a file, where a run's folder should be"),
@@ -64,10 +72,13 @@ LANGGAME = ("trainer.dataset.name=langgame", "trainer.dataset.is_instruction=tru
         ),
     ],
 )
-def test_refused_before_anything_is_written(configured, tmp_path, overrides, message):
+def test_refused_before_anything_is_written(configured, config_file, tmp_path, overrides, message):
     with pytest.raises(UserError, match=message) as info:
         train(configured(*overrides))
     assert info.value.exit_code == USAGE
+    if not overrides[0].startswith(SHOWN):
+        with pytest.raises(UserError, match=re.escape(str(info.value))):
+            effective_config(*load_config_and_sources(str(config_file), overrides))
     assert not (tmp_path / "runs").exists()
 
 

@@ -1,6 +1,8 @@
 """`stochastok train --show-config`: what it shows is what a run uses."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from stochastok_cli.config import ModelConfig, load_config, load_config_and_sour
 from stochastok_cli.config.schema import config_reference
 from stochastok_cli.errors import UserError
 from stochastok_cli.models.llama_config import config_json
+from stochastok_cli.training import run_dir
 from stochastok_cli.training.effective_config import EffectiveConfig, effective_config
 from stochastok_cli.training.train import train
 from tests.models.huggingface_families import CONFIGS
@@ -43,6 +46,8 @@ def test_a_run_writes_the_values_that_are_shown_and_they_have_sources(command, c
     folder = Path(command(*overrides, *run, "--quiet").stdout.strip())
     of_folder = {"value": str(folder), "source": "override", "from": "--run-name 'a run'"}
     assert entries.pop("run.folder") == of_folder
+    would_begin = {"value": "begin", "source": "run", "from": str(folder), "iteration": 0, "reason": None}
+    assert entries.pop("run.action") == would_begin
     written = yaml.safe_load((folder / "config.yaml").read_text())
     values = values_by_key(load_config(str(folder / "config.yaml")))
     assert {key: entry["value"] for key, entry in entries.items()} == values
@@ -62,6 +67,55 @@ def test_a_run_writes_the_values_that_are_shown_and_they_have_sources(command, c
         "trainer.eval.0.num_samples": ("override", MCQ),
     }
     assert {key: sources[key] for key in expected} == expected
+
+
+def test_what_a_command_would_do_with_the_run_that_is_there(configured, config_file):
+    def shown(*overrides):
+        state = shown_by(config_file, *overrides).state
+        return state.action, state.progress.iteration, state.reason
+
+    folder = train(configured(*SHORT)).folder
+    assert shown(*SHORT) == ("complete", 1, "")
+    assert shown(*SHORT, "trainer.dataset.name=sample-tokenized", "trainer.training.max_iters=2") == ("continue", 1, "")
+    other = (*SHORT, "trainer.optimizer.lr=1")
+    action, _, reason = shown(*other)
+    assert action == "refused" and "is a run of another configuration: trainer.optimizer.lr (there 0.01" in reason
+    with pytest.raises(UserError, match=re.escape(reason)):
+        train(configured(*other))
+    with run_dir.run_lock(folder):
+        assert shown(*SHORT, "trainer.training.max_iters=2")[2] == f"another process is training in {folder}"
+    shutil.rmtree(folder / "step_1")
+    assert shown(*SHORT) == ("begin", 0, "")
+
+
+def test_the_table_says_from_where_it_would_go_on(command, configured):
+    parent = train(configured(*SHORT), run_name="one")
+    shown = command(*SHORT, "trainer.training.max_iters=2", "--run-name", "one", "--show-config")
+    [line] = [line.split(maxsplit=1)[1] for line in shown.stdout.splitlines() if line.startswith("  action ")]
+    assert line.split("  ")[0] == "continue from iteration 1" and line.endswith(f"checkpoint {parent.checkpoint}")
+    shown = command(*SHORT, "trainer.optimizer.lr=1", "--run-name", "one", "--show-config")
+    assert shown.stderr.startswith(f"note: the command would be refused: {parent.folder} is a run of another")
+
+
+def test_data_that_is_not_there_is_noted(config_file):
+    entries = [
+        "{evaluator: mcq, benchmarks: [cute-val, arc, langgame-val, arc2=missing.jsonl, own=me/questions]}",
+        "{evaluator: bits_per_byte, benchmarks: [sample-tokenised]}",
+        "{evaluator: generation, benchmarks: [addition-val, cute-train, cute, mine=missing.jsonl]}",
+        "{evaluator: math_generation}",
+    ]
+    notes = shown_by(config_file, "trainer.dataset.name=sampel-tokenized", f"trainer.eval=[{', '.join(entries)}]").notes
+    assert [Path(note.split(" does not exist")[0]).name for note in notes] == [
+        "sampel-tokenized",
+        "cute",
+        "missing.jsonl",
+        "sample-tokenised",
+        "multi_digit_addition",
+        "cute",
+        "missing.jsonl",
+        "multi_digit_addition",
+    ]
+    assert all("; did you mean 'sample-tokenized'?; " in notes[i] for i in (0, 3))
 
 
 def test_the_model_section_of_a_checkpoint(configured, config_file):
@@ -133,6 +187,10 @@ def test_the_table_is_aligned_and_notes_go_to_stderr(command, config_file):
             ["trainer.checkpoint_name={llama}", "model.hidden_dim=8"],
             "has model.hidden_dim = 512, not 8; its weights fit",
         ),
+        (["--run-name", "a" * 241], "can't be the name of a folder: it has 241 bytes; give one of at most 240"),
+        (["trainer.eval=[{{evaluator: mcq, benchmarks: [nope]}}]"], "unknown benchmark 'nope'; there are: "),
+        (["trainer.eval=[{{evaluator: generation, benchmarks: [arc]}}]"], "'arc' is scored by its options only"),
+        ([f"--data-dir={'a' * 300}"], "File name too long"),
         (["trainer.checkpoint_name=missing"], "no checkpoint 'missing': neither a folder nor a run in "),
     ],
 )

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from stochastok_cli.data.folders import memmap_dir
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.base import (
     Evaluator,
@@ -58,6 +59,10 @@ class BitsPerByte(Evaluator):
         super().check()
         self._tokenization()
 
+    def absent_data(self, data_dir: Path) -> list[Path]:
+        folders = [memmap_dir(data_dir) / name for name in self.benchmarks]
+        return [folder for folder in folders if not folder.is_dir()]
+
     def _tokenization(self) -> "Tokenization | None":
         from stochastok_cli.evaluation.marginal import require_known_probability
         from stochastok_cli.evaluation.robustness import optional_tokenization
@@ -107,7 +112,7 @@ def load_validation_text(
     Raises UserError if the folder's vocabulary is another, or if there is no text in the split.
     """
     from stochastok_cli.artifacts import same_tokenizer
-    from stochastok_cli.data.memmap import Corpus, memmap_dir
+    from stochastok_cli.data.memmap import Corpus
 
     corpus = Corpus(memmap_dir(data_dir) / name)
     recorded = (corpus.manifest and corpus.manifest.tokenizer) or corpus.vocabulary

@@ -151,6 +151,8 @@ class Generation(Evaluator):
             raise UserError("--until is empty", fix="give a text that ends an answer")
 
     def _tokenization(self) -> "Tokenization | None":
+        if self.tokenization is None and self.samples is None:
+            return None  # without an import of NumPy
         from stochastok_cli.evaluation.robustness import optional_tokenization
 
         return optional_tokenization(self.tokenization, self.samples)
@@ -161,6 +163,11 @@ class Generation(Evaluator):
         return Normalization(
             self.ignore_case, self.ignore_punctuation, self.ignore_numbers, tuple(self.regexes_to_ignore)
         )
+
+    def absent_data(self, data_dir: Path) -> list[Path]:
+        from stochastok_cli.evaluation.generation_benchmarks import find_absent
+
+        return [path for name in self.benchmarks if (path := find_absent(name, data_dir)) is not None]
 
     def load(
         self, vocabulary: "Vocabulary", context_window: int, data_dir: Path, progress: "ProgressCallback"

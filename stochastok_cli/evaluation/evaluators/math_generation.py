@@ -50,6 +50,12 @@ class MathGeneration(Evaluator):
         "multi_digit_addition", "the `--name` of what make-addition made", show_default="multi_digit_addition"
     )
 
+    def absent_data(self, data_dir: Path) -> list[Path]:
+        from stochastok_cli.data.folders import dataset_dir
+
+        folder = dataset_dir(data_dir) / self.addition
+        return [] if folder.is_dir() else [folder]
+
     def load(
         self, vocabulary: "Vocabulary", context_window: int, data_dir: Path, progress: "ProgressCallback"
     ) -> list[LoadedEvaluator]:

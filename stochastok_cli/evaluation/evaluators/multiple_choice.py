@@ -147,6 +147,11 @@ class MultipleChoice(Evaluator):
     def _no_kinds(self) -> UserError:
         return UserError(f"--by-kind: {', '.join(self.benchmarks)} have no kinds of question", fix="drop it")
 
+    def absent_data(self, data_dir: Path) -> list[Path]:
+        from stochastok_cli.evaluation.benchmarks import find_absent
+
+        return [path for name in self.benchmarks if (path := find_absent(name, data_dir)) is not None]
+
     def check_models(self, vocabularies: "Sequence[Vocabulary]") -> None:
         if self.transfer and len(vocabularies) < 2:
             raise UserError("--transfer needs two checkpoints or more")
@@ -158,6 +163,8 @@ class MultipleChoice(Evaluator):
             )
 
     def _tokenization(self) -> "Tokenization | None":
+        if self.tokenization is None and self.samples is None:
+            return None  # without an import of NumPy
         from stochastok_cli.evaluation.robustness import optional_tokenization
 
         return optional_tokenization(self.tokenization, self.samples)
