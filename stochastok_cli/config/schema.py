@@ -127,6 +127,11 @@ class TrainingConfig:
         "`keep_checkpoints=null`, no checkpoint is removed anyway.",
         "iterations",
     )
+    async_save: bool = key(
+        False,
+        "Copy weights and optimizer state to host memory, and write the checkpoint from there while training goes on. "
+        "It takes host memory for one more copy of them.",
+    )
     weight_dtype: Literal["float32", "bfloat16"] = key(
         "float32",
         "The type of weights, gradients and moments, in memory and in checkpoints. bfloat16 halves the memory and "

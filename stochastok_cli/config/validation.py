@@ -26,6 +26,8 @@ def find_invalid_values(config: Config) -> Iterator[Problem]:
     yield from _lora(trainer.lora)
     if trainer.lora.rank > 0 and config.checkpoint_name is None:
         yield "trainer.lora.rank", trainer.lora.rank, "needs a model to start from: set trainer.checkpoint_name"
+    if trainer.training.async_save and trainer.lora.rank > 0 and trainer.lora.merge:
+        yield "trainer.training.async_save", True, "must be false with trainer.lora.merge, which loads the base model"
     dropout, p, name = trainer.dropout_scheduler.dropout, trainer.dataset.expand_prop, trainer.dataset.name
     if not 0 <= dropout < 1:
         yield "trainer.dropout_scheduler.dropout", dropout, "must be in [0, 1)"

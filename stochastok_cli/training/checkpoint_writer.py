@@ -7,7 +7,8 @@ A folder is built under a temporary name, synced and renamed, and old ones are r
 import dataclasses
 import shutil
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from stochastok_cli.models.base import CausalLM, spec_of, unwrap
 from stochastok_cli.models.checkpoint_reader import STATE, TrainingState, recorded_files
 from stochastok_cli.models.companion_files import write_companion_files
 from stochastok_cli.tokenization.vocabulary import Vocabulary
+from stochastok_cli.training.background_writer import BackgroundWriter
 from stochastok_cli.training.checkpoint_cleanup import delete_obsolete
 from stochastok_cli.training.data_parallel import Parallel
 
@@ -33,6 +35,7 @@ def save_checkpoint(
     *,
     keep: int | None,
     dtype: torch.dtype = torch.float32,
+    background: BackgroundWriter | None = None,
 ) -> Path:
     """Writes `step_<N>`, then deletes old checkpoints (see `checkpoints_to_delete`). All ranks must call it.
 
@@ -45,9 +48,10 @@ def save_checkpoint(
         keep: How many of the latest checkpoints to keep; None keeps all.
         dtype: The type of the weights in the model's file, where it is narrower than their own. The optimizer's file
             then has the weights as they are, too.
+        background: Where rank 0 writes after this function has returned. Its write before must have been collected.
 
     Returns:
-        The checkpoint's folder.
+        The checkpoint's folder. With `background`, it is not there before the write has ended.
 
     Raises:
         UserError: It can't be written (exit code 1). Earlier checkpoints stay.
@@ -56,39 +60,62 @@ def save_checkpoint(
     final = run_folder / f"step_{state.iteration}"
     temporary = run_folder / f".{final.name}.partial"
     rounds = any(parameter.itemsize > dtype.itemsize for parameter in model.trained_parameters())
+    names = _names_of_parameters(model) if rounds else []
 
-    def write_model() -> None:
-        saved = _rounded(weights, model, dtype) if rounds else weights
-        spec_of(model).save(model, temporary, vocabulary, saved)
-        write_companion_files(unwrap(model).companion_files, temporary)
-        files = sorted(file for file in temporary.rglob("*") if file.is_file())
-        sums = {file.relative_to(temporary).as_posix(): file_checksum(file) for file in files}
-        _write_state(temporary, state, sums)
-        rename_into_place(temporary, final)
+    @contextmanager
+    def explain_failure() -> Iterator[None]:
+        try:
+            yield
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise UserError(
+                f"{final} can't be written: {getattr(error, 'strerror', None) or error}",
+                fix="make room and run the same command again: it goes on from the checkpoint before",
+                exit_code=FAILED,
+            ) from None
 
-    try:
+    def write() -> None:
+        with explain_failure():
+            write_optimizer_state()
+            saved = _rounded(weights, names, dtype) if rounds else weights
+            spec_of(model).save(model, temporary, vocabulary, saved)
+            write_companion_files(unwrap(model).companion_files, temporary)
+            files = sorted(file for file in temporary.rglob("*") if file.is_file())
+            sums = {file.relative_to(temporary).as_posix(): file_checksum(file) for file in files}
+            _write_state(temporary, state, sums)
+            rename_into_place(temporary, final)
+        delete_obsolete(run_folder, keep)
+
+    with explain_failure():
         weights = parallel.full_state_dict()
+        if background is not None and world.is_main:
+            weights = background.weights.copy(weights)
         world.broadcast_from_rank_0(temporary.mkdir)
-        parallel.save_optimizer_state(optimizer, temporary, with_weights=rounds)
-        world.broadcast_from_rank_0(write_model)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise UserError(
-            f"{final} can't be written: {getattr(error, 'strerror', None) or error}",
-            fix="make room and run the same command again: it goes on from the checkpoint before",
-            exit_code=FAILED,
-        ) from None
-    world.broadcast_from_rank_0(lambda: delete_obsolete(run_folder, keep))
+        write_optimizer_state = parallel.optimizer_state_writer(
+            optimizer,
+            temporary,
+            with_weights=rounds,
+            copy=None if background is None else background.optimizer_state.copy,
+        )
+    if background is None:
+        world.broadcast_from_rank_0(write)
+    elif world.is_main:
+        background.start(write)
     return final
 
 
-def _rounded(weights: Mapping[str, Tensor], model: CausalLM, dtype: torch.dtype) -> dict[str, Tensor]:
-    """A state dict on the CPU whose parameters have another type. Names of one parameter keep one tensor."""
+def _names_of_parameters(model: CausalLM) -> list[list[str]]:
+    """The names of each parameter: several where it is shared."""
     names: dict[nn.Parameter, list[str]] = defaultdict(list)
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names[parameter].append(name)
+    return list(names.values())
+
+
+def _rounded(weights: Mapping[str, Tensor], names: list[list[str]], dtype: torch.dtype) -> dict[str, Tensor]:
+    """A state dict on the CPU whose parameters have another type. Names of one parameter keep one tensor."""
     rounded = dict(weights)
-    for aliases in names.values():
+    for aliases in names:
         present = [name for name in aliases if name in weights]
         if present:
             rounded |= dict.fromkeys(present, weights[present[0]].detach().to(dtype).cpu())

@@ -7,7 +7,7 @@ Apart from choosing the class, the trainer, the backends and the checkpoints use
 methods are collective: all ranks make the same calls in the same order.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +18,9 @@ from stochastok_cli.models.base import CausalLM
 from stochastok_cli.training.distributed import DistributedContext
 from stochastok_cli.training.optimizer_state import has_master_weights, load_whole, save_whole
 from stochastok_cli.training.optimizers import optimizer_tensors
+
+CopyTensors = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+"""Copies tensors that training will change."""
 
 
 class Parallel(Protocol):
@@ -66,12 +69,24 @@ class Parallel(Protocol):
         other ranks must not be used."""
         ...
 
-    def save_optimizer_state(self, optimizer: torch.optim.Optimizer, folder: Path, *, with_weights: bool) -> None:
-        """Writes the `optimizer_tensors` into a checkpoint's folder, with the trained weights if `with_weights`."""
+    def optimizer_state_writer(
+        self, optimizer: torch.optim.Optimizer, folder: Path, *, with_weights: bool, copy: CopyTensors | None = None
+    ) -> Callable[[], None]:
+        """Does what all ranks have to do to write the `optimizer_tensors` into a checkpoint's folder.
+
+        Args:
+            optimizer: The optimizer.
+            folder: The checkpoint's folder.
+            with_weights: Whether the trained weights are written, too.
+            copy: Copies the tensors that the result of this method reads; None where it is called at once.
+
+        Returns:
+            A function that writes the rest, to be called on rank 0 alone. It is not collective.
+        """
         ...
 
     def load_optimizer_state(self, optimizer: torch.optim.Optimizer, folder: Path) -> None:
-        """Copies what `save_optimizer_state` has written, on any number of ranks, into an optimizer and the weights."""
+        """Copies the state in a checkpoint, saved by any number of ranks, into an optimizer and the weights."""
         ...
 
 
@@ -85,9 +100,14 @@ class _WholeModel:
         frozen = {name for name, parameter in self.model.named_parameters() if not parameter.requires_grad}
         return {name: tensor for name, tensor in self.model.state_dict().items() if name not in frozen}
 
-    def save_optimizer_state(self, optimizer: torch.optim.Optimizer, folder: Path, *, with_weights: bool) -> None:
-        if self.world.is_main:
-            save_whole(optimizer_tensors(self.model, optimizer, with_weights=with_weights), folder)
+    def optimizer_state_writer(
+        self, optimizer: torch.optim.Optimizer, folder: Path, *, with_weights: bool, copy: CopyTensors | None = None
+    ) -> Callable[[], None]:
+        if not self.world.is_main:
+            return lambda: None
+        tensors = optimizer_tensors(self.model, optimizer, with_weights=with_weights)
+        tensors = tensors if copy is None else copy(tensors)
+        return lambda: save_whole(tensors, folder)
 
     def load_optimizer_state(self, optimizer: torch.optim.Optimizer, folder: Path) -> None:
         with_weights = self.world.broadcast_from_rank_0(lambda: has_master_weights(folder))

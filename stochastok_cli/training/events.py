@@ -74,7 +74,8 @@ class Saved:
 
     iteration: int
     folder: Path
-    seconds: float
+    seconds: float  # in which training stood still
+    background_seconds: float | None = None  # in which it was written while training went on
 
 
 @dataclass(frozen=True)
@@ -136,8 +137,10 @@ def describe(event: Event) -> str:
         case Evaluated(iteration, metrics, seconds):
             listed = "  ".join(f"{name} {format_metric(name, value)}" for name, value in metrics.items())
             return f"iteration {iteration:,}  {listed}  ({seconds:.1f} s)"
-        case Saved(_, folder, seconds):
+        case Saved(_, folder, seconds, None):
             return f"saved {folder} ({seconds:.1f} s)"
+        case Saved(_, folder, seconds, background_seconds):
+            return f"saved {folder} ({seconds:.1f} s, and {background_seconds:.1f} s in the background)"
         case Stopped(iteration, signal):
             return f"stopped by {signal} after iteration {iteration:,}"
         case Profiled(trace, table):

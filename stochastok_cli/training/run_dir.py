@@ -38,6 +38,7 @@ _FREE_KEYS = (
     "trainer.training.checkpoint_interval",
     "trainer.training.keep_checkpoints",
     "trainer.training.permanent_checkpoint_interval",
+    "trainer.training.async_save",
     "trainer.training.eval_iters",
     "trainer.training.run_profiler",
     "trainer.training.checkpoint_dtype",

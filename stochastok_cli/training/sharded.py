@@ -4,6 +4,7 @@ The layers are gathered one at a time while they compute. Gradients are summed o
 layers compute in bfloat16.
 """
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from stochastok_cli.config import Config
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.models.base import CausalLM
 from stochastok_cli.models.checkpoint_reader import OPTIMIZER
-from stochastok_cli.training.data_parallel import Parallel, Replicated, SingleRank, norm_of
+from stochastok_cli.training.data_parallel import CopyTensors, Parallel, Replicated, SingleRank, norm_of
 from stochastok_cli.training.distributed import DistributedContext
 from stochastok_cli.training.optimizer_state import (
     has_master_weights,
@@ -98,18 +99,21 @@ class Sharded:
         weights: Any = get_model_state_dict(self.model, options=options)
         return weights
 
-    def save_optimizer_state(self, optimizer: torch.optim.Optimizer, folder: Path, *, with_weights: bool) -> None:
+    def optimizer_state_writer(
+        self, optimizer: torch.optim.Optimizer, folder: Path, *, with_weights: bool, copy: CopyTensors | None = None
+    ) -> Callable[[], None]:
+        """See `Parallel`. The parts are written at once: writing them is collective."""
         tensors = optimizer_tensors(self.model, optimizer, with_weights=with_weights)
         if not self.world.any(not folder.is_dir()):
             save_parts(tensors, folder)
-            return
+            return lambda: None
         gathered = {}  # for a folder that not all nodes see
         for name, tensor in tensors.items():
             full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
             if self.world.is_main:
                 gathered[name] = full.cpu()
-        if self.world.is_main:
-            save_whole(gathered, folder)
+        gathered = gathered if copy is None else copy(gathered)
+        return lambda: save_whole(gathered, folder)
 
     @torch.no_grad()
     def load_optimizer_state(self, optimizer: torch.optim.Optimizer, folder: Path) -> None:

@@ -25,6 +25,7 @@ from stochastok_cli.models.checkpoint_reader import TrainingState
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 from stochastok_cli.training import events, schedules
 from stochastok_cli.training.backends import Backend, EagerBackend, FusedBackend, windows_per_iteration
+from stochastok_cli.training.background_writer import BackgroundWriter
 from stochastok_cli.training.checkpoint_writer import amend_state, save_checkpoint
 from stochastok_cli.training.distributed import DistributedContext, device_name
 from stochastok_cli.training.events import Listener
@@ -171,9 +172,18 @@ class Trainer:
         self.validations = validations(inputs.data, self.training, self.world)
         self.timer = ThroughputTimer(self.start)
         self.metrics: dict[str, float] = {}  # of the last evaluation
+        self.background = BackgroundWriter() if self.training.async_save else None
+        self._being_written: events.Saved | None = None
 
     def train(self) -> Path:
         """Trains to the end and returns the last checkpoint."""
+        try:
+            return self._train()
+        except BaseException:
+            self._collect_after_failure()
+            raise
+
+    def _train(self) -> Path:
         self._emit_started()
         self._evaluate_at_start()
         trace = self.run.folder / "trace.json" if self.training.run_profiler and self.world.is_main else None
@@ -198,6 +208,8 @@ class Trainer:
     def _after(self, done: int) -> None:
         """Logs, evaluates, saves and stops where it is time to, after `done` iterations."""
         training = self.training
+        if self.background is not None and self.background.has_ended:
+            self._collect()
         if schedules.log_is_due(done, training):
             self._log(done)
         stopping = self._is_stopping()
@@ -207,7 +219,7 @@ class Trainer:
             loss = self._evaluate(done)
             stopping = self._is_stopping()
         if stopping or schedules.checkpoint_is_due(done, training):
-            self._save(done, pending, loss)
+            self._save(done, pending, loss, is_last=stopping or done == training.max_iters)
         if stopping and (pending or done < training.max_iters):
             signal = self.stop.signal or "a signal to another rank"
             self.emit(events.Stopped(done, signal))
@@ -289,13 +301,15 @@ class Trainer:
         self.emit(events.Evaluated(done, self.metrics, time.monotonic() - began))
         return self.metrics[f"{CANONICAL}/loss"]
 
-    def _save(self, done: int, evaluation_pending: bool, validation_loss: float | None) -> None:
+    def _save(self, done: int, evaluation_pending: bool, validation_loss: float | None, *, is_last: bool) -> None:
+        """Saves a checkpoint, or starts to. One is written at a time, and the last one before training ends."""
         self._require_finite()
         data = self.inputs.data
         state = TrainingState(done, evaluation_pending, validation_loss, data.identity, self.config.to_dict())
         began = time.monotonic()
         with self.timer.pause():
-            self.checkpoint = save_checkpoint(
+            self.world.broadcast_from_rank_0(self._collect)
+            folder = save_checkpoint(
                 self.run.folder,
                 state,
                 self.step.parallel,
@@ -303,12 +317,37 @@ class Trainer:
                 data.vocabulary,
                 keep=self.training.keep_checkpoints,
                 dtype=getattr(torch, self.training.checkpoint_dtype),
+                background=self.background,
             )
-        self.emit(events.Saved(done, self.checkpoint, time.monotonic() - began))
+        self._being_written = events.Saved(done, folder, time.monotonic() - began)
+        if self.background is None or is_last:
+            with self.timer.pause():
+                self.world.broadcast_from_rank_0(self._collect)
+            self.checkpoint = folder
+
+    def _collect(self) -> None:
+        """Waits for the checkpoint that is being written, if there is one, and reports it. Rank 0 alone writes."""
+        try:
+            seconds = None if self.background is None else self.background.collect()
+        except Exception:
+            self._being_written = None
+            raise
+        if self._being_written is not None:
+            saved, self._being_written = self._being_written, None
+            self.checkpoint = saved.folder
+            self.emit(dataclasses.replace(saved, background_seconds=seconds))
+
+    def _collect_after_failure(self) -> None:
+        """Waits for the checkpoint that is being written when training ends early. Another error is on its way."""
+        try:
+            self._collect()
+        except Exception as error:
+            self.emit(events.Note(str(error)))
 
     def _require_finite(self) -> None:
         bad = self.step.first_bad_iteration()
         if bad is not None:
+            self._collect_after_failure()
             last = f"the last good checkpoint is {self.checkpoint}" if self.checkpoint else "there is no checkpoint yet"
             raise UserError(
                 f"the loss or the gradient of iteration {bad + 1} is not finite; it was not applied, and {last}",

@@ -64,7 +64,8 @@ def test_the_global_batch_is_the_same_for_any_number_of_ranks(configured, datase
 def test_two_ranks_give_the_losses_of_one_and_a_checkpoint_that_one_can_resume(config_file, configured, data_dir):
     evaluator = "trainer.eval=[{evaluator:mcq,num_samples:5,benchmarks:[langgame-val]}]"
     alone = train(configured(evaluator), run_name="one")
-    process = launched(config_file, 2, "--run-name", "two", "trainer.training.max_iters=4", evaluator)
+    in_background = "trainer.training.async_save=true"
+    process = launched(config_file, 2, "--run-name", "two", "trainer.training.max_iters=4", evaluator, in_background)
     out, error = process.communicate()
     assert process.returncode == 0, error
     assert out == f"{alone.folder.with_name('two')}\n"  # rank 0 alone prints
@@ -93,7 +94,8 @@ def test_sharded_ranks_give_the_losses_of_one_and_resume_on_another_number(
     assert process.returncode == 0, error
     parts = alone.folder.with_name("two") / "step_4" / "optimizer"
     assert len(list(parts.iterdir())) == 2  # one file for each rank
-    process = launched(config_file, 2, "--run-name", "two", "trainer.training.max_iters=6", *sharded)
+    more = ("trainer.training.max_iters=6", "trainer.training.async_save=true")
+    process = launched(config_file, 2, "--run-name", "two", *more, *sharded)
     _, error = process.communicate(timeout=100)
     assert process.returncode == 0, error
     train(configured(*sharded), run_name="two")  # on one rank
