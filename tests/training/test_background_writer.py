@@ -14,7 +14,7 @@ from preloaded_python import run_python
 
 from stochastok_cli.errors import FAILED, STOPPED_WITH_CHECKPOINT, UserError
 from stochastok_cli.models.checkpoint_reader import checkpoints, require_intact
-from stochastok_cli.training import checkpoint_writer, events
+from stochastok_cli.training import checkpoint_writer, data_parallel, events
 from stochastok_cli.training.background_writer import HostBuffers
 from stochastok_cli.training.train import train
 from tests.models.huggingface_families import random_model
@@ -30,14 +30,14 @@ def files(checkpoint):
 
 
 def slowly(monkeypatch, seconds):
-    """Makes writes take longer than the iterations between them."""
-    rename = checkpoint_writer.rename_into_place
+    """Makes writes begin after iterations in which the tensors change."""
+    save_whole = data_parallel.save_whole
 
-    def rename_late(temporary, final):
+    def save_late(tensors, folder):
         time.sleep(seconds)
-        rename(temporary, final)
+        save_whole(tensors, folder)
 
-    monkeypatch.setattr(checkpoint_writer, "rename_into_place", rename_late)
+    monkeypatch.setattr(data_parallel, "save_whole", save_late)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -219,11 +219,15 @@ def test_a_signal_waits_for_the_write_and_saves(configured, config_file):
     assert metrics(again.folder) == metrics(straight.folder)
 
 
-def test_copies_do_not_change_with_the_tensors_and_shared_tensors_stay_shared():
-    tensor = torch.arange(4.0)
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_copies_do_not_change_with_the_tensors_and_shared_tensors_stay_shared(device):
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    tensor = torch.arange(4.0, device=device)
     buffers = HostBuffers()
     copies = buffers.copy({"a": tensor, "tied": tensor, "b": tensor[2:]})
     tensor.zero_()
+    assert {(copy.device.type, copy.is_pinned()) for copy in copies.values()} == {("cpu", device == "cuda")}
     assert copies["a"] is copies["tied"]
     assert (copies["a"].tolist(), copies["b"].tolist()) == ([0, 1, 2, 3], [2, 3])
     again = buffers.copy({"a": tensor, "tied": tensor, "b": tensor[2:]})
