@@ -28,6 +28,7 @@ from stochastok_cli.training.checkpoint_cleanup import (
     remove_obsolete,
 )
 from stochastok_cli.training.loggers.jsonl import parse_record, read_metrics
+from stochastok_cli.training.schedules import next_checkpoint
 
 CONFIG, METRICS, STARTS, LOG = "config.yaml", "metrics.jsonl", "starts.jsonl", "train.log"
 
@@ -137,10 +138,13 @@ def lost_checkpoints(folder: Path, config: Config, iterations: Sequence[int]) ->
     settings = config.trainer.training
     if damaged := incomplete_checkpoints(folder):
         return f"{folder} holds no complete checkpoint: {damaged[-1].name} is incomplete"
-    # A process that is killed while it saves its first checkpoint leaves records up to that iteration.
+    # A process that is killed while it saves its first checkpoint leaves records up to that iteration, and up to the
+    # next save, which waits for the first one, where that is made in the background.
     reached = max(iterations, default=0)
-    first_save = min(settings.checkpoint_interval, settings.permanent_checkpoint_interval or settings.max_iters)
-    if reached > min(first_save, settings.max_iters):
+    saves_until = next_checkpoint(0, settings)
+    if settings.async_save:
+        saves_until = next_checkpoint(saves_until, settings)
+    if reached > saves_until:
         return f"{folder} holds no checkpoint, though its metrics reach iteration {reached:,}"
     return ""
 

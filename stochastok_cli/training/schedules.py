@@ -61,6 +61,12 @@ def checkpoint_is_due(done: int, training: TrainingConfig) -> bool:
     return done > 0 and (done % training.checkpoint_interval == 0 or permanent_checkpoint_is_due(done, training))
 
 
+def next_checkpoint(done: int, training: TrainingConfig) -> int:
+    """How many iterations are done when the next checkpoint after `done` is saved; at most `max_iters`."""
+    intervals = [training.checkpoint_interval, training.permanent_checkpoint_interval or training.checkpoint_interval]
+    return min(training.max_iters, *((done // interval + 1) * interval for interval in intervals))
+
+
 def permanent_checkpoint_is_due(done: int, training: TrainingConfig) -> bool:
     """Whether the checkpoint after `done` iterations is never removed."""
     interval = training.permanent_checkpoint_interval

@@ -13,6 +13,7 @@ from stochastok_cli.training.schedules import (
     expand_prop,
     learning_rate,
     log_is_due,
+    next_checkpoint,
     permanent_checkpoint_is_due,
 )
 
@@ -86,6 +87,7 @@ def test_permanent_checkpoints_are_saved_and_counted_beside_the_others(interval,
         stay = [n for n in due if permanent_checkpoint_is_due(n, training)]
         multiples = {*range(0, 26, interval), *range(0, 26, permanent or 26), 25}
         assert due == sorted(n for n in multiples if n >= first)
+        assert next_checkpoint(first - 1, training) == (due or [25])[0]
         assert count_checkpoints(first, 25, training) == (len(due), len(stay))
         assert _checkpoints_at_once(first - 1, training) == len(stay) + min(len(due) - len(stay), 3)
 
