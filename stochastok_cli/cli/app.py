@@ -190,6 +190,8 @@ def _usage_message(message: str) -> str:
     "Invalid value for '--device': 'cpuu' is not one of 'auto', 'cpu'; did you mean 'cpu'?"
     """
     message = message.replace(": Value error, ", ": ", 1)
+    if re.fullmatch(r"No such option: -[^-\s]*", message):
+        return f"{message}; put -- before a name that begins with -"
     match = re.search(r"'([^']*)' is not one of ('.*')\.?$", message)
     if match is None:
         return message

@@ -82,8 +82,10 @@ def benchmarks(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 def methods(ctx: typer.Context, incomplete: str) -> list[str]:
-    """The expansion methods, after a comma one more."""
-    return _one_more([*_methods(), "all"], incomplete)
+    """The expansion methods, after a comma one more; all of them stand alone."""
+    if "all" in incomplete.split(",")[:-1]:
+        return []
+    return _one_more([*_methods(), *([] if "," in incomplete else ["all"])], incomplete)
 
 
 def tokenizations(ctx: typer.Context, incomplete: str) -> list[str]:

@@ -23,7 +23,8 @@ BASH = "complete_bash"
 DECISIVE = ("--checkpoint-dir", "--config", "--config-name", "--data-dir", "--evaluator")
 """Options that decide what another word can be completed to, also where they stand after it."""
 _BREAK = re.compile(r"[=:]+")
-_SPECIAL = re.compile(r"([^\w@%+=:,./~^\[\]-])")  # what bash would not take literally
+_SPECIAL = re.compile(r"([^\w@%+=:,./~^-])")  # what bash would not take literally
+_SPECIAL_IN_QUOTES = re.compile(r"""(["$`\\])""")
 
 
 def is_requested() -> bool:
@@ -65,7 +66,8 @@ def answer(app: typer.Typer, register: Callable[[str], None]) -> int:
     answered = printed.getvalue()
     if os.environ[VARIABLE] == BASH:
         lines = [line.removeprefix(known) for line in answered.splitlines()]
-        answered = "".join(f"{_escaped(line)}\n" for line in lines if line and line.isprintable())
+        quote = _begun_quotation()
+        answered = "".join(f"{_escaped(line, quote)}\n" for line in lines if line and line.isprintable())
     sys.stdout.write(answered)
     return code
 
@@ -122,7 +124,18 @@ def _joined(pieces: list[str]) -> list[str]:
     return words
 
 
-def _escaped(word: str) -> str:
-    """A word as bash takes it literally; as it is within a quotation that the user has begun."""
-    is_quoted = os.environ.get("COMP_WORDS", "").rpartition("\n")[2].startswith(("'", '"'))
-    return word if is_quoted else _SPECIAL.sub(r"\\\1", word)
+def _begun_quotation() -> str:
+    """The quotation mark with which the current word begins, or ""."""
+    words, current = _bash_words(), _current_word()
+    return words[current][:1] if current < len(words) and words[current][:1] in ("'", '"') else ""
+
+
+def _escaped(word: str, quote: str) -> str:
+    """A word as bash takes it literally, after the quotation mark that the user has typed.
+
+    >>> print(_escaped("it's [a]", ""), _escaped("it's [a]", "'"), _escaped('a "$b"', '"'))
+    it\\'s\\ \\[a\\] it'\\''s [a] a \\"\\$b\\"
+    """
+    if quote == "'":
+        return word.replace("'", "'\\''")
+    return (_SPECIAL_IN_QUOTES if quote else _SPECIAL).sub(r"\\\1", word)

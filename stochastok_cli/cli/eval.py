@@ -109,6 +109,7 @@ def eval(
         from stochastok_cli.report.report_folder import require_report_folder
 
         require_matplotlib()
+        options.refuse_stdout("--report", report)
         require_report_folder(report)
     from stochastok_cli.training.distributed import distributed_context, is_distributed, is_main_process
     from stochastok_cli.training.launch import launch, record_exit_code

@@ -68,7 +68,10 @@ def expand(
     ] = "stochastok",
     text: Annotated[
         str | None,
-        typer.Option("--text", help="Show alternative tokenizations of this text instead of making a dataset."),
+        typer.Option(
+            "--text",
+            help="Show alternative tokenizations of this text (- reads it from stdin) and make no dataset.",
+        ),
     ] = None,
     samples: Annotated[int, typer.Option("--samples", min=1, help="With --text: how many to show.")] = 6,
     html: Annotated[
@@ -156,6 +159,7 @@ def expand(
         making.pop("force")
         if text is None:
             raise UserError("--html goes with --text", fix='give --text "…", the text that the page shows')
+        options.refuse_stdout("--html", html)
     if text is not None:
         options.require_effect(expand, "beside --text", report=report, match_growth=match_growth, **making)
     else:
@@ -188,6 +192,8 @@ def expand(
     if text is not None:
         if name is not None:
             raise UserError("both NAME and --text are given", fix="drop one of them")
+        if text == "-":
+            text = options.read_stdin("text", 'give --text "…"')
         from stochastok_cli.tokenization.expansion import StochasTok, sample_tokenizations
         from stochastok_cli.tokenization.loaders import load_vocabulary
 

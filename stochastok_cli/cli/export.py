@@ -52,6 +52,8 @@ def export(
     Documents, their order and their number are kept, and manifest.json has their counts and checksums. Prints the path
     of the finished folder. One that exists already, made with the same options, is left alone.
     """
+    if out is not None:
+        options.refuse_stdout("--out", out)
     from stochastok_cli.data.export import export as export_dataset
 
     with progress.progress_bar() as emit:

@@ -12,7 +12,6 @@ from stochastok_cli.cli import candidates, options, progress
 from stochastok_cli.cli.app import subcommand
 from stochastok_cli.cli.eval import Device
 from stochastok_cli.cli.streams import escaped
-from stochastok_cli.errors import FAILED, UserError
 
 if TYPE_CHECKING:
     from stochastok_cli.evaluation.generated_texts import GeneratedText, SamplePrompt
@@ -95,7 +94,7 @@ def generate(
     from stochastok_cli.models.checkpoint_reader import iteration_of
 
     Sampling(temperature, top_k, top_p).check()
-    text = _read_stdin() if prompt in (None, "-") else prompt or ""
+    text = options.read_stdin("prompt", "give a PROMPT") if prompt in (None, "-") else prompt or ""
     tokenizations = tokenization or [CANONICAL]
     labeled = samples > 1 or tokenizations != [CANONICAL]
 
@@ -135,19 +134,6 @@ def generate(
         on_text=(lambda part: None) if as_json else _write,
         on_result=on_result,
     )
-
-
-def _read_stdin() -> str:
-    """The prompt on stdin without one line break at its end. Raises UserError if it is closed or not UTF-8."""
-    if sys.stdin is None:  # closed when this process was started
-        raise UserError("there is no prompt, and stdin is closed", fix="give a PROMPT")
-    if sys.stdin.isatty():
-        progress.note("the prompt is read from this terminal; end it with Ctrl-D")
-    try:
-        text = sys.stdin.buffer.read().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"the prompt on stdin is not UTF-8 (byte {error.start})", exit_code=FAILED) from None
-    return text.removesuffix("\n").removesuffix("\r")
 
 
 def _write(text: str) -> None:

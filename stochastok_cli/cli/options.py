@@ -13,7 +13,7 @@ import typer
 
 from stochastok_cli.artifacts import Artifact, command_line
 from stochastok_cli.cli import candidates, progress
-from stochastok_cli.errors import Notice, UserError
+from stochastok_cli.errors import FAILED, Notice, UserError
 
 if TYPE_CHECKING:
     from stochastok_cli.hub import PushResult
@@ -173,3 +173,30 @@ def summary(made: Artifact) -> str:
     )
     state = "made" if made.created else "already there, made with the same options; left alone:"
     return f"{state} {made.path.name}: {counts}" if counts else f"{state} {made.path}"
+
+
+def refuse_stdout(option: str, path: Path) -> None:
+    """Raises UserError where a file or a folder to write is `-`, which stands for stdout in other programs."""
+    if str(path) == "-":
+        raise UserError(f"{option} can't write to stdout", fix="give a path")
+
+
+def read_stdin(what: str, fix: str) -> str:
+    """A text on stdin without one line break at its end.
+
+    Args:
+        what: What it is, for messages.
+        fix: What to give instead.
+
+    Raises:
+        UserError: stdin is closed or not UTF-8.
+    """
+    if sys.stdin is None:  # closed when this process was started
+        raise UserError(f"there is no {what}, and stdin is closed", fix=fix)
+    if sys.stdin.isatty():
+        progress.note(f"the {what} is read from this terminal; end it with Ctrl-D")
+    try:
+        text = sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"the {what} on stdin is not UTF-8 (byte {error.start})", exit_code=FAILED) from None
+    return text.removesuffix("\n").removesuffix("\r")

@@ -69,6 +69,7 @@ def runs(
         from stochastok_cli.report.report_folder import require_report_folder
 
         require_matplotlib()
+        options.refuse_stdout("--report", report)
         require_report_folder(report)
     if compare is not None:
         options.require_effect(runs, "beside --compare", metric=metric)

@@ -168,7 +168,7 @@ def _show_config(config: "Config", sources: "dict[str, Source]", run_name: str |
 
     shown = effective_config(config, sources, run_name)
     for note in shown.notes:
-        progress.note(f"note: {note}")
+        progress.note(note)
     source = Source("default") if run_name is None else Source("override", f"--run-name {shlex.quote(run_name)}")
     return (config_json if as_json else config_table)(shown, source)
 

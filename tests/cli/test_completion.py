@@ -88,6 +88,8 @@ OPTIMIZER = [f"{key.path}=" for key in config_reference() if key.path.startswith
         ("export langgame --format m", ["mds", "megatron"]),
         ("expand --method st", ["stochastok", "stochastok-uni"]),
         ("expand --method stochastok,unif", ["stochastok,uniform-k", "stochastok,uniform"]),
+        ("expand --method uniform,a", []),
+        ("expand --method all,", []),
         ("expand --method digits:", ["right3"]),
         ("eval ", ["first", "group/second"]),
         ("eval first", ["first", "first/step_20", "first/step_100"]),
@@ -157,9 +159,23 @@ def test_all_methods_and_subcommands(complete):
 
 
 def test_names_that_bash_would_cut_are_escaped_and_others_left_out(complete, folders):
-    for name in ("my data", "a$b", "bell\a"):
+    for name in ("my data", "a$b[c]", "bell\a"):
         (folders / "data/data_as_memmaps" / name).mkdir()
-    assert complete("stochastok expand ") == ["a\\$b", *DATASETS, "my\\ data"]
+    assert complete("stochastok expand ") == ["a\\$b\\[c\\]", *DATASETS, "my\\ data"]
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+@pytest.mark.parametrize("quote", ["", "'", '"'])
+@pytest.mark.parametrize("name", ["it's", "it's [a] é", 'it $b "c" `d` \\ &'])
+def test_what_stands_in_the_line_then_is_the_name(monkeypatch, capfd, folders, quote, name):
+    monkeypatch.setenv(completion.VARIABLE, "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", f"stochastok\ngenerate\n{quote}it")
+    monkeypatch.setenv("COMP_CWORD", "2")
+    (folders / "checkpoints" / name / "step_1").mkdir(parents=True)
+    completion.answer(app, register_subcommands)
+    reply = capfd.readouterr().out.removesuffix("\n")
+    line = f"printf %s {quote}{reply}{quote}"  # bash puts it in the place of what follows the mark
+    assert subprocess.run(["bash", "-c", line], capture_output=True, text=True).stdout == name
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Streams that are closed, full, without a reader or of another encoding, and too little memory."""
 
+import io
 import os
 import resource
 import shlex
@@ -83,8 +84,9 @@ def test_characters_that_an_encoding_lacks_are_escaped():
 
 
 def test_a_token_stays_in_its_line(monkeypatch, capsys):
-    arguments = ["expand", "--tokenizer", "sample2k", "--samples", "2", "--text"]
-    monkeypatch.setattr(sys, "argv", ["", *arguments, "a\x1b[1m\n\t\r\x85"])
+    arguments = ["expand", "--tokenizer", "sample2k", "--samples", "2", "--text", "-"]
+    monkeypatch.setattr(sys, "argv", ["", *arguments])
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("a\x1b[1m\n\t\r\x85\n".encode())))
     with pytest.raises(SystemExit):
         app.main()
     lines = capsys.readouterr().out.removesuffix("\n").split("\n")

@@ -118,6 +118,8 @@ def test_all_problems_are_reported_at_once_with_key_origin_and_nearest_key():
                 "model.vocab_size=12.5",
                 "model.core_model.attn.attn_type=flash",
                 "trainer.dataset.is_instruction=1",
+                "trainer.optimizer.lr=",
+                "general.seed=true",
                 "no_equals_sign",
             ],
         )
@@ -128,6 +130,8 @@ def test_all_problems_are_reported_at_once_with_key_origin_and_nearest_key():
     assert "model.vocab_size must be a whole number, not 12.5" in message
     assert "attn_type = 'flash' is not supported, only 'generic'" in message
     assert "trainer.dataset.is_instruction must be true or false, not 1" in message
+    assert "trainer.optimizer.lr must be a number, not empty" in message
+    assert "general.seed must be a whole number, not true" in message
     assert "'no_equals_sign' is not an override" in message
 
 

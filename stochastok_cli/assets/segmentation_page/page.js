@@ -42,7 +42,7 @@ function showHeader() {
   byId("footer").append(...footer.map((line) => element("p", {}, line)));
 }
 
-const COUNTS = { "attempted splits per token": "attempts", "splits per token": "splits" };
+const COUNTS = { "attempted splits per token": "attempt", "splits per token": "split" };
 
 /** What the p of the slider means for this text. */
 function meaningOfP(m) {
@@ -51,7 +51,8 @@ function meaningOfP(m) {
   if (!(m.p_meaning in COUNTS)) return `a ${m.p_meaning}`;
   const n = tables.tokens.length,
     p = proportion();
-  return `⌊${number(n)} × ${shortNumber(p)}⌋ = ${number(Math.floor(n * p))} ${COUNTS[m.p_meaning]}`;
+  const count = Math.floor(n * p);
+  return `⌊${number(n)} × ${shortNumber(p)}⌋ = ${number(count)} ${COUNTS[m.p_meaning]}${count === 1 ? "" : "s"}`;
 }
 
 /** The p of the embedded samples that are shown. */
