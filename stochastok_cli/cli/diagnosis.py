@@ -30,6 +30,12 @@ DEVELOPMENT = {"test", "integrations", "docs"}
 IMPORTED = ("numpy", "torch", "numba", "tiktoken", "tokenizers", "gigatoken", "datasets", "safetensors", "regex")
 """Packages with compiled code, which may be installed and still not load."""
 LEAST_FREE = 2**30  # bytes
+_CACHE_VARIABLES = {
+    "hub": "HF_HOME or HF_HUB_CACHE",
+    "datasets": "HF_HOME or HF_DATASETS_CACHE",
+    "tiktoken": "TIKTOKEN_CACHE_DIR",
+    "numba": "NUMBA_CACHE_DIR",
+}
 
 
 class Diagnosis:
@@ -251,29 +257,55 @@ def _add_caches(diagnosis: Diagnosis) -> None:
     }
     diagnosis.sections["caches"] = {name: _folder(Path(path).expanduser()) for name, path in folders.items()}
     for name, entry in diagnosis.sections["caches"].items():
-        if not entry["writable"]:
-            diagnosis.notes.append(f"the cache of {name} can't be written: {entry['path']}")
+        if problem := _problem_of(entry):
+            diagnosis.notes.append(f"the cache of {name}: {problem}; set {_CACHE_VARIABLES[name]}")
 
 
 def _add_disk(diagnosis: Diagnosis, folders: dict[str, Path]) -> None:
     section = diagnosis.sections["folders"] = {}
     for name, path in folders.items():
         entry = section[name] = _folder(path)
-        if not entry["writable"]:
-            diagnosis.notes.append(f"{entry['path']} can't be written; give another --{name}-dir")
+        if problem := _problem_of(entry):
+            diagnosis.notes.append(f"{problem}; give another --{name}-dir")
         elif entry["free_bytes"] is not None and entry["free_bytes"] < LEAST_FREE:
             diagnosis.notes.append(f"{entry['path']} has {entry['free_bytes'] / 2**20:,.0f} MiB of free space")
+
+
+def _problem_of(folder: dict[str, Any]) -> str:
+    """What is wrong with an entry of `_folder`, or ""."""
+    if folder["writable"]:
+        return ""
+    if not folder["exists"]:
+        return f"{folder['path']} can't be made"
+    return f"{folder['path']} can't be written" if folder["is_folder"] else f"{folder['path']} is no folder"
 
 
 def _folder(path: Path) -> dict[str, Any]:
     """A folder that may not exist yet: the nearest one above it decides whether and how much can be written."""
     path = path.absolute()
     nearest = path
-    while not os.path.exists(nearest) and nearest != nearest.parent:
+    while not os.path.lexists(nearest) and nearest != nearest.parent:
         nearest = nearest.parent
     try:
         free: int | None = shutil.disk_usage(nearest).free
     except OSError:
         free = None
-    writable = os.path.isdir(nearest) and os.access(nearest, os.W_OK | os.X_OK)
-    return {"path": str(path), "exists": os.path.isdir(path), "writable": writable, "free_bytes": free}
+    return {
+        "path": str(path),
+        "exists": os.path.lexists(path),
+        "is_folder": os.path.isdir(path),
+        "writable": os.path.isdir(nearest) and _takes_a_folder(nearest),
+        "free_bytes": free,
+    }
+
+
+def _takes_a_folder(folder: Path) -> bool:
+    """Whether a folder can be made in one that exists. It is tried, since some file systems, such as /proc, refuse
+    what their permissions allow; nothing is left there."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return False
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".stochastok-doctor-", dir=folder))
+    except OSError:
+        return False
+    return True

@@ -67,11 +67,21 @@ def _text(section: str, value: Any) -> str:
         return ", ".join(f"{package} {version or 'not installed'}" for package, version in value.items())
     if section in ("caches", "folders"):
         free = "" if value["free_bytes"] is None else f", {value['free_bytes'] / 2**30:,.1f} GiB free"
-        state = "" if value["exists"] else ", not there yet"
-        return f"{value['path']}{free}{state}{'' if value['writable'] else ', not writable'}"
+        return f"{value['path']}{free if value['writable'] else ''}{_state(value)}"
     if isinstance(value, list):  # GPUs
         return "; ".join(map(_describe_gpu, value)) or "none"
     return str(value)
+
+
+def _state(folder: dict[str, Any]) -> str:
+    """How a folder is, where it is not there and writable.
+
+    >>> _state({"exists": True, "is_folder": False, "writable": False})
+    ', no folder'
+    """
+    if not folder["exists"]:
+        return ", not there yet" if folder["writable"] else ", can't be made"
+    return "" if folder["writable"] else ", not writable" if folder["is_folder"] else ", no folder"
 
 
 def _describe_gpu(gpu: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ class HubStatus:
     """The Hub as this machine sees it.
 
     Attributes:
-        endpoint: Its address (HF_ENDPOINT), without a name and a password in it.
+        endpoint: Its address (HF_ENDPOINT), without a name, a password and a query in it.
         offline: Whether HF_HUB_OFFLINE is set; then no request is sent.
         reachable: Whether it answers; None where nobody asked.
         token: Whether a token is set.
@@ -36,7 +36,7 @@ def hub_status(timeout: float = 5.0) -> HubStatus:
     """
     from huggingface_hub import constants, get_token
 
-    endpoint = re.sub(r"//[^/@]*@", "//", constants.ENDPOINT)
+    endpoint = address_without_secrets(constants.ENDPOINT)
     try:
         has_token = get_token() is not None
     except (OSError, ValueError) as error:  # HF_HOME is a file, the token's file can't be read or is no text
@@ -51,6 +51,17 @@ def hub_status(timeout: float = 5.0) -> HubStatus:
     except Exception as error:  # an HTTP library's; its message may hold the header with the token
         reachable, user, problem = False, None, f"the Hub can't be reached ({type(error).__name__})"
     return HubStatus(endpoint, False, reachable, has_token, user, problem)
+
+
+def address_without_secrets(url: str) -> str:
+    """An address without what may be secret: a name and a password, the query and the fragment.
+
+    >>> address_without_secrets("https://me:secret@hub.example:1/x?token=abc")
+    'https://hub.example:1/x'
+    """
+    before_path, slashes, rest = re.split(r"[?#]", url, maxsplit=1)[0].rpartition("//")
+    host, slash, path = rest.partition("/")
+    return f"{before_path}{slashes}{host.rpartition('@')[2]}{slash}{path}"
 
 
 def _ask(timeout: float, has_token: bool) -> tuple[bool, str | None, str]:

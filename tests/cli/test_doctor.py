@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import sys
 
 import pytest
@@ -80,7 +81,7 @@ def test_a_hub_that_does_not_serve_breaks_nothing(run, hub_server, status, body,
 def test_no_hub_within_the_timeout_and_none_in_offline_mode(run, hub_server, monkeypatch):
     from huggingface_hub import constants
 
-    monkeypatch.setattr(constants, "ENDPOINT", "http://name:secret@127.0.0.1:9")
+    monkeypatch.setattr(constants, "ENDPOINT", "http://name:secret@127.0.0.1:9?token=secret")
     code, out, _ = run("--json", "--timeout", "1")
     shown = json.loads(out)
     assert code == 0 and shown["hub"]["endpoint"] == "http://127.0.0.1:9" and shown["hub"]["reachable"] is False
@@ -89,6 +90,26 @@ def test_no_hub_within_the_timeout_and_none_in_offline_mode(run, hub_server, mon
     hub_server.requests.clear()
     shown = json.loads(run("--json")[1])
     assert shown["hub"]["offline"] and shown["hub"]["reachable"] is None and hub_server.requests == []
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="there is no /proc")
+def test_folders_that_can_not_be_made_are_named(run, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    for name, value in (("HF_HOME", "/proc/none"), ("NUMBA_CACHE_DIR", tmp_path / "file"), ("TIKTOKEN_CACHE_DIR", "t")):
+        monkeypatch.setenv(name, str(value))
+    for name in ("HF_HUB_CACHE", "HF_DATASETS_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    _, out, _ = run("--data-dir", "/proc/none", "--checkpoint-dir", "link/below")
+    assert [line for line in out.splitlines() if line.startswith("note: ")] == [
+        "note: the cache of hub: /proc/none/hub can't be made; set HF_HOME or HF_HUB_CACHE",
+        "note: the cache of datasets: /proc/none/datasets can't be made; set HF_HOME or HF_DATASETS_CACHE",
+        f"note: the cache of numba: {tmp_path / 'file'} is no folder; set NUMBA_CACHE_DIR",
+        "note: /proc/none can't be made; give another --data-dir",
+        f"note: {tmp_path / 'link/below'} can't be made; give another --checkpoint-dir",
+    ]
+    assert "/proc/none, can't be made\n" in out and f"{tmp_path / 'file'}, no folder\n" in out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]
 
 
 def test_a_token_that_can_not_be_read_names_the_variable(run, tmp_path, monkeypatch):
