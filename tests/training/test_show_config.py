@@ -94,7 +94,7 @@ def test_the_table_says_from_where_it_would_go_on(command, configured):
     [line] = [line.split(maxsplit=1)[1] for line in shown.stdout.splitlines() if line.startswith("  action ")]
     assert line.split("  ")[0] == "continue from iteration 1" and line.endswith(f"checkpoint {parent.checkpoint}")
     shown = command(*SHORT, "trainer.optimizer.lr=1", "--run-name", "one", "--show-config")
-    assert shown.stderr.startswith(f"note: the command would be refused: {parent.folder} is a run of another")
+    assert shown.stderr.startswith(f"the command would be refused: {parent.folder} is a run of another")
 
 
 def test_data_that_is_not_there_is_noted(config_file):
