@@ -32,6 +32,7 @@ from stochastok_cli.errors import (
     first_line,
     is_rust_panic,
     one_line,
+    short_repr,
     shorten,
 )
 
@@ -45,6 +46,7 @@ HELP = (
 SUBCOMMANDS = ("tokenize", "expand", "make", "export", "train", "runs", "eval", "generate", "doctor")
 """The files of the subcommands, in the order of `--help`; `make` has one subcommand for each recipe."""
 
+LARGEST_NUMBER = 10**12
 MINIMUM_ADDRESS_SPACE = 512 * 2**20  # bytes
 NO_READER = 128 + 13  # what a shell makes of the end by SIGPIPE
 OUT_OF_MEMORY = (
@@ -68,6 +70,7 @@ def subcommand(function: Callable[..., None]) -> Callable[..., None]:
         global show_traceback
         progress.quiet, show_traceback = quiet, debug
         panics.panic_messages_held_back.is_on = not debug
+        _require_possible_numbers(kwargs)
         function(*args, **kwargs)
 
     common = {
@@ -82,6 +85,16 @@ def subcommand(function: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *flags])  # type: ignore[attr-defined]
     run.__annotations__ = {**function.__annotations__, **common}
     return app.command()(run)
+
+
+def _require_possible_numbers(values: dict[str, Any]) -> None:
+    """Raises UserError for a number that no option means, before it overflows an integer of a library. A seed can have
+    any size, because it is hashed."""
+    for name, value in values.items():
+        if isinstance(value, int) and abs(value) > LARGEST_NUMBER and name != "seed":
+            raise UserError(
+                f"--{name.replace('_', '-')} {short_repr(value, 40)} is not possible", fix="give at most 10^12"
+            )
 
 
 def _print_version(value: bool) -> None:

@@ -94,6 +94,8 @@ class ChatTemplate:
             self.source: str = self._tokenizer.get_chat_template()
         except ValueError as error:
             raise UserError(f"{tokenizer} has no chat template: {first_line(error)}", fix=_NO_TEMPLATE) from None
+        if not self.source.strip():
+            raise UserError(f"the chat template of {tokenizer} is empty", fix=_NO_TEMPLATE)
         self._marks_generation = _GENERATION.search(self.source) is not None
         content = vocabulary.tokenizer_json()
         with reading_errors(tokenizer):
@@ -128,7 +130,10 @@ class ChatTemplate:
             self._render([{**message, "content": part}], add_generation_prompt=True)
             for part in (message["content"], _PROBE)
         )
-        before, _, after = around.partition(_PROBE)
+        before, content_is_there, after = around.partition(_PROBE)
+        if not content_is_there:
+            what = "leaves out what a user says" if text.strip() else "renders nothing for what a user says"
+            raise Unusable(f"the chat template {what}")
         turn = text[len(before) : len(text) - len(after)]
         stripped = message["content"].find(turn)  # how much white space the template strips
         if before + turn + after != text or stripped < 0:
@@ -153,7 +158,9 @@ class ChatTemplate:
         Raises Unusable for a conversation that the template does not take.
         """
         text = self._render([*self._hide_names(messages)[0], {"role": _ASSISTANT, "content": _PROBE}])
-        tail = text.rpartition(_PROBE)[2]
+        _, answer_is_there, tail = text.rpartition(_PROBE)
+        if not answer_is_there:
+            return None
         ids = self._encoder.encode(tail, add_special_tokens=False).ids
         return next((i for i in ids if i in self.vocabulary.special), None)
 

@@ -2,10 +2,11 @@
 
 import codecs
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from numpy.random import Generator
 from torch import Tensor
 
 from stochastok_cli.errors import FAILED, UserError
@@ -24,6 +25,7 @@ from stochastok_cli.tokenization.methods import require_method
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 CANONICAL = "canonical"
+MOST_SAMPLES = 100_000  # in each tokenization; prompts and results are kept in memory
 FinishReason = Literal["stop", "length", "window"]
 
 
@@ -110,7 +112,7 @@ def generate(
         prompt: The text that is continued. An empty one begins a document. Its tokens are preceded by those that the
             tokenizer itself puts before every text, such as Llama's beginning-of-text.
         tokenizations: Those of the prompt: `canonical`, or a method of expansion as `METHOD:P`.
-        samples: How many texts in each tokenization.
+        samples: How many texts in each tokenization, at most `MOST_SAMPLES`.
         seed: Of all random numbers.
         max_new_tokens: The most new ids of a text. It also ends where the context window is full, at end-of-text, and
             at ids that the model's generation settings or its chat template name.
@@ -136,15 +138,15 @@ def generate(
     methods = list({name: _parse(name) for name in tokenizations}.values())
     if samples < 1 or max_new_tokens < 1 or not methods:
         raise UserError("samples, max_new_tokens and the number of tokenizations must be at least 1")
+    if samples > MOST_SAMPLES:
+        raise UserError(f"--samples {samples:,} is too many", fix=f"give at most {MOST_SAMPLES:,}, and another --seed")
     _require_different(methods, samples, temperature)
     torch_device = choose_device(device)
     source = find_model(str(checkpoint), Path(checkpoint_dir))
     vocabulary = load_vocabulary(source.folder)
     encoder = PromptEncoder(source.folder, vocabulary, chat=chat)
     encoded = encoder.encode(prompt)
-    prompts = [
-        _retokenize(encoded, vocabulary, method, seed, sample) for method in methods for sample in range(samples)
-    ]
+    prompts = [one for method in methods for one in _sample_prompts(encoded, vocabulary, method, seed, samples)]
     for one in prompts:
         if len(one.ids) > source.context_window:
             raise UserError(
@@ -182,7 +184,7 @@ def sample_documents(
     """
     encoder = PromptEncoder(folder, vocabulary)
     empty = encoder.encode("")
-    prompts = [_retokenize(empty, vocabulary, _parse(CANONICAL), seed, sample) for sample in range(samples)]
+    prompts = _sample_prompts(empty, vocabulary, _parse(CANONICAL), seed, samples)
     sampler = _Sampler(vocabulary, Sampling(), seed, max_new_tokens, encoder.stop_ids(""))
     return sampler.run(model, prompts)
 
@@ -215,7 +217,7 @@ class _Sampler:
             on_result: Called with each text, in the order of the prompts, when it and all before it are complete.
             on_text: Called with the parts of the only text; there must be one prompt.
         """
-        randoms = [stream(self.seed, "generate", prompt.sample) for prompt in prompts]
+        randoms: dict[int, Generator] = {}  # of the texts that are being written
         complete: dict[int, GeneratedText] = {}
         results: list[GeneratedText] = []
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
@@ -228,6 +230,9 @@ class _Sampler:
                     fix="its weights or its activations have overflowed; use an earlier checkpoint",
                     exit_code=FAILED,
                 )
+            for place in places:
+                if place not in randoms:
+                    randoms[place] = stream(self.seed, "generate", prompts[place].sample)
             chosen = self.sampling.draw(values, [randoms[place].random() for place in places])
             if on_text is not None and chosen[0] not in self.stop_ids:
                 part = decoder.decode(self.vocabulary.token_bytes(chosen[0]))
@@ -236,6 +241,7 @@ class _Sampler:
             return chosen
 
         def on_end(place: int, ids: list[int]) -> None:
+            randoms.pop(place, None)
             complete[place] = self._result(prompts[place], ids)
             if on_text is not None and (rest := decoder.decode(b"", final=True)):
                 on_text(rest)
@@ -277,12 +283,19 @@ def _require_different(tokenizations: Sequence[Tokenization], samples: int, temp
         raise UserError("--temperature 0 makes every sample the same", fix="drop --samples, or raise the temperature")
 
 
-def _retokenize(
-    prompt: EncodedPrompt, vocabulary: Vocabulary, tokenization: Tokenization, seed: int, sample: int
-) -> SamplePrompt:
-    name = tokenization.method
+def _sample_prompts(
+    prompt: EncodedPrompt, vocabulary: Vocabulary, tokenization: Tokenization, seed: int, samples: int
+) -> list[SamplePrompt]:
+    """The prompt of each sample in one tokenization. Equal ones share their ids."""
+    name, expand, is_random = tokenization.method, None, _is_random(tokenization)
     if name != CANONICAL:
         expand = StochasTok(vocabulary, tokenization.p, tokenization.method, seed=seed)
-        name, prompt = tokenization.text, prompt._replace(ids=expand(prompt.ids, sample).tolist())
-    ids = prompt.all_ids
-    return SamplePrompt(name, sample, ids, [vocabulary.token_text(i) for i in ids])
+        name = tokenization.text
+    prompts: list[SamplePrompt] = []
+    for sample in range(samples):
+        if prompts and not is_random:
+            prompts.append(replace(prompts[0], sample=sample))
+            continue
+        ids = (prompt if expand is None else prompt._replace(ids=expand(prompt.ids, sample).tolist())).all_ids
+        prompts.append(SamplePrompt(name, sample, ids, [vocabulary.token_text(i) for i in ids]))
+    return prompts

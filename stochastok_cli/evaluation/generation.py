@@ -52,7 +52,7 @@ def decode(
     """
     lengths = np.array([len(prompt) for prompt in prompts], dtype=np.int64)
     # Nothing follows the last new id, so that it need not fit the window.
-    limits = np.minimum(max_new_tokens, model.context_window - lengths + 1)
+    limits = np.minimum(min(max_new_tokens, model.context_window), model.context_window - lengths + 1)
     batches = plan(lengths, limits, model.context_window, batch_tokens, ranks.world_size)
     answers: dict[int, list[int]] = {}
     for first in range(0, len(batches), ranks.world_size):

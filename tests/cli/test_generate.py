@@ -13,6 +13,7 @@ import transformers
 import stochastok_cli.cli.generate  # noqa: F401 (registers the subcommand)
 from stochastok_cli.artifacts import json_bytes
 from stochastok_cli.cli.app import main
+from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.generated_texts import generate, sample_documents
 from stochastok_cli.evaluation.sampling import Sampling
 from stochastok_cli.models.huggingface import locate_model, open_model
@@ -253,6 +254,29 @@ def test_draws_follow_the_probabilities():
 
 
 @pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (" ", "is empty; name the tokenizer of a chat model"),
+        ("{# nothing #}", "--chat: the chat template renders nothing for what a user says"),
+        ("{% if messages[0].role == 'system' %}{{ messages[0].content }}{% endif %}", "template renders nothing"),
+        ("<|im_start|>user<|im_end|>", "--chat: the chat template leaves out what a user says"),
+    ],
+)
+def test_a_chat_template_without_what_a_user_says(place, tmp_path, source, message):
+    folder = shutil.copytree(place / "checkpoints" / "gpt2", tmp_path / "silent")
+    (folder / "chat_template.jinja").write_text(source)
+    with pytest.raises(UserError, match=message):
+        generate(folder, PROMPT, chat=True, max_new_tokens=1)
+
+
+def test_a_chat_template_of_the_content_alone(place, tmp_path):
+    folder = shutil.copytree(place / "checkpoints" / "gpt2", tmp_path / "bare-content")
+    (folder / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    [result] = generate(folder, PROMPT, chat=True, max_new_tokens=3, tokenizations=["character"])
+    assert "".join(result.prompt.tokens) == PROMPT
+
+
+@pytest.mark.parametrize(
     ("arguments", "message", "code"),
     [
         (["absent", "x"], "no checkpoint 'absent'", 2),
@@ -267,6 +291,7 @@ def test_draws_follow_the_probabilities():
         (["ours", "x", "--top-p", "0"], "--top-p 0 is not possible", 2),
         (["ours", "x", "--top-k", "0"], "--top-k 0 is not possible", 2),
         (["ours", "x", "--temperature", "0", "--samples", "2"], "every sample the same", 2),
+        (["ours", "x", "--samples", "100001"], "--samples 100,001 is too many; give at most 100,000", 2),
         (["ours"], "is not UTF-8 (byte 1)", 1),
         (["", "x"], "the name of the checkpoint is empty", 2),
     ],

@@ -25,6 +25,7 @@ def run(tmp_path, monkeypatch, capsys):
     return run
 
 
+HUGE = "99999999999999999999"
 MESSAGES = ("tokenize", "x", "--messages-column", "messages")
 PROMPTS = ("tokenize", "x", "--prompt-column", "prompt", "--completion-column", "completion")
 TRAIN = ("train", "--config", "quickstart")
@@ -66,6 +67,11 @@ TRAIN = ("train", "--config", "quickstart")
         ((*TRAIN, "--repo", "a/b"), "--repo would have no effect without --push"),
         ((*TRAIN, "--private", "--hf-username", "a"), "--private would have no effect without --push"),
         ((*TRAIN, "--push", "--run-name", "my run"), "--run-name 'my run' can't be a repository's name on the Hub"),
+        (("generate", "a", "b", "--max-new-tokens", HUGE), f"--max-new-tokens {HUGE} is not possible; give at most"),
+        (("generate", "a", "b", "--top-k", f"-{HUGE}"), f"--top-k -{HUGE} is not possible; give at most 10^12"),
+        (("make-langgame", "--train-size", HUGE), f"--train-size {HUGE} is not possible"),
+        (("eval", "a", "--evaluator", "mcq", "--num-samples", HUGE), f"--num-samples {HUGE} is not possible"),
+        (("expand", "--text", "a", "--samples", HUGE), "'--samples': Input should be less than or equal to 100000"),
     ],
 )
 def test_options_without_effect_are_refused(run, tmp_path, arguments, message):
