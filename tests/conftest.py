@@ -32,6 +32,25 @@ hypothesis.settings.register_profile("tests", deadline=None)  # no test depends 
 hypothesis.settings.load_profile("tests")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skips tests with the marker `gpu` where there is no GPU; `gpu(interpreted=True)` only with `-m gpu`.
+
+    A conftest.py further below has been called before, and pytest's own selection by markers comes after.
+    """
+    selected = config.option.markexpr.strip() == "gpu"
+    skipped = []
+    for item in items:
+        marker = item.get_closest_marker("gpu")
+        if marker is not None and (selected or not marker.kwargs.get("interpreted")):
+            skipped.append(item)
+    if skipped:
+        import torch
+
+        if not torch.cuda.is_available():
+            for item in skipped:
+                item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
+
+
 @pytest.fixture(autouse=True)
 def _default_handlers() -> Iterator[None]:
     """`main` sets a handler, with which processes that a pool forks later would not end by SIGTERM."""

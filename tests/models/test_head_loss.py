@@ -155,7 +155,7 @@ def test_logits_of_all_tokens_are_never_held(monkeypatch):
     assert shapes == [(64, 8192)] * 3 + [(8, 8192)]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 def test_cuda_memory_is_bounded_and_the_host_never_waits():
     hidden, weight, targets, token_weights = (x.detach().cuda() for x in batch(8192, 50257, width=64, zeros=0.5))
     num_loss_tokens = int(token_weights.count_nonzero())

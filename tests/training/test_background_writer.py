@@ -219,10 +219,8 @@ def test_a_signal_waits_for_the_write_and_saves(configured, config_file):
     assert metrics(again.folder) == metrics(straight.folder)
 
 
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_copies_do_not_change_with_the_tensors_and_shared_tensors_stay_shared(device):
-    if device == "cuda" and not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device")
     tensor = torch.arange(4.0, device=device)
     buffers = HostBuffers()
     copies = buffers.copy({"a": tensor, "tied": tensor, "b": tensor[2:]})

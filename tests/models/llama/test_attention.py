@@ -56,7 +56,7 @@ def test_cache_keeps_the_chosen_sequences(model):
     torch.testing.assert_close(model(ids[[3, 1], 15:], cache=cache), model(ids[[3, 1]])[:, 15:], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("packed", [False, True])
 def test_cuda_attention_equals_the_cpus(dtype, packed):

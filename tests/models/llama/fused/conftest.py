@@ -6,6 +6,7 @@ Triton, or if it was imported earlier, every test of this folder is skipped with
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,6 +24,13 @@ else:
             import stochastok_cli.models.llama.fused.step  # noqa: F401
         except ImportError as error:
             SKIP_REASON = f"triton cannot be imported ({error})"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests of this folder: `pytest -m gpu` runs the kernels on a GPU."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent and item.get_closest_marker("gpu") is None:
+            item.add_marker(pytest.mark.gpu(interpreted=True))
 
 
 @pytest.fixture(autouse=True)
