@@ -102,12 +102,14 @@ def encode(
     *,
     frozen_prefix: str = "",
     frozen_suffix: str = "",
-    chat: PromptEncoder | None = None,
+    prompts: PromptEncoder | None = None,
 ) -> EncodedBenchmark:
     """Tokenizes prefix and options: as one text where `benchmark.encode_whole`, else each on its own.
 
-    An empty prefix becomes the end-of-text id. A prefix that does not fit the window with the longest of its options
-    loses ids from the left, the same ones for all its options, so that they stay comparable.
+    Where they are one text, the ids that the tokenizer itself puts before every text (Llama's beginning-of-text) come
+    first, as in lm-evaluation-harness; training data of this program have none. An empty prefix without such ids is
+    the end-of-text id. A prefix that does not fit the window with the longest of its options loses ids from the left,
+    the same ones for all its options, so that they stay comparable.
 
     Args:
         benchmark: The questions.
@@ -115,25 +117,27 @@ def encode(
         context_window: In tokens.
         frozen_prefix: A text before every question that keeps its tokenization (`EncodedQuestion.frozen`).
         frozen_suffix: One between every question and its options.
-        chat: Puts each question, with the frozen texts, as what a user says into a chat template. What the template
-            writes is frozen, too, and an option begins the answer, without a space before it, as in
-            lm-evaluation-harness.
+        prompts: How the model reads prompts; none puts nothing before texts. With its chat template, each question with
+            the frozen texts is what a user says. What the template writes is frozen, too, and an option begins the
+            answer, without a space before it, as in lm-evaluation-harness.
 
     Raises:
         UserError: An option is longer than the window; it names the row.
     """
     questions = []
     truncated = 0
+    before_texts = prompts.before if prompts is not None and benchmark.encode_whole else []
     for question in benchmark.questions:
         parts = [frozen_prefix, question.prefix, frozen_suffix]
-        if chat is None:
+        if prompts is None or not prompts.chat:
             last = max((i for i, part in enumerate(parts) if part), default=1)  # the part that the options follow
             texts = [split_at_boundary(parts[last], option) for option in question.options]
             parts[last] = texts[0][0]
             options = _encode_options(texts, vocabulary.encode(parts[last]), vocabulary, whole=benchmark.encode_whole)
             before, text, after = _encode_parts(parts, vocabulary)
+            before = [*before_texts, *before]
         else:
-            before, text, after = chat.encode_user_turn(question.prefix, frozen_prefix, frozen_suffix)
+            before, text, after = prompts.encode_user_turn(question.prefix, frozen_prefix, frozen_suffix)
             options = [vocabulary.encode_continuation(option.lstrip()) for option in question.options]
         longest = max(map(len, options))
         if longest > context_window:

@@ -51,13 +51,14 @@ class PromptEncoder:
         self.folder = folder
         self.vocabulary = vocabulary
         self.chat = chat
-        self.before = [] if chat or folder is None else _ids_before_texts(folder)
+        self.before = [] if chat or folder is None else ids_before_texts(folder)
 
     @classmethod
     def of(cls, vocabulary: Vocabulary, *, chat: bool = False) -> "PromptEncoder":
-        """That of the folder that a vocabulary was read from, if it was."""
+        """That of the folder that a vocabulary was read from, if it was, or of the tokenizer.json."""
         path = tokenizer_path(vocabulary.name)
-        return cls(path if path is not None and path.is_dir() else None, vocabulary, chat=chat)
+        folder = path.parent if path is not None and path.name == TOKENIZER else path
+        return cls(folder if folder is not None and folder.is_dir() else None, vocabulary, chat=chat)
 
     @cached_property
     def _template(self) -> "ChatTemplate":
@@ -131,12 +132,12 @@ def model_stop_ids(folder: Path) -> set[int]:
     return ids
 
 
-def _ids_before_texts(folder: Path) -> list[int]:
+def ids_before_texts(folder: Path) -> list[int]:
     """The special ids that a tokenizer.json puts before every text."""
     import tokenizers
 
     file = folder / TOKENIZER
-    if not file.is_file():
+    if not file.is_file() or b'"special_tokens"' not in file.read_bytes():  # those of a post-processor's template
         return []
     tokenizer = tokenizers.Tokenizer.from_file(str(file))
     tokenizer.no_padding()

@@ -126,6 +126,7 @@ def _evaluate_sources(
     ranks: "Ranks | None",
 ) -> list[EvalResult]:
     """The results of models, each with itself where it is loaded already. The other arguments are as in `evaluate`."""
+    from stochastok_cli.evaluation.prompts import ids_before_texts
     from stochastok_cli.evaluation.scoring import BATCH_TOKENS, LM, SINGLE_PROCESS
     from stochastok_cli.models.huggingface import open_model
     from stochastok_cli.tokenization.loaders import load_vocabulary
@@ -138,10 +139,10 @@ def _evaluate_sources(
         evaluator.check_models(vocabularies)
     by_model = any(evaluator.reads_model_files for evaluator in evaluators)
     keys = [
-        (vocabulary.fingerprint, one.context_window, str(one.folder) if by_model else "")
+        (vocabulary.fingerprint, one.context_window, str(one.folder) if by_model else str(ids_before_texts(one.folder)))
         for vocabulary, (one, _) in zip(vocabularies, sources, strict=True)
     ]
-    loaded: dict[tuple[str, int, str], list[LoadedEvaluator]] = {}  # tokenized once for equal vocabularies
+    loaded: dict[tuple[str, int, str], list[LoadedEvaluator]] = {}  # tokenized once for equal tokenizers
     for key, vocabulary in zip(keys, vocabularies, strict=True):
         if key not in loaded:
             loaded[key] = load_evaluators(evaluators, data_dir, vocabulary, key[1], progress=progress)

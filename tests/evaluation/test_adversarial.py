@@ -4,6 +4,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +26,7 @@ from stochastok_cli.evaluation.scoring import LM
 from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.loaders import load_vocabulary
 from stochastok_cli.tokenization.split_table import split_table
+from stochastok_cli.tokenization.vocabulary import Vocabulary
 from tests.data.chat_tokenizers import save_tokenizer, template
 from tests.models.small_models import sharp_model, small_config
 
@@ -104,6 +106,16 @@ def test_special_tokens_stay_in_every_neighbor(vocabulary, finder):
 
 
 # ------------------------------------------------------------------------------------------------ search
+
+
+def tokenizer_with_bos(folder) -> tuple[Vocabulary, PromptEncoder]:
+    save_tokenizer(folder, None)
+    tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    bos = ("<|begin_of_text|>", tokenizer.token_to_id("<|begin_of_text|>"))
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(f"{bos[0]} $A", special_tokens=[bos])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    vocabulary = load_vocabulary(folder)
+    return vocabulary, PromptEncoder.of(vocabulary)
 
 
 def search(lm: LM, encoded: EncodedBenchmark, budget: int, **more) -> dict[str, float]:
@@ -205,7 +217,7 @@ def test_the_words_of_a_chat_template_keep_their_ids(tmp_path):
     tokenizer, vocabulary = transformers.AutoTokenizer.from_pretrained(tmp_path), load_vocabulary(tmp_path)
     question = Question("Which river is the longest?", ["the first", " the last"], 1, "")
     chat = PromptEncoder.of(vocabulary, chat=True)
-    encoded = encode(Benchmark("own", [question], True), vocabulary, 256, frozen_prefix="Think:\n", chat=chat)
+    encoded = encode(Benchmark("own", [question], True), vocabulary, 256, frozen_prefix="Think:\n", prompts=chat)
     [one] = encoded.questions
     messages = [{"role": "user", "content": f"Think:\n{question.prefix}"}]
     expected = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
@@ -216,6 +228,23 @@ def test_the_words_of_a_chat_template_keep_their_ids(tmp_path):
     before, after = one.frozen
     assert (list(cut.context[:before]), list(cut.context[-after:])) == (expected[:before], expected[-after:])
     assert len(cut.text) > len(one.text) and vocabulary.decode(cut.text) == question.prefix
+
+
+def test_what_a_tokenizer_puts_before_texts_comes_once_and_stays(tmp_path):
+    vocabulary, prompts = tokenizer_with_bos(tmp_path)
+    bos = prompts.before
+    questions = [
+        Question("Which river is it?", [" the first", " the last"], 1, ""),
+        Question("", ["Yes.", "No."], 2, ""),
+    ]
+    own, made = (
+        encode(Benchmark("own", questions, whole), vocabulary, 64, prompts=prompts).questions for whole in (True, False)
+    )
+    assert len(bos) == 1
+    assert [list(one.context[:1]) for one in own] == [bos, bos]
+    assert [list(one.context).count(bos[0]) for one in (*own, *made)] == [1, 1, 0, 0]
+    assert vocabulary.decode(own[0].text) == questions[0].prefix
+    assert list(own[1].context) == bos and not own[1].has_prefix
 
 
 def test_a_question_without_a_prefix_stays_as_it_is(vocabulary, model):

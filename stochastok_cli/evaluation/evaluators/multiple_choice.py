@@ -179,6 +179,7 @@ class MultipleChoice(Evaluator):
         from stochastok_cli.tokenization.expansion import StochasTok
 
         tokenization = self._tokenization()
+        prompts = PromptEncoder.of(vocabulary, chat=self.chat)
         loaded, has_prefixes, has_kinds = [], False, not self.by_kind
         for name in self.benchmarks:
             benchmark = load_benchmark(name, data_dir, self.num_samples, language=self.language)
@@ -188,7 +189,7 @@ class MultipleChoice(Evaluator):
                 context_window,
                 frozen_prefix=self.frozen_prefix or "",
                 frozen_suffix=self.frozen_suffix or "",
-                chat=PromptEncoder.of(vocabulary, chat=True) if self.chat else None,
+                prompts=prompts,
             )
             groups = kind_groups(benchmark) if self.by_kind else {}
             has_kinds |= bool(groups)
