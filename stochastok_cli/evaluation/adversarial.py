@@ -198,8 +198,8 @@ def evaluate_adversarial(
     """A benchmark under attack, as metrics of the part "adversarial" and the accuracy by budget.
 
     accuracy: still correct at the end; splits (or replacements, where neighbors of the whole lattice are tried): mean
-    number of them where the attack succeeded; passes: mean number of forward passes spent on a question, the canonical
-    one included; growth: mean ids of the prefix over those of the canonical one.
+    number of them where the attack succeeded, and left out where it never did; passes: mean number of forward passes
+    spent on a question, the canonical one included; growth: mean ids of the prefix over those of the canonical one.
 
     Args:
         benchmark: The questions.
@@ -222,7 +222,7 @@ def evaluate_adversarial(
     return EvaluatorOutput(
         [
             metric("accuracy", float(correct.mean()), correct),
-            metric(steps, float(np.mean(successful)) if successful else 0.0),
+            *([metric(steps, float(np.mean(successful)))] if successful else []),
             metric("passes", float(np.mean([search.passes for search in searches]))),
             metric("growth", float(np.mean(growth))),
         ],

@@ -5,6 +5,7 @@ This module imports neither numpy nor torch, so that the command line can list e
 
 import dataclasses
 import math
+import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -28,12 +29,12 @@ if TYPE_CHECKING:
 
 
 def metric_group(evaluator: str, benchmark: str, part: str = "") -> str:
-    """What the keys of related metrics begin with.
+    """What the keys of related metrics begin with. White space and slashes of a part become underscores.
 
-    >>> metric_group("mcq", "arc"), metric_group("mcq", "langgame-val", "starts_with")
+    >>> metric_group("mcq", "arc"), metric_group("mcq", "langgame-val", "starts with")
     ('mcq/arc', 'mcq/langgame-val/starts_with')
     """
-    return "/".join(filter(None, (evaluator, benchmark, part)))
+    return "/".join(filter(None, (evaluator, benchmark, re.sub(r"[\s/]+", "_", part))))
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ ANSWERS = ("answer", "answers", "label", "answerKey", "target")
 KINDS = ("kind", "task", "task_type", "subcategory", "category", "subject", "type", "level")
 _NUMBERED = re.compile(r"(?:choice|option)_?(\d+)")
 _NESTED = "prompts"
+_TRUTH = {"true": ("true", "yes"), "false": ("false", "no")}
 _DEFAULT_LANGUAGE = "en"
 
 Row = dict[str, Any]
@@ -191,7 +192,7 @@ def _question(row: Row, columns: _Columns) -> str:
 
 def _kind(row: Row, columns: _Columns) -> str:
     kind = "_".join(str(row[name]) for name in columns.kinds if row[name] is not None)
-    return re.sub(r"[\s/]+", "_", kind)  # as it becomes a part of the names of metrics
+    return " ".join(kind.split())
 
 
 def _options(row: Row, columns: _Columns) -> tuple[list[str], list[str]]:
@@ -240,14 +241,16 @@ def _positions(
 
     All answers of a file are read in the same way, so that an option `A` is not taken for the letter of another: as
     texts of options if all of them are, or else as letters or keys, or as numbers. Numbers are counted from 0, or from
-    1 where that is the only way: none is 0, and one equals the number of options. Answers that could be both texts and
-    numbers, with different meanings, are refused.
+    1 where that is the only way: none is 0, and one equals the number of options. `true` and `false` are the options of
+    that text, or yes and no. Letters may be small where no answer of the file is the text of an option. Answers that
+    could be both texts and numbers, with different meanings, are refused.
     """
     if not columns.answer:
         return [0] * len(rows)
     answers = [_first(row, columns.answer) for row in rows]
     texts = [_by_text(answer, one) for answer, (one, _) in zip(answers, options, strict=True)]
-    keys = [_by_key(answer, one) for answer, (_, one) in zip(answers, options, strict=True)]
+    folds = all(place is None for place in texts)  # else a small letter may be a text with a mistake
+    keys = [_by_key(answer, one, ignore_case=folds) for answer, (_, one) in zip(answers, options, strict=True)]
     numbers = _by_number(answers, [len(one) for one, _ in options])
     readings = [texts, keys, numbers]
     whole = [reading for reading in readings if None not in reading]
@@ -274,12 +277,21 @@ def _by_text(answer: Any, options: Sequence[str]) -> int | None:
     if text in options:
         return options.index(text)
     stripped = [option.strip() for option in options]
-    return stripped.index(text.strip()) if text.strip() in stripped else None
+    if text.strip() in stripped:
+        return stripped.index(text.strip())
+    if isinstance(answer, float) and answer.is_integer():  # a column of numbers with gaps, as pandas writes it
+        return _by_text(int(answer), options)
+    words = _TRUTH.get(text.strip().lower(), ())
+    matching = [i for i, option in enumerate(stripped) if option.lower() in words]
+    return matching[0] if len(matching) == 1 else None
 
 
-def _by_key(answer: Any, keys: Sequence[str]) -> int | None:
+def _by_key(answer: Any, keys: Sequence[str], *, ignore_case: bool) -> int | None:
     text = str(answer).strip().removesuffix(".").strip("()")
-    return keys.index(text) if text in keys else None
+    if text in keys or not ignore_case:
+        return keys.index(text) if text in keys else None
+    matching = [i for i, key in enumerate(keys) if key.lower() == text.lower()]
+    return matching[0] if len(matching) == 1 else None
 
 
 def _by_number(answers: Sequence[Any], num_options: Sequence[int]) -> list[int | None]:
@@ -293,9 +305,11 @@ def _by_number(answers: Sequence[Any], num_options: Sequence[int]) -> list[int |
 
 
 def _number(answer: Any) -> int | None:
+    if isinstance(answer, float) and answer.is_integer():
+        return int(answer)
     if isinstance(answer, bool) or not isinstance(answer, int | str):
         return None
     try:
-        return int(answer)
+        return int(re.sub(r"\.0+$", "", answer.strip()) if isinstance(answer, str) else answer)
     except ValueError:
         return None

@@ -88,6 +88,11 @@ def evaluate(
     """
     for_texts = {"tokenization": tokenization, "samples": samples, "num_samples": num_samples}
     chosen = [as_evaluator(entry, for_texts) for entry in _as_list(evaluators)]
+    models = _as_list(checkpoints)
+    if not models:
+        raise UserError("evaluate: there is no checkpoint", fix="give one or more")
+    if not chosen:
+        raise UserError("evaluate: there is no task", fix="give a task, for example 'langgame-val'")
     torch_device = choose_device(device)
     from stochastok_cli.evaluation.models_in_memory import in_memory
 
@@ -96,7 +101,7 @@ def evaluate(
             (find_model(str(one), Path(checkpoint_dir)), None)
             if isinstance(one, str | Path)
             else stack.enter_context(in_memory(one, tokenizer))
-            for one in _as_list(checkpoints)
+            for one in models
         ]
         return _evaluate_sources(
             sources,

@@ -174,3 +174,30 @@ def test_kinds_of_ones_own_questions(vocabulary, jsonl, tmp_path):
         without.load(vocabulary, 200, tmp_path, no_progress)
     with pytest.raises(UserError, match="--leakage|nothing can have leaked"):
         MultipleChoice((f"mine={jsonl([LANGGAME])}",), contamination=True).load(vocabulary, 200, tmp_path, no_progress)
+
+
+@pytest.mark.parametrize(
+    ("options", "answers", "right"),
+    [
+        (["no", "yes"], ["a", "b"], ["no", "yes"]),
+        (["no", "yes"], [False, True], ["no", "yes"]),
+        (["True", "False"], ["true", "false"], ["True", "False"]),
+        (["x", "y"], [0.0, 1.0], ["x", "y"]),
+        (["x", "y"], ["0.0", "1.0"], ["x", "y"]),
+        (["1", "2"], [2.0, 1.0], ["2", "1"]),
+    ],
+)
+def test_answers_as_other_programs_write_them(options, answers, right):
+    rows = [{"question": "?", "options": options, "answer": answer} for answer in answers]
+    assert [row.options[0] for row in read(rows)] == right
+
+
+def test_a_whole_float_that_is_a_text_and_another_number_is_refused():
+    with pytest.raises(UserError, match="the answer 1.0 is the text of an option and the number of another"):
+        read([{"question": "?", "options": ["1", "2"], "answer": 1.0}])
+
+
+def test_a_small_letter_beside_texts_is_a_mistake():
+    rows = [{"question": "?", "options": ["b", "a"], "answer": "a"}, {"question": "?", "options": ["x", "y"]}]
+    with pytest.raises(UserError, match="row 2: the answer 'b'"):
+        read([rows[0], {**rows[1], "answer": "b"}])

@@ -174,6 +174,7 @@ class Generation(Evaluator):
     ) -> list[LoadedEvaluator]:
         from stochastok_cli.evaluation.generated_answers import encode_generation
         from stochastok_cli.evaluation.generation_benchmarks import load_generation_benchmark
+        from stochastok_cli.evaluation.part_names import require_distinct_parts
         from stochastok_cli.evaluation.prompts import PromptEncoder
         from stochastok_cli.tokenization.expansion import StochasTok
 
@@ -202,8 +203,10 @@ class Generation(Evaluator):
             )
             groups = _kind_groups(benchmark) if self.by_kind else {}
             has_kinds |= bool(groups)
-            if self.contamination:
-                groups |= _uncontaminated(benchmark, data_dir, progress)
+            uncontaminated = _uncontaminated(benchmark, data_dir, progress) if self.contamination else {}
+            others = [*uncontaminated, *([tokenization.name] if tokenization is not None else [])]
+            require_distinct_parts(benchmark.name, groups, others)
+            groups |= uncontaminated
             n = len(benchmark.questions)
             counts = {"": n} | {part: int(members.sum()) for part, members in groups.items()}
             if tokenization is not None:

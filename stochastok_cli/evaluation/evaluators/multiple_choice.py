@@ -169,12 +169,18 @@ class MultipleChoice(Evaluator):
 
         return optional_tokenization(self.tokenization, self.samples)
 
+    def _other_parts(self, tokenization: "Tokenization | None") -> list[str]:
+        """The names of the parts that are no groups of questions."""
+        parts = {"adversarial": self.adversarial is not None, "transfer": self.transfer}
+        return [part for part, given in parts.items() if given] + ([tokenization.name] if tokenization else [])
+
     def load(
         self, vocabulary: "Vocabulary", context_window: int, data_dir: Path, progress: "ProgressCallback"
     ) -> list[LoadedEvaluator]:
         from stochastok_cli.evaluation.benchmarks import load_benchmark
         from stochastok_cli.evaluation.contamination import uncontaminated
         from stochastok_cli.evaluation.encoding import encode, kind_groups
+        from stochastok_cli.evaluation.part_names import require_distinct_parts
         from stochastok_cli.evaluation.prompts import PromptEncoder
         from stochastok_cli.tokenization.expansion import StochasTok
 
@@ -193,8 +199,9 @@ class MultipleChoice(Evaluator):
             )
             groups = kind_groups(benchmark) if self.by_kind else {}
             has_kinds |= bool(groups)
-            if self.contamination:
-                groups |= uncontaminated(benchmark, data_dir, progress=progress)
+            uncontaminated_groups = uncontaminated(benchmark, data_dir, progress=progress) if self.contamination else {}
+            require_distinct_parts(benchmark.name, groups, [*uncontaminated_groups, *self._other_parts(tokenization)])
+            groups |= uncontaminated_groups
             encoded = replace(encoded, groups=groups)
             has_prefixes |= any(question.has_prefix for question in encoded.questions)
             n = len(encoded.questions)
