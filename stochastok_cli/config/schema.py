@@ -237,7 +237,7 @@ class EvaluatorConfig:
         metadata={
             "help": "Any other option of the evaluator by its field in Python: `language`, `by_kind`, `contamination`, "
             "`tokenization`, `samples`, `adversarial`, `neighbors`, `restarts`, `frozen_prefix`, `frozen_suffix`, "
-            "`addition`, `words`, `num_fewshot`, `max_new_tokens`, `until`, `match`, `ignore_case`, "
+            "`addition`, `words`, `num_fewshot`, `fewshot_split`, `max_new_tokens`, `until`, `match`, `ignore_case`, "
             "`ignore_punctuation`, `ignore_numbers`, `regexes_to_ignore`.",
             "other_keys": True,
         },
