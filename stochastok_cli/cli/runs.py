@@ -3,6 +3,7 @@
 import gc
 import json
 import time
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,16 @@ from stochastok_cli.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from stochastok_cli.training.runs import RunSummary
+
+
+class State(StrEnum):
+    """The states of a run, as `stochastok_cli.training.runs` has them."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    COMPLETE = "complete"
+    DAMAGED = "damaged"
+
 
 MISSING = "–"
 DEFAULT_METRIC = "validation/bits_per_byte"
@@ -34,6 +45,12 @@ def runs(
             show_default=DEFAULT_METRIC,
             autocompletion=candidates.metrics,
         ),
+    ] = None,
+    state: Annotated[
+        State | None, typer.Option("--state", help="Only the runs in this state.", show_default="all")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Only the first so many runs.", show_default="all")
     ] = None,
     compare: Annotated[
         tuple[str, str] | None,
@@ -72,7 +89,7 @@ def runs(
         options.refuse_stdout("--report", report)
         require_report_folder(report)
     if compare is not None:
-        options.require_effect(runs, "beside --compare", metric=metric)
+        options.require_effect(runs, "beside --compare", metric=metric, state=state, limit=limit)
         from stochastok_cli.training.runs import find_run
 
         pair = [find_run(name, folder) for name in compare]
@@ -83,14 +100,16 @@ def runs(
     from stochastok_cli.training.runs import find_runs
 
     gc.set_threshold(100_000, 10, 10)  # records are many objects without cycles, which take a while to look for
-    summaries = find_runs(folder)
+    summaries = [run for run in find_runs(folder) if state in (None, run.state)]
     if not summaries:
+        missing = f"there are no runs under {folder}" + (f" in the state {state}" if state else "")
         if report is not None:
-            raise UserError(f"there are no runs under {folder} to report")
-        progress.note(f"there are no runs under {folder}")
+            raise UserError(f"{missing} to report")
+        progress.note(missing)
         return
     if metric is not None:
         summaries = _best_first(summaries, metric)
+    summaries = summaries[:limit]
     if report is not None:  # by name, as an appendix lists them, or the best first
         listed = sorted(summaries, key=lambda run: run.name) if metric is None else summaries
         _write_report(report, [(run, run.name) for run in listed], folder)

@@ -4,17 +4,19 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from preloaded_python import run_python, run_stochastok
 
 from stochastok_cli.artifacts import json_bytes
+from stochastok_cli.cli import runs as cli
 from stochastok_cli.cli.runs import _best_first, _print_runs
 from stochastok_cli.config import load_config
 from stochastok_cli.errors import Notice, UserError
 from stochastok_cli.report.runs import read_reported_run
 from stochastok_cli.training.run_dir import run_lock
-from stochastok_cli.training.runs import find_run, find_runs
+from stochastok_cli.training.runs import State, find_run, find_runs
 from stochastok_cli.training.train import train
 
 RECORDS = [
@@ -56,6 +58,9 @@ def test_the_state_of_a_run(tmp_path):
     running = write_run(tmp_path / "running", done=8)
     with run_lock(running):
         states = {run.name: (run.state, run.iteration, run.max_iters) for run in find_runs(tmp_path)}
+        listed = run_stochastok("runs", tmp_path, "--state", "stopped", "--json").stdout.splitlines()
+    assert {json.loads(line)["run"] for line in listed} == {"deeper/stopped", "begun"}
+    assert [*cli.State] == [*get_args(State)]
     assert states == {
         "complete": ("complete", 8, 8),
         "deeper/stopped": ("stopped", 8, 8),
@@ -63,6 +68,12 @@ def test_the_state_of_a_run(tmp_path):
         "running": ("running", 8, 8),
     }
     assert find_run("running", tmp_path).state == "complete"
+    none = run_stochastok("runs", tmp_path, "--state", "running")
+    assert (none.returncode, none.stdout, none.stderr) == (
+        0,
+        "",
+        f"there are no runs under {tmp_path} in the state running\n",
+    )
     assert not (tmp_path / ".complete.lock").exists()
 
 
@@ -206,6 +217,8 @@ def test_the_best_of_any_metric_that_has_one(tmp_path):
     assert best == [("b", 4.0), ("c", 4.5), ("a", 5.0)]
     assert rows[1]["best"] == {"train/loss": {"value": 4.5, "iteration": 4}}
     assert rows[1]["metrics"]["train/loss"] is None
+    limited = run_stochastok("runs", tmp_path, "--metric", "train/loss", "--json", "--limit", "2")
+    assert limited.stdout.splitlines() == listed.stdout.splitlines()[:2]
     assert next(iter(_best_first(find_runs(tmp_path), "mcq/arc/accuracy"))).name == "b"
     for metric, message in {
         "train/learning_rate": "has no best value, since neither less nor more of it is better",
@@ -239,6 +252,7 @@ def test_two_configurations_are_compared(tmp_path):
         (["file"], "the folder file is a file"),
         ([".", "--compare", "a", "aa"], "no run 'aa', neither in . nor as a path; did you mean 'a'?"),
         ([".", "--compare", "a", "a", "--metric", "x"], "--metric would have no effect beside --compare"),
+        ([".", "--state", "stoped"], "Invalid value for '--state': 'stoped' is not one of"),
     ],
 )
 def test_wrong_use_is_one_line(tmp_path, monkeypatch, arguments, message):
