@@ -73,7 +73,9 @@ def expand(
             help="Show alternative tokenizations of this text (- reads it from stdin) and make no dataset.",
         ),
     ] = None,
-    samples: Annotated[int, typer.Option("--samples", min=1, max=100_000, help="With --text: how many to show.")] = 6,
+    samples: Annotated[
+        int, typer.Option("--samples", metavar="N", min=1, max=100_000, help="With --text: how many to show.")
+    ] = 6,
     html: Annotated[
         Path | None,
         typer.Option(
