@@ -69,32 +69,28 @@ def test_a_run_writes_the_values_that_are_shown_and_they_have_sources(command, c
     assert {key: sources[key] for key in expected} == expected
 
 
-def test_what_a_command_would_do_with_the_run_that_is_there(configured, config_file):
+def test_what_a_command_would_do_with_the_run_that_is_there(configured, config_file, command):
     def shown(*overrides):
         state = shown_by(config_file, *overrides).state
         return state.action, state.progress.iteration, state.reason
 
     folder = train(configured(*SHORT)).folder
     assert shown(*SHORT) == ("complete", 1, "")
-    assert shown(*SHORT, "trainer.dataset.name=sample-tokenized", "trainer.training.max_iters=2") == ("continue", 1, "")
+    assert shown(*SHORT, "trainer.training.max_iters=2") == ("continue", 1, "")
+    table = command(*SHORT, "trainer.training.max_iters=2", "--show-config").stdout
+    [line] = [line for line in table.splitlines() if line.startswith("  action ")]
+    assert "  continue from iteration 1  " in line and line.endswith(f"  checkpoint {folder / 'step_1'}")
     other = (*SHORT, "trainer.optimizer.lr=1")
     action, _, reason = shown(*other)
     assert action == "refused" and "is a run of another configuration: trainer.optimizer.lr (there 0.01" in reason
     with pytest.raises(UserError, match=re.escape(reason)):
         train(configured(*other))
+    printed = command(*other, "--show-config")
+    assert printed.returncode == 0 and printed.stderr.endswith(f"the command would be refused: {reason}\n")
     with run_dir.run_lock(folder):
         assert shown(*SHORT, "trainer.training.max_iters=2")[2] == f"another process is training in {folder}"
     shutil.rmtree(folder / "step_1")
     assert shown(*SHORT) == ("begin", 0, "")
-
-
-def test_the_table_says_from_where_it_would_go_on(command, configured):
-    parent = train(configured(*SHORT), run_name="one")
-    shown = command(*SHORT, "trainer.training.max_iters=2", "--run-name", "one", "--show-config")
-    [line] = [line.split(maxsplit=1)[1] for line in shown.stdout.splitlines() if line.startswith("  action ")]
-    assert line.split("  ")[0] == "continue from iteration 1" and line.endswith(f"checkpoint {parent.checkpoint}")
-    shown = command(*SHORT, "trainer.optimizer.lr=1", "--run-name", "one", "--show-config")
-    assert shown.stderr.startswith(f"the command would be refused: {parent.folder} is a run of another")
 
 
 def test_data_that_is_not_there_is_noted(config_file):
