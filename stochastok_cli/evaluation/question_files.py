@@ -3,7 +3,8 @@
 import logging
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from stochastok_cli import hub
 from stochastok_cli.data.arrow_datasets import no_progress_bars
 from stochastok_cli.data.source_files import count_types, special_type, unread_note, visible_files
 from stochastok_cli.errors import FAILED, Notice, UserError, did_you_mean
+from stochastok_cli.evaluation.file_problems import UnreadableFile, invalid_line, is_empty, lost_data
 
 if TYPE_CHECKING:
     import datasets
@@ -105,11 +107,13 @@ def read_path(description: str, path: Path, split: str) -> "datasets.Dataset":
             f"{description}: {path} is of an unknown kind", fix=f"give {', '.join(READERS)} or a folder of them"
         )
     try:
-        with no_progress_bars():
+        with no_progress_bars(), _log_silenced("datasets"):
             loaded = _read(path)
     except Exception as error:  # the readers that `datasets` calls raise exceptions of many kinds
         cause = error.__cause__ or error
-        reason = (str(cause).splitlines() or ["it is empty"])[0]
+        reason = (str(cause).splitlines() or ["it has no rows"])[0]
+        if isinstance(cause, _NoRows):
+            raise UserError(f"{description}: {path} has no rows", exit_code=FAILED) from error
         raise UserError(f"{description}: {path} can't be read: {reason}", exit_code=FAILED) from error
     if isinstance(loaded, datasets.Dataset):
         return loaded
@@ -118,12 +122,51 @@ def read_path(description: str, path: Path, split: str) -> "datasets.Dataset":
     return loaded[split] if split in loaded else next(iter(loaded.values()))
 
 
+class _NoRows(ValueError):
+    """All files are empty."""
+
+
+def _require_readable(files: Collection[Path]) -> None:
+    """Raises _NoRows for empty files, and UnreadableFile for one that would lose something."""
+    if files and all(map(is_empty, files)):
+        raise _NoRows
+    for file in files:
+        if problem := lost_data(file):
+            raise UnreadableFile(problem if len(files) == 1 else f"{file.name}: {problem}")
+
+
+@contextmanager
+def _lines_named(files: Collection[Path]) -> Iterator[None]:
+    """Raises UnreadableFile that names the line, where the block fails because of one."""
+    try:
+        yield
+    except Exception:
+        for file in files:
+            if file.is_file() and (problem := invalid_line(file)):
+                raise UnreadableFile(problem if len(files) == 1 else f"{file.name}: {problem}") from None
+        raise
+
+
+@contextmanager
+def _log_silenced(name: str) -> Iterator[None]:
+    """Keeps a library from logging what it then raises."""
+    log = logging.getLogger(name)
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
 def _read(path: Path) -> "datasets.Dataset | datasets.DatasetDict":
     import datasets
 
     if path.is_file():
+        _require_readable([path])
         reader, options = READERS[path.suffix.lower()]
-        return datasets.load_dataset(reader, data_files=str(path), split="train", **options)
+        with _lines_named([path]):
+            return datasets.load_dataset(reader, data_files=str(path), split="train", **options)
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         return datasets.load_from_disk(str(path))
     return _read_folder(path)
@@ -136,10 +179,12 @@ def _read_folder(path: Path) -> "datasets.DatasetDict":
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # it logs that a README.md is no card
     builder = datasets.load_dataset_builder(str(path))
     read = {Path(str(file)).resolve() for files in (builder.config.data_files or {}).values() for file in files}
+    _require_readable(sorted(file for file in read if file.is_file()))
     unread = count_types(file for file in visible_files(path) if file.resolve() not in read)
     if unread:
         warnings.warn(unread_note(str(path), unread), Notice, stacklevel=2)
-    builder.download_and_prepare()
+    with _lines_named(sorted(read)):
+        builder.download_and_prepare()
     return builder.as_dataset()
 
 

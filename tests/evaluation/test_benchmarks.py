@@ -287,19 +287,33 @@ def test_a_missing_column_is_named(name, jsonl, tmp_path):
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("empty.jsonl", "", "can't be read: it is empty"),
+        ("empty.jsonl", "", "has no rows"),
+        ("blank.jsonl", "\n \n", "has no rows"),
         ("empty.json", "[]", "can't be read|there is no column|has no rows"),
         ("cut.jsonl", '{"question": "a", "opt', "can't be read: "),
+        ("bad.jsonl", '{"x": 1}\n\n{bad', "bad.jsonl can't be read: line 3: Expecting property name"),
+        ("list.jsonl", '{"x": 1}\n[1]\n', "can't be read: line 2: .* is no JSON object"),
+        ("half.jsonl", '{"x": 1}\n{"x": "\\ud800"}', r"can't be read: line 2: \\ud800 is half of a surrogate pair"),
+        ("half.json", '[{"x": "\\udc00 \\ud83d\\ude00"}]', r"can't be read: \\udc00 is half of a surrogate pair"),
+        ("key.jsonl", '{"x": 1, "x": 2}', "can't be read: line 1: an object has the key 'x' twice"),
+        ("twice.csv", "a,b,a\n1,2,3", "can't be read: two columns have the name 'a'"),
+        ("twice.tsv", "a\ta\n1\t2", "can't be read: two columns have the name 'a'"),
         ("rows.docx", "x", "is of an unknown kind; give .jsonl"),
         (None, None, "does not exist"),
     ],
 )
-def test_files_that_hold_no_rows(file, content, message, tmp_path):
+def test_files_that_hold_no_rows(file, content, message, tmp_path, caplog):
     path = tmp_path / (file or "absent.jsonl")
     if file:
         path.write_text(content)
     with pytest.raises(UserError, match=f"^benchmark langgame-val.*({message})"):
         load_benchmark(f"langgame-val={path}", tmp_path)
+    assert not caplog.records  # `datasets` would log what it raises
+
+
+def test_a_pair_of_surrogates_is_a_character(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"x": "\\ud83d\\ude00"}')
+    assert read_path("questions", tmp_path / "rows.jsonl", "train")["x"][:] == ["😀"]
 
 
 def test_files_of_a_folder_that_are_not_read_are_counted(tmp_path, caplog):
@@ -313,6 +327,12 @@ def test_files_of_a_folder_that_are_not_read_are_counted(tmp_path, caplog):
     (tmp_path / "d.py").unlink()
     with warnings.catch_warnings(category=Notice, action="error"):
         assert len(read_path("questions", tmp_path, "train")) == 2
+    (tmp_path / "b.jsonl").write_text('{"x": 1}\n{bad')
+    with pytest.raises(UserError, match="can't be read: b.jsonl: line 2: Expecting property name"):
+        read_path("questions", tmp_path, "train")
+    (tmp_path / "b.jsonl").write_text('{"x": 1, "x": 2}')
+    with pytest.raises(UserError, match="can't be read: b.jsonl: line 1: an object has the key 'x' twice"):
+        read_path("questions", tmp_path, "train")
 
 
 def test_a_folder_without_the_split(tmp_path):

@@ -1,0 +1,95 @@
+"""What the readers of `datasets` would read wrongly, silently drop, or report without its line."""
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from stochastok_cli.errors import short_repr, shorten
+
+_JSON_LINES = (".jsonl", ".ndjson")
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+
+
+class UnreadableFile(ValueError):
+    """Why a file can't be read, with the line."""
+
+
+class _InvalidValue(ValueError):
+    """What is wrong with a JSON value that the standard library reads."""
+
+
+def lost_data(file: Path) -> str:
+    """What of a file would be lost without an error: "" for nothing.
+
+    That is a column whose name occurs twice, and text with a lone surrogate, for which the reader splits rows.
+    """
+    suffix = file.suffix.lower()
+    if suffix in _DELIMITERS:
+        with file.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
+            names = next(csv.reader(lines, delimiter=_DELIMITERS[suffix]), [])
+        twice = next((name for name in names if names.count(name) > 1), None)
+        return "" if twice is None else f"two columns have the name {short_repr(twice)}"
+    for where, text in _json_texts(file):
+        try:
+            _parse(text)
+        except _InvalidValue as error:
+            return f"{where}{error}"
+        except (ValueError, RecursionError):
+            continue  # the reader reports it, or knows better
+    return ""
+
+
+def invalid_line(file: Path) -> str:
+    """Which line of a file of JSON lines is no JSON object, and why; "" where there is none."""
+    if file.suffix.lower() not in _JSON_LINES:
+        return ""
+    for where, text in _json_texts(file):
+        try:
+            value = _parse(text)
+        except (ValueError, RecursionError) as error:
+            return f"{where}{shorten(str(error).removesuffix('.'))}"
+        if not isinstance(value, dict):
+            return f"{where}{short_repr(value)} is no JSON object"
+    return ""
+
+
+def is_empty(file: Path) -> bool:
+    """Whether a file has nothing but white space."""
+    with file.open("rb") as content:
+        return not any(block.strip() for block in iter(lambda: content.read(2**20), b""))
+
+
+def _json_texts(file: Path) -> Iterator[tuple[str, str]]:
+    """The lines of a file of JSON lines that are not empty, with their place; the text of another JSON file."""
+    suffix = file.suffix.lower()
+    if suffix in _JSON_LINES:
+        with file.open(encoding="utf-8-sig", errors="replace", newline="\n") as lines:
+            yield from ((f"line {i}: ", line) for i, line in enumerate(lines, 1) if line.strip())
+    elif suffix == ".json":
+        yield "", file.read_text(encoding="utf-8-sig", errors="replace")
+
+
+def _parse(text: str) -> Any:
+    value = json.loads(text, object_pairs_hook=_object)
+    if "\\ud" in text.lower():
+        _require_unicode(value)
+    return value
+
+
+def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    names = dict(pairs)
+    if len(names) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise _InvalidValue(f"an object has the key {short_repr(twice)} twice")
+    return names
+
+
+def _require_unicode(value: Any) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        lone = error.object[error.start]
+        raise _InvalidValue(f"\\u{ord(lone):04x} is half of a surrogate pair, and no character") from None
