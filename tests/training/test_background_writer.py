@@ -184,8 +184,8 @@ def run_hooked(config_file, hook, *options):
     ("hook", "left"),
     [
         (f"'rename_into_place', 4, {KILL}", [".step_4.partial", "step_2"]),
-        (f"'rename_into_place', 2, {KILL}", [".step_2.partial"]),
-        (f"'delete_obsolete', 2, {KILL}", ["step_2"]),
+        pytest.param(f"'rename_into_place', 2, {KILL}", [".step_2.partial"], marks=pytest.mark.slow),
+        pytest.param(f"'delete_obsolete', 2, {KILL}", ["step_2"], marks=pytest.mark.slow),
     ],
 )
 def test_a_process_killed_while_it_writes_loses_no_checkpoint(configured, config_file, hook, left):
@@ -203,6 +203,7 @@ def test_a_process_killed_while_it_writes_loses_no_checkpoint(configured, config
     assert not list(folder.glob(".step_*"))
 
 
+@pytest.mark.slow
 def test_a_signal_waits_for_the_write_and_saves(configured, config_file):
     straight = train(configured(*EVERY_2), run_name="straight")
     done = run_hooked(config_file, f"'rename_into_place', 2, {TERMINATE}", *EVERY_2)

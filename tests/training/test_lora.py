@@ -81,6 +81,7 @@ def test_the_adapter_of_a_merged_checkpoint_is_exact_and_the_model_opens_alone(c
     assert {k: v for k, v in after.items() if k != "dtype"} == {k: v for k, v in before.items() if k != "dtype"}
 
 
+@pytest.mark.slow
 def test_an_adapter_is_evaluated_and_is_a_start_for_all_weights(configured, pretrained, data_dir, tmp_path):
     run = train(configured(*lora(pretrained)), run_name="adapter")
     options = {"checkpoint_dir": tmp_path / "runs", "data_dir": data_dir, "device": "cpu"}

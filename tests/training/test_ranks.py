@@ -168,6 +168,7 @@ def test_the_launcher_is_given_only_options_that_its_version_has():
     assert launcher_options(3, old) == ["--standalone", "--nproc-per-node", "3"]
 
 
+@pytest.mark.slow
 def test_a_signal_to_the_launcher_stops_all_ranks_with_a_checkpoint(config_file, tmp_path):
     process = launched(config_file, 2, "--run-name", "two", "trainer.training.max_iters=100000")
     folder = tmp_path / "runs" / "two"
