@@ -17,6 +17,8 @@ from itertools import pairwise
 
 import typer
 
+from stochastok_cli.cli.streams import flush_stdout
+
 PROGRAM = "stochastok"
 VARIABLE = "_STOCHASTOK_COMPLETE"
 BASH = "complete_bash"
@@ -68,7 +70,9 @@ def answer(app: typer.Typer, register: Callable[[str], None]) -> int:
         lines = [line.removeprefix(known) for line in answered.splitlines()]
         quote = _begun_quotation()
         answered = "".join(f"{_escaped(line, quote)}\n" for line in lines if line and line.isprintable())
-    sys.stdout.write(answered)
+    with contextlib.suppress(OSError, UnicodeError):  # nobody reads it any more, or the terminal lacks a character
+        sys.stdout.write(answered)
+    flush_stdout()
     return code
 
 

@@ -77,6 +77,14 @@ def test_a_result_without_a_reader_ends_as_other_programs_do(without_reader, com
     assert (done.returncode, done.stderr) == (141, "")
 
 
+def test_completions_without_a_reader_are_no_error(without_reader):
+    request = {"_STOCHASTOK_COMPLETE": "complete_bash", "COMP_WORDS": "stochastok\nexp", "COMP_CWORD": "1"}
+    command = [sys.executable, "-m", "stochastok_cli"]
+    environment = {**os.environ, **request}
+    done = subprocess.run(command, stdout=without_reader, stderr=subprocess.PIPE, env=environment)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_characters_that_an_encoding_lacks_are_escaped():
     code = f"{MESSAGES} print('é日'); print('é日', file=sys.stderr)"
     done = run("-c", code, PYTHONIOENCODING="ascii")
