@@ -84,8 +84,10 @@ def short_name(name: str) -> str:
     return name if len(name) <= 100 and name.isprintable() else short_repr(name)
 
 
-def did_you_mean(word: str, candidates: Iterable[str]) -> str:
+def did_you_mean(word: str, candidates: Iterable[str], cutoff: float = 0.5) -> str:
     """The suggestion `"; did you mean 'x'?"` for the candidate most similar to `word`; empty if none is close.
+
+    A `cutoff` nearer to 1 is for many candidates, of which some are a little similar to any word.
 
     >>> did_you_mean("unifrom", ["stochastok", "uniform"])
     "; did you mean 'uniform'?"
@@ -94,5 +96,5 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
 
     if len(word) > 200:  # the time grows with the square
         return ""
-    match = difflib.get_close_matches(word, list(candidates), n=1, cutoff=0.5)
+    match = difflib.get_close_matches(word, list(candidates), n=1, cutoff=cutoff)
     return f"; did you mean {match[0]!r}?" if match else ""

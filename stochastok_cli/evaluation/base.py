@@ -79,10 +79,18 @@ class Metric:
 
     @cached_property
     def interval(self) -> tuple[float, float] | None:
-        """The 95% interval over questions; None where there are no outcomes."""
+        """The 95% interval over questions; None where there are no outcomes, or where they can't say how sure it is.
+
+        The latter are outcomes that are all equal and neither right nor wrong: a bootstrap would claim certainty.
+        """
         from stochastok_cli.evaluation.statistics import mean_interval
 
-        return None if self.outcomes is None else mean_interval(self.outcomes, self.outcome_range)
+        if self.outcomes is None or not len(self.outcomes):
+            return None
+        is_equal = bool((self.outcomes == self.outcomes[0]).all())
+        if is_equal and (self.outcome_range is None or self.outcomes[0] not in self.outcome_range):
+            return None
+        return mean_interval(self.outcomes, self.outcome_range)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from stochastok_cli.evaluation.prompts import EncodedPrompt, PromptEncoder
 from stochastok_cli.evaluation.robustness import Tokenization, robustness_metrics
 from stochastok_cli.evaluation.scoring import LM
 from stochastok_cli.evaluation.text_match import Normalization, exact_match, prefix_match
+from stochastok_cli.evaluation.tokenization_notes import note_unchanged
 from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
@@ -158,11 +159,12 @@ def evaluate_retokenized_prompts(
     """
     name = encoded.benchmark.name
     changed: dict[int, ChangedText] = {}
-    correct, distances, growths, truncated = [], [], [], 0
+    correct, distances, growths, truncated, changed_ids = [], [], [], 0, 0
     for sample in range(tokenization.samples):
         expand = StochasTok(lm.vocabulary, tokenization.p, tokenization.method, seed=sample)
         canonical = [np.asarray(prompt.ids, dtype=np.int64) for prompt in encoded.prompts]
         expanded = [expand(ids, i) for i, ids in enumerate(canonical)]
+        changed_ids += sum(not np.array_equal(*pair) for pair in zip(canonical, expanded, strict=True))
         max_splits = [int(expand.lattice.max_splits[ids].sum()) for ids in canonical]
         lengths, before = np.array(list(map(len, expanded))), np.array(list(map(len, canonical)))
         distances.append((lengths - before) / np.maximum(max_splits, 1))
@@ -175,6 +177,7 @@ def evaluate_retokenized_prompts(
         for i in np.flatnonzero(np.array(is_right) & (correct[-1] == 0)).tolist():
             right = encoded.benchmark.questions[i].answers[0]
             changed.setdefault(i, ChangedText(canonical[i], expanded[i], right, texts[i].strip()))
+    note_unchanged(name, tokenization.text, changed_ids)
     group = Metric(EVALUATOR, name, tokenization.name, encoded.match, math.nan)
     output = robustness_metrics(group, np.array(correct), np.array(distances), np.array(growths), truncated)
     answers = ChangedAnswers(EVALUATOR, name, tokenization.name, sum(is_right), len(changed), [])

@@ -17,6 +17,7 @@ from stochastok_cli.evaluation.encoding import EncodedBenchmark, EncodedQuestion
 from stochastok_cli.evaluation.metrics import chance, is_correct
 from stochastok_cli.evaluation.scoring import LM
 from stochastok_cli.evaluation.statistics import ratio_interval
+from stochastok_cli.evaluation.tokenization_notes import note_unchanged
 from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.methods import METHODS, expansion_label, require_method
 
@@ -94,11 +95,13 @@ class Retokenized:
             where a method has merged tokens.
         growth: By question, the ids of what is tokenized in another way over those of its canonical tokenization,
             float64 `[questions]`.
+        changed: How many questions have other ids.
     """
 
     benchmark: EncodedBenchmark
     edit_distance: np.ndarray
     growth: np.ndarray
+    changed: int
 
 
 def retokenize(benchmark: EncodedBenchmark, expand: StochasTok, context_window: int) -> Retokenized:
@@ -110,7 +113,7 @@ def retokenize(benchmark: EncodedBenchmark, expand: StochasTok, context_window: 
     questions: list[EncodedQuestion] = []
     distances: list[float] = []
     growths: list[float] = []
-    truncated = index = 0
+    truncated = index = changed = 0
     for question in benchmark.questions:
         texts = [question.text] if question.has_prefix else question.options
         canonical = [np.asarray(ids) for ids in texts]
@@ -126,11 +129,12 @@ def retokenize(benchmark: EncodedBenchmark, expand: StochasTok, context_window: 
             expanded = [old if long else new for old, new, long in zip(canonical, expanded, too_long, strict=True)]
             retokenized = replace(question, options=expanded)
         questions.append(retokenized)
+        changed += not all(map(np.array_equal, canonical, expanded))
         before, after = sum(map(len, canonical)), sum(map(len, expanded))
         distances.append((after - before) / max(sum(int(max_splits[ids].sum()) for ids in canonical), 1))
         growths.append(after / max(before, 1))
     retokenized_benchmark = EncodedBenchmark(benchmark.name, questions, truncated)
-    return Retokenized(retokenized_benchmark, np.array(distances), np.array(growths))
+    return Retokenized(retokenized_benchmark, np.array(distances), np.array(growths), changed)
 
 
 def evaluate_retokenized(
@@ -145,7 +149,7 @@ def evaluate_retokenized(
         is_right: Which questions are answered right in the canonical one, bool `[questions]`.
     """
     wrong: dict[int, WrongAnswer] = {}
-    correct, distances, growths, truncated, guess = [], [], [], 0, math.nan
+    correct, distances, growths, truncated, changed_ids, guess = [], [], [], 0, 0, math.nan
     for sample in range(tokenization.samples):
         expand = StochasTok(lm.vocabulary, tokenization.p, tokenization.method, seed=sample)
         retokenized = retokenize(benchmark, expand, lm.context_window)
@@ -158,6 +162,8 @@ def evaluate_retokenized(
         distances.append(retokenized.edit_distance)
         growths.append(retokenized.growth)
         truncated += retokenized.benchmark.truncated
+        changed_ids += retokenized.changed
+    note_unchanged(benchmark.name, tokenization.text, changed_ids)
     group = Metric("mcq", benchmark.name, tokenization.name, "accuracy", math.nan, chance=guess)
     answers, distance, growth = np.array(correct, dtype=np.float64), np.array(distances), np.array(growths)
     output = robustness_metrics(group, answers, distance, growth, truncated)

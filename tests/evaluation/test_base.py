@@ -44,6 +44,9 @@ def test_an_interval_is_computed_once_and_only_for_means_over_questions():
     accuracy, truncated, *_ = result().metrics
     assert accuracy.interval is accuracy.interval
     assert truncated.interval is None
+    halves = Metric("mcq", "arc", "", "accuracy", 0.5, 2, np.full(2, 0.5))
+    assert halves.interval is None  # a bootstrap of equal values would claim certainty
+    assert Metric("mcq", "arc", "", "accuracy", 1.0, 2, np.ones(2)).interval == mean_interval(np.ones(2))
     assert accuracy == Metric("mcq", "arc", "", "accuracy", 0.75, 4)
     with pytest.raises(AttributeError):
         accuracy.value = 1.0  # type: ignore[misc]

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import re
 from collections import Counter
 
 import pytest
@@ -364,10 +365,27 @@ def test_on_the_command_line(checkpoint, tasks, tmp_path):
     assert "tiny_sentences, uniform:0.5: no request was changed by the tokenization; see --retokenize" in done.stderr
 
 
+def test_files_that_the_harness_passes_over_are_named(checkpoint, tasks, tmp_path):
+    task = (tasks / "tiny_choices.yaml").read_text().replace("tiny_choices", "hollow")
+    (tmp_path / "hollow.yaml").write_text(re.sub(r"/[^\s\"]+\.jsonl", str(tmp_path / "rows.jsonl"), task))
+    (tmp_path / "rows.jsonl").touch()
+    options = {"evaluator": "lm_eval", "include_path": str(tmp_path), "tasks": ["hollow"]}
+    with pytest.raises(UserError, match="can't load hollow: a file of its data has no rows"):
+        evaluate(checkpoint("gpt2"), options, device="cpu")
+    with pytest.raises(UserError, match="no task 'zzz', and .* adds none of that name; `lm_eval"):
+        evaluate(checkpoint("gpt2"), {**options, "tasks": ["zzz"]}, device="cpu")
+    (tmp_path / "broken.yaml").write_text("task: broken\noutput_type: [\n")
+    with pytest.raises(UserError, match=r"--include-path: .*broken.yaml, line 3 is no valid YAML"):
+        evaluate(checkpoint("gpt2"), {**options, "tasks": ["broken"]}, device="cpu")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tasks": ["tiny_choises"]}, "no task 'tiny_choises'; did you mean 'tiny_choices'"),
+        (
+            {"tasks": ["tiny_choises"]},
+            "no task 'tiny_choises', and .* adds none of that name; did you mean 'tiny_choices'",
+        ),
         ({"tasks": ["tiny_texts"]}, "tiny_texts scores whole texts, which have no context"),
         ({"tasks": ["tiny_answers"], "retokenize": "continuation"}, "tiny_answers has the model write its answers"),
         ({"tasks": ["tiny_choices"], "apply_chat_template": True}, "has no chat template"),

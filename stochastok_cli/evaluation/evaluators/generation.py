@@ -176,6 +176,7 @@ class Generation(Evaluator):
         from stochastok_cli.evaluation.generation_benchmarks import load_generation_benchmark
         from stochastok_cli.evaluation.part_names import require_distinct_parts
         from stochastok_cli.evaluation.prompts import PromptEncoder
+        from stochastok_cli.evaluation.tokenization_notes import note_lost_text
         from stochastok_cli.tokenization.expansion import StochasTok
 
         tokenization = self._tokenization()
@@ -201,6 +202,7 @@ class Generation(Evaluator):
                 normalization=self._normalization(),
                 match=self.match or MATCHES[0],
             )
+            note_lost_text(benchmark.name, ([prompt.all_ids] for prompt in encoded.prompts), vocabulary)
             groups = _kind_groups(benchmark) if self.by_kind else {}
             has_kinds |= bool(groups)
             uncontaminated = _uncontaminated(benchmark, data_dir, progress) if self.contamination else {}

@@ -182,6 +182,7 @@ class MultipleChoice(Evaluator):
         from stochastok_cli.evaluation.encoding import encode, kind_groups
         from stochastok_cli.evaluation.part_names import require_distinct_parts
         from stochastok_cli.evaluation.prompts import PromptEncoder
+        from stochastok_cli.evaluation.tokenization_notes import note_lost_text
         from stochastok_cli.tokenization.expansion import StochasTok
 
         tokenization = self._tokenization()
@@ -197,6 +198,7 @@ class MultipleChoice(Evaluator):
                 frozen_suffix=self.frozen_suffix or "",
                 prompts=prompts,
             )
+            note_lost_text(encoded.name, ([one.context, *one.options] for one in encoded.questions), vocabulary)
             groups = kind_groups(benchmark) if self.by_kind else {}
             has_kinds |= bool(groups)
             uncontaminated_groups = uncontaminated(benchmark, data_dir, progress=progress) if self.contamination else {}

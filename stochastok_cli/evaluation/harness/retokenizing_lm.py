@@ -242,8 +242,8 @@ class RetokenizingLM(HFLM):
     ) -> tuple[list[int], list[int]]:
         if not 0 < len(continuation) <= self.max_length:  # the harness stops here, too, and does not say why
             raise UserError(
-                f"the continuation {short_repr(texts[1])} of a request has {len(continuation):,} tokens of its own, "
-                f"and the context window is {self.max_length:,}",
+                f"the continuation {short_repr(texts[1])} of a request{self._task_of(texts)} has "
+                f"{len(continuation):,} tokens of its own, and the context window is {self.max_length:,}",
                 fix="leave its question out",
             )
         new_context = self._retokenized("context", context)
@@ -257,6 +257,11 @@ class RetokenizingLM(HFLM):
         before, after = ([token for ids in some for token in ids] for some in zip(*compared, strict=True))
         self._count(texts, before, after, truncated=truncated, canonical=stays)
         return new_context, new_continuation
+
+    def _task_of(self, texts: tuple[str, str]) -> str:
+        """The task of a request, for errors; "" where it is not known."""
+        tasks = self._tasks.get(texts)
+        return f" of {tasks[0]}" if tasks and tasks[0] else ""
 
     def _retokenized(self, part: str, ids: list[int], after: Sequence[int] = ()) -> list[int]:
         """Ids in another tokenization, if that part is asked for; `after` also selects the random numbers."""

@@ -78,14 +78,7 @@ def load_tasks(options: LMEvaluationHarness, parts: str | None) -> HarnessTasks:
     require_harness()
     with quiet(show_progress=False):
         manager, names = _find_tasks(options.tasks, options.include_path)
-        try:
-            loaded = manager.load(names)
-        except Exception as error:  # whatever datasets, the network or the code of a task raises
-            raise UserError(
-                f"lm-evaluation-harness can't load {', '.join(names)}: {first_line(error)}",
-                fix="the data of most of its tasks come from the Hub" if isinstance(error, OSError) else "",
-                exit_code=FAILED,
-            ) from error
+        loaded = _load(manager, names)
         tasks = loaded["tasks"]
         for name, task in tasks.items():
             _require_possible(name, task, options, parts)
@@ -112,13 +105,49 @@ def _find_tasks(wanted: Sequence[str], include_path: Path | None) -> tuple[Any, 
     for name in wanted:
         matches = sorted(manager.match_tasks([name]))
         if not matches:
+            if folder is not None:
+                _require_valid_yaml(Path(folder))
             where = "" if folder is None else f", and {folder} adds none of that name"
             raise UserError(
-                f"lm-evaluation-harness has no task {name!r}{did_you_mean(name, manager.all_tasks)}{where}",
+                f"lm-evaluation-harness has no task {name!r}{where}{did_you_mean(name, manager.all_tasks, 0.75)}",
                 fix="`lm_eval ls tasks` lists them",
             )
         names += matches
     return manager, list(dict.fromkeys(names))
+
+
+def _require_valid_yaml(folder: Path) -> None:
+    """Raises UserError that names a file of tasks that is no YAML, which the harness passes over."""
+    import yaml
+
+    for file in sorted([*folder.rglob("*.yaml"), *folder.rglob("*.yml")]):
+        try:
+            for _ in yaml.parse(file.read_text(encoding="utf-8", errors="replace")):
+                pass
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            line = "" if mark is None else f", line {mark.line + 1}"
+            reason = getattr(error, "problem", None) or first_line(error)
+            raise UserError(f"--include-path: {file}{line} is no valid YAML: {reason}", exit_code=FAILED) from error
+
+
+def _load(manager: Any, names: Sequence[str]) -> Any:
+    """Loads tasks with their data. Raises UserError that names the task that can't be loaded."""
+    try:
+        return manager.load(list(names))
+    except Exception as error:  # whatever datasets, the network or the code of a task raises
+        if len(names) > 1:
+            for name in names:
+                _load(manager, [name])
+        if isinstance(error, StopIteration) or "corresponds to no data" in str(error):
+            reason = "a file of its data has no rows"
+        else:
+            reason = first_line(error)
+        raise UserError(
+            f"lm-evaluation-harness can't load {', '.join(names)}: {reason}",
+            fix="the data of most of its tasks come from the Hub" if isinstance(error, OSError) else "",
+            exit_code=FAILED,
+        ) from error
 
 
 def _require_possible(name: str, task: Any, options: LMEvaluationHarness, parts: str | None) -> None:
