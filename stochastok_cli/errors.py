@@ -15,6 +15,9 @@ USAGE = 2
 STOPPED_WITH_CHECKPOINT = 75
 INTERRUPTED = 130
 
+EXIT_CODE_FILE = "STOCHASTOK_EXIT_CODE_FILE"
+"""The environment variable with the file in which one of several processes leaves its exit code for their launcher."""
+
 
 class UserError(Exception):
     """An error that the user can fix. The command line prints it as one line, without a traceback.

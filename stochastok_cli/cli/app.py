@@ -4,6 +4,7 @@ A subcommand's file is imported when the application starts, so it imports torch
 its function: `stochastok --help` stays fast.
 """
 
+import contextlib
 import errno
 import functools
 import importlib
@@ -14,6 +15,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -21,6 +23,7 @@ import typer
 from stochastok_cli import __version__, panics
 from stochastok_cli.cli import completion, progress, streams
 from stochastok_cli.errors import (
+    EXIT_CODE_FILE,
     FAILED,
     INTERRUPTED,
     STOPPED_WITH_CHECKPOINT,
@@ -138,14 +141,14 @@ def main() -> None:
         register_subcommands()
         code = app(prog_name=completion.completed_program(), standalone_mode=False)
         if code == INTERRUPTED:  # how the option parser reports a KeyboardInterrupt
-            _failed("interrupted", INTERRUPTED)
+            _interrupted()
     except UserError as error:
         code = _failed(str(error), error.exit_code, error)
     except StoppedBySignal as error:
         progress.note(str(error))
         code = STOPPED_WITH_CHECKPOINT
     except (KeyboardInterrupt, typer.Abort):
-        code = _failed("interrupted", INTERRUPTED)
+        code = _interrupted()
     except streams.NoReader:
         code = NO_READER
     except OSError as error:
@@ -252,6 +255,15 @@ def _leave(code: int) -> NoReturn:
 
 def _interrupt(number: int, frame: Any) -> None:
     raise KeyboardInterrupt
+
+
+def _interrupted() -> int:
+    """Says so, except in one of several processes: their launcher does."""
+    if EXIT_CODE_FILE in os.environ and "RANK" in os.environ:
+        with contextlib.suppress(OSError):  # the launcher may have ended
+            Path(os.environ[EXIT_CODE_FILE]).write_text(str(INTERRUPTED), encoding="utf-8")
+        return INTERRUPTED
+    return _failed("interrupted", INTERRUPTED)
 
 
 def _failed(message: str, code: int, error: BaseException | None = None) -> int:

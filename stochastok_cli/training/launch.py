@@ -1,8 +1,11 @@
 """One process per GPU, started by `torch.distributed.run`, and the exit code of the whole."""
 
 import argparse
+import ctypes
 import logging
 import os
+import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,12 +13,20 @@ from pathlib import Path
 
 import torch
 
-from stochastok_cli.errors import FAILED, INTERRUPTED, STOPPED_WITH_CHECKPOINT, StoppedBySignal, UserError
+from stochastok_cli.errors import (
+    EXIT_CODE_FILE,
+    FAILED,
+    INTERRUPTED,
+    STOPPED_WITH_CHECKPOINT,
+    StoppedBySignal,
+    UserError,
+)
 from stochastok_cli.training.distributed import is_distributed
 
 SIGNALS = "SIGTERM,SIGINT,SIGUSR1"  # forwarded to the processes; see signals.py
 SHUTDOWN_SECONDS = 600  # for finishing an iteration and saving after a signal
-_EXIT_CODE_FILE = "STOCHASTOK_EXIT_CODE_FILE"  # environment variable: where the failing rank writes its exit code
+_LAUNCHER = "STOCHASTOK_LAUNCHER"  # environment variable: the id of the launching process
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 def processes_to_start(device: str) -> int:
@@ -36,7 +47,8 @@ def launch(arguments: list[str], processes: int) -> int:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # else a rank reports that another one has ended
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "exit_code"
-        os.environ[_EXIT_CODE_FILE] = str(file)
+        os.environ[EXIT_CODE_FILE] = str(file)
+        os.environ[_LAUNCHER] = str(os.getpid())
         options = launcher_options(processes, run.get_args_parser())
         try:
             run.run(run.parse_args([*options, "-m", "stochastok_cli", *arguments]))
@@ -63,13 +75,26 @@ def launcher_options(processes: int, parser: argparse.ArgumentParser) -> list[st
 
 @contextmanager
 def record_exit_code() -> Iterator[None]:
-    """Passes the exit code of an error in the block to the launching process, if there is one."""
+    """Passes the exit code of an error in the block to the launching process, if there is one, and ends with it."""
+    _end_with_launcher()
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
-        if _EXIT_CODE_FILE in os.environ:
-            Path(os.environ[_EXIT_CODE_FILE]).write_text(str(_exit_code(error)), encoding="utf-8")
+        if EXIT_CODE_FILE in os.environ and Path(os.environ[EXIT_CODE_FILE]).parent.is_dir():
+            Path(os.environ[EXIT_CODE_FILE]).write_text(str(_exit_code(error)), encoding="utf-8")
         raise
+
+
+def _end_with_launcher() -> None:
+    """Has Linux send this process a SIGTERM when the process that launched it ends, also by SIGKILL.
+
+    Training then stops as after any SIGTERM. Other systems have nothing of the kind.
+    """
+    if _LAUNCHER not in os.environ or not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != int(os.environ[_LAUNCHER]):  # it has ended before
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _exit_code(error: BaseException) -> int:

@@ -3,8 +3,10 @@
 import json
 import math
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -323,6 +325,40 @@ def test_an_error_of_two_processes_is_told_once(place):
     done = subprocess.run(command, cwd=place, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (USAGE, "", 1)
     assert "there is no data/data_as_datasets/absent" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux ends children with their parent")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_processes_end_with_their_launcher(number, place):
+    """Also where it is killed; an interrupt is told once."""
+    arguments = ["pretraining-text", *LANGGAME, "--tokenization", "uniform:0.5", "--samples", "100000"]
+    command = [sys.executable, "-m", "stochastok_cli", "eval", *arguments, "--device", "cpu", "--devices", "2"]
+    launcher = subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, text=True)
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children")
+    workers: list[str] = []
+    deadline = time.monotonic() + 90
+    while len(workers) < 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+        workers = [one for one in children.read_text().split() if b"RANK" in _read(one, "environ")]
+    assert len(workers) == 2
+    while not all(b"libtorch_python" in _read(one, "maps") for one in workers) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(6)  # until they score questions; Python may lose an interrupt while it imports modules
+    launcher.send_signal(number)
+    _, err = launcher.communicate(timeout=60)
+    while any(_read(one, "cmdline") for one in workers) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(_read(one, "cmdline") for one in workers)
+    assert re.findall("error: .*", err) == ([] if number == signal.SIGKILL else ["error: interrupted"])
+
+
+def _read(process: str, name: str) -> bytes:
+    """A file of a process; nothing where it has ended."""
+    try:
+        return Path(f"/proc/{process}/{name}").read_bytes()
+    except OSError:
+        return b""
 
 
 def test_more_devices_than_gpus(run_eval, monkeypatch):
