@@ -159,6 +159,23 @@ def test_the_launcher_exits_as_its_ranks_would_and_the_error_is_printed_once(con
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux ends children with their parent")
+def test_ranks_save_and_end_when_their_launcher_is_killed(config_file, tmp_path):
+    interval = "trainer.training.checkpoint_interval=1000000"
+    options = ("--run-name", "orphans", "trainer.training.max_iters=1000000", interval)
+    process = launched(config_file, 2, *options)
+    deadline = time.monotonic() + 90
+    while not (log_files := list(tmp_path.rglob("metrics.jsonl"))) or not log_files[0].stat().st_size:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    before = {folder.name for folder in log_files[0].parent.glob("step_*")}
+    process.kill()
+    process.communicate(timeout=60)  # until the ranks have closed their outputs
+    after = {folder.name for folder in log_files[0].parent.glob("step_*")}
+    assert after - before and not any(name.endswith(".partial") for name in after)
+
+
 def test_the_launcher_is_given_only_options_that_its_version_has():
     parser = run.get_args_parser()
     parsed = parser.parse_args([*launcher_options(3, parser), "script"])
