@@ -219,6 +219,7 @@ def test_a_killed_pull_goes_on_where_it_was(hub_server, command, tmp_path):
     assert not arrived.exists()
 
 
+@pytest.mark.slow
 def test_a_pull_killed_within_a_split_loses_its_last_seconds_only(hub_server, tmp_path):
     files = long_corpus()
     expected = {split: files.pop(split) for split in ("train", "val")}
@@ -563,6 +564,7 @@ def test_what_needs_one_says_so_in_one_line(hub_server, command, offline, tmp_pa
     assert ("to try again: stochastok tokenize" in line) == ("--push" in arguments)
 
 
+@pytest.mark.slow
 def test_benchmarks_that_can_not_be_had_end_a_run_at_once(hub_server, tiny, tmp_path):
     arguments = ["train", "--config", tiny / "tiny.yaml", "--run-name", "unreachable"]
     arguments.append("trainer.eval=[{evaluator:mcq,benchmarks:[arc]}]")

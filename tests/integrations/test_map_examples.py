@@ -57,6 +57,7 @@ def test_a_stream_that_repeats_its_rows_has_fresh_draws_in_each_pass():
     assert rows == read(stream(ROWS + ROWS, shards=2).map(MapExamples(EXPAND)), 1)
 
 
+@pytest.mark.slow
 def test_indices_of_a_stream_are_refused_where_they_start_anew_in_each_worker():
     dataset = stream(ROWS).map(MapExamples(EXPAND), with_indices=True)
     assert decoded(read(dataset, 0)) == sorted(TEXTS)

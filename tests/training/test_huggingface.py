@@ -62,6 +62,7 @@ def test_questions_with_answers_are_packed(configured, pretrained):
     assert trained.folder.name == "pretraining-langgame-from-pretrained"
 
 
+@pytest.mark.slow
 def test_a_model_with_more_entries_than_its_tokenizer(configured, tmp_path, vocabulary, monkeypatch):
     padded = CONFIGS["qwen2"].__class__(**{**CONFIGS["qwen2"].to_dict(), "vocab_size": 2112})
     monkeypatch.setitem(CONFIGS, "padded", padded)

@@ -60,7 +60,16 @@ def test_the_law_is_the_papers(name, text, p):
         assert chisquare(observed, [e * sum(observed) / sum(expected) for e in expected]).pvalue > 1e-4
 
 
-@pytest.mark.parametrize("name", ["gpt2", "sample2k", "cl100k_base", "o200k_base", "saved gpt2"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gpt2",
+        "sample2k",
+        pytest.param("cl100k_base", marks=pytest.mark.slow),
+        pytest.param("o200k_base", marks=pytest.mark.slow),
+        "saved gpt2",
+    ],
+)
 def test_without_dropping_it_is_byte_pair_encoding(name, tmp_path_factory):
     vocabulary = GPT2
     if name == "saved gpt2":
