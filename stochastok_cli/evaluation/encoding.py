@@ -133,7 +133,7 @@ def encode(
             last = max((i for i, part in enumerate(parts) if part), default=1)  # the part that the options follow
             texts = [split_at_boundary(parts[last], option) for option in question.options]
             parts[last] = texts[0][0]
-            options = _encode_options(texts, vocabulary.encode(parts[last]), vocabulary, whole=benchmark.encode_whole)
+            options = _encode_options(texts, vocabulary, whole=benchmark.encode_whole)
             before, text, after = _encode_parts(parts, vocabulary)
             before = [*before_texts, *before]
         else:
@@ -163,9 +163,7 @@ def _encode_parts(parts: Sequence[str], vocabulary: Vocabulary) -> list[list[int
     return encoded
 
 
-def _encode_options(
-    texts: Sequence[tuple[str, str]], prefix: Sequence[int], vocabulary: Vocabulary, *, whole: bool
-) -> list[list[int]]:
+def _encode_options(texts: Sequence[tuple[str, str]], vocabulary: Vocabulary, *, whole: bool) -> list[list[int]]:
     """The ids of each option.
 
     With `whole`, they are those of prefix and option together after as many ids as the prefix alone has (`_encode_pair`
@@ -175,11 +173,10 @@ def _encode_options(
 
     Args:
         texts: Prefix and option, as from `split_at_boundary`.
-        prefix: The ids of the prefix.
         vocabulary: The vocabulary.
         whole: Whether prefix and option are encoded as one text.
     """
-    if whole and prefix:
+    if whole and (prefix := vocabulary.encode(texts[0][0])):
         options = [vocabulary.encode(before + option)[len(prefix) :] for before, option in texts]
         if all(options):
             return options
