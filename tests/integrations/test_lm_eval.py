@@ -188,7 +188,7 @@ def test_a_token_that_spans_context_and_continuation(kind, checkpoint, inputs):
 
 def test_continuations_that_the_harness_can_not_score(checkpoint):
     lm = opened(checkpoint("gemma"))
-    with pytest.raises(UserError, match="'use near' of a request has 0 tokens of its own"):
+    with pytest.raises(UserError, match="'use near' of a request of task has 0 tokens of its own"):
         lm.loglikelihood(requests("loglikelihood", [("the old ho", "use near")]))
     with pytest.raises(UserError, match="tokens of its own, and the context window is 64"):
         lm.loglikelihood(requests("loglikelihood", [("the", " old house near" * 40)]))
