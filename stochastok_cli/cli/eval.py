@@ -82,6 +82,14 @@ def eval(
             "sampled text, and the checkpoints' runs: card, differences, curves. Needs the extra `report`.",
         ),
     ] = None,
+    log_samples: Annotated[
+        Path | None,
+        typer.Option(
+            "--log-samples",
+            metavar="FILE",
+            help="Write the answer to each question in every tokenization, with its tokens, as JSON lines.",
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object for each checkpoint, one a line, instead of tables.")
     ] = False,
@@ -111,6 +119,8 @@ def eval(
         require_matplotlib()
         options.refuse_stdout("--report", report)
         require_report_folder(report)
+    if log_samples is not None:
+        options.refuse_stdout("--log-samples", log_samples)
     from stochastok_cli.training.distributed import distributed_context, is_distributed, is_main_process
     from stochastok_cli.training.launch import launch, record_exit_code
 
@@ -132,12 +142,15 @@ def eval(
             batch_tokens=batch_tokens,
             paired=paired,
             num_texts=0 if report is None else output.NUM_TEXTS,
+            log_samples=log_samples,
             progress=printer.progress,
             on_result=printer.show if world.is_main else None,
             ranks=world,
         )
     if not world.is_main:
         return
+    if log_samples is not None:
+        output.note_samples(log_samples, results)
     comparisons: list[PairedComparison | Aggregate] = []
 
     def show() -> None:

@@ -118,6 +118,18 @@ def show_completions(results: Sequence[EvalResult], prompt: str, as_json: bool) 
         print()
 
 
+def note_samples(file: Path, results: Sequence[EvalResult]) -> None:
+    """Notes how many answers were written to a file of samples, and which benchmarks have none there."""
+    unlogged = list(dict.fromkeys(name for result in results for name in result.unlogged))
+    if unlogged:
+        progress.note(
+            f"note: {file} has no answers of {', '.join(unlogged)}, where they are neither one of several options nor "
+            "compared with one text"
+        )
+    count = sum(len(answers.questions) for result in results for answers in result.answers)
+    progress.note(f"samples: {file} ({count:,} answers)")
+
+
 def compare(results: Sequence[EvalResult]) -> "list[PairedComparison]":
     """Compares each further checkpoint with the first."""
     from stochastok_cli.evaluation.comparison import compare_paired

@@ -11,7 +11,7 @@ the likelihood of one response, and in rounds of at most `ROUND` neighbors, sinc
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy as np
 
 from stochastok_cli.evaluation.base import Curve, EvaluatorOutput, Metric
 from stochastok_cli.evaluation.changed_answers import WrongAnswer, changed_answers
+from stochastok_cli.evaluation.chosen_answers import chosen_answers
 from stochastok_cli.evaluation.encoding import EncodedBenchmark, EncodedQuestion
 from stochastok_cli.evaluation.metrics import chance, is_correct, margins
 from stochastok_cli.evaluation.neighbors import Replacement, TextGraph, TokenFinder
@@ -219,6 +220,7 @@ def evaluate_adversarial(
         guessed = guess if name == "accuracy" else None
         return Metric("mcq", benchmark.name, "adversarial", name, value, len(searches), outcomes, chance=guessed)
 
+    hardest = [s.question.with_text(s.best_ids) if s.question.has_prefix else s.question for s in searches]
     return EvaluatorOutput(
         [
             metric("accuracy", float(correct.mean()), correct),
@@ -227,6 +229,9 @@ def evaluate_adversarial(
             metric("growth", float(np.mean(growth))),
         ],
         [Curve("mcq", benchmark.name, "adversarial", accuracy_by_budget(searches))],
+        answers=chosen_answers(
+            replace(benchmark, questions=hardest), [search.best_scores for search in searches], "adversarial"
+        ),
         changed_answers=[changed_answers(vocabulary, benchmark, "adversarial", ~initially_wrong, wrong)],
     )
 
@@ -261,10 +266,11 @@ def evaluate_transfer(lm: LM, benchmark: EncodedBenchmark, worst: Sequence[Seque
     questions = [question.with_text(ids) for question, ids in zip(benchmark.questions, worst, strict=True)]
     fitting = [question.cut_to(lm.context_window) for question in questions]
     truncated = sum(cut is not whole for cut, whole in zip(fitting, questions, strict=True))
-    scores = lm.question_scores(EncodedBenchmark(benchmark.name, fitting), description=f"{benchmark.name}, transfer")
+    retokenized = replace(benchmark, questions=fitting, truncated=truncated)
+    scores = lm.question_scores(retokenized, description=f"{benchmark.name}, transfer")
     outcomes, n = is_correct(scores).astype(np.float64), len(questions)
     value = float(outcomes.mean())
     metrics = [Metric("mcq", benchmark.name, "transfer", "accuracy", value, n, outcomes, chance=chance(scores))]
     if truncated:
         metrics.append(Metric("mcq", benchmark.name, "transfer", "truncated", truncated, n))
-    return EvaluatorOutput(metrics)
+    return EvaluatorOutput(metrics, answers=chosen_answers(retokenized, scores, "transfer"))

@@ -1,13 +1,18 @@
-"""What a model answered to each question and to its other tokenizations, for reports that show some of them.
+"""What a model answered to each question and to its other tokenizations, for reports and for files of samples.
 
 This module imports neither numpy nor torch.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from stochastok_cli.evaluation.base import metric_group
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from stochastok_cli.evaluation.encoding import Ids
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,12 @@ class Answers:
         is_correct: Whether that is right.
         probabilities: That of the answer, after a softmax over the options; None where it is generated.
         note: A sentence that a reader of the answers needs.
+        rows: The row of each question in its dataset, from 1; None where all are asked in their order.
+        token_ids: What the answer follows, as the model read it: int sequences `[tokens]`; None where that is unknown.
+        option_token_ids: The tokens of each option; None where answers are generated.
+        log_likelihoods: Of each option, in nats; None where answers are generated.
+        sample: Which of several other tokenizations it is, from 0; None for one alone.
+        is_canonical: Whether the questions are in their canonical tokenization; reports show answers to no others.
     """
 
     evaluator: str
@@ -35,6 +46,12 @@ class Answers:
     is_correct: Sequence[bool]
     probabilities: Sequence[float] | None = None
     note: str = ""
+    rows: Sequence[int] | None = None
+    token_ids: "Sequence[Ids] | None" = None
+    option_token_ids: "Sequence[Sequence[Ids]] | None" = None
+    log_likelihoods: "Sequence[np.ndarray] | None" = None
+    sample: int | None = None
+    is_canonical: bool = True
 
     @property
     def key(self) -> str:

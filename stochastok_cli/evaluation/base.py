@@ -125,7 +125,8 @@ class EvalResult:
         sample_counts: How many questions (or tokens, or words) each group of metrics rests on: `{"mcq/arc": 1000, …}`.
         completions: Continuations of a prompt, `{"tokens": […], "completion": "…"}`; not part of `to_json`, like what
             follows.
-        answers: Answers to each question.
+        answers: Answers to each question, in every tokenization in which it was asked.
+        unlogged: Benchmarks whose questions are not in `answers`, since they have neither options nor one right text.
         changed_answers: Some answers that become wrong in other tokenizations.
         texts: Sampled documents.
         num_parameters: The size of the model.
@@ -140,6 +141,7 @@ class EvalResult:
     completions: list[dict[str, Any]] = field(default_factory=list)
     answers: "list[Answers]" = field(default_factory=list)
     changed_answers: "list[ChangedAnswers]" = field(default_factory=list)
+    unlogged: Sequence[str] = ()
     texts: "list[GeneratedText]" = field(default_factory=list)
     num_parameters: int | None = None
 
@@ -194,13 +196,14 @@ def option(default: Any, help: str, **more: Any) -> Any:
 
 @dataclass
 class EvaluatorOutput:
-    """The results of a loaded evaluator for one model."""
+    """The results of a loaded evaluator for one model: as in `EvalResult`, but of these benchmarks alone."""
 
     metrics: list[Metric] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
     completions: list[dict[str, Any]] = field(default_factory=list)
     answers: "list[Answers]" = field(default_factory=list)
     changed_answers: "list[ChangedAnswers]" = field(default_factory=list)
+    unlogged: Sequence[str] = ()
 
     @property
     def values(self) -> dict[str, float]:
@@ -214,6 +217,7 @@ class EvaluatorOutput:
             self.completions + other.completions,
             self.answers + other.answers,
             self.changed_answers + other.changed_answers,
+            [*self.unlogged, *other.unlogged],
         )
 
 
@@ -246,6 +250,7 @@ class Evaluator(ABC):
         unit: What `Metric.n` counts.
         has_outcomes: Whether some metrics are means over questions, which can be compared in pairs.
         same_questions: Whether models with different tokenizers are asked the same questions.
+        has_answers: Whether its results have the answers to each question (`EvalResult.answers`).
         parts_table: The title of a table with a row for each part of `{benchmark}`; "" where parts are columns of the
             benchmark's table.
         meanings: What each metric is, by `Metric.name`, for the lines below its tables; names that explain themselves
@@ -259,6 +264,7 @@ class Evaluator(ABC):
     unit: ClassVar[str] = "questions"
     has_outcomes: ClassVar[bool] = True
     same_questions: ClassVar[bool] = True
+    has_answers: ClassVar[bool] = False
     parts_table: ClassVar[str] = ""
     meanings: ClassVar[Mapping[str, str]] = {}
     in_training: ClassVar[bool] = True

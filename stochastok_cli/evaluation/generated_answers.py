@@ -133,17 +133,33 @@ def evaluate_generation(lm: LM, encoded: EncodedGeneration) -> EvaluatorOutput:
         for part, members in encoded.groups.items()
         if members.any()
     ]
-    answers = Answers(
+    return EvaluatorOutput(metrics, answers=[_written_answers(encoded, prompts, texts, right)])
+
+
+def _written_answers(
+    encoded: EncodedGeneration,
+    prompts: Sequence[list[int]],
+    texts: Sequence[str],
+    right: np.ndarray,
+    part: str = "",
+    sample: int | None = None,
+) -> Answers:
+    """The texts that the model wrote after prompts of token ids, and which of them are right."""
+    benchmark = encoded.benchmark
+    return Answers(
         EVALUATOR,
         benchmark.name,
-        "",
+        part,
         questions=[one.question for one in benchmark.questions],
         options=[[one.answers[0]] for one in benchmark.questions],
         answers=[text.strip() for text in texts],
         is_correct=[bool(outcome) for outcome in right],
         note=benchmark.note,
+        rows=[one.row for one in benchmark.questions],
+        token_ids=prompts,
+        sample=sample,
+        is_canonical=not part,
     )
-    return EvaluatorOutput(metrics, answers=[answers])
 
 
 def evaluate_retokenized_prompts(
@@ -159,6 +175,7 @@ def evaluate_retokenized_prompts(
     """
     name = encoded.benchmark.name
     changed: dict[int, ChangedText] = {}
+    written: list[Answers] = []
     correct, distances, growths, truncated, changed_ids = [], [], [], 0, 0
     for sample in range(tokenization.samples):
         expand = StochasTok(lm.vocabulary, tokenization.p, tokenization.method, seed=sample)
@@ -174,14 +191,16 @@ def evaluate_retokenized_prompts(
         description = f"{name}, {tokenization.name}, sample {sample + 1} of {tokenization.samples}"
         texts = _answers(lm, encoded, prompts, description)
         correct.append(_outcomes(encoded, texts, encoded.match))
+        written.append(_written_answers(encoded, prompts, texts, correct[-1], tokenization.name, sample))
         for i in np.flatnonzero(np.array(is_right) & (correct[-1] == 0)).tolist():
             right = encoded.benchmark.questions[i].answers[0]
             changed.setdefault(i, ChangedText(canonical[i], expanded[i], right, texts[i].strip()))
     note_unchanged(name, tokenization.text, changed_ids)
     group = Metric(EVALUATOR, name, tokenization.name, encoded.match, math.nan)
     output = robustness_metrics(group, np.array(correct), np.array(distances), np.array(growths), truncated)
-    answers = ChangedAnswers(EVALUATOR, name, tokenization.name, sum(is_right), len(changed), [])
-    return replace(output, changed_answers=[with_examples(answers, changed, lm.vocabulary)])
+    group_of_changed = ChangedAnswers(EVALUATOR, name, tokenization.name, sum(is_right), len(changed), [])
+    examples = with_examples(group_of_changed, changed, lm.vocabulary)
+    return replace(output, answers=written, changed_answers=[examples])
 
 
 def _fitted(encoded: EncodedGeneration, ids: Sequence[list[int]], context_window: int) -> tuple[list[list[int]], int]:

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 from stochastok_cli.errors import UserError
+from stochastok_cli.evaluation.answers import Answers
 from stochastok_cli.evaluation.base import Curve, EvaluatorOutput, Metric
 from stochastok_cli.evaluation.changed_answers import WrongAnswer, changed_answers
+from stochastok_cli.evaluation.chosen_answers import chosen_answers
 from stochastok_cli.evaluation.encoding import EncodedBenchmark, EncodedQuestion
 from stochastok_cli.evaluation.metrics import chance, is_correct
 from stochastok_cli.evaluation.scoring import LM
@@ -133,7 +135,7 @@ def retokenize(benchmark: EncodedBenchmark, expand: StochasTok, context_window: 
         before, after = sum(map(len, canonical)), sum(map(len, expanded))
         distances.append((after - before) / max(sum(int(max_splits[ids].sum()) for ids in canonical), 1))
         growths.append(after / max(before, 1))
-    retokenized_benchmark = EncodedBenchmark(benchmark.name, questions, truncated)
+    retokenized_benchmark = replace(benchmark, questions=questions, truncated=truncated)
     return Retokenized(retokenized_benchmark, np.array(distances), np.array(growths), changed)
 
 
@@ -149,6 +151,7 @@ def evaluate_retokenized(
         is_right: Which questions are answered right in the canonical one, bool `[questions]`.
     """
     wrong: dict[int, WrongAnswer] = {}
+    answers: list[Answers] = []
     correct, distances, growths, truncated, changed_ids, guess = [], [], [], 0, 0, math.nan
     for sample in range(tokenization.samples):
         expand = StochasTok(lm.vocabulary, tokenization.p, tokenization.method, seed=sample)
@@ -156,6 +159,7 @@ def evaluate_retokenized(
         description = f"{benchmark.name}, {tokenization.text}, sample {sample + 1} of {tokenization.samples}"
         scores = lm.question_scores(retokenized.benchmark, description=description)
         correct.append(is_correct(scores))
+        answers += chosen_answers(retokenized.benchmark, scores, tokenization.name, sample)
         for i in np.flatnonzero(is_right & ~correct[-1]).tolist():
             wrong.setdefault(i, WrongAnswer(retokenized.benchmark.questions[i].text, scores[i]))
         guess = chance(scores)
@@ -165,10 +169,10 @@ def evaluate_retokenized(
         changed_ids += retokenized.changed
     note_unchanged(benchmark.name, tokenization.text, changed_ids)
     group = Metric("mcq", benchmark.name, tokenization.name, "accuracy", math.nan, chance=guess)
-    answers, distance, growth = np.array(correct, dtype=np.float64), np.array(distances), np.array(growths)
-    output = robustness_metrics(group, answers, distance, growth, truncated)
+    outcomes, distance, growth = np.array(correct, dtype=np.float64), np.array(distances), np.array(growths)
+    output = robustness_metrics(group, outcomes, distance, growth, truncated)
     changed = changed_answers(lm.vocabulary, benchmark, tokenization.name, is_right, wrong)
-    return replace(output, changed_answers=[changed])
+    return replace(output, answers=answers, changed_answers=[changed])
 
 
 def robustness_metrics(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from stochastok_cli.evaluation.generated_texts import GeneratedText
+    from stochastok_cli.evaluation.sample_log import SampleLog
     from stochastok_cli.evaluation.scoring import LM, Ranks
     from stochastok_cli.models.base import CausalLM
     from stochastok_cli.models.huggingface import ModelSource
@@ -49,6 +50,7 @@ def evaluate(
     batch_tokens: int | None = None,
     paired: bool = False,
     num_texts: int = 0,
+    log_samples: str | Path | None = None,
     progress: ProgressCallback = no_progress,
     on_result: Callable[[EvalResult], None] | None = None,
     ranks: "Ranks | None" = None,
@@ -71,6 +73,7 @@ def evaluate(
         batch_tokens: Tokens in a batch, padding included; fewer need less memory.
         paired: The results will be compared question by question: refuse what can't be, before anything is scored.
         num_texts: How many short documents are sampled from each model (`EvalResult.texts`), always with one seed.
+        log_samples: A file of JSON lines for the answer to each question in every tokenization (see `SampleLog`).
         progress: Called with a description, how much is done, and the total.
         on_result: Called with each result as soon as it is there.
         ranks: The processes that share the work, if there are several. All of them call this with equal arguments, and
@@ -93,10 +96,16 @@ def evaluate(
         raise UserError("evaluate: there is no checkpoint", fix="give one or more")
     if not chosen:
         raise UserError("evaluate: there is no task", fix="give a task, for example 'langgame-val'")
+    if log_samples is not None:
+        _require_answers(chosen)
     torch_device = choose_device(device)
     from stochastok_cli.evaluation.models_in_memory import in_memory
+    from stochastok_cli.evaluation.sample_log import SampleLog
 
     with ExitStack() as stack:
+        log = None
+        if log_samples is not None and (ranks is None or ranks.rank == 0):
+            log = stack.enter_context(SampleLog(Path(log_samples)))
         sources = [
             (find_model(str(one), Path(checkpoint_dir)), None)
             if isinstance(one, str | Path)
@@ -111,6 +120,7 @@ def evaluate(
             batch_tokens=batch_tokens,
             paired=paired,
             num_texts=num_texts,
+            log=log,
             progress=progress,
             on_result=on_result,
             ranks=ranks,
@@ -126,6 +136,7 @@ def _evaluate_sources(
     batch_tokens: int | None,
     paired: bool,
     num_texts: int,
+    log: "SampleLog | None",
     progress: ProgressCallback,
     on_result: Callable[[EvalResult], None] | None,
     ranks: "Ranks | None",
@@ -173,10 +184,13 @@ def _evaluate_sources(
             completions=output.completions,
             answers=output.answers,
             changed_answers=output.changed_answers,
+            unlogged=output.unlogged,
             texts=_sample_texts(model, source, vocabulary, num_texts),
             num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         )
         results.append(result)
+        if log is not None:
+            log.write(result, vocabulary)
         if on_result is not None:
             on_result(result)
     return results
@@ -190,6 +204,13 @@ def _sample_texts(
     from stochastok_cli.evaluation.generated_texts import sample_documents
 
     return sample_documents(model, source.folder, vocabulary, num_texts)
+
+
+def _require_answers(evaluators: Sequence[Evaluator]) -> None:
+    """Raises UserError for evaluators whose results have no answers to questions."""
+    for evaluator in evaluators:
+        if not evaluator.has_answers:
+            raise UserError(f"--log-samples: {evaluator.name} asks no questions", fix="drop it")
 
 
 def _require_pairs(evaluators: Sequence[Evaluator], vocabularies: Sequence["Vocabulary"]) -> None:

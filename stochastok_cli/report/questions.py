@@ -89,7 +89,7 @@ def _groups(results: Sequence[EvalResult]) -> Iterator[list[tuple[int, str, Answ
     """The answers of all models to the same questions, each with the place and the label of its model."""
     groups: list[list[tuple[int, str, Answers]]] = []
     for model, result in enumerate(results):
-        for answers in result.answers:
+        for answers in (one for one in result.answers if one.is_canonical):
             for group in groups:
                 first = group[0][2]
                 same = first.key == answers.key and first.questions == answers.questions

@@ -8,7 +8,6 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stochastok_cli.data.recipes.langgame import make_langgame
 from stochastok_cli.evaluation import adversarial
 from stochastok_cli.evaluation.adversarial import (
     SearchSettings,
@@ -16,7 +15,7 @@ from stochastok_cli.evaluation.adversarial import (
     evaluate_transfer,
     search_hardest,
 )
-from stochastok_cli.evaluation.benchmarks import Benchmark, Question, load_benchmark
+from stochastok_cli.evaluation.benchmarks import Benchmark, Question
 from stochastok_cli.evaluation.encoding import EncodedBenchmark, EncodedQuestion, encode
 from stochastok_cli.evaluation.metrics import margins
 from stochastok_cli.evaluation.neighbors import TextGraph, TokenFinder
@@ -28,23 +27,15 @@ from stochastok_cli.tokenization.loaders import load_vocabulary
 from stochastok_cli.tokenization.split_table import split_table
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 from tests.data.chat_tokenizers import save_tokenizer, template
-from tests.models.small_models import sharp_model, small_config
+from tests.evaluation.conftest import LONG_WINDOW as WINDOW
 
-WINDOW = 200
 RIGHT = np.array([0.0, -1.0])
 """Scores of two options of which the right one is likelier."""
 
 
 @pytest.fixture(scope="module")
-def model():
-    return sharp_model(small_config(context_window=WINDOW))
-
-
-@pytest.fixture(scope="module")
-def encoded(tmp_path_factory, vocabulary) -> EncodedBenchmark:
-    folder = tmp_path_factory.mktemp("data")
-    make_langgame(vocabulary, folder, train_size=30, val_size=30)
-    return encode(load_benchmark("langgame-val", folder), vocabulary, WINDOW)
+def model(long_model):
+    return long_model
 
 
 @pytest.fixture(scope="module")

@@ -44,6 +44,7 @@ def test_the_aggregate_of_the_harness_is_the_metric():
     assert [m.value for m in metrics_of(unnamed, [], "") if m.benchmark == "requests of unnamed tasks"] == [1]
     metrics = {metric.key: metric for metric in metrics_of(run, [], "")}
     values = {key.removeprefix("lm_eval/"): metric.value for key, metric in metrics.items()}
+    assert run.unlogged == ["a", "b", "texts"]  # their rows are no questions
     expected = {"a/acc": 0.5, "a/acc_stderr": 0.1, "a/truncated": 2, "b/acc": 1.0, "texts/perplexity": 0.5}
     assert values == expected | {"outer/acc": 0.75}
     assert metrics["lm_eval/outer/acc"].outcomes.tolist() == [1, 0, 1, 1] and metrics["lm_eval/outer/acc"].n == 4
@@ -97,6 +98,7 @@ def test_a_filter_is_part_of_the_name_and_nan_is_no_wrong_answer():
 def test_answers_of_options_and_of_generations():
     asked = [("Sky?", " red"), ("Sky?", " blue")]
     choice = {
+        "doc_id": 4,
         "filter": "none",
         "resps": [],
         "arguments": asked,
@@ -106,6 +108,7 @@ def test_answers_of_options_and_of_generations():
     }
     wrong = {**choice, "filtered_resps": [(-1, 0), (-3, 0)], "acc": 0}
     text = {
+        "doc_id": 0,
         "filter": "none",
         "arguments": [("1+1=", {"until": []})],
         "target": 2,
@@ -116,6 +119,10 @@ def test_answers_of_options_and_of_generations():
     answers = answers_of({"samples": samples | {"rule": [{**wrong, "acc": 1}], "texts": rows(1, name="bits_per_byte")}})
     assert set(answers) == {"a", "b"}
     assert answers["a"].options == [["blue", "red"]] * 2 and answers["a"].answers == ["blue", "red"]
+    assert answers["a"].rows == [5, 5] and [scores.tolist() for scores in answers["a"].log_likelihoods] == [
+        [-1, -2],
+        [-3, -1],
+    ]
     assert answers["a"].is_correct == [True, False] and answers["a"].questions == ["Sky?"] * 2
     assert (answers["b"].options, answers["b"].answers, answers["b"].is_correct) == ([["2"]], ["3"], [False])
 

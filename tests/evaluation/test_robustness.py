@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from stochastok_cli.data.recipes.langgame import make_langgame
 from stochastok_cli.errors import UserError
-from stochastok_cli.evaluation.benchmarks import Benchmark, Question, load_benchmark
+from stochastok_cli.evaluation.benchmarks import Benchmark, Question
 from stochastok_cli.evaluation.encoding import EncodedBenchmark, encode
 from stochastok_cli.evaluation.evaluators.multiple_choice import evaluate_multiple_choice
 from stochastok_cli.evaluation.metrics import is_correct
@@ -19,9 +18,7 @@ from stochastok_cli.evaluation.robustness import (
 from stochastok_cli.evaluation.scoring import LM
 from stochastok_cli.evaluation.statistics import binomial_interval
 from stochastok_cli.tokenization.expansion import StochasTok
-from tests.models.small_models import sharp_model, small_config
-
-WINDOW = 200
+from tests.evaluation.conftest import LONG_WINDOW as WINDOW
 
 
 def accuracy(lm: LM, encoded: EncodedBenchmark) -> float:
@@ -33,15 +30,8 @@ def right(model, vocabulary, encoded: EncodedBenchmark) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def model():
-    return sharp_model(small_config(context_window=WINDOW))
-
-
-@pytest.fixture(scope="module")
-def encoded(tmp_path_factory, vocabulary) -> EncodedBenchmark:
-    folder = tmp_path_factory.mktemp("data")
-    make_langgame(vocabulary, folder, train_size=30, val_size=30)
-    return encode(load_benchmark("langgame-val", folder), vocabulary, WINDOW)
+def model(long_model):
+    return long_model
 
 
 def test_method_and_p():

@@ -348,6 +348,10 @@ def test_a_model_that_is_loaded_already(checkpoint, tasks):
     [theirs] = evaluate(checkpoint("llama"), options, device="cpu")
     model = AutoModelForCausalLM.from_pretrained(checkpoint("llama"))
     [ours] = evaluate(model, options, tokenizer=AutoTokenizer.from_pretrained(checkpoint("llama")), device="cpu")
+    assert ours.unlogged == ["tiny_texts"] and {one.benchmark for one in ours.answers} == {
+        "tiny_choices",
+        "tiny_sentences",
+    }
     assert ours.values == theirs.values and {"lm_eval/tiny_group/acc", "lm_eval/tiny_texts/bits_per_byte"} <= {
         *ours.values
     }
@@ -356,13 +360,21 @@ def test_a_model_that_is_loaded_already(checkpoint, tasks):
 def test_on_the_command_line(checkpoint, tasks, tmp_path):
     command = ("eval", checkpoint("gpt2"), checkpoint("own"), "--evaluator", "lm_eval", "--include-path", tasks)
     command += ("--tasks", "tiny_choices,tiny_sentences", "--tokenization", "uniform:0.5", "--samples", "2")
-    done = run_stochastok(*command, "--paired", "--report", tmp_path / "report", "--num-samples", 5)
+    file = tmp_path / "samples.jsonl"
+    done = run_stochastok(
+        *command, "--paired", "--report", tmp_path / "report", "--num-samples", 5, "--log-samples", file
+    )
     assert done.returncode == 0, done.stderr
     assert "tiny_choices (5 questions)" in done.stdout and "acc norm worst sample" in done.stdout
     assert "Paired" in done.stdout and "it/s" not in done.stderr + done.stdout
     assert "### tiny_choices, other tokenizations" in (tmp_path / "report" / "report.md").read_text()
     assert "lost their beginning" in done.stderr
     assert "tiny_sentences, uniform:0.5: no request was changed by the tokenization; see --retokenize" in done.stderr
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert Counter((row["benchmark"], row["sample"]) for row in rows) == {
+        (task, sample): 10 for task in ("tiny_choices", "tiny_sentences") for sample in (None, 0, 1)
+    }
+    assert f"samples: {file} (60 answers)" in done.stderr and "has no answers" not in done.stderr
 
 
 def test_files_that_the_harness_passes_over_are_named(checkpoint, tasks, tmp_path):

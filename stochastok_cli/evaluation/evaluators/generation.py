@@ -39,6 +39,7 @@ class Generation(Evaluator):
     name = "generation"
     title = "Generation"
     description = "answers that the model writes"
+    has_answers = True
     parts_table = "{benchmark}, parts and other tokenizations"
     meanings: ClassVar[Mapping[str, str]] = {
         "exact_match": "the answer equals the right one, white space around it aside",

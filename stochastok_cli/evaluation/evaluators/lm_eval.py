@@ -36,6 +36,7 @@ class LMEvaluationHarness(Evaluator):
     name = "lm_eval"
     title = "lm-evaluation-harness"
     description = "tasks of lm-evaluation-harness"
+    has_answers = True
     parts_table = "{benchmark}, other tokenizations"
     in_training = False
     meanings: ClassVar[Mapping[str, str]] = {

@@ -38,6 +38,7 @@ class MathGeneration(Evaluator):
     name = "math_generation"
     title = "Addition"
     description = "addition"
+    has_answers = True
     meanings: ClassVar[Mapping[str, str]] = {
         "exact_match": "the answer is the sum, digit by digit",
         "answer_found": "the answer contains the sum",
@@ -181,6 +182,7 @@ def evaluate_addition(lm: "LM", questions: AdditionQuestions) -> EvaluatorOutput
                 answers=texts,
                 is_correct=[text == answer for text, answer in pairs],
                 note=ANSWERS_NOTE,
+                token_ids=questions.prompts,
             )
         ],
     )

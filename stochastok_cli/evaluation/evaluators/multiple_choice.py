@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from stochastok_cli.errors import UserError
-from stochastok_cli.evaluation.answers import Answers
 from stochastok_cli.evaluation.base import (
     Evaluator,
     EvaluatorOutput,
@@ -19,8 +18,6 @@ from stochastok_cli.evaluation.base import (
 )
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from stochastok_cli.evaluation.encoding import EncodedBenchmark
     from stochastok_cli.evaluation.robustness import Tokenization
     from stochastok_cli.evaluation.scoring import LM
@@ -40,6 +37,7 @@ class MultipleChoice(Evaluator):
     name = "mcq"
     title = "Multiple choice"
     description = "multiple choice"
+    has_answers = True
     parts_table = "{benchmark}, parts and other tokenizations"
     meanings: ClassVar[Mapping[str, str]] = {
         "path_confidence": "mean probability of the right option, after a softmax over the options",
@@ -259,6 +257,7 @@ def evaluate_multiple_choice(lm: "LM", benchmark: "EncodedBenchmark") -> Evaluat
 
     "truncated" is added where prefixes were too long: the number of questions concerned.
     """
+    from stochastok_cli.evaluation.chosen_answers import chosen_answers
     from stochastok_cli.evaluation.metrics import chance, is_correct, multiple_choice_metrics, normalized
 
     scores = lm.question_scores(benchmark, description=benchmark.name)
@@ -289,23 +288,4 @@ def evaluate_multiple_choice(lm: "LM", benchmark: "EncodedBenchmark") -> Evaluat
             guess = chance([scores[i] for i in members.nonzero()[0]])
             value, n = float(of_part.mean()), len(of_part)
             metrics.append(Metric("mcq", benchmark.name, part, "accuracy", value, n, of_part, chance=guess))
-    return EvaluatorOutput(metrics, answers=[_answers(benchmark, scores)] if benchmark.texts else [])
-
-
-def _answers(benchmark: "EncodedBenchmark", scores: "Sequence[np.ndarray]") -> Answers:
-    """The likeliest option of each question. Of a tie, which is not correct, it is not the right one."""
-    from stochastok_cli.evaluation.metrics import is_correct, option_probabilities
-
-    correct = is_correct(scores).tolist()
-    chosen = [0 if right else 1 + int(s[1:].argmax()) for right, s in zip(correct, scores, strict=True)]
-    options = [question.options for question in benchmark.texts]
-    return Answers(
-        "mcq",
-        benchmark.name,
-        "",
-        questions=[question.prefix for question in benchmark.texts],
-        options=options,
-        answers=[texts[i] for texts, i in zip(options, chosen, strict=True)],
-        is_correct=correct,
-        probabilities=[float(option_probabilities(s)[i]) for s, i in zip(scores, chosen, strict=True)],
-    )
+    return EvaluatorOutput(metrics, answers=chosen_answers(benchmark, scores))

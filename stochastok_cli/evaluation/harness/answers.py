@@ -33,7 +33,7 @@ def answers_of(results: Mapping[str, Any]) -> dict[str, Answers]:
 
 def _chosen(task: str, rows: Sequence[Mapping[str, Any]]) -> Answers | None:
     """Answers by the likeliest option; None where a task has other requests, or another rule of what is right."""
-    questions, options, answers, is_correct, probabilities = [], [], [], [], []
+    questions, options, answers, is_correct, probabilities, log_likelihoods = [], [], [], [], [], []
     for row in rows:
         requests, right = row["arguments"], row["target"]
         contexts = {request[0] for request in requests}
@@ -47,10 +47,24 @@ def _chosen(task: str, rows: Sequence[Mapping[str, Any]]) -> Answers | None:
             return None
         questions.append(contexts.pop())
         options.append([texts[right], *texts[:right], *texts[right + 1 :]])
+        log_likelihoods.append(np.array([scores[right], *scores[:right], *scores[right + 1 :]]))
         answers.append(texts[chosen])
         is_correct.append(chosen == right)
         probabilities.append(float(option_probabilities(scores)[chosen]))
-    return Answers(EVALUATOR, task, "", questions, options, answers, is_correct, probabilities) if rows else None
+    if not rows:
+        return None
+    return Answers(
+        EVALUATOR,
+        task,
+        "",
+        questions,
+        options,
+        answers,
+        is_correct,
+        probabilities,
+        rows=[row["doc_id"] + 1 for row in rows],
+        log_likelihoods=log_likelihoods,
+    )
 
 
 def _is_place(target: Any, requests: Sequence[Any]) -> bool:
@@ -69,7 +83,10 @@ def _generated(task: str, rows: Sequence[Mapping[str, Any]]) -> Answers | None:
         options.append([str(row["target"])])
         answers.append(answer)
         is_correct.append(row["exact_match"] == 1)
-    return Answers(EVALUATOR, task, "", questions, options, answers, is_correct) if rows else None
+    if not rows:
+        return None
+    row_numbers = [row["doc_id"] + 1 for row in rows]
+    return Answers(EVALUATOR, task, "", questions, options, answers, is_correct, rows=row_numbers)
 
 
 def changed_answers(

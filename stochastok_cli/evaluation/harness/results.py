@@ -47,18 +47,22 @@ class TaskRun:
         values: By task or group, and by the name of the metric: `acc`, `exact_match,strict-match` (of a filter).
         counts: By task, what became of its requests (see `RequestCounts`).
         answers: By task, the answers to its questions, where they are right or wrong.
+        unlogged: The other tasks.
     """
 
     values: Mapping[str, Mapping[str, Value]]
     counts: Mapping[str, Mapping[str, int]]
     answers: Mapping[str, Answers]
+    unlogged: Sequence[str]
 
     @classmethod
     def of(cls, results: Mapping[str, Any], counts: Mapping[str, Mapping[str, int]]) -> Self:
         """Reads what `lm_eval.simple_evaluate` returns, with its samples."""
         _require_numbers(results["samples"])
         values = {task: dict(_values(task, of_task, results)) for task, of_task in results["results"].items()}
-        return cls(values, {task: dict(of_task) for task, of_task in counts.items()}, answers_of(results))
+        answers = answers_of(results)
+        unlogged = [task for task in results["samples"] if task not in answers]
+        return cls(values, {task: dict(of_task) for task, of_task in counts.items()}, answers, unlogged)
 
 
 def _values(task: str, of_task: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:

@@ -5,7 +5,7 @@ import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -214,8 +214,16 @@ def evaluate_tasks(
                 changed = changed_answers(model, canonical.answers, [run.answers for run in samples], part)
     finally:
         lm.model.to(place)
+    others = [
+        replace(answers, part=part, sample=sample, is_canonical=False)
+        for sample, run in enumerate(samples)
+        for answers in run.answers.values()
+    ]
     return EvaluatorOutput(
-        metrics_of(canonical, samples, part), answers=[*canonical.answers.values()], changed_answers=changed
+        metrics_of(canonical, samples, part),
+        answers=[*canonical.answers.values(), *others],
+        changed_answers=changed,
+        unlogged=canonical.unlogged,
     )
 
 

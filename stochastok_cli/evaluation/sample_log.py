@@ -1,0 +1,126 @@
+"""A file of JSON lines with the answer to every question in every tokenization in which it was asked."""
+
+import json
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from stochastok_cli.artifacts import nearest_existing_path
+from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.evaluation.answers import Answers
+from stochastok_cli.evaluation.base import EvalResult
+from stochastok_cli.tokenization.vocabulary import Vocabulary
+
+SCHEMA = 1
+
+
+class SampleLog:
+    """Writes the answers of evaluated models. The file is complete or absent, and replaces none but an older log.
+
+    Args:
+        file: Where to; its folder is made.
+
+    Raises:
+        UserError: There is a folder or another file of that name, or it can't be written.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        try:
+            if not (above := nearest_existing_path(file.parent)).is_dir():
+                raise UserError(f"--log-samples {file}: {above} is a file", fix="name a file in a folder")
+            if file.is_dir():
+                raise UserError(f"--log-samples {file} is a folder", fix="name a file, such as samples.jsonl")
+            if file.exists() and not _is_log(file):
+                raise UserError(
+                    f"--log-samples {file} would replace a file that --log-samples did not write",
+                    fix="give another name, or move it away",
+                )
+            target = file.resolve()  # a link stays
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = target.with_name(f".{target.name}.{os.getpid()}.partial")  # several may write at a time
+            stream = open(temporary, "w", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
+        except OSError as error:
+            raise UserError(f"--log-samples {file}: {error.strerror}", exit_code=FAILED) from None
+        self._target, self._temporary, self._stream = target, temporary, stream
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            with self._stream:
+                self._stream.flush()
+                os.fsync(self._stream.fileno())
+            if error is None:
+                os.replace(self._temporary, self._target)
+        finally:
+            with suppress(FileNotFoundError):
+                self._temporary.unlink()
+
+    def write(self, result: EvalResult, vocabulary: Vocabulary) -> None:
+        """Appends a line for each answer of a model, whose vocabulary has the ids."""
+        texts: dict[int, str] = {}
+        for answers in result.answers:
+            for row in _rows(answers, vocabulary, texts):
+                line = {"schema": SCHEMA, "checkpoint": result.checkpoint, **row}
+                self._stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _rows(answers: Answers, vocabulary: Vocabulary, texts: dict[int, str]) -> Iterator[dict[str, Any]]:
+    """The answers as objects; `texts` remembers those of tokens."""
+
+    def token_text(token: int) -> str:
+        if token not in texts:
+            texts[token] = vocabulary.token_text(token)
+        return texts[token]
+
+    for i, question in enumerate(answers.questions):
+        token_ids = None if answers.token_ids is None else _integers(answers.token_ids[i])
+        of_options = None if answers.option_token_ids is None else answers.option_token_ids[i]
+        scores = None if answers.log_likelihoods is None else answers.log_likelihoods[i]
+        yield {
+            "evaluator": answers.evaluator,
+            "benchmark": answers.benchmark,
+            "part": answers.part,
+            "sample": answers.sample,
+            "row": i + 1 if answers.rows is None else answers.rows[i],
+            "question": question,
+            "options": None if answers.probabilities is None else list(answers.options[i]),
+            "target": answers.options[i][0],
+            "answer": answers.answers[i],
+            "is_correct": answers.is_correct[i],
+            "log_likelihoods": None if scores is None else [_finite(float(score)) for score in scores],
+            "tokens": None if token_ids is None else [token_text(token) for token in token_ids],
+            "token_ids": token_ids,
+            "option_token_ids": None if of_options is None else [_integers(ids) for ids in of_options],
+        }
+
+
+def _integers(ids: Sequence[int] | Any) -> list[int]:
+    return [int(token) for token in ids]
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _is_log(file: Path) -> bool:
+    """Whether a file is empty or begins like one that was written here."""
+    if not file.is_file():
+        return False
+    with open(file, encoding="utf-8", errors="replace") as stream:
+        first = stream.readline(1 << 24)
+    if not first:
+        return True
+    try:
+        row = json.loads(first)
+    except ValueError:
+        return False
+    return isinstance(row, dict) and {"schema", "checkpoint", "evaluator", "benchmark", "is_correct"} <= row.keys()

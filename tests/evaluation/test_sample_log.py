@@ -1,0 +1,117 @@
+"""The file of `--log-samples`: every answer in every tokenization, and never half a file."""
+
+import json
+from collections import defaultdict
+
+import pytest
+import torch
+
+from stochastok_cli.errors import UserError
+from stochastok_cli.evaluation.run import evaluate
+from stochastok_cli.models.llama.state_dict import save_model
+from tests.models.small_models import sharp_model, small_config
+
+MCQ = {"evaluator": "mcq", "benchmarks": ["langgame-val"], "num_samples": 6}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory, long_model, vocabulary):
+    folder = tmp_path_factory.mktemp("model")
+    save_model(long_model, folder, vocabulary)
+    return folder
+
+
+@pytest.fixture
+def ask(checkpoint, langgame_folder):
+    """Evaluates the model on questions of LangGame; returns the result and the rows of the file."""
+
+    def ask(file, options, **more):
+        [result] = evaluate(checkpoint, options, data_dir=langgame_folder, device="cpu", log_samples=file, **more)
+        return result, [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+    return ask
+
+
+def test_log_likelihoods_are_those_of_the_tokens(ask, long_model, vocabulary, tmp_path):
+    file = tmp_path / "new" / "samples.jsonl"
+    result, rows = ask(file, {**MCQ, "tokenization": "uniform:0.5", "samples": 2, "adversarial": 8})
+    parts = defaultdict(list)
+    for row in rows:
+        parts[row["part"], row["sample"]].append(row)
+        assert "".join(row["tokens"]) == row["question"] == vocabulary.decode(row["token_ids"])
+        for ids, option, expected in zip(row["option_token_ids"], row["options"], row["log_likelihoods"], strict=True):
+            assert vocabulary.decode(ids) == option
+            with torch.no_grad():
+                logits = long_model.head(long_model(torch.tensor([[*row["token_ids"], *ids]])))[0, -len(ids) - 1 : -1]
+            found = logits.log_softmax(-1)[torch.arange(len(ids)), torch.tensor(ids)].sum().item()
+            assert expected == pytest.approx(found, abs=1e-3)
+        likeliest = max(range(len(row["options"])), key=row["log_likelihoods"].__getitem__)
+        assert row["answer"] == row["options"][likeliest] and row["is_correct"] == (likeliest == 0)
+        assert row["target"] == row["options"][0] and row["checkpoint"] == result.checkpoint
+    assert {key: len(of_part) for key, of_part in parts.items()} == {
+        ("", None): 6, ("uniform0.5", 0): 6, ("uniform0.5", 1): 6, ("adversarial", None): 6
+    }  # fmt: skip
+    of_samples = [parts["uniform0.5", sample] for sample in range(2)]
+    by_metric = {
+        "": parts["", None],
+        "uniform0.5/": [*of_samples[0], *of_samples[1]],
+        "adversarial/": parts["adversarial", None],
+    }
+    for part, of_part in by_metric.items():
+        right = [row["is_correct"] for row in of_part]
+        assert result.values[f"mcq/langgame-val/{part}accuracy"] == pytest.approx(sum(right) / len(right))
+    asked = [row["row"] for row in parts["", None]]
+    assert len({*asked}) == 6 and all([row["row"] for row in of_part] == asked for of_part in parts.values())
+    changed = {one["row"] for one, two in zip(*of_samples, strict=True) if one["token_ids"] != two["token_ids"]}
+    assert changed == {*asked}
+
+
+def test_generated_answers(ask, vocabulary, tmp_path):
+    options = {**MCQ, "evaluator": "generation", "tokenization": "uniform:0.5", "samples": 1, "max_new_tokens": 3}
+    result, rows = ask(tmp_path / "samples.jsonl", options)
+    assert [(row["part"], row["sample"]) for row in rows] == 6 * [("", None)] + 6 * [("uniform0.5", 0)]
+    answers = [answer for one in result.answers for answer in one.answers]
+    assert [row["answer"] for row in rows] == answers and len({*answers}) > 1
+    for row in rows:
+        assert vocabulary.decode(row["token_ids"]) == row["question"]
+        assert row["options"] is row["log_likelihoods"] is row["option_token_ids"] is None
+    assert rows[0]["token_ids"] != rows[6]["token_ids"]
+
+
+def test_a_file_is_complete_or_absent(ask, checkpoint, langgame_folder, vocabulary, tmp_path):
+    broken = sharp_model(small_config(context_window=200))
+    with torch.no_grad():
+        broken.head.weight.fill_(float("nan"))
+    (tmp_path / "broken").mkdir()
+    save_model(broken, tmp_path / "broken", vocabulary)
+    file = tmp_path / "samples.jsonl"
+
+    def fail():
+        with pytest.raises(UserError, match="the model gave no number"):
+            evaluate([checkpoint, tmp_path / "broken"], MCQ, data_dir=langgame_folder, device="cpu", log_samples=file)
+        return sorted(path.name for path in tmp_path.iterdir())
+
+    assert fail() == ["broken"]
+    _, rows = ask(file, MCQ)
+    before = file.read_bytes()
+    assert fail() == ["broken", "samples.jsonl"] and file.read_bytes() == before
+    _, again = ask(file, {**MCQ, "num_samples": 3})
+    assert (len(rows), len(again)) == (6, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("notes.txt", MCQ, "would replace a file that --log-samples did not write; give another name"),
+        ("data.jsonl", MCQ, "would replace a file that --log-samples did not write"),
+        (".", MCQ, "is a folder; name a file, such as samples.jsonl"),
+        ("notes.txt/new", MCQ, "notes.txt is a file; name a file in a folder"),
+        ("new", {"evaluator": "alignment"}, "--log-samples: alignment asks no questions; drop it"),
+    ],
+)
+def test_what_can_not_be_written_is_refused(name, options, message, ask, tmp_path):
+    (tmp_path / "notes.txt").write_text("my notes\n")
+    (tmp_path / "data.jsonl").write_text('{"text": "mine"}\n')
+    with pytest.raises(UserError, match=message):
+        ask(tmp_path / name, options)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.jsonl", "notes.txt"]
