@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 from stochastok_cli.errors import UserError, did_you_mean
 from stochastok_cli.evaluation.base import (
-    Evaluator,
     EvaluatorOutput,
     LoadedEvaluator,
     metric_group,
     option,
     register,
 )
+from stochastok_cli.evaluation.question_evaluator import QuestionEvaluator
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,14 +33,12 @@ MATCHES = ("exact_match", "prefix_match")
 
 @register
 @dataclass(frozen=True)
-class Generation(Evaluator):
+class Generation(QuestionEvaluator):
     """Exact and prefix match of greedy answers, for each kind of question and in other tokenizations of the prompts."""
 
     name = "generation"
     title = "Generation"
     description = "answers that the model writes"
-    has_answers = True
-    parts_table = "{benchmark}, parts and other tokenizations"
     meanings: ClassVar[Mapping[str, str]] = {
         "exact_match": "the answer equals the right one, white space around it aside",
         "prefix_match": "the answer begins with the right one",
@@ -59,27 +57,6 @@ class Generation(Evaluator):
         "NAME=OWNER/DATASET with questions and answers of your own",
         metavar="A,B,…",
     )
-    num_samples: int | None = option(
-        None, "questions of each benchmark, always the same ones", min=1, show_default="all"
-    )
-    language: str | None = option(
-        None,
-        "which columns of questions of your own, where they are in several: `tl` for prompt_tl",
-        metavar="LANGUAGE",
-        show_default="en",
-    )
-    by_kind: bool = option(False, "also the share of right answers on each kind of question")
-    contamination: bool = option(
-        False,
-        "also which questions occur in the data trained on, and the share of right answers to the others",
-        flag="--leakage",
-    )
-    tokenization: str | None = option(
-        None,
-        "also with the prompts in other tokenizations, by a method of `stochastok expand`: stochastok:0.1",
-        metavar="METHOD:P",
-    )
-    samples: int | None = option(None, "how many other tokenizations with --tokenization", min=1, show_default="8")
     num_fewshot: int | None = option(
         None,
         "examples before each question: others of its kind, from the questions to train on where there are any",
@@ -135,10 +112,7 @@ class Generation(Evaluator):
 
     def check(self) -> None:
         super().check()
-        self._tokenization()
         self._normalization().check()
-        if self.language is not None and not any("=" in name for name in self.benchmarks):
-            raise UserError("--language chooses columns of NAME=FILE, and --benchmarks has none", fix="drop it")
         if self.fewshot_split is not None and not (self.num_fewshot and any("=" in name for name in self.benchmarks)):
             raise UserError(
                 "--fewshot-split goes with --num-fewshot and NAME=FOLDER or NAME=OWNER/DATASET", fix="drop it"
@@ -150,13 +124,6 @@ class Generation(Evaluator):
             )
         if not all(self.until):
             raise UserError("--until is empty", fix="give a text that ends an answer")
-
-    def _tokenization(self) -> "Tokenization | None":
-        if self.tokenization is None and self.samples is None:
-            return None  # without an import of NumPy
-        from stochastok_cli.evaluation.robustness import optional_tokenization
-
-        return optional_tokenization(self.tokenization, self.samples)
 
     def _normalization(self) -> "Normalization":
         from stochastok_cli.evaluation.text_match import Normalization
@@ -218,7 +185,7 @@ class Generation(Evaluator):
             run = partial(self._run, encoded=replace(encoded, groups=groups), tokenization=tokenization)
             loaded.append(LoadedEvaluator(counts, run))
         if not has_kinds:
-            raise UserError(f"--by-kind: {', '.join(self.benchmarks)} have no kinds of question", fix="drop it")
+            raise self._no_kinds()
         return loaded
 
     def _run(self, lm: "LM", *, encoded: "EncodedGeneration", tokenization: "Tokenization | None") -> EvaluatorOutput:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.base import (
-    Evaluator,
     EvaluatorOutput,
     LoadedEvaluator,
     Metric,
@@ -16,6 +15,7 @@ from stochastok_cli.evaluation.base import (
     option,
     register,
 )
+from stochastok_cli.evaluation.question_evaluator import QuestionEvaluator
 
 if TYPE_CHECKING:
     from stochastok_cli.evaluation.encoding import EncodedBenchmark
@@ -31,14 +31,12 @@ NEIGHBORS = ("lattice", "splits")
 
 @register
 @dataclass(frozen=True)
-class MultipleChoice(Evaluator):
+class MultipleChoice(QuestionEvaluator):
     """Accuracy and confidence on multiple-choice benchmarks, for each kind of question and in other tokenizations."""
 
     name = "mcq"
     title = "Multiple choice"
     description = "multiple choice"
-    has_answers = True
-    parts_table = "{benchmark}, parts and other tokenizations"
     meanings: ClassVar[Mapping[str, str]] = {
         "path_confidence": "mean probability of the right option, after a softmax over the options",
         "ground_confidence": "mean log-likelihood of the right option, in nats",
@@ -64,27 +62,6 @@ class MultipleChoice(Evaluator):
         "on the Hub, with questions of your own",
         metavar="A,B,…",
     )
-    num_samples: int | None = option(
-        None, "questions of each benchmark, always the same ones", min=1, show_default="all"
-    )
-    language: str | None = option(
-        None,
-        "which columns of questions of your own, where they are in several: `tl` for prompt_tl",
-        metavar="LANGUAGE",
-        show_default="en",
-    )
-    by_kind: bool = option(False, "also the accuracy on each kind of question (LangGame, CUTE, questions of your own)")
-    contamination: bool = option(
-        False,
-        "also which questions occur in the data trained on, and the accuracy on the others",
-        flag="--leakage",
-    )
-    tokenization: str | None = option(
-        None,
-        "also with the questions in other tokenizations, by a method of `stochastok expand`: stochastok:0.1",
-        metavar="METHOD:P",
-    )
-    samples: int | None = option(None, "how many other tokenizations with --tokenization", min=1, show_default="8")
     adversarial: int | None = option(
         None,
         "also with each question in the most harmful tokenization, found by a search of at most so many forward passes",
@@ -127,7 +104,6 @@ class MultipleChoice(Evaluator):
 
     def check(self) -> None:
         super().check()
-        self._tokenization()
         if self.neighbors not in (None, *NEIGHBORS):
             raise UserError(f"--neighbors {self.neighbors!r} is unknown", fix=f"there are: {', '.join(NEIGHBORS)}")
         if self.adversarial is None:
@@ -139,11 +115,6 @@ class MultipleChoice(Evaluator):
 
             if not any(map(has_kinds, self.benchmarks)):
                 raise self._no_kinds()
-        if self.language is not None and not any("=" in name for name in self.benchmarks):
-            raise UserError("--language chooses columns of NAME=FILE, and --benchmarks has none", fix="drop it")
-
-    def _no_kinds(self) -> UserError:
-        return UserError(f"--by-kind: {', '.join(self.benchmarks)} have no kinds of question", fix="drop it")
 
     def absent_data(self, data_dir: Path) -> list[Path]:
         from stochastok_cli.evaluation.benchmarks import find_absent
@@ -159,13 +130,6 @@ class MultipleChoice(Evaluator):
                 f"--transfer: the tokenizers differ ({', '.join(names.values())}), and so do their tokenizations",
                 fix="give checkpoints of one tokenizer",
             )
-
-    def _tokenization(self) -> "Tokenization | None":
-        if self.tokenization is None and self.samples is None:
-            return None  # without an import of NumPy
-        from stochastok_cli.evaluation.robustness import optional_tokenization
-
-        return optional_tokenization(self.tokenization, self.samples)
 
     def _other_parts(self, tokenization: "Tokenization | None") -> list[str]:
         """The names of the parts that are no groups of questions."""
