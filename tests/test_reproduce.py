@@ -165,6 +165,21 @@ def test_a_scale_that_does_not_exist_and_a_missing_corpus_are_usage_errors(out):
         assert len(finished.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("script", ["over_seeds work a b\n", "bash inner.sh --scale tiny & wait $!\n"])
+def test_a_script_that_is_killed_ends_what_it_started(script, tmp_path):
+    start = f"source {SCRIPTS / 'settings.sh'}\nwork() {{ echo started; sleep 300; }}\n"
+    (tmp_path / "inner.sh").write_text(f"{start}over_seeds work a b\n")
+    (tmp_path / "outer.sh").write_text(f"{start}{script}echo not reached\n")
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "JOBS_PER_GPU": "2", "TMPDIR": str(tmp_path)}
+    command = ["bash", "outer.sh", "--scale", "tiny"]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as running:
+        assert [running.stdout.readline() for _ in range(2)] == ["started\n"] * 2
+        running.terminate()
+        rest, _ = running.communicate(timeout=60)  # returns when the last process that could write has ended
+        assert (rest, running.returncode) == ("", 143)
+    assert not list(tmp_path.glob("tmp.*"))
+
+
 def test_a_step_that_fails_ends_the_script(out, tmp_path):
     finished = run_script("fig03.sh", tmp_path, "--corpus", str(tmp_path / "none.txt"))
     assert finished.returncode != 0

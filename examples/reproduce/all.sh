@@ -7,7 +7,9 @@ target=${RESULTS:-docs/results/$scale}
 
 failed=()
 for name in fig{01,03,04,05,06,07,08,09,10,11,12} robustness ablations; do
-    bash "$code/$name.sh" --scale "$scale" --seeds "$seeds" --out "$out" ${corpus:+--corpus "$corpus"} || failed+=("$name")
+    # In the background, since bash answers to `kill` only between commands, or while it waits.
+    (trap - INT && exec bash "$code/$name.sh" --scale "$scale" --seeds "$seeds" --out "$out" ${corpus:+--corpus "$corpus"}) &
+    wait $! || failed+=("$name")
 done
 mkdir -p "$target"
 cp "$results"/*.* "$target" && cp "$results"/fig12/plots/alignment-pca-*.svg "$target"

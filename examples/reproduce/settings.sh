@@ -105,6 +105,13 @@ here=(--data-dir "$out/data")
 runs=$out/checkpoints
 results=$out/results
 
+# A script that is killed ends what it has started; trainings save a checkpoint first, and the next run goes on there.
+descendants() {
+    local child
+    for child in $(pgrep -P "$1"); do echo "$child" && descendants "$child"; done
+}
+trap 'trap - TERM; kill -TERM $(descendants $$) 2>/dev/null || true; rm -rf "${claims:-}"; exit 143' TERM
+
 # locked NAME COMMAND…: runs a command. Where scripts run at the same time (and there is flock, as on Linux), one waits for what
 # another makes under the same name.
 locked() {
