@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from stochastok_cli import load_vocabulary
-from stochastok_cli.artifacts import Manifest, SplitInfo, TokenizerInfo, create_artifact
+from stochastok_cli.artifacts import create_artifact
 from stochastok_cli.data.export import export
+from stochastok_cli.manifest import Manifest, SplitInfo, TokenizerInfo
 
 END = 50_256
 Documents = Iterable[np.ndarray]

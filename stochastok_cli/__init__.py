@@ -17,7 +17,6 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from stochastok_cli.artifacts import Artifact as Artifact
-    from stochastok_cli.artifacts import Manifest as Manifest
     from stochastok_cli.config import load_config as load_config
     from stochastok_cli.data.expand import expand as expand
     from stochastok_cli.data.export import export as export
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from stochastok_cli.evaluation.base import Metric as Metric
     from stochastok_cli.evaluation.generated_texts import generate as generate
     from stochastok_cli.evaluation.run import evaluate as evaluate
+    from stochastok_cli.manifest import Manifest as Manifest
     from stochastok_cli.tokenization.expansion import StochasTok as StochasTok
     from stochastok_cli.tokenization.loaders import load_vocabulary as load_vocabulary
     from stochastok_cli.tokenization.vocabulary import Vocabulary as Vocabulary
@@ -46,7 +46,7 @@ _MODULES = {
     "Artifact": "stochastok_cli.artifacts",
     "EvalResult": "stochastok_cli.evaluation.base",
     "FORMATS": "stochastok_cli.data.formats",
-    "Manifest": "stochastok_cli.artifacts",
+    "Manifest": "stochastok_cli.manifest",
     "Metric": "stochastok_cli.evaluation.base",
     "RECIPES": "stochastok_cli.data.recipes.base",
     "StochasTok": "stochastok_cli.tokenization.expansion",

@@ -21,6 +21,7 @@ ORDER = [
     "background",
     "json_files",
     "arrow_columns",
+    "manifest",
     "artifacts",
     "config",
     "hub",

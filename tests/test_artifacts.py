@@ -13,8 +13,8 @@ import filelock
 import pytest
 
 from stochastok_cli import artifacts
-from stochastok_cli.artifacts import FileInfo, HubSource, Manifest, SourceInfo, SplitInfo, TokenizerInfo
 from stochastok_cli.errors import FAILED, USAGE, UserError
+from stochastok_cli.manifest import FileInfo, HubSource, Manifest, SourceInfo, SplitInfo, TokenizerInfo, read_manifest
 
 
 def write_two_files(folder: Path) -> Manifest:
@@ -30,7 +30,7 @@ def test_a_folder_appears_complete_with_its_manifest(tmp_path):
     assert made.created
     manifest = json.loads((final / "manifest.json").read_text())
     assert manifest == made.manifest.to_json()
-    assert made.manifest == artifacts.read_manifest(final)
+    assert made.manifest == read_manifest(final)
     assert manifest["options"] == {"seed": 1, "shape": [1, 2]}
     assert manifest["files"]["a.bin"] == {
         "bytes": 3,
@@ -117,7 +117,7 @@ def test_bytes_of_a_path_that_are_not_utf8_are_written_and_read(tmp_path):
     made = artifacts.create_artifact(tmp_path / "thing", options, write_two_files)
     assert '"a\\udcff\\udce9.txt"' in (made.path / "manifest.json").read_text(encoding="utf-8")
     assert not artifacts.create_artifact(tmp_path / "thing", options, write_two_files).created
-    assert artifacts.read_manifest(made.path).options == options
+    assert read_manifest(made.path).options == options
 
 
 def test_a_folder_without_a_manifest_is_not_overwritten(tmp_path):
@@ -176,7 +176,7 @@ def test_a_damaged_manifest_is_said_and_mended_by_force(tmp_path, content):
     (final / "manifest.json").write_text(content)
     with pytest.raises(UserError, match="manifest.json is damaged: .*; make the folder again with --force"):
         artifacts.create_artifact(final, {}, write_two_files)
-    assert artifacts.create_artifact(final, {}, write_two_files, force=True).manifest == artifacts.read_manifest(final)
+    assert artifacts.create_artifact(final, {}, write_two_files, force=True).manifest == read_manifest(final)
 
 
 @pytest.mark.slow
@@ -196,7 +196,7 @@ def test_killed_at_any_moment_and_run_again(tmp_path):
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         if (root / "killed").exists():
-            assert artifacts.read_manifest(root / "killed") is not None
+            assert read_manifest(root / "killed") is not None
     subprocess.run([*expand, "killed"], check=True, capture_output=True)
     for name in ("train.bin", "val.bin"):
         assert (root / "killed" / name).read_bytes() == (root / "whole" / name).read_bytes()

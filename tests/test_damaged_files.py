@@ -11,20 +11,13 @@ from damaged_files import VALUES, damaged_bytes, damaged_json, damaged_trees, da
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stochastok_cli.artifacts import (
-    MANIFEST,
-    FileInfo,
-    Manifest,
-    create_artifact,
-    file_checksum,
-    find_damage,
-    read_manifest,
-)
+from stochastok_cli.artifacts import create_artifact, find_damage
 from stochastok_cli.config import Config, config_reference, load_config
 from stochastok_cli.data.memmap import SPLITS, Corpus, corpus_manifest
 from stochastok_cli.data.resumable_download import PROGRESS, PartialDownload
 from stochastok_cli.data.sft_dataset import SHAPES, SFTDataset
 from stochastok_cli.errors import UserError
+from stochastok_cli.manifest import MANIFEST, FileInfo, Manifest, file_checksum, read_manifest
 from stochastok_cli.models import checkpoint_reader
 from stochastok_cli.models.checkpoint_reader import OPTIMIZER, STATE
 from stochastok_cli.models.llama_config import config_json, read_model_config

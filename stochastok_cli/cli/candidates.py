@@ -162,11 +162,11 @@ def _one_more(names: list[str], incomplete: str) -> list[str]:
 
 def _questions(ctx: typer.Context, *, generated: bool) -> list[str]:
     """The benchmarks of multiple choice or of generated answers, also those made under names of their own."""
-    from stochastok_cli.artifacts import read_manifest
     from stochastok_cli.data.folders import dataset_dir
     from stochastok_cli.data.recipes.base import RECIPES
     from stochastok_cli.evaluation.benchmarks import benchmark_specs
     from stochastok_cli.evaluation.generation_benchmarks import ADDITION, SPLITS, generation_names
+    from stochastok_cli.manifest import read_manifest
 
     names = generation_names() if generated else [*benchmark_specs()]
     folder = dataset_dir(_folder(ctx, "data_dir", "data"))

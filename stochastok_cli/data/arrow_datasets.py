@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import numpy as np
 
-from stochastok_cli.artifacts import SplitInfo, path_inside
+from stochastok_cli.artifacts import path_inside
 from stochastok_cli.errors import FAILED, UserError, short_name
 from stochastok_cli.json_files import read_json
+from stochastok_cli.manifest import SplitInfo
 
 if TYPE_CHECKING:
     import pyarrow

@@ -3,8 +3,8 @@
 from collections import Counter
 from typing import Any, NamedTuple
 
-from stochastok_cli.artifacts import LeftOutPlaces
 from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.manifest import LeftOutPlaces
 
 ON_BAD_DOCUMENT = ("error", "skip")
 

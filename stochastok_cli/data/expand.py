@@ -14,14 +14,7 @@ from typing import BinaryIO, TypeVar
 
 import numpy as np
 
-from stochastok_cli.artifacts import (
-    Artifact,
-    Manifest,
-    SplitInfo,
-    read_manifest,
-    tasks_folder,
-    validate_folder_name,
-)
+from stochastok_cli.artifacts import Artifact, tasks_folder, validate_folder_name
 from stochastok_cli.data.formats import FORMATS
 from stochastok_cli.data.import_corpus import END_OF_TEXT_ADDED, find_stored, import_corpus
 from stochastok_cli.data.instruction_dataset import is_instruction_dataset
@@ -38,6 +31,7 @@ from stochastok_cli.data.memmap import (
 )
 from stochastok_cli.data.source_files import create_from_source
 from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.manifest import Manifest, SplitInfo, read_manifest
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.methods import expansion_label

@@ -6,14 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stochastok_cli.artifacts import (
-    Artifact,
-    Manifest,
-    SplitInfo,
-    TokenizerInfo,
-    read_manifest,
-    validate_folder_name,
-)
+from stochastok_cli.artifacts import Artifact, validate_folder_name
 from stochastok_cli.data.formats import DocumentBatch, Format, SplitDocuments, require_format
 from stochastok_cli.data.instruction_dataset import InstructionDataset, MaskedExamples, open_dataset
 from stochastok_cli.data.memmap import (
@@ -28,6 +21,7 @@ from stochastok_cli.data.memmap import (
 from stochastok_cli.data.sft_dataset import SFTDataset, SFTExamples
 from stochastok_cli.data.source_files import create_from_source
 from stochastok_cli.errors import FAILED, Notice, UserError, did_you_mean, first_line
+from stochastok_cli.manifest import Manifest, SplitInfo, TokenizerInfo, read_manifest
 from stochastok_cli.progress import ProgressCallback, no_progress
 
 KIND = "exported"

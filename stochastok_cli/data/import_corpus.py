@@ -8,14 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stochastok_cli.artifacts import (
-    Artifact,
-    Manifest,
-    SourceInfo,
-    SplitInfo,
-    read_manifest,
-    validate_folder_name,
-)
+from stochastok_cli.artifacts import Artifact, validate_folder_name
 from stochastok_cli.data.formats import FORMATS, Format, StoredDocuments
 from stochastok_cli.data.memmap import (
     SPLITS,
@@ -29,6 +22,7 @@ from stochastok_cli.data.memmap import (
 from stochastok_cli.data.source_files import SourceFiles, create_from_source
 from stochastok_cli.data.tokenize import tokenized_name
 from stochastok_cli.errors import FAILED, Notice, UserError
+from stochastok_cli.manifest import Manifest, SourceInfo, SplitInfo, read_manifest
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from stochastok_cli.artifacts import read_manifest
 from stochastok_cli.data.memmap import Corpus, MemmapDataset, Tokenizer, resolve_vocabulary
 from stochastok_cli.data.sft_dataset import SHAPES, SFTDataset
 from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.manifest import read_manifest
 from stochastok_cli.tokenization.tokenizer_json import read_tokenizer_json
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 

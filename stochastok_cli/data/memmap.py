@@ -13,20 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from stochastok_cli.artifacts import (
-    Manifest,
-    SourceInfo,
-    SplitInfo,
-    TokenizerInfo,
-    find_damage,
-    read_manifest,
-    same_tokenizer,
-)
+from stochastok_cli.artifacts import find_damage
 from stochastok_cli.data.folders import dataset_dir as dataset_dir
 from stochastok_cli.data.folders import memmap_dir as memmap_dir
 from stochastok_cli.data.folders import similar_dataset
 from stochastok_cli.data.source_files import SourceFiles
 from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.manifest import Manifest, SourceInfo, SplitInfo, TokenizerInfo, read_manifest, same_tokenizer
 from stochastok_cli.tokenization.loaders import load_vocabulary
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from stochastok_cli.artifacts import SourceInfo
 from stochastok_cli.data.bad_documents import ON_BAD_DOCUMENT, BadDocument, LeftOut
 from stochastok_cli.data.table_rows import Row
 from stochastok_cli.data.text_files import OnBad
 from stochastok_cli.errors import UserError
+from stochastok_cli.manifest import SourceInfo
 
 _BATCH_CHARACTERS = 4_000_000
 

@@ -17,10 +17,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from stochastok_cli.artifacts import FileInfo, SplitInfo, file_checksum, write_atomically
+from stochastok_cli.artifacts import write_atomically
 from stochastok_cli.data.memmap import SPLITS
 from stochastok_cli.errors import UserError
 from stochastok_cli.json_files import read_json
+from stochastok_cli.manifest import FileInfo, SplitInfo, file_checksum
 
 PROGRESS = "progress.json"
 SAVE_SECONDS = 5.0  # seconds between saves; a killed download loses what arrived since the last one

@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
-from stochastok_cli.artifacts import Artifact, Manifest, SourceInfo, create_artifact, file_checksum
+from stochastok_cli.artifacts import Artifact, create_artifact
 from stochastok_cli.background import in_background
 from stochastok_cli.data.arrow_datasets import SAVED_METADATA, saved_files
 from stochastok_cli.data.formats import holds_ids
 from stochastok_cli.errors import FAILED, UserError, short_name
+from stochastok_cli.manifest import Manifest, SourceInfo, file_checksum
 
 DOCUMENTS = ("paragraph", "file")
 """What a document of a text file is: a paragraph (blank lines separate them), or the file as a whole."""

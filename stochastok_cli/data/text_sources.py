@@ -12,7 +12,6 @@ from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar, cast
 
-from stochastok_cli.artifacts import SourceInfo
 from stochastok_cli.data.arrow_datasets import saved_split
 from stochastok_cli.data.bad_documents import LeftOut, Location
 from stochastok_cli.data.file_readers import read_documents, require_text
@@ -33,6 +32,7 @@ from stochastok_cli.data.table_files import read_rows
 from stochastok_cli.data.table_rows import Row
 from stochastok_cli.data.text_files import OnBad
 from stochastok_cli.errors import Notice, UserError
+from stochastok_cli.manifest import SourceInfo
 
 SAMPLE = "sample"
 DEFAULT_SPLIT = "train"

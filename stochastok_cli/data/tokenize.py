@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from stochastok_cli.artifacts import Artifact, Manifest, SplitInfo, tasks_folder, validate_folder_name
+from stochastok_cli.artifacts import Artifact, tasks_folder, validate_folder_name
 from stochastok_cli.data.memmap import (
     Tokenizer,
     available_cpus,
@@ -27,6 +27,7 @@ from stochastok_cli.data.reading import TextSource
 from stochastok_cli.data.source_files import create_from_source
 from stochastok_cli.data.text_sources import open_source
 from stochastok_cli.errors import Notice, UserError
+from stochastok_cli.manifest import Manifest, SplitInfo
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.random_streams import CORPUS_SEED, corpus_permutation
 from stochastok_cli.tokenization.vocabulary import Vocabulary

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from stochastok_cli.artifacts import Manifest, SplitInfo
+from stochastok_cli.manifest import Manifest, SplitInfo
 
 NAME = "README.md"
 BEGIN = "<!-- stochastok: each push replaces what follows, down to the end mark; text outside of the marks is kept -->"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stochastok_cli.artifacts import Manifest
+from stochastok_cli.manifest import Manifest
 from stochastok_cli.progress import ProgressCallback
 
 if TYPE_CHECKING:

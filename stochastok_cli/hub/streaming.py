@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from stochastok_cli.arrow_columns import column_type, column_values, take_column
-from stochastok_cli.artifacts import MANIFEST, Manifest
 from stochastok_cli.errors import UserError, did_you_mean, one_line
 from stochastok_cli.hub.client import hub_errors, import_datasets, retry
 from stochastok_cli.hub.data_files import DataFiles, paths_in_repo, unread_paths
@@ -29,6 +28,7 @@ from stochastok_cli.hub.tabular_files import (
 )
 from stochastok_cli.hub.temporary import temporary_folder
 from stochastok_cli.json_files import parse_json
+from stochastok_cli.manifest import MANIFEST, Manifest
 
 if TYPE_CHECKING:
     import pyarrow

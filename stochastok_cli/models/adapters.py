@@ -17,9 +17,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from stochastok_cli import hub
-from stochastok_cli.artifacts import file_checksum, write_json
+from stochastok_cli.artifacts import write_json
 from stochastok_cli.config import LoraConfig
 from stochastok_cli.errors import FAILED, UserError, first_line, one_line
+from stochastok_cli.manifest import file_checksum
 from stochastok_cli.models.weight_files import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,

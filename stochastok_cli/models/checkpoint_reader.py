@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from stochastok_cli.artifacts import FileInfo, file_checksum, find_damage, path_inside
+from stochastok_cli.artifacts import find_damage, path_inside
 from stochastok_cli.errors import FAILED, Notice, UserError, did_you_mean, short_name
 from stochastok_cli.json_files import checked, read_json
+from stochastok_cli.manifest import FileInfo, file_checksum
 from stochastok_cli.models.weight_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG, INDEX, WEIGHTS
 
 STATE = "training_state.json"

@@ -4,16 +4,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from stochastok_cli.artifacts import (
-    MANIFEST,
-    Manifest,
-    create_artifact,
-    file_checksum,
-    nearest_existing_path,
-    read_manifest,
-    require_creatable,
-)
+from stochastok_cli.artifacts import create_artifact, nearest_existing_path, require_creatable
 from stochastok_cli.errors import UserError, short_name
+from stochastok_cli.manifest import MANIFEST, Manifest, file_checksum, read_manifest
 
 KIND = "report"
 """The kind in the manifest of a report."""

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from stochastok_cli.artifacts import Manifest, read_manifest
 from stochastok_cli.config import Config
 from stochastok_cli.data.folders import memmap_dir
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.base import EvalResult
+from stochastok_cli.manifest import Manifest, read_manifest
 from stochastok_cli.report.runs import ReportedRun
 from stochastok_cli.report.tables import MISSING, Cell, Column, Table
 from stochastok_cli.training.events import format_duration

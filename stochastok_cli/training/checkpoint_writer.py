@@ -15,8 +15,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from stochastok_cli.artifacts import FileInfo, file_checksum, json_bytes, rename_into_place, write_atomically
+from stochastok_cli.artifacts import json_bytes, rename_into_place, write_atomically
 from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.manifest import FileInfo, file_checksum
 from stochastok_cli.models.base import CausalLM, spec_of, unwrap
 from stochastok_cli.models.checkpoint_reader import STATE, TrainingState, recorded_files
 from stochastok_cli.models.companion_files import write_companion_files

@@ -9,10 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stochastok_cli.artifacts import read_manifest
 from stochastok_cli.config import Config, DatasetConfig, ModelConfig, Source, flatten, values_by_key
 from stochastok_cli.data.folders import memmap_dir, similar_dataset
 from stochastok_cli.errors import UserError
+from stochastok_cli.manifest import read_manifest
 from stochastok_cli.models import llama_config
 from stochastok_cli.models.checkpoint_reader import locate_checkpoint, require_intact, run_of
 from stochastok_cli.models.weight_files import ADAPTER_CONFIG

@@ -15,10 +15,10 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
-from stochastok_cli.artifacts import read_manifest
 from stochastok_cli.config import Config, config_from_dict, read_yaml
 from stochastok_cli.data.folders import memmap_dir
 from stochastok_cli.errors import FAILED, Notice, UserError, did_you_mean, first_line
+from stochastok_cli.manifest import read_manifest
 from stochastok_cli.models.checkpoint_reader import (
     STATE,
     TrainingState,

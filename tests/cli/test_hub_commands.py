@@ -18,11 +18,11 @@ import yaml
 from hub_server import TOKEN, USER
 from preloaded_python import run_stochastok
 
-from stochastok_cli.artifacts import SplitInfo
 from stochastok_cli.cli import app
 from stochastok_cli.data import hub_datasets
 from stochastok_cli.data.tokenize import tokenize
 from stochastok_cli.evaluation.benchmarks import load_benchmark
+from stochastok_cli.manifest import SplitInfo
 from stochastok_cli.tokenization.loaders import load_vocabulary
 
 TOKENS = {"ids": [[464, 3290, 50256], [1212, 318, 50256], [40, 50256]], "len": [3, 3, 2]}

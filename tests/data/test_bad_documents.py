@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from stochastok_cli.artifacts import LeftOutPlaces, read_manifest
 from stochastok_cli.cli import app
 from stochastok_cli.data.bad_documents import LeftOut, Location
 from stochastok_cli.data.memmap import Corpus
@@ -18,6 +17,7 @@ from stochastok_cli.data.text_sources import open_source
 from stochastok_cli.data.tokenize import tokenize
 from stochastok_cli.data.tokenize_instructions import tokenize_instructions
 from stochastok_cli.errors import FAILED, USAGE, Notice, UserError
+from stochastok_cli.manifest import LeftOutPlaces, read_manifest
 from tests.data.chat_tokenizers import save_tokenizer, template
 
 GOOD = b'{"text": "one"}\n'

@@ -7,7 +7,7 @@ import datasets
 import numpy as np
 import pytest
 
-from stochastok_cli.artifacts import Manifest, SplitInfo, TokenizerInfo, create_artifact
+from stochastok_cli.artifacts import create_artifact
 from stochastok_cli.cli.app import main
 from stochastok_cli.data.expand import expand
 from stochastok_cli.data.export import export
@@ -17,6 +17,7 @@ from stochastok_cli.data.sft_dataset import write_sft_dataset
 from stochastok_cli.data.tokenize import tokenize
 from stochastok_cli.data.tokenize_instructions import tokenize_instructions
 from stochastok_cli.errors import FAILED, USAGE, Notice, UserError
+from stochastok_cli.manifest import Manifest, SplitInfo, TokenizerInfo
 from stochastok_cli.tokenization.loaders import load_vocabulary
 from tests.data.test_sft_dataset import GPT2, PAIRS, examples
 

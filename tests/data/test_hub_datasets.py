@@ -13,11 +13,11 @@ import pytest
 from hub_server import USER
 from hypothesis import given, settings
 
-from stochastok_cli.artifacts import SplitInfo
 from stochastok_cli.data.hub_datasets import pull_corpus, push_corpus
 from stochastok_cli.data.resumable_download import PartialDownload
 from stochastok_cli.data.tokenize import tokenize
 from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.manifest import SplitInfo
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,10 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from stochastok_cli.artifacts import Manifest, SplitInfo, create_artifact
+from stochastok_cli.artifacts import create_artifact
 from stochastok_cli.data.sft_dataset import LONGEST_ROW, Examples, SFTDataset, write_sft_dataset
 from stochastok_cli.errors import FAILED, USAGE, UserError
+from stochastok_cli.manifest import Manifest, SplitInfo
 from stochastok_cli.tokenization.loaders import load_vocabulary
 
 GPT2 = load_vocabulary("gpt2")

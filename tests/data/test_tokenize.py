@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from stochastok_cli.artifacts import SplitInfo, read_manifest
 from stochastok_cli.data.hub_datasets import pull_corpus, push_corpus
 from stochastok_cli.data.memmap import Corpus, require_counts
 from stochastok_cli.data.source_files import SourceFiles
 from stochastok_cli.data.text_sources import open_source
 from stochastok_cli.data.tokenize import tokenize as make_corpus
 from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.manifest import SplitInfo, read_manifest
 from stochastok_cli.tokenization.loaders import load_vocabulary
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 

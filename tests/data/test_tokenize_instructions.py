@@ -10,11 +10,11 @@ import pyarrow.parquet
 import pytest
 from hub_server import Repo
 
-from stochastok_cli.artifacts import SplitInfo
 from stochastok_cli.data.expand import expand
 from stochastok_cli.data.instruction_dataset import InstructionDataset, is_instruction_dataset
 from stochastok_cli.data.tokenize_instructions import tokenize_instructions
 from stochastok_cli.errors import FAILED, USAGE, Notice, UserError
+from stochastok_cli.manifest import SplitInfo
 from stochastok_cli.random_streams import corpus_permutation
 from stochastok_cli.tokenization.loaders import load_vocabulary
 from tests.data.chat_tokenizers import save_tokenizer, template

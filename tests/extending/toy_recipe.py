@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from stochastok_cli.artifacts import Artifact, SourceInfo
+from stochastok_cli.artifacts import Artifact
 from stochastok_cli.data.recipes.base import (
     SFT_LAYOUT,
     Option,
@@ -12,6 +12,7 @@ from stochastok_cli.data.recipes.base import (
     describe_questions,
     register_recipe,
 )
+from stochastok_cli.manifest import SourceInfo
 from stochastok_cli.progress import no_progress
 
 

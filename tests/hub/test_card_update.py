@@ -7,10 +7,10 @@ import yaml
 from hub_server import USER
 
 from stochastok_cli import hub
-from stochastok_cli.artifacts import Manifest
 from stochastok_cli.errors import USAGE, UserError
 from stochastok_cli.hub import cards
 from stochastok_cli.hub.card_update import update_card
+from stochastok_cli.manifest import Manifest
 
 REPO = f"{USER}/cards"
 

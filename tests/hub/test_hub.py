@@ -19,9 +19,9 @@ from hub_server import TOKEN, USER, HubServer
 from hypothesis import HealthCheck, given, settings
 
 from stochastok_cli import hub
-from stochastok_cli.artifacts import Manifest
 from stochastok_cli.errors import FAILED, USAGE, UserError
 from stochastok_cli.hub import cards, parquet_files
+from stochastok_cli.manifest import Manifest
 
 RETRY_COMMAND = "stochastok tokenize sample --push"
 

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from stochastok_cli import UserError, load_vocabulary
-from stochastok_cli.artifacts import same_tokenizer
 from stochastok_cli.data.memmap import MemmapDataset
 from stochastok_cli.data.tokenize import tokenize
+from stochastok_cli.manifest import same_tokenizer
 from stochastok_cli.tokenization.vocabulary import _CUT_OF_BUNDLED
 from tests.tokenization.test_verified_gigatoken import GPT2, LLAMA3, QWEN, all_pairs, split
 from tests.tokenization.tiny_tokenizers import write

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from stochastok_cli.artifacts import file_checksum
 from stochastok_cli.data.formats.base import (
     Format,
     SplitDocuments,
@@ -18,6 +17,7 @@ from stochastok_cli.data.formats.base import (
     register_format,
 )
 from stochastok_cli.errors import UserError
+from stochastok_cli.manifest import file_checksum
 
 if TYPE_CHECKING:
     import datasets

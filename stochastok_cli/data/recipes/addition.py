@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from stochastok_cli.artifacts import Artifact, Manifest
+from stochastok_cli.artifacts import Artifact
 from stochastok_cli.data.recipes.base import Option, Recipe
 from stochastok_cli.errors import UserError
+from stochastok_cli.manifest import Manifest
 from stochastok_cli.progress import ProgressCallback, no_progress
 
 if TYPE_CHECKING:

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stochastok_cli.artifacts import Artifact, Manifest, SourceInfo, SplitInfo, create_artifact
+from stochastok_cli.artifacts import Artifact, create_artifact
 from stochastok_cli.data.arrow_datasets import list_column, write_dataset
 from stochastok_cli.data.memmap import SPLITS, Corpus, corpus_manifest, dataset_dir, memmap_dir
 from stochastok_cli.data.recipes.addition_tokenizations import Form, addition_forms
 from stochastok_cli.data.recipes.base import validate_dataset_name
 from stochastok_cli.errors import UserError
+from stochastok_cli.manifest import Manifest, SourceInfo, SplitInfo
 from stochastok_cli.progress import ProgressCallback
 from stochastok_cli.random_streams import stream
 from stochastok_cli.tokenization.vocabulary import Vocabulary

@@ -27,19 +27,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from stochastok_cli.artifacts import (
-    MANIFEST,
-    Artifact,
-    HubSource,
-    Manifest,
-    create_artifact,
-    file_checksum,
-    find_damage,
-    read_manifest,
-    remove_leftovers,
-    validate_folder_name,
-)
+from stochastok_cli.artifacts import Artifact, create_artifact, find_damage, remove_leftovers, validate_folder_name
 from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.manifest import MANIFEST, HubSource, Manifest, file_checksum, read_manifest
 from stochastok_cli.progress import ProgressCallback, no_progress
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from stochastok_cli.artifacts import Artifact, SourceInfo
+from stochastok_cli.artifacts import Artifact
 from stochastok_cli.data.recipes.base import SFT_LAYOUT, Option, Recipe, RecipeBenchmark, describe_questions
+from stochastok_cli.manifest import SourceInfo
 from stochastok_cli.progress import ProgressCallback, no_progress
 
 if TYPE_CHECKING:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from stochastok_cli.artifacts import Artifact, Manifest, SourceInfo, create_artifact
+from stochastok_cli.artifacts import Artifact, create_artifact
 from stochastok_cli.data.arrow_datasets import write_dataset
 from stochastok_cli.data.memmap import corpus_manifest, dataset_dir, memmap_dir
 from stochastok_cli.data.recipes.base import validate_dataset_name
 from stochastok_cli.data.sft_dataset import Examples, write_sft_dataset
 from stochastok_cli.errors import UserError
+from stochastok_cli.manifest import Manifest, SourceInfo
 from stochastok_cli.progress import ProgressCallback
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 

@@ -111,8 +111,8 @@ def load_validation_text(
 
     Raises UserError if the folder's vocabulary is another, or if there is no text in the split.
     """
-    from stochastok_cli.artifacts import same_tokenizer
     from stochastok_cli.data.memmap import Corpus
+    from stochastok_cli.manifest import same_tokenizer
 
     corpus = Corpus(memmap_dir(data_dir) / name)
     recorded = (corpus.manifest and corpus.manifest.tokenizer) or corpus.vocabulary

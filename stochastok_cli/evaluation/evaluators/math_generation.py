@@ -98,10 +98,11 @@ def load_addition(
 
     Raises UserError if there are no such data, or if they were made with another vocabulary.
     """
-    from stochastok_cli.artifacts import read_manifest, same_tokenizer, validate_folder_name
+    from stochastok_cli.artifacts import validate_folder_name
     from stochastok_cli.data.memmap import SPLITS, dataset_dir
     from stochastok_cli.data.recipes.addition_tokenizations import FORMS
     from stochastok_cli.evaluation.question_files import read_path, require_columns
+    from stochastok_cli.manifest import read_manifest, same_tokenizer
 
     folder = dataset_dir(data_dir) / validate_folder_name(name)
     if not folder.is_dir():

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from datatrove.pipeline.base import PipelineStep
 
-from stochastok_cli.artifacts import Artifact, SplitInfo
+from stochastok_cli.artifacts import Artifact
 from stochastok_cli.data import expand as data_expand
 from stochastok_cli.data import tokenize as data_tokenize
 from stochastok_cli.data.memmap import Corpus
@@ -29,6 +29,7 @@ from stochastok_cli.integrations.datatrove.executors import Stage, Tasks
 from stochastok_cli.integrations.datatrove.keyed_corpus import tokenize_rows
 from stochastok_cli.integrations.datatrove.launch import Pipeline, Submitted
 from stochastok_cli.integrations.datatrove.parts import remove_progress, work_folder
+from stochastok_cli.manifest import SplitInfo
 from stochastok_cli.progress import ProgressCallback
 from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.vocabulary import Vocabulary

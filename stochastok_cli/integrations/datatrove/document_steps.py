@@ -16,11 +16,12 @@ import numpy as np
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
-from stochastok_cli.artifacts import Artifact, Manifest, SourceInfo, SplitInfo, create_artifact
+from stochastok_cli.artifacts import Artifact, create_artifact
 from stochastok_cli.data.memmap import Tokenizer, corpus_manifest, require_counts, resolve_vocabulary
 from stochastok_cli.data.tokenize import copy_documents, require_fraction, require_split
 from stochastok_cli.errors import Notice, UserError
 from stochastok_cli.integrations.datatrove.parts import PartWriter, copy_bytes, part_files, read_arrays, remove_progress
+from stochastok_cli.manifest import Manifest, SourceInfo, SplitInfo
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.random_streams import CORPUS_SEED, derive_key, mix
 from stochastok_cli.tokenization.expansion import StochasTok

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from stochastok_cli.artifacts import read_manifest
 from stochastok_cli.cli import app
 from stochastok_cli.data import sft_dataset
 from stochastok_cli.data.recipes.langgame import make_langgame as make
 from stochastok_cli.data.sft_dataset import SFTDataset
 from stochastok_cli.errors import USAGE, UserError
+from stochastok_cli.manifest import read_manifest
 from stochastok_cli.tokenization.loaders import load_vocabulary
 
 GPT2 = load_vocabulary("gpt2")
