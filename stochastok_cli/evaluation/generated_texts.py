@@ -17,7 +17,7 @@ from stochastok_cli.evaluation.run import choose_device, find_model
 from stochastok_cli.evaluation.sampling import Sampling
 from stochastok_cli.evaluation.scoring import BATCH_TOKENS, SINGLE_PROCESS, evaluation_mode
 from stochastok_cli.models.base import CausalLM
-from stochastok_cli.models.huggingface import open_model
+from stochastok_cli.models.model_sources import open_model
 from stochastok_cli.random_streams import stream
 from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.loaders import load_vocabulary

@@ -7,7 +7,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from stochastok_cli.errors import UserError
-from stochastok_cli.models.huggingface import HUGGINGFACE, HuggingFaceModel, ModelSource
+from stochastok_cli.models.huggingface import HuggingFaceModel
+from stochastok_cli.models.huggingface_spec import HUGGINGFACE
+from stochastok_cli.models.model_sources import ModelSource
 
 if TYPE_CHECKING:
     from stochastok_cli.models.base import CausalLM

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from stochastok_cli.evaluation.sample_log import SampleLog
     from stochastok_cli.evaluation.scoring import LM, Ranks
     from stochastok_cli.models.base import CausalLM
-    from stochastok_cli.models.huggingface import ModelSource
+    from stochastok_cli.models.model_sources import ModelSource
     from stochastok_cli.tokenization.vocabulary import Vocabulary
 
     ModelLike = str | Path | PreTrainedModel
@@ -144,7 +144,7 @@ def _evaluate_sources(
     """The results of models, each with itself where it is loaded already. The other arguments are as in `evaluate`."""
     from stochastok_cli.evaluation.prompts import ids_before_texts
     from stochastok_cli.evaluation.scoring import BATCH_TOKENS, LM, SINGLE_PROCESS
-    from stochastok_cli.models.huggingface import open_model
+    from stochastok_cli.models.model_sources import open_model
     from stochastok_cli.tokenization.loaders import load_vocabulary
 
     labels = run_labels([Path(source.name) for source, _ in sources])
@@ -296,7 +296,7 @@ def _parse_task(text: str) -> tuple[str, dict[str, Any]]:
 
 def find_model(name: str, checkpoint_dir: Path) -> "ModelSource":
     """A folder, a run under `checkpoint_dir`, or else the id of a model on the Hub. Raises UserError for none."""
-    from stochastok_cli.models.huggingface import locate_model
+    from stochastok_cli.models.model_sources import locate_model
 
     return locate_model(name, find_local_checkpoint(name, checkpoint_dir))
 

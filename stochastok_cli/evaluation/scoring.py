@@ -24,7 +24,7 @@ BATCH_TOKENS = 16384
 
 if TYPE_CHECKING:
     from stochastok_cli.evaluation.encoding import EncodedBenchmark
-    from stochastok_cli.models.huggingface import ModelSource
+    from stochastok_cli.models.model_sources import ModelSource
 
 Batch = TypeVar("Batch")
 Result = TypeVar("Result")

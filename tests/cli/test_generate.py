@@ -16,8 +16,8 @@ from stochastok_cli.cli.app import main
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.generated_texts import generate, sample_documents
 from stochastok_cli.evaluation.sampling import Sampling
-from stochastok_cli.models.huggingface import locate_model, open_model
 from stochastok_cli.models.llama.state_dict import save_model
+from stochastok_cli.models.model_sources import locate_model, open_model
 from stochastok_cli.tokenization.loaders import load_vocabulary
 from tests.data.chat_tokenizers import save_tokenizer, template
 from tests.models.small_models import sharp_model, small_config

@@ -10,7 +10,8 @@ import transformers
 from stochastok_cli.config import ModelConfig
 from stochastok_cli.errors import UserError
 from stochastok_cli.models.base import load_model, model_specs, register_model, spec_for, spec_of
-from stochastok_cli.models.huggingface import HUGGINGFACE, HuggingFaceModel
+from stochastok_cli.models.huggingface import HuggingFaceModel
+from stochastok_cli.models.huggingface_spec import HUGGINGFACE
 from stochastok_cli.models.llama import LLAMA
 from stochastok_cli.models.llama.model import Llama
 from tests.models.small_models import random_ids, sharp_model, small_config

@@ -17,9 +17,10 @@ from stochastok_cli.evaluation.activations import (
 )
 from stochastok_cli.evaluation.benchmarks import load_benchmark
 from stochastok_cli.evaluation.encoding import encode
-from stochastok_cli.models.huggingface import HuggingFaceModel, locate_model, open_model
+from stochastok_cli.models.huggingface import HuggingFaceModel
 from stochastok_cli.models.llama.model import Llama
 from stochastok_cli.models.llama.state_dict import save_model
+from stochastok_cli.models.model_sources import locate_model, open_model
 from stochastok_cli.tokenization.loaders import load_vocabulary
 from tests.evaluation.test_benchmarks import ROWS
 from tests.evaluation.test_generation import greedy

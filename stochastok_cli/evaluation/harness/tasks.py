@@ -20,7 +20,8 @@ from stochastok_cli.evaluation.harness.results import TaskRun, metrics_of
 from stochastok_cli.evaluation.robustness import Tokenization
 from stochastok_cli.evaluation.scoring import LM
 from stochastok_cli.models import adapters
-from stochastok_cli.models.huggingface import HuggingFaceModel, ModelSource
+from stochastok_cli.models.huggingface import HuggingFaceModel
+from stochastok_cli.models.model_sources import ModelSource
 from stochastok_cli.progress import no_progress
 
 if TYPE_CHECKING:
