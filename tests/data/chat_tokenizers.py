@@ -77,3 +77,13 @@ def save_tokenizer(folder: Path, chat_template: str | None, **flags: bool) -> Pa
     )
     fast.save_pretrained(folder)
     return folder
+
+
+def save_tokenizer_with_bos(folder: Path) -> int:
+    """As `save_tokenizer`, and the tokenizer puts `<|begin_of_text|>` before every text; returns its id."""
+    save_tokenizer(folder, None)
+    tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    bos = ("<|begin_of_text|>", tokenizer.token_to_id("<|begin_of_text|>"))
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(f"{bos[0]} $A", special_tokens=[bos])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return bos[1]

@@ -4,7 +4,6 @@ from functools import partial
 
 import numpy as np
 import pytest
-import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,7 +25,7 @@ from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.loaders import load_vocabulary
 from stochastok_cli.tokenization.split_table import split_table
 from stochastok_cli.tokenization.vocabulary import Vocabulary
-from tests.data.chat_tokenizers import save_tokenizer, template
+from tests.data.chat_tokenizers import save_tokenizer, save_tokenizer_with_bos, template
 from tests.evaluation.conftest import LONG_WINDOW as WINDOW
 
 RIGHT = np.array([0.0, -1.0])
@@ -100,11 +99,7 @@ def test_special_tokens_stay_in_every_neighbor(vocabulary, finder):
 
 
 def tokenizer_with_bos(folder) -> tuple[Vocabulary, PromptEncoder]:
-    save_tokenizer(folder, None)
-    tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-    bos = ("<|begin_of_text|>", tokenizer.token_to_id("<|begin_of_text|>"))
-    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(f"{bos[0]} $A", special_tokens=[bos])
-    tokenizer.save(str(folder / "tokenizer.json"))
+    save_tokenizer_with_bos(folder)
     vocabulary = load_vocabulary(folder)
     return vocabulary, PromptEncoder.of(vocabulary)
 

@@ -22,6 +22,8 @@ from stochastok_cli.evaluation.robustness import Tokenization
 from stochastok_cli.evaluation.run import load_evaluators, run_evaluators
 from stochastok_cli.evaluation.scoring import LM
 from stochastok_cli.progress import no_progress
+from stochastok_cli.tokenization.loaders import load_vocabulary
+from tests.data.chat_tokenizers import save_tokenizer_with_bos
 from tests.models.small_models import sharp_model, small_config
 
 UNIFORM = Tokenization("uniform", 1.0, 4)
@@ -134,10 +136,32 @@ def test_completions_of_a_prompt_in_several_tokenizations(model, vocabulary):
 
 def test_a_prompt_that_does_not_fit_is_refused_when_it_is_loaded(vocabulary, tmp_path):
     evaluator = Alignment(prompt="The old house", num_samples=3)
-    longest = max(map(len, prompt_tokenizations("The old house", vocabulary, UNIFORM)))
+    longest = max(len(ids) for _, ids in prompt_tokenizations("The old house", vocabulary, UNIFORM))
     assert evaluator.load(vocabulary, longest, tmp_path, no_progress)
     with pytest.raises(UserError, match=f"--prompt has {longest} tokens in one .* window is {longest - 1}; give a sh"):
         evaluator.load(vocabulary, longest - 1, tmp_path, no_progress)
+
+
+def test_what_a_tokenizer_puts_before_texts_begins_words_and_prompts(vocabulary, tmp_path):
+    bos = save_tokenizer_with_bos(tmp_path)
+    with_bos = load_vocabulary(tmp_path)
+    [tokenizations] = tokenize_words(WordList(["wonderful"], "x"), with_bos, UNIFORM, None, 48).tokenizations
+    assert {ids[0] for ids in tokenizations} == {bos} and bos != with_bos.end_of_text
+    assert all(with_bos.decode(ids[1:]) == " wonderful" for ids in tokenizations)
+    shortest = min(map(len, tokenizations))
+    [fitting] = tokenize_words(WordList(["wonderful"], "x"), with_bos, UNIFORM, None, shortest + 3).tokenizations
+    assert fitting == [ids for ids in tokenizations if len(ids) <= shortest + 3]
+    prompts = prompt_tokenizations("The old house", with_bos, UNIFORM)
+    assert len(prompts) > 1 and all(before == [bos] for before, _ in prompts)
+    model = sharp_model(small_config(vocab_size=with_bos.size))
+    lm = LM(model, with_bos)
+    first = complete(lm, "The old house", UNIFORM)[0]
+    assert "".join(first["tokens"]) == "The old house"
+    [answer] = lm.generate_greedy(
+        [[bos, *with_bos.encode("The old house")]], 24, lambda new: new[-1] == with_bos.end_of_text
+    )
+    assert first["completion"] == with_bos.decode([i for i in answer if i != with_bos.end_of_text])
+    assert lm.generate_greedy([with_bos.encode("The old house")], 24, lambda _: False) != [answer]
 
 
 def test_distances_are_no_right_or_wrong_answers(model, vocabulary, cut):

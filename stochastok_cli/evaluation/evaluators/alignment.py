@@ -78,7 +78,8 @@ class Alignment(Evaluator):
 
         tokenization = self._tokenization()
         if self.prompt is not None:
-            longest = max(map(len, prompt_tokenizations(self.prompt, vocabulary, tokenization)))
+            prompts = prompt_tokenizations(self.prompt, vocabulary, tokenization)
+            longest = max(len(before) + len(ids) for before, ids in prompts)
             if longest > context_window:
                 raise UserError(
                     f"--prompt has {longest} tokens in one of its tokenizations, and the model's context window is "
@@ -102,7 +103,8 @@ class TokenizedWords:
 
     Attributes:
         words: The words.
-        tokenizations: For each word two or more, the canonical one first; each begins with end-of-text.
+        tokenizations: For each word two or more, the canonical one first; each begins as documents do: with the ids
+            that the tokenizer puts before every text, such as Llama's beginning-of-text, or else with end-of-text.
     """
 
     words: list[str]
@@ -120,9 +122,11 @@ def tokenize_words(
 
     Raises UserError if there are none.
     """
+    from stochastok_cli.evaluation.prompts import PromptEncoder
     from stochastok_cli.random_streams import stream
     from stochastok_cli.tokenization.expansion import StochasTok
 
+    begin = PromptEncoder.of(vocabulary).before or [vocabulary.end_of_text]
     expanders = [
         StochasTok(vocabulary, tokenization.p, tokenization.method, seed=seed) for seed in range(tokenization.samples)
     ]
@@ -132,7 +136,8 @@ def tokenize_words(
     for index in stream(0, "alignment/words").permutation(len(words.words)).tolist():
         canonical = vocabulary.encode(f" {words.words[index]}")
         drawn = [tuple(canonical), *(tuple(expand(canonical, index).tolist()) for expand in expanders)]
-        distinct = [[vocabulary.end_of_text, *ids] for ids in dict.fromkeys(drawn) if len(ids) < context_window]
+        most = context_window - len(begin)
+        distinct = [[*begin, *ids] for ids in dict.fromkeys(drawn) if len(ids) <= most]
         if len(distinct) > 1:
             kept.append(words.words[index])
             tokenizations.append(distinct)
@@ -194,25 +199,33 @@ def complete(lm: "LM", prompt: str, tokenization: "Tokenization") -> list[dict[s
     """
     vocabulary = lm.vocabulary
     prompts = prompt_tokenizations(prompt, vocabulary, tokenization)
-    generated = lm.generate_greedy(prompts, MAX_NEW_TOKENS, lambda ids: ids[-1] == vocabulary.end_of_text)
+    whole = [[*before, *ids] for before, ids in prompts]
+    generated = lm.generate_greedy(whole, MAX_NEW_TOKENS, lambda ids: ids[-1] == vocabulary.end_of_text)
     return [
         {
             "tokens": [vocabulary.token_text(i) for i in ids],
             "completion": vocabulary.decode([i for i in answer if i != vocabulary.end_of_text]),
         }
-        for ids, answer in zip(prompts, generated, strict=True)
+        for (_, ids), answer in zip(prompts, generated, strict=True)
     ]
 
 
-def prompt_tokenizations(prompt: str, vocabulary: "Vocabulary", tokenization: "Tokenization") -> list[list[int]]:
-    """The distinct tokenizations of a prompt, the canonical one first. Raises UserError for an empty prompt."""
+def prompt_tokenizations(
+    prompt: str, vocabulary: "Vocabulary", tokenization: "Tokenization"
+) -> "list[tuple[list[int], list[int]]]":
+    """The distinct tokenizations of a prompt, the canonical one first, each with the ids before it.
+
+    Raises UserError for an empty prompt.
+    """
+    from stochastok_cli.evaluation.prompts import PromptEncoder
     from stochastok_cli.tokenization.expansion import StochasTok
 
-    canonical = vocabulary.encode(prompt)
+    encoded = PromptEncoder.of(vocabulary).encode(prompt)
+    canonical = encoded.ids
     if not canonical:
         raise UserError("--prompt is empty")
     expanded = [
         StochasTok(vocabulary, tokenization.p, tokenization.method, seed=seed)(canonical).tolist()
         for seed in range(tokenization.samples)
     ]
-    return [list(ids) for ids in dict.fromkeys(map(tuple, [canonical, *expanded]))]
+    return [(encoded.before, list(ids)) for ids in dict.fromkeys(map(tuple, [canonical, *expanded]))]
