@@ -55,6 +55,7 @@ def _lines(plan: Plan) -> list[tuple[str, str]]:
             f"{plan.tokens_per_iteration / plan.seconds_per_iteration:,.0f} tokens/s{peak}{compiling}",
         ),
         ("memory", f"{_size(plan.memory)} of {_size(plan.memory_total)}"),
+        *([("host memory", _host_copies(plan))] if plan.host_copies else []),
         (
             "disk",
             f"{plan.checkpoints} checkpoints of {_size(plan.checkpoint_bytes)}; {_size(plan.disk_free)} free{warning}",
@@ -63,6 +64,11 @@ def _lines(plan: Plan) -> list[tuple[str, str]]:
         ("time", f"{training} training + {format_duration(plan.evaluation_seconds)} evaluation"),
         ("", f"= {format_duration(plan.seconds)}"),
     ]
+
+
+def _host_copies(plan: Plan) -> str:
+    warning = "" if plan.host_copies < plan.host_memory_total else ": NOT ENOUGH"
+    return f"{_size(plan.host_copies)} of {_size(plan.host_memory_total)} for the copies of `async_save`{warning}"
 
 
 def _size(count: int) -> str:

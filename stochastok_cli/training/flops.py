@@ -40,6 +40,17 @@ def checkpoint_bytes(model: CausalLM, config: Config) -> int:
     return total
 
 
+def async_save_bytes(model: CausalLM, config: Config, *, sharded: bool) -> int:
+    """What `async_save` copies to host memory: the trained weights, and of a whole model AdamW's two moments and the
+    weights again where a checkpoint rounds them."""
+    rounds = config.trainer.training.checkpoint_dtype == "bfloat16"
+    total = 0
+    for parameter in model.trained_parameters():
+        copies = 1 if sharded else 4 if rounds and parameter.element_size() > 2 else 3
+        total += parameter.numel() * parameter.element_size() * copies
+    return total
+
+
 def utilization(tokens_per_second: float, model: CausalLM, config: Config, world: DistributedContext) -> float | None:
     """The model's operations relative to the GPUs' peak (MFU; Chowdhery et al. 2022, appendix B).
 

@@ -26,6 +26,7 @@ from stochastok_cli.training.data import Data
 from stochastok_cli.training.distributed import DistributedContext, device_name, distributed_context
 from stochastok_cli.training.prefetch import prefetch
 from stochastok_cli.training.setup import Run, RunInputs
+from stochastok_cli.training.sharded import Sharded
 from stochastok_cli.training.throughput import tokens_per_iteration
 from stochastok_cli.training.trainer import TrainingStep, explain_out_of_memory
 from stochastok_cli.training.validation import validations
@@ -54,6 +55,8 @@ class Plan:
         utilization: The fraction of the GPUs' peak (MFU); None where the peak is unknown.
         memory: Bytes, the most that rank 0 used: on its GPU, or on a CPU of the process.
         memory_total: Bytes of the GPU, or of the machine.
+        host_copies: Bytes that `async_save` takes of rank 0's host memory; 0 without it.
+        host_memory_total: Bytes of the machine.
         checkpoint_bytes: The size of a checkpoint.
         checkpoints: The most that are on disk at once, with the one being written.
         disk_free: Bytes, where the run's folder will be.
@@ -77,6 +80,8 @@ class Plan:
     utilization: float | None
     memory: int
     memory_total: int
+    host_copies: int
+    host_memory_total: int
     checkpoint_bytes: int
     checkpoints: int
     disk_free: int
@@ -137,6 +142,7 @@ def _measure(run: Run, inputs: RunInputs) -> Plan:
     first_due = start if run.progress.state is None or run.progress.state.evaluation_pending else start + 1
     tokens = tokens_per_iteration(config)
     memory, memory_total = _memory(world.device)
+    sharded = isinstance(step.parallel, Sharded)
     return Plan(
         folder=run.folder,
         device=device_name(world.device),
@@ -152,6 +158,8 @@ def _measure(run: Run, inputs: RunInputs) -> Plan:
         utilization=flops.utilization(tokens / seconds, inputs.model, config, world),
         memory=memory,
         memory_total=memory_total,
+        host_copies=flops.async_save_bytes(inputs.model, config, sharded=sharded) if training.async_save else 0,
+        host_memory_total=_host_memory_total(),
         checkpoint_bytes=flops.checkpoint_bytes(inputs.model, config),
         checkpoints=_checkpoints_at_once(start, training),
         disk_free=shutil.disk_usage(nearest_existing_path(run.folder)).free,
@@ -268,7 +276,11 @@ def _memory(device: torch.device) -> tuple[int, int]:
         return used, torch.cuda.get_device_properties(device).total_memory
     unit = 1 if sys.platform == "darwin" else 1024
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return resident, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return resident, _host_memory_total()
+
+
+def _host_memory_total() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _checkpoints_at_once(start: int, training: TrainingConfig) -> int:

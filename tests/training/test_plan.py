@@ -1,5 +1,6 @@
 """`--plan`: what it predicts, compared with the run."""
 
+import dataclasses
 import json
 
 import pytest
@@ -7,8 +8,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from stochastok_cli.cli.plan_output import plan_table
 from stochastok_cli.models.llama.model import Llama
 from stochastok_cli.training import events
+from stochastok_cli.training.background_writer import HostBuffers
 from stochastok_cli.training.plan import plan
 from stochastok_cli.training.train import train
 from tests.training.test_ranks import launched
@@ -34,6 +37,21 @@ def test_the_run_is_as_planned(configured, tmp_path):
     assert planned.seconds == pytest.approx(10 * planned.seconds_per_iteration + 5 * planned.seconds_per_evaluation)
     assert planned.seconds_per_iteration > 0 and planned.seconds_per_evaluation > 0
     assert planned.memory < planned.memory_total
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_copies_in_host_memory_are_part_of_the_plan(dtype, configured, monkeypatch):
+    config = configured("trainer.training.async_save=true", f"trainer.training.checkpoint_dtype={dtype}")
+    planned = plan(config)
+    buffers, make = {}, HostBuffers._buffer
+    monkeypatch.setattr(HostBuffers, "_buffer", lambda self, *of: buffers.setdefault((self, of[0]), make(self, *of)))
+    train(config)
+    sizes = [tensor.nbytes for tensor in buffers.values() if tensor.dim()]  # without the counts of steps
+    assert planned.host_copies == sum(sizes)
+    assert "host memory" in plan_table(planned) and "NOT ENOUGH" not in plan_table(planned)
+    small = dataclasses.replace(planned, host_memory_total=planned.host_copies - 1)
+    assert "for the copies of `async_save`: NOT ENOUGH" in plan_table(small)
+    assert "host memory" not in plan_table(dataclasses.replace(planned, host_copies=0))
 
 
 def test_the_rest_of_a_stopped_run_is_planned(configured):
@@ -72,7 +90,9 @@ def test_the_command_prints_a_table_or_an_object(command, tmp_path):
     assert table.returncode == 0, table.stderr
     titles = [line.split()[0] for line in table.stdout.splitlines() if not line.startswith(" ")]
     assert titles == ["run", "model", "device", "training", "speed", "memory", "disk", "evaluation", "time"]
-    planned = json.loads(command("--plan", "--json", "--quiet", "trainer.training.max_iters=2").stdout)
+    overrides = ("trainer.training.max_iters=2", "trainer.training.async_save=true")
+    planned = json.loads(command("--plan", "--json", "--quiet", *overrides).stdout)
+    assert 0 < planned["host_copies"] < planned["host_memory_total"]
     assert (planned["schema"], planned["iterations"], planned["ranks"], planned["device"]) == (1, 2, 1, "CPU")
     assert planned["flops"] == planned["tokens"] * planned["flops_per_token"]
     assert not (tmp_path / "runs").exists()
