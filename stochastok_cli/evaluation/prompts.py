@@ -1,6 +1,7 @@
 """Prompts as token ids, as a model in a folder reads them, and the ids that end its answers."""
 
-from functools import cached_property
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -134,10 +135,19 @@ def model_stop_ids(folder: Path) -> set[int]:
 
 def ids_before_texts(folder: Path) -> list[int]:
     """The special ids that a tokenizer.json puts before every text."""
+    file = folder / TOKENIZER
+    if not file.is_file():
+        return []
+    state = file.stat()
+    return list(_ids_before_texts(file.resolve(), state.st_size, state.st_mtime_ns))
+
+
+@lru_cache(maxsize=8)  # every evaluator asks, and a file of many megabytes takes a second
+def _ids_before_texts(file: Path, size: int, modified: int) -> Sequence[int]:
+    """Those of a file of this size that was last modified then."""
     import tokenizers
 
-    file = folder / TOKENIZER
-    if not file.is_file() or b'"special_tokens"' not in file.read_bytes():  # those of a post-processor's template
+    if b'"special_tokens"' not in file.read_bytes():  # those of a post-processor's template
         return []
     tokenizer = tokenizers.Tokenizer.from_file(str(file))
     tokenizer.no_padding()
