@@ -70,12 +70,9 @@ def create_artifact(
     """
     _without_link(final)
     options = json.loads(json.dumps(options))
-    existing = None if force else read_manifest(final)
-    if final.exists() and not force:
-        _require_same_options(final, existing, options)
-        if existing and not find_damage(final, existing.files):
-            remove_leftovers(final, kept)
-            return Artifact(final, existing, created=False)
+    if not force and (existing := _find_complete(final, options)):
+        remove_leftovers(final, kept)
+        return Artifact(final, existing, created=False)
     final.parent.mkdir(parents=True, exist_ok=True)
     import filelock
 
@@ -86,6 +83,8 @@ def create_artifact(
         raise UserError(f"another process is making {final}", fix="wait for it to end", exit_code=FAILED) from None
     temporary = _temporary(final)
     try:
+        if not force and (existing := _find_complete(final, options)):  # by a process that has just ended
+            return Artifact(final, existing, created=False)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         manifest = build(temporary)
@@ -237,6 +236,18 @@ def rename_into_place(temporary: Path, final: Path) -> None:
     _replace(temporary, final)
 
 
+def _find_complete(final: Path, options: dict[str, Any]) -> Manifest | None:
+    """The manifest of a folder that is there, made with these options; None for one that is to be made.
+
+    That is one that is not there, is empty or lacks a file. Raises UserError if it was made with other options.
+    """
+    if not final.exists() or (final.is_dir() and not any(final.iterdir())):
+        return None
+    manifest = read_manifest(final)
+    _require_same_options(final, manifest, options)
+    return manifest if manifest and not find_damage(final, manifest.files) else None
+
+
 def _require_same_options(final: Path, manifest: Manifest | None, options: dict[str, Any]) -> None:
     if manifest is None:
         raise UserError(
@@ -297,12 +308,20 @@ def _replaced(final: Path) -> Path:
 
 
 def _replace(temporary: Path, final: Path) -> None:
-    """Renames a folder; a link of the final name stays, and the folder that it leads to is replaced."""
+    """Renames a folder; a link of the final name stays, and the folder that it leads to is replaced.
+
+    The folder that is replaced has its name again if the other can't take it.
+    """
     old, final = _replaced(final), _without_link(final)
     shutil.rmtree(old, ignore_errors=True)
-    if final.exists():
-        os.rename(final, old)
-    os.rename(temporary, final)
+    try:
+        if final.exists():
+            os.rename(final, old)
+        os.rename(temporary, final)
+    except BaseException:
+        if old.exists() and not final.exists():
+            os.rename(old, final)
+        raise
     _sync_directory(final.parent)
     shutil.rmtree(old, ignore_errors=True)
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -161,6 +162,57 @@ def test_the_old_result_survives_a_failing_remake(tmp_path):
     with pytest.raises(UserError):
         artifacts.create_artifact(final, {}, fail, force=True)
     assert (final / "a.bin").read_bytes() == b"abc"
+
+
+def test_the_old_result_survives_a_rename_that_fails(tmp_path, monkeypatch):
+    """It has made way for the new one, which can't take its place."""
+    final = tmp_path / "thing"
+    artifacts.create_artifact(final, {"seed": 1}, write_two_files)
+    rename = os.rename
+
+    def fail(source, target):
+        if str(source).endswith(".partial"):
+            raise OSError(errno.EIO, "Input/output error")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        artifacts.create_artifact(final, {"seed": 2}, write_two_files, force=True)
+    assert [f.name for f in tmp_path.iterdir() if not f.name.endswith(".lock")] == ["thing"]
+    assert not artifacts.create_artifact(final, {"seed": 1}, write_two_files).created
+
+
+def finish_before_the_lock(monkeypatch, final, options):
+    """Another process makes the folder after the next call has seen none, and before that call has the lock."""
+    lock, others = artifacts._lock, [options]
+
+    def lock_after_another(path):
+        if others:
+            artifacts.create_artifact(final, others.pop(), write_two_files)
+        return lock(path)
+
+    monkeypatch.setattr(artifacts, "_lock", lock_after_another)
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_folder_that_another_process_has_just_finished(tmp_path, monkeypatch, is_there):
+    final = tmp_path / "thing"
+    if is_there:  # an empty folder counts as absent
+        final.mkdir()
+
+    def must_not_run(folder):
+        raise AssertionError("built again")
+
+    finish_before_the_lock(monkeypatch, final, {"seed": 1})
+    assert not artifacts.create_artifact(final, {"seed": 1}, must_not_run).created
+    shutil.rmtree(final)
+    finish_before_the_lock(monkeypatch, final, {"seed": 1})
+    with pytest.raises(UserError, match=r"seed \(there 1, now 2\).*--force"):
+        artifacts.create_artifact(final, {"seed": 2}, must_not_run)
+    assert read_manifest(final).options == {"seed": 1}
+    final.rename(tmp_path / "other")
+    finish_before_the_lock(monkeypatch, final, {"seed": 1})
+    assert artifacts.create_artifact(final, {"seed": 2}, write_two_files, force=True).created
 
 
 def test_one_maker_at_a_time(tmp_path):

@@ -84,7 +84,7 @@ def export(
     final = default if out is None else Path(out)
     if final.name in ("", ".."):
         final = final.resolve()
-    is_empty = _require_replaceable(final)
+    _require_replaceable(final)
     options = {"format": target.name, "dtype": dtype.name, "split": split, "source": source.fingerprint}
     if source.manifest is None:
         options["tokenizer"] = info.fingerprint
@@ -107,7 +107,7 @@ def export(
             splits=counts,
         )
 
-    return create_from_source(final, options, source.name, source, build, force=force or is_empty)
+    return create_from_source(final, options, source.name, source, build, force=force)
 
 
 def _write(target: Format, folder: Path, splits: "list[_Split]", tokenizer: str) -> None:
@@ -132,24 +132,19 @@ def _tokenizer_info(source: MemmapDataset, tokenizer: Tokenizer | None) -> Token
     return recorded
 
 
-def _require_replaceable(final: Path) -> bool:
-    """Whether the folder to write is there and empty.
+def _require_replaceable(final: Path) -> None:
+    """Raises UserError unless the folder to write is absent, empty or one that `export` has made.
 
-    Raises:
-        UserError: it is something else than a folder that `export` has made, which `--force` must not replace, or it is
-            inside of another dataset.
+    `--force` must replace nothing else, such as a folder inside of another dataset.
     """
     for folder in final.resolve().parents:
         if _is_dataset(folder):
             raise UserError(f"{final} is inside of {folder}, which --force would replace", fix="give another --out")
-    if not final.exists():
-        return False
-    if final.is_dir() and not any(final.iterdir()):
-        return True
+    if not final.exists() or (final.is_dir() and not any(final.iterdir())):
+        return
     manifest = read_manifest(final) if final.is_dir() else None
     if manifest is None or manifest.kind != KIND:
         raise UserError(f"{final} exists and is no export", fix="give another --out")
-    return False
 
 
 def _is_dataset(folder: Path) -> bool:
