@@ -22,6 +22,7 @@ WITH_EXAMPLES = {
     "",
     "cli.eval_options",
     "data.recipes.cute_tasks",
+    "data.recipes.edit_distances",
     "data.recipes.langgame_questions",
     "errors",
     "evaluation.base",

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stochastok_cli.data.recipes.cute_tasks import NUM_OPTIONS, TASKS, levenshtein, options
+from stochastok_cli.data.recipes.cute_tasks import NUM_OPTIONS, TASKS, options
+from stochastok_cli.data.recipes.edit_distances import EditDistances
 from stochastok_cli.data.recipes.multiple_choice import MultipleChoiceQuestion, QuestionGenerator
 from stochastok_cli.errors import UserError
 from stochastok_cli.random_streams import derive_key, stream
@@ -27,40 +28,41 @@ class Cute(QuestionGenerator):
     seed: int
     kind_column = "task"
 
+    @functools.cached_property
+    def _distances(self) -> dict[str, EditDistances]:
+        return {split: EditDistances(words) for split, words in self.words.items()}
+
     def questions(self, split: str, count: int) -> Iterator[MultipleChoiceQuestion]:
         words = self.words[split]
         for index in range(0, count, _BLOCK):
             random = stream(self.seed, f"cute/{split}", index // _BLOCK)
             for _ in range(min(_BLOCK, count - index)):
-                yield self._draw(words, random)
+                yield self._draw(words, self._distances[split], random)
 
-    def _draw(self, words: list[str], random: np.random.Generator) -> MultipleChoiceQuestion:
+    def _draw(self, words: list[str], distances: EditDistances, random: np.random.Generator) -> MultipleChoiceQuestion:
         """A task uniform over the eight, and a word uniform over the list, drawn again where the task can't use it."""
         task = list(TASKS)[random.integers(len(TASKS))]
         inputs = None
         while inputs is None:
             inputs = TASKS[task].draw(random, words[random.integers(len(words))])
             if task == "orth" and inputs is not None:
-                inputs = self._candidates(words, inputs[0], random)
+                inputs = _candidates(words, inputs[0], distances.to(inputs[0]), random)
         answer = TASKS[task].answer(*inputs)
         choices = options(task, inputs, answer, words, random)
         return MultipleChoiceQuestion(TASKS[task].question(inputs), choices, task)
 
-    def _candidates(self, words: list[str], word: str, random: np.random.Generator) -> tuple[str, ...] | None:
-        """The word, one of those nearest to it and one that is farther, in either order."""
-        distances = _distances(tuple(words), word)
-        near = np.argsort(distances, kind="stable")[1 : NEAREST + 1]  # the first is the word itself
-        chosen = near[random.integers(len(near))]
-        farther = np.flatnonzero(distances > distances[chosen])
-        if not len(farther):
-            return None
-        pair = [words[chosen], words[farther[random.integers(len(farther))]]]
-        return (word, *(pair if random.random() < 0.5 else pair[::-1]))
 
-
-@functools.lru_cache(maxsize=2**14)
-def _distances(words: tuple[str, ...], word: str) -> np.ndarray:
-    return levenshtein(word, words)
+def _candidates(
+    words: list[str], word: str, distances: np.ndarray, random: np.random.Generator
+) -> tuple[str, ...] | None:
+    """The word, one of those nearest to it and one that is farther, in either order."""
+    near = np.argsort(distances, kind="stable")[1 : NEAREST + 1]  # the first is the word itself
+    chosen = near[random.integers(len(near))]
+    farther = np.flatnonzero(distances > distances[chosen])
+    if not len(farther):
+        return None
+    pair = [words[chosen], words[farther[random.integers(len(farther))]]]
+    return (word, *(pair if random.random() < 0.5 else pair[::-1]))
 
 
 def split_words(words: list[str], *, disjoint_seed: int | None) -> dict[str, list[str]]:
@@ -77,7 +79,8 @@ def split_words(words: list[str], *, disjoint_seed: int | None) -> dict[str, lis
     splits = {split: [word for word in words if belongs(split, word)] for split in ("train", "val")}
     for split, chosen in splits.items():
         swappable = (w for w in chosen if sum(w.count(letter) == 1 for letter in set(w)) >= 2)
-        comparable = (w for w in chosen if np.ptp(np.sort(_distances(tuple(chosen), w))[1:]) > 0)
+        distances = EditDistances(chosen)
+        comparable = (w for w in chosen if np.ptp(np.sort(distances.to(w))[1:]) > 0)
         if len(chosen) < max(NUM_OPTIONS, 3) or not any(swappable) or not any(comparable):
             raise UserError(
                 f"no questions of every task can be made of {len(chosen)} words ({split})", fix="give more varied words"

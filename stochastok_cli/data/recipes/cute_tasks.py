@@ -82,33 +82,23 @@ def _swapped(first: str, second: str, word: str) -> str:
     return word.translate(str.maketrans(first + second, second + first))
 
 
-def levenshtein(word: str, others: Sequence[str]) -> np.ndarray:
-    """The edit distances of a word to other words, int64 `[others]`.
+def levenshtein(word: str, other: str) -> int:
+    """The edit distance of two words.
 
-    >>> levenshtein("happy", ["apply", "glad", "happy"]).tolist()
-    [2, 5, 0]
+    >>> levenshtein("happy", "apply")
+    2
     """
-    import numpy as np
-
-    lengths = np.array([len(other) for other in others])
-    width = int(lengths.max(initial=0))
-    letters = np.zeros((len(others), width), dtype=np.int64)
-    for row, other in zip(letters, others, strict=True):
-        row[: len(other)] = [ord(letter) for letter in other]
-    above = np.tile(np.arange(width + 1), (len(others), 1))
+    above = list(range(len(other) + 1))
     for i, letter in enumerate(word, 1):
-        here = np.empty_like(above)
-        here[:, 0] = i
-        cost = above[:, :-1] + (letters != ord(letter))
-        for j in range(1, width + 1):
-            here[:, j] = np.minimum(np.minimum(here[:, j - 1], above[:, j]) + 1, cost[:, j - 1])
+        here = [i]
+        for j, other_letter in enumerate(other, 1):
+            here.append(min(here[-1] + 1, above[j] + 1, above[j - 1] + (letter != other_letter)))
         above = here
-    return above[np.arange(len(others)), lengths]
+    return above[-1]
 
 
 def _nearer(word: str, first: str, second: str) -> str:
-    one, other = levenshtein(word, [first, second])
-    return first if one < other else second
+    return first if levenshtein(word, first) < levenshtein(word, second) else second
 
 
 TASKS = {

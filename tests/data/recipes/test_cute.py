@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import itertools
 import sys
 
 import datasets
@@ -12,6 +13,7 @@ from stochastok_cli.cli import app
 from stochastok_cli.data.recipes.cute import make_cute as make
 from stochastok_cli.data.recipes.cute_generator import Cute
 from stochastok_cli.data.recipes.cute_tasks import TASKS, levenshtein
+from stochastok_cli.data.recipes.edit_distances import EditDistances
 from stochastok_cli.data.sft_dataset import SFTDataset
 from stochastok_cli.data.word_list import read_words
 from stochastok_cli.errors import USAGE, UserError
@@ -51,7 +53,20 @@ def slow_distance(a: str, b: str) -> int:
 def test_levenshtein_against_the_definition():
     words = read_words().words[::31]
     for word in words:
-        assert levenshtein(word, words).tolist() == [slow_distance(word, other) for other in words]
+        assert [levenshtein(word, other) for other in words] == [slow_distance(word, other) for other in words]
+
+
+def test_the_distances_to_a_list_are_those_of_pairs():
+    words = [*read_words().words[::23], "a", "Straße", "naïve", "слово", "𝒳𝒴", "x" * 300, "x" * 254 + "yx"]
+    distances = EditDistances(words)
+    for word in [*words, "", "zz"]:
+        assert distances.to(word).tolist() == [levenshtein(word, other) for other in words]
+
+
+def test_the_distances_of_a_long_list_are_not_all_kept():
+    words = ["".join(letters) for letters in itertools.product("abcdefghij", repeat=4)]
+    distances = EditDistances(words)
+    assert distances.to.cache_info().maxsize * distances.to("abcd").nbytes <= 2**26 < len(words) ** 2
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +98,7 @@ def test_of_two_candidates_exactly_one_is_nearer(questions):
     for question in questions:
         if question.kind == "orth":
             word = question.text.split("'")[1]
-            right, wrong = levenshtein(word, question.options)
+            right, wrong = (levenshtein(word, option) for option in question.options)
             assert 0 < right < wrong
 
 
