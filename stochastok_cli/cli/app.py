@@ -223,7 +223,8 @@ def _describe_os_error(error: OSError) -> str:
 def _describe_unexpected(error: Exception) -> str:
     """An exception that no code has expected: too little memory, or else a bug."""
     text = one_line(f"{type(error).__name__}: {error}", 500).removesuffix(":")
-    if isinstance(error, MemoryError) or any(words in text for words in OUT_OF_MEMORY):
+    is_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # of PyTorch, for a GPU
+    if is_memory or any(words in text for words in OUT_OF_MEMORY):
         return f"out of memory ({text})"
     limit = _address_space()
     if limit is not None:

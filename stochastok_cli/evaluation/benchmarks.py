@@ -145,7 +145,7 @@ def _index(answer: Any, first: int = 0) -> int:
     """The position of the correct option, from a number or its text; options are counted from `first`."""
     try:
         return int(answer) - first
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"the answer {answer!r} is not the number of an option") from None
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stochastok_cli.evaluation.likelihood import empty_pass
+from stochastok_cli.evaluation.likelihood import empty_pass, explain_batch_tokens
 from stochastok_cli.models.base import CausalLM, KeyValueCache
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ def decode(
     for first in range(0, len(batches), ranks.world_size):
         mine = first + ranks.rank
         members = batches[mine] if mine < len(batches) else []
-        answers |= _decode_batch(model, prompts, members, limits.tolist(), stop, ranks, choose, on_end)
+        with explain_batch_tokens(batch_tokens):
+            answers |= _decode_batch(model, prompts, members, limits.tolist(), stop, ranks, choose, on_end)
     for part in ranks.all_gather_object(answers):
         answers |= part
     return [answers[i] for i in range(len(prompts))]

@@ -1,15 +1,22 @@
 """log P(continuation | context) of a batch of pairs: the forward pass and the head."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from stochastok_cli.models.base import CausalLM
+from stochastok_cli.models.base import CausalLM, explain_out_of_memory
 
 Pair = tuple[Sequence[int] | np.ndarray, Sequence[int] | np.ndarray]
 """The ids of a context and of its continuation, neither empty."""
+
+
+def explain_batch_tokens(batch_tokens: int) -> AbstractContextManager[None]:
+    """Raises an out-of-memory error of the block, which runs batches of so many tokens, as a UserError."""
+    fix = "give a smaller --batch-tokens; in a training, leave trainer.eval out and evaluate its checkpoints"
+    return explain_out_of_memory(f"batches of {batch_tokens:,} tokens", fix)
 
 
 def batches_by_length(sizes: np.ndarray, batch_tokens: int) -> Iterator[np.ndarray]:

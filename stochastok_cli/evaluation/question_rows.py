@@ -180,7 +180,7 @@ def _each_row(description: str, rows: Sequence[Row], read: Callable[[Row], Any])
 
 def _first(row: Row, names: Sequence[str]) -> Any:
     """The value of the first of some columns that a row has; None if it has none."""
-    return next((value for name in names if (value := row[name]) is not None), None)
+    return next((value for name in names if (value := row.get(name)) is not None), None)
 
 
 def _question(row: Row, columns: _Columns) -> str:
@@ -191,7 +191,7 @@ def _question(row: Row, columns: _Columns) -> str:
 
 
 def _kind(row: Row, columns: _Columns) -> str:
-    kind = "_".join(str(row[name]) for name in columns.kinds if row[name] is not None)
+    kind = "_".join(str(row[name]) for name in columns.kinds if row.get(name) is not None)
     return " ".join(kind.split())
 
 
@@ -205,12 +205,14 @@ def _options(row: Row, columns: _Columns) -> tuple[list[str], list[str]]:
         if not isinstance(value, list):
             raise _InvalidRow(f"the options must be a list of texts, not {value!r}")
     else:
-        value, keys = [row[name] for name in columns.numbered_options], None
-        while value and value[-1] is None:  # a question with fewer options than others
+        value, keys = [row.get(name) for name in columns.numbered_options], None
+        while value and value[-1] in (None, ""):  # a question with fewer options than others; CSV has "" for none
             value.pop()
     texts = [_text(option, "an option") for option in value]
     if len(texts) < 2:
         raise _InvalidRow(f"there must be two options or more, not {value!r}")
+    if keys is not None and (not isinstance(keys, list) or len(keys) != len(texts)):
+        raise _InvalidRow(f"there must be a label for each of the {len(texts)} options, not {keys!r}")
     return texts, [str(key) for key in keys] if keys else list(ascii_uppercase[: len(texts)])
 
 

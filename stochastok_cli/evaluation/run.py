@@ -162,7 +162,8 @@ def _evaluate_sources(
     for key, vocabulary in zip(keys, vocabularies, strict=True):
         if key not in loaded:
             loaded[key] = load_evaluators(evaluators, data_dir, vocabulary, key[1], progress=progress)
-    results = []
+    results: list[EvalResult] = []
+    from_first_model: dict[Any, Any] = {}
     for (source, opened), label, key, vocabulary in zip(sources, labels, keys, vocabularies, strict=True):
         model = open_model(source, vocabulary, device) if opened is None else opened
         lm = LM(
@@ -172,6 +173,7 @@ def _evaluate_sources(
             progress,
             ranks or SINGLE_PROCESS,
             source if opened is None else None,
+            from_first_model,
         )
         output = run_evaluators(lm, loaded[key])
         result = EvalResult(

@@ -6,7 +6,7 @@ distributed run inside these methods: each rank scores every `world_size`-th bat
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.evaluation import generation, shared_prefix
-from stochastok_cli.evaluation.likelihood import Pair, batches_by_length, empty_pass, score_pairs
+from stochastok_cli.evaluation.likelihood import Pair, batches_by_length, empty_pass, explain_batch_tokens, score_pairs
 from stochastok_cli.models.base import CausalLM
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.tokenization.vocabulary import Vocabulary
@@ -69,6 +69,8 @@ class LM:
         progress: Called after each batch.
         ranks: The processes that share the work.
         source: Where the model's files are; None where it is only in memory, as in training.
+        from_first_model: What evaluators have found with the first of the models that are evaluated together, for the
+            others.
     """
 
     model: CausalLM
@@ -77,6 +79,7 @@ class LM:
     progress: ProgressCallback = no_progress
     ranks: Ranks = SINGLE_PROCESS
     source: "ModelSource | None" = None
+    from_first_model: dict[Any, Any] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
@@ -205,7 +208,7 @@ class LM:
         rank, world_size = self.ranks.rank, self.ranks.world_size
         done = np.cumsum([size(batch) for batch in batches]).tolist()
         results: dict[int, Result] = {}
-        with evaluation_mode(self.model):
+        with evaluation_mode(self.model), explain_batch_tokens(self.batch_tokens):
             for i in range(rank, len(batches), world_size):
                 results[i] = run(batches[i])
                 self.progress(description, done[i], done[-1])

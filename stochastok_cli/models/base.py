@@ -13,7 +13,8 @@ import abc
 import functools
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from stochastok_cli.errors import UserError
+from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.models.weight_files import ADAPTER_CONFIG, CONFIG, read_json
 
 if TYPE_CHECKING:
@@ -334,8 +335,6 @@ def spec_for(folder: Path) -> ModelSpec:
     try:
         spec.read_config(folder)
     except UserError:
-        if not (folder / CONFIG).is_file():
-            raise
         return model_specs()[WRAPPER_MODEL_TYPE]
     return spec
 
@@ -343,6 +342,20 @@ def spec_for(folder: Path) -> ModelSpec:
 def spec_of(model: nn.Module) -> ModelSpec:
     """The architecture of a model, which may be compiled or wrapped."""
     return model_specs()[unwrap(model).model_type]
+
+
+@contextmanager
+def explain_out_of_memory(what: str, fix: str) -> Iterator[None]:
+    """Raises an out-of-memory error of a GPU in the block as a UserError.
+
+    Args:
+        what: What the memory did not suffice for: "batches of 16,384 tokens".
+        fix: What needs less.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise UserError(f"the GPU's memory does not suffice for {what}", fix=fix, exit_code=FAILED) from None
 
 
 def load_model(folder: Path, device: str | torch.device = "cpu") -> CausalLM:
@@ -363,11 +376,8 @@ def unwrap(model: Any) -> CausalLM:
 def _spec_of_type(folder: Path) -> ModelSpec:
     """The architecture of the `model_type` in a folder; the default one where that is not registered, or not there.
 
-    The default architecture then raises the error that says what is wrong with the folder.
+    Raises UserError for a `config.json` that is missing or damaged.
     """
-    try:
-        name = read_json(folder / CONFIG).get("model_type")
-    except UserError:
-        name = None
+    name = read_json(folder / CONFIG).get("model_type")
     specs = model_specs()
     return specs[name] if isinstance(name, str) and name in specs else specs[DEFAULT_MODEL_TYPE]

@@ -37,11 +37,10 @@ def _read_config(folder: Path) -> HuggingFaceConfig:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)  # or it asks whether to run its code
     except Exception as error:
         raise _cannot_open(str(folder), error) from None
-    window = next(
-        (int(n) for field in _CONTEXT_WINDOW_FIELDS if isinstance(n := getattr(config, field, None), int) and n > 0),
-        _DEFAULT_CONTEXT_WINDOW,
-    )
-    vocab_size = getattr(config.get_text_config(), "vocab_size", None)
+    text_config = config.get_text_config()  # of a model for texts and images, the part for texts
+    windows = (getattr(text_config, field, None) for field in _CONTEXT_WINDOW_FIELDS)
+    window = next((n for n in windows if isinstance(n, int) and n > 0), _DEFAULT_CONTEXT_WINDOW)
+    vocab_size = getattr(text_config, "vocab_size", None)
     if not isinstance(vocab_size, int):
         raise UserError(f"{folder} holds no language model: its configuration has no vocab_size", exit_code=FAILED)
     return HuggingFaceConfig(window, vocab_size, config)

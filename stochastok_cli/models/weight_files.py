@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from stochastok_cli import json_files
 from stochastok_cli.artifacts import path_inside
-from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.errors import FAILED, UserError, first_line
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -85,10 +85,14 @@ def read_json(file: Path) -> dict[str, Any]:
 def open_safetensors(file: Path) -> Iterator[Any]:
     """Opens a safetensors file. Errors in it, also those found while tensors are read, are raised as UserError."""
     try:
-        with safe_open(file, framework="pt") as stream:
+        try:
+            opened = safe_open(file, framework="pt")
+        except FileNotFoundError:
+            raise UserError(f"{file} is missing", fix=COPY_AGAIN, exit_code=FAILED) from None
+        except OSError as error:
+            raise UserError(f"{file} can't be read: {error.strerror or error}", exit_code=FAILED) from None
+        with opened as stream:
             yield stream
-    except FileNotFoundError:
-        raise UserError(f"{file} is missing", fix=COPY_AGAIN, exit_code=FAILED) from None
-    except (SafetensorError, OSError) as error:
-        reason = str(error).splitlines()[0]
+    except SafetensorError as error:
+        reason = first_line(error)
         raise UserError(f"{file} is damaged or cut short ({reason})", fix=COPY_AGAIN, exit_code=FAILED) from None

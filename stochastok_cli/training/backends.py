@@ -26,6 +26,12 @@ _ATTENTION = [
     SDPBackend.MATH,
 ]
 
+MODEL_TOO_LARGE = (
+    "train a smaller model, spread its parts over more GPUs (trainer.parallel=shard), or see what else runs on the GPU "
+    "(nvidia-smi)"
+)
+"""What to do where not even the weights, gradients and moments have room."""
+
 Forward = Callable[[Tensor, Tensor | None], Tensor]
 """From ids `[B, T]` and segment starts `[B, T]` to hidden states `[B, T, D]`."""
 

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from stochastok_cli.errors import FAILED, StoppedBySignal, UserError, shorten
+from stochastok_cli.errors import FAILED, StoppedBySignal, UserError, first_line, shorten
 
 T = TypeVar("T")
 
@@ -102,9 +102,11 @@ def _report_lost_ranks() -> Iterator[None]:
     """Around collective operations, which fail with a RuntimeError when another rank has ended."""
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         # "[where in torch] What happened. What it may mean …"
-        reason = re.sub(r"^\[[^]]*\] *", "", str(error).splitlines()[0]).split(". ")[0]
+        reason = re.sub(r"^\[[^]]*\] *", "", first_line(error)).split(". ")[0]
         raise UserError(
             f"another process of this run has died ({shorten(reason, 120)})",
             fix="if it said nothing it was killed, perhaps for memory; the same command goes on from the checkpoint",

@@ -28,7 +28,7 @@ from stochastok_cli.training.prefetch import prefetch
 from stochastok_cli.training.setup import Run, RunInputs
 from stochastok_cli.training.sharded import Sharded
 from stochastok_cli.training.throughput import tokens_per_iteration
-from stochastok_cli.training.trainer import TrainingStep, explain_out_of_memory
+from stochastok_cli.training.trainer import TrainingStep, explain_lack_of_memory
 from stochastok_cli.training.validation import validations
 
 SECONDS = 5.0  # how long iterations are measured, at least one
@@ -209,7 +209,7 @@ def _measure_iterations(
 
             return _timed(run, world) / count
 
-    with explain_out_of_memory(step.backend, config.trainer.training):
+    with explain_lack_of_memory(step.backend, config.trainer.training):
         first = iterate(1)
         seconds = iterate(1) if world.device.type == "cuda" else first
         compile_seconds = first - seconds

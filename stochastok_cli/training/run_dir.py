@@ -207,6 +207,8 @@ def require_same_data(progress: RunProgress, data: dict[str, Any]) -> None:
 
 
 def _lock_file(folder: Path) -> Path:
+    """Beside a run's folder, or beside the folder that a link leads to."""
+    folder = folder.resolve()
     return folder.parent / f".{folder.name}.lock"
 
 
@@ -217,7 +219,7 @@ def is_running(folder: Path) -> bool:
     except ImportError:  # Windows
         return _is_locked(_lock_file(folder))
     try:
-        file = os.open(_lock_file(folder.resolve()), os.O_RDONLY)
+        file = os.open(_lock_file(folder), os.O_RDONLY)
     except OSError:
         return False
     try:
@@ -244,8 +246,9 @@ def _is_locked(lock_file: Path) -> bool:
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
     """Holds the lock of a run's folder. Raises UserError (exit code 1) if another process holds it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(_lock_file(folder))
+    lock_file = _lock_file(folder)
+    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(lock_file)
     try:
         lock.acquire(timeout=PROBE_SECONDS, poll_interval=0.02)
     except filelock.Timeout:

@@ -10,14 +10,14 @@ from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.base import LoadedEvaluator
 from stochastok_cli.evaluation.run import load_evaluators
 from stochastok_cli.models import adapters
-from stochastok_cli.models.base import ArchitectureConfig, CausalLM, ModelSpec, spec_of
+from stochastok_cli.models.base import ArchitectureConfig, CausalLM, ModelSpec, explain_out_of_memory, spec_of
 from stochastok_cli.models.checkpoint_reader import require_intact
 from stochastok_cli.models.companion_files import read_companion_files
 from stochastok_cli.models.huggingface import HuggingFaceModel
 from stochastok_cli.random_streams import derive_key
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 from stochastok_cli.training import run_dir
-from stochastok_cli.training.backends import uses_fused
+from stochastok_cli.training.backends import MODEL_TOO_LARGE, uses_fused
 from stochastok_cli.training.checks import checked_evaluators, evaluators_error, require_logger_packages
 from stochastok_cli.training.data import Data, open_data, require_same_vocabulary
 from stochastok_cli.training.distributed import DistributedContext
@@ -129,7 +129,8 @@ def _build_model(run: Run) -> CausalLM:
     dtype = getattr(torch, run.config.trainer.training.weight_dtype)
     for parameter in model.parameters():  # buffers, such as the tables of rotary embeddings, stay float32
         parameter.data = parameter.data.to(dtype)
-    model.to(run.world.device)
+    with explain_out_of_memory("the weights", MODEL_TOO_LARGE):
+        model.to(run.world.device)
     if parent is not None:
         load_weights_from(parent, model, run.world)
         model.companion_files = run.world.broadcast_from_rank_0(lambda: read_companion_files(parent))

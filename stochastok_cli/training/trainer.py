@@ -6,7 +6,7 @@ The loop reports what happens as events (see `events`) and prints nothing.
 import dataclasses
 import time
 from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,11 +20,11 @@ from stochastok_cli.errors import FAILED, StoppedBySignal, UserError
 from stochastok_cli.evaluation.metrics import bits_per_byte
 from stochastok_cli.evaluation.run import run_evaluators
 from stochastok_cli.evaluation.scoring import LM
-from stochastok_cli.models.base import CausalLM
+from stochastok_cli.models.base import CausalLM, explain_out_of_memory
 from stochastok_cli.models.checkpoint_reader import TrainingState
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 from stochastok_cli.training import events, schedules
-from stochastok_cli.training.backends import Backend, EagerBackend, FusedBackend, windows_per_iteration
+from stochastok_cli.training.backends import MODEL_TOO_LARGE, Backend, EagerBackend, FusedBackend, windows_per_iteration
 from stochastok_cli.training.background_writer import BackgroundWriter
 from stochastok_cli.training.checkpoint_writer import amend_state, save_checkpoint
 from stochastok_cli.training.distributed import DistributedContext, device_name
@@ -141,17 +141,10 @@ def windows_of_rank(training: TrainingConfig, world: DistributedContext) -> np.n
     return steps[:, None] * training.batch_size + np.arange(training.batch_size)
 
 
-@contextmanager
-def explain_out_of_memory(backend: Backend, training: TrainingConfig) -> Iterator[None]:
+def explain_lack_of_memory(backend: Backend, training: TrainingConfig) -> AbstractContextManager[None]:
     """Raises an out-of-memory error of the block as a UserError that says how to use less memory."""
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        raise UserError(
-            f"out of memory with micro-batches of {training.batch_size} windows and {backend.name} kernels",
-            fix=backend.out_of_memory_fix,
-            exit_code=FAILED,
-        ) from None
+    what = f"micro-batches of {training.batch_size} windows and {backend.name} kernels"
+    return explain_out_of_memory(what, backend.out_of_memory_fix)
 
 
 class Trainer:
@@ -164,9 +157,10 @@ class Trainer:
         self.start = run.progress.iteration
         if self.checkpoint is not None:
             load_weights_from(self.checkpoint, inputs.model, self.world)
-        self.step = TrainingStep(
-            inputs.model, self.config, self.world, fused=run.fused, vocabulary=inputs.data.vocabulary
-        )
+        with explain_out_of_memory("the gradients and moments of all weights", MODEL_TOO_LARGE):
+            self.step = TrainingStep(
+                inputs.model, self.config, self.world, fused=run.fused, vocabulary=inputs.data.vocabulary
+            )
         if self.checkpoint is not None:
             self.step.parallel.load_optimizer_state(self.step.optimizer, self.checkpoint)
         self.validations = validations(inputs.data, self.training, self.world)
@@ -193,7 +187,7 @@ class Trainer:
             self.timer = ThroughputTimer(self.start)
             self.stop.armed = True
             for iteration in iterations:
-                with explain_out_of_memory(self.step.backend, self.training):
+                with explain_lack_of_memory(self.step.backend, self.training):
                     self.step(iteration, batches)
                 profile()
                 self._after(iteration + 1)
@@ -260,7 +254,7 @@ class Trainer:
             one_iteration = range(self.start, self.start + 1)
             with (
                 closing(self._batches(one_iteration)) as batches,
-                explain_out_of_memory(self.step.backend, self.training),
+                explain_lack_of_memory(self.step.backend, self.training),
             ):
                 self.step.compile(self.start, batches)
             self.emit(events.Compiled(time.monotonic() - began))
@@ -291,7 +285,7 @@ class Trainer:
         """Validates and runs the benchmarks; returns the validation loss."""
         self.world.synchronize()
         began = time.monotonic()
-        with self.timer.pause(), explain_out_of_memory(self.step.backend, self.training):
+        with self.timer.pause(), explain_lack_of_memory(self.step.backend, self.training):
             self.emit(events.Evaluating(done))
             self.metrics = {}
             for validation in self.validations:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 import stochastok_cli.cli.expand
 import stochastok_cli.cli.generate  # noqa: F401 (a lone subcommand would have no name)
@@ -125,6 +126,10 @@ def test_too_little_address_space_is_named():
         (
             ImportError("libtorch.so: failed to map segment from shared object\n"),
             "out of memory (ImportError: libtorch.so: failed to map segment from shared object)",
+        ),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried …"),
+            "out of memory (OutOfMemoryError: CUDA out of memory. Tried …)",
         ),
         (RuntimeError("can't start new thread"), "out of memory (RuntimeError: can't start new thread)"),
         (KeyError("x"), "KeyError: 'x' (this is a bug; --debug shows where)"),

@@ -16,11 +16,14 @@ from stochastok_cli.evaluation.adversarial import (
 )
 from stochastok_cli.evaluation.benchmarks import Benchmark, Question
 from stochastok_cli.evaluation.encoding import EncodedBenchmark, EncodedQuestion, encode
+from stochastok_cli.evaluation.evaluators.multiple_choice import MultipleChoice
 from stochastok_cli.evaluation.metrics import margins
 from stochastok_cli.evaluation.neighbors import TextGraph, TokenFinder
 from stochastok_cli.evaluation.prompts import PromptEncoder
 from stochastok_cli.evaluation.robustness import retokenize
+from stochastok_cli.evaluation.run import evaluate
 from stochastok_cli.evaluation.scoring import LM
+from stochastok_cli.models.llama.state_dict import save_model
 from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.loaders import load_vocabulary
 from stochastok_cli.tokenization.split_table import split_table
@@ -237,6 +240,14 @@ def test_a_question_without_a_prefix_stays_as_it_is(vocabulary, model):
     encoded = EncodedBenchmark("pairs", [EncodedQuestion([vocabulary.end_of_text], [[5, 6], [7, 8]], has_prefix=False)])
     [one] = search_hardest(LM(model, vocabulary), encoded, SearchSettings(50))
     assert (one.passes, list(one.best_ids)) == (1, [])
+
+
+def test_every_call_has_a_first_model_of_its_own(langgame_folder, model, vocabulary, tmp_path):
+    save_model(model, tmp_path, vocabulary)
+    evaluator = MultipleChoice(benchmarks=("langgame-val",), num_samples=3, adversarial=4, transfer=True)
+    for _ in range(2):
+        results = evaluate([tmp_path, tmp_path], evaluator, data_dir=langgame_folder, device="cpu")
+        assert ["transfer" in {metric.part for metric in result.metrics} for result in results] == [False, True]
 
 
 def test_transfer_asks_another_model_what_was_found_on_the_first(encoded, vocabulary, model):

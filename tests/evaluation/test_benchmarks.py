@@ -240,6 +240,7 @@ def test_langgame_that_was_never_made(tmp_path):
         ("hellaswag", {"label": 3}, "the answer is option 3 .from 0., but there are 3 options"),
         ("hellaswag", {"label": -1}, "the answer is option -1"),
         ("hellaswag", {"label": ""}, "the answer '' is not the number of an option"),
+        ("mmlu", {"answer": 1e400}, "the answer inf is not the number of an option"),
         ("hellaswag", {"endings": ["flies.", " ", "melts."]}, "an option is empty"),
         ("hellaswag", {"endings": "flies."}, "the options must be a list of texts, not 'flies.'"),
         ("hellaswag", {"ctx": None}, "the question is no text: None"),

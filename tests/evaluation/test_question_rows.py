@@ -114,12 +114,25 @@ def test_numbers_are_counted_from_one_where_that_is_the_only_way():
         ({"options": ["a", ""]}, "row 2: an option is empty"),
         ({"options": None}, "row 2: the options must be a list of texts, not None"),
         ({"question": None}, "row 2: the question is no text: None"),
+        (
+            {"options": {"text": ["a", "b"], "label": ["A", "B", "C"]}},
+            "row 2: there must be a label for each of the 2 options",
+        ),
     ],
 )
 def test_a_bad_row_is_named(change, message, jsonl, tmp_path):
     row = {"question": "?", "options": ["a", "b"], "answer": "A"}
     with pytest.raises(UserError, match=f"benchmark mine, {message}"):
         load_benchmark(f"mine={jsonl([row, {**row, **change}])}", tmp_path)
+
+
+def test_rows_with_other_columns_and_other_numbers_of_options(tmp_path):
+    (tmp_path / "mine.csv").write_text("question,option1,option2,option3,answer\nx?,a,b,c,C\ny?,a,b,,B\n")
+    questions = load_benchmark(f"mine={tmp_path / 'mine.csv'}", tmp_path).questions
+    assert [question.options for question in questions] == [["c", "a", "b"], ["b", "a"]]
+    two = {**PACUTE, "prompts": [*PACUTE["prompts"], *PACUTE["prompts"]]}
+    with pytest.raises(UserError, match="row 2: the question is no text"):
+        read_question_rows("mine", datasets.Dataset.from_list([PACUTE, two]))
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,17 @@ def pairs() -> list[tuple[list[int], list[int]]]:
     return [(random.integers(2048, size=a).tolist(), random.integers(2048, size=b).tolist()) for a, b in lengths]
 
 
+def test_out_of_memory_says_what_to_lower(model, vocabulary, monkeypatch):
+    def too_much(*arguments, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr(type(model), "forward", too_much)
+    lm = LM(model, vocabulary, batch_tokens=3000)
+    for use in (lambda: lm.log_likelihoods([([1], [2])]), lambda: lm.generate_greedy([[1]], 2, lambda ids: False)):
+        with pytest.raises(UserError, match="memory does not suffice for batches of 3,000 tokens; .* --batch-tokens"):
+            use()
+
+
 def test_scores_equal_the_definition(model, pairs):
     expected = [by_definition(model, *pair) for pair in pairs]
     np.testing.assert_allclose(log_likelihoods(model, pairs), expected, atol=2e-4)

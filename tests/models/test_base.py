@@ -42,6 +42,9 @@ def test_the_architecture_of_a_folder(llama_folder):
     assert isinstance(load_model(llama_folder), HuggingFaceModel)
     change_config(llama_folder, model_type="gpt2")
     assert spec_for(llama_folder) is HUGGINGFACE
+    (llama_folder / "config.json").write_text('{"model_type": "llama",')
+    with pytest.raises(UserError, match=r"config.json.*line 1"):
+        spec_for(llama_folder)
     (llama_folder / "config.json").unlink()
     with pytest.raises(UserError, match=r"config.json is missing"):
         spec_for(llama_folder)

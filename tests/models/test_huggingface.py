@@ -18,9 +18,11 @@ from stochastok_cli.evaluation.activations import (
 from stochastok_cli.evaluation.benchmarks import load_benchmark
 from stochastok_cli.evaluation.encoding import encode
 from stochastok_cli.models.huggingface import HuggingFaceModel
+from stochastok_cli.models.huggingface_spec import HUGGINGFACE
 from stochastok_cli.models.llama.model import Llama
 from stochastok_cli.models.llama.state_dict import save_model
 from stochastok_cli.models.model_sources import locate_model, open_model
+from stochastok_cli.models.weight_files import open_safetensors
 from stochastok_cli.tokenization.loaders import load_vocabulary
 from tests.evaluation.test_benchmarks import ROWS
 from tests.evaluation.test_generation import greedy
@@ -218,6 +220,32 @@ def test_models_that_are_not_causal_or_keep_no_cache_are_refused(config, why, tm
         with pytest.raises(UserError, match=why) as info:
             open_by_name(str(tmp_path), tmp_path)
         assert info.value.exit_code == FAILED
+
+
+def test_the_context_window_of_a_model_for_texts_and_images_is_that_of_its_texts(tmp_path):
+    text = {**SIZES, "intermediate_size": 64, "num_key_value_heads": 2, "max_position_embeddings": 77}
+    transformers.Gemma3Config(text_config=text).save_pretrained(tmp_path)
+    assert HUGGINGFACE.read_config(tmp_path).context_window == 77
+
+
+@pytest.mark.slow
+def test_a_model_in_half_precision_is_causal():
+    """Of this one, the logits of a prefix differ by more than 0.01 where later tokens follow: rounding."""
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(n_positions=64, n_embd=512, n_layer=8, n_head=8, initializer_range=0.1)
+    assert HuggingFaceModel(transformers.GPT2LMHeadModel(config).half().eval(), 64).context_window == 64
+
+
+def test_a_file_of_weights_that_can_not_be_read_is_not_called_damaged(tmp_path):
+    (tmp_path / "folder.safetensors").mkdir()
+    (tmp_path / "cut.safetensors").write_bytes(b"\x08")
+    for name, message in (
+        ("folder", "can't be read"),
+        ("cut", "damaged or cut short"),
+        ("none", "missing"),
+    ):
+        with pytest.raises(UserError, match=message), open_safetensors(tmp_path / f"{name}.safetensors"):
+            pass
 
 
 def test_code_that_a_model_brings_is_never_run(tmp_path, monkeypatch):

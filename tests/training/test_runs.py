@@ -15,7 +15,7 @@ from stochastok_cli.cli.runs import _best_first, _print_runs
 from stochastok_cli.config import load_config
 from stochastok_cli.errors import Notice, UserError
 from stochastok_cli.report.runs import read_reported_run
-from stochastok_cli.training.run_dir import run_lock
+from stochastok_cli.training.run_dir import is_running, run_lock
 from stochastok_cli.training.runs import State, find_run, find_runs
 from stochastok_cli.training.train import train
 
@@ -49,6 +49,18 @@ def write_run(folder: Path, *overrides: str, records=RECORDS, done: int | None =
         }
         (checkpoint / "training_state.json").write_bytes(json_bytes(state))
     return folder
+
+
+def test_a_run_is_locked_by_whatever_path_it_is_reached(tmp_path):
+    folder = write_run(tmp_path / "disk" / "run", done=4)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "link").symlink_to(folder)
+    for locked, other in ((folder, tmp_path / "runs" / "link"), (tmp_path / "runs" / "link", folder)):
+        with run_lock(locked):
+            assert is_running(locked) and is_running(other)
+            with pytest.raises(UserError, match="another process is training in"), run_lock(other):
+                pass
+        assert not is_running(other)
 
 
 def test_the_state_of_a_run(tmp_path):

@@ -1,7 +1,7 @@
 """Multiple choice: each option is scored by log P(option | prefix), and the likeliest one is the model's answer."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -89,8 +89,6 @@ class MultipleChoice(QuestionEvaluator):
     chat: bool = option(
         False, "questions as what a user says, in the checkpoint's chat template (extra `hf`)", in_training=False
     )
-    worst_texts: "dict[str, list[list[int]]]" = field(default_factory=dict, init=False, repr=False, compare=False)
-    """For `transfer`: what was found on the first model, the ids of each question's text by benchmark."""
 
     @property
     def reads_model_files(self) -> bool:
@@ -210,9 +208,10 @@ class MultipleChoice(QuestionEvaluator):
         settings = SearchSettings(budget, self.neighbors or NEIGHBORS[0], self.restarts or 0)
         searches = search_hardest(lm, encoded, settings)
         output = evaluate_adversarial(encoded, searches, lm.vocabulary)
-        if self.transfer and encoded.name in self.worst_texts:
-            output += evaluate_transfer(lm, encoded, self.worst_texts[encoded.name])
-        self.worst_texts.setdefault(encoded.name, [search.best_ids for search in searches])
+        if self.transfer:
+            worst = lm.from_first_model.setdefault((self, encoded.name), searches)
+            if worst is not searches:
+                output += evaluate_transfer(lm, encoded, [search.best_ids for search in worst])
         return output
 
 
