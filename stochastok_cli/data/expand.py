@@ -156,7 +156,7 @@ def expand(
     options["source"] = source.fingerprint
     threads = num_proc or available_cpus()
 
-    def build(folder: Path) -> Manifest:
+    def build(folder: Path, progress: ProgressCallback) -> Manifest:
         first = 0
         splits = {}
         for split in SPLITS:
@@ -172,7 +172,7 @@ def expand(
         return manifest
 
     kept = None if expand_split else tasks_folder(final)
-    return create_from_source(final, options, source.name, source, build, force=force, kept=kept)
+    return create_from_source(final, options, source.name, source, build, progress=progress, force=force, kept=kept)
 
 
 def _require_documents(source: Corpus, split: str, documents: int) -> None:

@@ -89,7 +89,7 @@ def export(
     if source.manifest is None:
         options["tokenizer"] = info.fingerprint
 
-    def build(folder: Path) -> Manifest:
+    def build(folder: Path, progress: ProgressCallback) -> Manifest:
         splits = [_Split(source, name, dtype, info.size, progress) for name in ([split] if split else SPLITS)]
         empty = [chosen.name for chosen in splits if chosen.total == 0]
         chosen_splits = [chosen for chosen in splits if chosen.total]
@@ -107,7 +107,7 @@ def export(
             splits=counts,
         )
 
-    return create_from_source(final, options, source.name, source, build, force=force)
+    return create_from_source(final, options, source.name, source, build, progress=progress, force=force)
 
 
 def _write(target: Format, folder: Path, splits: "list[_Split]", tokenizer: str) -> None:

@@ -131,7 +131,7 @@ def import_corpus(
         _require_same_index(final, index)
     options = {"source": str(index), "source_bytes": num_bytes, "tokenizer": vocabulary.fingerprint}
 
-    def build(folder: Path) -> Manifest:
+    def build(folder: Path, progress: ProgressCallback) -> Manifest:
         splits, added = {}, 0
         for split in SPLITS:
             part = documents.get(split) or StoredDocuments([], 0, 0, lambda: iter([]))
@@ -158,7 +158,7 @@ def import_corpus(
         return dataclasses.replace(manifest, extra={END_OF_TEXT_ADDED: added} if added else {})
 
     files = _StoredFiles(index, [file for part in documents.values() for file in part.files])
-    return create_from_source(final, options, str(index), files, build, force=force)
+    return create_from_source(final, options, str(index), files, build, progress=progress, force=force)
 
 
 def _manifest_of(stored: StoredDataset) -> Manifest | None:

@@ -10,9 +10,11 @@ import json
 import lzma
 import os
 import stat
+import threading
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
@@ -22,6 +24,7 @@ from stochastok_cli.data.arrow_datasets import SAVED_METADATA, saved_files
 from stochastok_cli.data.formats import holds_ids
 from stochastok_cli.errors import FAILED, UserError, short_name
 from stochastok_cli.manifest import Manifest, SourceInfo, file_checksum
+from stochastok_cli.progress import ProgressCallback
 
 DOCUMENTS = ("paragraph", "file")
 """What a document of a text file is: a paragraph (blank lines separate them), or the file as a whole."""
@@ -144,8 +147,9 @@ def create_from_source(
     options: dict[str, Any],
     name: str,
     source: Source,
-    build: Callable[[Path], Manifest],
+    build: Callable[[Path, ProgressCallback], Manifest],
     *,
+    progress: ProgressCallback,
     force: bool,
     kept: Path | None = None,
 ) -> Artifact:
@@ -156,7 +160,9 @@ def create_from_source(
         options: what it is made with.
         name: the name of the source, for errors.
         source: the source, whose checksum is computed while `build` works.
-        build: fills a folder and returns its manifest, in which the source is then entered.
+        build: fills a folder and returns its manifest, in which the source is then entered. It is given the folder
+            and the callback to call with its progress, which raises the error with which the checksum has failed.
+        progress: called with the progress of `build`.
         force: make the folder again if it is there already.
         kept: as in `create_artifact`.
 
@@ -167,7 +173,7 @@ def create_from_source(
 
     def build_unchanged(folder: Path) -> Manifest:
         made_from = in_background(source.made_from)
-        manifest = build(folder)
+        manifest = build(folder, _until_failure(made_from, progress))
         if source.listing() != listing:
             raise UserError(f"{name} was changed while it was read", fix="run it again", exit_code=FAILED)
         return dataclasses.replace(manifest, made_from=dataclasses.replace(made_from.result(), listing=listing))
@@ -176,6 +182,21 @@ def create_from_source(
     if not made.created:
         require_same_source(made, name, listing, lambda: source.made_from().fingerprint)
     return made
+
+
+def _until_failure(call: Future[Any], progress: ProgressCallback) -> ProgressCallback:
+    """A callback for the calling thread that raises the error of a call in the background, if it has failed.
+
+    Work that would be thrown away ends there. In other threads, whose end nobody would notice, it raises nothing.
+    """
+    thread = threading.get_ident()
+
+    def report(description: str, completed: int, total: int) -> None:
+        if call.done() and threading.get_ident() == thread:
+            call.result()
+        progress(description, completed, total)
+
+    return report
 
 
 def require_same_source(

@@ -220,7 +220,7 @@ def _hub_source(
         options["documents"] = documents
 
     def made_from() -> SourceInfo:
-        return SourceInfo(repo, texts.revision, hub.license_of(repo), unread=unread)
+        return SourceInfo(repo, texts.revision, texts.license, unread=unread)
 
     def rows(on_bad: OnBad) -> Iterator[tuple[str, int]]:
         assert texts.rows is not None
@@ -258,7 +258,7 @@ def _hub_rows(
     unread = _note_unread(repo, values.unread)
 
     def made_from() -> SourceInfo:
-        return SourceInfo(repo, values.revision, hub.license_of(repo), unread=unread)
+        return SourceInfo(repo, values.revision, values.license, unread=unread)
 
     def stream(on_bad: OnBad) -> Iterator[tuple[Row, int]]:
         return _hub_values(values.rows(), split, parse, on_bad)

@@ -112,7 +112,7 @@ def tokenize(
     options = {**texts.options, "tokenizer": vocabulary.fingerprint, "val_fraction": val_fraction, "seed": seed}
     threads = num_proc or available_cpus()
 
-    def build(folder: Path) -> Manifest:
+    def build(folder: Path, progress: ProgressCallback) -> Manifest:
         encoded = folder / ".encoded"
         lengths, unknown = (encode or encode_source)(texts, vocabulary, encoded, threads, progress)
         n = len(lengths)
@@ -135,7 +135,7 @@ def tokenize(
         return dataclasses.replace(manifest, unknown_tokens=unknown or None, **left_out.manifest_entries())
 
     kept = None if encode else tasks_folder(final)
-    made = create_from_source(final, options, str(source), texts, build, force=force, kept=kept)
+    made = create_from_source(final, options, str(source), texts, build, progress=progress, force=force, kept=kept)
     if left_out.total():  # none for a folder that was there already
         warnings.warn(f"{left_out.total():,} document(s) left out: {left_out.describe()}", Notice, stacklevel=2)
     return made

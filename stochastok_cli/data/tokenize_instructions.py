@@ -132,7 +132,7 @@ def tokenize_instructions(
 
     counts = _Counts(max_length, long_examples, rows.left_out)
 
-    def build(folder: Path) -> Manifest:
+    def build(folder: Path, progress: ProgressCallback) -> Manifest:
         examples = counts.kept(_encoded(rows, encoder, num_proc or available_cpus(), progress))
         lengths, unknown = _write(examples, vocabulary, folder)
         details = f" ({'; '.join(counts.notices())})" if counts.left_out().total() else ""
@@ -154,7 +154,7 @@ def tokenize_instructions(
             **counts.left_out().manifest_entries(),
         )
 
-    made = create_from_source(final, options, str(source), rows, build, force=force)
+    made = create_from_source(final, options, str(source), rows, build, progress=progress, force=force)
     for text in counts.notices():  # none for a folder that was there already
         warnings.warn(text, Notice, stacklevel=2)
     return made

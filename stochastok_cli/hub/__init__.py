@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from stochastok_cli.hub.files import model_folder as model_folder
     from stochastok_cli.hub.files import repo_of_snapshot as repo_of_snapshot
     from stochastok_cli.hub.files import tokenizer_folder as tokenizer_folder
-    from stochastok_cli.hub.locate import license_of as license_of
     from stochastok_cli.hub.streaming import HubDataset as HubDataset
     from stochastok_cli.hub.streaming import RowValues as RowValues
     from stochastok_cli.hub.streaming import TextRows as TextRows
@@ -42,7 +41,6 @@ _MODULES = {
     "TextRows": "stochastok_cli.hub.streaming",
     "config_folder": "stochastok_cli.hub.files",
     "is_repo_id": "stochastok_cli.hub.client",
-    "license_of": "stochastok_cli.hub.locate",
     "list_files": "stochastok_cli.hub.files",
     "load_columns": "stochastok_cli.hub.streaming",
     "load_rows": "stochastok_cli.hub.tables",
@@ -67,7 +65,6 @@ __all__ = [
     "TextRows",
     "config_folder",
     "is_repo_id",
-    "license_of",
     "list_files",
     "load_columns",
     "load_rows",

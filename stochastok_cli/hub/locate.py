@@ -4,21 +4,16 @@ from collections.abc import Callable
 from typing import Any
 
 from stochastok_cli.errors import UserError, did_you_mean, one_line
-from stochastok_cli.hub.client import Result, hub_errors, require_listing, retry
+from stochastok_cli.hub.client import Result, require_listing, retry
 
 CONVERTED = "refs/convert/parquet"  # the revision where the Hub keeps its conversion of a dataset to parquet files
 
 
-def license_of(repo: str) -> str | None:
-    """The license that the card of a dataset states, as an identifier of the Hub (`cc0-1.0`)."""
-    from huggingface_hub import HfApi
-
-    with hub_errors(repo):
-        return license_in(retry(lambda: HfApi().dataset_info(repo)))
-
-
 def license_in(info: Any) -> str | None:
-    """The license in the `DatasetInfo` of `huggingface_hub`."""
+    """The license that the card of a dataset states, as an identifier of the Hub (`cc0-1.0`).
+
+    `info` is the `DatasetInfo` of `huggingface_hub`.
+    """
     license = getattr(info.card_data, "license", None)
     return license if isinstance(license, str) else None
 

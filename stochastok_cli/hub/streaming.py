@@ -8,6 +8,7 @@ import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -209,6 +210,7 @@ class TextRows(NamedTuple):
             machine; None for columns.
         total: the number of texts, or of bytes of the files; 0 where it is unknown.
         revision: the SHA of the commit.
+        license: as the card of that commit states it.
         unread: the files of the repository that belong to no subset of the dataset.
     """
 
@@ -216,6 +218,7 @@ class TextRows(NamedTuple):
     files: Callable[[], Iterator[tuple[str, Path]]] | None
     total: int
     revision: str
+    license: str | None
     unread: Sequence[str]
 
 
@@ -226,12 +229,14 @@ class RowValues(NamedTuple):
         rows: starts the iteration over them, as `HubDataset.values` gives them.
         total: the number of rows; 0 where it is unknown.
         revision: the SHA of the commit.
+        license: as the card of that commit states it.
         unread: the files of the repository that belong to no subset of the dataset.
     """
 
     rows: Callable[[], Iterator[tuple[str, tuple[Any, ...]]]]
     total: int
     revision: str
+    license: str | None
     unread: Sequence[str]
 
 
@@ -258,10 +263,11 @@ def load_text_dataset(repo: str, column: str = "text", *, subset: str | None = N
 
         require_column(column, pyarrow.schema({"text": pyarrow.string()}), repo, f" in {split}")
         size = dataset.num_bytes(split)
-        return TextRows(None, lambda: dataset.text_files(split), size, dataset.revision, dataset.unread)
+        files = partial(dataset.text_files, split)
+        return TextRows(None, files, size, dataset.revision, dataset.license, dataset.unread)
     _require_text(_column(dataset, split, column), column, repo)
     size = dataset.num_rows(split) or 0
-    return TextRows(lambda: dataset.texts(split, column), None, size, dataset.revision, dataset.unread)
+    return TextRows(lambda: dataset.texts(split, column), None, size, dataset.revision, dataset.license, dataset.unread)
 
 
 def load_columns(repo: str, columns: Sequence[str], *, subset: str | None = None, split: str = "train") -> RowValues:
@@ -273,7 +279,7 @@ def load_columns(repo: str, columns: Sequence[str], *, subset: str | None = None
     for column in columns:
         _column(dataset, split, column)
     size = dataset.num_rows(split) or 0
-    return RowValues(lambda: dataset.values(split, columns), size, dataset.revision, dataset.unread)
+    return RowValues(lambda: dataset.values(split, columns), size, dataset.revision, dataset.license, dataset.unread)
 
 
 def _open_split(repo: str, subset: str | None, split: str) -> HubDataset:

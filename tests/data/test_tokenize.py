@@ -318,6 +318,27 @@ def test_an_error_does_not_wait_for_the_checksum_of_the_source(tmp_path, monkeyp
     end.set()
 
 
+def test_a_checksum_that_fails_ends_the_work(tmp_path, monkeypatch):
+    (tmp_path / "c.jsonl").write_bytes(jsonl(TEXTS))
+    failing, threads, steps = threading.Event(), [], []
+
+    def fail(files):
+        threads.append(threading.current_thread())
+        failing.set()
+        raise UserError("no checksum")
+
+    def progress(*step):
+        failing.wait()
+        threads[0].join()
+        steps.append(step)
+
+    monkeypatch.setattr(SourceFiles, "fingerprint", fail)
+    monkeypatch.setattr("stochastok_cli.data.reading._BATCH_CHARACTERS", 1)  # each document is a batch
+    with pytest.raises(UserError, match="no checksum"):
+        tokenize(tmp_path / "c.jsonl", tmp_path, progress=progress)
+    assert len(steps) <= 1
+
+
 def test_a_full_disk_is_said_as_such(tmp_path):
     """Every write fails as on a full device."""
     from stochastok_cli.data import tokenize as module

@@ -339,7 +339,7 @@ def test_what_only_a_script_loads_is_taken_as_the_hub_has_converted_it(hub_serve
         [("plain_text/train/0000.parquet of anyone/books", (text,)) for text in ("a", "b")],
         hub_server.dataset("anyone/books").refs["refs/convert/parquet"],
     )
-    assert hub.license_of("anyone/books") == "mit"
+    assert rows.license == "mit"
     add_scripted(hub_server, "anyone/two", {"en": {"text": ["a"]}, "de": {"text": ["b"]}})
     assert [text for _, (text,) in hub.load_text_dataset("anyone/two", subset="de").rows()] == ["b"]
     add_scripted(hub_server, "anyone/ids", {"default": {"ids": [[1, 2]]}, "other": {"ids": [[3]]}})
@@ -373,11 +373,13 @@ def test_what_only_a_script_loads_may_not_be_had(hub_server, action, message):
 
 def test_the_license_of_a_source_is_known(hub_server):
     hub_server.add_dataset(
-        "anyone/free", {"README.md": b"---\nlicense: cc0-1.0\n---\n", "train.jsonl": b'{"ids": [1]}\n'}
+        "anyone/free", {"README.md": b"---\nlicense: cc0-1.0\n---\n", "train.jsonl": b'{"ids": [1], "text": "a"}\n'}
     )
-    hub_server.add_dataset("anyone/unfree", {"train.jsonl": b'{"ids": [1]}\n'})
-    assert hub.license_of("anyone/free") == hub.stream_ids("anyone/free").license == "cc0-1.0"
-    assert hub.license_of("anyone/unfree") is None
+    hub_server.add_dataset("anyone/unfree", {"train.jsonl": b'{"ids": [1], "text": "a"}\n'})
+    for repo, license in (("anyone/free", "cc0-1.0"), ("anyone/unfree", None)):
+        assert hub.stream_ids(repo).license == license
+        assert hub.load_columns(repo, ["ids"]).license == license
+        assert hub.load_text_dataset(repo, "text").license == license
 
 
 # ------------------------------------------------------------------------------------------------ wrong use

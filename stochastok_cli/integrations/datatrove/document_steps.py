@@ -244,24 +244,31 @@ class FinishCorpus(PipelineStep):
         os.chdir(self.directory)
         remove_progress(self.make().path)
 
-    def make(self, before: Any = None, progress: ProgressCallback = no_progress) -> Artifact:
+    def make(
+        self, before: Callable[[Path, ProgressCallback], None] | None = None, progress: ProgressCallback = no_progress
+    ) -> Artifact:
         """Makes the folder, unless it is there already, made with the same options.
 
         Args:
-            before: called first, with the folder that is being made.
+            before: called first, with the folder that is being made and the callback for its progress.
             progress: called with the number of documents that are written.
         """
         made_with = {"tokenizer": self.vocabulary.fingerprint, "val_fraction": self.val_fraction, "seed": self.seed}
 
-        def build(folder: Path) -> Manifest:
+        def build(folder: Path, progress: ProgressCallback) -> Manifest:
             if before is not None:
-                before(folder)
+                before(folder, progress)
             return self._build(folder, progress)
 
-        return self._create({**made_with, **self.options}, build)
+        return self._create({**made_with, **self.options}, build, progress)
 
-    def _create(self, options: dict[str, Any], build: Callable[[Path], Manifest]) -> Artifact:
-        return create_artifact(self.final, options, build, force=self.force)
+    def _create(
+        self,
+        options: dict[str, Any],
+        build: Callable[[Path, ProgressCallback], Manifest],
+        progress: ProgressCallback,
+    ) -> Artifact:
+        return create_artifact(self.final, options, lambda folder: build(folder, progress), force=self.force)
 
     def _build(self, folder: Path, progress: ProgressCallback) -> Manifest:
         parts = read_arrays(self.folder, self.tasks)

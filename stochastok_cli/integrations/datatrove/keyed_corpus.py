@@ -122,7 +122,7 @@ def _run_and_finish(
     """The folder that the last step makes of what the stages save; with Slurm, the job that will make it."""
     pipeline = Pipeline(tasks)
 
-    def run_tasks(folder: Path) -> None:
+    def run_tasks(folder: Path, progress: ProgressCallback) -> None:
         pipeline.run(stages, finish, plan, finish.final, progress)
 
     return pipeline.make(lambda: finish.make(run_tasks, progress))
@@ -249,8 +249,15 @@ class FinishRows(FinishCorpus):
         sys.argv = self.argv  # the manifest names the command that was typed
         super().run(data, rank, world_size)
 
-    def _create(self, options: dict[str, Any], build: Callable[[Path], Manifest]) -> Artifact:
+    def _create(
+        self,
+        options: dict[str, Any],
+        build: Callable[[Path, ProgressCallback], Manifest],
+        progress: ProgressCallback,
+    ) -> Artifact:
         source = self.read.open()
         if source.listing() != self.listing:
             raise UserError(f"{self.read.source} was changed while it was read", fix="run it again", exit_code=FAILED)
-        return create_from_source(self.final, options, self.read.source, source, build, force=self.force)
+        return create_from_source(
+            self.final, options, self.read.source, source, build, progress=progress, force=self.force
+        )
