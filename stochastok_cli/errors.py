@@ -64,6 +64,24 @@ def first_line(error: BaseException) -> str:
     return shorten((str(error).strip().splitlines() or [type(error).__name__])[0])
 
 
+def cannot_import(what: str, package: str, extra: str, error: ImportError) -> UserError:
+    """The error for an optional package that is not installed, or that is and can't be imported.
+
+    Args:
+        what: What needs it: "--executor ray".
+        package: The package.
+        extra: The extra of this program that installs it.
+        error: Of the import.
+    """
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == package:
+        return UserError(f"{what} needs {package}, which is not installed", fix=f"pip install 'stochastok[{extra}]'")
+    return UserError(
+        f"{what} needs {package}, which is installed and can't be imported ({first_line(error)})",
+        fix=f"install it again: pip install --force-reinstall {package}",
+        exit_code=FAILED,
+    )
+
+
 def shorten(text: str, most: int = 200) -> str:
     """A text of at most `most` characters: a longer one ends in `…` after a whole word.
 

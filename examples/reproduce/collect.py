@@ -12,9 +12,10 @@ Each line of these files begins with the name of the run:
 import json
 import sys
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 
-from stochastok_cli.training.loggers.jsonl import read_metrics
+from stochastok_cli.training.loggers.jsonl import read_metrics, read_starts
 
 
 def main() -> None:
@@ -29,7 +30,8 @@ def main() -> None:
     results.mkdir(parents=True, exist_ok=True)
     rows = ({"run": file.parent.name, **row} for file in runs for row in read_metrics(file) if not only_training(row))
     write(results / "runs.jsonl", rows)
-    write(results / "starts.jsonl", ({"run": file.parent.name, **row} for file in starts for row in lines(file)))
+    rows = ({"run": file.parent.name, **asdict(start)} for file in starts for start in read_starts(file))
+    write(results / "starts.jsonl", rows)
     named = (({"run": file.stem, "evaluation": file.parent.name}, row) for file in evaluations for row in lines(file))
     write(results / "evaluations.jsonl", ({**name, **row} for name, row in named))
 

@@ -8,8 +8,7 @@ source "$(dirname "$0")/settings.sh"
 kinds=(original continued-canonical continued-stochastok-0.1)
 [[ $scale != paper ]] || MODEL=${MODEL:-openai-community/gpt2}
 
-[[ -z ${MODEL-} ]] || tokenizer=$MODEL out=$out/gpt2
-here=(--data-dir "$out/data") runs=$out/checkpoints
+[[ -z ${MODEL-} ]] || { tokenizer=$MODEL && here=(--data-dir "$out/gpt2-data"); }
 tokenize_corpus
 make_langgame langgame
 pretrain_settings=("${gpt2_settings[@]}") tune_settings=("${gpt2_tune_settings[@]}")

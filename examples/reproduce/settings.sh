@@ -179,7 +179,7 @@ evaluate() {
 }
 evaluate_unless_kept() {
     local file=$out/evaluations/$1/$2.json made_of
-    made_of="${*:3} $(cd "$runs/$2" && ls -l step_*/model.safetensors)"
+    made_of="${*:3} $(cat "$runs/$2"/step_*/training_state.json | cksum)" # which holds the checksums of all files
     [[ ! -s $file || "$(cat "$file.made-of" 2>/dev/null)" != "$made_of" ]] || return 0
     stochastok eval "$2" "${@:3}" --json --quiet "${here[@]}" --checkpoint-dir "$runs" >"$file.partial"
     mv "$file.partial" "$file"

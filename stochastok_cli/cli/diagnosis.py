@@ -29,6 +29,8 @@ DEVELOPMENT = {"test", "integrations", "docs"}
 """Extras of those who change this package."""
 IMPORTED = ("numpy", "torch", "numba", "tiktoken", "tokenizers", "gigatoken", "datasets", "safetensors", "regex")
 """Packages with compiled code, which may be installed and still not load."""
+IMPORTED_EXTRAS = {"matplotlib": "report", "transformers": "hf"}
+"""Packages that `eval` and `generate` import, each with its extra; importing those of all extras takes long."""
 LEAST_FREE = 2**30  # bytes
 _CACHE_VARIABLES = {
     "hub": "HF_HOME or HF_HUB_CACHE",
@@ -171,6 +173,14 @@ def _add_imports(diagnosis: Diagnosis) -> None:
             importlib.import_module(name)
             unimportable.pop()
     diagnosis.unimportable = unimportable
+    for name, extra in IMPORTED_EXTRAS.items():
+        if diagnosis.sections["extras"].get(extra, {}).get(name) is not None:
+            try:
+                importlib.import_module(name)
+            except Exception as error:
+                reason = f"{type(error).__name__}: {first_line(error)}"
+                fix = f"pip install --force-reinstall {name}"
+                diagnosis.problems.append(f"extra {extra}: {name} can't be imported ({reason}); {fix}")
 
 
 def _add_devices(diagnosis: Diagnosis) -> None:

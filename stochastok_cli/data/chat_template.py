@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from stochastok_cli.errors import FAILED, UserError, first_line
+from stochastok_cli.errors import FAILED, UserError, cannot_import, first_line
 from stochastok_cli.tokenization.encoders import one_line_errors, reading_errors
 from stochastok_cli.tokenization.loaders import tokenizer_path
 from stochastok_cli.tokenization.tokenizers_encoder import without_ids
@@ -354,8 +354,8 @@ def _open(tokenizer: str | Path) -> Any:
     try:
         from transformers import AutoTokenizer
         from transformers.utils import logging
-    except ImportError:
-        raise UserError("chat templates are rendered by transformers, which is not installed", fix=_INSTALL) from None
+    except ImportError as error:
+        raise cannot_import("a chat template", "transformers", "hf", error) from None
     logging.set_verbosity_error()
     folder = path if path.is_dir() else path.parent
     try:

@@ -5,7 +5,7 @@ from typing import Any, BinaryIO
 
 from stochastok_cli.data import text_files
 from stochastok_cli.data.bad_documents import BadDocument, Location
-from stochastok_cli.errors import FAILED, UserError, first_line, short_repr
+from stochastok_cli.errors import FAILED, UserError, cannot_import, first_line, short_repr
 
 _WITHOUT_PAGES = ("warcinfo", "metadata", "request")
 
@@ -42,8 +42,8 @@ def _records(stream: BinaryIO, name: str) -> Iterator[Any]:
     try:
         from warcio.archiveiterator import ArchiveIterator
         from warcio.exceptions import ArchiveLoadFailed
-    except ImportError:
-        raise UserError(f"{name} is read by warcio, which is not installed", fix=_INSTALL, exit_code=FAILED) from None
+    except ImportError as error:
+        raise cannot_import(f"the text of {name}", "warcio", "warc", error) from None
     records = ArchiveIterator(stream, no_record_parse=True)
     try:
         for record in records:
@@ -71,6 +71,3 @@ def _text(record: Any, location: Location, errors: str) -> str:
     except UnicodeDecodeError as error:
         what = f"the byte {content[error.start]:#04x} at {error.start} is not UTF-8"
         raise BadDocument(location, what, text_files.NOT_UTF8, fix="give --errors replace") from None
-
-
-_INSTALL = "pip install 'stochastok[warc]'"

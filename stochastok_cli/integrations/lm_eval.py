@@ -13,14 +13,14 @@ are those of `RetokenizingLM`.
 import os
 import sys
 
-from stochastok_cli.errors import UserError
+from stochastok_cli.errors import UserError, cannot_import
 
 try:
     from lm_eval.api.registry import model_registry, register_model
 
     from stochastok_cli.evaluation.harness.retokenizing_lm import RetokenizingLM
-except ImportError:
-    missing = UserError("lm-evaluation-harness is not installed", fix="pip install 'stochastok[lm-eval]'")
+except ImportError as error:
+    missing = cannot_import("this model", "lm_eval", "lm-eval", error)
     if __name__ != "__main__":
         raise missing from None
     print(f"error: {missing}", file=sys.stderr)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from stochastok_cli import hub
 from stochastok_cli.artifacts import write_json
 from stochastok_cli.config import LoraConfig
-from stochastok_cli.errors import FAILED, UserError, first_line, one_line
+from stochastok_cli.errors import FAILED, UserError, cannot_import, first_line, one_line
 from stochastok_cli.manifest import file_checksum
 from stochastok_cli.models.weight_files import (
     ADAPTER_CONFIG,
@@ -57,8 +57,8 @@ def require_peft(what: str) -> None:
     """Raises UserError if `peft` is not installed, which `what` needs."""
     try:
         import peft  # noqa: F401
-    except ImportError:
-        raise UserError(f"{what} needs peft, which is not installed", fix="pip install 'stochastok[peft]'") from None
+    except ImportError as error:
+        raise cannot_import(what, "peft", "peft", error) from None
 
 
 def is_adapter(folder: Path) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stochastok_cli.errors import FAILED, UserError, one_line
+from stochastok_cli.errors import FAILED, UserError, cannot_import, one_line
 from stochastok_cli.models import adapters
 from stochastok_cli.models.base import WRAPPER_MODEL_TYPE, ModelSpec, register_model, unwrap
 from stochastok_cli.models.huggingface import HuggingFaceConfig, HuggingFaceModel
@@ -28,11 +28,9 @@ def _read_config(folder: Path) -> HuggingFaceConfig:
     folder = _weights_folder(folder)
     try:
         from transformers import AutoConfig
-    except ImportError:
-        raise UserError(
-            f"{folder} holds no model that this program runs itself; other models are run by transformers",
-            fix="pip install 'stochastok[hf]'",
-        ) from None
+    except ImportError as error:
+        what = f"{folder} holds no model that this program runs itself; another one"
+        raise cannot_import(what, "transformers", "hf", error) from None
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)  # or it asks whether to run its code
     except Exception as error:

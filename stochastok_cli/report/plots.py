@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stochastok_cli.errors import UserError
+from stochastok_cli.errors import cannot_import
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,8 +69,8 @@ def require_matplotlib() -> None:
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns where it can't write to the home directory
     try:
         import matplotlib  # noqa: F401
-    except ImportError:
-        raise UserError("plots need matplotlib", fix="pip install 'stochastok[report]', or drop --report") from None
+    except ImportError as error:
+        raise cannot_import("--report", "matplotlib", "report", error) from None
 
 
 @contextmanager

@@ -47,7 +47,7 @@ def test_what_is_broken_comes_with_what_to_do(run, monkeypatch):
     version = importlib.metadata.version
     versions = {"numpy": "1.20", "wandb": "0.1"}
     monkeypatch.setattr(importlib.metadata, "version", lambda name: versions.get(name) or version(name))
-    for name in ("gigatoken", "torch"):
+    for name in ("gigatoken", "torch", "transformers"):
         monkeypatch.setitem(sys.modules, name, None)
     code, out, _ = run("--json")
     shown = json.loads(out)
@@ -56,6 +56,7 @@ def test_what_is_broken_comes_with_what_to_do(run, monkeypatch):
     assert [problem.split(" (")[0] for problem in shown["problems"][1:]] == [
         "torch can't be imported",
         "gigatoken can't be imported",
+        "extra hf: transformers can't be imported",
     ]
     assert any("wandb 0.1 is installed" in note for note in shown["notes"])
     assert "broken: numpy 1.20 is installed" in run("--quiet")[1]

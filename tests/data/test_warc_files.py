@@ -77,5 +77,5 @@ def test_a_file_that_is_cut_short(tmp_path, cut):
 def test_the_extra_is_named(tmp_path, monkeypatch):
     (tmp_path / "a.wet").write_bytes(INFO)
     monkeypatch.setitem(sys.modules, "warcio.archiveiterator", None)
-    with pytest.raises(UserError, match=r"read by warcio, which is not installed; pip install 'stochastok\[warc\]'"):
+    with pytest.raises(UserError, match=r"needs warcio, which is not installed; pip install 'stochastok\[warc\]'"):
         texts_of(tmp_path / "a.wet")

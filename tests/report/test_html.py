@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stochastok_cli.errors import UserError
+from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.evaluation.base import Curve, EvalResult, Metric
 from stochastok_cli.evaluation.comparison import aggregate, compare_paired
 from stochastok_cli.report import plots
@@ -223,8 +223,18 @@ def test_labels_that_are_not_utf8_are_written(tmp_path):
 
 def test_without_matplotlib(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(UserError, match="plots need matplotlib; pip install"):
+    with pytest.raises(UserError, match="--report needs matplotlib, which is not installed; pip install"):
         plots.require_matplotlib()
+
+
+def test_a_matplotlib_that_can_not_be_imported(monkeypatch, tmp_path):
+    (tmp_path / "matplotlib.py").write_text("raise ImportError('libpng.so: wrong ELF class')\n")
+    monkeypatch.delitem(sys.modules, "matplotlib", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    message = "is installed and can't be imported (libpng.so: wrong ELF class); install it again: pip install"
+    with pytest.raises(UserError, match=re.escape(message)) as info:
+        plots.require_matplotlib()
+    assert info.value.exit_code == FAILED
 
 
 # Names of runs that matplotlib, Markdown, HTML or rich would read as something else.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from stochastok_cli import hub
-from stochastok_cli.errors import FAILED, UserError, did_you_mean, first_line
+from stochastok_cli.errors import FAILED, UserError, cannot_import, did_you_mean, first_line
 from stochastok_cli.evaluation.base import EvaluatorOutput
 from stochastok_cli.evaluation.evaluators.lm_eval import LMEvaluationHarness
 from stochastok_cli.evaluation.harness.answers import changed_answers
@@ -58,11 +58,8 @@ def require_harness() -> None:
     """Raises UserError if lm-evaluation-harness, or what its models of transformers need, is not installed."""
     try:
         import lm_eval.models.huggingface  # noqa: F401
-    except ImportError:
-        raise UserError(
-            "--evaluator lm_eval needs lm-evaluation-harness, which is not installed",
-            fix="pip install 'stochastok[lm-eval]'",
-        ) from None
+    except ImportError as error:
+        raise cannot_import("--evaluator lm_eval", "lm_eval", "lm-eval", error) from None
 
 
 def load_tasks(options: LMEvaluationHarness, parts: str | None) -> HarnessTasks:

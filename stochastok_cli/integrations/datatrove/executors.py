@@ -25,7 +25,7 @@ from datatrove.utils.logging import logger
 
 from stochastok_cli.artifacts import write_atomically
 from stochastok_cli.data.memmap import available_cpus
-from stochastok_cli.errors import FAILED, UserError, first_line
+from stochastok_cli.errors import FAILED, UserError, cannot_import, first_line
 from stochastok_cli.progress import ProgressCallback, no_progress
 
 EXECUTORS = ("local", "slurm", "ray")
@@ -294,8 +294,8 @@ def _ray() -> Iterator[None]:
     """A context with a connection to Ray: the cluster that RAY_ADDRESS or `ray start` names, else this machine."""
     try:
         import ray
-    except ImportError:
-        raise UserError("--executor ray needs ray", fix="pip install 'stochastok[ray]'") from None
+    except ImportError as error:
+        raise cannot_import("--executor ray", "ray", "ray", error) from None
     if ray.is_initialized():
         yield
         return
