@@ -15,6 +15,7 @@ from stochastok_cli.cli import candidates, options, progress
 from stochastok_cli.cli.app import subcommand
 from stochastok_cli.cli.eval_options import parsed, with_evaluator_options
 from stochastok_cli.errors import UserError
+from stochastok_cli.evaluation.base import BATCH_TOKENS
 from stochastok_cli.evaluation.registry import EVALUATORS, make_evaluator
 
 # An enumeration, so that an error about a missing name and the shell's completion list the names.
@@ -66,7 +67,7 @@ def eval(
     ] = 1,
     batch_tokens: Annotated[
         int, typer.Option("--batch-tokens", min=1, help="Tokens in a batch; fewer need less memory.")
-    ] = 16384,
+    ] = BATCH_TOKENS,
     paired: Annotated[
         bool, typer.Option("--paired", help="Compare each further checkpoint with the first, question by question.")
     ] = False,

@@ -12,6 +12,7 @@ from stochastok_cli.cli import candidates, options, progress
 from stochastok_cli.cli.app import subcommand
 from stochastok_cli.cli.eval import Device
 from stochastok_cli.cli.streams import escaped
+from stochastok_cli.evaluation.base import BATCH_TOKENS
 
 if TYPE_CHECKING:
     from stochastok_cli.evaluation.generated_texts import GeneratedText, SamplePrompt
@@ -78,7 +79,7 @@ def generate(
             min=1,
             help="Tokens, of prompts and new ones, that are decoded together; fewer need less memory.",
         ),
-    ] = 16384,
+    ] = BATCH_TOKENS,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object for each text, one a line, when it is complete.")
     ] = False,

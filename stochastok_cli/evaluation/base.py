@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from stochastok_cli.progress import ProgressCallback
     from stochastok_cli.tokenization.vocabulary import Vocabulary
 
+BATCH_TOKENS = 16384
+"""Tokens, padding included, that go through the model at once: about 2 GB for the shipped configuration on a GPU."""
+
 # ------------------------------------------------------------------------------------------------ results
 
 

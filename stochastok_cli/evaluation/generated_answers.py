@@ -15,15 +15,13 @@ from stochastok_cli.evaluation.generation_benchmarks import GenerationBenchmark,
 from stochastok_cli.evaluation.prompts import EncodedPrompt, PromptEncoder
 from stochastok_cli.evaluation.robustness import Tokenization, robustness_metrics
 from stochastok_cli.evaluation.scoring import LM
-from stochastok_cli.evaluation.text_match import Normalization, exact_match, prefix_match
+from stochastok_cli.evaluation.text_match import MATCHES, Normalization
 from stochastok_cli.evaluation.tokenization_notes import note_unchanged
 from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 EVALUATOR = "generation"
 _LEAST_NEW_TOKENS = 16
-MATCHES = {"exact_match": exact_match, "prefix_match": prefix_match}
-"""The ways to compare an answer with the right ones, by the names of their metrics."""
 
 
 @dataclass(frozen=True)

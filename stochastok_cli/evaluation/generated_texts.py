@@ -10,12 +10,13 @@ from numpy.random import Generator
 from torch import Tensor
 
 from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.evaluation.base import BATCH_TOKENS
 from stochastok_cli.evaluation.generation import decode
 from stochastok_cli.evaluation.prompts import EncodedPrompt, PromptEncoder
 from stochastok_cli.evaluation.robustness import Tokenization, parse_tokenization
 from stochastok_cli.evaluation.run import choose_device, find_model
 from stochastok_cli.evaluation.sampling import Sampling
-from stochastok_cli.evaluation.scoring import BATCH_TOKENS, SINGLE_PROCESS, evaluation_mode
+from stochastok_cli.evaluation.scoring import SINGLE_PROCESS, evaluation_mode
 from stochastok_cli.models.base import CausalLM
 from stochastok_cli.models.model_sources import open_model
 from stochastok_cli.random_streams import stream

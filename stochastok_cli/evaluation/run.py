@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from stochastok_cli.config import EvaluatorConfig
 from stochastok_cli.errors import UserError, did_you_mean
-from stochastok_cli.evaluation.base import EvalResult, Evaluator, EvaluatorOutput, LoadedEvaluator
+from stochastok_cli.evaluation.base import BATCH_TOKENS, EvalResult, Evaluator, EvaluatorOutput, LoadedEvaluator
 from stochastok_cli.evaluation.benchmarks import benchmark_specs
 from stochastok_cli.evaluation.registry import EVALUATORS, make_evaluator, options_of
 from stochastok_cli.models.checkpoint_reader import find_local_checkpoint, iteration_of
@@ -143,7 +143,7 @@ def _evaluate_sources(
 ) -> list[EvalResult]:
     """The results of models, each with itself where it is loaded already. The other arguments are as in `evaluate`."""
     from stochastok_cli.evaluation.prompts import ids_before_texts
-    from stochastok_cli.evaluation.scoring import BATCH_TOKENS, LM, SINGLE_PROCESS
+    from stochastok_cli.evaluation.scoring import LM, SINGLE_PROCESS
     from stochastok_cli.models.model_sources import open_model
     from stochastok_cli.tokenization.loaders import load_vocabulary
 

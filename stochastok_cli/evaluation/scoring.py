@@ -14,13 +14,11 @@ import torch
 
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.evaluation import generation, shared_prefix
+from stochastok_cli.evaluation.base import BATCH_TOKENS
 from stochastok_cli.evaluation.likelihood import Pair, batches_by_length, empty_pass, explain_batch_tokens, score_pairs
 from stochastok_cli.models.base import CausalLM
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.tokenization.vocabulary import Vocabulary
-
-BATCH_TOKENS = 16384
-"""Tokens, padding included, that go through the model at once: about 2 GB for the shipped configuration on a GPU."""
 
 if TYPE_CHECKING:
     from stochastok_cli.evaluation.encoding import EncodedBenchmark

@@ -87,3 +87,7 @@ def _stripped(text: str, normalization: Normalization) -> str:
     if normalization.keep_white_space:
         return normalization.apply(text)
     return normalization.apply(text.strip()).strip()
+
+
+MATCHES = {"exact_match": exact_match, "prefix_match": prefix_match}
+"""The ways to compare an answer with the right ones, by the names of their metrics; the first is the default."""

@@ -15,6 +15,7 @@ from stochastok_cli.evaluation.base import (
     register,
 )
 from stochastok_cli.evaluation.question_evaluator import QuestionEvaluator
+from stochastok_cli.evaluation.text_match import MATCHES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 _LINE = ("\n",)
-MATCHES = ("exact_match", "prefix_match")
+DEFAULT_MATCH = next(iter(MATCHES))
 
 
 @register
@@ -91,7 +92,7 @@ class Generation(QuestionEvaluator):
         None,
         f"what makes an answer right on each kind, in other tokenizations and in examples: {' or '.join(MATCHES)}",
         metavar="METRIC",
-        show_default=MATCHES[0],
+        show_default=DEFAULT_MATCH,
     )
     ignore_case: bool = option(False, "capitals count as small letters")
     ignore_punctuation: bool = option(False, "punctuation does not count")
@@ -168,7 +169,7 @@ class Generation(QuestionEvaluator):
                 until=tuple(text.replace("\\n", "\n") for text in self.until) or (() if self.chat else _LINE),
                 max_new_tokens=self.max_new_tokens,
                 normalization=self._normalization(),
-                match=self.match or MATCHES[0],
+                match=self.match or DEFAULT_MATCH,
             )
             note_lost_text(benchmark.name, ([prompt.all_ids] for prompt in encoded.prompts), vocabulary)
             groups = _kind_groups(benchmark) if self.by_kind else {}

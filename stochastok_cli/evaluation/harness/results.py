@@ -33,11 +33,6 @@ class Value:
     higher_is_better: bool
     outcomes: np.ndarray | None
 
-    @property
-    def outcome_range(self) -> tuple[float, float] | None:
-        """(0, 1) for what is right or wrong; None for other scales."""
-        return (0.0, 1.0) if self.outcomes is not None and np.isin(self.outcomes, (0, 1)).all() else None
-
 
 @dataclass(frozen=True)
 class TaskRun:
