@@ -6,6 +6,7 @@ nearest valid key.
 
 from stochastok_cli.config.loader import (
     config_from_dict,
+    config_from_file,
     config_names,
     find_config,
     load_config,
@@ -45,6 +46,7 @@ __all__ = [
     "TrainerConfig",
     "TrainingConfig",
     "config_from_dict",
+    "config_from_file",
     "config_names",
     "config_reference",
     "find_config",

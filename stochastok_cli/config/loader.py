@@ -3,17 +3,17 @@
 import dataclasses
 import functools
 import os
-import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from stochastok_cli.config.schema import Config
+from stochastok_cli.config.overrides import apply_overrides
+from stochastok_cli.config.schema import TEXT_OPTIONS, Config
 from stochastok_cli.config.sources import Source, find_sources
 from stochastok_cli.config.validation import Check, find_invalid_values
-from stochastok_cli.config.yaml_reader import parse_yaml
+from stochastok_cli.config.yaml_reader import PlainScalar, parse_yaml, plain_values
 from stochastok_cli.errors import UserError, did_you_mean, short_repr
 
 MOST_PROBLEMS = 20  # of a configuration that an error lists
@@ -75,20 +75,9 @@ def load_config_and_sources(
     ('override trainer.optimizer.lr=1e-3', 'default')
     """
     path = find_config(name_or_path)
-    tree = read_yaml(path)
+    tree = _read_tree(path)
     problems: list[str] = []
-    applied: list[tuple[str, str]] = []  # the key and the text of each override
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        key = key.strip().lstrip("+")
-        if not equals or not key:
-            problems.append(f"{short_repr(override)} is not an override of the form key.path=value")
-            continue
-        try:
-            _assign(tree, key, _parse_value(text))
-        except ValueError as error:
-            problems.append(f"override {short_repr(override)}: {error}")
-        applied.append((key, override))
+    applied = apply_overrides(tree, overrides, problems)
 
     def origin(key: str) -> str:
         return _origin(key, applied, str(path))
@@ -120,10 +109,25 @@ def config_from_dict(tree: dict[str, Any], source: str) -> Config:
     return config
 
 
+def config_from_file(file: Path) -> Config:
+    """The configuration in a YAML file, such as the `config.yaml` of a run.
+
+    Raises:
+        OSError: The file can't be read.
+        UserError: It is not a configuration.
+    """
+    return config_from_dict(_read_tree(file), str(file))
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """One YAML file as nested dictionaries. Raises UserError naming file and line if it does not parse."""
+    return {**plain_values(_read_tree(path))}
+
+
+def _read_tree(path: Path) -> dict[str, Any]:
+    """What `read_yaml` gives, where plain scalars keep their spelling."""
     try:
-        tree = parse_yaml(path.read_bytes().decode("utf-8"))
+        tree = parse_yaml(path.read_bytes().decode("utf-8"), keep_spelling=True)
     except UnicodeDecodeError:
         raise UserError(f"{path} is not valid YAML: it is not UTF-8") from None
     except ValueError as error:
@@ -137,24 +141,6 @@ def _joined(title: str, problems: list[str]) -> str:
     if len(problems) > MOST_PROBLEMS:
         problems = [*problems[:MOST_PROBLEMS], f"and {len(problems) - MOST_PROBLEMS:,} more"]
     return f"{title}: {problems[0]}" if len(problems) == 1 else "\n  ".join([f"{title}:", *problems])
-
-
-def _parse_value(text: str) -> Any:
-    """A value in Hydra's grammar: YAML flow syntax in which no space is needed after the colon of a key."""
-    spaced = re.sub(r"\"[^\"]*\"|'[^']*'|(?<=[{,])(\s*[\w.-]+):(?=\S)", lambda m: f"{m[1]}: " if m[1] else m[0], text)
-    return parse_yaml(spaced) if spaced.strip() else None
-
-
-def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
-    *parents, last = key.split(".")
-    for parent in parents:
-        section = tree.setdefault(parent, {})
-        if section is None:  # an empty section in the file
-            section = tree[parent] = {}
-        if not isinstance(section, dict):
-            raise ValueError(f"{parent[:100]} is a value, not a section")
-        tree = section
-    tree[last] = value
 
 
 def _origin(key: str, overrides: Sequence[tuple[str, str]], file: str) -> str:
@@ -171,7 +157,7 @@ def _origin(key: str, overrides: Sequence[tuple[str, str]], file: str) -> str:
 
 def _parse_section(section: Any, tree: Any, prefix: str, origin: Origin, problems: list[str]) -> Any:
     """An instance of the dataclass `section` from nested dictionaries. Problems are added to `problems`, not raised."""
-    if tree is None:
+    if _is_null(tree):
         tree = {}
     if not isinstance(tree, dict):
         problems.append(f"{prefix or 'the file'} must be a section of keys, not {_shown(tree)} ({origin(prefix)})")
@@ -181,7 +167,7 @@ def _parse_section(section: Any, tree: Any, prefix: str, origin: Origin, problem
     for key, value in tree.items():
         path = f"{prefix}.{key}" if prefix else str(key)
         if key not in hints and other_keys is not None:
-            values.setdefault(other_keys, {})[str(key)] = value
+            values.setdefault(other_keys, {})[str(key)] = plain_values(value, as_text=key in TEXT_OPTIONS)
         elif key not in hints:
             nearest = ""
             if len(problems) < MOST_PROBLEMS:
@@ -214,8 +200,10 @@ def _convert(kind: Any, value: Any, path: str, origin: Origin, problems: list[st
     if _is_section(kind):
         return _parse_section(kind, value, path, origin, problems)
     generic = _cached_origin(kind)
+    if isinstance(value, PlainScalar) and generic is not types.UnionType:
+        value = plain_values(value, as_text=kind is str or generic is Literal)
     if generic is types.UnionType:
-        return None if value is None else _convert(get_args(kind)[0], value, path, origin, problems)
+        return None if _is_null(value) else _convert(get_args(kind)[0], value, path, origin, problems)
     if generic is tuple:
         if not isinstance(value, list | tuple):
             problems.append(f"{path} must be a list, not {_shown(value)} ({origin(path)})")
@@ -246,12 +234,17 @@ def _convert(kind: Any, value: Any, path: str, origin: Origin, problems: list[st
     return value
 
 
+def _is_null(value: Any) -> bool:
+    return value is None or (isinstance(value, PlainScalar) and value.value is None)
+
+
 def _shown(value: Any) -> str:
     """A value as users write it: what is left out is empty.
 
     >>> _shown(None), _shown(True), _shown("a")
     ('empty', 'true', "'a'")
     """
+    value = plain_values(value)
     return "empty" if value is None else str(value).lower() if isinstance(value, bool) else short_repr(value)
 
 

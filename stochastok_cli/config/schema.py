@@ -11,6 +11,11 @@ import yaml
 
 OTHER_KEYS = "…"
 """What the reference page calls the keys of a section that are no fields of it."""
+TEXT_OPTIONS = {
+    *("language", "tokenization", "neighbors", "frozen_prefix", "frozen_suffix", "addition", "words"),
+    *("fewshot_split", "until", "match", "regexes_to_ignore"),
+}
+"""Those options of evaluators, in `trainer.eval`, that are texts or lists of texts: there, 010 is no number."""
 
 
 def key(default: Any, help: str, unit: str = "") -> Any:

@@ -17,7 +17,7 @@ from typing import Any
 import filelock
 
 from stochastok_cli.artifacts import nearest_existing_path, validate_folder_name, write_atomically
-from stochastok_cli.config import Config, config_from_dict, flatten, read_yaml
+from stochastok_cli.config import Config, config_from_file, flatten
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.models.checkpoint_reader import TrainingState, incomplete_checkpoints, latest_progress
 from stochastok_cli.tokenization.methods import require_method
@@ -107,7 +107,7 @@ def read_progress(folder: Path, config: Config) -> RunProgress:
     file = folder / CONFIG
     if not file.is_file():
         raise UserError(f"{folder} exists and is no run", fix="give another --run-name, or --force to set it aside")
-    before = config_from_dict(read_yaml(file), str(file))
+    before = config_from_file(file)
     differences = _differences(before.to_dict(), config.to_dict())
     if differences:
         raise UserError(
@@ -297,7 +297,7 @@ def tidy_complete_run(folder: Path) -> None:
 
     Another process that trains in the folder, and a folder that can't be written to, are left alone.
     """
-    keep = config_from_dict(read_yaml(folder / CONFIG), str(folder / CONFIG)).trainer.training.keep_checkpoints
+    keep = config_from_file(folder / CONFIG).trainer.training.keep_checkpoints
     if not leftovers(folder) and not obsolete_checkpoints(folder, keep):
         return
     with suppress(OSError, UserError), run_lock(folder):

@@ -15,7 +15,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
-from stochastok_cli.config import Config, config_from_dict, read_yaml
+from stochastok_cli.config import Config, config_from_dict, config_from_file
 from stochastok_cli.data.folders import memmap_dir
 from stochastok_cli.errors import FAILED, Notice, UserError, did_you_mean, first_line
 from stochastok_cli.manifest import read_manifest
@@ -257,7 +257,7 @@ def _is_run(folder: Path) -> bool:
         if names & {run_dir.METRICS, run_dir.LOG}:
             return True
         try:
-            config_from_dict(read_yaml(folder / run_dir.CONFIG), "")
+            config_from_file(folder / run_dir.CONFIG)
             return True
         except (OSError, UserError):
             pass
@@ -268,7 +268,7 @@ def _read_config(folder: Path, state: TrainingState | None, problems: list[str])
     """The configuration of a run's file, or of its checkpoint where the file can't be read."""
     file = folder / run_dir.CONFIG
     try:
-        return config_from_dict(read_yaml(file), str(file))
+        return config_from_file(file)
     except OSError as error:
         problems.append(f"{file} can't be read: {error.strerror}")
     except UserError as error:

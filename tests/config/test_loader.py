@@ -1,11 +1,20 @@
 """The configuration: the shipped files, overrides, and what is refused."""
 
+import typing
 from pathlib import Path
 
 import pytest
 import yaml
 
-from stochastok_cli.config import Config, config_from_dict, find_config, load_config
+from stochastok_cli.config import (
+    Config,
+    config_from_dict,
+    config_from_file,
+    find_config,
+    load_config,
+    load_config_and_sources,
+)
+from stochastok_cli.config.schema import TEXT_OPTIONS
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.registry import EVALUATORS, find_invalid_values, make_evaluator
 from stochastok_cli.evaluation.run import as_evaluator
@@ -95,6 +104,68 @@ def test_an_entry_without_other_options_is_saved_with_three_keys():
     assert [*entry] == ["evaluator", "num_samples", "benchmarks"]
 
 
+def test_a_mapping_is_merged_into_a_section_as_in_hydra(tmp_path):
+    file = tmp_path / "a.yaml"
+    file.write_text(
+        "trainer:\n  training: {batch_size: 16, max_iters: 60}\n  optimizer: {lr: 0.1, min_lr: 0.01}\n"
+        "  eval: [{benchmarks: [arc]}, {benchmarks: [mmlu]}]\n"
+    )
+    overrides = [
+        "trainer={training: {max_iters: 2}, optimizer: {lr: 1e-3}}",
+        "trainer.training.max_iters=3",
+        "trainer.eval=[{benchmarks: [blimp]}]",
+        "trainer.lora={target_modules: null}",
+    ]
+    config, sources = load_config_and_sources(str(file), overrides)
+    training, optimizer = config.trainer.training, config.trainer.optimizer
+    assert (training.batch_size, training.max_iters, optimizer.lr, optimizer.min_lr) == (16, 3, 1e-3, 0.01)
+    assert [entry.benchmarks for entry in config.trainer.eval] == [("blimp",)]
+    assert {key: source.name for key, source in sources.items() if source.kind != "default"} == {
+        "trainer.training.batch_size": str(file),
+        "trainer.training.max_iters": overrides[1],
+        "trainer.optimizer.lr": overrides[0],
+        "trainer.optimizer.min_lr": str(file),
+        "trainer.eval.0.benchmarks": overrides[2],
+        "trainer.lora.target_modules": overrides[3],
+    }
+    assert config.overridden >= {"trainer.optimizer.lr"}
+    assert not config.overridden & {"trainer", "trainer.optimizer", "trainer.optimizer.min_lr"}
+
+
+@pytest.mark.parametrize("text", ["010", "2024_10", "1e3", "1:30", "2024-01-01", "true", "on", "0x1f", "=", "1.50"])
+def test_a_text_is_what_is_written_even_where_it_looks_like_a_number(tmp_path, text):
+    overrides = [f"trainer.dataset.name={text}", f"trainer.checkpoint_name={text}"]
+    overrides += [f"trainer.eval=[{{evaluator: generation, benchmarks: [{text}], until: [{text}], language: {text}}}]"]
+    config = load_config("pretraining", overrides)
+    [entry] = config.trainer.eval
+    assert (config.trainer.dataset.name, config.checkpoint_name, entry.benchmarks) == (text, text, (text,))
+    assert entry.options == {"until": [text], "language": text}
+    file = tmp_path / "a.yaml"
+    file.write_text(f"trainer:\n  dataset:\n    name: {text}\n  checkpoint_name: {text}\n")
+    assert config_from_file(file).trainer.dataset.name == config_from_file(file).checkpoint_name == text
+    file.write_text(config.to_yaml())
+    assert config_from_file(file) == config
+
+
+def test_a_whole_number_is_decimal():
+    for text, value in [("010", 10), ("-010", -10), ("08", 8), ("1_000", 1000), ("0x1f", 31), ("1e3", 1000)]:
+        assert load_config("pretraining", [f"general.seed={text}"]).general.seed == value
+    assert load_config("pretraining", ["trainer.optimizer.lr=1e-3"]).trainer.optimizer.lr == 1e-3
+    assert load_config("pretraining", ["trainer.checkpoint_name=null"]).checkpoint_name is None
+    assert load_config("pretraining", ["trainer.checkpoint_name="]).checkpoint_name is None
+
+
+def test_the_options_that_are_texts_are_those_of_evaluators():
+    kinds = {
+        option: kind
+        for evaluator in EVALUATORS.values()
+        for option, kind in typing.get_type_hints(evaluator).items()
+        if evaluator.in_training and option in evaluator.options() and evaluator.options()[option].in_training
+    }
+    texts = {option for option, kind in kinds.items() if {str, Path} & {kind, *typing.get_args(kind)}}
+    assert texts - {"benchmarks"} == TEXT_OPTIONS
+
+
 def test_the_file_of_the_reference_implementation_loads(tmp_path):
     """Whole floats for integers, a key we do not use, `device: cuda`, and a trailing space."""
     tree = load_config("pretraining").to_dict()
@@ -164,6 +235,13 @@ def test_all_problems_are_reported_at_once_with_key_origin_and_nearest_key():
         ("general.device=tpu", "only 'auto' or 'cpu' or 'cuda'"),
         ("batch_size=3", "did you mean 'trainer.training.batch_size'"),
         ("model.hidden_dim.x=3", "is a value, not a section"),
+        ("trainer.optimizer=", "trainer.optimizer is a section and can't be empty; set keys of it, as in trainer.opt"),
+        ("trainer.optimizer=null", "trainer.optimizer is a section and can't be empty"),
+        ("trainer={training: {}}", "trainer.training is a section and can't be empty"),
+        ("trainer.optimizer=3", "must be a section of keys, not 3"),
+        ("trainer.optimizer={lrr: 3}", "unknown key 'trainer.optimizer.lrr'.*did you mean 'trainer.optimizer.lr'"),
+        ("general.seed=1:30", "must be a whole number, not '1:30'"),
+        ("general.seed=0b11", "must be a whole number, not '0b11'"),
     ],
 )
 def test_invalid_values_are_refused_by_name(override, message):
@@ -191,7 +269,7 @@ def aliases(of: str) -> str:
         ("model: &a {x: *a}", "an alias repeats a value inside itself"),
         ("[" * 10_000, "nested too deeply"),
         ("- " * 1000, "nested too deeply"),
-        ("a: 2024-13-45", "month must be in 1..12"),
+        ("a: !!timestamp 2024-13-45", "month must be in 1..12"),
         ("a: !!timestamp x", "a value with a tag is not of the tag's type"),
         ("a: !!int", "a value with a tag is not of the tag's type"),
         (f"model: {{hidden_dim: 0x{'f' * 5000}}}", "a number of too many digits is too large"),
@@ -224,7 +302,7 @@ def test_files_that_are_no_configuration(tmp_path):
     for text, message in [
         ("model: [1, 2", "line 1"),
         ("just text", "holds no sections"),
-        ("model:\n  hidden_dim: 3\n  hidden_dim: 4\n", "line .*stands twice"),
+        ("model:\n  hidden_dim: 3\n\n  hidden_dim: 4\n", "line 4: .*stands twice"),
         ("modle:\n  hidden_dim: 3\n", "did you mean 'model'"),
     ]:
         file.write_text(text)

@@ -63,7 +63,7 @@ def test_a_run_writes_the_values_that_are_shown_and_they_have_sources(command, c
         "trainer.training.max_iters": ("override", SHORT[0]),
         "trainer.optimizer.lr": ("override", "trainer.optimizer={lr: 1e-3}"),
         "trainer.optimizer.beta1": ("override", "trainer.optimizer.beta1=0.8"),
-        "trainer.optimizer.min_lr": ("default", None),  # the override of the section has replaced that of the file
+        "trainer.optimizer.min_lr": ("file", str(config_file)),  # the override of the section is merged into it
         "trainer.eval.0.num_samples": ("override", MCQ),
     }
     assert {key: sources[key] for key in expected} == expected
@@ -198,7 +198,7 @@ def test_what_can_not_be_shown_is_one_line(command, tmp_path, arguments, message
 
 
 def test_a_later_override_is_the_one_that_counts(config_file):
-    overrides = ["trainer.optimizer.lr=1", "trainer.optimizer={lr: 2}", "trainer.optimizer.lr=3", "trainer.lora={}"]
+    overrides = ["trainer.optimizer.lr=1", "trainer.optimizer={lr: 2}", "trainer.optimizer.lr=3"]
     config, sources = load_config_and_sources(str(config_file), overrides)
     assert config.trainer.optimizer.lr == 3
     assert sources["trainer.optimizer.lr"].name == "trainer.optimizer.lr=3"
