@@ -27,7 +27,7 @@ class Sampling:
     def check(self) -> None:
         """Raises UserError for values that are not possible."""
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise UserError(f"--temperature {self.temperature:g} is not possible", fix="give 0 or more")
+            raise UserError(f"--temperature {self.temperature:g} is not possible", fix="give 0 or a positive number")
         if self.top_k is not None and self.top_k < 1:
             raise UserError(f"--top-k {self.top_k} is not possible", fix="give 1 or more")
         if self.top_p is not None and not 0 < self.top_p <= 1:

@@ -239,6 +239,9 @@ def resolve_checkpoint(name: str, checkpoint_dir: Path) -> Path:
         raise UserError("the name of the checkpoint is empty", fix="name a folder, or a run")
     folder = find_folder(name, checkpoint_dir)
     if folder is None:
+        run = find_folder(str(Path(name).parent), checkpoint_dir) if "/" in name else None
+        if run is not None and (steps := [step.name for step in checkpoints(run).values()]):
+            raise UserError(f"no checkpoint {name!r}", fix=f"{run} has {', '.join(steps[-MOST_LISTED:])}")
         models = (f.name for f in checkpoint_dir.glob("*") if _is_model(f) and not f.name.startswith("."))
         known = sorted({*run_names(checkpoint_dir), *models})
         more = f" and {len(known) - MOST_LISTED:,} more" if len(known) > MOST_LISTED else ""

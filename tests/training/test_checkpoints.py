@@ -166,6 +166,9 @@ def test_names_that_mean_a_checkpoint(saved, tmp_path):
     assert (iteration_of(saved / "step_4"), iteration_of(foreign)) == (4, None)
     with pytest.raises(UserError, match=r"no checkpoint 'b': .*did you mean 'a'|there are a"):
         resolve_checkpoint("b", runs)
+    for name in ("a/step_5", str(saved / "step_5")):
+        with pytest.raises(UserError, match=f"no checkpoint '{name}'; {saved} has step_4, step_12, step_100"):
+            locate_checkpoint(name, runs)
     (runs / "group" / "c" / "step_4").mkdir(parents=True)
     for name in ("group/d", str(runs / "group" / "d")):
         with pytest.raises(UserError, match=rf"did you mean '{name[:-1]}c'\?; there are a, group/c"):

@@ -136,7 +136,7 @@ class Method:
         """
         if not self.takes_p:
             if p is not None:
-                raise UserError(f"{self.name} is a fixed rule, which has no p", fix="drop p (-p, --expand-prop)")
+                raise UserError(f"{self.name} is a fixed rule, which has no p", fix="drop its p")
             return 1.0
         p = DEFAULT_P if p is None else p
         self.check_p(p)

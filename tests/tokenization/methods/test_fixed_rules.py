@@ -133,4 +133,4 @@ def test_on_the_command_line(tmp_path):
     shown = run_stochastok("expand", "--text", "In 1997", "--method", "digits:single", "--samples", "1", "--json")
     assert '"1", "9", "9", "7"' in shown.stdout
     refused = run_stochastok("expand", "--text", "In 1997", "--method", "digits:right3", "-p", "0.5")
-    assert (refused.returncode, "has no p; drop p" in refused.stderr) == (2, True)
+    assert (refused.returncode, "has no p; drop its p" in refused.stderr) == (2, True)
