@@ -85,7 +85,7 @@ def test_in_names_of_tokenizations():
 
 
 def test_a_fixed_rule_has_no_p():
-    with pytest.raises(UserError, match="toy-fixed is a fixed rule, which has no p; drop p"):
+    with pytest.raises(UserError, match="toy-fixed is a fixed rule, which has no p; drop its p"):
         StochasTok(VOCABULARY, 0.1, "toy-fixed")
     assert expanded_name("x", "toy-fixed", None) == "x-toy-fixed"
     assert StochasTok(VOCABULARY, method="toy-fixed").p == 1

@@ -137,4 +137,4 @@ def test_on_the_command_line():
     shown = run_stochastok("expand", "--text", "strawberry", "--method", "longest-first", "--samples", "1", "--json")
     assert '"stra", "wb", "erry"' in shown.stdout
     refused = run_stochastok("expand", "--text", "In 1997", "--method", "reversed-merges", "-p", "0.5")
-    assert (refused.returncode, "has no p; drop p" in refused.stderr) == (2, True)
+    assert (refused.returncode, "has no p; drop its p" in refused.stderr) == (2, True)
