@@ -210,6 +210,12 @@ class Manifest:
         extra = {key: value for key, value in tree.items() if key not in known}
         return checked({**values, "extra": extra}, cls, source)
 
+    @property
+    def expansion(self) -> tuple[str | None, float | None]:
+        """The method by which the ids were expanded, None for canonical ones, and its p, None for a fixed rule."""
+        method, p = self.options.get("method"), self.options.get("p")
+        return (method, p if isinstance(p, int | float) else None) if isinstance(method, str) else (None, None)
+
     def to_json(self) -> dict[str, Any]:
         """The JSON object, with its keys in the order in which they are written."""
         tree: dict[str, Any] = {

@@ -94,7 +94,7 @@ def runs(
 
         pair = [find_run(name, folder) for name in compare]
         if report is not None:  # before anything is printed, since stdout may be closed
-            _write_report(report, list(zip(pair, compare, strict=True)), folder)
+            _write_report(report, list(zip(pair, compare, strict=True)))
         _print_differences(pair, compare, as_json)
         return
     from stochastok_cli.training.runs import find_runs
@@ -112,7 +112,7 @@ def runs(
     summaries = summaries[:limit]
     if report is not None:  # by name, as an appendix lists them, or the best first
         listed = sorted(summaries, key=lambda run: run.name) if metric is None else summaries
-        _write_report(report, [(run, run.name) for run in listed], folder)
+        _write_report(report, [(run, run.name) for run in listed])
     if as_json:
         for run in summaries:
             print(json.dumps(run.to_json()))
@@ -143,19 +143,19 @@ def _best_first(summaries: "list[RunSummary]", metric: str) -> "list[RunSummary]
     return with_metric + [run for run in summaries if run.folder not in best]
 
 
-def _write_report(report: Path, labeled: "list[tuple[RunSummary, str]]", root: Path) -> None:
+def _write_report(report: Path, labeled: "list[tuple[RunSummary, str]]") -> None:
     """Writes a report on runs, each with what it calls them."""
     from stochastok_cli.artifacts import command_line
     from stochastok_cli.report.html import write_runs_report
     from stochastok_cli.report.plots import COLORS, LINE_STYLES
-    from stochastok_cli.report.runs import read_reported_run
+    from stochastok_cli.report.runs import reported_run
 
     different = len(COLORS) * len(LINE_STYLES)
     if len(labeled) > different:
         progress.note(
             f"note: of {len(labeled)} runs, those after the first {different} have lines that look like others"
         )
-    runs = [read_reported_run(run.folder, label, root) for run, label in labeled]
+    runs = [reported_run(run, label) for run, label in labeled]
     page = write_runs_report(report, runs, command=command_line(), date=time.strftime("%Y-%m-%d"))
     progress.note(f"report: {page}")
 
@@ -178,13 +178,13 @@ def _print_runs(summaries: "list[RunSummary]", metric: str) -> None:
     for run in summaries:
         name, dataset = escaped(run.name), escaped(run.dataset or MISSING)
         parent = escaped(_short(run.parent)) if run.parent else ""
-        expansion = _expansion(run) if run.method else ""
+        expansion = _expansion(run)
         iteration, length = f"{run.iteration:,}", MISSING if run.max_iters is None else f"{run.max_iters:,}"
         losses = [_number(run.metrics.get(f"{split}/loss")) for split in ("train", "validation")]
         bits = [_number(run.metrics.get(f"{split}/bits_per_byte")) for split in ("train", "validation")]
         best = run.best_of(metric)
         state = [run.state, _age(now - run.changed)]
-        state += ["damaged"] if run.problems and run.state != "damaged" else []
+        state += ["damaged"] if run.is_damaged and run.state != "damaged" else []
         rows.append(
             [
                 name + (f"\n  {parent}" if parent else ""),
@@ -212,7 +212,10 @@ def _print_runs(summaries: "list[RunSummary]", metric: str) -> None:
 
 
 def _expansion(run: "RunSummary") -> str:
-    return f"{run.method}" if run.p is None else f"{run.method} {run.p:g}"
+    """Method and p; "" for canonical data."""
+    if run.method is None:
+        return "" if run.is_expansion_known or run.config is None else "unknown"
+    return run.method if run.p is None else f"{run.method} {run.p:g}"
 
 
 def _short(checkpoint: str) -> str:

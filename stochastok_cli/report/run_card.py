@@ -8,12 +8,11 @@ from typing import Any
 
 from stochastok_cli.config import Config
 from stochastok_cli.data.folders import memmap_dir
-from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.base import EvalResult
-from stochastok_cli.manifest import Manifest, read_manifest
 from stochastok_cli.report.runs import ReportedRun
 from stochastok_cli.report.tables import MISSING, Cell, Column, Table
 from stochastok_cli.training.events import format_duration
+from stochastok_cli.training.run_data import manifest_or_none
 from stochastok_cli.training.run_dir import differing_values
 from stochastok_cli.training.runs import RunSummary
 
@@ -171,7 +170,8 @@ def _data_facts(summary: RunSummary, config: Config) -> dict[str, str]:
     fingerprint = None if summary.data is None else summary.data["fingerprint"]
     if fingerprint is not None:
         facts["fingerprint of the data"] = fingerprint
-    manifest = _manifest(config)
+    folder = memmap_dir(Path(config.general.paths.data_dir)) / config.trainer.dataset.name
+    manifest = manifest_or_none(folder)
     if manifest is not None and fingerprint in (None, manifest.fingerprint):  # else it was made again since
         train = manifest.splits.get("train")
         if train is not None and train.tokens is not None:
@@ -222,17 +222,10 @@ def _training_facts(run: ReportedRun, summary: RunSummary, config: Config) -> di
     }
 
 
-def _manifest(config: Config) -> Manifest | None:
-    try:
-        return read_manifest(memmap_dir(Path(config.general.paths.data_dir)) / config.trainer.dataset.name)
-    except (OSError, UserError):
-        return None
-
-
 def _expansion(summary: RunSummary) -> str:
     """Method and p; MISSING where they are not known."""
-    if summary.method is None:  # how the dataset was made is known only where its manifest is
-        return MISSING if summary.config is None or _manifest(summary.config) is None else "none"
+    if summary.method is None:
+        return "none" if summary.is_expansion_known else MISSING
     if summary.p is None:
         return summary.method
     dataset = None if summary.config is None else summary.config.trainer.dataset

@@ -6,8 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from stochastok_cli.training.loggers.jsonl import RunStart, read_starts
-from stochastok_cli.training.run_dir import STARTS
+from stochastok_cli.training.loggers.jsonl import RunStart
 from stochastok_cli.training.runs import RunSummary, read_run
 from stochastok_cli.training.throughput import tokens_per_iteration
 
@@ -76,10 +75,9 @@ def read_reported_run(folder: Path, label: str, root: Path | None = None, *, pla
         root: The folder that its name is relative to.
         place: See `ReportedRun`.
     """
-    summary = read_run(folder, root or folder.parent)
-    try:
-        starts = read_starts(folder / STARTS)
-    except OSError as error:
-        summary.problems.append(f"{folder / STARTS} can't be read: {error.strerror}")
-        starts = []
-    return ReportedRun(label, summary.records, summary, starts, place)
+    return reported_run(read_run(folder, root or folder.parent), label, place=place)
+
+
+def reported_run(summary: RunSummary, label: str, *, place: int | None = None) -> ReportedRun:
+    """A run that was read already, by the name that the report gives it."""
+    return ReportedRun(label, summary.records, summary, summary.starts, place)

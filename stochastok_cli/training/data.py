@@ -33,6 +33,8 @@ class Data:
             not as `expand_schedule` says, so that losses compare over a run; None where training does not expand.
         vocabulary: The vocabulary of the ids.
         identity: Name and fingerprint, as a checkpoint records them.
+        expansion: `method` and `p` by which the dataset was made, None for canonical ids; empty where the dataset has
+            no manifest, which would say it.
     """
 
     train: Sampler
@@ -40,6 +42,7 @@ class Data:
     val_expanded: Sampler | None
     vocabulary: Vocabulary
     identity: dict[str, Any]
+    expansion: dict[str, Any]
 
 
 def open_data(config: Config) -> Data:
@@ -72,6 +75,7 @@ def open_data(config: Config) -> Data:
         val_expanded=_make_sampler(source, "val", config, expanded=True) if expands else None,
         vocabulary=vocabulary,
         identity={"name": source.name, "fingerprint": source.fingerprint},
+        expansion=dict(zip(("method", "p"), source.manifest.expansion, strict=True)) if source.manifest else {},
     )
 
 

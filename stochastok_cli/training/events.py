@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Started:
     kernels: str  # reference or fused
     ranks: int
     parent: Path | None = None  # the checkpoint that a new run starts from
+    data: dict[str, Any] | None = None  # name and fingerprint of the dataset, and how it was expanded
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import functools
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from operator import itemgetter
@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stochastok_cli.config import Config, config_from_dict, config_from_file
-from stochastok_cli.data.folders import memmap_dir
 from stochastok_cli.errors import FAILED, Notice, UserError, did_you_mean, first_line
-from stochastok_cli.manifest import read_manifest
 from stochastok_cli.models.checkpoint_reader import (
     STATE,
     TrainingState,
@@ -27,9 +25,16 @@ from stochastok_cli.models.checkpoint_reader import (
     latest_progress,
     run_of,
 )
-from stochastok_cli.tokenization.methods import require_method
 from stochastok_cli.training import run_dir
-from stochastok_cli.training.loggers.jsonl import parse_records
+from stochastok_cli.training.loggers.jsonl import RunStart, parse_records, read_starts
+from stochastok_cli.training.run_data import (
+    ReadManifest,
+    RunExpansion,
+    expansion_of_dataset,
+    expansion_of_windows,
+    manifest_or_none,
+    recorded_data,
+)
 from stochastok_cli.training.run_dir import RunProgress
 
 LOWER_IS_BETTER = (
@@ -55,9 +60,6 @@ HIGHER_IS_BETTER = (
 )
 """The last part of the names of metrics that have a best value."""
 State = Literal["running", "stopped", "complete", "damaged"]
-Expansion = tuple[str | None, float | None]
-"""A method and its p."""
-OfDataset = Callable[[Path], Expansion]
 
 
 @dataclass(frozen=True)
@@ -78,15 +80,18 @@ class RunSummary:
         state: `running` while a process trains there; else `complete` or `stopped`, or `damaged` where its
             configuration can't be read.
         config: Its configuration; None where that can't be read.
-        data: Name and fingerprint of the dataset, from the latest checkpoint; None before the first one.
+        data: Name and fingerprint of the dataset, from the latest checkpoint or start; None where neither has them.
         method: The expansion method of its windows, by `trainer.dataset` or as its dataset was made; None without.
         p: The p of the method; None for a fixed rule.
+        is_expansion_known: Whether `method` and `p` are known.
         checkpoint: The latest complete checkpoint.
         iteration: How many iterations are done, by the latest record or checkpoint.
         metrics: The latest value of each metric.
         records: The records of `metrics.jsonl`.
         changed: When something was last written there, in seconds since 1970.
-        problems: What can't be read, in sentences.
+        starts: When it was started and continued; empty for a run of an earlier version.
+        problems: What can't be read or is not known, in sentences.
+        is_damaged: Whether something in its folder can't be read.
     """
 
     name: str
@@ -96,12 +101,15 @@ class RunSummary:
     data: dict[str, Any] | None
     method: str | None
     p: float | None
+    is_expansion_known: bool
     checkpoint: Path | None
     iteration: int
     metrics: dict[str, float | None]
     records: list[dict[str, Any]] = field(repr=False)
     changed: float
+    starts: list[RunStart] = field(repr=False)
     problems: list[str]
+    is_damaged: bool
 
     @property
     def dataset(self) -> str | None:
@@ -121,7 +129,7 @@ class RunSummary:
     @property
     def shown_state(self) -> str:
         """The state for people, which names a run damaged of which something can't be read."""
-        return f"{self.state}, damaged" if self.problems and self.state != "damaged" else self.state
+        return f"{self.state}, damaged" if self.is_damaged and self.state != "damaged" else self.state
 
     @functools.cached_property
     def best(self) -> dict[str, Best]:
@@ -167,8 +175,8 @@ def find_runs(folder: Path) -> list[RunSummary]:
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise UserError(f"the folder {folder} {what}", fix="name the folder that holds the runs")
-    of_dataset = functools.cache(_expansion_of_dataset)  # most runs share a few datasets
-    runs = [read_run(one, folder, of_dataset) for one in _run_folders(folder)]
+    read = functools.cache(manifest_or_none)  # most runs share a few datasets
+    runs = [read_run(one, folder, read) for one in _run_folders(folder)]
     return sorted(runs, key=lambda run: (-run.changed, run.name))
 
 
@@ -189,13 +197,13 @@ def find_run(name: str, folder: Path) -> RunSummary:
     )
 
 
-def read_run(folder: Path, root: Path, of_dataset: OfDataset | None = None) -> RunSummary:
+def read_run(folder: Path, root: Path, read: ReadManifest = manifest_or_none) -> RunSummary:
     """What the files of a run's folder say. Damaged ones are named in `problems`, and their content is left out.
 
     Args:
         folder: The folder of the run.
         root: The folder that `RunSummary.name` is relative to.
-        of_dataset: Gives method and p by which the dataset in a folder was expanded; by default from its manifest.
+        read: Reads the manifest of a dataset.
     """
     running = run_dir.is_running(folder)  # before the files are read: a run that ends meanwhile is then complete
     problems: list[str] = []
@@ -214,21 +222,32 @@ def read_run(folder: Path, root: Path, of_dataset: OfDataset | None = None) -> R
         condition = "damaged"
     else:
         condition = "complete" if progress.is_complete(config) else "stopped"
-    method, p = (None, None) if config is None else _expansion(config, of_dataset or _expansion_of_dataset)
+    starts = _read_starts(folder, problems)
+    fingerprint = None if state is None else state.data["fingerprint"]
+    data = recorded_data(starts, fingerprint)
+    fingerprint = fingerprint or (None if data is None else data["fingerprint"])
+    expansion = RunExpansion(None, None, is_known=False)
+    if config is not None:
+        expansion = expansion_of_windows(config) or expansion_of_dataset(config, fingerprint, data, read, folder)
+    is_damaged = bool(problems)
+    problems += [expansion.problem] if expansion.problem else []
     return RunSummary(
         name=folder.relative_to(root).as_posix() if folder != root and root in folder.parents else run_of(folder),
         folder=folder,
         state=condition,
         config=config,
-        data=None if state is None else state.data,
-        method=method,
-        p=p,
+        data=data if state is None else state.data,
+        method=expansion.method,
+        p=expansion.p,
+        is_expansion_known=expansion.is_known,
         checkpoint=checkpoint,
         iteration=max([progress.iteration, *(record["iteration"] for record in records[-1:])]),
         metrics=_latest(records),
         records=records,
         changed=_last_change(folder),
+        starts=starts,
         problems=problems,
+        is_damaged=is_damaged,
     )
 
 
@@ -301,27 +320,17 @@ def _read_records(folder: Path, problems: list[str], *, is_begun: bool) -> list[
     return records
 
 
-def _expansion(config: Config, of_dataset: OfDataset) -> Expansion:
-    """Method and p by which windows are expanded as they are drawn, or else by which the dataset was."""
-    dataset = config.trainer.dataset
+def _read_starts(folder: Path, problems: list[str]) -> list[RunStart]:
+    """The starts of a run; runs of earlier versions have not recorded them."""
+    file = folder / run_dir.STARTS
     try:
-        method = require_method(dataset.expand_method)
-        if dataset.expand_prop > 0 or not method.takes_p:
-            return method.name, dataset.expand_prop if method.takes_p else None
-    except UserError:  # a method that is no longer there
-        if dataset.expand_prop > 0:
-            return dataset.expand_method, dataset.expand_prop
-    return of_dataset(memmap_dir(Path(config.general.paths.data_dir)) / dataset.name)
-
-
-def _expansion_of_dataset(folder: Path) -> Expansion:
-    try:
-        manifest = read_manifest(folder)
-    except (OSError, UserError):
-        manifest = None
-    options = {} if manifest is None else manifest.options
-    method_name, p = options.get("method"), options.get("p")
-    return (method_name, p if isinstance(p, int | float) else None) if isinstance(method_name, str) else (None, None)
+        starts, damaged = read_starts(file)
+    except OSError as error:
+        problems.append(f"{file} can't be read: {error.strerror}")
+        return []
+    if damaged:
+        problems.append(f"{file}: {damaged:,} of {len(starts) + damaged:,} lines are damaged and left out")
+    return starts
 
 
 def _latest(records: Sequence[dict[str, Any]]) -> dict[str, float | None]:

@@ -235,6 +235,7 @@ class Trainer:
                 kernels=self.step.backend.name,
                 ranks=self.world.world_size,
                 parent=self.run.parent if self.run.progress.checkpoint is None else None,
+                data=self.inputs.data.identity | self.inputs.data.expansion,
             )
         )
 

@@ -16,12 +16,10 @@ from stochastok_cli.report.questions import counts_text, kind_text, question_exa
 from stochastok_cli.report.run_card import ROWS, run_tables
 from stochastok_cli.report.runs import ReportedRun, read_reported_run
 from stochastok_cli.report.training_plots import curve_names, series_of, smooth, training_plots
-from stochastok_cli.training.loggers.jsonl import RunStart
-from tests.training.test_runs import write_run
+from tests.training.test_runs import START, write_run
 
 TOKENS = 2048
 """Tokens of an iteration of the configuration `quickstart`."""
-START = RunStart("2026-11-27T08:22:01Z", 0, 988288, "NVIDIA H100", 2, "fused", "0.1.0", "2.13.0")
 
 
 def logged(iteration: int, tokens_per_second: float | None = 1024.0, loss: float | None = 4.0) -> dict:
@@ -67,35 +65,38 @@ def test_what_the_card_takes_from_the_data(tmp_path):
     }
     (data / "manifest.json").write_text(json.dumps(tree))
     paths = f"general.paths.data_dir={tmp_path / 'data'}"
-    folders = [write_run(tmp_path / "a", paths), write_run(tmp_path / "b", paths, done=8)]
+    folders = [write_run(tmp_path / name, paths, done=done, starts=False) for name, done in (("a", None), ("b", 8))]
     _, cards, _ = run_tables([read_reported_run(folder, folder.name) for folder in folders])
     rows = {name.value: [cell.value for cell in cells] for name, *cells in cards.rows}
     assert rows["size of the data"] == ["1,234 tokens in 30 documents", "–"]  # the second was trained on other bytes
     assert (rows["tokenizer"][0], rows["data made from"][0]) == ("sample2k, 2,048 entries", "sample")
-    assert rows["method and p"] == ["none", "none"]
+    assert rows["method and p"] == ["none", "–"]
+    assert ["its data" in note or "made again since" in note for note in cards.notes] == [True, False]
 
 
 def test_the_card_of_a_run(tmp_path):
-    run = read_reported_run(write_run(tmp_path / "a", "general.seed=7", records=[logged(8)], done=8), "a")
+    folder = write_run(tmp_path / "a", "general.seed=7", records=[logged(8)], done=8, starts=False)
+    run = read_reported_run(folder, "a")
     [card] = run_tables([run])
     rows = {name.value: cell.value for name, cell in card.rows}
     assert rows["seed"] == "7" and rows["tokens seen"] == f"{8 * TOKENS:,}" and rows["iterations"] == "8 of 8"
     assert (rows["data"], rows["fingerprint of the data"]) == ("sample-tokenized", "f")
     assert rows["training time"] == "16 s, without evaluating and saving"
-    assert "device" not in rows and "Not recorded by these runs: devices" in card.notes[0]
+    assert "device" not in rows and "Not recorded by these runs: devices" in card.notes[1]
+    assert rows["method and p"] == "–" and "expansion of its data is unknown" in card.notes[0]
     again = dataclasses.replace(START, time="2026-11-28T00:00:00Z", iteration=4, device="CPU", ranks=1)
     [card] = run_tables([dataclasses.replace(run, starts=[START, again])])
     rows = {name.value: cell.value for name, cell in card.rows}
     assert rows["device"] == "2 × NVIDIA H100, fused kernels; CPU, fused kernels"
     assert rows["trained parameters"] == "988,288" and rows["versions"] == "stochastok 0.1.0, PyTorch 2.13.0"
     assert (rows["started"], rows["continued at iteration"]) == ("2026-11-27 08:22 UTC", "4 (2026-11-28 00:00 UTC)")
-    assert not card.notes
+    assert len(card.notes) == 1
 
 
 def test_the_cards_say_what_can_not_be_read(tmp_path):
     torn = write_run(tmp_path / "torn", "trainer.dataset.expand_prop=0.5", "trainer.dataset.expand_schedule=linear")
     (torn / "metrics.jsonl").open("a").write("no record\n")
-    (write_run(tmp_path / "lost", done=8) / "config.yaml").write_text("model: [")
+    (write_run(tmp_path / "lost", done=8, starts=False) / "config.yaml").write_text("model: [")
     (write_run(tmp_path / "damaged") / "config.yaml").write_text("model: [")
     runs = [read_reported_run(tmp_path / name, name) for name in ("torn", "lost", "damaged")]
     _, cards, differences = run_tables(runs)

@@ -1,5 +1,6 @@
 """`stochastok runs`: runs as their files describe them, and where two configurations differ."""
 
+import dataclasses
 import json
 import os
 import re
@@ -14,7 +15,9 @@ from stochastok_cli.cli import runs as cli
 from stochastok_cli.cli.runs import _best_first, _print_runs
 from stochastok_cli.config import load_config
 from stochastok_cli.errors import Notice, UserError
+from stochastok_cli.manifest import read_manifest
 from stochastok_cli.report.runs import read_reported_run
+from stochastok_cli.training.loggers.jsonl import RunStart
 from stochastok_cli.training.run_dir import is_running, run_lock
 from stochastok_cli.training.runs import State, find_run, find_runs
 from stochastok_cli.training.train import train
@@ -27,12 +30,19 @@ RECORDS = [
 ]
 
 
-def write_run(folder: Path, *overrides: str, records=RECORDS, done: int | None = None) -> Path:
-    """A run as training leaves it, with an empty model."""
+START = RunStart("2026-11-27T08:22:01Z", 0, 988288, "NVIDIA H100", 2, "fused", "0.1.0", "2.13.0")
+OLD_START = {key: value for key, value in dataclasses.asdict(START).items() if key not in ("parent", "data")}
+
+
+def write_run(folder: Path, *overrides: str, records=RECORDS, done: int | None = None, starts: bool = True) -> Path:
+    """A run as training leaves it, with an empty model, on canonical data; without `starts` as of an old version."""
     config = load_config("quickstart", ["trainer.training.max_iters=8", *overrides])
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(config.to_yaml())
     (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    if starts:
+        data = {"name": config.trainer.dataset.name, "fingerprint": "f", "method": None, "p": None}
+        (folder / "starts.jsonl").write_text(json.dumps(OLD_START | {"data": data}) + "\n")
     if done is not None:
         checkpoint = folder / f"step_{done}"
         checkpoint.mkdir()
@@ -95,24 +105,62 @@ def test_a_run_that_was_trained(configured, tmp_path):
     (run,) = find_runs(tmp_path / "runs")
     assert (run.state, run.checkpoint, run.iteration) == ("complete", trained.checkpoint, 2)
     assert (run.config, run.dataset, run.method, run.p) == (config, "sample-tokenized", "stochastok", 0.5)
+    assert run.starts[0].data == {**run.data, "method": None, "p": None}
     assert trained.metrics.items() <= run.metrics.items()
     assert run.best["validation/loss"].value == trained.metrics["validation/loss"]
     (tmp_path / "runs" / "a" / "step_2" / "model.safetensors").write_bytes(b"")
     assert find_run("a", tmp_path / "runs").state == "stopped"
 
 
-def test_the_method_of_a_dataset_is_in_its_manifest(data_dir, tmp_path):
-    write_run(tmp_path / "fixed", f"general.paths.data_dir={data_dir}", "trainer.dataset.expand_method=character")
-    write_run(tmp_path / "none", f"general.paths.data_dir={data_dir}", "trainer.dataset.name=sample-tokenized")
-    methods = {run.name: (run.method, run.p) for run in find_runs(tmp_path)}
-    assert methods == {"fixed": ("character", None), "none": (None, None)}
-    folder = tmp_path / "data" / "data_as_memmaps" / "d"
-    folder.mkdir(parents=True)
+def test_the_method_of_the_data_is_that_which_the_run_was_trained_on(data_dir, tmp_path, monkeypatch):
+    paths = f"general.paths.data_dir={tmp_path / 'data'}", "trainer.dataset.name=d"
+    dataset = tmp_path / "data" / "data_as_memmaps" / "d"
+    dataset.mkdir(parents=True)
     tree = json.loads((data_dir / "data_as_memmaps" / "sample-tokenized" / "manifest.json").read_text())
     tree["options"] |= {"method": "uniform", "p": 0.25}
-    (folder / "manifest.json").write_bytes(json_bytes(tree))
-    write_run(tmp_path / "made", f"general.paths.data_dir={tmp_path / 'data'}", "trainer.dataset.name=d")
-    assert (find_run("made", tmp_path).method, find_run("made", tmp_path).p) == ("uniform", 0.25)
+    (dataset / "manifest.json").write_bytes(json_bytes(tree))
+    fingerprint = read_manifest(dataset).fingerprint
+
+    write_run(tmp_path / "runs" / "windows", f"general.paths.data_dir={data_dir}", "trainer.dataset.expand_prop=0.5")
+    write_run(
+        tmp_path / "runs" / "rule", f"general.paths.data_dir={data_dir}", "trainer.dataset.expand_method=character"
+    )
+    recorded = write_run(tmp_path / "runs" / "recorded", *paths, done=8)
+    data = {"name": "d", "fingerprint": "f", "method": "stochastok", "p": 0.1}
+    lines = [{**OLD_START, "data": {**data, "fingerprint": "g", "p": 0.9}}, {**OLD_START, "data": data}]
+    (recorded / "starts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    no_manifest = write_run(tmp_path / "runs" / "no manifest", *paths)
+    (no_manifest / "starts.jsonl").write_text(json.dumps({**OLD_START, "data": {"name": "d", "fingerprint": "f"}}))
+    write_run(tmp_path / "runs" / "not begun", *paths, starts=False)
+    write_run(tmp_path / "runs" / "old, same data", *paths, done=8, starts=False)
+    state = tmp_path / "runs" / "old, same data" / "step_8" / "training_state.json"
+    state.write_text(state.read_text().replace('"fingerprint": "f"', f'"fingerprint": "{fingerprint}"'))
+    write_run(tmp_path / "runs" / "old, other data", *paths, done=8, starts=False)
+
+    def expansions() -> dict:
+        return {run.name: (run.method, run.p, run.is_expansion_known) for run in find_runs(tmp_path / "runs")}
+
+    always = {
+        "windows": ("stochastok", 0.5, True),
+        "rule": ("character", None, True),
+        "recorded": ("stochastok", 0.1, True),
+        "no manifest": (None, None, False),
+        "old, other data": (None, None, False),
+    }
+    made = ("uniform", 0.25, True)
+    assert expansions() == {**always, "not begun": made, "old, same data": made}
+    by_name = {run.name: run for run in find_runs(tmp_path / "runs")}
+    assert [run.name for run in by_name.values() if run.problems] == ["old, other data"]
+    other = by_name["old, other data"]
+    assert "is unknown" in other.problems[0] and "was made again since" in other.problems[0]
+    assert other.shown_state == "complete"  # nothing of the run is damaged
+    (dataset / "manifest.json").unlink()
+    assert expansions() == {**always, "not begun": (None, None, False), "old, same data": (None, None, False)}
+    assert "has no manifest" in find_run("old, same data", tmp_path / "runs").problems[0]
+    dataset.rmdir()
+    shown = run_stochastok("runs", tmp_path / "runs", COLUMNS="200")
+    assert shown.stderr.count("is unknown") == shown.stderr.count("its data are not in") == 2
+    assert shown.stdout.count("unknown") == 4
 
 
 def test_what_is_no_run_is_ignored(tmp_path):
@@ -132,21 +180,26 @@ def test_damaged_files_are_named(tmp_path):
     (write_run(tmp_path / "config", done=4) / "config.yaml").write_text("model: [")
     (write_run(tmp_path / "both") / "config.yaml").write_bytes(b"\xff")
     (write_run(tmp_path / "lost", done=8) / "config.yaml").unlink()
+    starts = write_run(tmp_path / "starts", done=8) / "starts.jsonl"
+    starts.write_text('{"time": "2026\n' + starts.read_text())
     runs = {run.name: run for run in find_runs(tmp_path)}
     assert {name: run.state for name, run in runs.items()} == {
+        "starts": "complete",
         "lines": "complete",
         "config": "stopped",  # the checkpoint has the configuration as well
         "both": "damaged",
         "lost": "complete",
     }
     assert runs["lines"].problems == [f"{lines}: 1 of 5 lines are damaged and left out"]
+    assert runs["starts"].problems == [f"{starts}: 1 of 2 lines are damaged and left out"]
+    assert (len(runs["starts"].starts), runs["starts"].is_damaged) == (1, True)
     assert runs["lines"].metrics["validation/loss"] == 4.75
     listed = run_stochastok("runs", tmp_path, COLUMNS="100")
     assert listed.returncode == 0
-    assert listed.stderr.count("note: ") == 6
+    assert listed.stderr.count("note: ") == 7
     assert listed.stderr.count("what is shown is the configuration of its latest checkpoint") == 2
     assert "Traceback" not in listed.stderr
-    assert listed.stdout.count("damaged") == 4
+    assert listed.stdout.count("damaged") == 5
     with pytest.raises(UserError, match="both can't be compared"):
         find_run("both", tmp_path)
 

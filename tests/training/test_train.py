@@ -79,7 +79,7 @@ def test_the_files_of_a_run(configured, tmp_path):
     assert "mcq/langgame-val/accuracy" in log
     model = load_model(trained.checkpoint)
     assert model.config == configured().model
-    (start,) = read_starts(trained.folder / "starts.jsonl")
+    ([start], _) = read_starts(trained.folder / "starts.jsonl")
     assert (start.iteration, start.trained_parameters) == (0, model.num_parameters())
     assert (start.device, start.ranks, start.kernels) == ("CPU", 1, "reference")
     assert (start.version, start.torch) == (stochastok_cli.__version__, torch.__version__)
@@ -316,7 +316,7 @@ def test_either_key_names_the_checkpoint_and_a_path_will_do(configured, key):
     parent = train(configured("trainer.training.max_iters=1"), run_name="parent")
     child = train(configured(f"{key}={parent.checkpoint}", "trainer.training.warmup_iters=2"), run_name="child")
     assert metrics(child.folder)[0]["validation/loss"] == metrics(parent.folder)[-1]["validation/loss"]
-    assert [start.parent for start in read_starts(child.folder / "starts.jsonl")] == [str(parent.checkpoint)]
+    assert [start.parent for start in read_starts(child.folder / "starts.jsonl")[0]] == [str(parent.checkpoint)]
     assert f"starting from {parent.checkpoint}\n" in (child.folder / "train.log").read_text()
 
 

@@ -33,6 +33,8 @@ class RunStart:
         torch: The version of PyTorch.
         parent: The checkpoint that a new run starts from; None for fresh weights, for a run that is continued, and in
             files of earlier versions.
+        data: Name and fingerprint of the dataset, with `method` and `p` by which it was made (None for canonical ids);
+            without these two where the dataset has no manifest. None in files of earlier versions.
     """
 
     time: str
@@ -44,6 +46,7 @@ class RunStart:
     version: str
     torch: str
     parent: str | None = None
+    data: dict[str, str | int | float | None] | None = None
 
 
 @contextmanager
@@ -77,20 +80,24 @@ def starts_logger(file: Path) -> Listener:
                 version=__version__,
                 torch=torch.__version__,
                 parent=None if event.parent is None else str(event.parent),
+                data=event.data,
             )
+            torn = file.is_file() and not file.read_bytes().endswith(b"\n")  # by a full disk
             with open(file, "a", encoding="utf-8") as stream:
-                stream.write(json.dumps(asdict(start)) + "\n")
+                stream.write("\n" * (torn and file.stat().st_size > 0) + json.dumps(asdict(start)) + "\n")
 
     return write
 
 
-def read_starts(file: Path) -> list[RunStart]:
-    """The starts of a run, first one first. No file has none, and lines that are no starts are left out."""
-    starts = []
-    for line in file.read_bytes().splitlines() if file.is_file() else ():
-        with suppress(UserError):
+def read_starts(file: Path) -> tuple[list[RunStart], int]:
+    """The starts of a run, first one first, and how many lines of the file are none. No file has no starts."""
+    starts, damaged = [], 0
+    for line in file.read_bytes().splitlines() if file.exists() else ():
+        try:
             starts.append(checked(parse_json(line, ""), RunStart, ""))
-    return starts
+        except UserError:
+            damaged += 1
+    return starts, damaged
 
 
 @contextmanager
