@@ -22,6 +22,17 @@ _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 
 
 def parquet_rows(stream: BinaryIO, file: Path, name: str, columns: Mapping[str, str]) -> Iterator[tuple[Row, int]]:
+    """The rows of a Parquet file, each with how many bytes of the file are done.
+
+    Args:
+        stream: The decompressed file.
+        file: The file, whose size is what there is to do.
+        name: What errors call it.
+        columns: The columns that are read, each with the option that names it.
+
+    Raises:
+        UserError: The file is damaged, or a column is not there.
+    """
     from pyarrow import parquet
 
     size = file.stat().st_size
@@ -49,7 +60,10 @@ def _repeats_large_values(table: "pyarrow.parquet.ParquetFile", size: int) -> bo
 
 
 def arrow_rows(raw: BinaryIO, file: Path, name: str, columns: Mapping[str, str]) -> Iterator[tuple[Row, int]]:
-    """The rows of an Arrow file (also Feather), or of an Arrow stream, as `datasets` saves it."""
+    """The rows of an Arrow file (also Feather), or of an Arrow stream, as `datasets` saves it.
+
+    The arguments and the result are those of `parquet_rows`, but `raw` is the file as it is.
+    """
     import pyarrow
     import pyarrow.ipc
 

@@ -26,6 +26,15 @@ def no_column(option: str, column: str, present: tuple[str, ...]) -> tuple[str, 
 
 
 def require_column(option: str, column: str, names: Iterable[str], is_present: bool, file: str) -> None:
+    """Raises UserError for a column that is not there.
+
+    Args:
+        option: The option that names it: "--text-column".
+        column: Its name.
+        names: The columns that are there.
+        is_present: Whether it is among them.
+        file: The name of the file, for the error.
+    """
     if not is_present:
         what, fix = no_column(option, column, tuple(itertools.islice(names, 20)))
         raise UserError(f"{file}: {what}", fix=fix)

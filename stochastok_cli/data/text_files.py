@@ -56,7 +56,15 @@ def read_lines(stream: BinaryIO, name: str, errors: str) -> Iterator[tuple[Locat
 
 
 def read_text(stream: BinaryIO, name: str, documents: str, errors: str, on_bad: OnBad) -> Iterator[str]:
-    """The documents of a text file: its paragraphs, or the file as a whole (see `read_lines`)."""
+    """The documents of a text file.
+
+    Args:
+        stream: The file.
+        name: What errors call it.
+        documents: "paragraph" for its paragraphs, "file" for the file as a whole.
+        errors: As of `read_lines`.
+        on_bad: Called with a document that can't be read.
+    """
     lines = read_lines(stream, name, errors)
     yield from paragraphs(lines, on_bad) if documents == "paragraph" else _whole(lines, name, on_bad)
 

@@ -26,6 +26,13 @@ def write_shards(
 ) -> Iterator[tuple[str, Path | bytes]]:
     """Writes one parquet file after another; each is removed when the next one is requested.
 
+    Args:
+        split: The name of the split.
+        documents: Its documents, in batches.
+        manifest: That of the dataset, which has the split's size.
+        folder: Where files are written.
+        progress: Called with how many tokens are written.
+
     Yields:
         The path in the repository, and the file or (if it is small) its content.
     """

@@ -137,7 +137,18 @@ class Walks(NamedTuple):
 def expand_by_walks(
     stochastok: "StochasTok", ids: np.ndarray, lengths: np.ndarray, first_index: np.uint64, walks: Walks
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Replaces each token with probability p by a walk over its lattice; see `Method` for the other arguments."""
+    """Replaces each token with probability p by a walk over its lattice.
+
+    Args:
+        stochastok: As of `Method.expand`, like the next three.
+        ids: The ids of documents, one after the other.
+        lengths: How many ids each has, int64 `[documents]`.
+        first_index: The index of the first document.
+        walks: The weights by which edges are chosen.
+
+    Returns:
+        The expanded ids, and their number for each document.
+    """
     from stochastok_cli.tokenization.methods.kernels.segmentation import walk_documents
 
     lattice = stochastok.lattice

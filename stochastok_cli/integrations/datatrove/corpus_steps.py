@@ -245,7 +245,18 @@ def _document_end(ids: np.ndarray, end_of_text: int, position: int) -> int:
 
 
 def join_expanded(folder: Path, tasks: int, split: str, dtype: np.dtype, file: Path) -> SplitInfo:
-    """Writes what the tasks of `ExpandCorpus` have written of a split to one file, in the order of the corpus."""
+    """Writes what the tasks of `ExpandCorpus` have written of a split to one file, in the order of the corpus.
+
+    Args:
+        folder: Where the tasks have written it.
+        tasks: How many there were.
+        split: The name of the split.
+        dtype: Of the ids.
+        file: The file to write.
+
+    Returns:
+        The size of the split.
+    """
     parts = read_arrays(folder / split, tasks)
     with open(file, "wb") as out:
         for rank, part in enumerate(parts):

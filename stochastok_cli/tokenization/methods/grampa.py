@@ -27,7 +27,15 @@ if TYPE_CHECKING:
 def path_counting_walks(
     vocabulary: "Vocabulary", kept: frozenset[int], only: frozenset[int] | None, temperature: float, min_length: int
 ) -> "Walks":
-    """The walks of the paper's Markov model."""
+    """The walks of the paper's Markov model.
+
+    Args:
+        vocabulary: The vocabulary.
+        kept: Ids that stay as they are.
+        only: The ids that have segmentations here; all where None.
+        temperature: An argument of the method, like the next one.
+        min_length: The fewest bytes of a part.
+    """
     from stochastok_cli.tokenization.methods.kernels.segmentation import path_counting_weights
     from stochastok_cli.tokenization.segmentation_lattice import Walks, segmentation_lattice
 

@@ -33,7 +33,14 @@ MAX_NBEST = 512  # the limit of SentencePiece
 def score_walks(
     vocabulary: "Vocabulary", kept: frozenset[int], alpha: float, only: frozenset[int] | None = None
 ) -> "Walks":
-    """The walks that give segmentations by the scores of their pieces."""
+    """The walks that give segmentations by the scores of their pieces.
+
+    Args:
+        vocabulary: A Unigram vocabulary.
+        kept: Ids that stay as they are.
+        alpha: The factor of the scores, as of the method.
+        only: The ids that have segmentations here; all where None.
+    """
     from stochastok_cli.tokenization.methods.kernels.segmentation import score_weights
     from stochastok_cli.tokenization.segmentation_lattice import Walks, segmentation_lattice
 
@@ -47,7 +54,13 @@ def score_walks(
 def best_segmentations(
     vocabulary: "Vocabulary", kept: frozenset[int], alpha: float, nbest: int, only: frozenset[int] | None = None
 ) -> "tuple[np.ndarray, BestSegmentations]":
-    """The number of paths from every position of the lattice, and the `nbest` best of them."""
+    """The number of paths from every position of the lattice, and the `nbest` best of them.
+
+    The arguments are those of `score_walks`, and:
+
+    Args:
+        nbest: How many paths are kept.
+    """
     from stochastok_cli.tokenization.methods.kernels.best_segmentations import find_best_segmentations
     from stochastok_cli.tokenization.segmentation_lattice import BestSegmentations, segmentation_lattice
 

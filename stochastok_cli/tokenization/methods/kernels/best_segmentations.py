@@ -92,6 +92,14 @@ def draw_best_documents(ids, lengths, p, key, first_index, lattice, ways, best, 
 def write_best_segmentation(lattice, best, token, u, out, written):
     """Writes to `out[written:]` the segmentation of `token` that the uniform number `u` stands for.
 
+    Args:
+        lattice: A `SegmentationLattice`.
+        best: Its `BestSegmentations`, each with its weight.
+        token: The id of the token.
+        u: A uniform number from [0, 1), float64.
+        out: Ids `[tokens]`, with room for as many as the token has bytes.
+        written: How many ids `out` holds.
+
     Returns:
         The number of ids written to `out` so far.
     """

@@ -8,7 +8,15 @@ from stochastok_cli.tokenization.methods.kernels.random import INCREMENT, compil
 
 @compiled
 def mark_reaches(text, start, end, trie, reaches):
-    """Sets `reaches` (bool `[end - start + 1]`) where entries of the trie lead from a byte to the end of the word."""
+    """Finds from which bytes of a word entries of a trie lead to its end.
+
+    Args:
+        text: The bytes of a document, uint8.
+        start: Where the word begins in it.
+        end: Where the word ends.
+        trie: An `EntryTrie`.
+        reaches: Set to whether that is so for each byte of the word and for its end, bool `[end - start + 1]` or longer.
+    """
     n = end - start
     reaches[n] = True
     for i in range(n - 1, -1, -1):

@@ -41,8 +41,15 @@ def count_segmentations(lattice):
 def draw_segmentation(lattice, token, state, out, written):
     """Draws a segmentation of `token`, uniform over all of them, and writes it to `out[written:]`.
 
+    Args:
+        lattice: A `SegmentationLattice` in which the token has segmentations.
+        token: Its id.
+        state: The SplitMix64 state, uint64.
+        out: Ids `[tokens]`, with room for as many as the token has bytes.
+        written: How many ids `out` holds.
+
     Returns:
-        `(written, state)`.
+        `(written, state)`: how many ids `out` holds now, and the next state.
     """
     i = 0
     node = lattice.node[token]
@@ -67,7 +74,10 @@ def draw_segmentation(lattice, token, state, out, written):
 def draw_segmentation_of_size(lattice, token, num_parts, state, out, written):
     """Draws a segmentation of `token`, uniform over those with exactly `num_parts` parts.
 
-    There must be at least one. The segmentation is written to `out[written:]`.
+    The segmentation is written to `out[written:]`. The arguments are those of `draw_segmentation`, and:
+
+    Args:
+        num_parts: A number of parts that the token has a segmentation with.
 
     Returns:
         `(written, state)`.

@@ -30,8 +30,19 @@ def split_document(n, attempts, max_splits, state, first, left, right, parts, ne
     `next_part` remembers the order of the text. Draws are exactly uniform, by multiplication with rejection (Lemire
     2019): the high half of the bits draws the token, the low half its split.
 
+    Args:
+        n: The ids of the document, which `parts` begins with.
+        attempts: How many splits are attempted.
+        max_splits: The most that succeed.
+        state: The SplitMix64 state, uint64.
+        first: As in `SplitTable`, like the next two.
+        left: The first part of each split.
+        right: The second part of each split.
+        parts: From `working_arrays`, like the next one: tokens of the type of ids.
+        next_part: The place of the part that follows, int32; 0 where none does.
+
     Returns:
-        `(size, state)`.
+        `(size, state)`: how many tokens `parts` holds, and the next state.
     """
     size = n
     for _ in range(attempts):
