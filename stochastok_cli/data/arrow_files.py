@@ -28,7 +28,7 @@ def parquet_rows(stream: BinaryIO, file: Path, name: str, columns: Mapping[str, 
         stream: The decompressed file.
         file: The file, whose size is what there is to do.
         name: What errors call it.
-        columns: The columns that are read, each with the option that names it.
+        columns: The columns that are read, by the option that names them.
 
     Raises:
         UserError: The file is damaged, or a column is not there.

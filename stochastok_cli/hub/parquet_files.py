@@ -31,7 +31,7 @@ def write_shards(
         documents: Its documents, in batches.
         manifest: That of the dataset, which has the split's size.
         folder: Where files are written.
-        progress: Called with how many tokens are written.
+        progress: Called with how many documents are written.
 
     Yields:
         The path in the repository, and the file or (if it is small) its content.

@@ -15,7 +15,7 @@ def mark_reaches(text, start, end, trie, reaches):
         start: Where the word begins in it.
         end: Where the word ends.
         trie: An `EntryTrie`.
-        reaches: Set to whether that is so for each byte of the word and for its end, bool `[end - start + 1]` or longer.
+        reaches: Set to whether that is so for each byte and for the end, bool `[end - start + 1]` or longer.
     """
     n = end - start
     reaches[n] = True
