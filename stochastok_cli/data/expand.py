@@ -38,8 +38,11 @@ from stochastok_cli.tokenization.methods import expansion_label
 
 _BATCH_TOKENS = 4_000_000
 T = TypeVar("T")
-ExpandSplit = Callable[[Corpus, str, int, StochasTok, Path, int, ProgressCallback], SplitInfo]
-"""Writes the expanded documents of a split to a file; the third argument is the index of its first document."""
+ExpandSplit = Callable[[Corpus, str, StochasTok, Path, Path, ProgressCallback], SplitInfo]
+"""Writes the expanded documents of a split to a file.
+
+The first path is that of the folder which is made, under its final name; the second one is that of the file.
+"""
 
 
 def expanded_name(name: str, method: str, p: float | None) -> str:
@@ -161,7 +164,10 @@ def expand(
         splits = {}
         for split in SPLITS:
             file = folder / f"{split}.bin"
-            splits[split] = (expand_split or _expand_split)(source, split, first, stochastok, file, threads, progress)
+            if expand_split is None:
+                splits[split] = _expand_split(source, split, first, stochastok, file, threads, progress)
+            else:
+                splits[split] = expand_split(source, split, stochastok, final, file, progress)
             _require_documents(source, split, splits[split].documents)
             first += splits[split].documents
         manifest = corpus_manifest("expanded", source.vocabulary, splits, None)

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 
@@ -26,15 +26,19 @@ from stochastok_cli.data.memmap import (
 from stochastok_cli.data.reading import TextSource
 from stochastok_cli.data.source_files import create_from_source
 from stochastok_cli.data.text_sources import open_source
-from stochastok_cli.errors import Notice, UserError
+from stochastok_cli.errors import FAILED, Notice, UserError
 from stochastok_cli.manifest import Manifest, SplitInfo
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.random_streams import CORPUS_SEED, corpus_permutation
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 T = TypeVar("T")
-EncodeSource = Callable[[TextSource[str], Vocabulary, Path, int, ProgressCallback], tuple[np.ndarray, int]]
-"""Writes the ids of all documents of a source to a file, as `encode_source` does."""
+_COPY_BYTES = 1 << 24
+EncodeSource = Callable[[TextSource[str], Vocabulary, Path, Path, ProgressCallback], tuple[np.ndarray, int]]
+"""Writes the ids of all documents of a source to a file, as `encode_source` does.
+
+The first path is that of the folder which is made, under its final name; the second one is that of the file.
+"""
 
 
 def tokenized_name(dataset: str) -> str:
@@ -114,7 +118,10 @@ def tokenize(
 
     def build(folder: Path, progress: ProgressCallback) -> Manifest:
         encoded = folder / ".encoded"
-        lengths, unknown = (encode or encode_source)(texts, vocabulary, encoded, threads, progress)
+        if encode is None:
+            lengths, unknown = encode_source(texts, vocabulary, encoded, threads, progress)
+        else:
+            lengths, unknown = encode(texts, vocabulary, final, encoded, progress)
         n = len(lengths)
         fix = "blank lines separate the documents of text files, unless --documents file makes each file one; "
         fix = fix if texts.has_paragraphs else ""
@@ -218,13 +225,35 @@ def encode_source(
     return np.concatenate(all_lengths), unknown
 
 
+def copy_bytes(source: BinaryIO, start: int, size: int, out: BinaryIO) -> None:
+    """Appends `size` bytes from `start` of an open file to another one.
+
+    Raises:
+        UserError: the file is shorter.
+    """
+    source.seek(start)
+    while size:
+        piece = source.read(min(size, _COPY_BYTES))  # may be shorter where the file is not buffered
+        if not piece:
+            raise cut_short(source.name)
+        out.write(piece)
+        size -= len(piece)
+
+
+def cut_short(file: str | Path) -> UserError:
+    """The error of a file with less in it than was written."""
+    return UserError(f"{file} is cut short", fix="run it again with --force", exit_code=FAILED)
+
+
 def copy_documents(
     source: Path, starts: np.ndarray, sizes: np.ndarray, file: Path, split: str, progress: ProgressCallback
 ) -> None:
-    """Writes documents in another order: `sizes[i]` bytes from `starts[i]` of `source`, for each i in turn."""
+    """Writes documents in another order: `sizes[i]` bytes from `starts[i]` of `source`, for each i in turn.
+
+    Raises UserError if the source is shorter.
+    """
     with open(source, "rb", buffering=0) as encoded, open(file, "wb", buffering=1 << 20) as out:
         for i, (start, size) in enumerate(zip(starts.tolist(), sizes.tolist(), strict=True)):
-            encoded.seek(start)
-            out.write(encoded.read(size))
+            copy_bytes(encoded, start, size, out)
             if i % 1000 == 0:
                 progress(f"write {split}", i, len(starts))

@@ -18,9 +18,11 @@ from stochastok_cli.data.hub_datasets import pull_corpus, push_corpus
 from stochastok_cli.data.memmap import Corpus, require_counts
 from stochastok_cli.data.source_files import SourceFiles
 from stochastok_cli.data.text_sources import open_source
+from stochastok_cli.data.tokenize import copy_documents
 from stochastok_cli.data.tokenize import tokenize as make_corpus
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.manifest import SplitInfo, read_manifest
+from stochastok_cli.progress import no_progress
 from stochastok_cli.tokenization.loaders import load_vocabulary
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
@@ -337,6 +339,19 @@ def test_a_checksum_that_fails_ends_the_work(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="no checksum"):
         tokenize(tmp_path / "c.jsonl", tmp_path, progress=progress)
     assert len(steps) <= 1
+
+
+def test_documents_are_copied_whole_or_not_at_all(tmp_path, monkeypatch):
+    """Linux gives at most 2 GiB less a page of a file at once, and a file may end before its time."""
+    monkeypatch.setattr("stochastok_cli.data.tokenize._COPY_BYTES", 5)
+    source, copy = tmp_path / "encoded", tmp_path / "train.bin"
+    source.write_bytes(bytes(range(40)))
+    starts, sizes = np.array([30, 3, 3, 0]), np.array([10, 12, 0, 3])
+    copy_documents(source, starts, sizes, copy, "train", no_progress)
+    assert list(copy.read_bytes()) == [*range(30, 40), *range(3, 15), *range(3)]
+    with pytest.raises(UserError, match="encoded is cut short") as caught:
+        copy_documents(source, starts, np.array([11, 12, 0, 3]), copy, "train", no_progress)
+    assert caught.value.exit_code == FAILED
 
 
 def test_a_full_disk_is_said_as_such(tmp_path):

@@ -246,6 +246,20 @@ def test_the_plain_command_removes_what_interrupted_tasks_have_left(source, tmp_
     assert left.exists()
 
 
+def test_tasks_leave_the_progress_of_other_corpora_alone(source, tmp_path):
+    """Also where a corpus has a name that ends as temporary folders do."""
+    plain = tokenize(source, tokenizer="sample2k", data_dir=tmp_path)
+    other = plain.path.with_name(".x.tasks") / "parts"
+    other.mkdir(parents=True)
+    made = pipelines.expand(plain.path, one_after_another(2), p=0.5, out_name="x.partial")
+    assert content(made.path) == content(expand(plain.path, p=0.5).path)
+    rows = write_rows(tmp_path / "rows", [*range(20)], 1)
+    options = {"name": "x.partial", "tokenizer": "sample2k", "data_dir": tmp_path, "force": True}
+    make_corpus([JsonlReader(str(rows))], one_after_another(2), **options)
+    assert [path.name for path in plain.path.parent.glob(".*.tasks")] == [".x.tasks"]
+    assert other.exists()
+
+
 @pytest.mark.parametrize("tasks", [2, 5])
 def test_documents_that_can_not_be_read_are_counted_once_and_in_order(tmp_path, monkeypatch, tasks):
     monkeypatch.setattr("stochastok_cli.data.reading._BATCH_CHARACTERS", 2000)
@@ -345,6 +359,10 @@ def test_steps_in_an_executor_of_ones_own(tmp_path):
     assert sorted(documents(tmp_path / "made")) == sorted(tuple(ids.tolist()) for ids in expanded.values())
     with pytest.raises(UserError, match="the document '3' has no input_ids; put TokenizeDocuments before"):
         [*steps[1](iter([Document("", "3")]))]
+    (tmp_path / "saved" / "00000.bin").write_bytes((tmp_path / "saved" / "00000.bin").read_bytes()[:-2])
+    pipelines.NumberDocuments(tmp_path / "saved", 1).run()
+    with pytest.raises(UserError, match="00000.bin is cut short"):
+        [*pipelines.ReadSavedDocuments(tmp_path / "saved", 1, vocabulary.dtype).run()]
     again = pipelines.SaveDocuments(tmp_path / "twice", vocabulary)
     deque = [*again(steps[0](iter([Document(text(i), "same") for i in range(5)])))]
     assert len(deque) == 5

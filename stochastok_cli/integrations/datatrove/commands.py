@@ -68,14 +68,14 @@ def tokenize(source: str | Path, tasks: Tasks, *, id_column: str | None = None, 
     pipeline = Pipeline(tasks)
 
     def encode(
-        texts: TextSource[str], vocabulary: Vocabulary, file: Path, threads: int, progress: ProgressCallback
+        texts: TextSource[str], vocabulary: Vocabulary, final: Path, file: Path, progress: ProgressCallback
     ) -> tuple[np.ndarray, int]:
         require_local(texts, source)
-        parts = work_folder(file.parent) / "parts"
+        parts = work_folder(final) / "parts"
         plan = {"source": str(source), **reading, "tokenizer": vocabulary.fingerprint, "listing": texts.listing()}
         stages = [Stage("tokenize", [TokenizeSource(str(source), vocabulary, parts, reading, tasks.threads)])]
         finish = FinishTokenize(source, tasks, options, plan)
-        pipeline.run(stages, finish, plan, file.parent, progress)
+        pipeline.run(stages, finish, plan, final, progress)
         return join_tokenized(parts, tasks.tasks, texts, vocabulary, file)
 
     def make() -> Artifact:
@@ -128,11 +128,11 @@ class FinishTokenize(FinishCommand):
 
     def _make(self) -> Artifact:
         def encode(
-            texts: TextSource[str], vocabulary: Vocabulary, file: Path, threads: int, progress: ProgressCallback
+            texts: TextSource[str], vocabulary: Vocabulary, final: Path, file: Path, progress: ProgressCallback
         ) -> tuple[np.ndarray, int]:
             if texts.listing() != self.plan["listing"]:
                 raise UserError(f"{self.source} was changed while it was read", fix="run it again", exit_code=FAILED)
-            return join_tokenized(work_folder(file.parent) / "parts", self.tasks.tasks, texts, vocabulary, file)
+            return join_tokenized(work_folder(final) / "parts", self.tasks.tasks, texts, vocabulary, file)
 
         return data_tokenize.tokenize(self.source, encode=encode, **self.options)
 
@@ -156,17 +156,16 @@ def expand(corpus: str | Path | Corpus, tasks: Tasks, **options: Any) -> Artifac
     def expand_split(
         source: Corpus,
         split: str,
-        first: int,
         stochastok: StochasTok,
+        final: Path,
         file: Path,
-        threads: int,
         progress: ProgressCallback,
     ) -> SplitInfo:
         nonlocal finished
         if not finished:
-            _expand_in_tasks(source, stochastok, pipeline, options, file.parent, progress)
+            _expand_in_tasks(source, stochastok, pipeline, options, final, progress)
             finished = True
-        return join_expanded(work_folder(file.parent) / "parts", tasks.tasks, split, source.vocabulary.dtype, file)
+        return join_expanded(work_folder(final) / "parts", tasks.tasks, split, source.vocabulary.dtype, file)
 
     def make() -> Artifact:
         return data_expand.expand(corpus, expand_split=expand_split, **options)
@@ -179,11 +178,11 @@ def _expand_in_tasks(
     stochastok: StochasTok,
     pipeline: Pipeline,
     options: dict[str, Any],
-    partial: Path,
+    final: Path,
     progress: ProgressCallback,
 ) -> None:
     """Runs the stages of `expand`, or raises `LeftToSlurm`."""
-    tasks, folder, work = pipeline.tasks, source.path.absolute(), work_folder(partial)
+    tasks, folder, work = pipeline.tasks, source.path.absolute(), work_folder(final)
     made_with = {name: options.get(name) for name in ("p", "method", "seed", "max_splits", "keep")}
     plan = {"source": str(folder), "fingerprint": source.fingerprint, **made_with}
     stages = [
@@ -191,7 +190,7 @@ def _expand_in_tasks(
         Stage("expand", [ExpandCorpus(folder, stochastok, work / "counts", work / "parts", tasks.threads)]),
     ]
     finish = FinishExpand(folder, tasks, {**options, "tokenizer": source.vocabulary}, source.fingerprint)
-    pipeline.run(stages, finish, plan, partial, progress)
+    pipeline.run(stages, finish, plan, final, progress)
 
 
 class FinishExpand(FinishCommand):
@@ -214,15 +213,14 @@ class FinishExpand(FinishCommand):
         def expand_split(
             source: Corpus,
             split: str,
-            first: int,
             stochastok: StochasTok,
+            final: Path,
             file: Path,
-            threads: int,
             progress: ProgressCallback,
         ) -> SplitInfo:
             if source.fingerprint != self.fingerprint:
                 raise UserError(f"{self.corpus} was changed while it was read", fix="run it again", exit_code=FAILED)
-            parts = work_folder(file.parent) / "parts"
+            parts = work_folder(final) / "parts"
             return join_expanded(parts, self.tasks.tasks, split, source.vocabulary.dtype, file)
 
         return data_expand.expand(self.corpus, expand_split=expand_split, **self.options)

@@ -17,8 +17,9 @@ from stochastok_cli.data.bad_documents import ON_BAD_DOCUMENT, LeftOut
 from stochastok_cli.data.expand import expand_ids
 from stochastok_cli.data.memmap import SPLITS, Corpus, count_tokens
 from stochastok_cli.data.text_sources import TextSource, open_source
+from stochastok_cli.data.tokenize import copy_bytes
 from stochastok_cli.errors import UserError
-from stochastok_cli.integrations.datatrove.parts import PartWriter, copy_bytes, part_files, read_arrays
+from stochastok_cli.integrations.datatrove.parts import PartWriter, part_files, read_arrays
 from stochastok_cli.manifest import SplitInfo
 from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.methods import METHODS

@@ -18,9 +18,9 @@ from datatrove.pipeline.base import PipelineStep
 
 from stochastok_cli.artifacts import Artifact, create_artifact
 from stochastok_cli.data.memmap import Tokenizer, corpus_manifest, require_counts, resolve_vocabulary
-from stochastok_cli.data.tokenize import copy_documents, require_fraction, require_split
+from stochastok_cli.data.tokenize import copy_bytes, copy_documents, cut_short, require_fraction, require_split
 from stochastok_cli.errors import Notice, UserError
-from stochastok_cli.integrations.datatrove.parts import PartWriter, copy_bytes, part_files, read_arrays, remove_progress
+from stochastok_cli.integrations.datatrove.parts import PartWriter, part_files, read_arrays, remove_progress
 from stochastok_cli.manifest import Manifest, SourceInfo, SplitInfo
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.random_streams import CORPUS_SEED, derive_key, mix
@@ -194,7 +194,10 @@ class ReadSavedDocuments(PipelineStep):
             occurrences = np.load(_occurrences_file(self.folder, part))
             with open(ids_file, "rb") as stream:
                 for length, content, occurrence in zip(lengths, contents, occurrences, strict=True):
-                    ids = np.frombuffer(stream.read(length * self.dtype.itemsize), self.dtype)
+                    content_bytes = stream.read(length * self.dtype.itemsize)
+                    if len(content_bytes) < length * self.dtype.itemsize:
+                        raise cut_short(ids_file)
+                    ids = np.frombuffer(content_bytes, self.dtype)
                     yield Document("", f"{content[0]:016x}{content[1]:016x}/{occurrence}", metadata={"input_ids": ids})
 
 

@@ -19,7 +19,7 @@ from stochastok_cli.integrations.datatrove.executors import (
     run_stage,
     submit_stages,
 )
-from stochastok_cli.integrations.datatrove.parts import final_folder, work_folder
+from stochastok_cli.integrations.datatrove.parts import work_folder
 from stochastok_cli.progress import ProgressCallback
 
 
@@ -47,11 +47,11 @@ class Progress:
     """What the tasks that make a folder leave for a later run of the same command.
 
     Args:
-        partial: the folder that is made, under its temporary or its final name.
+        final: the folder that is made, under its final name.
     """
 
-    def __init__(self, partial: Path):
-        self.final, self.folder = final_folder(partial), work_folder(partial)
+    def __init__(self, final: Path):
+        self.final, self.folder = final, work_folder(final)
         self._plan, self._jobs = self.folder / "plan.json", self.folder / "jobs.json"
 
     def begin(self, plan: dict[str, Any]) -> None:
@@ -112,7 +112,7 @@ class Pipeline:
         stages: list[Stage],
         finish: PipelineStep,
         plan: dict[str, Any],
-        partial: Path,
+        final: Path,
         progress: ProgressCallback,
     ) -> None:
         """Runs the stages, or raises `LeftToSlurm`. What an interrupted run with the same plan has done is kept.
@@ -121,13 +121,13 @@ class Pipeline:
             stages: the stages.
             finish: the last step on Slurm, which makes the folder.
             plan: what decides the results of the tasks, but their number.
-            partial: the folder that is made, under its temporary or its final name.
+            final: the folder that is made, under its final name.
             progress: called with the number of tasks that are completed.
         """
         tasks = self.tasks
         if tasks.executor == "slurm" and shutil.which("sbatch") is None:
             raise UserError("sbatch is not installed here", fix="run it on a node from which jobs are submitted")
-        kept = Progress(partial)
+        kept = Progress(final)
         kept.begin({**plan, "tasks": tasks.tasks})
         self._kept = kept
         if tasks.executor != "slurm":

@@ -9,8 +9,6 @@ import numpy as np
 from stochastok_cli.artifacts import tasks_folder
 from stochastok_cli.errors import FAILED, UserError
 
-_COPY_BYTES = 1 << 24
-
 
 class PartWriter:
     """Writes the part of one task: `<rank>.bin`, ids end to end, and `<rank>.npz`, which appears last.
@@ -68,29 +66,9 @@ def read_arrays(folder: Path, tasks: int) -> list[dict[str, np.ndarray]]:
     return parts
 
 
-def copy_bytes(source: BinaryIO, start: int, size: int, out: BinaryIO) -> None:
-    """Appends `size` bytes from `start` of an open file to another one.
-
-    Raises:
-        UserError: the file is shorter.
-    """
-    source.seek(start)
-    while size:
-        piece = source.read(min(size, _COPY_BYTES))
-        if not piece:
-            raise UserError(f"{source.name} is cut short", fix="run it again with --force", exit_code=FAILED)
-        out.write(piece)
-        size -= len(piece)
-
-
-def final_folder(folder: Path) -> Path:
-    """The folder that is being made, whether it has its final name yet or not."""
-    return folder.with_name(folder.name.removeprefix(".").removesuffix(".partial"))
-
-
-def work_folder(folder: Path) -> Path:
-    """Where the tasks that make a folder keep their progress: beside it, whether it has its final name yet or not."""
-    return tasks_folder(final_folder(folder)).absolute()
+def work_folder(final: Path) -> Path:
+    """Where the tasks that make a folder keep their progress, beside it."""
+    return tasks_folder(final).absolute()
 
 
 def remove_progress(final: Path) -> None:
