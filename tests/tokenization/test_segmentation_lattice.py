@@ -226,6 +226,26 @@ def test_uniform_k_where_numbers_of_splits_have_gaps(p):
         check_law(GAPS, ids_of(GAPS, *pieces), p, "uniform-k", 8_000)
 
 
+def test_uniform_k_makes_as_many_splits_as_the_tokens_can_have_together():
+    """Where several types of tokens have gaps, and occur often; by enumeration of the sums."""
+    gaps = toy_vocabulary("a", "b", "c", "abc", "abca", "abcab", "ca", "bcabc", "abcabca", "d", "cd")
+    own = [{len(parts) - 1 for parts in segmentations(gaps, token)} for token in range(gaps.size)]
+    with_gaps = [token for token in range(gaps.size) if len(own[token]) <= max(own[token])]
+    assert len({frozenset(own[token]) for token in with_gaps}) >= 2
+    random = np.random.default_rng(0)
+    missed = 0
+    for _ in range(150):
+        ids = random.choice(random.choice([0, *with_gaps], size=3), random.integers(1, 25))
+        sums, wanted = {0}, int(random.integers(2 * len(ids)))
+        for token in ids:
+            sums = {a + b for a in sums for b in own[token]}
+        expand = StochasTok(gaps, p=9, method="uniform-k", max_splits=wanted)
+        made = max(s for s in sums if s <= wanted)
+        assert len(expand(ids)) - len(ids) == made
+        missed += made < min(wanted, max(sums))
+    assert missed > 5
+
+
 def test_uniform_k_on_a_document_long_enough_for_a_rest():
     """The tail that makes up the rest covers only part of this document; the law of the sums of its thirds is exact."""
     ids = GPT2.encode(" walking") * 60

@@ -19,6 +19,7 @@ import math
 import numpy as np
 
 from stochastok_cli.tokenization.methods.kernels.random import INCREMENT, compiled, document_state, unit
+from stochastok_cli.tokenization.methods.kernels.reachable_splits import reachable_splits
 from stochastok_cli.tokenization.methods.kernels.segmentation import draw_segmentation_of_size
 
 
@@ -85,39 +86,6 @@ def to_distribution_functions(ways, max_splits, z):
         for k in range(max_splits[i]):
             ways[i, k] /= total
         ways[i, max_splits[i]] = 1.0
-
-
-@compiled
-def reachable_splits(lattice, document, splits):
-    """The largest number of splits, up to `splits`, that the tokens of the document can have together.
-
-    Tokens whose possible split counts have no gaps reach every sum; only the others must be tried out.
-    """
-    together = np.int64(0)
-    gaps = False
-    for token in document:
-        together += lattice.max_splits[token]
-        gaps = gaps or not lattice.dense[token]
-    if not gaps or together <= splits:
-        return min(splits, together)
-    without_gaps = np.int64(0)
-    possible = np.zeros(splits + 1, dtype=np.bool_)
-    possible[0] = True
-    for token in document:
-        if lattice.dense[token]:
-            without_gaps += lattice.max_splits[token]
-            continue
-        base = lattice.cell[token] + 1
-        for total in range(splits, 0, -1):
-            for k in range(1, min(lattice.max_splits[token], total) + 1):
-                if lattice.ways[base + k] > 0 and possible[total - k]:
-                    possible[total] = True
-                    break
-    best = np.int64(0)
-    for total in range(splits + 1):
-        if possible[total]:
-            best = max(best, min(total + without_gaps, splits))
-    return best
 
 
 @compiled
@@ -277,7 +245,7 @@ def uniform_k_documents(ids, lengths, splits, key, first_index, lattice, out, ou
         document = ids[start : start + n]
         start += n
         state = document_state(key, first_index + np.uint64(d))
-        num_splits = reachable_splits(lattice, document, splits[d])
+        num_splits = reachable_splits(lattice, document, splits[d], slot)
         if num_splits > 0:
             state = draw_split_counts(lattice, document, num_splits, state, slot, chosen)
         begin = written
