@@ -255,6 +255,8 @@ def _require_same_options(final: Path, manifest: Manifest | None, options: dict[
             fix="give another name, remove it, or make it again with --force",
         )
     before = manifest.options
+    if "tokenizer" not in before and manifest.tokenizer is not None and "tokenizer" in options:
+        before = {**before, "tokenizer": manifest.tokenizer.fingerprint}  # earlier versions recorded it there alone
     differing = [key for key in sorted({*before, *options}) if before.get(key) != options.get(key)]
     if "tokenizer" in differing and same_tokenizer(before.get("tokenizer"), options.get("tokenizer")):
         differing.remove("tokenizer")

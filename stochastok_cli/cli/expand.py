@@ -225,6 +225,7 @@ def expand(
 
         with progress.progress_bar() as emit:
             corpus = data_expand.open_corpus(name, tokenizer, name=import_name, data_dir=data_dir, progress=emit)
+        corpus.require_end_of_text("train", trusted=corpus.tokenizer_is_named)
         batches = document_batches(corpus.ids("train"), corpus.end_of_text, _SAMPLE_TOKENS)
         _, stop, lengths = next(batches, (0, 0, None))
         if lengths is None:

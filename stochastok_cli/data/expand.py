@@ -142,8 +142,9 @@ def expand(
         The folder. One that is there already, made with the same options, is left alone.
 
     Raises:
-        UserError: an impossible `p` or method, ids outside the vocabulary, or not as many documents as the manifest of
-            the corpus counts; nothing appears then.
+        UserError: an impossible `p` or method, ids outside the vocabulary, a corpus without a manifest whose ids look
+            like those of another tokenizer than gpt2, or not as many documents as the manifest of the corpus counts;
+            nothing appears then.
     """
     source = corpus
     if not isinstance(source, Corpus):
@@ -156,7 +157,9 @@ def expand(
         raise UserError(f"the result would replace its own source, {source.name}", fix="give another --out-name")
     options = {"method": stochastok.method, "p": float(stochastok.p) if stochastok.definition.takes_p else None}
     options |= {"seed": seed, "max_splits": max_splits, "keep": keep}
-    options["source"] = source.fingerprint
+    options |= {"source": source.fingerprint, "tokenizer": source.vocabulary.fingerprint}
+    for split in SPLITS:
+        source.require_end_of_text(split, trusted=source.tokenizer_is_named)
     threads = num_proc or available_cpus()
 
     def build(folder: Path, progress: ProgressCallback) -> Manifest:

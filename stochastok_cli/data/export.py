@@ -182,13 +182,7 @@ class _Split:
         else:
             assert isinstance(source, Corpus)
             ids = source.ids(name)
-            if source.manifest is None and len(ids) and ids[-1] != source.end_of_text:
-                raise UserError(
-                    f"{name} of {source.name} does not end with the end-of-text id {source.end_of_text:,} of "
-                    f"{source.vocabulary.name!r}, so its documents can't be told apart",
-                    fix="name the tokenizer that it was made with (--tokenizer)",
-                    exit_code=FAILED,
-                )
+            source.require_end_of_text(name)
             self.total, self._batches = len(ids), _corpus_batches(ids, source.end_of_text)
 
     def __iter__(self) -> Iterator[DocumentBatch]:

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import mmap
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from stochastok_cli.data.folders import dataset_dir as dataset_dir
 from stochastok_cli.data.folders import memmap_dir as memmap_dir
 from stochastok_cli.data.folders import similar_dataset
 from stochastok_cli.data.source_files import SourceFiles
-from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.errors import FAILED, Notice, UserError
 from stochastok_cli.manifest import Manifest, SourceInfo, SplitInfo, TokenizerInfo, read_manifest, same_tokenizer
 from stochastok_cli.tokenization.loaders import load_vocabulary
 from stochastok_cli.tokenization.vocabulary import Vocabulary
@@ -146,6 +147,38 @@ class Corpus(MemmapDataset):
     def ids(self, split: str) -> np.ndarray:
         """The ids of a split, a read-only memmap `[tokens]`."""
         return self._array(f"{split}.bin", self.dtype)
+
+    def require_end_of_text(self, split: str, *, trusted: bool = False) -> None:
+        """Refuses ids that are probably those of another tokenizer: no manifest says whose they are, and they do not
+        end with an end-of-text id.
+
+        Args:
+            split: the split.
+            trusted: give a `Notice` instead of an error, because ids after the last end-of-text id may be a document
+                too.
+
+        Raises:
+            UserError: the folder has no manifest, and the split does not end with the end-of-text id (exit code 1).
+        """
+        ids = self.ids(split)
+        if self.manifest is not None or len(ids) == 0 or ids[-1] == self.end_of_text:
+            return
+        expected = f"the end-of-text id {self.end_of_text:,} of {self.vocabulary.name!r}"
+        problem = f"{split} of {self.name} does not end with {expected}"
+        if trusted:
+            warnings.warn(f"{problem}; are its ids those of this tokenizer?", Notice, stacklevel=3)
+            return
+        named = "" if self._tokenizer is None else ", or put that id after each document"
+        raise UserError(
+            f"{problem}, so its documents can't be told apart",
+            fix=f"name the tokenizer that it was made with (--tokenizer){named}",
+            exit_code=FAILED,
+        )
+
+    @property
+    def tokenizer_is_named(self) -> bool:
+        """Whether whoever opened the folder has named its tokenizer."""
+        return self._tokenizer is not None
 
     @property
     def num_tokens(self) -> dict[str, int]:

@@ -60,6 +60,8 @@ def open_data(config: Config) -> Data:
         is_instruction = str(not dataset.is_instruction).lower()
         raise UserError(f"{folder} holds {content}", fix=f"set trainer.dataset.is_instruction={is_instruction}")
     vocabulary = source.vocabulary
+    if isinstance(source, Corpus):
+        source.require_end_of_text("train", trusted=True)
     # A model of another program may have more entries than its tokenizer: a multiple of 64, for example.
     fits = operator.le if config.checkpoint_name else operator.eq
     if not fits(vocabulary.size, config.model.vocab_size):

@@ -13,7 +13,7 @@ from stochastok_cli import StochasTok
 from stochastok_cli.data.expand import expand
 from stochastok_cli.data.memmap import Corpus, document_batches
 from stochastok_cli.data.tokenize import tokenize
-from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.errors import FAILED, Notice, UserError
 from stochastok_cli.tokenization.loaders import load_vocabulary
 
 
@@ -81,12 +81,50 @@ def test_a_folder_of_the_references(tmp_path):
     ids = [*gpt2.encode("A first document."), 50256, *gpt2.encode("And a second without an end")]
     np.array(ids, dtype=np.uint16).tofile(folder / "train.bin")
     np.array(ids[:6], dtype=np.uint16).tofile(folder / "val.bin")
-    corpus = Corpus(folder)
-    made = expand(corpus, p=2.0)
+    corpus = Corpus(folder, "gpt2")
+    with pytest.warns(Notice, match="does not end with the end-of-text id 50,256 of 'gpt2'; are its ids those of"):
+        made = expand(corpus, p=2.0)
     assert gpt2.decode(Corpus(made.path).ids("train")) == gpt2.decode(ids)
     assert made.manifest.splits["train"].documents == 2
-    with pytest.raises(UserError, match="not in the vocabulary"):
-        expand(Corpus(folder, "sample2k"), p=0.1)
+    with pytest.raises(UserError, match="not in the vocabulary"), pytest.warns(Notice, match="of 'sample2k'"):
+        expand(Corpus(folder, "sample2k"), p=0.1, out_name="other")
+
+
+def test_a_folder_without_a_manifest_that_is_not_gpt2s(tmp_path):
+    """Read as gpt2's, it would be a single document, and splits would change its text."""
+    folder = tmp_path / "data_as_memmaps" / "unrecorded"
+    folder.mkdir(parents=True)
+    sample2k = load_vocabulary("sample2k")
+    ids = [i for text in ("First.", "Second.") for i in (*sample2k.encode(text), sample2k.end_of_text)]
+    for split in ("train", "val"):
+        np.array(ids, dtype=np.uint16).tofile(folder / f"{split}.bin")
+    with pytest.raises(UserError, match="train of unrecorded .* id 50,256 of 'gpt2'.*; name the tok") as caught:
+        expand("unrecorded", data_dir=tmp_path)
+    assert caught.value.exit_code == FAILED
+    made = expand("unrecorded", p=2.0, tokenizer="sample2k", data_dir=tmp_path)
+    assert made.manifest.splits["train"].documents == 2
+    assert sample2k.decode(Corpus(made.path).ids("train")) == sample2k.decode(ids)
+
+
+def test_another_tokenizer_is_another_option(tmp_path):
+    """Also for a folder of an earlier version, whose options lack the tokenizer."""
+    folder = tmp_path / "data_as_memmaps" / "unrecorded"
+    folder.mkdir(parents=True)
+    gpt2, sample2k = load_vocabulary("gpt2"), load_vocabulary("sample2k")
+    ids = [sample2k.end_of_text, 11, gpt2.end_of_text % 2000]
+    for split in ("train", "val"):
+        np.array(ids, dtype=np.uint16).tofile(folder / f"{split}.bin")
+    with pytest.warns(Notice, match="of 'gpt2'"):
+        made = expand("unrecorded", tokenizer="gpt2", data_dir=tmp_path)
+    for is_recorded in (True, False):
+        if not is_recorded:
+            manifest = json.loads((made.path / "manifest.json").read_text(encoding="utf-8"))
+            del manifest["options"]["tokenizer"]
+            (made.path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+        with pytest.warns(Notice, match="of 'gpt2'"):
+            assert not expand("unrecorded", tokenizer="gpt2", data_dir=tmp_path).created
+        with pytest.warns(Notice, match="of 'sample2k'"), pytest.raises(UserError, match="other options: .*tokenizer"):
+            expand("unrecorded", tokenizer="sample2k", data_dir=tmp_path)
 
 
 def test_a_folder_without_a_manifest_that_has_changed_is_noticed(tmp_path):
@@ -94,7 +132,7 @@ def test_a_folder_without_a_manifest_that_has_changed_is_noticed(tmp_path):
     folder = tmp_path / "reference"
     folder.mkdir()
     ids = np.full(2**21, 464, np.uint16)
-    ids[999::1000] = 50256
+    ids[999::1000] = ids[-1] = 50256
     for split in ("train", "val"):
         ids.tofile(folder / f"{split}.bin")
     made = expand(folder, p=0)

@@ -185,6 +185,7 @@ def _expand_in_tasks(
     tasks, folder, work = pipeline.tasks, source.path.absolute(), work_folder(final)
     made_with = {name: options.get(name) for name in ("p", "method", "seed", "max_splits", "keep")}
     plan = {"source": str(folder), "fingerprint": source.fingerprint, **made_with}
+    plan["tokenizer"] = source.vocabulary.fingerprint
     stages = [
         Stage("count", [CountDocuments(folder, source.vocabulary, work / "counts")]),
         Stage("expand", [ExpandCorpus(folder, stochastok, work / "counts", work / "parts", tasks.threads)]),
