@@ -13,6 +13,7 @@ import tempfile
 import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Self
 
 import numpy as np
@@ -46,9 +47,7 @@ class GigatokenEncoder:
         Raises:
             ImportError: if gigatoken is not installed.
         """
-        import gigatoken
-
-        return cls(functools.partial(_make_tokenizer, gigatoken.Tokenizer, ranks, scheme))
+        return cls(functools.partial(_make_tokenizer, _gigatoken().Tokenizer, ranks, scheme))
 
     @classmethod
     def from_json(cls, content: str | bytes) -> Self:
@@ -58,9 +57,7 @@ class GigatokenEncoder:
             ImportError: if gigatoken is not installed.
             Exception: whatever gigatoken raises for a tokenizer that it does not know.
         """
-        import gigatoken
-
-        return cls(functools.partial(gigatoken.Tokenizer.from_json, content))
+        return cls(functools.partial(_gigatoken().Tokenizer.from_json, content))
 
     def _renew(self) -> None:
         self._tokenizer = self._make()
@@ -132,6 +129,18 @@ def resident_memory() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
         return 0
+
+
+def _gigatoken() -> ModuleType:
+    """The library, and awkward, whose arrays it returns.
+
+    gigatoken imports awkward in its first call. What interrupts that import (Ctrl-C, too little memory) it swallows, and
+    returns a list from then on.
+    """
+    import awkward  # noqa: F401
+    import gigatoken
+
+    return gigatoken
 
 
 def _make_tokenizer(tokenizer, ranks: dict[bytes, int], scheme: str):

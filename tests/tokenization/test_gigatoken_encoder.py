@@ -1,5 +1,6 @@
 """gigatoken gives tiktoken's ids, whatever the text."""
 
+import subprocess
 import sys
 import unicodedata
 
@@ -81,3 +82,30 @@ def test_without_gigatoken_the_ids_are_the_same(monkeypatch):
     slow, slow_lengths = vocabulary.encode_batch(texts, 2)
     assert ids.tolist() == slow.tolist()
     assert lengths.tolist() == slow_lengths.tolist()
+
+
+INTERRUPTED_IMPORT = """
+import subprocess
+import sys
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "awkward.highlevel":
+            sys.meta_path.remove(self)
+            raise KeyboardInterrupt
+
+from stochastok_cli.tokenization.loaders import load_vocabulary
+
+vocabulary = load_vocabulary("sample2k")
+sys.meta_path.insert(0, Interrupt())
+try:
+    vocabulary.encode_batch(["a text"], 2)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_an_interruption_is_not_swallowed():
+    """gigatoken imports awkward in its first call and swallows what interrupts that."""
+    run = subprocess.run([sys.executable, "-c", INTERRUPTED_IMPORT], capture_output=True, text=True)
+    assert (run.stdout, run.stderr) == ("interrupted\n", "")
