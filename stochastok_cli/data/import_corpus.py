@@ -1,6 +1,7 @@
 """From ids that other programs have written to a corpus: documents, their order and their number are kept."""
 
 import dataclasses
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,8 +50,10 @@ class StoredDataset(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The name of the file without its suffix, or of the folder."""
-        return self.path.resolve().name if self.path.is_dir() else next(iter(self.parts.values())).stem
+        """The name of the file without its suffix, or of the folder; of the link where it is one."""
+        if self.path.is_dir():
+            return os.path.basename(os.path.abspath(self.path))
+        return next(iter(self.parts.values())).stem
 
 
 def find_stored(path: str | Path) -> StoredDataset | None:

@@ -252,8 +252,8 @@ def decompressed(raw: BinaryIO, file: Path) -> BinaryIO:
 
 
 def dataset_name(path: Path) -> str:
-    """The name of a dataset made from a file or folder: its own name without the known suffixes."""
-    name = path.resolve().name
+    """The name of a dataset made from a file or folder: its own name, or that of the link, without known suffixes."""
+    name = os.path.basename(os.path.abspath(path))
     for suffix in path.suffixes[::-1]:
         if suffix.lower() not in SUFFIXES and suffix.lower() not in _OPENERS:
             break

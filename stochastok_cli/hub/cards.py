@@ -50,6 +50,7 @@ def corpus_card(repo: str, manifest: Manifest, license: str | None = None) -> st
     else:
         about = f"The documents of `{source}`, tokenized with the `{tokenizer}` vocabulary."
         command = ["stochastok", "tokenize", repo, "--pull"]
+    data_files = {split: f"data/{split}-*" for split, size in manifest.splits.items() if size.documents}
     use = f"""\
 A row is a document: `ids` are its token ids, with the end-of-text id {manifest.end_of_text} at the end, and `len` is
 their number.
@@ -58,7 +59,7 @@ their number.
 from datasets import load_dataset
 from stochastok_cli import load_vocabulary
 
-row = load_dataset({repo!r})["val"][0]
+row = load_dataset({repo!r})["{_shown_split(data_files)}"][0]
 print(load_vocabulary({tokenizer!r}).decode(row["ids"]))
 ```
 
@@ -67,7 +68,6 @@ For training with `stochastok`, as flat files of ids:
 ```
 {shlex.join(command)}
 ```"""
-    data_files = {split: f"data/{split}-*" for split, size in manifest.splits.items() if size.documents}
     return dataset_card(repo, manifest, about=about, use=use, data_files=data_files, license=license)
 
 
@@ -153,7 +153,7 @@ def recipe_card(
 ```python
 from datasets import load_dataset
 
-print(load_dataset({repo!r})["val"][0])
+print(load_dataset({repo!r})["{_shown_split(data_files)}"][0])
 ```
 
 These are the questions to evaluate on: {counts}.
@@ -181,8 +181,10 @@ def model_card(
     metrics: Mapping[str, float],
     command: str,
     made_from: str | None = None,
+    model_type: str | None = None,
+    base_model: str | None = None,
 ) -> str:
-    """The card of a trained model.
+    """The card of a trained model, or of a trained adapter of one.
 
     Args:
         repo: the repository.
@@ -190,6 +192,8 @@ def model_card(
         metrics: the last metrics of the run.
         command: the command that trained it.
         made_from: the dataset that it was trained on.
+        model_type: the architecture, as `config.json` names it ("llama", "gpt2").
+        base_model: for an adapter (LoRA), the model that it belongs to.
 
     Returns:
         The Markdown text, with its front matter.
@@ -206,13 +210,21 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 model = AutoModelForCausalLM.from_pretrained({repo!r})
 tokenizer = AutoTokenizer.from_pretrained({repo!r})
 ```"""
+    model = f"A {f'`{model_type}` ' if model_type else ''}language model"
+    if base_model:
+        model = f"An adapter (LoRA) of `{base_model}`"
     sections = [
-        f"A Llama-family language model trained with `stochastok`{f' on `{made_from}`' if made_from else ''}.",
+        f"{model} trained with `stochastok`{f' on `{made_from}`' if made_from else ''}.",
         f"## Use\n\n{use}",
         f"## Metrics\n\n{_table({name: f'{value:.6g}' for name, value in metrics.items()})}" if metrics else "",
         f"## How it was made\n\n```\n{command}\n```\n\n```yaml\n{config_yaml.strip()}\n```",
     ]
     return _card(repo, front, sections)
+
+
+def _shown_split(data_files: Mapping[str, str]) -> str:
+    """The split whose first row a card shows how to load: the validation split, or the first where there is none."""
+    return "val" if "val" in data_files else next(iter(data_files), "train")
 
 
 def _size(split: SplitInfo) -> str:

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from stochastok_cli import hub
 from stochastok_cli.models.checkpoint_reader import is_optimizer_file
+from stochastok_cli.models.weight_files import ADAPTER_CONFIG, read_json
+from stochastok_cli.models.weight_files import CONFIG as CONFIG_OF_MODEL
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.training.loggers.jsonl import read_metrics
 from stochastok_cli.training.run_dir import CONFIG, METRICS
@@ -52,6 +54,8 @@ def push_run(
         metrics=last_metrics(folder),
         command=command,
         made_from=dataset,
+        model_type=_entry(checkpoint / CONFIG_OF_MODEL, "model_type"),
+        base_model=_entry(checkpoint / ADAPTER_CONFIG, "base_model_name_or_path"),
     )
     return hub.push_folder(
         repo,
@@ -62,6 +66,12 @@ def push_run(
         private=private,
         progress=progress,
     )
+
+
+def _entry(file: Path, key: str) -> str | None:
+    """A text in a JSON file; None where there is no such file or no such text."""
+    value = read_json(file).get(key) if file.is_file() else None
+    return value if isinstance(value, str) else None
 
 
 def last_metrics(folder: Path) -> dict[str, float]:

@@ -641,7 +641,8 @@ def test_a_trained_model_is_pushed_and_opens(hub_server, command, tiny):
     card = files["README.md"].decode()
     last = json.loads((checkpoint.parent / "metrics.jsonl").read_text().splitlines()[-1])
     assert f"| validation/loss | {last['validation/loss']:.6g} |" in card
-    assert "hidden_dim: 16" in card and "trained with `stochastok` on `sample-tokenized`" in card
+    assert "A `llama` language model trained with `stochastok` on `sample-tokenized`" in card
+    assert "hidden_dim: 16" in card
     assert f"stochastok train --config {tiny / 'tiny.yaml'} --run-name 'tiny run' trainer.optimizer.lr=1e-3" in card
 
     model, tokenizer = AutoModelForCausalLM.from_pretrained(repo), AutoTokenizer.from_pretrained(repo)

@@ -171,6 +171,20 @@ def test_files_named_themselves(tmp_path):
         open_source(str(tmp_path / "b.md"), documents="page")
 
 
+def test_a_link_gives_a_dataset_its_name(tmp_path, monkeypatch):
+    """Files in the cache of the Hub are links to files that are named by their checksums."""
+    (tmp_path / "blob.5eb6").write_text("one\n\ntwo\n")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "part.txt").symlink_to("../blob.5eb6")
+    (tmp_path / "corpus.txt").symlink_to("blob.5eb6")
+    (tmp_path / "texts").symlink_to("folder")
+    for source, name in (("corpus.txt", "corpus"), ("texts", "texts"), ("folder", "folder")):
+        assert open_source(str(tmp_path / source)).name == name
+        assert texts_of(tmp_path / source) == ["one", "two"]
+    monkeypatch.chdir(tmp_path / "folder")
+    assert open_source(".").name == "folder"
+
+
 def test_what_is_no_regular_file_is_said(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     os.mkfifo("pipe")

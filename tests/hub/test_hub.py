@@ -300,7 +300,26 @@ def test_the_card_of_a_corpus_says_what_it_is():
         assert fact in card
     assert f"stochastok expand owt-tokenized -p 0.1 --method stochastok --pull --repo {USER}/x" in card
     assert f"load_dataset('{USER}/x')" in card
+    assert f"""load_dataset('{USER}/x')["val"][0]""" in card
     assert "not known" in cards.corpus_card(f"{USER}/x", manifest_of(SMALL))
+
+
+def test_the_card_of_a_corpus_without_validation_documents_loads_another_split():
+    card = cards.corpus_card(f"{USER}/x", manifest_of({"train": SMALL["train"], "val": []}))
+    assert f"""load_dataset('{USER}/x')["train"][0]""" in card and '["val"]' not in card
+    assert yaml.safe_load(card.split("---\n")[1])["configs"][0]["data_files"] == [
+        {"split": "train", "path": "data/train-*"}
+    ]
+
+
+def test_the_card_of_a_model_says_which_it_is():
+    def first_line(**model):
+        card = cards.model_card(f"{USER}/m", config_yaml="seed: 0\n", metrics={}, command="x", made_from="d", **model)
+        return card.split(cards.BEGIN)[1].strip().splitlines()[0]
+
+    assert first_line(model_type="gpt2") == "A `gpt2` language model trained with `stochastok` on `d`."
+    assert first_line() == "A language model trained with `stochastok` on `d`."
+    assert first_line(base_model="o/n") == "An adapter (LoRA) of `o/n` trained with `stochastok` on `d`."
 
 
 # ------------------------------------------------------------------------------------------------ text
