@@ -128,6 +128,41 @@ def test_bytes_that_are_no_utf8_keep_their_ids():
     assert StochasTok(GPT2, p=0, method="bpe-dropout")(ids).tolist() == ids
 
 
+def hanging_together_with_bad_bytes(ids: list[int]) -> list[bool]:
+    """Which ids share, directly or through others, a character with an id that has a byte of no character."""
+    owner = [i for i, token in enumerate(ids) for _ in GPT2.pieces[token]]
+    groups, bad, place = [], set(), 0
+    for character in GPT2.decode_bytes(ids).decode(errors="surrogateescape"):
+        width = len(character.encode(errors="surrogateescape"))
+        groups.append({*owner[place : place + width]})
+        if "\udc80" <= character <= "\udcff":
+            bad |= groups[-1]
+        place += width
+    while more := [group for group in groups if group & bad and not group <= bad]:
+        bad = bad.union(*more)
+    return [i in bad for i in range(len(ids))]
+
+
+def test_ids_that_share_a_character_with_bad_bytes_are_kept():
+    parts = [i for i, piece in enumerate(GPT2.pieces) if piece.decode(errors="ignore").encode() != piece]
+    chain = GPT2.pieces.index(b"\xa9\xb6\xe6")  # ends one character and begins the next one
+    random = np.random.default_rng(0)
+    begin, end = (GPT2.pieces.index(piece) for piece in (b"\xe6", b"\xa9"))
+    documents = [[begin, *[chain] * 300, 0], [0, begin, chain, end, GPT2.pieces.index(b"\xb6"), 0]]
+    for _ in range(300):
+        choices = [*random.choice(parts, 3), *random.integers(256, size=3), *random.integers(50_256, size=2)]
+        documents.append(random.choice([chain, begin, end, *choices], random.integers(2, 12)).tolist())
+    seen = Counter()
+    for ids in documents:
+        kept = hanging_together_with_bad_bytes(ids)
+        expected = []
+        for token, stays in zip(ids, kept, strict=True):
+            expected += [token] if stays else [GPT2.pieces.index(bytes([byte])) for byte in GPT2.pieces[token]]
+        assert StochasTok(GPT2, p=1, method="bpe-dropout")(ids).tolist() == expected
+        seen.update(kept)
+    assert min(seen[True], seen[False]) > 300
+
+
 @settings(max_examples=100, deadline=None)
 @given(ids=st.lists(st.integers(0, 50256), max_size=30), p=st.floats(0, 1))
 def test_any_ids_decode_to_the_same_bytes(ids, p):

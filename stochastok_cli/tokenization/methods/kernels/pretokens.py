@@ -50,21 +50,25 @@ def mark_invalid(run, tokens, text, start, end):
             owner[size] = i
             size += 1
     stays = np.zeros(len(run), dtype=np.bool_)
-    changed = True
-    while changed:
-        changed = False
-        i = start
-        while i < end:
-            width = valid_width(text, i, end)
-            any_stays = width == 0
-            width = max(width, 1)
-            for j in range(i, i + width):
-                any_stays = any_stays or stays[owner[j - start]]
-            if any_stays:
-                for j in range(i, i + width):
-                    changed = changed or not stays[owner[j - start]]
-                    stays[owner[j - start]] = True
-            i += width
+    begins = np.empty(end - start + 1, dtype=np.int64)  # of the characters, and of the bytes that belong to none
+    num_characters = 0
+    i = start
+    while i < end:
+        begins[num_characters] = i - start
+        num_characters += 1
+        width = valid_width(text, i, end)
+        if width == 0:
+            stays[owner[i - start]] = True
+            width = 1
+        i += width
+    begins[num_characters] = end - start
+    # The tokens of a character stay together. Characters and tokens are both in the order of the bytes, so that one
+    # pass to the right and one to the left reach all that hang together.
+    for step in range(2 * num_characters):
+        c = step if step < num_characters else 2 * num_characters - 1 - step
+        first, last = owner[begins[c]], owner[begins[c + 1] - 1]
+        if stays[first : last + 1].any():
+            stays[first : last + 1] = True
     return stays
 
 
