@@ -21,7 +21,7 @@ def export(
         str,
         typer.Argument(
             metavar="NAME",
-            help="A dataset of token ids: a folder under data_as_memmaps.",
+            help="A dataset of token ids: a folder under data_as_memmaps, or its path.",
             autocompletion=candidates.datasets,
         ),
     ],

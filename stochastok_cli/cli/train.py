@@ -147,9 +147,18 @@ def train(
         else:
             result = _train(configuration, run_name, force)
             if push and is_main_process():
+                from stochastok_cli.data.folders import short_dataset_name
+
                 command = ["stochastok", "train", "--config", config, *(["--run-name", run_name] if run_name else [])]
                 command += overrides or []
-                _push(result, configuration.trainer.dataset.name, shlex.join(command), repo, hf_username, private)
+                _push(
+                    result,
+                    short_dataset_name(configuration.trainer.dataset.name),
+                    shlex.join(command),
+                    repo,
+                    hf_username,
+                    private,
+                )
             output = _as_json(result) if as_json else result.folder
     if is_main_process():
         options.print_line(output)

@@ -181,7 +181,7 @@ class OptimizerConfig:
 class DatasetConfig:
     """`trainer.dataset`"""
 
-    name: str = key("openwebtext-tokenized", "A folder under `data_as_memmaps`.")
+    name: str = key("openwebtext-tokenized", "A folder under `data_as_memmaps`, or the path of such a folder.")
     is_instruction: bool = key(
         False,
         "Whether the data are examples with a loss on some of their tokens: questions with answers, prompts with "

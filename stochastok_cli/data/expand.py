@@ -15,6 +15,7 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 
 from stochastok_cli.artifacts import Artifact, tasks_folder, validate_folder_name
+from stochastok_cli.data.folders import find_dataset
 from stochastok_cli.data.formats import FORMATS
 from stochastok_cli.data.import_corpus import END_OF_TEXT_ADDED, find_stored, import_corpus
 from stochastok_cli.data.instruction_dataset import is_instruction_dataset
@@ -25,7 +26,6 @@ from stochastok_cli.data.memmap import (
     available_cpus,
     corpus_manifest,
     document_batches,
-    memmap_dir,
     release_pages,
     require_counts,
 )
@@ -73,13 +73,13 @@ def open_corpus(
     Raises:
         UserError: there is no such corpus, or it holds conversations or completions.
     """
-    folder = memmap_dir(Path(data_dir)) / corpus if isinstance(corpus, str) else corpus
-    path = folder if folder.is_dir() else Path(corpus)
+    folder = find_dataset(corpus, data_dir)
+    path = folder if folder.is_dir() else Path(corpus).expanduser()
     if not _is_ours(path) and find_stored(path) is not None:
         made = import_corpus(path, tokenizer=tokenizer, name=name, data_dir=data_dir, force=force, progress=progress)
         return Corpus(made.path, tokenizer)
     if name is not None:
-        path = Path(corpus)
+        path = Path(corpus).expanduser()
         if not path.exists() and not folder.exists():
             raise UserError(f"there is no {path}, so nothing is imported as {name!r}")
         raise UserError(

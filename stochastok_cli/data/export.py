@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from stochastok_cli.artifacts import Artifact, validate_folder_name
+from stochastok_cli.data.folders import find_dataset
 from stochastok_cli.data.formats import DocumentBatch, Format, SplitDocuments, require_format
 from stochastok_cli.data.instruction_dataset import InstructionDataset, MaskedExamples, open_dataset
 from stochastok_cli.data.memmap import (
@@ -15,7 +16,6 @@ from stochastok_cli.data.memmap import (
     MemmapDataset,
     Tokenizer,
     document_batches,
-    memmap_dir,
     release_pages,
 )
 from stochastok_cli.data.sft_dataset import SFTDataset, SFTExamples
@@ -67,7 +67,7 @@ def export(
     target.require_package()
     if split is not None and split not in SPLITS:
         raise UserError(f"there is no split {split!r}{did_you_mean(split, SPLITS)}", fix=f"give {' or '.join(SPLITS)}")
-    source = open_dataset(memmap_dir(Path(data_dir)) / dataset if isinstance(dataset, str) else dataset, tokenizer)
+    source = open_dataset(find_dataset(dataset, data_dir), tokenizer)
     if not isinstance(source, Corpus) and not target.has_loss_mask:
         raise UserError(
             f"{source.name} holds questions or conversations, and {format} can't say which ids have a loss",

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from stochastok_cli.errors import did_you_mean
+from stochastok_cli.manifest import MANIFEST
 
 
 def memmap_dir(data_dir: Path) -> Path:
@@ -13,6 +14,46 @@ def memmap_dir(data_dir: Path) -> Path:
 def dataset_dir(data_dir: Path) -> Path:
     """The folder of a data directory that holds the saved `datasets.DatasetDict`s."""
     return data_dir / "data_as_datasets"
+
+
+def find_dataset(dataset: str | Path, data_dir: str | Path) -> Path:
+    """The folder of a dataset of ids: of its name in the data directory, else at its path.
+
+    Args:
+        dataset: the name of a folder under `data_as_memmaps`, or a path, absolute or relative to the working directory.
+            A `Path` is always the latter.
+        data_dir: the data directory.
+
+    Returns:
+        The folder. Where there is no such dataset, the one that is missing: whoever opens it says so.
+    """
+    path = _with_name(Path(dataset).expanduser())
+    if isinstance(dataset, Path):
+        return path
+    named = memmap_dir(Path(data_dir)) / path
+    if holds_ids(named):
+        return named
+    is_name = len(path.parts) < 2 and not path.is_absolute()
+    return path if holds_ids(path) or not (is_name or named.is_dir()) else named
+
+
+def short_dataset_name(dataset: str) -> str:
+    """What a dataset is called that was named by its name or by its path: the name of its folder.
+
+    >>> short_dataset_name("data/data_as_memmaps/sample-tokenized/"), short_dataset_name("sample-tokenized")
+    ('sample-tokenized', 'sample-tokenized')
+    """
+    return _with_name(Path(dataset).expanduser()).name
+
+
+def holds_ids(folder: Path) -> bool:
+    """Whether a folder is a dataset of ids, with a manifest or without."""
+    return folder.is_dir() and ((folder / MANIFEST).is_file() or next(folder.glob("*.bin"), None) is not None)
+
+
+def _with_name(path: Path) -> Path:
+    """The path itself, or an absolute one where it ends without the name of a folder, as `.` does."""
+    return path.resolve() if path.name in ("", "..") else path
 
 
 def similar_dataset(folder: Path) -> str:

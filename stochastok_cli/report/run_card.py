@@ -3,11 +3,10 @@
 import json
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from stochastok_cli.config import Config
-from stochastok_cli.data.folders import memmap_dir
+from stochastok_cli.data.folders import find_dataset, short_dataset_name
 from stochastok_cli.evaluation.base import EvalResult
 from stochastok_cli.report.runs import ReportedRun
 from stochastok_cli.report.tables import MISSING, Cell, Column, Table
@@ -166,11 +165,11 @@ def _card(run: ReportedRun, summary: RunSummary) -> dict[str, str]:
 
 
 def _data_facts(summary: RunSummary, config: Config) -> dict[str, str]:
-    facts = {"data": config.trainer.dataset.name}
+    facts = {"data": short_dataset_name(config.trainer.dataset.name)}
     fingerprint = None if summary.data is None else summary.data["fingerprint"]
     if fingerprint is not None:
         facts["fingerprint of the data"] = fingerprint
-    folder = memmap_dir(Path(config.general.paths.data_dir)) / config.trainer.dataset.name
+    folder = find_dataset(config.trainer.dataset.name, config.general.paths.data_dir)
     manifest = manifest_or_none(folder)
     if manifest is not None and fingerprint in (None, manifest.fingerprint):  # else it was made again since
         train = manifest.splits.get("train")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stochastok_cli.config import Config, DatasetConfig
-from stochastok_cli.data.folders import memmap_dir, similar_dataset
+from stochastok_cli.data.folders import find_dataset, similar_dataset
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.base import Evaluator
 from stochastok_cli.evaluation.registry import find_invalid_values, make_evaluator, options_of
@@ -74,7 +74,7 @@ def check_inputs(config: Config, progress: RunProgress, parent: Path | None) -> 
         for evaluator in checked_evaluators(config)
         for path in evaluator.absent_data(data_dir)
     ]
-    folder = memmap_dir(data_dir) / config.trainer.dataset.name
+    folder = find_dataset(config.trainer.dataset.name, data_dir)
     if not folder.is_dir():
         return notes
     from stochastok_cli.training.data import open_data, require_same_vocabulary

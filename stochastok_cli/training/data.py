@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from stochastok_cli.config import Config
+from stochastok_cli.data.folders import find_dataset
 from stochastok_cli.data.instruction_dataset import InstructionDataset, open_dataset
-from stochastok_cli.data.memmap import Corpus, MemmapDataset, memmap_dir
+from stochastok_cli.data.memmap import Corpus, MemmapDataset
 from stochastok_cli.data.packed_sampler import PackedSampler
 from stochastok_cli.data.samplers import Sampler, WindowSampler
 from stochastok_cli.data.sft_dataset import SFTDataset
@@ -52,7 +53,7 @@ def open_data(config: Config) -> Data:
         UserError: The dataset is missing, damaged, of another kind or vocabulary, or too short for a context window.
     """
     dataset, data_dir = config.trainer.dataset, Path(config.general.paths.data_dir)
-    folder = memmap_dir(data_dir) / dataset.name
+    folder = find_dataset(dataset.name, data_dir)
     source = open_dataset(folder)
     if dataset.is_instruction == isinstance(source, Corpus):
         kind = "questions with answers" if isinstance(source, SFTDataset) else "conversations or completions"

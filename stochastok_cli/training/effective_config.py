@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stochastok_cli.config import Config, DatasetConfig, ModelConfig, Source, flatten, values_by_key
-from stochastok_cli.data.folders import memmap_dir, similar_dataset
+from stochastok_cli.data.folders import find_dataset, similar_dataset
 from stochastok_cli.errors import UserError
 from stochastok_cli.manifest import read_manifest
 from stochastok_cli.models import llama_config
@@ -144,7 +144,7 @@ def find_checkpoint_folder(config: Config) -> Path | None:
 
 def dataset_folder(config: Config) -> Path:
     """The folder of the dataset that a run trains on."""
-    return memmap_dir(Path(config.general.paths.data_dir)) / config.trainer.dataset.name
+    return find_dataset(config.trainer.dataset.name, config.general.paths.data_dir)
 
 
 class ModelSection(NamedTuple):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stochastok_cli.config import Config
-from stochastok_cli.data.folders import memmap_dir
+from stochastok_cli.data.folders import find_dataset
 from stochastok_cli.errors import UserError
 from stochastok_cli.manifest import Manifest, read_manifest
 from stochastok_cli.tokenization.methods import require_method
@@ -86,7 +86,7 @@ def expansion_of_dataset(
             return RunExpansion(None, None, is_known=False)
         if known and (isinstance(method, str) or method is None):
             return RunExpansion(method, p)
-    folder = memmap_dir(Path(config.general.paths.data_dir)) / config.trainer.dataset.name
+    folder = find_dataset(config.trainer.dataset.name, config.general.paths.data_dir)
     manifest = read(folder)
     if manifest is not None and fingerprint in (None, manifest.fingerprint):
         return RunExpansion(*manifest.expansion)

@@ -18,6 +18,7 @@ import filelock
 
 from stochastok_cli.artifacts import nearest_existing_path, validate_folder_name, write_atomically
 from stochastok_cli.config import Config, config_from_file, flatten
+from stochastok_cli.data.folders import short_dataset_name
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.models.checkpoint_reader import TrainingState, incomplete_checkpoints, latest_progress
 from stochastok_cli.tokenization.methods import require_method
@@ -77,7 +78,7 @@ class RunProgress:
 
 def default_run_name(config: Config, parent: str | None) -> str:
     """`<prefix>-<dataset>`, followed by `-from-<parent>` where training starts from a run or another model."""
-    name = f"{config.general.logging.run_name_prefix}-{config.trainer.dataset.name}"
+    name = f"{config.general.logging.run_name_prefix}-{short_dataset_name(config.trainer.dataset.name)}"
     return f"{name}-from-{parent}" if parent else name
 
 
@@ -172,7 +173,7 @@ def _require_same_decay(done: int, before: Config, now: Config) -> None:
         )
 
 
-_METHOD_KEY = "trainer.dataset.expand_method"
+_METHOD_KEY, _DATASET_KEY = "trainer.dataset.expand_method", "trainer.dataset.name"
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -187,12 +188,14 @@ def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 def differing_values(first: dict[str, Any], second: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The dotted keys in which two configurations differ, in the order of the first, with both values.
 
-    Two spellings of one expansion method do not differ.
+    Two spellings of one expansion method do not differ, nor do a dataset's name and a path of it. What its bytes are is
+    another question (see `require_same_data`).
     """
     old, new = flatten(first), flatten(second)
     for values in (old, new):
         with suppress(UserError):  # a method that is no longer there differs by its name
             values[_METHOD_KEY] = require_method(values[_METHOD_KEY]).name
+        values[_DATASET_KEY] = short_dataset_name(values[_DATASET_KEY])
     return {key: (old.get(key), new.get(key)) for key in {**old, **new} if old.get(key) != new.get(key)}
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stochastok_cli.config import Config, config_from_dict, config_from_file
+from stochastok_cli.data.folders import short_dataset_name
 from stochastok_cli.errors import FAILED, Notice, UserError, did_you_mean, first_line
 from stochastok_cli.models.checkpoint_reader import (
     STATE,
@@ -114,7 +115,7 @@ class RunSummary:
     @property
     def dataset(self) -> str | None:
         """The name of its dataset."""
-        return None if self.config is None else self.config.trainer.dataset.name
+        return None if self.config is None else short_dataset_name(self.config.trainer.dataset.name)
 
     @property
     def parent(self) -> str | None:

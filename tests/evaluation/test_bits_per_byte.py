@@ -11,6 +11,7 @@ from stochastok_cli.artifacts import create_artifact
 from stochastok_cli.data.memmap import corpus_manifest
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.evaluators.bits_per_byte import (
+    BitsPerByte,
     ScoredText,
     count_bytes,
     evaluate_bits_per_byte,
@@ -38,6 +39,17 @@ def save(ids: np.ndarray, vocabulary: Vocabulary, data_dir: Path, name: str = "t
         return corpus_manifest("tokenized", vocabulary, {}, None)
 
     create_artifact(data_dir / "data_as_memmaps" / name, {}, build)
+
+
+def test_a_dataset_named_by_its_path_has_metrics_of_its_name(vocabulary, tmp_path):
+    save(flat_ids(vocabulary), vocabulary, tmp_path)
+    path = str(tmp_path / "data_as_memmaps" / "text-tokenized")
+    assert load_validation_text(path, Path("elsewhere"), vocabulary).name == "text-tokenized"
+    evaluator = BitsPerByte(benchmarks=(path,))
+    evaluator.check()
+    assert evaluator.absent_data(Path("elsewhere")) == []
+    with pytest.raises(UserError, match="--benchmarks names text-tokenized twice"):
+        BitsPerByte(benchmarks=(path, "text-tokenized")).check()
 
 
 def test_bytes_are_those_of_the_text(vocabulary):

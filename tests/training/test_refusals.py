@@ -240,8 +240,9 @@ def test_a_run_does_not_resume_with_other_data(configured, data_dir, vocabulary,
     options = (*LANGGAME, "model.context_window=128", f"general.paths.data_dir={own}")
     train(configured(*options, "trainer.training.max_iters=2"), run_name="a")
     make_langgame(vocabulary, own, train_size=300, val_size=20, seed=1, force=True)
-    with pytest.raises(UserError, match="was trained on other data: langgame had the fingerprint"):
-        train(configured(*options), run_name="a")
+    for named in ("langgame", own / "data_as_memmaps" / "langgame"):
+        with pytest.raises(UserError, match="was trained on other data: langgame had the fingerprint"):
+            train(configured(*options, f"trainer.dataset.name={named}"), run_name="a")
 
 
 def test_a_folder_written_by_the_reference_trains_as_gpt2(configured, tmp_path):

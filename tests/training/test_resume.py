@@ -39,6 +39,20 @@ def test_n_then_n_more_equals_2n(configured):
     assert metrics(straight.folder)[-1]["validation/loss"] < metrics(straight.folder)[0]["validation/loss"]
 
 
+def test_a_run_resumes_whatever_way_its_dataset_is_named(configured, data_dir, monkeypatch):
+    straight = train(configured())
+    absolute = data_dir / "data_as_memmaps" / "sample-tokenized"
+    monkeypatch.chdir(data_dir)
+    for iterations, named in (("4", absolute), ("6", "data_as_memmaps/sample-tokenized/"), ("8", "sample-tokenized")):
+        options = (f"trainer.dataset.name={named}", "general.logging.run_name_prefix=paths")
+        resumed = train(configured(*options, f"trainer.training.max_iters={iterations}"))
+        assert resumed.folder.name == "paths-sample-tokenized"
+    assert tensors(resumed.checkpoint) == tensors(straight.checkpoint)
+    assert metrics(resumed.folder)[-1] == metrics(straight.folder)[-1]
+    at_path = train(configured(f"trainer.dataset.name={absolute}"))
+    assert (at_path.created, at_path.folder) == (False, straight.folder)
+
+
 def test_a_complete_run_is_left_alone(configured):
     first = train(configured(), run_name="a")
     before = {f: f.stat().st_mtime_ns for f in first.folder.rglob("*")}

@@ -6,13 +6,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from stochastok_cli.data.folders import memmap_dir
+from stochastok_cli.data.folders import find_dataset, short_dataset_name
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.base import (
     Evaluator,
     EvaluatorOutput,
     LoadedEvaluator,
     Metric,
+    duplicates,
     metric_group,
     option,
     register,
@@ -44,7 +45,7 @@ class BitsPerByte(Evaluator):
         "effective_sample_size": "how many draws of equal weight would say as much about the other tokenizations",
     }
 
-    benchmarks: tuple[str, ...] = option((), "folders under data_as_memmaps", metavar="A,B,…")
+    benchmarks: tuple[str, ...] = option((), "folders under data_as_memmaps, or paths of such folders", metavar="A,B,…")
     num_samples: int | None = option(None, "windows of text", min=1, show_default="all")
     tokenization: str | None = option(
         None, "also over all tokenizations, by importance sampling from uniform:P", metavar="METHOD:P"
@@ -57,10 +58,12 @@ class BitsPerByte(Evaluator):
 
     def check(self) -> None:
         super().check()
+        if twice := duplicates(map(short_dataset_name, self.benchmarks)):
+            raise UserError(f"--benchmarks names {', '.join(twice)} twice", fix="one result has room under that name")
         self._tokenization()
 
     def absent_data(self, data_dir: Path) -> list[Path]:
-        folders = [memmap_dir(data_dir) / name for name in self.benchmarks]
+        folders = [find_dataset(name, data_dir) for name in self.benchmarks]
         return [folder for folder in folders if not folder.is_dir()]
 
     def _tokenization(self) -> "Tokenization | None":
@@ -107,14 +110,14 @@ class ScoredText:
 def load_validation_text(
     name: str, data_dir: Path, vocabulary: "Vocabulary", *, num_tokens: int | None = None
 ) -> ScoredText:
-    """The val split of a folder under `data_as_memmaps`, or its first `num_tokens` ids.
+    """The val split of a dataset (see `find_dataset`), or its first `num_tokens` ids.
 
     Raises UserError if the folder's vocabulary is another, or if there is no text in the split.
     """
     from stochastok_cli.data.memmap import Corpus
     from stochastok_cli.manifest import same_tokenizer
 
-    corpus = Corpus(memmap_dir(data_dir) / name)
+    corpus = Corpus(find_dataset(name, data_dir))
     recorded = (corpus.manifest and corpus.manifest.tokenizer) or corpus.vocabulary
     if not same_tokenizer(recorded.fingerprint, vocabulary.fingerprint):
         raise UserError(
