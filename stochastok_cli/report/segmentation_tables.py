@@ -348,6 +348,7 @@ def _describe_method(one: StochasTok, small: VocabularyOfText, ids: list[int], k
         grid = _grid(definition, one.p)
         count = min(max(MAX_GRID_TOKENS // max(len(ids), 1), 10), 200) if definition.takes_p else 1
         drawn = [[expand(ids, i).tolist() for i in range(count)] for expand in map(one.with_p, grid)]
+    described["max_p"] = min(described["max_p"], max(grid))  # no samples are there of a larger p
     return described | {"values": {}, "arguments": [], "grid": grid, "samples": drawn}
 
 

@@ -183,6 +183,7 @@ def test_methods_without_a_law_in_the_page_have_samples(sample2k):
     data = page_data("An unbelievable text", ["mix:uniform=0.5", "patok"], sample2k, p=0.25)
     mix, patok = ({m["name"]: m for m in data["methods"]}[name] for name in ("mix:uniform=0.5", "patok"))
     assert 0.25 in mix["grid"] and max(mix["grid"]) == 1
+    assert mix["max_p"] == patok["max_p"] == 1  # the field for p shows no p of which there are no samples
     ids = sample2k.encode("An unbelievable text")
     expand = StochasTok(sample2k, 0.25, "patok")
     assert patok["samples"][patok["grid"].index(0.25)][:3] == [expand(ids, i).tolist() for i in range(3)]
@@ -356,6 +357,12 @@ def in_browser(page: str, script: str, file: Path, width: int = 1400) -> list:
     return json.loads(html.unescape(re.search("<title>(.*?)</title>", dump_dom(file, width))[1]))
 
 
+def test_no_field_keeps_the_form_from_being_sent(sample2k):
+    """A p between the steps of its field, and a negative seed, are fine."""
+    tags = Elements(make_page("An example", ["stochastok"], sample2k, p=0.075, seed=-1)).tags
+    assert any(tag == "form" and "novalidate" in attributes for tag, attributes in tags)
+
+
 @pytest.mark.slow
 def test_the_page_in_a_browser(sample2k, tmp_path):
     text = f"{HOSTILE} unbelievable strawberry {'x' * 100}"
@@ -398,16 +405,25 @@ def test_what_a_user_does_with_the_page(sample2k, tmp_path):
       const first = shown();
       document.getElementById("again").click();
       const second = shown(), command = document.getElementById("command").textContent;
-      set("seed", -1, "change");
+      set("seed", 1.5, "change");
       set("p", 2, "change");
       const refused = document.querySelectorAll("input.invalid").length, same = shown();
+      const form = document.getElementById("controls");
+      set("p", 0.075, "change");
+      set("seed", -5, "change");
+      const negative = shown();
+      form.requestSubmit();
+      const next = shown();
+      set("p", 1, "change");
+      set("seed", 11, "change");
+      form.requestSubmit();
       press("Home");
       const places = [selected()];
       press("ArrowRight");
       places.push(selected());
       press("ArrowDown");
       const arc = document.getElementById("readout").textContent;
-      return { first, second, same, refused, command, places, arc, address: location.hash };
+      return { first, second, same, refused, negative, next, command, places, arc, address: location.hash };
     """
     seen = in_browser(page, script, tmp_path / "page.html")
     ids = sample2k.encode("walking and talking, walking and")
@@ -415,6 +431,9 @@ def test_what_a_user_does_with_the_page(sample2k, tmp_path):
     assert seen["first"] == [["canonical", ids], *([f"sample {i + 1}", expand(ids, i).tolist()] for i in range(3))]
     assert seen["second"][1:] == [[f"sample {i + 1}", expand(ids, i).tolist()] for i in range(3, 6)]
     assert (seen["same"], seen["refused"], seen["places"]) == (seen["second"], 2, [0, 1])
+    negative = StochasTok(sample2k, 0.075, "grampa:temperature=4", seed=-5)
+    drawn = [[f"sample {i + 1}", negative(ids, i).tolist()] for i in range(6)]
+    assert (seen["negative"][1:], seen["next"][1:]) == (drawn[:3], drawn[3:])
     assert "taken in" in seen["arc"] and "canonical" in seen["arc"]
     assert seen["command"] == (
         "stochastok expand --tokenizer sample2k --method grampa:temperature=4 -p 1 --seed 11 --samples 6 "

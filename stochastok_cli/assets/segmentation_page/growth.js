@@ -117,7 +117,7 @@ function drawGrowth() {
   );
   const isLimited = data.methods.some((m) => m.takes_p && state.p > m.max_p);
   byId("growth-note").textContent =
-    `At p = ${shortNumber(state.p)}${isLimited ? ", or 1 for probabilities" : ""}. ` +
+    `At p = ${shortNumber(state.p)}${isLimited ? ", or the largest that a method has here" : ""}. ` +
     "Exact but where ≈ stands: those are means of samples.";
 }
 

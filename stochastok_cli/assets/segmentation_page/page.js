@@ -197,15 +197,15 @@ function remember() {
 
 function recall() {
   const values = new URLSearchParams(location.hash.slice(1));
-  const whole = (name, most) => {
+  const whole = (name, most, least = 0) => {
     const value = Number(values.get(name) ?? NaN);
-    return Number.isInteger(value) && value >= 0 && value <= most ? value : state[name];
+    return Number.isInteger(value) && value >= least && value <= most ? value : state[name];
   };
   const known = data.methods.findIndex((m) => m.name === values.get("method"));
   if (known >= 0) state.method = known;
   const p = Number(values.get("p") ?? NaN);
   if (p >= 0 && p <= Math.max(...data.methods.map((m) => m.max_p))) state.p = p;
-  state.seed = whole("seed", Number.MAX_SAFE_INTEGER);
+  state.seed = whole("seed", Number.MAX_SAFE_INTEGER, Number.MIN_SAFE_INTEGER);
   state.first = whole("first", 1e6);
   state.word = whole("word", tables.words.length - 1);
 }
@@ -230,7 +230,7 @@ byId("p").addEventListener("change", (event) => {
 });
 byId("seed").addEventListener("change", (event) => {
   const seed = event.target.valueAsNumber;
-  const possible = Number.isSafeInteger(seed) && seed >= 0;
+  const possible = Number.isSafeInteger(seed);
   event.target.classList.toggle("invalid", !possible);
   if (possible) {
     state.seed = seed;
