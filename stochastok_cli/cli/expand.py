@@ -341,7 +341,7 @@ def _print_page(file: Path, written: bool, as_json: bool) -> None:
 
 
 def _print_tokenizations(tokenizations: "list[LabeledTokenization]", as_json: bool) -> None:
-    """A line for each tokenization, with each token on a background color of its own."""
+    """A line for each tokenization, with each token on a background color of its own, or with bars between tokens."""
     if as_json:
         print(json.dumps([tokenization._asdict() for tokenization in tokenizations]))
         return
@@ -349,13 +349,16 @@ def _print_tokenizations(tokenizations: "list[LabeledTokenization]", as_json: bo
     from rich.text import Text
 
     console = Console(highlight=False, soft_wrap=True)
+    # A terminal of 8 or 16 colors shows these as one, and others show none.
+    has_color = console.color_system in ("256", "truecolor") and not console.no_color
     backgrounds = ("on #c8e6c9", "on #bbdefb", "on #ffe0b2", "on #e1bee7", "on #fff9c4")
     width = max(len(label) for label, _, _ in tokenizations)
     for label, ids, tokens in tokenizations:
         line = Text(f"{label:<{width}} {len(ids):>3} tokens  ", style="dim")
         for i, token in enumerate(tokens):
-            separator = "" if console.is_terminal or i == 0 else "|"
-            line.append(separator + escaped(token), style=f"black {backgrounds[i % len(backgrounds)]}")
+            separator = "" if has_color or i == 0 else "|"
+            style = f"black {backgrounds[i % len(backgrounds)]}" if has_color else ""
+            line.append(separator + escaped(token), style=style)
         console.print(line)
 
 
@@ -364,8 +367,7 @@ def _print_report(rows: "list[Diversity]", sample: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps([asdict(row) for row in rows]))
         return
-    from stochastok_cli.report.rendering import print_tables
-    from stochastok_cli.report.tables import Cell, Column, Table
+    from stochastok_cli.cli.text_table import print_table, print_title
     from stochastok_cli.tokenization.statistics import COMMON_WORDS
 
     headings = ("method", "p", "growth", "touched", "seen", "possible", "bits each", "bits/id", "Rényi", "MATTR")
@@ -384,5 +386,8 @@ def _print_report(rows: "list[Diversity]", sample: str, as_json: bool) -> None:
         )
         for row in rows
     ]
-    title = f"{sample}; seen, possible, bits each: segmentations of {COMMON_WORDS} common words"
-    print_tables([Table("", title, [Column(h) for h in headings], [[Cell(c) for c in row] for row in cells])])
+    print_title(f"{sample}; seen, possible, bits each: segmentations of {COMMON_WORDS} common words")
+    entries = [
+        (method, [pair for pair in zip(headings[1:], values, strict=True) if pair[1]]) for method, *values in cells
+    ]
+    print_table(headings, cells, entries, numbers=True)

@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from itertools import zip_longest
 
@@ -13,7 +14,9 @@ Entry = tuple[str, Sequence[tuple[str, str]]]
 """A title, and keys with values below it."""
 
 
-def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], entries: Sequence[Entry]) -> None:
+def print_table(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], entries: Sequence[Entry], *, numbers: bool = False
+) -> None:
     """Prints rows in columns, or else the same as entries.
 
     Hundreds of rows take a table of rich a fifth of a second, and it breaks texts that have no room.
@@ -22,6 +25,7 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], entries:
         headings: Of the columns; they and cells may have several lines.
         rows: The cells of each row.
         entries: What stands for each row where the columns are wider than the terminal.
+        numbers: All columns but the first hold numbers, which are aligned right.
     """
     columns = [[cell.split("\n") for cell in column] for column in zip(headings, *rows, strict=True)]
     widths = [max(_width(line) for lines in column for line in lines) for column in columns]
@@ -30,17 +34,27 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], entries:
         print("\n\n".join(map(_entry, entries)))
         return
     head, *body = zip(*columns, strict=True)
-    lines = [*_lines([[""] * (max(map(len, head)) - len(cell)) + cell for cell in head], widths), _rule(total)]
+    lines = [*_lines([[""] * (max(map(len, head)) - len(cell)) + cell for cell in head], widths, numbers), _rule(total)]
     for row in body:
-        lines += _lines(row, widths)
+        lines += _lines(row, widths, numbers)
     print("\n".join(lines))
 
 
-def _lines(row: Sequence[Sequence[str]], widths: Sequence[int]) -> list[str]:
-    return [
-        GAP.join(cell + " " * (width - _width(cell)) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in zip_longest(*row, fillvalue="")
-    ]
+def print_title(text: str) -> None:
+    """Prints a line above a table, broken between words where the terminal is narrower."""
+    print(textwrap.fill(text, shutil.get_terminal_size((NO_EDGE, 0)).columns, break_on_hyphens=False))
+
+
+def _lines(row: Sequence[Sequence[str]], widths: Sequence[int], numbers: bool) -> list[str]:
+    lines = []
+    for line in zip_longest(*row, fillvalue=""):
+        spaces = [" " * (width - _width(cell)) for cell, width in zip(line, widths, strict=True)]
+        padded = [
+            space + cell if numbers and i else cell + space
+            for i, (cell, space) in enumerate(zip(line, spaces, strict=True))
+        ]
+        lines.append(GAP.join(padded).rstrip())
+    return lines
 
 
 def _rule(width: int) -> str:

@@ -157,6 +157,34 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
     assert [f.name for f in (tmp_path / "data_as_memmaps").iterdir() if not f.name.endswith(".lock")] == []
 
 
+@pytest.mark.parametrize(
+    ("environment", "has_color"),
+    [
+        ({"FORCE_COLOR": "1", "TERM": "xterm-256color"}, True),
+        ({"FORCE_COLOR": "1", "TERM": "xterm"}, False),  # 16 colors, of which the backgrounds would all be one
+        ({"FORCE_COLOR": "1", "TERM": "xterm-256color", "NO_COLOR": "1"}, False),
+        ({"FORCE_COLOR": "1", "TERM": "dumb"}, False),
+        ({}, False),
+    ],
+)
+def test_tokens_have_bars_between_them_where_they_have_no_color(environment, has_color):
+    shown = run("expand", "--text", "unbelievable", "--tokenizer", "sample2k", "--samples", "1", **environment).stdout
+    assert ("48;5;" in shown, "un|be|lie|v|able" in shown) == (has_color, not has_color)
+
+
+@pytest.mark.parametrize("columns", ["60", "80", "200"])
+def test_no_number_of_the_report_is_cut(columns, tmp_path):
+    (tmp_path / "a.txt").write_text("\n\n".join(f"An unbelievable document {i}" for i in range(9)))
+    run("tokenize", tmp_path / "a.txt", "--tokenizer", "sample2k", "--data-dir", tmp_path, "--val-fraction", "0.2")
+    report = ["expand", "a-tokenized", "--report", "--data-dir", tmp_path, "-p", "0.12345", "--method"]
+    shown = run(*report, "stochastok,character", COLUMNS=columns).stdout
+    rows = json.loads(run(*report, "stochastok,character", "--json").stdout)
+    assert "…" not in shown and all(len(line) <= int(columns) for line in shown.splitlines())
+    assert re.search(r"\b0.12345\b", shown) and all(f"{row['renyi_efficiency']:.3f}" in shown for row in rows)
+    values = next(line for line in shown.splitlines() if line.startswith("stochastok")).split()[1:]
+    assert len(values) == (9 if columns == "200" else 0)
+
+
 @pytest.mark.slow
 def test_the_report_compares_methods_at_equal_growth(tmp_path):
     run("tokenize", "sample", "--data-dir", tmp_path)
