@@ -21,7 +21,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from stochastok_cli import __version__, panics
-from stochastok_cli.cli import completion, progress, streams
+from stochastok_cli.cli import completion, interruption, progress, streams
 from stochastok_cli.errors import (
     EXIT_CODE_FILE,
     FAILED,
@@ -136,7 +136,9 @@ def main() -> None:
     streams.prepare_streams()
     signal.signal(signal.SIGTERM, _interrupt)  # `train` handles signals itself
     warnings.showwarning = functools.partial(_show_warning, warnings.showwarning)
+    is_program = False
     try:
+        is_program = interruption.raise_keyboard_interrupt()
         _require_address_space()
         register_subcommands()
         code = app(prog_name=completion.completed_program(), standalone_mode=False)
@@ -169,6 +171,8 @@ def main() -> None:
         if not is_rust_panic(error):
             raise
         code = _failed(f"a library failed: {first_line(error)} (--debug shows where)", FAILED, error)
+    if is_program:
+        interruption.end_at_once()
     code = code if isinstance(code, int) else 0
     lost = streams.flush_stdout()
     if isinstance(lost, streams.NoReader):

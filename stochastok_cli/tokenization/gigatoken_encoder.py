@@ -134,8 +134,8 @@ def resident_memory() -> int:
 def _gigatoken() -> ModuleType:
     """The library, and awkward, whose arrays it returns.
 
-    gigatoken imports awkward in its first call. What interrupts that import (Ctrl-C, too little memory) it swallows, and
-    returns a list from then on.
+    gigatoken imports awkward in its first call. What interrupts that import (Ctrl-C, too little memory) it swallows,
+    and returns a list from then on.
     """
     import awkward  # noqa: F401
     import gigatoken

@@ -143,6 +143,25 @@ def test_interrupted_with_nothing_saved(tmp_path):
     assert run_python("-m", "stochastok_cli", *arguments, cwd=tmp_path).returncode == 0
 
 
+def test_interrupted_while_it_is_imported():
+    code = """
+import os, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "typer":
+            os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+sys.meta_path.insert(0, Interrupt())
+from stochastok_cli.__main__ import main
+
+main()
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "error: interrupted\n")
+
+
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
     """A file size limit stands in for the disk: writing past it fails in the same call."""
     code = (

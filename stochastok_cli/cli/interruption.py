@@ -1,0 +1,32 @@
+"""Ctrl-C while the command line starts and while it ends, when nothing catches a KeyboardInterrupt.
+
+This module imports as little as possible: whatever is imported before it can still be interrupted with a traceback.
+"""
+
+import os
+import signal
+from typing import Any
+
+from stochastok_cli.errors import INTERRUPTED
+
+
+def end_at_once() -> None:
+    """Ctrl-C ends this process from now on, with one line. Nothing is changed where it is ignored (`nohup`)."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end)
+
+
+def raise_keyboard_interrupt() -> bool:
+    """Ctrl-C raises KeyboardInterrupt again; whether `end_at_once` was called before."""
+    if signal.getsignal(signal.SIGINT) is not _end:
+        return False
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    return True
+
+
+def _end(number: int, frame: Any) -> None:
+    try:
+        if "RANK" not in os.environ:  # the launcher of several processes says it
+            os.write(2, b"error: interrupted\n")
+    finally:
+        os._exit(INTERRUPTED)
