@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from stochastok_cli.errors import UserError
 
@@ -168,6 +168,9 @@ class EvalResult:
 
 # ------------------------------------------------------------------------------------------------ evaluators
 
+Direction = Literal["higher", "lower"]
+"""Which values of a metric are better."""
+
 
 @dataclass(frozen=True)
 class Option:
@@ -258,6 +261,9 @@ class Evaluator(ABC):
             benchmark's table.
         meanings: What each metric is, by `Metric.name`, for the lines below its tables; names that explain themselves
             are left out.
+        directions: Which values of each metric are better, by `Metric.name`; None where neither more nor less is.
+        accuracies: The metrics that are shares of right answers, from 0 to 1, which plots draw.
+        main_metrics: Those that training prints of each benchmark; all of them are in its `metrics.jsonl`.
         in_training: Whether it can be given in `trainer.eval`, which evaluates a model that has no files yet.
     """
 
@@ -270,6 +276,9 @@ class Evaluator(ABC):
     has_answers: ClassVar[bool] = False
     parts_table: ClassVar[str] = ""
     meanings: ClassVar[Mapping[str, str]] = {}
+    directions: ClassVar[Mapping[str, Direction | None]] = {"accuracy": "higher", "exact_match": "higher"}
+    accuracies: ClassVar[Sequence[str]] = ("accuracy", "exact_match")
+    main_metrics: ClassVar[Sequence[str]] = ("accuracy", "exact_match")
     in_training: ClassVar[bool] = True
 
     @classmethod

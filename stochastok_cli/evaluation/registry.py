@@ -1,11 +1,12 @@
 """The evaluators by name, and the rules of their options for the command line and for `trainer.eval`."""
 
+import functools
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from stochastok_cli.errors import UserError, did_you_mean, short_repr
-from stochastok_cli.evaluation.base import Evaluator, benchmark_name
+from stochastok_cli.evaluation.base import Evaluator, Metric, benchmark_name
 from stochastok_cli.evaluation.evaluators import EVALUATORS
 
 if TYPE_CHECKING:
@@ -40,6 +41,36 @@ def make_evaluator(name: str, options: Mapping[str, Any]) -> Evaluator:
     evaluator = EVALUATORS[name](**values)
     evaluator.check()
     return evaluator
+
+
+@functools.lru_cache(maxsize=4096)
+def metric_of_key(key: str) -> tuple[type[Evaluator], str] | None:
+    """The evaluator and the name of a metric, by its key in `metrics.jsonl` (see `Metric.key`).
+
+    None where it is of none of the evaluators, or not declared in `Evaluator.directions`.
+
+    >>> metric_of_key("bits_per_byte/owt-tokenized"), metric_of_key("train/loss")
+    ((<class 'stochastok_cli.evaluation.evaluators.bits_per_byte.BitsPerByte'>, 'bits_per_byte'), None)
+    """
+    parts = key.split("/")
+    evaluator = EVALUATORS.get(parts[0])
+    if evaluator is None:
+        return None
+    # A metric that is named as its evaluator is not named again, so that the last of two parts is a benchmark.
+    names = [parts[-1] if len(parts) > 2 else "", evaluator.name]
+    return next(((evaluator, name) for name in names if name in evaluator.directions), None)
+
+
+def main_keys(metrics: Sequence[Metric]) -> list[str]:
+    """The keys of the metrics that stand for all: `Evaluator.main_metrics` of whole benchmarks.
+
+    Of a benchmark that has them for its parts alone, such as the forms of addition, those of the first part.
+    """
+    main = [one for one in metrics if one.name in EVALUATORS.get(one.evaluator, Evaluator).main_metrics]
+    parts: dict[tuple[str, str], str] = {}  # the one that is kept of each benchmark
+    for metric in sorted(main, key=lambda one: one.part != ""):
+        parts.setdefault((metric.evaluator, metric.benchmark), metric.part)
+    return [one.key for one in main if parts[one.evaluator, one.benchmark] == one.part]
 
 
 def options_of(entry: "EvaluatorConfig") -> dict[str, Any]:

@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from stochastok_cli.evaluation.base import Curve, EvalResult, Metric
+from stochastok_cli.evaluation.base import Curve, EvalResult, Evaluator, Metric
 from stochastok_cli.evaluation.comparison import PairedComparison
+from stochastok_cli.evaluation.evaluators import EVALUATORS
 from stochastok_cli.report.plots import (
     COLORS,
     GREY,
@@ -25,8 +26,6 @@ from stochastok_cli.tokenization.methods import tokenization_text
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ACCURACIES = ("accuracy", "exact_match", "worst_case")
-"""Names of metrics that lie between 0 and 1 and are drawn in the plots of accuracy."""
 _ON_CHANCE = " A grey line stands where uniform guesses are, as far as that is known."
 
 
@@ -98,7 +97,7 @@ def _accuracy_plots(results: Sequence[EvalResult]) -> Iterator[Plot]:
     whole: dict[str, Metric] = {}  # y labels and metrics
     parts: dict[tuple[str, str], dict[str, Metric]] = {}  # by evaluator and benchmark
     for metric in (metric for result in results for metric in result.metrics):
-        if metric.name not in ACCURACIES:
+        if metric.name not in EVALUATORS.get(metric.evaluator, Evaluator).accuracies:
             continue
         if metric.part and has_parts_table(metric.evaluator):
             parts.setdefault((metric.evaluator, metric.benchmark), {})[part_label(metric)] = metric

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from stochastok_cli.evaluation.base import Evaluator
+from stochastok_cli.evaluation.registry import metric_of_key
 from stochastok_cli.report.paper_values import PaperValue, paper_figure
 from stochastok_cli.report.plots import (
     GREY,
@@ -87,10 +89,15 @@ def curve_names(runs: Sequence[ReportedRun]) -> list[str]:
 def _rank(name: str, names: dict[str, None]) -> int | None:
     """The place of a metric among the plots; None for one without a plot."""
     group, _, kind = name.rpartition("/")
-    if kind == BITS_PER_BYTE or name.startswith(f"{BITS_PER_BYTE}/"):
+    if kind == BITS_PER_BYTE:
         return {"validation": 1, "train": 2}.get(group, 3)
-    if kind == "accuracy":  # on the scale where chance is 0, where there is that
+    evaluator, metric = metric_of_key(name) or (Evaluator, kind)
+    if name.startswith(f"{BITS_PER_BYTE}/"):  # but not how sure they are
+        return None if evaluator.directions.get(metric) is None else 3
+    if metric == "accuracy":  # on the scale where chance is 0, where there is that
         return None if f"{group}/normalized_accuracy" in names else 6
+    if metric in (*evaluator.accuracies, "normalized_accuracy"):
+        return 6
     ranks = {
         "validation/loss": 4,
         "train/loss": 5,
@@ -101,7 +108,7 @@ def _rank(name: str, names: dict[str, None]) -> int | None:
         "train/tokens_per_second": 10,
         "train/flops_utilization": 11,
     }
-    return 6 if kind in ("normalized_accuracy", "exact_match") else ranks.get(name)
+    return ranks.get(name)
 
 
 def _training_plot(name: str, runs: Sequence[ReportedRun], x_axis: XAxis, *, on_page: bool) -> Plot | None:

@@ -1,7 +1,7 @@
 """The events of a run, which loggers listen to, and their texts."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,7 @@ class Evaluated:
     iteration: int
     metrics: dict[str, float]  # `validation/…`, and the names of `stochastok eval --json`
     seconds: float
+    shown: Sequence[str] | None = None  # the names of the metrics that are printed; all where None
 
 
 @dataclass(frozen=True)
@@ -136,9 +137,12 @@ def describe(event: Event) -> str:
                 f"iteration {iteration:,}  {format_loss(event)}  lr {rate:.3g}{p}  gradient {norm:.3g}  "
                 f"{format_speed(event)}  {format_duration(event.seconds_left)} left"
             )
-        case Evaluated(iteration, metrics, seconds):
-            listed = "  ".join(f"{name} {format_metric(name, value)}" for name, value in metrics.items())
-            return f"iteration {iteration:,}  {listed}  ({seconds:.1f} s)"
+        case Evaluated(iteration, metrics, seconds, shown):
+            names = metrics if shown is None else shown
+            listed = [f"{name} {format_metric(name, metrics[name])}" for name in names]
+            others = len(metrics) - len(listed)
+            listed += [f"{others:,} more in metrics.jsonl"] if others else []
+            return f"iteration {iteration:,}  {'  '.join(listed)}  ({seconds:.1f} s)"
         case Saved(_, folder, seconds, None):
             return f"saved {folder} ({seconds:.1f} s)"
         case Saved(_, folder, seconds, background_seconds):

@@ -18,6 +18,8 @@ from typing import Any, Literal
 from stochastok_cli.config import Config, config_from_dict, config_from_file
 from stochastok_cli.data.folders import short_dataset_name
 from stochastok_cli.errors import FAILED, Notice, UserError, did_you_mean, first_line
+from stochastok_cli.evaluation.base import Direction, Evaluator
+from stochastok_cli.evaluation.registry import EVALUATORS, metric_of_key
 from stochastok_cli.models.checkpoint_reader import (
     STATE,
     TrainingState,
@@ -38,28 +40,8 @@ from stochastok_cli.training.run_data import (
 )
 from stochastok_cli.training.run_dir import RunProgress
 
-LOWER_IS_BETTER = (
-    "loss",
-    "perplexity",
-    "bits_per_byte",
-    "canonical",
-    "all_tokenizations",
-    "distance",
-    "relative",
-)
-HIGHER_IS_BETTER = (
-    "accuracy",
-    "normalized_accuracy",
-    "path_confidence",
-    "ground_confidence",
-    "normalized_path_confidence",
-    "worst_case",
-    "any_case",
-    "worst_sample",
-    "exact_match",
-    "answer_found",
-)
-"""The last part of the names of metrics that have a best value."""
+DIRECTIONS: dict[str, Direction] = {"loss": "lower", "perplexity": "lower", "bits_per_byte": "lower"}
+"""Which values of the metrics of training and validation are better, by the last part of their names."""
 State = Literal["running", "stopped", "complete", "damaged"]
 
 
@@ -346,11 +328,20 @@ def _latest(records: Sequence[dict[str, Any]]) -> dict[str, float | None]:
 def lower_is_better(metric: str) -> bool | None:
     """Whether less of a metric is better; None for a metric that has no better and worse.
 
-    >>> lower_is_better("validation/loss"), lower_is_better("mcq/arc/accuracy"), lower_is_better("mcq/arc/num_options")
-    (True, False, None)
+    >>> [lower_is_better(f"mcq/arc/{name}") for name in ("accuracy", "num_options")]
+    [False, None]
+    >>> lower_is_better("validation/loss"), lower_is_better("bits_per_byte/owt-tokenized")
+    (True, True)
     """
-    kind = metric.rpartition("/")[2]
-    return True if kind in LOWER_IS_BETTER else False if kind in HIGHER_IS_BETTER else None
+    declared = metric_of_key(metric)
+    if declared is not None:
+        evaluator, name = declared
+        direction = evaluator.directions[name]
+    elif metric.partition("/")[0] in EVALUATORS:
+        direction = None
+    else:  # of training, or of an evaluator that is not there
+        direction = ({**Evaluator.directions} | DIRECTIONS).get(metric.rpartition("/")[2])
+    return None if direction is None else direction == "lower"
 
 
 def _last_change(folder: Path) -> float:

@@ -18,6 +18,7 @@ from stochastok_cli.config import Config, TrainingConfig
 from stochastok_cli.data.samplers import Batch
 from stochastok_cli.errors import FAILED, StoppedBySignal, UserError
 from stochastok_cli.evaluation.metrics import bits_per_byte
+from stochastok_cli.evaluation.registry import main_keys
 from stochastok_cli.evaluation.run import run_evaluators
 from stochastok_cli.evaluation.scoring import LM
 from stochastok_cli.models.base import CausalLM, explain_out_of_memory
@@ -292,8 +293,10 @@ class Trainer:
             for validation in self.validations:
                 self.metrics |= validation(self.step.model, self.step.backend)
             lm = LM(self.step.model, self.inputs.data.vocabulary, ranks=self.world)
-            self.metrics |= run_evaluators(lm, self.inputs.evaluators).values
-        self.emit(events.Evaluated(done, self.metrics, time.monotonic() - began))
+            output = run_evaluators(lm, self.inputs.evaluators)
+            shown = [*self.metrics, *main_keys(output.metrics)]
+            self.metrics |= output.values
+        self.emit(events.Evaluated(done, self.metrics, time.monotonic() - began, shown))
         return self.metrics[f"{CANONICAL}/loss"]
 
     def _save(self, done: int, evaluation_pending: bool, validation_loss: float | None, *, is_last: bool) -> None:

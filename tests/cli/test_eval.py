@@ -19,12 +19,13 @@ from stochastok_cli.cli.app import main
 from stochastok_cli.data.recipes.addition import make_addition
 from stochastok_cli.data.recipes.langgame import make_langgame
 from stochastok_cli.errors import FAILED, USAGE
-from stochastok_cli.evaluation.registry import EVALUATORS
+from stochastok_cli.evaluation.registry import EVALUATORS, metric_of_key
 from stochastok_cli.models.llama.state_dict import save_model
 from stochastok_cli.tokenization.loaders import load_vocabulary
 from stochastok_cli.training.checkpoint_writer import TrainingState, save_checkpoint
 from stochastok_cli.training.data_parallel import Replicated
 from stochastok_cli.training.distributed import DistributedContext
+from stochastok_cli.training.runs import lower_is_better
 from tests.evaluation.test_bits_per_byte import flat_ids, save
 from tests.models.small_models import sharp_model, small_config
 
@@ -99,6 +100,31 @@ def test_json_of_one_checkpoint(run_eval):
     expected = {f"mcq/{benchmark}/{name}" for benchmark in ("langgame-train", "langgame-val") for name in names.split()}
     assert set(result["metrics"]) - {"mcq/langgame-train/truncated", "mcq/langgame-val/truncated"} == expected
     assert all(math.isfinite(value) for value in result["metrics"].values())
+
+
+@pytest.mark.parametrize(
+    ("evaluator", "options"),
+    [
+        ("mcq", "--benchmarks langgame-val --tokenization uniform:0.5 --adversarial 6 --by-kind"),
+        ("mcq", "--benchmarks langgame-val --adversarial 6 --neighbors splits"),
+        ("generation", "--benchmarks langgame-val --tokenization uniform:0.5 --max-new-tokens 2"),
+        ("math_generation", ""),
+        ("bits_per_byte", "--benchmarks text-tokenized --tokenization uniform:0.5"),
+        ("alignment", "--tokenization uniform:0.5"),
+    ],
+)
+def test_each_metric_is_declared_with_its_direction(run_eval, evaluator, options):
+    more = ["--samples", "2"] if "--tokenization" in options else []
+    code, out, _ = run_eval(
+        "pretraining-text", "--evaluator", evaluator, *options.split(), *more, "--num-samples", "3", "--json"
+    )
+    assert code == 0
+    found = {key: metric_of_key(key) for key in json.loads(out)["metrics"]}
+    assert {key for key, metric in found.items() if metric is None or metric[0] is not EVALUATORS[evaluator]} == set()
+    declared = EVALUATORS[evaluator]
+    assert {*declared.meanings, *declared.accuracies, *declared.main_metrics} <= {*declared.directions}
+    assert {lower_is_better(key) for key in found} <= {True, False, None}
+    assert all(lower_is_better(key) is not None for key, metric in found.items() if metric[1] in declared.accuracies)
 
 
 def test_json_of_several_checkpoints_is_one_object_a_line(run_eval):

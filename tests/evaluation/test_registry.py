@@ -5,12 +5,14 @@ import transformers
 
 from stochastok_cli.config import EvaluatorConfig
 from stochastok_cli.errors import UserError
+from stochastok_cli.evaluation.base import Metric
 from stochastok_cli.evaluation.evaluators.alignment import Alignment
 from stochastok_cli.evaluation.evaluators.generation import Generation
 from stochastok_cli.evaluation.evaluators.multiple_choice import MultipleChoice
-from stochastok_cli.evaluation.registry import EVALUATORS, make_evaluator
+from stochastok_cli.evaluation.registry import EVALUATORS, main_keys, make_evaluator, metric_of_key
 from stochastok_cli.evaluation.run import as_evaluator, evaluate
 from stochastok_cli.models.llama.state_dict import save_model
+from stochastok_cli.training.events import Evaluated, describe
 from tests.data.chat_tokenizers import save_tokenizer, template
 from tests.models.small_models import sharp_model, small_config
 
@@ -138,3 +140,32 @@ def test_a_loaded_model_gives_what_its_folder_gives(tmp_path, jsonl):
     ]:
         with pytest.raises(UserError, match=message):
             evaluate(*arguments)
+
+
+def test_what_training_prints_of_the_metrics_of_benchmarks():
+    def metrics(evaluator: str, benchmark: str, part: str, *names: str) -> list[Metric]:
+        return [Metric(evaluator, benchmark, part, name, 0.5) for name in names]
+
+    output = [
+        *metrics("mcq", "arc", "kind", "accuracy"),
+        *metrics("mcq", "arc", "", "accuracy", "path_confidence", "normalized_accuracy"),
+        *metrics("mcq", "arc", "uniform0.5", "accuracy", "worst_case"),
+        *metrics("generation", "cute", "", "exact_match", "prefix_match", "truncated"),
+        *metrics("math_generation", "val", "base", "exact_match", "answer_found"),
+        *metrics("math_generation", "val", "character", "exact_match", "answer_found"),
+        *metrics("bits_per_byte", "canonical", "", "bits_per_byte"),
+        *metrics("bits_per_byte", "canonical", "uniform0.5", "canonical", "monte_carlo_error"),
+        *metrics("alignment", "uniform1.0", "layer_1", "distance"),
+    ]
+    assert set(main_keys(output)) == {
+        "mcq/arc/accuracy",
+        "generation/cute/exact_match",
+        "generation/cute/prefix_match",
+        "math_generation/val/base/exact_match",
+        "bits_per_byte/canonical",
+    }
+    assert [metric_of_key(metric.key)[1] for metric in output] == [metric.name for metric in output]
+    values = {"validation/loss": 2.0} | {metric.key: metric.value for metric in output}
+    line = describe(Evaluated(4, values, 1.0, ["validation/loss", *main_keys(output)]))
+    assert "mcq/arc/accuracy 0.5000  " in line and "kind" not in line
+    assert line.endswith("bits_per_byte/canonical 0.5000  12 more in metrics.jsonl  (1.0 s)")

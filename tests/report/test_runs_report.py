@@ -161,6 +161,14 @@ def test_accuracy_is_drawn_on_the_scale_of_chance_where_that_is_recorded():
     assert curve_names([ReportedRun("a", [{"iteration": 1, **dict.fromkeys(names, 0.5)}])]) == names[1:]
 
 
+def test_every_accuracy_has_a_curve_and_what_says_how_sure_a_value_is_has_none():
+    accuracies = ["generation/cute/prefix_match", "math_generation/val/base/answer_found", "mcq/a/kind/accuracy"]
+    bits = ["bits_per_byte/owt-tokenized", "bits_per_byte/owt-tokenized/uniform0.5/canonical"]
+    others = ["bits_per_byte/owt-tokenized/uniform0.5/effective_sample_size", "mcq/a/path_confidence", "mcq/a/growth"]
+    record = {"iteration": 1, **dict.fromkeys([*others, *accuracies, *bits], 0.5)}
+    assert curve_names([ReportedRun("a", [record])]) == [*bits, *accuracies]
+
+
 @pytest.fixture
 def run_runs(monkeypatch, capsys):
     """Runs `stochastok runs`; returns its exit code, stdout and stderr."""

@@ -271,7 +271,11 @@ def test_names_are_whole_in_any_terminal(tmp_path, monkeypatch, capsys, columns)
 
 def test_the_best_of_any_metric_that_has_one(tmp_path):
     write_run(tmp_path / "a", records=[{"iteration": 2, "train/loss": 5.0, "train/learning_rate": 1.0}])
-    write_run(tmp_path / "b", records=[{"iteration": 4, "train/loss": 4.0, "mcq/arc/accuracy": 0.5}])
+    write_run(
+        tmp_path / "b",
+        records=[{"iteration": 4, "train/loss": 4.0, "mcq/arc/accuracy": 0.5, "bits_per_byte/owt-tokenized": 1.0}],
+    )
+    assert next(iter(_best_first(find_runs(tmp_path), "bits_per_byte/owt-tokenized"))).name == "b"
     odd = write_run(tmp_path / "c", records=[])
     numbers = ("NaN", "-Infinity", "1e999", "-" + "9" * 400, "4.5", "4.5")
     text = "".join(f'{{"iteration": {i}, "train/loss": {number}}}\n' for i, number in enumerate(numbers))
@@ -292,7 +296,7 @@ def test_the_best_of_any_metric_that_has_one(tmp_path):
     }.items():
         with pytest.raises(UserError, match=re.escape(message)) as wrong:
             _best_first(find_runs(tmp_path), metric)
-        assert str(wrong.value).endswith("there are: mcq/arc/accuracy, train/loss")
+        assert str(wrong.value).endswith("there are: bits_per_byte/owt-tokenized, mcq/arc/accuracy, train/loss")
 
 
 def test_two_configurations_are_compared(tmp_path):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.base import (
     Curve,
+    Direction,
     Evaluator,
     EvaluatorOutput,
     LoadedEvaluator,
@@ -49,6 +50,12 @@ class Alignment(Evaluator):
         "distance": "mean Euclidean distance between the activations of two tokenizations of a word",
         "relative": "distance over the mean distance between the activations of two words",
     }
+    directions: ClassVar[Mapping[str, Direction | None]] = {
+        "distance": "lower",
+        "relative": "lower",
+    }
+    accuracies = ()
+    main_metrics = ()
 
     num_samples: int | None = option(None, "words", min=1, show_default="all")
     tokenization: str | None = option(

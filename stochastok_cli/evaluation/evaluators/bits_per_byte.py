@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from stochastok_cli.data.folders import find_dataset, short_dataset_name
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.base import (
+    Direction,
     Evaluator,
     EvaluatorOutput,
     LoadedEvaluator,
@@ -44,6 +45,15 @@ class BitsPerByte(Evaluator):
         "monte_carlo_error": "standard error of that sum, with the bias of its logarithm",
         "effective_sample_size": "how many draws of equal weight would say as much about the other tokenizations",
     }
+    directions: ClassVar[Mapping[str, Direction | None]] = {
+        "bits_per_byte": "lower",
+        "canonical": "lower",
+        "all_tokenizations": "lower",
+        "monte_carlo_error": None,
+        "effective_sample_size": None,
+    }
+    accuracies = ()
+    main_metrics = ("bits_per_byte",)
 
     benchmarks: tuple[str, ...] = option((), "folders under data_as_memmaps, or paths of such folders", metavar="A,B,…")
     num_samples: int | None = option(None, "windows of text", min=1, show_default="all")

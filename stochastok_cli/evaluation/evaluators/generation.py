@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from stochastok_cli.errors import UserError, did_you_mean
 from stochastok_cli.evaluation.base import (
+    Direction,
     EvaluatorOutput,
     LoadedEvaluator,
     metric_group,
@@ -50,6 +51,18 @@ class Generation(QuestionEvaluator):
         "edit_distance": "mean number of splits over the largest possible number",
         "growth": "mean number of tokens over that of the canonical tokenization",
     }
+    directions: ClassVar[Mapping[str, Direction | None]] = {
+        "exact_match": "higher",
+        "prefix_match": "higher",
+        "worst_case": "higher",
+        "any_case": "higher",
+        "worst_sample": "higher",
+        "edit_distance": None,
+        "growth": None,
+        "truncated": None,
+    }
+    accuracies = ("exact_match", "prefix_match", "worst_case")
+    main_metrics = ("exact_match", "prefix_match")
 
     benchmarks: tuple[str, ...] = option(
         (),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.answers import Answers
 from stochastok_cli.evaluation.base import (
+    Direction,
     Evaluator,
     EvaluatorOutput,
     LoadedEvaluator,
@@ -43,6 +44,12 @@ class MathGeneration(Evaluator):
         "exact_match": "the answer is the sum, digit by digit",
         "answer_found": "the answer contains the sum",
     }
+    directions: ClassVar[Mapping[str, Direction | None]] = {
+        "exact_match": "higher",
+        "answer_found": "higher",
+    }
+    accuracies = ("exact_match", "answer_found")
+    main_metrics = ("exact_match",)
 
     num_samples: int | None = option(
         None, "questions of each benchmark, always the same ones", min=1, show_default="all"

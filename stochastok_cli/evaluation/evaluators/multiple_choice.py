@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.base import (
+    Direction,
     EvaluatorOutput,
     LoadedEvaluator,
     Metric,
@@ -53,6 +54,25 @@ class MultipleChoice(QuestionEvaluator):
         "replacements": "mean number of replacements that made a right answer wrong",
         "passes": "mean number of forward passes spent on a question",
     }
+    directions: ClassVar[Mapping[str, Direction | None]] = {
+        "accuracy": "higher",
+        "path_confidence": "higher",
+        "ground_confidence": "higher",
+        "num_options": None,
+        "normalized_accuracy": "higher",
+        "normalized_path_confidence": "higher",
+        "worst_case": "higher",
+        "any_case": "higher",
+        "worst_sample": "higher",
+        "edit_distance": None,
+        "growth": None,
+        "truncated": None,
+        "splits": None,
+        "replacements": None,
+        "passes": None,
+    }
+    accuracies = ("accuracy", "worst_case")
+    main_metrics = ("accuracy",)
 
     benchmarks: tuple[str, ...] = option(
         (),
