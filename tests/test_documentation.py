@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,31 @@ def test_every_page_has_blocks_to_check():
         ["tokenize", "a", "--quiet"],
         ["eval", "A", "--evaluator", "mcq"],
     ]
+
+
+@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")], ids=lambda page: page.name)
+def test_no_relative_link_leads_nowhere_in_a_clone(page):
+    """Pages that are generated when the documentation is built are not there."""
+    prose = re.sub(r"^```.*?^```|`[^`\n]+`", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    targets = re.findall(r"\]\(<?([^)#>\s]+)", prose)
+    relative = [target for target in targets if not re.match(r"[a-z]+:", target)]
+    assert [target for target in relative if not (page.parent / target).exists()] == []
+
+
+def test_the_table_of_extras_has_all_of_them():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    page = (ROOT / "docs" / "getting-started.md").read_text()
+    rows = re.search(r"^\| extra \|.*?\n\|---.*?\n(.*?)\n\n", page, re.M | re.S)[1].splitlines()
+    named = [name for row in rows for name in re.findall("`([^`]+)`", row.split("|")[1])]
+    assert sorted(named) == sorted(project["optional-dependencies"])
+
+
+def test_the_page_names_the_subcommands_of_the_quickstart():
+    script = (ROOT / "examples" / "quickstart.sh").read_text()
+    page = (ROOT / "docs" / "getting-started.md").read_text()
+    chained = re.search(r"It chains (.*?):\n", page, re.S)[1]
+    names = re.findall("`([^`]+)`", chained)
+    assert set(names) == {name for name, *_ in commands_in(script)}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
