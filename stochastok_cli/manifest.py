@@ -11,6 +11,19 @@ from stochastok_cli.errors import FAILED, UserError, short_name, short_repr
 from stochastok_cli.json_files import checked, parse_json
 
 MANIFEST = "manifest.json"
+FORMAT = 1
+"""The format of manifests that this version writes, and the highest one that it reads."""
+
+
+class NewerFormatError(UserError):
+    """A manifest was written by a later version, in a format that this one does not know."""
+
+    def __init__(self, source: object, format: int):
+        super().__init__(
+            f"{source} has the format {short_repr(format)}, and this version reads formats up to {FORMAT}",
+            fix="upgrade stochastok",
+            exit_code=FAILED,
+        )
 
 
 @dataclass(frozen=True)
@@ -182,7 +195,7 @@ class Manifest:
     options: dict[str, Any] = field(default_factory=dict)
     made_by: CommandInfo | None = None
     files: dict[str, FileInfo] = field(default_factory=dict)
-    format: int = 1
+    format: int = FORMAT
     extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -194,9 +207,12 @@ class Manifest:
     def from_json(cls, tree: Any, source: object = MANIFEST) -> Self:
         """Reads the JSON object of the file `source`; missing entries have their defaults.
 
-        Raises UserError (exit code 1) naming the entry that has another type than it must have.
+        Raises UserError (exit code 1) naming the entry that has another type than it must have; a `NewerFormatError` if
+        the entries may mean something else than in this version.
         """
         tree = checked(tree, dict[str, Any], source)
+        if type(tree.get("format")) is int and tree["format"] > FORMAT:
+            raise NewerFormatError(source, tree["format"])
         known = {field.name for field in dataclasses.fields(cls)} - {"extra"}
         values = {key: value for key, value in tree.items() if key in known and value is not None}
         for key, record in _RECORDS.items():
@@ -271,12 +287,17 @@ _TABLES: dict[str, type[_Record]] = {"splits": SplitInfo, "files": FileInfo}
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest of a folder, or None where it has none. Raises UserError (exit code 1) if it is damaged."""
+    """The manifest of a folder, or None where it has none.
+
+    Raises UserError (exit code 1) if it is damaged or of a later version.
+    """
     file = folder / MANIFEST
     try:
         return Manifest.from_json(parse_json(file.read_bytes(), file), file)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except NewerFormatError:
+        raise
     except UserError as error:
         raise UserError(str(error), fix="make the folder again with --force", exit_code=FAILED) from None
 

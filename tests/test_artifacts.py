@@ -72,6 +72,23 @@ def test_a_manifest_without_entries_is_read():
     assert Manifest.from_json({"tokenizer": None, "options": None}).options == {}
 
 
+def test_a_manifest_of_a_later_format_is_refused(tmp_path):
+    """Its entries may mean something else. `--force` makes the folder again."""
+    message = r"manifest.json has the format 2, and this version reads formats up to 1; upgrade stochastok"
+    with pytest.raises(UserError, match=message) as caught:
+        Manifest.from_json({"format": 2})
+    assert caught.value.exit_code == FAILED
+    assert Manifest.from_json({"format": 1}) == Manifest()
+    final = tmp_path / "thing"
+    artifacts.create_artifact(final, {}, write_two_files)
+    tree = json.loads((final / "manifest.json").read_text())
+    (final / "manifest.json").write_text(json.dumps({**tree, "format": 2}))
+    for read in (read_manifest, lambda folder: artifacts.create_artifact(folder, {}, write_two_files)):
+        with pytest.raises(UserError, match=f"^{final}/{message}$"):
+            read(final)
+    assert artifacts.create_artifact(final, {}, write_two_files, force=True).manifest.format == 1
+
+
 def test_the_same_options_leave_it_alone_and_others_are_named(tmp_path):
     final = tmp_path / "thing"
     artifacts.create_artifact(final, {"seed": 1, "p": 0.1}, write_two_files)

@@ -31,7 +31,7 @@ from stochastok_cli.data.memmap import (
 )
 from stochastok_cli.data.source_files import create_from_source
 from stochastok_cli.errors import FAILED, UserError
-from stochastok_cli.manifest import Manifest, SplitInfo, read_manifest
+from stochastok_cli.manifest import Manifest, NewerFormatError, SplitInfo, read_manifest
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.methods import expansion_label
@@ -99,6 +99,8 @@ def _is_ours(folder: Path) -> bool:
     """Whether a folder has a manifest of ours that is not that of an export."""
     try:
         manifest = read_manifest(folder)
+    except NewerFormatError:
+        raise
     except UserError:  # damaged, or of another program: whoever opens the folder next says so
         return False
     return manifest is not None and manifest.kind not in (None, "exported")

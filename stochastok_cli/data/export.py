@@ -21,7 +21,7 @@ from stochastok_cli.data.memmap import (
 from stochastok_cli.data.sft_dataset import SFTDataset, SFTExamples
 from stochastok_cli.data.source_files import create_from_source
 from stochastok_cli.errors import FAILED, Notice, UserError, did_you_mean, first_line
-from stochastok_cli.manifest import Manifest, SplitInfo, TokenizerInfo, read_manifest
+from stochastok_cli.manifest import Manifest, NewerFormatError, SplitInfo, TokenizerInfo, read_manifest
 from stochastok_cli.progress import ProgressCallback, no_progress
 
 KIND = "exported"
@@ -151,6 +151,8 @@ def _is_dataset(folder: Path) -> bool:
     """Whether a folder has one of our manifests; a manifest.json of other programs is none."""
     try:
         manifest = read_manifest(folder)
+    except NewerFormatError:
+        raise
     except (UserError, OSError):
         return False
     return manifest is not None and manifest.kind is not None and manifest.made_by is not None

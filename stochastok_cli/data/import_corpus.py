@@ -23,7 +23,7 @@ from stochastok_cli.data.memmap import (
 from stochastok_cli.data.source_files import SourceFiles, create_from_source
 from stochastok_cli.data.tokenize import tokenized_name
 from stochastok_cli.errors import FAILED, Notice, UserError
-from stochastok_cli.manifest import Manifest, SourceInfo, SplitInfo, read_manifest
+from stochastok_cli.manifest import Manifest, NewerFormatError, SourceInfo, SplitInfo, read_manifest
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
@@ -169,6 +169,8 @@ def _manifest_of(stored: StoredDataset) -> Manifest | None:
     for folder in (stored.path, stored.path.parent):
         try:
             manifest = read_manifest(folder) if folder.is_dir() else None
+        except NewerFormatError:
+            raise
         except UserError:
             continue  # a manifest.json of another program
         if manifest is not None and manifest.kind == "exported":

@@ -29,7 +29,7 @@ from stochastok_cli.hub.tabular_files import (
 )
 from stochastok_cli.hub.temporary import temporary_folder
 from stochastok_cli.json_files import parse_json
-from stochastok_cli.manifest import MANIFEST, Manifest
+from stochastok_cli.manifest import MANIFEST, Manifest, NewerFormatError
 
 if TYPE_CHECKING:
     import pyarrow
@@ -301,7 +301,7 @@ def _open(repo: str, revision: str | None, subset: str | None = None) -> HubData
         manifest = None
         if any(file.rfilename == MANIFEST for file in info.siblings or []):
             file = retry(lambda: hf_hub_download(repo, MANIFEST, repo_type="dataset", revision=info.sha))
-            manifest = _our_manifest(Path(file).read_bytes())
+            manifest = _our_manifest(Path(file).read_bytes(), f"{MANIFEST} of {repo}")
         load = import_datasets().load_dataset_builder
         builder = retry(lambda: explain_value_error(repo, lambda: load(repo, **arguments)))
         for urls in builder.config.data_files.values():
@@ -311,10 +311,15 @@ def _open(repo: str, revision: str | None, subset: str | None = None) -> HubData
         return HubDataset(repo, info.sha, license_in(info), manifest, builder, unread)
 
 
-def _our_manifest(content: bytes) -> Manifest | None:
-    """The manifest in a repository's `manifest.json`; None if the file is of another kind."""
+def _our_manifest(content: bytes, source: str) -> Manifest | None:
+    """The manifest in a repository's `manifest.json`; None if the file is of another kind.
+
+    Raises NewerFormatError for one of a later version, since the ids may have another layout.
+    """
     try:
-        manifest = Manifest.from_json(parse_json(content, MANIFEST))
+        manifest = Manifest.from_json(parse_json(content, source), source)
+    except NewerFormatError:
+        raise
     except UserError:
         return None
     return manifest if manifest.splits and manifest.tokenizer else None

@@ -80,6 +80,19 @@ def test_what_differs_from_the_manifest_of_the_repository_is_discarded(hub_serve
     assert {path.name for path in root.iterdir() if path.suffix != ".lock"} == {"whole"}
 
 
+def test_a_repository_of_a_later_version_is_not_pulled(hub_server, tmp_path, corpus):
+    """It is no dataset of others either, to whose rows the end-of-text id is appended."""
+    repo = f"{USER}/later"
+    push_corpus(corpus, repo=repo)
+    stored = hub_server.dataset(repo)
+    manifest = json.loads(stored.files["manifest.json"])
+    stored.commit({**stored.files, "manifest.json": json.dumps({**manifest, "format": 2}).encode()})
+    with pytest.raises(UserError, match="manifest.json of .*/later has the format 2.*; upgrade stochastok") as caught:
+        pull_corpus("later", repo=repo, data_dir=tmp_path)
+    assert caught.value.exit_code == FAILED
+    assert not (tmp_path / "data_as_memmaps" / "later").exists()
+
+
 def test_a_download_that_differs_from_its_checksum_is_fetched_again(hub_server, tmp_path, corpus):
     """What has arrived before stays, of the damaged file nothing: the next pull goes on."""
     repo = f"{USER}/damaged"

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from stochastok_cli.artifacts import Artifact, create_artifact, find_damage, remove_leftovers, validate_folder_name
 from stochastok_cli.errors import FAILED, UserError
-from stochastok_cli.manifest import MANIFEST, HubSource, Manifest, file_checksum, read_manifest
+from stochastok_cli.manifest import MANIFEST, HubSource, Manifest, NewerFormatError, file_checksum, read_manifest
 from stochastok_cli.progress import ProgressCallback, no_progress
 
 if TYPE_CHECKING:
@@ -245,7 +245,9 @@ def _require_manifest(folder: Path, recipe: Recipe) -> Manifest:
 def _manifest_on_hub(files: "HubFiles", folder: str) -> Manifest:
     tree = files.json(f"{folder}/{MANIFEST}") if f"{folder}/{MANIFEST}" in files.paths else None
     try:
-        manifest = Manifest.from_json(tree or {})
+        manifest = Manifest.from_json(tree or {}, f"{folder}/{MANIFEST} of {files.repo}")
+    except NewerFormatError:
+        raise
     except UserError:
         manifest = Manifest()
     if not manifest.files:
