@@ -144,7 +144,8 @@ class TiktokenEncoder:
     def pretokens(self, text: str) -> list[bytes]:
         import regex
 
-        return [pretoken.encode() for pretoken in regex.findall(self._encoding._pat_str, text)]
+        # Of a pattern with groups, `findall` would return the groups.
+        return [match[0].encode() for match in regex.finditer(self._encoding._pat_str, text)]
 
     def merges(self) -> list[tuple[bytes, bytes]]:
         return self._merge_list

@@ -18,6 +18,7 @@ from stochastok_cli.tokenization.rank_files import (
     are_ranks,
     read_ranks,
     read_tekken,
+    require_lossless,
     vocabulary_from_encoding,
     vocabulary_from_ranks,
 )
@@ -154,6 +155,7 @@ def vocabulary_for(tokenizer: Any, *, end_of_text: str | None = None) -> Vocabul
     import tokenizers
 
     if isinstance(tokenizer, tiktoken.Encoding):
+        require_lossless(tokenizer, tokenizer.name)
         return vocabulary_from_encoding(tokenizer, tokenizer.name, end_of_text)
     # `transformers` has a backend, and wrappers such as ByteLevelBPETokenizer a tokenizer inside.
     backend = getattr(tokenizer, "backend_tokenizer", None) or getattr(tokenizer, "_tokenizer", tokenizer)

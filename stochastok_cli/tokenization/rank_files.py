@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stochastok_cli.errors import UserError, did_you_mean, first_line
 from stochastok_cli.tokenization.encoders import TiktokenEncoder, one_line_errors
-from stochastok_cli.tokenization.vocabulary import END_OF_TEXT, Vocabulary, pieces_by_id, require_dense
+from stochastok_cli.tokenization.vocabulary import CUT_TEXTS, END_OF_TEXT, Vocabulary, pieces_by_id, require_dense
 
 if TYPE_CHECKING:
     import tiktoken
@@ -110,6 +110,8 @@ _OTHER_ENDS_OF_TEXT = ("<|end_of_text|>", "</s>")
 _OLD_TEKKEN = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]"]
 _OLD_TEKKEN += ["[TOOL_RESULTS]", "[/TOOL_RESULTS]", "[TOOL_CALLS]", "[IMG]", "<pad>", "[IMG_BREAK]", "[IMG_END]"]
 _OLD_TEKKEN += ["[PREFIX]", "[MIDDLE]", "[SUFFIX]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[TOOL_CONTENT]"]
+# A pattern must match them all: control characters and punctuation, a combining mark, symbols, a private character.
+_CHARACTERS = [*map(chr, range(128)), "\u0301", "\u20ac", "\U0001f600", "\u200d", "\u2028", "\ue000"]
 
 
 def vocabulary_from_ranks(
@@ -257,4 +259,18 @@ def _vocabulary(
             encoding.encode_ordinary("a")
     except Exception as error:  # tiktoken passes on whatever its reader of regular expressions raises
         raise UserError(f"{name}: tiktoken can't use its pattern {pattern[:60]!r}: {first_line(error)}") from None
+    require_lossless(encoding, name)
     return vocabulary_from_encoding(encoding, name, end_of_text, form)
+
+
+def require_lossless(encoding: "tiktoken.Encoding", name: str) -> None:
+    """Raises UserError if an encoding loses text that its pattern does not match, which tiktoken passes over."""
+    for text in [*CUT_TEXTS, *_CHARACTERS]:
+        with one_line_errors([text]):
+            rest = encoding.decode_bytes(encoding.encode_ordinary(text))
+        if rest != text.encode():
+            raise UserError(
+                f"{name}: its pattern {encoding._pat_str[:60]!r} leaves text out: of {text!r} there remains "
+                f"{rest.decode(errors='replace')!r}",
+                fix=r"let it match whatever else there is, with |[\s\S] at its end",
+            )

@@ -110,6 +110,35 @@ def test_a_pattern_that_is_missing_or_wrong(given, message, tmp_path):
         load_vocabulary(write_ranks(tmp_path / "a.tiktoken"), **given)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "lost"),
+    [(r"\w+|[^\w\s]", " "), (r"\s+|[!-~]+|[^\x00-\x7f]+", "\0"), (r"[^\u20ac]+", "\u20ac")],
+)
+def test_a_pattern_that_leaves_text_out_is_refused(pattern, lost, tmp_path):
+    encoding = tiktoken.Encoding("t", pat_str=pattern, mergeable_ranks=RANKS, special_tokens={"<|endoftext|>": 2000})
+    assert encoding.decode(encoding.encode_ordinary(f"a{lost}b")) == "ab"
+    for load in (
+        lambda: load_vocabulary(write_ranks(tmp_path / "a.tiktoken"), pattern=pattern),
+        lambda: vocabulary_for(encoding),
+    ):
+        with pytest.raises(UserError, match="its pattern .* leaves text out: of .*; let it match whatever else"):
+            load()
+    vocabulary = load_vocabulary(tmp_path / "a.tiktoken", pattern=rf"{pattern}|[\s\S]")
+    assert vocabulary.decode(vocabulary.encode(f"a{lost}b, c")) == f"a{lost}b, c"
+
+
+@pytest.mark.parametrize("pattern", [r"(\w)+|\s+|([^\w\s])", r"( ?\w+)|\s+|[^\w\s]", r"(?P<word>\w+)|\W"])
+def test_a_pattern_with_groups(pattern, tmp_path):
+    vocabulary = load_vocabulary(write_ranks(tmp_path / "a.tiktoken"), pattern=pattern)
+    assert [vocabulary.encode(text) for text in TEXTS[:1]] == [
+        [i for part in vocabulary.pretokens(text) for i in vocabulary.encode(part.decode())] for text in TEXTS[:1]
+    ]
+    for text in TEXTS:
+        assert b"".join(vocabulary.pretokens(text)) == text.encode()
+        ids = vocabulary.encode(text)
+        assert StochasTok(vocabulary, p=0, method="bpe-dropout")(ids).tolist() == ids
+
+
 def test_what_is_wrong_with_a_file_is_said(tmp_path):
     file = tmp_path / "cl100k_base.tiktoken"
     file.write_text("IQ== 0\nIg== 1\n!\n")
