@@ -38,6 +38,8 @@ BINS = 300
 """The parts of the axis in which noise is drawn by its extremes."""
 LEAST_SMOOTHED = 20
 """A curve of fewer points is not smoothed."""
+LEAST_KEPT = 5
+"""How many points of a curve must stay where its first ones are left out."""
 Y_LABELS = {
     "loss": "nats per token",
     BITS_PER_BYTE: "bits per byte",
@@ -257,16 +259,24 @@ def _spans_decades(axes: "Axes") -> bool:
 
 
 def _leave_out_start(axes: "Axes") -> list[str]:
-    """Ends the y axis above the values after the first tenth of each curve, where the start would press them flat."""
+    """Ends the y axis above the values after the first tenth of each curve, where the start would press them flat.
+
+    Only values above the others are left out, and only of curves of which LEAST_KEPT points stay: a line that comes
+    from outside to two or three points says less than all of them on one axis.
+    """
     curves = [np.array(line.get_data(), dtype=np.float64) for line in axes.lines]
-    later = np.concatenate([y[(x >= 0.1 * x[-1]) & np.isfinite(y)] for x, y in curves])
-    if not len(later):
+    curves = [curve[:, np.isfinite(curve[1])] for curve in curves]
+    later = [y[x >= 0.1 * x[-1]] for x, y in curves if len(x)]
+    if not later or not len(kept := np.concatenate(later)):
         return []
-    lowest, highest = later.min(), later.max()
+    lowest, highest = min(y.min() for _, y in curves if len(y)), kept.max()
     height = max(highest - lowest, 0.01 * highest)
     if axes.get_ylim()[1] < highest + 0.5 * height:
         return []
-    axes.set_ylim(lowest - 0.06 * height, highest + 0.1 * height)
+    top = highest + 0.1 * height
+    if any((y > top).any() and (y <= top).sum() < LEAST_KEPT for _, y in curves):
+        return []
+    axes.set_ylim(lowest - 0.06 * height, top)
     return ["The first values lie above the axis."]
 
 

@@ -150,6 +150,23 @@ def test_a_high_start_does_not_press_curves_flat():
     assert 2.5 < low < 3 and 3.9 < high < 4.5 and "The first values lie above the axis." in plot.caption
 
 
+@pytest.mark.parametrize(
+    ("values", "is_left_out"),
+    [
+        ([100.0, *np.linspace(4, 3, 10)], True),
+        ([1.0, 100.0, *np.linspace(4, 3, 30)], True),  # the best value comes first, then a jump
+        ([2.1, *np.linspace(8, 7.8, 10)], False),  # a rate that is too high for what training starts from
+        ([100.0, 4.0], False),
+        ([100.0, 4.0, 3.0], False),
+    ],
+)
+def test_what_is_left_out_of_a_curve_lies_above_the_axis(values, is_left_out):
+    [plot] = training_plots([ReportedRun("a", [{"iteration": i, "validation/loss": y} for i, y in enumerate(values)])])
+    low, high = plot.figure.axes[0].get_ylim()
+    assert low < min(values)
+    assert (high < max(values)) == is_left_out == ("The first values lie above the axis." in plot.caption)
+
+
 def test_a_run_has_the_color_of_its_checkpoint():
     runs = [ReportedRun("a", [logged(1)], place=2), ReportedRun("b", [logged(1)], place=0)]
     loss, _ = training_plots(runs)
