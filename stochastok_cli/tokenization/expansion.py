@@ -201,15 +201,11 @@ class StochasTok:
         Raises:
             UserError: for ids that are not in the vocabulary, and for lengths that do not add up to the ids.
         """
-        ids, lengths = as_ids(ids), np.asarray(lengths)
+        ids, lengths = ids_of(self.vocabulary, ids), np.asarray(lengths)
         if lengths.ndim != 1 or lengths.dtype.kind not in "iu" or (lengths < 0).any() or lengths.sum() != len(ids):
             raise UserError(f"the lengths of the documents are not those of {len(ids):,} ids")
         if not 0 <= first_index < 2**64:
             raise UserError(f"the index {first_index} is not possible", fix="give one from 0 to 2^64 - 1")
-        low, high = (int(ids.min()), int(ids.max())) if len(ids) else (0, 0)
-        if low < 0 or high >= self.vocabulary.size:
-            raise UserError(f"the id {low if low < 0 else high} is not in the vocabulary {self.vocabulary.name!r}")
-        ids = np.ascontiguousarray(ids, dtype=self.vocabulary.dtype)
         lengths = np.ascontiguousarray(lengths, dtype=np.int64)
         method = self.definition
         if self.p == 0 and method.identity_at_zero:
@@ -272,6 +268,15 @@ def as_ids(ids: Any) -> np.ndarray:
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise UserError(f"{str(ids)[:60]!r} is no sequence of token ids", fix="give a list or an array of integers")
     return array
+
+
+def ids_of(vocabulary: Vocabulary, ids: Any) -> np.ndarray:
+    """Token ids as an array of the vocabulary's dtype. Raises UserError for anything else, and for ids it has not."""
+    ids = as_ids(ids)
+    low, high = (int(ids.min()), int(ids.max())) if len(ids) else (0, 0)
+    if low < 0 or high >= vocabulary.size:
+        raise UserError(f"the id {low if low < 0 else high} is not in the vocabulary {vocabulary.name!r}")
+    return np.ascontiguousarray(ids, dtype=vocabulary.dtype)
 
 
 def origins(vocabulary: Vocabulary, ids: np.ndarray, expanded: np.ndarray) -> np.ndarray:

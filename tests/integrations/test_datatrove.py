@@ -370,6 +370,22 @@ def test_steps_in_an_executor_of_ones_own(tmp_path):
         pipelines.FinishCorpus(tmp_path / "twice", 1, tmp_path / "of-five", vocabulary, val_fraction=0.1).make()
 
 
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ([70_000, 50_256], "the id 70000 is not in the vocabulary 'gpt2'"),
+        (np.array([5, -1, 50_256]), "the id -1 is not in"),
+        (np.array([50_257]), "the id 50257 is not in"),
+        ([1.5, 50_256.0], "is no sequence of token ids"),
+    ],
+)
+def test_ids_of_another_vocabulary_are_not_saved(ids, message, tmp_path):
+    gpt2 = load_vocabulary("gpt2")
+    for step in (pipelines.SaveDocuments(tmp_path, gpt2), pipelines.ExpandDocuments(StochasTok(gpt2, p=0.1))):
+        with pytest.raises(UserError, match=f"the document 'seven': .*{message}"):
+            [*step(iter([Document("", "seven", metadata={"input_ids": ids})]))]
+
+
 def test_the_command_line(source, tmp_path, monkeypatch, capfd):
     """Results on stdout; an error in a process of a task is one line on stderr."""
 

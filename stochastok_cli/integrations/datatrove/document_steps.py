@@ -24,9 +24,10 @@ from stochastok_cli.integrations.datatrove.parts import PartWriter, part_files, 
 from stochastok_cli.manifest import Manifest, SourceInfo, SplitInfo
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.random_streams import CORPUS_SEED, derive_key, mix
-from stochastok_cli.tokenization.expansion import StochasTok
+from stochastok_cli.tokenization.expansion import StochasTok, ids_of
 from stochastok_cli.tokenization.methods import METHODS
 from stochastok_cli.tokenization.methods.base import register_method
+from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 KEYS = ("id", "content")
 """What names a document: the id that its reader gave it, or its token ids."""
@@ -88,7 +89,7 @@ class ExpandDocuments(PipelineStep):
         if self.family.name not in METHODS:  # defined in the process that has sent this step
             register_method(self.family)
         for document in data:
-            ids = _ids_of(document)
+            ids = _ids_of(document, self.expand.vocabulary)
             document.metadata["input_ids"] = self.expand(ids, derive_key(0, f"document/{document.id}"))
             yield document
 
@@ -116,7 +117,7 @@ class SaveDocuments(PipelineStep):
         writer = PartWriter(self.folder, rank, vocabulary.dtype)
         lengths, keys, contents, unknown = [], [], [], 0
         for document in data:
-            ids = np.ascontiguousarray(_ids_of(document), vocabulary.dtype)
+            ids = _ids_of(document, vocabulary)
             writer.write(ids)
             lengths.append(len(ids))
             contents.append(hashlib.blake2b(ids.data, digest_size=16).digest())
@@ -315,11 +316,14 @@ def _keyed_order(parts: list[dict[str, np.ndarray]], seed: int) -> np.ndarray:
     return order
 
 
-def _ids_of(document: Document) -> np.ndarray:
+def _ids_of(document: Document, vocabulary: Vocabulary) -> np.ndarray:
+    """The ids of a document, in the vocabulary's dtype. Raises UserError if they are not those of the vocabulary."""
+    if "input_ids" not in document.metadata:
+        raise UserError(f"the document {document.id!r} has no input_ids", fix="put TokenizeDocuments before")
     try:
-        return document.metadata["input_ids"]
-    except KeyError:
-        raise UserError(f"the document {document.id!r} has no input_ids", fix="put TokenizeDocuments before") from None
+        return ids_of(vocabulary, document.metadata["input_ids"])
+    except UserError as error:
+        raise UserError(f"the document {document.id!r}: {error}") from None
 
 
 def require_key(key: str) -> None:
