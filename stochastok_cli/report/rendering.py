@@ -18,15 +18,21 @@ from stochastok_cli.report.tables import Cell, Column, Table
 _MARKDOWN = re.compile(r"[\\`*$~|]|(?<!\w)_|_(?!\w)|\[(?=[^\]]*\]\()|^(?=[#>+-]+ )")
 LEAST_NAME = 6
 """The width on the terminal to which a column of names may shrink."""
+LEAST_LABEL = 20
+"""That to which the first column may: longer labels take two lines or three."""
 
 
 def to_rich(table: Table, width: int) -> Group:
-    """The table for a terminal of `width` columns, transposed if it would not fit.
+    """The table for a terminal of `width` columns: transposed, or else as keys and values, where it would not fit.
 
     Brackets in a label are shown as they are, not read as rich markup.
     """
     if table.stack_intervals and _least_width(table) > width:
         table = _transposed(table)
+    # A title inside the table would be broken at the table's width.
+    title = Text(table.full_title, style="bold")
+    if table.rows and _least_width(table, LEAST_NAME if table.stack_intervals else LEAST_LABEL) > width:
+        return Group(title, *map(Text, _keys_and_values(table)), *map(Text, table.notes), "")
     rendered = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)  # six metrics must fit 80 columns
     for i, column in enumerate(table.columns):
         rendered.add_column(
@@ -37,8 +43,19 @@ def to_rich(table: Table, width: int) -> Group:
         )
     for row in table.rows:
         rendered.add_row(*(Text(_terminal_text(table, *pair)) for pair in zip(table.columns, row, strict=True)))
-    # A title inside the table would be broken at the table's width.
-    return Group(Text(table.full_title, style="bold"), rendered, *map(Text, table.notes), "")
+    return Group(title, rendered, *map(Text, table.notes), "")
+
+
+def _keys_and_values(table: Table) -> list[str]:
+    """For each row its name, and below it a line for each column that has a value, followed by an empty line."""
+    length = max(len(column.heading) for column in table.columns[1:])
+    lines = []
+    for name, *cells in table.rows:
+        lines.append(name.value)
+        pairs = zip(table.columns[1:], cells, strict=True)
+        lines += [f"  {column.heading.ljust(length)}  {cell}" for column, cell in pairs if str(cell)]
+        lines.append("")
+    return lines
 
 
 def _terminal_text(table: Table, column: Column, cell: Cell) -> str:
@@ -47,13 +64,17 @@ def _terminal_text(table: Table, column: Column, cell: Cell) -> str:
     return f"{cell.value}{chr(10) if table.stack_intervals else ' '}{cell.interval}".strip()
 
 
-def _least_width(table: Table) -> int:
-    """The width below which the terminal would cut numbers. A column that may wrap needs LEAST_NAME at most."""
-    widths = []
+def _least_width(table: Table, least_label: int = LEAST_NAME) -> int:
+    """The width below which the terminal would cut numbers.
+
+    A column that may wrap needs LEAST_NAME at most, the first one `least_label`.
+    """
+    widths: list[int] = []
     for column, cells in zip(table.columns, zip(*table.rows, strict=True), strict=True):
         texts = [column.narrow or column.heading, *(_terminal_text(table, column, cell) for cell in cells)]
         longest = max(len(line) for text in texts for line in text.split("\n"))
-        widths.append(min(longest, LEAST_NAME) if column.wrap else longest)
+        least = LEAST_NAME if widths else least_label
+        widths.append(min(longest, least) if column.wrap else longest)
     return sum(widths) + 3 * (len(widths) - 1)
 
 

@@ -1,5 +1,6 @@
 """Tables: which there are, what their cells hold, and how the terminal shows them."""
 
+import dataclasses
 import io
 import re
 
@@ -128,6 +129,20 @@ def test_the_table_of_a_paired_comparison(pair):
     [row] = table.rows  # normalized metrics repeat others, and num_options has no outcomes
     assert [cell.value for cell in row] == ["arc accuracy", "4", "0.500", "0.750", "+0.250", "", "1", "2"]
     assert row[5].interval.startswith("[-0.")
+
+
+@pytest.mark.parametrize("width", [40, 60, 72])
+def test_a_paired_comparison_is_whole_on_a_narrow_terminal(width):
+    right = np.array([1.0, 0.0, 0.0, 1.0])
+    part = "a kind with a long name"
+    first, second = (result(label, 1, Metric("mcq", "langgame-val", part, "accuracy", 0.5, 4, right)) for label in "ab")
+    table = paired_table(compare_paired(first, second))
+    lines = rendered([table], width)
+    assert " ".join(map(" ".join, lines)).count("langgame-val a kind with a long name accuracy") == 1
+    for pair in (["n", "4"], ["first", "0.500"], ["second - first", "+0.000"], ["second better", "0"]):
+        assert pair in lines
+    assert len(rendered([table], 110)) < 8  # columns where there is room
+    assert rendered([dataclasses.replace(table, rows=[])], width)
 
 
 def test_the_table_of_several_seeds(pair):
