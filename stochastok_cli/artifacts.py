@@ -162,6 +162,12 @@ def nearest_existing_path(path: Path) -> Path:
     return next(candidate for candidate in (path, *path.absolute().parents) if candidate.exists())
 
 
+def expand_home(path: str | Path) -> str:
+    """A path with the home folder in place of `~` or `~USER` at its beginning, which a shell leaves there where it is
+    quoted or follows `=`. One of a user who is not known stays as it is."""
+    return os.path.expanduser(path)
+
+
 def validate_folder_name(name: str) -> str:
     """Returns the name of a folder to make.
 

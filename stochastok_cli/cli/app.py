@@ -21,7 +21,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from stochastok_cli import __version__, panics
-from stochastok_cli.cli import completion, interruption, progress, streams
+from stochastok_cli.artifacts import expand_home
+from stochastok_cli.cli import candidates, completion, interruption, progress, streams
 from stochastok_cli.errors import (
     EXIT_CODE_FILE,
     FAILED,
@@ -51,6 +52,19 @@ SUBCOMMANDS = ("tokenize", "expand", "make", "export", "train", "runs", "eval", 
 
 LARGEST_NUMBER = 10**12
 MINIMUM_ADDRESS_SPACE = 512 * 2**20  # bytes
+NAMES_OR_PATHS = {
+    "checkpoint",
+    "checkpoints",
+    "compare",
+    "config",
+    "infixes",
+    "prefixes",
+    "source",
+    "suffixes",
+    "tokenizer",
+}
+"""Options and arguments that are text, and may be paths. Those that name datasets or benchmarks are expanded as in
+Python."""
 NO_READER = 128 + 13  # what a shell makes of the end by SIGPIPE
 OUT_OF_MEMORY = (
     "failed to map segment",
@@ -74,7 +88,7 @@ def subcommand(function: Callable[..., None]) -> Callable[..., None]:
         progress.quiet, show_traceback = quiet, debug
         panics.panic_messages_held_back.is_on = not debug
         _require_possible_numbers(kwargs)
-        function(*args, **kwargs)
+        function(*args, **{name: _with_home(name, value) for name, value in kwargs.items()})
 
     common = {
         "quiet": Annotated[bool, typer.Option("--quiet", help="Show no notes and no progress bars.")],
@@ -85,9 +99,20 @@ def subcommand(function: Callable[..., None]) -> Callable[..., None]:
         for name, kind in common.items()
     ]
     signature = inspect.signature(function)
+    for parameter in signature.parameters.values():
+        candidates.complete_choices(parameter)
     run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *flags])  # type: ignore[attr-defined]
     run.__annotations__ = {**function.__annotations__, **common}
     return app.command()(run)
+
+
+def _with_home(name: str, value: Any) -> Any:
+    """The value of an option or argument, with the home folder for `~` where it is a path or may be one."""
+    if isinstance(value, Path):
+        return Path(expand_home(value))
+    if name not in NAMES_OR_PATHS or not value:
+        return value
+    return expand_home(value) if isinstance(value, str) else type(value)(map(expand_home, value))
 
 
 def _require_possible_numbers(values: dict[str, Any]) -> None:

@@ -6,12 +6,14 @@ the candidates that begin so. Nothing here imports NumPy or torch: an answer com
 """
 
 import contextlib
+import inspect
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+from typer.models import ParameterInfo
 
 if TYPE_CHECKING:
     from stochastok_cli.config.schema import ConfigKey
@@ -20,6 +22,20 @@ MOST_RUNS = 100  # whose metrics are read
 LAST_BYTES = 65_536  # of a file of metrics
 _TYPES = {"int", "float", "str", "any", "list of str", "list of sections"}
 _EXAMPLE_P = "0.1"
+
+
+def complete_choices(parameter: inspect.Parameter) -> None:
+    """Gives an option whose help lists its values, as in `train|val`, these as its candidates."""
+    for info in getattr(parameter.annotation, "__metadata__", ()):
+        if isinstance(info, ParameterInfo) and "|" in str(info.metavar) and info.autocompletion is None:
+            info.autocompletion = _these(str(info.metavar).split("|"))
+
+
+def _these(values: list[str]) -> Callable[[typer.Context, str], list[str]]:
+    def candidates(ctx: typer.Context, incomplete: str) -> list[str]:
+        return values
+
+    return candidates
 
 
 def datasets(ctx: typer.Context, incomplete: str) -> list[str]:

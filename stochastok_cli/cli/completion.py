@@ -18,6 +18,7 @@ from itertools import pairwise
 import typer
 
 from stochastok_cli.cli.streams import flush_stdout
+from stochastok_cli.errors import UserError, short_repr
 
 PROGRAM = "stochastok"
 VARIABLE = "_STOCHASTOK_COMPLETE"
@@ -35,8 +36,19 @@ def is_requested() -> bool:
 
 
 def completed_program() -> str | None:
-    """The command that a script of completion is for, where one is asked for: also of `python -m stochastok_cli`."""
-    return PROGRAM if sys.argv[1:2] in (["--install-completion"], ["--show-completion"]) else None
+    """The command that a script of completion is for, where one is asked for: also of `python -m stochastok_cli`.
+
+    Raises UserError for more arguments, such as the name of a shell, which Typer would ignore.
+    """
+    option, *more = sys.argv[1:] or [""]
+    if option not in ("--install-completion", "--show-completion"):
+        return None
+    if more:
+        raise UserError(
+            f"{option} takes no argument, and {short_repr(more[0])} is given",
+            fix="run it in the shell that it is for, which it finds out",
+        )
+    return PROGRAM
 
 
 def answer(app: typer.Typer, register: Callable[[str], None]) -> int:

@@ -163,15 +163,16 @@ def expand(
             raise UserError("--html goes with --text", fix='give --text "…", the text that the page shows')
         options.refuse_stdout("--html", html)
     if text is not None:
-        options.require_effect(expand, "beside --text", report=report, match_growth=match_growth, **making)
+        unused = {"report": report, "match_growth": match_growth, "num_proc": num_proc, "data_dir": data_dir}
+        options.require_effect(expand, "beside --text", **unused, **making)
     else:
         options.require_effect(expand, "without --text", samples=samples)
     if report:
-        options.require_effect(expand, "beside --report", **making)
+        options.require_effect(expand, "beside --report", num_proc=num_proc, **making)
     if match_growth is not None:
         options.require_effect(expand, "beside --match-growth", expand_prop=expand_prop)
     if pull:
-        options.require_effect(expand, "beside --pull", **expansion)
+        options.require_effect(expand, "beside --pull", num_proc=num_proc, **expansion)
     affixes = {"prefixes": prefixes, "suffixes": suffixes, "infixes": infixes}
     method = _with_affixes(method, {name: value for name, value in affixes.items() if value is not None})
     options.check_hub_options(expand, pull=pull, push=push, repo=repo, hf_username=hf_username, private=private)

@@ -101,7 +101,11 @@ def tokenize(
     ] = 0.01,
     errors: Annotated[
         str,
-        typer.Option("--errors", help="What to do with bytes or characters that are not Unicode: strict or replace."),
+        typer.Option(
+            "--errors",
+            metavar="strict|replace",
+            help="What to do with bytes or characters that are not Unicode: fail, or replace them by U+FFFD.",
+        ),
     ] = "strict",
     on_bad_document: Annotated[
         str,
@@ -153,6 +157,7 @@ def tokenize(
             "val_fraction": val_fraction,
         }
         made_with |= {"errors": errors, "on_bad_document": on_bad_document, "limit": limit, "seed": seed}
+        made_with["num_proc"] = num_proc
         options.require_effect(tokenize, "beside --pull", **made_with)
     has_examples = any(column is not None for column in columns.values())
     if has_examples:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+from stochastok_cli.artifacts import expand_home
 from stochastok_cli.config.overrides import apply_overrides
 from stochastok_cli.config.schema import TEXT_OPTIONS, Config
 from stochastok_cli.config.sources import Source, find_sources
@@ -175,7 +176,8 @@ def _parse_section(section: Any, tree: Any, prefix: str, origin: Origin, problem
                 nearest = did_you_mean(path, known)
             problems.append(f"unknown key {short_repr(path)} ({origin(path)}){nearest}")
         else:
-            values[key] = _convert(hints[key], value, path, origin, problems)
+            converted = _convert(hints[key], value, path, origin, problems)
+            values[key] = expand_home(converted) if key in _paths_of(section) and converted else converted
     return section(**values)
 
 
@@ -189,6 +191,12 @@ def _keys_of(section: Any) -> tuple[dict[str, Any], str | None]:
     if other_keys is not None:
         del hints[other_keys]
     return hints, other_keys
+
+
+@functools.cache
+def _paths_of(section: Any) -> frozenset[str]:
+    """The keys of a section that are paths or may be."""
+    return frozenset(entry.name for entry in dataclasses.fields(section) if entry.metadata.get("is_path"))
 
 
 _cached_origin = functools.cache(get_origin)

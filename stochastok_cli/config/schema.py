@@ -18,15 +18,16 @@ TEXT_OPTIONS = {
 """Those options of evaluators, in `trainer.eval`, that are texts or lists of texts: there, 010 is no number."""
 
 
-def key(default: Any, help: str, unit: str = "") -> Any:
+def key(default: Any, help: str, unit: str = "", *, is_path: bool = False) -> Any:
     """A documented field of a section.
 
     Args:
         default: The published value.
         help: A sentence for the reference page (see `config_reference`).
         unit: What a number counts, such as "tokens".
+        is_path: Whether a text is a path or may be one, in which `~` is the home folder.
     """
-    return field(default=default, metadata={"help": help, "unit": unit})
+    return field(default=default, metadata={"help": help, "unit": unit, "is_path": is_path})
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class ModelConfig:
     )
     embedding_weight_tying: bool = key(True, "Whether the embedding is also the weight of the output head.")
     positional_encoding_type: Literal["rope"] = key("rope", "The kind of positional encoding.")
-    checkpoint_name: str | None = key(None, "The same as `trainer.checkpoint_name`.")
+    checkpoint_name: str | None = key(None, "The same as `trainer.checkpoint_name`.", is_path=True)
 
     @property
     def head_dim(self) -> int:
@@ -181,7 +182,9 @@ class OptimizerConfig:
 class DatasetConfig:
     """`trainer.dataset`"""
 
-    name: str = key("openwebtext-tokenized", "A folder under `data_as_memmaps`, or the path of such a folder.")
+    name: str = key(
+        "openwebtext-tokenized", "A folder under `data_as_memmaps`, or the path of such a folder.", is_path=True
+    )
     is_instruction: bool = key(
         False,
         "Whether the data are examples with a loss on some of their tokens: questions with answers, prompts with "
@@ -265,7 +268,9 @@ class TrainerConfig:
         "weights, gradients and moments would fill more than half of a GPU.",
     )
     checkpoint_name: str | None = key(
-        None, "Start from the weights of this checkpoint: a folder, or a run under `checkpoint_dir`; null starts fresh."
+        None,
+        "Start from the weights of this checkpoint: a folder, or a run under `checkpoint_dir`; null starts fresh.",
+        is_path=True,
     )
 
 
@@ -283,8 +288,8 @@ class LoggingConfig:
 class PathsConfig:
     """`general.paths`"""
 
-    data_dir: str = key("data", "The folder of all data.")
-    checkpoint_dir: str = key("checkpoints", "The folder of all runs.")
+    data_dir: str = key("data", "The folder of all data.", is_path=True)
+    checkpoint_dir: str = key("checkpoints", "The folder of all runs.", is_path=True)
     output_dir: str | None = key(None, "A key of the reference implementation, accepted without effect.")
 
 

@@ -14,7 +14,7 @@ from typing import BinaryIO, TypeVar
 
 import numpy as np
 
-from stochastok_cli.artifacts import Artifact, tasks_folder, validate_folder_name
+from stochastok_cli.artifacts import Artifact, expand_home, tasks_folder, validate_folder_name
 from stochastok_cli.data.folders import find_dataset
 from stochastok_cli.data.formats import FORMATS
 from stochastok_cli.data.import_corpus import END_OF_TEXT_ADDED, find_stored, import_corpus
@@ -74,12 +74,12 @@ def open_corpus(
         UserError: there is no such corpus, or it holds conversations or completions.
     """
     folder = find_dataset(corpus, data_dir)
-    path = folder if folder.is_dir() else Path(corpus).expanduser()
+    path = folder if folder.is_dir() else Path(expand_home(corpus))
     if not _is_ours(path) and find_stored(path) is not None:
         made = import_corpus(path, tokenizer=tokenizer, name=name, data_dir=data_dir, force=force, progress=progress)
         return Corpus(made.path, tokenizer)
     if name is not None:
-        path = Path(corpus).expanduser()
+        path = Path(expand_home(corpus))
         if not path.exists() and not folder.exists():
             raise UserError(f"there is no {path}, so nothing is imported as {name!r}")
         raise UserError(

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from stochastok_cli.artifacts import expand_home
 from stochastok_cli.errors import did_you_mean
 from stochastok_cli.manifest import MANIFEST
 
@@ -27,7 +28,7 @@ def find_dataset(dataset: str | Path, data_dir: str | Path) -> Path:
     Returns:
         The folder. Where there is no such dataset, the one that is missing: whoever opens it says so.
     """
-    path = _with_name(Path(dataset).expanduser())
+    path = _with_name(Path(expand_home(dataset)))
     if isinstance(dataset, Path):
         return path
     named = memmap_dir(Path(data_dir)) / path
@@ -43,7 +44,7 @@ def short_dataset_name(dataset: str) -> str:
     >>> short_dataset_name("data/data_as_memmaps/sample-tokenized/"), short_dataset_name("sample-tokenized")
     ('sample-tokenized', 'sample-tokenized')
     """
-    return _with_name(Path(dataset).expanduser()).name
+    return _with_name(Path(expand_home(dataset))).name
 
 
 def holds_ids(folder: Path) -> bool:

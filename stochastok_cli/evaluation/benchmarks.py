@@ -16,6 +16,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from stochastok_cli.artifacts import expand_home
 from stochastok_cli.data.folders import dataset_dir
 from stochastok_cli.data.recipes.base import RECIPES
 from stochastok_cli.data.recipes.cute_tasks import TASKS
@@ -302,7 +303,7 @@ def find_absent(name: str, data_dir: Path) -> Path | None:
         return absent_source(path)
     spec = find_spec(name, data_dir)
     if path:
-        source = Path(path).expanduser()
+        source = Path(expand_home(path))
     elif spec.read is not None or spec.hub_id:
         return None
     else:
@@ -323,7 +324,7 @@ def load_benchmark(
 
     name, _, path = name.partition("=")
     spec = own_spec(name, path, language) if path and not is_known(name, data_dir) else find_spec(name, data_dir)
-    dataset, rows = _rows(name, spec, Path(path).expanduser() if path else None, data_dir)
+    dataset, rows = _rows(name, spec, Path(expand_home(path)) if path else None, data_dir)
     order = stream(SAMPLE_SEED, f"questions/{name}").permutation(len(rows)).tolist()
     missing = len(rows) if num_samples is None else num_samples
     questions: list[Question] = []

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from stochastok_cli.artifacts import expand_home
 from stochastok_cli.data.folders import dataset_dir
 from stochastok_cli.data.recipes.addition import ADDITION
 from stochastok_cli.errors import UserError, did_you_mean
@@ -169,7 +170,7 @@ def find_absent(name: str, data_dir: Path) -> Path | None:
     """
     name, _, source = name.partition("=")
     if _cute_tasks(name):
-        path = Path(source).expanduser()
+        path = Path(expand_home(source))
         return path if source and not path.exists() else None
     if source:
         from stochastok_cli.evaluation.question_files import absent_source
@@ -196,7 +197,7 @@ def _is_known_and_made(name: str, data_dir: Path) -> bool:
 
 
 def _cute(name: str, tasks: Sequence[str], source: str) -> GenerationBenchmark:
-    path = Path(source).expanduser() if source else None
+    path = Path(expand_home(source)) if source else None
     # The authors' code compares the answers with their labels as they are. The prompts on the Hub are not those: they
     # have spaces within the quotation marks.
     as_they_are = path is not None and find_inputs(path, tasks) is not None

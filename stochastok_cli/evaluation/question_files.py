@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stochastok_cli import hub
+from stochastok_cli.artifacts import expand_home
 from stochastok_cli.data.arrow_datasets import no_progress_bars
 from stochastok_cli.data.source_files import count_types, special_type, unread_note, visible_files
 from stochastok_cli.errors import FAILED, Notice, UserError, did_you_mean
@@ -51,12 +52,12 @@ def read_source(description: str, source: str, split: str) -> "datasets.Dataset"
             Hub's also with `:SUBSET:SPLIT`.
         split: The split of a folder or a dataset where `source` names none.
     """
-    path = Path(source).expanduser()
+    path = Path(expand_home(source))
     repo, *parts = source.split(":")
     if not path.exists():
         folder, _, named = source.rpartition(":")
-        if folder and Path(folder).expanduser().is_dir():
-            return read_path(description, Path(folder).expanduser(), named)
+        if folder and Path(expand_home(folder)).is_dir():
+            return read_path(description, Path(expand_home(folder)), named)
         if _is_on_hub(source):
             return read_hub(description, repo, parts[0] if len(parts) == 2 else None, parts[-1] if parts else split)
     return read_path(description, path, split)
@@ -64,9 +65,9 @@ def read_source(description: str, source: str, split: str) -> "datasets.Dataset"
 
 def absent_source(source: str) -> Path | None:
     """The path of a source as in `read_source`, where there is nothing, and where it can't be on the Hub."""
-    path = Path(source).expanduser()
+    path = Path(expand_home(source))
     folder, _, _ = source.rpartition(":")
-    is_there = path.exists() or (bool(folder) and Path(folder).expanduser().is_dir())
+    is_there = path.exists() or (bool(folder) and Path(expand_home(folder)).is_dir())
     return None if is_there or _is_on_hub(source) else path
 
 
@@ -79,14 +80,14 @@ def _is_on_hub(source: str) -> bool:
 
 def with_split(description: str, source: str, split: str) -> str:
     """A source as in `read_source`, of another split. Raises UserError for a file, which has none."""
-    path = Path(source).expanduser()
+    path = Path(expand_home(source))
     if path.is_dir():
         return f"{source}:{split}"
     repo, *parts = source.split(":")
     folder, _, _ = source.rpartition(":")
     if path.exists() or path.suffix.lower() in READERS:
         raise UserError(f"{description}: the file {path} has no split {split!r}", fix="give a folder of splits")
-    if folder and Path(folder).expanduser().is_dir():
+    if folder and Path(expand_home(folder)).is_dir():
         return f"{folder}:{split}"
     return ":".join([repo, *parts[: len(parts) - 1], split])
 

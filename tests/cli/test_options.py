@@ -1,10 +1,12 @@
 """Options that can have no effect are refused before any work."""
 
+import inspect
 import sys
+from pathlib import Path
 
 import pytest
 
-from stochastok_cli.cli.app import main, register_subcommands
+from stochastok_cli.cli.app import NAMES_OR_PATHS, app, main, register_subcommands
 from stochastok_cli.errors import USAGE
 
 register_subcommands()
@@ -34,6 +36,11 @@ TRAIN = ("train", "--config", "quickstart")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("expand", "--text", "a", "--num-proc", "2"), "--num-proc would have no effect beside --text"),
+        (("expand", "--text", "a", "--data-dir", "x"), "--data-dir would have no effect beside --text"),
+        (("expand", "a", "--report", "--num-proc", "2"), "--num-proc would have no effect beside --report"),
+        (("expand", "a", "--pull", "--num-proc", "2"), "--num-proc would have no effect beside --pull"),
+        (("tokenize", "a/b", "--pull", "--num-proc", "2"), "--num-proc would have no effect beside --pull"),
         (("tokenize", "text.txt", "--repo", "a/b"), "--repo would have no effect without --pull or --push"),
         (("tokenize", "text.txt", "--hf-username", "a"), "--hf-username would have no effect without --pull or --push"),
         (("tokenize", "text.txt", "--private"), "--private would have no effect without --push"),
@@ -89,3 +96,48 @@ def test_an_executor_without_datatrove(run, monkeypatch):
     code, out, err = run("tokenize", "text.txt", "--executor", "local")
     assert (code, out) == (USAGE, "")
     assert err == "error: --executor needs datatrove; pip install 'stochastok[datatrove]'\n"
+
+
+NO_PATHS = """
+    addition columns completion_column documents end_of_text errors executor fewshot_split format frozen_prefix
+    frozen_suffix hf_username holdout id_column import_name keep language long_examples match messages_column
+    method metric name neighbors on_bad_document out_name partition pattern prompt prompt_column regexes_to_ignore
+    repo retokenize run_name slurm_args split subset tasks text text_column time tokenization until
+"""
+EXPANDED_LATER = {"benchmarks", "name", "overrides"}  # also in Python, where `trainer.eval` and datasets are named
+
+
+def test_of_each_text_it_is_known_whether_it_may_be_a_path():
+    """A new option is added to `NAMES_OR_PATHS`, in which `~` is the home folder, or here."""
+    no_paths = {*NO_PATHS.split()}
+    texts = {
+        name
+        for command in app.registered_commands
+        for name, parameter in inspect.signature(command.callback).parameters.items()
+        if "str" in str(parameter.annotation.__args__[0])
+    }
+    assert texts <= NAMES_OR_PATHS | no_paths | EXPANDED_LATER
+    assert texts >= NAMES_OR_PATHS and not NAMES_OR_PATHS & no_paths
+
+
+def test_a_tilde_that_the_shell_has_left_is_the_home_folder(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "text.txt").rename(tmp_path / "home" / "text.txt")
+    made = ("--tokenizer", "sample2k", "--data-dir=~/data", "--val-fraction=0.5")
+    folder = tmp_path / "home" / "data" / "data_as_memmaps" / "text-tokenized"
+    assert run("tokenize", "~/text.txt", *made)[:2] == (0, f"{folder}\n")
+    named = ("expand", "~/data/data_as_memmaps/text-tokenized", "-p", "1")
+    assert run(*named)[:2] == (0, f"{folder}-stochastok1.0\n")
+    shown = run(*TRAIN, "general.paths.checkpoint_dir=~/runs", "--data-dir=~/data", "--show-config", "--json")[1]
+    assert f'"{tmp_path}/home/runs/quickstart-' in shown and "~/" not in shown.replace("=~/", "")
+    assert run("expand", "--text", "~/a", "--tokenizer", "sample2k", "--samples", "1")[1].splitlines()[0].endswith("a")
+    assert run("expand", "~nobody-is-called-so/a")[0] == USAGE
+    assert [*tmp_path.glob("~*"), *Path().glob("~*")] == []
+
+
+@pytest.mark.parametrize("option", ["--show-completion", "--install-completion"])
+def test_the_name_of_a_shell_is_not_ignored(run, option):
+    code, out, err = run(option, "fish")
+    assert (code, out) == (USAGE, "")
+    assert err.startswith(f"error: {option} takes no argument, and 'fish' is given")

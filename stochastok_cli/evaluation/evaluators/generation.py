@@ -104,7 +104,7 @@ class Generation(QuestionEvaluator):
     match: str | None = option(
         None,
         f"what makes an answer right on each kind, in other tokenizations and in examples: {' or '.join(MATCHES)}",
-        metavar="METRIC",
+        metavar="|".join(MATCHES),
         show_default=DEFAULT_MATCH,
     )
     ignore_case: bool = option(False, "capitals count as small letters")

@@ -68,7 +68,7 @@ class LMEvaluationHarness(Evaluator):
     retokenize: str | None = option(
         None,
         f"what is tokenized in another way: {', '.join(PARTS)}",
-        metavar="PART",
+        metavar="|".join(PARTS),
         show_default="context",
     )
 
