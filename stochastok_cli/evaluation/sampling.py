@@ -1,13 +1,13 @@
 """How the next id is drawn from logits: `Sampling`."""
 
-import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from stochastok_cli.errors import UserError
+from stochastok_cli.errors import UserError, short_repr
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,14 @@ class Sampling:
 
     def check(self) -> None:
         """Raises UserError for values that are not possible."""
-        if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise UserError(f"--temperature {self.temperature:g} is not possible", fix="give 0 or a positive number")
+        if not 0 <= self.temperature <= sys.float_info.max:
+            raise UserError(
+                f"--temperature {_shown(self.temperature)} is not possible", fix="give 0 or a positive number"
+            )
         if self.top_k is not None and self.top_k < 1:
-            raise UserError(f"--top-k {self.top_k} is not possible", fix="give 1 or more")
+            raise UserError(f"--top-k {short_repr(self.top_k)} is not possible", fix="give 1 or more")
         if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise UserError(f"--top-p {self.top_p:g} is not possible", fix="give more than 0 and at most 1")
+            raise UserError(f"--top-p {_shown(self.top_p)} is not possible", fix="give more than 0 and at most 1")
 
     def draw(self, logits: Tensor, uniforms: Sequence[float]) -> list[int]:
         """An id for each row, by the inverse of the cumulative distribution over ids in their own order.
@@ -57,7 +59,7 @@ class Sampling:
             logits, ids = logits[:, : self.top_k], ids[:, : self.top_k]
         elif self.top_k is not None:
             logits, ids = logits.topk(min(self.top_k, logits.shape[-1]))
-        weights = ((logits - logits.amax(dim=-1, keepdim=True)) / self.temperature).exp()
+        weights = ((logits - logits.amax(dim=-1, keepdim=True)) / float(self.temperature)).exp()
         if self.top_p is not None:
             cumulative = weights.cumsum(dim=-1)
             weights[:, 1:][cumulative[:, :-1] >= self.top_p * cumulative[:, -1:]] = 0  # those before are enough
@@ -70,3 +72,7 @@ class Sampling:
         last = torch.searchsorted(cumulative, total)  # of the ids that can be drawn, where rounding goes past them
         places = torch.minimum(torch.searchsorted(cumulative, wanted, right=True), last)
         return (places if ids is None else ids.gather(-1, places))[:, 0].tolist()
+
+
+def _shown(value: float) -> str:
+    return f"{value:g}" if isinstance(value, float) else short_repr(value)

@@ -254,6 +254,20 @@ def test_draws_follow_the_probabilities():
 
 
 @pytest.mark.parametrize(
+    ("sampling", "option"),
+    [
+        (Sampling(temperature=10**400), "--temperature"),
+        (Sampling(temperature=float("inf")), "--temperature inf"),
+        (Sampling(top_k=-(10**5000)), "--top-k"),
+        (Sampling(top_p=10**400), "--top-p"),
+    ],
+)
+def test_numbers_of_any_size_are_refused_in_a_line(sampling, option):
+    with pytest.raises(UserError, match=f"{option}.* is not possible"):
+        sampling.check()
+
+
+@pytest.mark.parametrize(
     ("source", "message"),
     [
         (" ", "is empty; name the tokenizer of a chat model"),

@@ -191,13 +191,32 @@ def test_lengths_that_are_not_those_of_the_ids_are_refused(method, lengths):
 
 
 @pytest.mark.parametrize(
-    "options", [{"p": "0.1"}, {"method": None}, {"max_splits": -5}, {"max_splits": 1.5}, {"vocabulary": "gpt2"}]
+    "options",
+    [
+        {"p": "0.1"},
+        {"p": 10**400},
+        {"p": -(10**5000)},
+        {"p": float("nan")},
+        {"method": None},
+        {"max_splits": -5},
+        {"max_splits": 1.5},
+        {"max_splits": 2**63},
+        {"max_splits": 10**5000},
+        {"vocabulary": "gpt2"},
+    ],
 )
 def test_impossible_arguments(options):
     with pytest.raises(UserError, match="is not possible|is no vocabulary|is no name of a method"):
         StochasTok(**{"vocabulary": GPT2, **options})
     with pytest.raises(UserError, match="the index -1 is not possible"):
         StochasTok(GPT2)([1, 2], -1)
+
+
+@pytest.mark.parametrize("method", ["stochastok", "stochastok-uni", "uniform-k", "patok"])
+def test_the_largest_max_splits_is_no_limit(method):
+    ids = GPT2.encode("An example sentence")
+    without = StochasTok(GPT2, 3, method)(ids)
+    assert StochasTok(GPT2, 3, method, max_splits=2**63 - 1)(ids).tolist() == without.tolist()
 
 
 def test_an_unknown_method_and_an_id_outside_the_vocabulary():

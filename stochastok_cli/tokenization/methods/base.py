@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from stochastok_cli.errors import UserError, did_you_mean, short_name
+from stochastok_cli.errors import UserError, did_you_mean, short_name, short_repr
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 DEFAULT_P = 0.1
 MAX_P = 1000  # long before this, every token is split into single bytes
+LARGEST_INTEGER = 2**63 - 1
 MAX_LABEL = 120  # characters of a method in the name of a folder, which has at most 255 bytes
 
 
@@ -59,9 +60,12 @@ class Argument:
             value = kind(text)
         except ValueError:
             value = math.nan
-        if not (math.isfinite(value) and self.minimum <= value <= self.maximum):
+        # Kernels take int64. A whole number of any size compares with a float, but not all become one.
+        is_number = abs(value) <= LARGEST_INTEGER if isinstance(value, int) else math.isfinite(value)
+        if not (is_number and self.minimum <= value <= self.maximum):
+            maximum = f"{self.maximum:g}" if self.maximum < math.inf else "2^63 - 1" if kind is int else ""
             bounds = [f"from {self.minimum:g}"] if self.minimum > -math.inf else []
-            bounds += [f"up to {self.maximum:g}"] if self.maximum < math.inf else []
+            bounds += [f"up to {maximum}"] if maximum else []
             number = "a whole number" if kind is int else "a number"
             raise UserError(
                 f"{self.name} = {short_name(text)} is not possible", fix=" ".join(["give", number, *bounds])
@@ -151,10 +155,12 @@ class Method:
         """Raises UserError for a `p` that is no number or out of range."""
         import numpy as np
 
-        if not (isinstance(p, int | float | np.number) and math.isfinite(p) and p >= 0):
-            raise UserError(f"p = {p} is not possible", fix="give a number that is not negative, such as 0.1")
+        shown = p if isinstance(p, float) else short_repr(p)
+        if not (isinstance(p, int | float | np.integer | np.floating) and 0 <= p < math.inf):
+            raise UserError(f"p = {shown} is not possible", fix="give a number that is not negative, such as 0.1")
         if p > MAX_P:
-            raise UserError(f"p = {p} is not possible", fix=f"give at most {MAX_P:,}; long before, all is single bytes")
+            fix = f"give at most {MAX_P:,}; long before, all is single bytes"
+            raise UserError(f"p = {shown} is not possible", fix=fix)
         if p > self.max_p:
             raise UserError(f"p = {p} is not possible: for {self.name} it is a probability")
 
@@ -162,8 +168,11 @@ class Method:
         """Raises UserError for an option that the method does not take, and for an impossible `max_splits`."""
         if max_splits is not None and "max_splits" not in self.options:
             raise UserError(f"{self.name} makes no counted splits to limit", fix="drop --max-splits")
-        if max_splits is not None and not (isinstance(max_splits, int) and max_splits >= 0):
-            raise UserError(f"max_splits = {max_splits} is not possible", fix="give a whole number from 0 on, or None")
+        if max_splits is not None and not (isinstance(max_splits, int) and 0 <= max_splits <= LARGEST_INTEGER):
+            raise UserError(
+                f"max_splits = {short_repr(max_splits)} is not possible",
+                fix="give a whole number from 0 to 2^63 - 1, or None",
+            )
         if keep is not None and "keep" not in self.options:
             raise UserError(f"{self.name} can't leave single tokens alone", fix="drop --keep")
 
