@@ -127,7 +127,9 @@ def to_html(table: Table) -> str:
     if not table.rows:
         return notes
     kind = ' class="text"' if table.is_text else ""
-    return f'<div class="wide"><table{kind}><tr class="head">{head}</tr>{body}</table></div>{notes}'
+    # A head of its own is repeated on each page of paper.
+    table_element = f"<table{kind}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="wide">{table_element}</div>{notes}'
 
 
 def _html_row(table: Table, row: Sequence[Cell]) -> str:

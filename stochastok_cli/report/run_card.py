@@ -14,6 +14,7 @@ from stochastok_cli.training.events import format_duration
 from stochastok_cli.training.run_data import manifest_or_none
 from stochastok_cli.training.run_dir import differing_values
 from stochastok_cli.training.runs import RunSummary
+from stochastok_cli.training.schedules import learning_rate
 
 COLUMNS = 4
 """How many runs stand side by side in one table."""
@@ -205,20 +206,35 @@ def _model_facts(summary: RunSummary, config: Config | None) -> dict[str, str]:
 
 
 def _training_facts(run: ReportedRun, summary: RunSummary, config: Config) -> dict[str, str]:
-    training, optimizer, tokens = config.trainer.training, config.trainer.optimizer, run.tokens_per_iteration
+    training, tokens = config.trainer.training, run.tokens_per_iteration
     assert tokens is not None
     windows = training.batch_size * training.gradient_accumulation_steps
-    schedule = optimizer.schedule if optimizer.decay_lr else "constant"
     return {
         "context window": f"{config.model.context_window:,} tokens",
         "seed": str(config.general.seed),
         "iterations": f"{summary.iteration:,} of {training.max_iters:,}",
         "batch": f"{windows:,} windows, {tokens:,} tokens",
         "tokens seen": f"{summary.iteration * tokens:,}",
-        "learning rate": f"{optimizer.lr:g} to {optimizer.min_lr:g}, {schedule}, {training.warmup_iters:,} of warm-up"
-        if optimizer.decay_lr
-        else f"{optimizer.lr:g}, constant, {training.warmup_iters:,} of warm-up",
+        "learning rate": _learning_rate(config, summary.iteration),
     }
+
+
+def _learning_rate(config: Config, done: int) -> str:
+    """The highest learning rate and that of the last iteration, which may be far from where the schedule leads.
+
+    Args:
+        config: The configuration of the run.
+        done: How many iterations are done.
+    """
+    training, optimizer = config.trainer.training, config.trainer.optimizer
+    warm_up = f"{training.warmup_iters:,} of warm-up"
+    if done <= training.warmup_iters > 0:
+        return f"rising to {optimizer.lr:g}, {done:,} of {warm_up}"
+    if not optimizer.decay_lr:
+        return f"{optimizer.lr:g}, constant, {warm_up}"
+    last = f"{learning_rate(max(done - 1, 0), optimizer, training):.3g}"
+    way = optimizer.schedule if float(last) == optimizer.min_lr else f"{optimizer.schedule} toward {optimizer.min_lr:g}"
+    return f"{optimizer.lr:g} to {last}, {way}, {warm_up}"
 
 
 def _expansion(summary: RunSummary) -> str:

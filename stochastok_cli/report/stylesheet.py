@@ -72,8 +72,11 @@ figcaption { max-width: 46rem; margin-top: .2rem; }
 .sample { border-left: 3px solid var(--rule); margin: .5rem 0; padding: .1rem 0 .1rem .8rem; max-width: 46rem; }
 @media (max-width: 640px) {
   body { padding: 1rem .75rem 2rem; }
-  table.text, table.text tbody, table.text tr, table.text td { display: block; width: auto; }
-  table.text tr.head { display: none; }
+  table.text, table.text tbody, table.text thead, table.text tr, table.text td { display: block; width: auto; }
+  table.text thead { font-weight: 600; padding-bottom: .3rem; }
+  table.text th { display: inline; border: 0; padding: 0; }
+  table.text th:first-child { display: none; }
+  table.text th + th:not(:last-child)::after { content: ", "; }
   table.text td { border: 0; padding: .1rem 0 .1rem .8rem; }
   table.text td:first-child { width: auto; padding: .5rem 0 .1rem; border-top: 1px solid var(--rule); }
   table.text td[data-run]::before { content: attr(data-run) ": "; color: var(--soft); }
@@ -84,7 +87,7 @@ figcaption { max-width: 46rem; margin-top: .2rem; }
     --c0: #0072b2; --c1: #d55e00; --c2: #009e73; --c3: #cc79a7; --c4: #e69f00; --c5: #56b4e9; --c6: #000; }
   @page { margin: 15mm; }
   body { max-width: none; padding: 0; font-size: 10pt; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-  nav, .curves > label { display: none; }
+  nav, .curves > label, .curves > input { display: none; }
   h2, h3, h2 + p, h3 + .note { break-after: avoid; }
   figure, .question, tr, .sample { break-inside: avoid; }
   .legend { break-after: avoid; }

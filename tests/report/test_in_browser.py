@@ -36,6 +36,7 @@ onload = () => setTimeout(() => {
       hidden: [...page.querySelectorAll("div.wide")].filter(one => one.scrollWidth > one.clientWidth + 1).length,
       smallest: Math.min(...text.map(one => one.getBoundingClientRect().height)),
       before, after: [shown("iteration"), shown("tokens"), shown("time")],
+      heads: [...page.querySelectorAll("table.text thead")].map(one => one.innerText),
       body: page.body.innerText,
     };
   });
@@ -107,5 +108,7 @@ def test_the_page_in_a_browser(page, tmp_path):
         assert (one["scripts"], one["images"], one["requests"], one["title"]) == (0, 0, [], "Evaluation")
         assert one["height"] > 3000
         assert (one["before"], one["after"]) == ([True, False, False], [False, True, False])
+        assert len(one["heads"]) == 3  # the models, the cards of their runs, and where these differ
+        assert all(name in head for name in NAMES for head in one["heads"])
         for text in (*NAMES, "Question", "Once upon", "right answer", "1,000,000", "bits_per_byte"):
             assert text in one["body"]
