@@ -24,7 +24,7 @@ from stochastok_cli.tokenization.methods import (
 from stochastok_cli.tokenization.methods.patok import listed_affixes, spell_affixes
 
 if TYPE_CHECKING:
-    from stochastok_cli.tokenization.expansion import LabeledTokenization
+    from stochastok_cli.tokenization.samples import LabeledTokenization
     from stochastok_cli.tokenization.statistics import Diversity
     from stochastok_cli.tokenization.vocabulary import Vocabulary
 
@@ -197,8 +197,9 @@ def expand(
             raise UserError("both NAME and --text are given", fix="drop one of them")
         if text == "-":
             text = options.read_stdin("text", 'give --text "…"')
-        from stochastok_cli.tokenization.expansion import StochasTok, sample_tokenizations
+        from stochastok_cli.tokenization.expansion import StochasTok
         from stochastok_cli.tokenization.loaders import load_vocabulary
+        from stochastok_cli.tokenization.samples import sample_tokenizations
 
         vocabulary = load_vocabulary(tokenizer or "gpt2")
         chosen_methods = _chosen_methods(method, vocabulary)

@@ -136,7 +136,16 @@ def print_result(made: Artifact, as_json: bool, **more: Any) -> None:
     """Prints the path of the finished folder, or one JSON object: the whole stdout of a maker."""
     if as_json:
         tree = made.manifest.to_json()
-        shown = ("kind", "splits", "tokenizer", "truncated", "left_out", "end_of_text_added", "options")
+        shown = (
+            "kind",
+            "splits",
+            "tokenizer",
+            "unknown_tokens",
+            "truncated",
+            "left_out",
+            "end_of_text_added",
+            "options",
+        )
         entries = {key: tree[key] for key in shown if key in tree}
         print(json.dumps({"path": str(made.path), "made": made.created, **entries, **more}))
     else:

@@ -6,6 +6,7 @@ the batches nor the number of threads change a byte.
 """
 
 import dataclasses
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,7 +31,7 @@ from stochastok_cli.data.memmap import (
     require_counts,
 )
 from stochastok_cli.data.source_files import create_from_source
-from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.errors import FAILED, Notice, UserError
 from stochastok_cli.manifest import Manifest, NewerFormatError, SplitInfo, read_manifest
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.tokenization.expansion import StochasTok
@@ -183,7 +184,22 @@ def expand(
         return manifest
 
     kept = None if expand_split else tasks_folder(final)
-    return create_from_source(final, options, source.name, source, build, progress=progress, force=force, kept=kept)
+    made = create_from_source(final, options, source.name, source, build, progress=progress, force=force, kept=kept)
+    _note_copy(made, source, stochastok)
+    return made
+
+
+def _note_copy(made: Artifact, source: Corpus, stochastok: StochasTok) -> None:
+    """Gives a `Notice` if no token was split, although p is not 0."""
+    method, p = stochastok.definition, stochastok.p
+    tokens = {split: info.tokens for split, info in made.manifest.splits.items()}
+    if p == 0 or not method.keeps_token_boundaries or tokens != source.num_tokens:
+        return
+    given = f" with p = {p:g}" if method.takes_p else ""
+    reason = ": n p is below 1 in documents of n tokens" if method.p_counts_splits else ""
+    fix = "; give a larger p" if method.takes_p else ""
+    text = f"{method.name}{given} splits no token of {source.name}{reason}{fix}"
+    warnings.warn(text, Notice, stacklevel=3)
 
 
 def _require_documents(source: Corpus, split: str, documents: int) -> None:

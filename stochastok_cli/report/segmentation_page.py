@@ -16,6 +16,7 @@ from typing import Any
 from stochastok_cli.artifacts import nearest_existing_path, write_atomically
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.report.segmentation_tables import page_data
+from stochastok_cli.tokenization.samples import note_lost_text
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 LAWS = ("random.js", "tables.js", "splits.js", "walks.js", "uniform_k.js", "pretokens.js", "laws.js")
@@ -26,6 +27,7 @@ VIEWS = ("format.js", "samples.js", "lattice.js", "distribution.js", "growth.js"
 def segmentation_page(text: str, methods: Sequence[str], vocabulary: Vocabulary, **settings: Any) -> str:
     """The HTML of the page; the arguments are those of `page_data`."""
     data = page_data(text, methods, vocabulary, **settings)
+    note_lost_text(vocabulary, vocabulary.encode(text))
     folder = importlib.resources.files("stochastok_cli") / "assets" / "segmentation_page"
     style, *scripts = ((folder / name).read_text(encoding="utf-8") for name in ("style.css", *LAWS, *VIEWS))
     policy = (

@@ -3,7 +3,7 @@
 import functools
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Self, overload
+from typing import Any, Literal, Self, overload
 
 import numpy as np
 
@@ -221,40 +221,6 @@ class StochasTok:
         other = object.__new__(type(self))
         vars(other).update(self.__getstate__(), only=frozenset(ids.tolist()))
         return other
-
-
-class LabeledTokenization(NamedTuple):
-    """One tokenization of a text: a label, its ids, and the text of each id."""
-
-    label: str
-    ids: list[int]
-    tokens: list[str]
-
-
-def sample_tokenizations(text: str, expansions: Sequence[StochasTok], samples: int) -> list[LabeledTokenization]:
-    """The canonical tokenization of a text, and samples of it by each expansion (as in Figure 2 of the paper).
-
-    Args:
-        text: the text.
-        expansions: at least one, all of the same vocabulary.
-        samples: how many of each.
-
-    Returns:
-        One entry labeled `canonical`, then `samples` entries of each expansion: `sample 1` … for a single expansion,
-        `<method> 1` … for several.
-
-    >>> from stochastok_cli import load_vocabulary
-    >>> expand = StochasTok(load_vocabulary("gpt2"), p=0.0)
-    >>> [(label, tokens) for label, _, tokens in sample_tokenizations("An example", [expand], 1)]
-    [('canonical', ['An', ' example']), ('sample 1', ['An', ' example'])]
-    """
-    vocabulary = expansions[0].vocabulary
-    canonical = vocabulary.encode(text)
-    labeled = [("canonical", canonical)]
-    for expand in expansions:
-        label = expand.method if len(expansions) > 1 else "sample"
-        labeled += [(f"{label} {i + 1}", expand(canonical, i).tolist()) for i in range(samples)]
-    return [LabeledTokenization(label, ids, [vocabulary.token_text(i) for i in ids]) for label, ids in labeled]
 
 
 def as_ids(ids: Any) -> np.ndarray:

@@ -73,6 +73,15 @@ def test_p_zero_copies(corpus):
         assert (Corpus(made.path).ids(split) == corpus.ids(split)).all()
 
 
+def test_a_copy_is_noted(corpus, recwarn):
+    with pytest.warns(Notice, match="stochastok with p = 1e-06 splits no token of sample-tokenized: n p is below 1"):
+        made = expand(corpus, p=1e-6)
+    assert made.manifest.splits["train"].tokens == corpus.num_tokens["train"]
+    recwarn.clear()
+    expand(corpus, p=0.5, out_name="split")
+    assert not recwarn.list
+
+
 def test_a_folder_of_the_references(tmp_path):
     """No manifest: gpt2 and uint16; ids after the last end-of-text are a document too."""
     folder = tmp_path / "openwebtext-tokenized"

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from stochastok_cli.errors import UserError
 from stochastok_cli.tokenization.encoders import TiktokenEncoder
-from stochastok_cli.tokenization.expansion import StochasTok, sample_tokenizations
+from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.loaders import load_vocabulary, vocabulary_from_ranks
 from stochastok_cli.tokenization.merges import merges_from_ranks, read_merges, read_merges_as_ranks
+from stochastok_cli.tokenization.samples import sample_tokenizations
 from stochastok_cli.tokenization.vocabulary import END_OF_TEXT
 
 KINDS = ["gpt2", "sample2k", "cl100k_base", "gpt2.json"]

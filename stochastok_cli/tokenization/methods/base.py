@@ -147,6 +147,11 @@ class Method:
         return p
 
     @property
+    def p_counts_splits(self) -> bool:
+        """Whether a document of n tokens gets floor(n p) splits, or attempts to split: none where n p is below 1."""
+        return self.takes_p and self.p_meaning.endswith("splits per token")
+
+    @property
     def max_p(self) -> float:
         """The largest `p` that the method takes."""
         return 1 if self.p_is_probability else MAX_P

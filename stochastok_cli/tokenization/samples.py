@@ -1,0 +1,76 @@
+"""Samples of the tokenizations of one text, for people to look at."""
+
+import warnings
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from stochastok_cli.errors import Notice
+from stochastok_cli.tokenization.expansion import StochasTok
+from stochastok_cli.tokenization.vocabulary import Vocabulary
+
+
+class LabeledTokenization(NamedTuple):
+    """One tokenization of a text: a label, its ids, and the text of each id."""
+
+    label: str
+    ids: list[int]
+    tokens: list[str]
+
+
+def sample_tokenizations(text: str, expansions: Sequence[StochasTok], samples: int) -> list[LabeledTokenization]:
+    """The canonical tokenization of a text, and samples of it by each expansion (as in Figure 2 of the paper).
+
+    Args:
+        text: the text.
+        expansions: at least one, all of the same vocabulary.
+        samples: how many of each.
+
+    Returns:
+        One entry labeled `canonical`, then `samples` entries of each expansion: `sample 1` … for a single expansion,
+        `<method> 1` … for several.
+
+    A `Notice` says where a method makes no attempt because the text is short, and where the tokenizer loses text.
+
+    >>> from stochastok_cli import StochasTok, load_vocabulary
+    >>> expand = StochasTok(load_vocabulary("gpt2"), p=0.0)
+    >>> [(label, tokens) for label, _, tokens in sample_tokenizations("An example", [expand], 1)]
+    [('canonical', ['An', ' example']), ('sample 1', ['An', ' example'])]
+    """
+    vocabulary = expansions[0].vocabulary
+    canonical = vocabulary.encode(text)
+    note_lost_text(vocabulary, canonical)
+    _note_no_attempts(expansions, len(canonical))
+    labeled = [("canonical", canonical)]
+    for expand in expansions:
+        label = expand.method if len(expansions) > 1 else "sample"
+        labeled += [(f"{label} {i + 1}", expand(canonical, i).tolist()) for i in range(samples)]
+    return [LabeledTokenization(label, ids, [vocabulary.token_text(i) for i in ids]) for label, ids in labeled]
+
+
+def note_lost_text(vocabulary: Vocabulary, ids: Sequence[int]) -> None:
+    """Gives a `Notice` if ids of a text stand for what the tokenizer can't represent."""
+    unknown = 0 if vocabulary.unknown is None else list(ids).count(vocabulary.unknown)
+    if unknown:
+        what = "1 token replaces" if unknown == 1 else f"{unknown:,} tokens replace"
+        warnings.warn(f"{what} text that {vocabulary.name} can't represent, which is lost", Notice, stacklevel=3)
+
+
+def _note_no_attempts(expansions: Sequence[StochasTok], tokens: int) -> None:
+    """Gives a `Notice` for the methods that make floor(n p) attempts to split something, where that is none."""
+    by_p: dict[float, list[str]] = {}
+    for expand in expansions:
+        if (
+            expand.p > 0
+            and expand.definition.p_counts_splits
+            and not expand.split_budget(np.array([tokens]), np.uint64(0))
+        ):
+            by_p.setdefault(expand.p, []).append(expand.method)
+    for p, methods in by_p.items():
+        warnings.warn(
+            f"p = {p:g} makes no split in {tokens:,} token{'s'[: tokens != 1]} with {', '.join(methods)}, which round "
+            "n p down; give a larger -p",
+            Notice,
+            stacklevel=3,
+        )
