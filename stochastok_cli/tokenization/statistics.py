@@ -5,7 +5,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,9 @@ from stochastok_cli.tokenization.vocabulary import Vocabulary
 COMMON_WORDS = 100
 RENYI_ALPHA = 2.5
 MATTR_WINDOW = 500
+_GAINED_IDS = 40_000  # counted for a growth, for an error below 1 %
+_MAX_REPEATS = 100
+_TOLERANCE = 0.002  # of growth - 1
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,10 @@ def mattr(ids: np.ndarray, window: int = MATTR_WINDOW) -> float:
 def match_growth(
     vocabulary: Vocabulary, method: str, growth: float, ids: np.ndarray, lengths: np.ndarray, **options: Any
 ) -> float:
-    """The p (to four digits) at which a method makes documents `growth` times as long, found by bisection.
+    """The p (to four digits) at which a method makes documents `growth` times as long.
+
+    The documents are expanded so many times that the ids which they gain, of which the growth is counted, are many
+    also for a growth near 1.
 
     Args:
         vocabulary: the vocabulary of the ids.
@@ -159,19 +165,45 @@ def match_growth(
     definition = require_method(method)
     if not definition.takes_p:
         raise UserError(f"{definition.name} is a fixed rule, which has no p to find", fix="drop --match-growth")
-    low, high = 0.0, min(definition.max_p, 8.0)
+    expand = StochasTok(vocabulary, 0.0, method, **options)
+    gained = abs(growth - 1) * len(ids)
+    repeats = min(max(math.ceil(_GAINED_IDS / max(gained, 1)), 1), _MAX_REPEATS)
 
-    def growth_at(p: float) -> float:
-        return len(StochasTok(vocabulary, p, method, **options).documents(ids, lengths)[0]) / max(len(ids), 1)
+    def excess(p: float, repeats: int = repeats) -> float:
+        at_p = expand.with_p(p)
+        tokens = sum(len(at_p.documents(ids, lengths, i * len(lengths))[0]) for i in range(repeats))
+        return tokens / max(repeats * len(ids), 1) - growth
 
-    least, most = growth_at(low), growth_at(high)  # a method that merges tokens may shorten documents at p = 0
-    if not least <= growth <= most:
+    highest = min(definition.max_p, 8.0)
+    least, most = excess(0.0, 1), excess(highest, 1)  # methods that merge tokens may shorten documents at p = 0
+    if not least <= 0 <= most:
+        least, most = least + growth, most + growth
         shown = "1" if least == 1 else f"{math.ceil(least * 1000) / 1000:.3f}"
         raise UserError(f"no p makes {method} grow documents {growth} times", fix=f"give {shown} to {most:.2f}")
-    for _ in range(24):
-        middle = (low + high) / 2
-        low, high = (middle, high) if growth_at(middle) < growth else (low, middle)
-    return float(f"{high:.4g}")
+    return float(f"{_root(excess, (0.0, least), (highest, most), _TOLERANCE * abs(growth - 1)):.4g}")
+
+
+def _root(
+    function: Callable[[float], float], below: tuple[float, float], above: tuple[float, float], tolerance: float
+) -> float:
+    """Where an increasing function is 0, to a value of `tolerance` or four digits; it may have steps.
+
+    The secant is followed, and every third time the interval is halved, which bounds the number of calls.
+
+    Args:
+        function: the function.
+        below: an argument and its value, which is not above 0.
+        above: an argument and its value, which is not below 0.
+        tolerance: a value so near to 0 ends the search.
+    """
+    calls = 0
+    while min(-below[1], above[1]) > tolerance and above[0] - below[0] > 1e-4 * above[0]:
+        calls += 1
+        share = -below[1] / (above[1] - below[1]) if calls % 3 else 0.5
+        middle = below[0] + share * (above[0] - below[0])
+        value = function(middle)
+        below, above = ((middle, value), above) if value < 0 else (below, (middle, value))
+    return min(below, above, key=lambda point: abs(point[1]))[0]
 
 
 def compare_methods(
@@ -192,16 +224,14 @@ def compare_methods(
         ids: integers `[tokens]`, the documents one after another.
         lengths: integers `[documents]`, the number of tokens of each.
         p: the p of every method that has one, unless `growth` is given.
-        growth: if given, each such method gets the p at which the first 200 documents grow that many times.
+        growth: if given, each such method gets the p at which the documents grow that many times.
         options: further arguments of `StochasTok`.
     """
-    some_lengths = lengths[:200]
-    some = ids[: int(np.sum(some_lengths))]
     rows = []
     for method in methods:
         at = p_among(method, methods, p)
         if growth is not None and (at is not None or require_method(method).takes_p):
-            at = match_growth(vocabulary, method, growth, some, some_lengths, **options)
+            at = match_growth(vocabulary, method, growth, ids, lengths, **options)
         rows.append(diversity(StochasTok(vocabulary, p=at, method=method, **options), ids, lengths))
     return rows
 

@@ -45,8 +45,22 @@ def test_touched_tokens_by_hand():
 @pytest.mark.parametrize("method", [name for name in usable_methods(GPT2) if require_method(name).takes_p])
 def test_p_for_a_growth(documents, method):
     ids, lengths = documents
-    p = match_growth(GPT2, method, 1.1, ids, lengths)
-    assert diversity(StochasTok(GPT2, p=p, method=method), ids, lengths).growth == pytest.approx(1.1, abs=0.003)
+    expand = StochasTok(GPT2, match_growth(GPT2, method, 1.1, ids, lengths), method)
+    sizes = [len(expand.documents(ids, lengths, 1000 * i)[0]) for i in range(1, 11)]
+    assert np.mean(sizes) / len(ids) == pytest.approx(1.1, abs=0.003)
+
+
+def test_p_for_a_small_growth_is_that_of_the_expectation(documents):
+    """`uniform` replaces each token with probability p, so the expected growth is linear in p."""
+    ids, lengths = documents
+    everything = StochasTok(GPT2, 1.0, "uniform")
+    most = np.mean([len(everything.documents(ids, lengths, 1000 * i)[0]) for i in range(20)]) / len(ids)
+    p = match_growth(GPT2, "uniform", 1.005, ids, lengths)
+    assert p == pytest.approx(0.005 / (most - 1), rel=0.03)
+
+
+def test_p_for_no_growth(documents):
+    assert match_growth(GPT2, "stochastok", 1.0, *documents) == 0
 
 
 def test_p_for_a_growth_with_tokens_left_alone(documents):
