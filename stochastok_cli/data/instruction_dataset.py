@@ -3,7 +3,8 @@
     {train,val}_ids.bin        ids of all examples, one after another
     {train,val}_loss_mask.bin  uint8, for each id 1 where it has a loss (as `assistant_masks` of transformers), else 0
     {train,val}_ends.bin       int64, the end of each example in the two files
-    tokenizer/                 the tokenizer's files, with its chat template; absent for tokenizers of the package
+    tokenizer/                 the tokenizer's files, with its chat template; absent for tokenizers of the package, and
+                               without the tokenizer itself where that is no tokenizer.json
 
 The manifest has the kind `instruction`. LangGame and CUTE have another layout (`sft_dataset`).
 """
@@ -17,6 +18,7 @@ from stochastok_cli.data.memmap import Corpus, MemmapDataset, Tokenizer, resolve
 from stochastok_cli.data.sft_dataset import SHAPES, SFTDataset
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.manifest import read_manifest
+from stochastok_cli.tokenization.loaders import split_options
 from stochastok_cli.tokenization.tokenizer_json import read_tokenizer_json
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
@@ -38,7 +40,8 @@ def is_instruction_dataset(folder: Path) -> bool:
 class InstructionDataset(MemmapDataset):
     """A folder of examples with a loss on some of their tokens.
 
-    It is opened with the tokenizer inside it, so that it needs neither the run nor the network that this came from.
+    It is opened with the tokenizer.json inside it, so that it needs neither the run nor the network that this came
+    from. Without one, it is opened with the tokenizer that its manifest names.
     Its methods raise UserError if the folder is of another kind (exit code 2) or damaged (exit code 1).
     """
 
@@ -47,7 +50,8 @@ class InstructionDataset(MemmapDataset):
         """The vocabulary that the ids belong to. Raises UserError if `tokenizer` is another than the manifest's."""
         saved = self.path / TOKENIZER / "tokenizer.json"
         if self._tokenizer is None and saved.is_file() and self.manifest and self.manifest.tokenizer:
-            vocabulary = read_tokenizer_json(saved, self.manifest.tokenizer.name)
+            name = self.manifest.tokenizer.name
+            vocabulary = read_tokenizer_json(saved, name, split_options(name)[1].get("end_of_text"))
             return resolve_vocabulary(vocabulary, self.manifest, self.path)
         return super().vocabulary
 

@@ -28,15 +28,14 @@ from stochastok_cli.errors import Notice, UserError
 from stochastok_cli.manifest import Manifest, SplitInfo
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.random_streams import CORPUS_SEED
-from stochastok_cli.tokenization.loaders import load_vocabulary, tokenizer_path
+from stochastok_cli.tokenization.loaders import is_tokenizer_json, load_vocabulary, tokenizer_file, tokenizer_path
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 LongExamples = Literal["truncate", "drop"]
 LONG_EXAMPLES: tuple[LongExamples, ...] = ("truncate", "drop")
 """What becomes of an example that is longer than the largest length: it loses its end, or is left out."""
 
-_TOKENIZER_FILES = (
-    "tokenizer.json",
+_FILES_BESIDE = (  # beside the tokenizer's own file
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -266,14 +265,18 @@ def _write_split(
 
 
 def _copy_tokenizer(tokenizer: str | Path, folder: Path) -> None:
-    """Copies the files of a tokenizer, unless it comes with the package or from tiktoken."""
+    """Copies the files of a tokenizer, unless it comes with the package or from tiktoken.
+
+    A file in another format than that of `tokenizer.json` is left out: the dataset then names it, as corpora do.
+    """
     path = tokenizer_path(tokenizer)
     if path is None:
         return
-    folder.mkdir()
-    for name in _TOKENIZER_FILES:
-        file = path / name if path.is_dir() else path.with_name(name)
-        if name == "tokenizer.json" and not path.is_dir():
-            file = path
-        if file.is_file():
-            shutil.copyfile(file, folder / name)
+    file = tokenizer_file(path)
+    files = {name: file.with_name(name) for name in _FILES_BESIDE}
+    if is_tokenizer_json(file):
+        files["tokenizer.json"] = file
+    for name, source in files.items():
+        if source.is_file():
+            folder.mkdir(exist_ok=True)
+            shutil.copyfile(source, folder / name)

@@ -81,7 +81,7 @@ def _read(file: Path, name: str, end_of_text: str | None, pattern: str | None) -
         return read_ranks(file, name, pattern, end_of_text)
     if is_json:
         content = read_json(file, dict[str, Any], fix="copy it anew")
-        if {"config", "vocab"} <= content.keys():
+        if _is_tekken(content):
             return read_tekken(file, content, name, end_of_text)
         return read_tokenizer_json(file, name, end_of_text, content)
     if file.suffix == ".model" or ".model." in file.name:
@@ -89,6 +89,15 @@ def _read(file: Path, name: str, end_of_text: str | None, pattern: str | None) -
     raise UserError(
         f"{file} is not a tokenizer.json{other_format(file)}", fix="give a tokenizer.json or a folder that holds one"
     )
+
+
+def _is_tekken(content: dict[str, Any]) -> bool:
+    return {"config", "vocab"} <= content.keys()
+
+
+def is_tokenizer_json(file: Path) -> bool:
+    """Whether a tokenizer's file is in the format of `tokenizer.json`, whatever its name is."""
+    return file.suffix == ".json" and not _is_tekken(read_json(file, dict[str, Any], fix="copy it anew"))
 
 
 def tokenizer_file(path: Path) -> Path:

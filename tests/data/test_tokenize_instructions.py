@@ -18,6 +18,7 @@ from stochastok_cli.manifest import SplitInfo
 from stochastok_cli.random_streams import corpus_permutation
 from stochastok_cli.tokenization.loaders import load_vocabulary
 from tests.data.chat_tokenizers import save_tokenizer, template
+from tests.tokenization.test_rank_files import small_tekken, write_ranks
 
 SAMPLE = load_vocabulary("sample2k")
 PAIRS = [(f"Question {i}: naïve <|endoftext|>? ", f" answer{' word' * (i % 5)}") for i in range(40)] + [("", "x")]
@@ -103,6 +104,36 @@ def test_conversations_need_neither_their_source_nor_their_tokenizer_again(tmp_p
         assert dataset.vocabulary.decode(ids) == text
         answers = "".join(f"{m['content']}<|im_end|>" for m in CHATS[i][1::2])
         assert dataset.vocabulary.decode(ids[loss_mask == 1]) == answers
+
+
+@pytest.mark.parametrize(
+    "name", ["a.tiktoken?pattern=gpt2", "a.tiktoken?end_of_text=<|x|>&pattern=qwen", "tekken.json"]
+)
+@pytest.mark.parametrize("in_folder", [False, True])
+def test_a_tokenizer_in_another_format_is_found_again_by_its_name(tmp_path, name, in_folder):
+    (tmp_path / "t").mkdir()
+    write_ranks(tmp_path / "t" / "a.tiktoken")
+    if name == "tekken.json":
+        (tmp_path / "t" / "a.tiktoken").unlink()
+        (tmp_path / "t" / name).write_text(json.dumps(small_tekken()))
+    chosen = f"{tmp_path}/t{name.removeprefix('a.tiktoken').removeprefix('tekken.json') if in_folder else '/' + name}"
+    made = make_pairs(tmp_path, pairs(PAIRS), tokenizer=chosen)
+    vocabulary = InstructionDataset(made.path).vocabulary
+    assert vocabulary.name == made.manifest.tokenizer.name == chosen
+    ids, loss_mask = next(iter(read(made.path, "train")))
+    assert vocabulary.decode(ids[loss_mask == 1]).endswith(vocabulary.token_text(vocabulary.end_of_text))
+    assert not (made.path / "tokenizer").exists()
+
+
+@pytest.mark.parametrize("file", ["", "/tokenizer.json"])
+def test_another_end_of_text_is_that_of_the_dataset(tmp_path, tokenizer, file):
+    folder = shutil.copytree(tokenizer, tmp_path / "tokenizer")
+    chosen = f"{folder}{file}?end_of_text=<|im_start|>"
+    made = make_pairs(tmp_path, pairs(PAIRS), tokenizer=chosen)
+    shutil.rmtree(folder)
+    vocabulary = InstructionDataset(made.path).vocabulary
+    assert vocabulary.name == chosen
+    assert vocabulary.token_text(vocabulary.end_of_text) == "<|im_start|>"
 
 
 def test_every_source_gives_the_same_examples(tmp_path, tokenizer, hub_server):
