@@ -133,13 +133,18 @@ class _Completions:
 
     def encode(self, rows: list[Row], threads: int) -> list[Example | Unusable]:
         texts = [row.values for row in rows]
-        ids, lengths = self._vocabulary.encode_batch([prompt for prompt, _ in texts], threads)
-        prompts = np.split(ids, np.cumsum(lengths)[:-1])
-        return [self._example(prompt, text) for prompt, (_, text) in zip(prompts, texts, strict=True)]
+        prompt_ids, lengths = self._vocabulary.encode_batch([prompt for prompt, _ in texts], threads)
+        prompts = np.split(prompt_ids, np.cumsum(lengths)[:-1])
+        ids, lengths = self._vocabulary.encode_continuations([completion for _, completion in texts], threads)
+        completions = np.split(ids, np.cumsum(lengths)[:-1])
+        return [
+            self._example(prompt, completion, is_empty=not text)
+            for prompt, completion, (_, text) in zip(prompts, completions, texts, strict=True)
+        ]
 
-    def _example(self, prompt: np.ndarray, completion: str) -> Example | Unusable:
-        if not len(prompt) and not completion:
+    def _example(self, prompt: np.ndarray, completion: np.ndarray, *, is_empty: bool) -> Example | Unusable:
+        if not len(prompt) and is_empty:
             return Unusable("neither a prompt nor a completion")
-        answer = [*self._vocabulary.encode_continuation(completion), self._vocabulary.end_of_text]
-        ids = np.concatenate([prompt, np.array(answer, self._vocabulary.dtype)])
+        end = np.array([self._vocabulary.end_of_text], self._vocabulary.dtype)
+        ids = np.concatenate([prompt, completion, end])
         return Example(ids, np.arange(len(ids)) >= len(prompt))

@@ -196,6 +196,31 @@ class Vocabulary:
         ids, lengths = self._encoder.encode_batch(texts, threads)
         return ids.astype(self.dtype, copy=False), lengths
 
+    def encode_continuations(self, texts: Sequence[str], threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """The ids of many texts, each of which follows another text: those of `encode_continuation`.
+
+        Args:
+            texts: the texts.
+            threads: how many threads encode them; the result does not depend on it.
+
+        Returns:
+            As `encode_batch`.
+        """
+        ids, lengths = self.encode_batch(texts, threads)
+        parts = np.split(ids, np.cumsum(lengths)[:-1])
+        doubled = [
+            i
+            for i, (text, part) in enumerate(zip(texts, parts, strict=False))
+            if text.startswith(" ") and self.decode_bytes(part.tolist()) != text.encode()
+        ]
+        if not doubled:
+            return ids, lengths
+        shorter, shorter_lengths = self.encode_batch([texts[i][1:] for i in doubled], threads)
+        for i, part in zip(doubled, np.split(shorter, np.cumsum(shorter_lengths)[:-1]), strict=True):
+            if self.decode_bytes(part.tolist()) == texts[i].encode():
+                parts[i] = part
+        return np.concatenate(parts), np.array([len(part) for part in parts], np.int64)
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; bytes that are not valid UTF-8 become U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")

@@ -1,9 +1,11 @@
 """Tokenizers of other families: what a token spells is judged by what it decodes to, in context."""
 
 import gzip
+import itertools
 import pickle
 from importlib import resources
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -193,3 +195,16 @@ def test_a_continuation_gets_no_second_space(family):
     ids = vocabulary.encode_continuation(" was")
     assert vocabulary.decode_bytes(ids) == b" was"
     assert load_vocabulary("gpt2").encode_continuation(" was") == load_vocabulary("gpt2").encode(" was")
+
+
+def test_continuations_are_encoded_together_as_alone(family):
+    texts = [" was", "was", "", " ", "  two words", " 日本 naïve", " <s> </s>", "\n line", " \n", " was"]
+    _, _, vocabulary = family
+    for coder in (vocabulary, load_vocabulary("gpt2")):
+        for threads in (1, 2):
+            for chosen in (texts, [], ["was"]):
+                ids, lengths = coder.encode_continuations(chosen, threads)
+                alone = [coder.encode_continuation(text) for text in chosen]
+                assert (ids.dtype, lengths.dtype) == (coder.dtype, np.int64)
+                assert ids.tolist() == [*itertools.chain(*alone)]
+                assert lengths.tolist() == [len(part) for part in alone]

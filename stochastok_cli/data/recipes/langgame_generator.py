@@ -59,11 +59,10 @@ class LangGame(QuestionGenerator):
 
     def encode(self, split: str, count: int, vocabulary: Vocabulary, progress: ProgressCallback) -> list[Examples]:
         """The first questions of a split as ids. An answer is one of the words, so each word is encoded once."""
-        word_ids = [vocabulary.encode_continuation(f" {word}") for word in self.tables[split].words]
-        word_lengths = np.array([len(ids) for ids in word_ids])
+        word_ids, word_lengths = vocabulary.encode_continuations([f" {word}" for word in self.tables[split].words])
         present = np.arange(word_lengths.max()) < word_lengths[:, None]
         padded = np.zeros(present.shape, vocabulary.dtype)
-        padded[present] = [i for ids in word_ids for i in ids]
+        padded[present] = word_ids
         examples = []
         done = 0
         for block in self.blocks(split, count):

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-import numpy as np
-
 from stochastok_cli.artifacts import Artifact, create_artifact
 from stochastok_cli.data.arrow_datasets import write_dataset
 from stochastok_cli.data.memmap import corpus_manifest, dataset_dir, memmap_dir
@@ -69,9 +67,8 @@ class QuestionGenerator(abc.ABC):
             batch.append(question)
             if len(batch) == _ENCODE_BATCH or i == count:
                 ids, lengths = vocabulary.encode_batch([question.text for question in batch])
-                answers = [vocabulary.encode_continuation(f" {question.options[0]}") for question in batch]
-                answer_ids = np.concatenate(answers).astype(vocabulary.dtype)
-                examples.append(Examples(ids, lengths, answer_ids, np.array([len(answer) for answer in answers])))
+                answers = vocabulary.encode_continuations([f" {question.options[0]}" for question in batch])
+                examples.append(Examples(ids, lengths, *answers))
                 batch = []
                 progress(f"make {split}", i, count)
         return examples
