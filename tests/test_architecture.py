@@ -19,6 +19,7 @@ ORDER = [
     "random_streams",
     "progress",
     "background",
+    "quiet_libraries",
     "json_files",
     "arrow_columns",
     "manifest",

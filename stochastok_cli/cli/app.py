@@ -39,6 +39,7 @@ from stochastok_cli.errors import (
     short_repr,
     shorten,
 )
+from stochastok_cli.quiet_libraries import ENVIRONMENT
 
 HELP = (
     "Train language models with StochasTok: tokenize, expand, pretrain, finetune and evaluate.\n\n"
@@ -159,6 +160,8 @@ def main() -> None:
     if completion.is_requested():
         sys.exit(completion.answer(app, register_subcommands))
     streams.prepare_streams()
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     signal.signal(signal.SIGTERM, _interrupt)  # `train` handles signals itself
     warnings.showwarning = functools.partial(_show_warning, warnings.showwarning)
     is_program = False

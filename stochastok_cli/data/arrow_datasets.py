@@ -1,7 +1,5 @@
 """Datasets on disk as `datasets` saves them: written from Arrow tables, and which of their files hold the rows."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
@@ -11,6 +9,7 @@ from stochastok_cli.artifacts import path_inside
 from stochastok_cli.errors import FAILED, UserError, short_name
 from stochastok_cli.json_files import read_json
 from stochastok_cli.manifest import SplitInfo
+from stochastok_cli.quiet_libraries import quiet
 
 if TYPE_CHECKING:
     import pyarrow
@@ -39,25 +38,11 @@ class _SavedState(TypedDict):
     _indices_files: NotRequired[Any]
 
 
-@contextmanager
-def no_progress_bars() -> Iterator[None]:
-    """Turns the progress bars of `datasets` off: it shows them whether or not stderr is a terminal."""
-    import datasets
-
-    shown = not datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if shown:
-            datasets.enable_progress_bars()
-
-
 def write_dataset(folder: Path, splits: "dict[str, pyarrow.Table]") -> dict[str, SplitInfo]:
     """Saves one table per split so that `datasets.load_from_disk` opens them. Returns their sizes for the manifest."""
     import datasets
 
-    with no_progress_bars():
+    with quiet("datasets"):  # it shows progress bars whether or not stderr is a terminal
         datasets.DatasetDict({split: datasets.Dataset(table) for split, table in splits.items()}).save_to_disk(folder)
     return {split: SplitInfo(table.num_rows) for split, table in splits.items()}
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from stochastok_cli.errors import FAILED, UserError, cannot_import, first_line
+from stochastok_cli.quiet_libraries import quiet
 from stochastok_cli.tokenization.encoders import one_line_errors, reading_errors
 from stochastok_cli.tokenization.loaders import tokenizer_path
 from stochastok_cli.tokenization.tokenizers_encoder import without_ids
@@ -353,13 +354,11 @@ def _open(tokenizer: str | Path) -> Any:
         raise UserError(f"the tokenizer {str(tokenizer)!r} has no chat template", fix=_NO_TEMPLATE)
     try:
         from transformers import AutoTokenizer
-        from transformers.utils import logging
     except ImportError as error:
         raise cannot_import("a chat template", "transformers", "hf", error) from None
-    logging.set_verbosity_error()
     folder = path if path.is_dir() else path.parent
     try:
-        with reading_errors(folder):
+        with quiet("transformers"), reading_errors(folder):
             return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except UserError:
         raise

@@ -1,6 +1,5 @@
 """Rows of questions from a file, from a folder or from the Hub, all as a `datasets.Dataset`."""
 
-import logging
 import re
 import warnings
 from collections.abc import Collection, Iterator, Sequence
@@ -10,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from stochastok_cli import hub
 from stochastok_cli.artifacts import expand_home
-from stochastok_cli.data.arrow_datasets import no_progress_bars
 from stochastok_cli.data.source_files import count_types, special_type, unread_note, visible_files
 from stochastok_cli.errors import FAILED, Notice, UserError, did_you_mean
 from stochastok_cli.evaluation.file_problems import UnreadableFile, invalid_line, is_empty, lost_data
+from stochastok_cli.quiet_libraries import quiet
 
 if TYPE_CHECKING:
     import datasets
@@ -33,7 +32,7 @@ HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 def read_hub(description: str, repo: str, config: str | None, split: str) -> "datasets.Dataset":
     """A split of a dataset on the Hub, or of its copy in the cache. Raises UserError that names the remedy."""
     try:
-        with no_progress_bars():
+        with quiet("datasets"):
             return hub.load_rows(repo, subset=config, split=split)
     except UserError as error:
         raise UserError(
@@ -108,7 +107,7 @@ def read_path(description: str, path: Path, split: str) -> "datasets.Dataset":
             f"{description}: {path} is of an unknown kind", fix=f"give {', '.join(READERS)} or a folder of them"
         )
     try:
-        with no_progress_bars(), _log_silenced("datasets"):
+        with quiet("datasets"):
             loaded = _read(path)
     except Exception as error:  # the readers that `datasets` calls raise exceptions of many kinds
         cause = error.__cause__ or error
@@ -148,18 +147,6 @@ def _lines_named(files: Collection[Path]) -> Iterator[None]:
         raise
 
 
-@contextmanager
-def _log_silenced(name: str) -> Iterator[None]:
-    """Keeps a library from logging what it then raises."""
-    log = logging.getLogger(name)
-    level = log.level
-    log.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
-
-
 def _read(path: Path) -> "datasets.Dataset | datasets.DatasetDict":
     import datasets
 
@@ -177,8 +164,8 @@ def _read_folder(path: Path) -> "datasets.DatasetDict":
     """The splits of a folder, of whose files `datasets` reads those of one format. Says how many are not read."""
     import datasets
 
-    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)  # it logs that a README.md is no card
-    builder = datasets.load_dataset_builder(str(path))
+    with quiet("huggingface_hub"):  # it logs that a README.md is no card
+        builder = datasets.load_dataset_builder(str(path))
     read = {Path(str(file)).resolve() for files in (builder.config.data_files or {}).values() for file in files}
     _require_readable(sorted(file for file in read if file.is_file()))
     unread = count_types(file for file in visible_files(path) if file.resolve() not in read)

@@ -1,8 +1,8 @@
 """Requests to the Hub: the libraries are kept quiet, requests are repeated, and failures are explained in one line."""
 
 import json
-import logging
 import re
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from stochastok_cli.errors import FAILED, UserError, one_line
+from stochastok_cli.quiet_libraries import quiet
 
 RETRY_WAITS = (1, 2, 4, 8, 8)  # seconds between attempts, as in `huggingface_hub`
 TRANSIENT_STATUSES = (408, 429, 500, 502, 503, 504)  # those that `huggingface_hub` retries
@@ -34,15 +35,12 @@ def hub_errors(
         or_cache: whether the files may be in the cache, so that offline mode is not an error.
     """
     from huggingface_hub import constants, errors
-    from huggingface_hub.utils import disable_progress_bars
-    from huggingface_hub.utils import logging as hub_logging  # sets the level when it is imported
 
-    disable_progress_bars()  # the command line shows its own
-    logging.getLogger(hub_logging.__name__.split(".")[0]).setLevel(logging.CRITICAL)  # it logs each failed attempt
     try:
         if constants.HF_HUB_OFFLINE and not or_cache:
             raise errors.OfflineModeIsEnabled
-        yield
+        with quiet("huggingface_hub", *(["datasets"] if "datasets" in sys.modules else [])):
+            yield
     except Exception as error:
         explained = error if isinstance(error, UserError) else _explain(error, repo, revision)
         if explained is None:
@@ -54,15 +52,6 @@ def hub_errors(
         if explained is error:
             raise
         raise explained from error
-
-
-def import_datasets() -> Any:
-    """The library `datasets`, imported and kept quiet."""
-    import datasets
-
-    datasets.disable_progress_bars()
-    logging.getLogger("datasets").setLevel(logging.CRITICAL)
-    return datasets
 
 
 def retry(call: Callable[[], Result]) -> Result:

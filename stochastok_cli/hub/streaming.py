@@ -16,7 +16,7 @@ import numpy as np
 
 from stochastok_cli.arrow_columns import column_type, column_values, take_column
 from stochastok_cli.errors import UserError, did_you_mean, one_line
-from stochastok_cli.hub.client import hub_errors, import_datasets, retry
+from stochastok_cli.hub.client import hub_errors, retry
 from stochastok_cli.hub.data_files import DataFiles, paths_in_repo, unread_paths
 from stochastok_cli.hub.locate import explain_value_error, license_in, locate_dataset
 from stochastok_cli.hub.parquet_files import Documents
@@ -30,6 +30,7 @@ from stochastok_cli.hub.tabular_files import (
 from stochastok_cli.hub.temporary import temporary_folder
 from stochastok_cli.json_files import parse_json
 from stochastok_cli.manifest import MANIFEST, Manifest, NewerFormatError
+from stochastok_cli.quiet_libraries import quiet
 
 if TYPE_CHECKING:
     import pyarrow
@@ -302,8 +303,10 @@ def _open(repo: str, revision: str | None, subset: str | None = None) -> HubData
         if any(file.rfilename == MANIFEST for file in info.siblings or []):
             file = retry(lambda: hf_hub_download(repo, MANIFEST, repo_type="dataset", revision=info.sha))
             manifest = _our_manifest(Path(file).read_bytes(), f"{MANIFEST} of {repo}")
-        load = import_datasets().load_dataset_builder
-        builder = retry(lambda: explain_value_error(repo, lambda: load(repo, **arguments)))
+        with quiet("datasets"):
+            from datasets import load_dataset_builder
+
+            builder = retry(lambda: explain_value_error(repo, lambda: load_dataset_builder(repo, **arguments)))
         for urls in builder.config.data_files.values():
             paths_in_repo(repo, info.sha, urls)
         listed = [file.rfilename for file in info.siblings or []]

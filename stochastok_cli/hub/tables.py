@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from stochastok_cli.errors import UserError
-from stochastok_cli.hub.client import hub_errors, import_datasets, none_if_unreachable
+from stochastok_cli.hub.client import hub_errors, none_if_unreachable
 from stochastok_cli.hub.data_files import DataFiles, paths_in_repo
 from stochastok_cli.hub.locate import CONVERTED, explain_value_error, locate_dataset
+from stochastok_cli.quiet_libraries import quiet
 
 
 def load_rows(repo: str, *, subset: str | None = None, split: str) -> Any:
@@ -28,10 +29,9 @@ def load_rows(repo: str, *, subset: str | None = None, split: str) -> Any:
         UserError: there is no such dataset or split, a file is damaged, or the Hub can't be reached and the cache lacks
             it.
     """
-    with hub_errors(repo, or_cache=True):
+    with quiet("datasets"), hub_errors(repo, or_cache=True):
+        import datasets
         from huggingface_hub import constants
-
-        datasets = import_datasets()
 
         # Without a connection, `datasets` would try for 20 seconds to reach the Hub before it looks into its cache.
         offline = constants.HF_HUB_OFFLINE
@@ -56,7 +56,9 @@ def load_rows(repo: str, *, subset: str | None = None, split: str) -> Any:
 
 def _checked_rows(repo: str, revision: str, arguments: dict[str, Any], split: str) -> Any:
     """A split, as `datasets.load_dataset` loads it. Files that it has not read before are compared with the Hub's."""
-    builder = explain_value_error(repo, lambda: import_datasets().load_dataset_builder(repo, **arguments))
+    from datasets import load_dataset_builder
+
+    builder = explain_value_error(repo, lambda: load_dataset_builder(repo, **arguments))
     if not Path(builder.cache_dir).is_dir():
         urls = dict.fromkeys(url for urls in builder.config.data_files.values() for url in urls)
         DataFiles(repo, revision, paths_in_repo(repo, revision, urls), Path()).download_to_cache()
@@ -77,6 +79,7 @@ def _converted_rows(repo: str, folder: str, split: str, *, revision: str | None 
         split: the split.
         revision: the commit; None to look only into the cache.
     """
+    from datasets import load_dataset
     from huggingface_hub import errors, snapshot_download
 
     pattern = f"{folder}/{split}/*.parquet"
@@ -92,7 +95,7 @@ def _converted_rows(repo: str, folder: str, split: str, *, revision: str | None 
     if revision is not None and files:
         paths = [Path(file).relative_to(root).as_posix() for file in files]
         DataFiles(repo, revision, paths, Path()).download_to_cache()
-    return import_datasets().load_dataset("parquet", data_files=files, split="train") if files else None
+    return load_dataset("parquet", data_files=files, split="train") if files else None
 
 
 @contextmanager

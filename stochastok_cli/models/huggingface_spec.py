@@ -14,6 +14,7 @@ from stochastok_cli.models import adapters
 from stochastok_cli.models.base import WRAPPER_MODEL_TYPE, ModelSpec, register_model, unwrap
 from stochastok_cli.models.huggingface import HuggingFaceConfig, HuggingFaceModel
 from stochastok_cli.models.weight_files import CONFIG, find_tensors, strip_wrappers
+from stochastok_cli.quiet_libraries import quiet
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 _CONTEXT_WINDOW_FIELDS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
@@ -112,20 +113,12 @@ def _from_pretrained(folder: Path) -> Any:
     """
     from transformers import AutoModelForCausalLM
 
-    _silence()
     base = _weights_folder(folder)
-    model = AutoModelForCausalLM.from_pretrained(
-        base, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-    )
+    with quiet("transformers"):
+        model = AutoModelForCausalLM.from_pretrained(
+            base, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
     return model if base == folder else adapters.merge_adapter(model, folder, base)
-
-
-def _silence() -> None:
-    """Keeps warnings and progress bars of `transformers` off the terminal."""
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
 
 
 def _load_weights(model: nn.Module, folder: Path) -> None:
@@ -142,6 +135,7 @@ def _load_weights(model: nn.Module, folder: Path) -> None:
         raise _cannot_open(str(folder), error) from None
 
 
+@quiet("transformers")
 def _save(
     model: nn.Module, folder: Path, vocabulary: Vocabulary, state_dict: Mapping[str, Tensor] | None = None
 ) -> None:
@@ -152,7 +146,6 @@ def _save(
         state_dict = {
             name.removeprefix("model."): tensor for name, tensor in names.items() if name.startswith("model.")
         }
-    _silence()
     vocabulary.save_tokenizer(folder, wrapper.context_window)
     saved_model: Any = wrapper.model
     if wrapper.adapter is not None:

@@ -5,13 +5,13 @@ From version 5 on, classes such as `LlamaTokenizer` build normalizer and pre-tok
 """
 
 import importlib.util
-import logging
 import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 from stochastok_cli.errors import Notice
+from stochastok_cli.quiet_libraries import quiet
 from stochastok_cli.tokenization.encoders import reading_errors
 from stochastok_cli.tokenization.vocabulary import CUT_TEXTS, Vocabulary
 
@@ -45,19 +45,14 @@ def compare_with_transformers(vocabulary: Vocabulary, folder: Path, config: dict
 
 def _differing_text(vocabulary: Vocabulary, folder: Path) -> tuple[str, str] | None:
     """The first text with other ids, and the class of the tokenizer that gives them; None if there is none."""
-    logger = logging.getLogger("transformers")
-    level = logger.level
     try:
         import transformers
 
-        logger.setLevel(logging.ERROR)
-        with reading_errors(folder):
+        with quiet("transformers"), reading_errors(folder):
             tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
             for text in CUT_TEXTS:
                 if list(tokenizer.encode(text, add_special_tokens=False)) != vocabulary.encode(text):
                     return text, type(tokenizer).__name__
     except Exception:  # whatever transformers raises for a folder that it does not open
         return None
-    finally:
-        logger.setLevel(level)
     return None

@@ -18,6 +18,7 @@ from stochastok_cli.data.formats.base import (
 )
 from stochastok_cli.errors import UserError
 from stochastok_cli.manifest import file_checksum
+from stochastok_cli.quiet_libraries import quiet
 
 if TYPE_CHECKING:
     import datasets
@@ -30,10 +31,8 @@ _SPLIT_NAMES = {"val": "validation"}
 def _write(folder: Path, splits: list[SplitDocuments], tokenizer: str) -> None:
     import datasets
 
-    from stochastok_cli.data.arrow_datasets import no_progress_bars
-
     written = {split.name: folder / f".{split.name}.arrow" for split in splits}
-    with no_progress_bars():
+    with quiet("datasets"):
         for split in splits:
             _write_table(written[split.name], split)
         tables = {_SPLIT_NAMES.get(name, name): _open(file) for name, file in written.items()}

@@ -23,6 +23,7 @@ from stochastok_cli.models import adapters
 from stochastok_cli.models.huggingface import HuggingFaceModel
 from stochastok_cli.models.model_sources import ModelSource
 from stochastok_cli.progress import no_progress
+from stochastok_cli.quiet_libraries import quiet
 
 if TYPE_CHECKING:
     from stochastok_cli.evaluation.harness.retokenizing_lm import RetokenizingLM
@@ -74,7 +75,7 @@ def load_tasks(options: LMEvaluationHarness, parts: str | None) -> HarnessTasks:
             here, or it has nothing of what is to be tokenized in another way.
     """
     require_harness()
-    with quiet(show_progress=False):
+    with quiet_harness(show_progress=False):
         manager, names = _find_tasks(options.tasks, options.include_path)
         loaded = _load(manager, names)
         tasks = loaded["tasks"]
@@ -197,7 +198,7 @@ def evaluate_tasks(
     if lm.source is not None:
         lm.model.to("cpu")  # the memory of a GPU is for the harness's copy
     try:
-        with quiet(show_progress):
+        with quiet_harness(show_progress):
             model = _open(lm, parts, place, show_progress)
             if options.apply_chat_template and model.tokenizer.chat_template is None:
                 raise UserError("--apply-chat-template: the tokenizer has no chat template", fix="drop it")
@@ -287,13 +288,11 @@ def _run_tasks(
 
 
 @contextmanager
-def quiet(show_progress: bool) -> Iterator[None]:
+def quiet_harness(show_progress: bool) -> Iterator[None]:
     """Keeps what the harness says off the terminal: its log, its messages on stdout, and its progress bars if asked."""
     import tqdm
     from lm_eval import evaluator
-    from transformers.utils import logging as transformers_logging
 
-    transformers_logging.set_verbosity_error()
     log = logging.getLogger("lm_eval")
     level, begin, commit = log.level, tqdm.tqdm.__init__, evaluator.get_git_commit_hash
 
@@ -307,7 +306,7 @@ def quiet(show_progress: bool) -> Iterator[None]:
     if not show_progress:
         tqdm.tqdm.__init__ = hidden
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), quiet("transformers"):
             yield
     finally:
         tqdm.tqdm.__init__ = begin
