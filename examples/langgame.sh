@@ -20,6 +20,6 @@ done
 
 ask=(--evaluator mcq --benchmarks langgame-val "${data[@]}" --checkpoint-dir "$out/checkpoints")
 for parent in canonical stochastok; do
-    stochastok eval "langgame-from-$parent"-{0,1,2} "${ask[@]}" --leakage --tokenization uniform:0.5 --samples 2 --aggregate
+    stochastok eval "langgame-from-$parent"-{0,1,2} "${ask[@]}" --contamination --tokenization uniform:0.5 --samples 2 --aggregate
 done
-stochastok eval langgame-from-{canonical,stochastok}-0 "${ask[@]}" --by-kind --leakage --paired --report "$out/langgame-report"
+stochastok eval langgame-from-{canonical,stochastok}-0 "${ask[@]}" --by-kind --contamination --paired --report "$out/langgame-report"

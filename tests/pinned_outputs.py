@@ -515,7 +515,7 @@ def evaluation_steps() -> list[Step]:
     cute = ("cute=cute", "cute-spell=spell.jsonl", "cute-val", "cute-train")
     recut = {method: (f"{method}:0.5", "--samples", "2", "--num-samples", "15") for method in ("stochastok", "uniform")}
     return [
-        asked("mcq", one, *mcq("langgame-val", "langgame-train"), "--by-kind", "--leakage"),
+        asked("mcq", one, *mcq("langgame-val", "langgame-train"), "--by-kind", "--contamination"),
         asked("mcq-paired", ["instruction/step_10", "instruction"], *mcq("langgame-val"), "--paired", *small),
         asked("mcq-aggregate", ["instruction", "from-plain"], *mcq("langgame-val"), "--aggregate"),
         asked("mcq-stochastok", one, *mcq("langgame-val"), "--tokenization", *recut["stochastok"], "--by-kind"),

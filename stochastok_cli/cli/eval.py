@@ -91,6 +91,7 @@ def eval(
             help="Write the answer to each question in every tokenization, with its tokens, as JSON lines.",
         ),
     ] = None,
+    former_contamination: Annotated[bool, typer.Option("--leakage", hidden=True)] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object for each checkpoint, one a line, instead of tables.")
     ] = False,
@@ -101,6 +102,7 @@ def eval(
     Brackets hold 95% intervals: over the questions, with --aggregate Student's over the runs.
     """
     options.require_checkpoints(checkpoints, checkpoint_dir)
+    evaluator_options["contamination"] |= former_contamination  # its name in earlier versions
     chosen = make_evaluator(evaluator.value, parsed(evaluator_options))
     from stochastok_cli.cli import eval_output as output
     from stochastok_cli.evaluation.comparison import Aggregate, PairedComparison

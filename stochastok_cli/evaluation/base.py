@@ -261,6 +261,7 @@ class Evaluator(ABC):
             benchmark's table.
         meanings: What each metric is, by `Metric.name`, for the lines below its tables; names that explain themselves
             are left out.
+        part_meanings: What some parts of a benchmark are, by `Metric.part`, for the same lines.
         directions: Which values of each metric are better, by `Metric.name`; None where neither more nor less is.
         accuracies: The metrics that are shares of right answers, from 0 to 1, which plots draw.
         main_metrics: Those that training prints of each benchmark; all of them are in its `metrics.jsonl`.
@@ -276,6 +277,7 @@ class Evaluator(ABC):
     has_answers: ClassVar[bool] = False
     parts_table: ClassVar[str] = ""
     meanings: ClassVar[Mapping[str, str]] = {}
+    part_meanings: ClassVar[Mapping[str, str]] = {}
     directions: ClassVar[Mapping[str, Direction | None]] = {"accuracy": "higher", "exact_match": "higher"}
     accuracies: ClassVar[Sequence[str]] = ("accuracy", "exact_match")
     main_metrics: ClassVar[Sequence[str]] = ("accuracy", "exact_match")

@@ -14,6 +14,7 @@ from stochastok_cli.data.recipes.langgame_questions import predicate_of
 from stochastok_cli.data.sft_dataset import SFTDataset
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.benchmarks import Benchmark
+from stochastok_cli.evaluation.question_evaluator import UNSEEN_PREDICATE_AND_ANSWER, UNSEEN_QUESTION
 from stochastok_cli.progress import ProgressCallback, no_progress
 
 
@@ -64,9 +65,9 @@ def uncontaminated(
     if benchmark.trained_on is None:
         raise UserError(
             f"benchmark {benchmark.name}: no data of this program teach it, so that nothing can have leaked",
-            fix="drop --leakage",
+            fix="drop --contamination (in trainer.eval: contamination)",
         )
     contamination = find_contamination(
         benchmark, SFTDataset(memmap_dir(data_dir) / benchmark.trained_on), progress=progress
     )
-    return {"new_question": ~contamination.same_text, "new_ask": ~contamination.same_predicate}
+    return {UNSEEN_QUESTION: ~contamination.same_text, UNSEEN_PREDICATE_AND_ANSWER: ~contamination.same_predicate}

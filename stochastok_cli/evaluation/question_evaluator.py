@@ -3,8 +3,9 @@
 This module imports neither numpy nor torch.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.base import Evaluator, option
@@ -13,12 +14,21 @@ if TYPE_CHECKING:
     from stochastok_cli.evaluation.robustness import Tokenization
 
 
+UNSEEN_QUESTION, UNSEEN_PREDICATE_AND_ANSWER = "unseen_question", "unseen_predicate_and_answer"
+"""The parts of `contamination`."""
+
+
 @dataclass(frozen=True)
 class QuestionEvaluator(Evaluator):
     """Asks the questions of benchmarks, of each kind and in other tokenizations. A subclass describes `benchmarks`."""
 
     has_answers = True
     parts_table = "{benchmark}, parts and other tokenizations"
+    part_meanings: ClassVar[Mapping[str, str]] = {
+        UNSEEN_QUESTION: "questions whose text is not in the data trained on",
+        UNSEEN_PREDICATE_AND_ANSWER: "questions that are not in the data trained on with their predicate and answer, "
+        "in whatever wording and with whatever other options",
+    }
 
     benchmarks: tuple[str, ...] = ()
     num_samples: int | None = option(
@@ -35,8 +45,8 @@ class QuestionEvaluator(Evaluator):
     )
     contamination: bool = option(
         False,
-        "also which questions occur in the data trained on, and the share of right answers to the others",
-        flag="--leakage",
+        "also the share of right answers to questions that do not occur in the data trained on, by their text and by "
+        "predicate and answer (LangGame, CUTE)",
     )
     tokenization: str | None = option(
         None,

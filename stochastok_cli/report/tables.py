@@ -111,9 +111,13 @@ def tables_of(results: Sequence[EvalResult]) -> list[Table]:
 
 
 def _meanings(evaluator: str, results: Sequence[EvalResult]) -> list[str]:
-    """A line for each metric of an evaluator that needs an explanation."""
-    names = {metric.name for result in results for metric in result.metrics if metric.evaluator == evaluator}
-    meanings = EVALUATORS[evaluator].explained(names) if evaluator in EVALUATORS else {}
+    """A line for each metric and each part of an evaluator that needs an explanation."""
+    if evaluator not in EVALUATORS:
+        return []
+    metrics = [metric for result in results for metric in result.metrics if metric.evaluator == evaluator]
+    parts = {metric.part for metric in metrics}
+    meanings = EVALUATORS[evaluator].explained({metric.name for metric in metrics})
+    meanings |= {part: text for part, text in EVALUATORS[evaluator].part_meanings.items() if part in parts}
     return [f"{name.replace('_', ' ')}: {meaning}" for name, meaning in meanings.items()]
 
 

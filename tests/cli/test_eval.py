@@ -215,11 +215,17 @@ def test_several_seeds_of_a_run(run_eval):
     assert re.search(r"Over 2 runs: pretraining-text/step_100, pretraining-text/step_\d+\n", run_eval(*arguments)[1])
 
 
-def test_kinds_of_question_and_leakage(run_eval):
-    code, out, _ = run_eval("other", *LANGGAME, "--by-kind", "--leakage")
+def test_kinds_of_question_and_contamination(run_eval):
+    code, out, _ = run_eval("other", *LANGGAME, "--by-kind", "--contamination")
     assert code == 0
     assert "Multiple choice: langgame-val, parts and other tokenizations" in out
-    assert re.search(r"new question +7 +\d", out)
+    assert re.search(r"unseen question +7 +\d", out)
+    assert "unseen question: questions whose text is not in the data trained on" in out
+    assert "unseen predicate and answer: " in out and "most of a letter:" not in out
+    former = run_eval("other", *LANGGAME, "--by-kind", "--leakage")  # the option's name in earlier versions
+    assert former[:2] == (0, out)
+    _, shown, _ = run_eval("--help")
+    assert "--contamination" in shown and "--leakage" not in shown
 
 
 def test_other_tokenizations(run_eval):
@@ -338,7 +344,7 @@ def test_as_a_program(place):
 
 @pytest.mark.slow
 def test_two_processes_print_what_one_prints(run_eval, place):
-    arguments = ("pretraining-text", "other", *LANGGAME, "--leakage", "--device", "cpu")
+    arguments = ("pretraining-text", "other", *LANGGAME, "--contamination", "--device", "cpu")
     command = [sys.executable, "-m", "stochastok_cli", "eval", *arguments, "--devices", "2"]
     done = subprocess.run(command, cwd=place, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == run_eval(*arguments)
@@ -442,8 +448,8 @@ def test_more_devices_than_gpus(run_eval, monkeypatch):
             "--paired: alignment asks models with different tokenizers",
         ),
         (
-            ("other", "other", "--evaluator", "math_generation", "--leakage"),
-            "--leakage can only go with --evaluator mcq or generation; drop it",
+            ("other", "other", "--evaluator", "math_generation", "--contamination"),
+            "--contamination can only go with --evaluator mcq or generation; drop it",
         ),
         (("other", *LANGGAME, "--num-samples", "0"), "Invalid value for '--num-samples'"),
         (("--evaluator", "mcq"), "Missing argument"),

@@ -135,7 +135,7 @@ def test_datasets_of_other_names_are_benchmarks_too(tmp_path):
     evaluator = MultipleChoice(("easy-val", "hard-ones-train"), by_kind=True, contamination=True)
     _, loaded = evaluator.load(vocabulary, 200, tmp_path, no_progress)
     assert loaded.sample_counts["mcq/hard-ones-train"] == 10
-    assert loaded.sample_counts["mcq/hard-ones-train/new_question"] == 0  # of its own folder of training questions
+    assert loaded.sample_counts["mcq/hard-ones-train/unseen_question"] == 0  # of its own folder of training questions
     for unknown in ("easy-test", "simple-val", "easy"):
         with pytest.raises(
             UserError, match=f"unknown benchmark '{unknown}'.*NAME-val after make-langgame or make-cute"

@@ -71,7 +71,7 @@ def test_every_question_has_its_kind_and_kinds_make_up_the_whole(data_dir, vocab
     assert sum(n[name] for name in of_kinds.values()) == n["mcq/langgame-val"] == 200
     right = sum(output.values[f"{name}/accuracy"] * n[name] for name in of_kinds.values())
     assert right / 200 == pytest.approx(output.values["mcq/langgame-val/accuracy"])
-    assert n["mcq/langgame-val/new_question"] == 200 > n["mcq/langgame-val/new_ask"] > 0
+    assert n["mcq/langgame-val/unseen_question"] == 200 > n["mcq/langgame-val/unseen_predicate_and_answer"] > 0
     with_outcomes = [metric for metric in output.metrics if metric.outcomes is not None]
     assert {metric.key for metric in with_outcomes} >= {f"{name}/accuracy" for name in n}
     for metric in with_outcomes:
@@ -79,7 +79,7 @@ def test_every_question_has_its_kind_and_kinds_make_up_the_whole(data_dir, vocab
         assert metric.n == len(metric.outcomes) == n[metric.key.rpartition("/")[0]]
 
 
-def test_leakage_of_what_nothing_teaches(tmp_path, vocabulary, jsonl):
+def test_contamination_of_what_nothing_teaches(tmp_path, vocabulary, jsonl):
     file = jsonl([{"sentence_good": "The cat sleeps.", "sentence_bad": "The cat sleep."}])
     evaluator = MultipleChoice((f"blimp={file}",), contamination=True)
     with pytest.raises(UserError, match="benchmark blimp: no data of this program teach it"):

@@ -278,7 +278,7 @@ def test_langgame_by_generation(vocabulary, data_dir):
     )
     assert values["generation/langgame-val/exact_match"] == 1.0
     assert output.answers[0].is_correct == [True] * 12
-    assert any(key.endswith("new_question/exact_match") for key in values)
+    assert any(key.endswith("unseen_question/exact_match") for key in values)
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,7 @@ def test_kinds_of_ones_own_questions(vocabulary, jsonl, tmp_path):
     without = MultipleChoice((f"mine={jsonl([LANGGAME])}",), by_kind=True)
     with pytest.raises(UserError, match="--by-kind: mine=.* have no kinds of question"):
         without.load(vocabulary, 200, tmp_path, no_progress)
-    with pytest.raises(UserError, match="--leakage|nothing can have leaked"):
+    with pytest.raises(UserError, match="can have leaked; drop --contamination .in trainer.eval: contam"):
         MultipleChoice((f"mine={jsonl([LANGGAME])}",), contamination=True).load(vocabulary, 200, tmp_path, no_progress)
 
 

@@ -39,7 +39,11 @@ def test_an_evaluator_in_every_notation():
         ("mcq", {"benchmarks": ["arc"], "samples": 2}, "--samples says nothing without --tokenization"),
         ("mcq", {"benchmarks": ["arc"], "colour": "red"}, "'colour' is no option of an evaluator"),
         ("math_generation", {"tokenization": "uniform:0.1"}, "mcq or bits_per_byte or alignment or .*; drop it"),
-        ("alignment", {"contamination": True}, "--leakage can only go with --evaluator mcq or generation; drop it"),
+        (
+            "alignment",
+            {"contamination": True},
+            "--contamination can only go with --evaluator mcq or gen",
+        ),
         ("bits_per_byte", {"benchmarks": ["text"], "tokenization": "stochastok:0.1"}, "known probability"),
     ],
 )
