@@ -101,7 +101,7 @@ def test_what_needs_no_model_does_not_wait_for_torch(arguments):
     assert not loaded & ((HEAVY | {"numpy"}) if arguments[0] in ("train", "runs") else {"torch"})
 
 
-@pytest.mark.parametrize("more", [[], ["--html", "page.html"]])
+@pytest.mark.parametrize("more", [[], ["--html", "page.html"], ["--method", "all"]])
 def test_a_text_is_expanded_without_numba(more, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = ["expand", "--text", "hello", "-p", "1", "--samples", "1", *more]

@@ -213,10 +213,10 @@ class StochasTok:
         with np.errstate(over="ignore"):  # an interpreted kernel would warn of integers that wrap on purpose
             if method.interpretable and may_interpret(int(len(ids) * (1 + self.p))):
                 with interpreted():
-                    return method.expand(self._with_tables_of(ids), ids, lengths, np.uint64(first_index))
+                    return method.expand(self.with_tables_of(ids), ids, lengths, np.uint64(first_index))
             return method.expand(self, ids, lengths, np.uint64(first_index))
 
-    def _with_tables_of(self, ids: np.ndarray) -> Self:
+    def with_tables_of(self, ids: np.ndarray) -> Self:
         """The same expansion with tables for these ids alone, which take much less time to make."""
         other = object.__new__(type(self))
         vars(other).update(self.__getstate__(), only=frozenset(ids.tolist()))

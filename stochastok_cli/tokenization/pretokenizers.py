@@ -4,13 +4,16 @@ GPT-2's pattern is compiled; any other goes through the encoder of the vocabular
 """
 
 import functools
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from stochastok_cli.tokenization.methods.kernels.pretokens import bytes_and_kept_tokens
-from stochastok_cli.tokenization.methods.kernels.random import compiled
+from stochastok_cli.tokenization.methods.kernels.random import compiled, is_interpreted
 from stochastok_cli.tokenization.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    import tiktoken
 
 _OTHER, _LETTER, _NUMBER, _SPACE = 0, 1, 2, 3
 _APOSTROPHE, _BLANK = ord("'"), ord(" ")
@@ -112,7 +115,11 @@ def mark_pretokens(vocabulary: Vocabulary, text: np.ndarray, segment_ends: np.nd
         starts: uint8, one per byte of `text`, 0 at first.
     """
     if vocabulary.pretokenizes_like_gpt2:
-        mark_gpt2_pretokens(text, segment_ends, character_classes(), starts)
+        if is_interpreted() and len(segment_ends):  # the classes of all characters take a second
+            classes = classes_of("".join({*text[: segment_ends[-1]].tobytes().decode()}))
+        else:
+            classes = character_classes()
+        mark_gpt2_pretokens(text, segment_ends, classes, starts)
         return
     start = 0
     for end in segment_ends.tolist():
@@ -182,25 +189,37 @@ def _number_pretokens(ids, lengths, widths, documents, first, last):
 
 @functools.cache
 def character_classes() -> np.ndarray:
-    """The class of every code point as tiktoken sees it: 0 other, 1 letter, 2 number, 3 white space.
+    """The class of every code point, as `classes_of` has it."""
+    points = np.array([c for c in range(0x110000) if not 0xD800 <= c <= 0xDFFF], dtype="<u4")
+    return classes_of(points.tobytes().decode("utf-32-le"))
+
+
+def classes_of(characters: str) -> np.ndarray:
+    """The class of characters as tiktoken sees them: 0 other, 1 letter, 2 number, 3 white space.
 
     Computed by tiktoken itself, so that both use one version of Unicode: an encoding whose pattern matches letters
     alone encodes nothing but the letters of a text.
 
     Returns:
-        uint8 `[0x110000]`.
+        uint8 `[0x110000]`, by code point; 0 for those that are not among the characters.
     """
-    import tiktoken
-
-    points = np.array([c for c in range(0x110000) if not 0xD800 <= c <= 0xDFFF], dtype="<u4")
-    text = points.tobytes().decode("utf-32-le")
-    single_bytes = {bytes([byte]): byte for byte in range(256)}
     classes = np.zeros(0x110000, dtype=np.uint8)
-    for number, pattern in ((_LETTER, r"\p{L}+"), (_NUMBER, r"\p{N}+"), (_SPACE, r"\s+")):
-        matcher = tiktoken.Encoding("class", pat_str=pattern, mergeable_ranks=single_bytes, special_tokens={})
-        matched = matcher.encode_to_numpy(text, disallowed_special=()).astype(np.uint8).tobytes().decode()
+    for number, matcher in _matchers():
+        matched = matcher.encode_to_numpy(characters, disallowed_special=()).astype(np.uint8).tobytes().decode()
         classes[np.frombuffer(matched.encode("utf-32-le"), "<u4")] = number
     return classes
+
+
+@functools.cache
+def _matchers() -> "list[tuple[int, tiktoken.Encoding]]":
+    """The encodings that encode the characters of a class alone, to their bytes."""
+    import tiktoken
+
+    single_bytes = {bytes([byte]): byte for byte in range(256)}
+    return [
+        (number, tiktoken.Encoding("class", pat_str=pattern, mergeable_ranks=single_bytes, special_tokens={}))
+        for number, pattern in ((_LETTER, r"\p{L}+"), (_NUMBER, r"\p{N}+"), (_SPACE, r"\s+"))
+    ]
 
 
 @compiled

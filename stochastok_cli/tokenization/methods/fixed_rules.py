@@ -29,8 +29,10 @@ def _table(parts: list[list[int]]) -> "tuple[np.ndarray, np.ndarray]":
 
 
 @functools.lru_cache(maxsize=4)
-def character_table(vocabulary: "Vocabulary", kept: frozenset[int]) -> "tuple[np.ndarray, np.ndarray]":
-    """The characters of each token as `replace_documents` takes them.
+def character_table(
+    vocabulary: "Vocabulary", kept: frozenset[int], only: frozenset[int] | None = None
+) -> "tuple[np.ndarray, np.ndarray]":
+    """The characters of each token as `replace_documents` takes them; of the tokens `only`, where that is given.
 
     A character without an entry, and a byte that belongs to no character of its token, become single bytes. A space
     without an entry, which begins the words of a WordPiece vocabulary, stays with the character after it.
@@ -41,6 +43,9 @@ def character_table(vocabulary: "Vocabulary", kept: frozenset[int]) -> "tuple[np
     whole = vocabulary.never_split | kept
     parts = []
     for token, piece in enumerate(vocabulary.pieces):
+        if only is not None and token not in only:
+            parts.append([token])
+            continue
         units = [c.encode("utf-8", "surrogateescape") for c in piece.decode("utf-8", "surrogateescape")]
         if units[:1] == [b" "] and len(units) > 1 and b" " not in entries:
             units[:2] = [b"".join(units[:2])]
@@ -61,7 +66,7 @@ def characters(
 
     from stochastok_cli.tokenization.methods.kernels.fixed_rules import replace_documents
 
-    first, parts = character_table(stochastok.vocabulary, stochastok.kept)
+    first, parts = character_table(stochastok.vocabulary, stochastok.kept, stochastok.only)
     out, out_lengths = np.empty(int(np.diff(first)[ids].sum()), ids.dtype), np.empty_like(lengths)
     replace_documents(ids, lengths, first, parts, out, out_lengths)
     return out, out_lengths
@@ -104,9 +109,10 @@ def _instructions(token: int, piece: bytes, entries: dict[bytes, int]) -> list[i
 
 @functools.lru_cache(maxsize=4)
 def digit_tables(
-    vocabulary: "Vocabulary", kept: frozenset[int]
+    vocabulary: "Vocabulary", kept: frozenset[int], only: frozenset[int] | None = None
 ) -> "tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]":
-    """The arrays `first`, `program`, `following` and `entry` of `group_digits`."""
+    """The arrays `first`, `program`, `following` and `entry` of `group_digits`, for the tokens `only`, where that is
+    given."""
     import numpy as np
 
     from stochastok_cli.tokenization.entry_trie import entry_ids
@@ -116,7 +122,7 @@ def digit_tables(
     whole = vocabulary.never_split | kept
     programs = [
         _instructions(token, piece, entries)
-        if token not in whole and re.search(rb"[0-9]", piece)
+        if token not in whole and (only is None or token in only) and re.search(rb"[0-9]", piece)
         else [FIRST_TOKEN + token]
         for token, piece in enumerate(vocabulary.pieces)
     ]
@@ -142,7 +148,7 @@ def group(
 
     from stochastok_cli.tokenization.methods.kernels.fixed_rules import group_digits
 
-    first, program, following, entry = digit_tables(stochastok.vocabulary, stochastok.kept)
+    first, program, following, entry = digit_tables(stochastok.vocabulary, stochastok.kept, stochastok.only)
     width, from_right = stochastok.definition.values["width"], stochastok.definition.values["from_right"]
     capacity = int(np.diff(first)[ids].sum())
     run, out, out_lengths = np.empty(capacity, np.uint8), np.empty(capacity, ids.dtype), np.empty_like(lengths)

@@ -29,11 +29,13 @@ def expand(
 
     from stochastok_cli.tokenization.entry_trie import entry_trie
     from stochastok_cli.tokenization.methods.kernels.longest_first import match_pretokens
+    from stochastok_cli.tokenization.methods.kernels.random import interpreted
     from stochastok_cli.tokenization.pretokenizers import pretokenize, token_bytes
 
     vocabulary = stochastok.vocabulary
     if not vocabulary.merges:
-        return match_again(stochastok, ids, lengths, first_index, p=0.0)
+        with interpreted(False):  # its table has the matches in all tokens, which take an interpreter seconds
+            return match_again(stochastok, ids, lengths, first_index, p=0.0)
     documents = pretokenize(vocabulary, token_bytes(vocabulary, stochastok.kept), ids, lengths)
     out, out_lengths = np.empty(len(documents.text) + len(ids), ids.dtype), np.empty_like(lengths)
     written = match_pretokens(documents, entry_trie(vocabulary), out, out_lengths)
@@ -57,7 +59,6 @@ register_method(
         expand=expand,
         options=("keep",),
         keeps_token_boundaries=False,
-        interpretable=False,
         require=require,
         takes_p=False,
     )

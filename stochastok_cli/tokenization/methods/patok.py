@@ -255,6 +255,8 @@ def expand(
             out_lengths,
         )
         ids, lengths = out[:written], out_lengths
+        if stochastok.only is not None:
+            stochastok = stochastok.with_tables_of(ids)  # entries that tokens were merged into are split, too
     attempts = stochastok.split_budget(lengths, first_index)
     capacity = max_tokens(vocabulary, ids, lengths, attempts)
     out, out_lengths = np.empty(int(capacity.sum()), ids.dtype), np.empty_like(lengths)
@@ -286,7 +288,6 @@ register_method(
         expand=expand,
         keeps_token_boundaries=False,
         identity_at_zero=False,
-        interpretable=False,
         arguments=(
             Argument(
                 name="contract_prop", default=0.9, description="attempted merges per token", minimum=0, maximum=1000

@@ -23,13 +23,13 @@ def powers(longest):
     return power
 
 
-@compiled
 def hash_tokens(text, start):
     """The hash of each token, uint64 `[size]`; for the arguments see `EntryTable`."""
-    hashed = np.zeros(len(start) - 1, np.uint64)
-    for token in range(len(hashed)):
-        for i in range(start[token], start[token + 1]):
-            hashed[token] = hashed[token] * _BASE + np.uint64(text[i]) + np.uint64(1)
+    widths = np.diff(start)
+    hashed = np.zeros(len(widths), np.uint64)
+    for i in range(int(widths.max(initial=0))):
+        longer = np.flatnonzero(widths > i)
+        hashed[longer] = hashed[longer] * _BASE + text[start[longer] + i].astype(np.uint64) + np.uint64(1)
     return hashed
 
 

@@ -100,13 +100,18 @@ def may_interpret(num_ids: int) -> bool:
 
 
 @contextmanager
-def interpreted() -> Iterator[None]:
-    """Within this context, kernels that the thread calls run interpreted."""
-    token = _is_interpreted.set(True)
+def interpreted(value: bool = True) -> Iterator[None]:
+    """Within this context, kernels that the thread calls run interpreted, or compiled if `value` is False."""
+    token = _is_interpreted.set(value)
     try:
         yield
     finally:
         _is_interpreted.reset(token)
+
+
+def is_interpreted() -> bool:
+    """Whether kernels run interpreted here, on little data."""
+    return _is_interpreted.get()
 
 
 mix = compiled(random_streams.mix)
