@@ -9,6 +9,10 @@ Exit codes, which stay the same in later versions:
 """
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import reprlib
 
 FAILED = 1
 USAGE = 2
@@ -45,7 +49,34 @@ def short_repr(value: object, most: int = 100) -> str:
     """The `repr` of a value that comes from outside, with at most `most` characters however large the value is."""
     import reprlib
 
-    shown = reprlib.Repr()
+    return _bounded(reprlib.Repr(), value, most)
+
+
+def short_json(value: object, most: int = 100) -> str:
+    """As `short_repr`, of a value that was read from data: with the words of JSON for what Python calls otherwise.
+
+    >>> short_json([None, True, float("nan"), "text"])
+    "[null, true, NaN, 'text']"
+    """
+    import math
+    import reprlib
+
+    class Shown(reprlib.Repr):
+        def repr_NoneType(self, value: None, level: int) -> str:  # noqa: N802 (the name of the type)
+            return "null"
+
+        def repr_bool(self, value: bool, level: int) -> str:
+            return str(value).lower()
+
+        def repr_float(self, value: float, level: int) -> str:
+            if math.isfinite(value):
+                return repr(value)
+            return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+    return _bounded(Shown(), value, most)
+
+
+def _bounded(shown: "reprlib.Repr", value: object, most: int) -> str:
     shown.maxlevel, shown.maxstring, shown.maxother, shown.maxlong = 3, most, most, most
     try:
         text = shown.repr(value)

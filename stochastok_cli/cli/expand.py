@@ -242,6 +242,11 @@ def expand(
         )
         _print_report(rows, f"{len(ids):,} tokens of {corpus.name}", as_json)
         return
+    if method == "all" or len(split_methods(method)) > 1:
+        raise UserError(
+            f"--method {method}: a dataset is expanded by one method",
+            fix="several go with --text and --report; name one, or make a mix of them (mix:stochastok=0.5,uniform=0.5)",
+        )
     if pull:
         from stochastok_cli.data.hub_datasets import pull_corpus
         from stochastok_cli.data.import_corpus import find_stored

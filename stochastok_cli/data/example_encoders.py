@@ -10,7 +10,7 @@ from stochastok_cli.data.bad_documents import BadDocument, Location
 from stochastok_cli.data.chat_template import ChatTemplate, Example, Unusable
 from stochastok_cli.data.file_readers import require_text
 from stochastok_cli.data.table_rows import Row
-from stochastok_cli.errors import UserError, short_repr
+from stochastok_cli.errors import UserError, short_json
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 
@@ -83,7 +83,7 @@ class _Conversations:
         if isinstance(value, UnicodeDecodeError):
             require_text(value, column, where, self._errors)
         if not isinstance(value, list) or not all(isinstance(message, dict) for message in value):
-            what = f"{column!r} holds {short_repr(value)}, no list of messages"
+            what = f"{column!r} holds {short_json(value)}, no list of messages"
             raise BadDocument(where, what, f"no list of messages in {column!r}")
         for number, message in enumerate(value, 1):
             if not isinstance(message.get("role"), str):

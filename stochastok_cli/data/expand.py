@@ -30,6 +30,7 @@ from stochastok_cli.data.memmap import (
     release_pages,
     require_counts,
 )
+from stochastok_cli.data.sft_dataset import SHAPES
 from stochastok_cli.data.source_files import create_from_source
 from stochastok_cli.errors import FAILED, Notice, UserError
 from stochastok_cli.manifest import Manifest, NewerFormatError, SplitInfo, read_manifest
@@ -72,7 +73,7 @@ def open_corpus(
         progress: called with the number of ids that are imported.
 
     Raises:
-        UserError: there is no such corpus, or it holds conversations or completions.
+        UserError: there is no such corpus, or it holds questions, conversations or completions.
     """
     folder = find_dataset(corpus, data_dir)
     path = folder if folder.is_dir() else Path(expand_home(corpus))
@@ -88,9 +89,11 @@ def open_corpus(
             "index is damaged",
             fix=f"give data of {', '.join(FORMATS)}, or drop --name for a dataset of the data directory",
         )
-    if is_instruction_dataset(folder):
+    is_questions = (folder / SHAPES).is_file()
+    if is_questions or is_instruction_dataset(folder):
+        content = "questions with answers" if is_questions else "conversations or completions"
         raise UserError(
-            f"{folder} holds conversations or completions, which training expands as it draws them",
+            f"{folder} holds {content}, which training expands as it draws them",
             fix="set trainer.dataset.expand_prop",
         )
     return Corpus(folder, tokenizer)

@@ -11,7 +11,7 @@ from stochastok_cli.data.table_files import read_rows
 from stochastok_cli.data.table_rows import Row
 from stochastok_cli.data.text_files import NOT_UTF8, OnBad, open_decompressed, read_text
 from stochastok_cli.data.warc_files import read_warc
-from stochastok_cli.errors import short_repr
+from stochastok_cli.errors import short_json
 
 
 def read_documents(
@@ -66,7 +66,7 @@ def require_text(value: Any, name: str, where: Location, errors: str) -> str:
         raise BadDocument(where, what, NOT_UTF8, fix="convert it, or give --errors replace")
     if not isinstance(value, str):
         held = "null" if value is None else f"a value of type {type(value).__name__}"
-        what = f"{name!r} holds {short_repr(value)}, not text"
+        what = f"{name!r} holds {short_json(value)}, not text"
         raise BadDocument(where, what, f"{held} in {name!r}")
     if encodable(value):
         return value

@@ -28,7 +28,7 @@ def read_words(file: str | Path | None = None) -> WordList:
     """Reads a word list; without a file, the 1,000 words of the package (`assets/LICENSES.md` describes their choice).
 
     A word consists of letters of any alphabet, with apostrophes or hyphens between them; its case is kept. Raises
-    UserError naming the line for anything else, for a blank line and for a word that is there twice.
+    UserError for an empty file, and naming the line for anything else, a blank line and a word that is there twice.
     """
     if file is None:
         text = (resources.files("stochastok_cli") / "assets" / "words.txt").read_text(encoding="utf-8")
@@ -41,6 +41,8 @@ def read_words(file: str | Path | None = None) -> WordList:
     except UnicodeDecodeError as error:
         raise UserError(f"the words file {file} is not UTF-8 text (byte {error.start})", exit_code=FAILED) from None
     words = [line.strip() for line in text.rstrip().split("\n")] if text.strip() else []
+    if not words:
+        raise UserError(f"the words file {file} is empty", fix="give one word a line")
     first_line: dict[str, int] = {}
     for number, word in enumerate(words, 1):
         if not _WORD.fullmatch(word) or not all(c.isalpha() or c in "'’-" for c in word):

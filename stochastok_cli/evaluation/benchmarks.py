@@ -20,7 +20,7 @@ from stochastok_cli.artifacts import expand_home
 from stochastok_cli.data.folders import dataset_dir
 from stochastok_cli.data.recipes.base import RECIPES
 from stochastok_cli.data.recipes.cute_tasks import TASKS
-from stochastok_cli.errors import Notice, UserError, did_you_mean, shorten
+from stochastok_cli.errors import Notice, UserError, did_you_mean, short_json, shorten
 from stochastok_cli.evaluation.base import benchmark_name
 from stochastok_cli.evaluation.cute import COLUMNS, cute_question, read_cute
 from stochastok_cli.manifest import read_manifest
@@ -374,7 +374,7 @@ def _question(name: str, spec: BenchmarkSpec, dataset: "datasets.Dataset", index
     try:
         prefix, options = spec.to_question(row)
         if not isinstance(prefix, str):
-            raise ValueError(f"the question is no text: {prefix!r}")
+            raise ValueError(f"the question is no text: {short_json(prefix)}")
     except NothingToChoose:
         raise
     except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from stochastok_cli.errors import short_repr, shorten
+from stochastok_cli.errors import short_json, short_repr, shorten
 
 _JSON_LINES = (".jsonl", ".ndjson")
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -51,7 +51,7 @@ def invalid_line(file: Path) -> str:
         except (ValueError, RecursionError) as error:
             return f"{where}{shorten(str(error).removesuffix('.'))}"
         if not isinstance(value, dict):
-            return f"{where}{short_repr(value)} is no JSON object"
+            return f"{where}{short_json(value)} is no JSON object"
     return ""
 
 

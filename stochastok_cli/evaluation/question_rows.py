@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
-from stochastok_cli.errors import UserError, did_you_mean
+from stochastok_cli.errors import UserError, did_you_mean, short_json
 
 if TYPE_CHECKING:
     import datasets
@@ -186,7 +186,7 @@ def _first(row: Row, names: Sequence[str]) -> Any:
 def _question(row: Row, columns: _Columns) -> str:
     question = _first(row, columns.question)
     if not isinstance(question, str):
-        raise _InvalidRow(f"the question is no text: {question!r}")
+        raise _InvalidRow(f"the question is no text: {short_json(question)}")
     return question
 
 
@@ -203,14 +203,14 @@ def _options(row: Row, columns: _Columns) -> tuple[list[str], list[str]]:
         if isinstance(value, dict) and {"text", "label"} <= value.keys():  # as in ARC
             value, keys = value["text"], value["label"]
         if not isinstance(value, list):
-            raise _InvalidRow(f"the options must be a list of texts, not {value!r}")
+            raise _InvalidRow(f"the options must be a list of texts, not {short_json(value)}")
     else:
         value, keys = [row.get(name) for name in columns.numbered_options], None
         while value and value[-1] in (None, ""):  # a question with fewer options than others; CSV has "" for none
             value.pop()
     texts = [_text(option, "an option") for option in value]
     if len(texts) < 2:
-        raise _InvalidRow(f"there must be two options or more, not {value!r}")
+        raise _InvalidRow(f"there must be two options or more, not {short_json(value)}")
     if keys is not None and (not isinstance(keys, list) or len(keys) != len(texts)):
         raise _InvalidRow(f"there must be a label for each of the {len(texts)} options, not {keys!r}")
     return texts, [str(key) for key in keys] if keys else list(ascii_uppercase[: len(texts)])
@@ -218,7 +218,7 @@ def _options(row: Row, columns: _Columns) -> tuple[list[str], list[str]]:
 
 def _text(value: Any, name: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise _InvalidRow(f"{name} is no text: {value!r}")
+        raise _InvalidRow(f"{name} is no text: {short_json(value)}")
     text = str(value)
     if not text.strip():
         raise _InvalidRow(f"{name} is empty")

@@ -69,6 +69,8 @@ def test_results_on_stdout_everything_else_on_stderr(tmp_path):
         (["expand", "x", "-p", "-1", "--data-dir", "nowhere"], "no dataset 'x'", 2),
         (["expand"], "nothing to expand", 2),
         (["expand", "x", "--text", "y"], "drop one", 2),
+        (["expand", "x", "--method", "all"], "several go with --text and --report", 2),
+        (["expand", "x", "--method", "stochastok,uniform"], "several go with --text and --report", 2),
         (["expand", "--text", "y", "--html", "-"], "can't write to stdout", 2),
         (["generate", "-run"], "No such option: -r; put -- before a name", 2),
         (["expand", "--text", "y", "-p", "-1"], "not possible", 2),

@@ -22,7 +22,7 @@ from tests.data.chat_tokenizers import save_tokenizer, template
 
 GOOD = b'{"text": "one"}\n'
 LINES = [
-    (b'{"text": null}', "'text' holds None, not text", "null in 'text'", FAILED),
+    (b'{"text": null}', "'text' holds null, not text", "null in 'text'", FAILED),
     (b'{"text": 3}', "'text' holds 3, not text", "a value of type int in 'text'", FAILED),
     (b'{"txt": "a"}', "there is no column 'text'; did you mean 'txt'", "no column 'text'", USAGE),
     (b'{"text": "a"', "not a JSON object", "a line that is no JSON object", FAILED),
@@ -135,7 +135,7 @@ def test_rows_of_parquet_and_of_the_hub(tmp_path, hub_server):
     hub_server.add_dataset("anyone/texts", {"train.parquet": file.read_bytes()})
     options = {"text_column": "m.t", "on_bad_document": "skip"}
     for source, name, part in ((file, str(file), ""), ("anyone/texts", "train.parquet of anyone/texts", " of train")):
-        with pytest.raises(UserError, match=f"{name}, row 2{part}: 'm.t' holds None, not text"):
+        with pytest.raises(UserError, match=f"{name}, row 2{part}: 'm.t' holds null, not text"):
             read(source, text_column="m.t")
         opened = open_source(str(source), **options)
         assert [text for batch, _ in opened.batches() for text in batch] == ["a", "b", "c"]
@@ -202,7 +202,7 @@ def test_conversations_of_another_form(tmp_path, tokenizer):
     file.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{\n")
     options = {"messages_column": "m", "tokenizer": tokenizer, "data_dir": tmp_path, "val_fraction": 0}
     with pytest.raises(
-        UserError, match=r"line 2: 'm' holds None, no list of messages; --on-bad-document skip"
+        UserError, match=r"line 2: 'm' holds null, no list of messages; --on-bad-document skip"
     ) as caught:
         tokenize_instructions(file, **options)
     assert caught.value.exit_code == FAILED
@@ -265,3 +265,9 @@ def test_the_command(tmp_path, monkeypatch, capfd):
     assert "1 rows of its source are left out" in errors
     code, _, errors = run(monkeypatch, capfd, *arguments, "--pull", "--limit=3")
     assert (code, "--limit would have no effect beside --pull" in errors) == (USAGE, True)
+
+
+def test_a_value_that_is_no_number_is_shown_as_in_json(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n{"text": [null, true, NaN]}\n')
+    with pytest.raises(UserError, match=r"line 2: 'text' holds \[null, true, NaN\], not text"):
+        tokenize(tmp_path / "a.jsonl", data_dir=tmp_path)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stochastok_cli import StochasTok
+from stochastok_cli import StochasTok, make_langgame
 from stochastok_cli.data.expand import expand
 from stochastok_cli.data.memmap import Corpus, document_batches
 from stochastok_cli.data.tokenize import tokenize
@@ -204,6 +204,12 @@ def test_a_manifest_without_a_tokenizer(corpus, tmp_path):
 def test_another_tokenizer_than_the_manifests(corpus):
     with pytest.raises(UserError, match="made with the tokenizer 'gpt2'"):
         _ = Corpus(corpus.path, "sample2k").vocabulary
+
+
+def test_questions_are_not_expanded_on_disk(tmp_path):
+    made = make_langgame("sample2k", tmp_path, train_size=20, val_size=5)
+    with pytest.raises(UserError, match="holds questions with answers, which training .*expand_prop"):
+        expand(made.path.name, data_dir=tmp_path)
 
 
 def test_a_result_never_replaces_its_source(corpus):

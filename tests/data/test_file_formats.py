@@ -199,7 +199,7 @@ def test_nested_columns(tmp_path, name):
     assert texts_of(tmp_path / name, text_column="meta.text", **options) == ["in"]
     assert texts_of(tmp_path / name, text_column="meta.x.y.z", **options) == ["deep"]
     assert texts_of(tmp_path / name, text_column="a.b") == ["dots", "s"]
-    with pytest.raises(UserError, match=r"'meta.text' holds None, not text"):
+    with pytest.raises(UserError, match=r"'meta.text' holds null, not text"):
         texts_of(tmp_path / name, text_column="meta.text")
     with pytest.raises(UserError, match=r"there is no column 'meta.txt'"):
         texts_of(tmp_path / name, text_column="meta.txt")

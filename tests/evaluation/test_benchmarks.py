@@ -243,7 +243,7 @@ def test_langgame_that_was_never_made(tmp_path):
         ("mmlu", {"answer": 1e400}, "the answer inf is not the number of an option"),
         ("hellaswag", {"endings": ["flies.", " ", "melts."]}, "an option is empty"),
         ("hellaswag", {"endings": "flies."}, "the options must be a list of texts, not 'flies.'"),
-        ("hellaswag", {"ctx": None}, "the question is no text: None"),
+        ("hellaswag", {"ctx": None}, "the question is no text: null"),
         ("arc", {"answerKey": "D"}, r"answerKey 'D' is none of \['A', 'B', 'C'\]"),
         ("arc", {"answerKey": "1"}, "answerKey '1' is none of"),
         ("arc", {"choices": ["ice", "fire"]}, "values of the wrong kind"),

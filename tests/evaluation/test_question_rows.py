@@ -112,8 +112,8 @@ def test_numbers_are_counted_from_one_where_that_is_the_only_way():
         ({"answer": None}, "row 2: the answer None"),
         ({"options": ["a"]}, "row 2: there must be two options or more"),
         ({"options": ["a", ""]}, "row 2: an option is empty"),
-        ({"options": None}, "row 2: the options must be a list of texts, not None"),
-        ({"question": None}, "row 2: the question is no text: None"),
+        ({"options": None}, "row 2: the options must be a list of texts, not null"),
+        ({"question": None}, "row 2: the question is no text: null"),
         (
             {"options": {"text": ["a", "b"], "label": ["A", "B", "C"]}},
             "row 2: there must be a label for each of the 2 options",

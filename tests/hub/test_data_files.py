@@ -156,8 +156,8 @@ def test_texts_of_separated_values_are_read_as_from_a_local_file(hub_server, tmp
     [
         ("absent", lines({"txt": "b"}), "b.jsonl of {} has no column 'text'; did you mean 'txt'?; there are: txt"),
         ("number", lines({"text": 1}), "column 'text' of b.jsonl of {} holds int64, not text"),
-        ("null", lines({"text": "b"}, {"text": None}), "b.jsonl of {}, row 3 of train: 'text' holds None, not text"),
-        ("nulls", lines({"text": None}), "b.jsonl of {}, row 2 of train: 'text' holds None, not text"),
+        ("null", lines({"text": "b"}, {"text": None}), "b.jsonl of {}, row 3 of train: 'text' holds null, not text"),
+        ("nulls", lines({"text": None}), "b.jsonl of {}, row 2 of train: 'text' holds null, not text"),
     ],
 )
 def test_a_file_whose_column_can_not_be_read_is_named(hub_server, name, second, message):

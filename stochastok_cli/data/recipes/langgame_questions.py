@@ -111,11 +111,13 @@ class Kind(NamedTuple):
         title: its name in messages.
         pattern: the end of the sentence, with `{}` for a letter or a substring.
         cases: the cases that the kind has over a word list.
+        rule: what its options must be, for messages; empty where the pattern says it.
     """
 
     title: str
     pattern: str
     cases: Cases
+    rule: str = ""
 
 
 KINDS: dict[str, Kind] = {
@@ -127,8 +129,18 @@ KINDS: dict[str, Kind] = {
     ),
     "starts_with": Kind("starts with", "starts with '{}'?", _about_substrings(lambda word, n: [word[:n]])),
     "ends_with": Kind("ends with", "ends with '{}'?", _about_substrings(lambda word, n: [word[-n:]])),
-    "longest": Kind("longest", "is the longest?", _longest),
-    "shortest": Kind("shortest", "is the shortest?", _shortest),
+    "longest": Kind(
+        "longest",
+        "is the longest?",
+        _longest,
+        f"its answer has {LONGEST_ANSWER} letters or more, and every other option {LONGEST_OTHERS} or fewer",
+    ),
+    "shortest": Kind(
+        "shortest",
+        "is the shortest?",
+        _shortest,
+        f"its answer has {SHORTEST_ANSWER} letters or fewer, and every other option {SHORTEST_OTHERS} or more",
+    ),
 }
 """The kinds by their names in metrics (`mcq/langgame-val/starts_with/accuracy`). Each is asked equally often."""
 
@@ -234,7 +246,8 @@ def case_table(
         ]
         if not possible:
             raise UserError(
-                f"no question {kind.title!r} can be made of these {len(words):,} words with {num_options} options",
+                f"no question {kind.title!r} can be made of these {len(words):,} words with {num_options} options"
+                + (f": {kind.rule}" if kind.rule else ""),
                 fix="give more varied words, fewer options or another range of substrings",
             )
         cases += possible

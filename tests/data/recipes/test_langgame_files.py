@@ -178,8 +178,16 @@ def test_impossible_settings_write_nothing(tmp_path, options, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "no question"),
-        (b"\n\n", "no question"),
+        (b"", "words.txt is empty; give one word a line"),
+        (b"\n\n", "words.txt is empty"),
+        (
+            b"apple\nbanana\ncherries\npear\nfigs\nmilk\n",
+            "with 4 options: its answer has 3 letters or fewer, and every other option 6 or more; give",
+        ),
+        (
+            b"apple\npear\nfig\nbanana\n",
+            "with 4 options: its answer has 7 letters or more, and every other option 4 or fewer; give",
+        ),
         (b"one\ntwo\nthree\n", "no question 'most of a letter' can be made of these 3 words"),
         (b"one\n\ntwo\n", "line 2: blank"),
         (b"one\ntwo\none\n", "line 3: 'one' stands on line 1 already"),
