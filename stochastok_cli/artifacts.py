@@ -10,6 +10,7 @@ import dataclasses
 import errno
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -31,6 +32,7 @@ from stochastok_cli.manifest import (
 if TYPE_CHECKING:
     import filelock
 
+_SOURCE_SIZES = {"source_bytes": "bytes of the source", "source_files": "files of the source"}
 MOST_NAME_BYTES = 240
 """The longest name of a folder: file systems have room for 255 bytes, also for `.NAME.partial` and `NAME-old-12`."""
 
@@ -266,12 +268,35 @@ def _require_same_options(final: Path, manifest: Manifest | None, options: dict[
     differing = [key for key in sorted({*before, *options}) if before.get(key) != options.get(key)]
     if "tokenizer" in differing and same_tokenizer(before.get("tokenizer"), options.get("tokenizer")):
         differing.remove("tokenizer")
+    if "limit" in differing:  # the size of the source is an option only where all of it is read
+        differing = [key for key in differing if key not in _SOURCE_SIZES]
     if differing:
         listed = ", ".join(
-            f"{short_name(key)} (there {short_repr(before.get(key))}, now {short_repr(options.get(key))})"
-            for key in differing[:20]
+            _describe_difference(key, before.get(key), options.get(key), manifest) for key in differing[:20]
         )
         raise UserError(f"{final} exists, made with other options: {listed}", fix="--force makes it again")
+
+
+def _describe_difference(key: str, before: Any, now: Any, manifest: Manifest) -> str:
+    """`p (there 0.1, now 0.2)`: an option of a folder that is there, and another value of it.
+
+    Hashes tell people nothing: the tokenizer is named, and of anything else it is said that it is another.
+    """
+    name = _SOURCE_SIZES.get(key, short_name(key))
+    if key == "tokenizer" and manifest.tokenizer is not None:
+        return f"{name} (there {short_repr(manifest.tokenizer.name)}, now another)"
+    if _is_hash(before) and _is_hash(now):
+        return f"{name} (made again or changed since)" if key == "source" else f"{name} (another than there)"
+    return f"{name} (there {_shown_option(before)}, now {_shown_option(now)})"
+
+
+def _is_hash(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{32,}(?:-[0-9a-f]+)?", value) is not None
+
+
+def _shown_option(value: Any) -> str:
+    words = {None: "not given", True: "on", False: "off"}
+    return words[value] if value is None or isinstance(value, bool) else short_repr(value)
 
 
 def _beside(final: Path, role: str) -> Path:

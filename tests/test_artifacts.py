@@ -285,3 +285,23 @@ def test_a_name_from_outside_stays_inside(tmp_path, name):
     (folder / "file").symlink_to(tmp_path / "elsewhere")  # as in the cache of the Hub, where files are links
     assert artifacts.path_inside(folder, "file") == folder / "file"
     assert artifacts.path_inside(folder, "deeper/x.bin") == folder / "deeper" / "x.bin"
+
+
+def test_other_options_are_told_in_words(tmp_path):
+    """Hashes are not shown; the size of the source is no option where `--limit` differs."""
+    manifest = Manifest(tokenizer=TokenizerInfo("gpt2", "a" * 32, 50257))
+    before = {"tokenizer": "a" * 32, "source": "b" * 32, "documents": None, "source_bytes": 8, "disjoint": True}
+
+    def refusal(now: dict) -> str:
+        with pytest.raises(UserError) as refused:
+            artifacts.create_artifact(tmp_path / "made", before | now, lambda folder: manifest)
+        return str(refused.value).partition("options: ")[2].partition(";")[0]
+
+    artifacts.create_artifact(tmp_path / "made", before, lambda folder: manifest)
+    assert refusal({"tokenizer": "c" * 32 + "-07f3"}) == "tokenizer (there 'gpt2', now another)"
+    assert refusal({"source": "c" * 32}) == "source (made again or changed since)"
+    assert refusal({"documents": "file", "disjoint": None}) == (
+        "disjoint (there on, now not given), documents (there not given, now 'file')"
+    )
+    assert refusal({"source_bytes": 9}) == "bytes of the source (there 8, now 9)"
+    assert refusal({"source_bytes": None, "limit": 2}) == "limit (there not given, now 2)"

@@ -71,7 +71,7 @@ def test_a_bad_line_is_an_error_or_is_left_out(tmp_path, line, message, reason, 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert not make(file, tmp_path, on_bad_document="skip").created
-    with pytest.raises(UserError, match="made with other options: on_bad_document .there 'skip', now None"):
+    with pytest.raises(UserError, match="made with other options: on_bad_document .there 'skip', now not given"):
         make(file, tmp_path)
 
 

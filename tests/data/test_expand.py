@@ -132,7 +132,10 @@ def test_another_tokenizer_is_another_option(tmp_path):
             (made.path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
         with pytest.warns(Notice, match="of 'gpt2'"):
             assert not expand("unrecorded", tokenizer="gpt2", data_dir=tmp_path).created
-        with pytest.warns(Notice, match="of 'sample2k'"), pytest.raises(UserError, match="other options: .*tokenizer"):
+        with (
+            pytest.warns(Notice, match="of 'sample2k'"),
+            pytest.raises(UserError, match="tokenizer .there 'gpt2', now"),
+        ):
             expand("unrecorded", tokenizer="sample2k", data_dir=tmp_path)
 
 

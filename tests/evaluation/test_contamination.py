@@ -56,7 +56,7 @@ def test_disjoint_data_share_no_question(tmp_path, vocabulary):
     assert made.manifest.options["disjoint"] is True
     contamination = find_contamination(load_benchmark("langgame-val", tmp_path), SFTDataset(made.path))
     assert not contamination.same_predicate.any() and not contamination.same_text.any()
-    with pytest.raises(UserError, match="made with other options: disjoint \\(there True, now None\\)"):
+    with pytest.raises(UserError, match="made with other options: disjoint \\(there on, now not given\\)"):
         make_langgame(vocabulary, tmp_path, train_size=3000, val_size=300)
 
 
