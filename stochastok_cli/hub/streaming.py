@@ -106,7 +106,7 @@ class HubDataset:
         import pyarrow.compute
 
         row = start
-        for name, table in self._tables(split, "ids", start, folder):
+        for name, table in self._tables(split, ["ids"], start, folder):
             _require_ids(table.schema.field("ids").type, name)
             for chunk in table["ids"].chunks:
                 if chunk.null_count or chunk.flatten().null_count:
@@ -118,26 +118,18 @@ class HubDataset:
                 row += len(chunk)
 
     def values(self, split: str, columns: Sequence[str]) -> Iterator[tuple[str, tuple[Any, ...]]]:
-        """The values of some columns, a tuple for each row, with the file of the row as errors name it.
-
-        With several columns, each file is read once for each.
-        """
-
-        def one_by_one(column: str) -> Iterator[tuple[str, Any]]:
-            for name, table in self._tables(split, column):
-                path = require_column(column, table.schema, name)
-                for value in column_values(take_column(table, path)):
-                    yield name, value
-
-        for values in zip(*map(one_by_one, columns), strict=True):
-            yield values[0][0], tuple(value for _, value in values)
+        """The values of some columns, a tuple for each row, with the file of the row as errors name it."""
+        for name, table in self._tables(split, columns):
+            paths = [require_column(column, table.schema, name) for column in columns]
+            for values in zip(*(column_values(take_column(table, path)) for path in paths), strict=True):
+                yield name, values
 
     def texts(self, split: str, column: str) -> Iterator[tuple[str, tuple[Any]]]:
         """The values of a column of text, as `values` gives them. Single ones may be missing, or may not be UTF-8.
 
         Raises UserError for a file whose column is of another type.
         """
-        for name, table in self._tables(split, column):
+        for name, table in self._tables(split, [column]):
             path = require_column(column, table.schema, name)
             _require_text(column_type(table.schema, path), column, name)
             for value in column_values(take_column(table, path)):
@@ -175,9 +167,9 @@ class HubDataset:
         return DataFiles(self.repo, self.revision, paths, folder)
 
     def _tables(
-        self, split: str, column: str, start: int = 0, folder: Path | None = None
+        self, split: str, columns: Sequence[str], start: int = 0, folder: Path | None = None
     ) -> Iterator[tuple[str, "pyarrow.Table"]]:
-        """The rows of a column from row `start` on, in tables, each with its file as errors name it."""
+        """The rows of some columns from row `start` on, in tables, each with its file as errors name it."""
         with hub_errors(self.repo), nullcontext(folder) if folder else temporary_folder() as folder:
             files = self._files(split, folder)
             one_by_one = type(self._builder).__module__.rpartition(".")[2] in ONE_BY_ONE
@@ -191,9 +183,9 @@ class HubDataset:
                 with files.download(paths) as local:
                     if _all_end_with(paths, ".parquet"):
                         row = min(start, parquet_rows(local[0]))
-                        tables = read_parquet(local[0], name, column, start)
+                        tables = read_parquet(local[0], name, columns, start)
                     else:
-                        tables = read_with_datasets(self._builder, split, local, name, column)
+                        tables = read_with_datasets(self._builder, split, local, name, columns)
                     for table in tables:
                         row += len(table)
                         if row > start:

@@ -1,7 +1,7 @@
-"""Reads one column of a file of a dataset: parquet files with pyarrow, the other formats as `datasets` does."""
+"""Reads some columns of a file of a dataset: parquet files with pyarrow, the other formats as `datasets` does."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,8 @@ _SMALL_GROUP = 2**22  # values of a row group that are decoded whatever their si
 _VALUES_PER_BYTE = 100  # text takes about a byte of a parquet file for each id
 
 
-def read_parquet(file: Path, name: str, column: str, start: int = 0) -> Iterator["pyarrow.Table"]:
-    """The rows of a column from row `start` on; row groups before it are not read.
+def read_parquet(file: Path, name: str, columns: Sequence[str], start: int = 0) -> Iterator["pyarrow.Table"]:
+    """The rows of some columns from row `start` on; row groups before it are not read.
 
     The number of rows in a batch follows from their average size. A row is decoded as a whole, so its size must be
     possible for its size in the file: a few hundred bytes can encode a row of 200 million equal ids.
@@ -28,7 +28,7 @@ def read_parquet(file: Path, name: str, column: str, start: int = 0) -> Iterator
     Args:
         file: the file on this machine.
         name: the file as errors name it.
-        column: the column.
+        columns: the columns.
         start: the row.
 
     Raises:
@@ -42,22 +42,30 @@ def read_parquet(file: Path, name: str, column: str, start: int = 0) -> Iterator
     # `datasets` would read all columns, with a scanner whose threads may abort the process when it exits
     # (apache/arrow#45214).
     with ParquetFile(file, buffer_size=_READ_BYTES, pre_buffer=False) as parquet:
-        leaf = ".".join(require_column(column, parquet.schema_arrow, name))
+        leaves = [".".join(require_column(column, parquet.schema_arrow, name)) for column in dict.fromkeys(columns)]
         for group in range(parquet.num_row_groups):
             rows = parquet.metadata.row_group(group).num_rows
             if start >= rows:
                 start -= rows
                 continue
-            batch_rows = _batch_rows(parquet, group, column, file.stat().st_size, name)
-            for batch in parquet.iter_batches(batch_rows, [group], [leaf]):
+            batch_rows = _batch_rows(parquet, group, columns, file.stat().st_size, name)
+            for batch in parquet.iter_batches(batch_rows, [group], leaves):
                 if start < len(batch):
                     yield pyarrow.Table.from_batches([batch.slice(start)])
                 start = max(start - len(batch), 0)
 
 
-def _batch_rows(parquet: "pyarrow.parquet.ParquetFile", group: int, column: str, file_bytes: int, name: str) -> int:
+def _batch_rows(
+    parquet: "pyarrow.parquet.ParquetFile", group: int, columns: Sequence[str], file_bytes: int, name: str
+) -> int:
     """How many rows of a row group are decoded at once. Raises UserError if the group is too large for its bytes."""
     metadata = parquet.metadata.row_group(group)
+    size = sum(_decoded_bytes(metadata, column, file_bytes, name) for column in dict.fromkeys(columns))
+    return min(max(_BATCH_BYTES * metadata.num_rows // size, 1), READ_ROWS)
+
+
+def _decoded_bytes(metadata: "pyarrow.parquet.RowGroupMetaData", column: str, file_bytes: int, name: str) -> int:
+    """About how many bytes a column of a row group has in memory; at least 1."""
     chunks = [metadata.column(i) for i in range(metadata.num_columns)]
     chunks = [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] == column.split(".")[0]]
     values = max((chunk.num_values for chunk in chunks), default=0)
@@ -69,8 +77,7 @@ def _batch_rows(parquet: "pyarrow.parquet.ParquetFile", group: int, column: str,
             fix="write the file with less compression if the data are right",
             exit_code=FAILED,
         )
-    size = max(8 * values, sum(chunk.total_uncompressed_size for chunk in chunks), 1)
-    return min(max(_BATCH_BYTES * metadata.num_rows // size, 1), READ_ROWS)
+    return max(8 * values, sum(chunk.total_uncompressed_size for chunk in chunks), 1)
 
 
 def parquet_rows(file: Path) -> int:
@@ -81,21 +88,21 @@ def parquet_rows(file: Path) -> int:
 
 
 def read_with_datasets(
-    builder: Any, split: str, files: list[Path], name: str, column: str
+    builder: Any, split: str, files: list[Path], name: str, columns: Sequence[str]
 ) -> Iterator["pyarrow.Table"]:
-    """The rows of a column of files on this machine.
+    """The rows of some columns of files on this machine.
 
-    `datasets` casts all rows to the columns of the first ones, and fails where later rows have one more. So the column
-    is taken out of each of its tables before it casts them.
+    `datasets` casts all rows to the columns of the first ones, and fails where later rows have one more. So the columns
+    are taken out of each of its tables before it casts them.
 
     Args:
         builder: the `datasets.DatasetBuilder` of the dataset, which knows the format and its options.
         split: the split.
         files: the files on this machine.
         name: the files as errors name them.
-        column: the column.
+        columns: the columns.
 
-    Raises UserError if there is no such column.
+    Raises UserError if one of the columns is not there.
     """
     own = _copy(builder)
     own.config.data_files = {split: [str(file) for file in files]}
@@ -104,16 +111,18 @@ def read_with_datasets(
         for known in (own.info, own.config):
             declared = getattr(known, "features", None)
             if declared is not None:
-                path = column_path(declared.arrow_schema, column)
-                known.features = type(declared)({path[0]: declared[path[0]]}) if path else None
+                paths = [column_path(declared.arrow_schema, column) for column in columns]
+                outermost = {path[0]: declared[path[0]] for path in paths if path}
+                known.features = type(declared)(outermost) if all(paths) else None
 
-        def cast_column(table: "pyarrow.Table", *_: Any, **__: Any) -> "pyarrow.Table":
-            path = require_column(column, table.schema, name)
-            return cast(table.select(path[:1]))
+        def cast_columns(table: "pyarrow.Table", *_: Any, **__: Any) -> "pyarrow.Table":
+            outermost = dict.fromkeys(require_column(column, table.schema, name)[0] for column in columns)
+            return cast(table.select([*outermost]))
 
-        own._cast_table = cast_column
+        own._cast_table = cast_columns
     for table in own.as_streaming_dataset(split).with_format("arrow").iter(READ_ROWS):
-        require_column(column, table.schema, name)
+        for column in columns:
+            require_column(column, table.schema, name)
         yield table
 
 

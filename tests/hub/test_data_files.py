@@ -249,7 +249,7 @@ def test_long_rows_are_decoded_a_few_at_a_time(tmp_path, monkeypatch):
     file = tmp_path / "x.parquet"
     file.write_bytes(rows_of_equal_ids(64, 1000))
     monkeypatch.setattr(tabular_files, "_BATCH_BYTES", 100_000)
-    tables = [*tabular_files.read_parquet(file, "x", "ids", 5)]
+    tables = [*tabular_files.read_parquet(file, "x", ["ids"], 5)]
     assert max(map(len, tables)) == 100_000 // 8000 and sum(map(len, tables)) == 59
 
 

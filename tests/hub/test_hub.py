@@ -336,6 +336,29 @@ def test_text_streams_from_parquet_and_from_lines(hub_server):
     assert [text for _, (text,) in rows.rows()] == ["one", "two"]
 
 
+@pytest.mark.parametrize("kind", ["parquet", "jsonl"])
+def test_several_columns_are_read_from_one_download(hub_server, kind):
+    """Columns inside of a struct, one that is named twice, and files whose columns have another order."""
+    repo = f"anyone/columns-of-{kind}"
+    number = range(600)
+    files = [
+        {"a": [f"a{i}" for i in number], "meta": [{"b": i, "c": [i]} for i in number], "more": [0] * 600},
+        {"meta": [{"b": -1, "c": []}], "a": [None], "more": [1]},
+    ]
+    contents = {}
+    for i, columns in enumerate(files):
+        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
+        contents[f"train-{i}.{kind}"] = parquet(**columns) if kind == "parquet" else lines
+    hub_server.add_dataset(repo, contents)
+    values = hub.load_columns(repo, ["meta.c", "a", "meta.b", "a"])
+    hub_server.requests.clear()
+    expected = [((f"train-0.{kind} of {repo}"), ([i], f"a{i}", i, f"a{i}")) for i in number]
+    assert list(values.rows()) == [*expected, (f"train-1.{kind} of {repo}", ([], None, -1, None))]
+    for path in contents:
+        assert len(hub_server.requests_like(f"^GET .*/resolve/.*{path}")) == 1
+
+
 SCRIPT = b"raise SystemExit('somebody\\'s code was run')"
 
 
