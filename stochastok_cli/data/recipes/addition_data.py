@@ -7,6 +7,7 @@ tiktoken's) that equals tokenizing the text as a whole.
 """
 
 import math
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from stochastok_cli.data.arrow_datasets import list_column, write_dataset
 from stochastok_cli.data.memmap import SPLITS, Corpus, corpus_manifest, dataset_dir, memmap_dir
 from stochastok_cli.data.recipes.addition_tokenizations import Form, addition_forms
 from stochastok_cli.data.recipes.base import validate_dataset_name
-from stochastok_cli.errors import UserError
+from stochastok_cli.errors import Notice, UserError
 from stochastok_cli.manifest import Manifest, SourceInfo, SplitInfo
 from stochastok_cli.progress import ProgressCallback
 from stochastok_cli.random_streams import stream
@@ -113,7 +114,23 @@ def write_addition(
         if form != "base":
             made = create_artifact(root / f"{name}_{form}", form_options[form], partial(build_form, form), force=force)
             corpora[form] = Corpus(made.path)
+    _note_equal_forms(corpora, vocabulary)
     return create_artifact(dataset_dir(data_dir) / name, {**options, "forms": list(forms)}, build_dataset, force=force)
+
+
+def _note_equal_forms(corpora: dict[str, Corpus], vocabulary: Vocabulary) -> None:
+    """Gives a `Notice` on forms that have the same ids, as of a tokenizer without tokens of several digits."""
+    forms: dict[str, list[str]] = {}
+    for form, corpus in corpora.items():
+        forms.setdefault(corpus.fingerprint, []).append(form)
+    for equal in forms.values():
+        if len(equal) > 1:
+            warnings.warn(
+                f"{', '.join(equal)} are the same ids with the tokenizer {vocabulary.name!r}, so comparing them "
+                "shows nothing; take a tokenizer with tokens of several digits, such as gpt2, or a larger --num-digits",
+                Notice,
+                stacklevel=3,
+            )
 
 
 def _write_base(

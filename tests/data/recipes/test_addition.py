@@ -13,7 +13,7 @@ from stochastok_cli.cli import app
 from stochastok_cli.data.recipes.addition import ADDITION
 from stochastok_cli.data.recipes.addition import make_addition as make
 from stochastok_cli.data.recipes.addition_data import pair_codes, pair_texts
-from stochastok_cli.errors import USAGE, UserError
+from stochastok_cli.errors import USAGE, Notice, UserError
 from stochastok_cli.evaluation.evaluators.math_generation import load_addition
 from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.loaders import load_vocabulary
@@ -148,6 +148,16 @@ def test_a_seed_gives_the_same_bytes(tmp_path):
     ]
     assert contents[0] == contents[1]
     assert all(contents[0][name] != content for name, content in contents[2].items() if name.endswith("train.bin"))
+
+
+def test_forms_that_are_the_same_are_noted(tmp_path, recwarn):
+    """sample2k has no token of two digits, so there is nothing to split."""
+    with pytest.warns(Notice, match=f"{', '.join(FORMS)} are the same ids with the tokenizer 'sample2k'") as seen:
+        make("sample2k", tmp_path, num_digits=1)
+    assert len(seen) == 1
+    recwarn.clear()
+    make(GPT2, tmp_path, name="gpt2", num_digits=2)
+    assert not recwarn.list
 
 
 def test_manifests_say_what_was_made_from_what(data):
