@@ -58,7 +58,7 @@ class ResultPrinter:
                 progress.note(text)
         if self.as_json and self.lost is None:
             try:
-                print(json.dumps(result.to_json()), flush=True)
+                print(json.dumps(result.to_json(), allow_nan=False), flush=True)
             except OSError as error:
                 if not self.keep_going:
                     raise
@@ -157,7 +157,7 @@ def show_comparisons(comparisons: "Sequence[PairedComparison | Aggregate]", as_j
 
     for comparison in comparisons:
         if as_json:
-            print(json.dumps(comparison.to_json()))
+            print(json.dumps(comparison.to_json(), allow_nan=False))
         else:
             print_tables([comparison_table(comparison)])
 

@@ -115,7 +115,7 @@ def runs(
         _write_report(report, [(run, run.name) for run in listed])
     if as_json:
         for run in summaries:
-            print(json.dumps(run.to_json()))
+            print(json.dumps(run.to_json(), allow_nan=False))
     else:
         _print_runs(summaries, metric or DEFAULT_METRIC)
     for run in summaries:
@@ -248,13 +248,16 @@ def _print_differences(pair: "list[RunSummary]", names: tuple[str, str], as_json
     differences = differing_values(first, second)
     if as_json:
         shown = [{"key": key, "values": list(values)} for key, values in differences.items()]
-        print(json.dumps({"schema": 1, "compare": [str(run.folder) for run in pair], "differences": shown}))
+        problems = [problem for run in pair for problem in run.problems]
+        tree = {"schema": 1, "compare": [str(run.folder) for run in pair], "differences": shown, "problems": problems}
+        print(json.dumps(tree))
     elif differences:
         rows = [(key, *map(_yaml, values)) for key, values in differences.items()]
         entries = [(key, list(zip(names, map(_yaml, values), strict=True))) for key, values in differences.items()]
         print_table(("key", *map(escaped, names)), rows, entries)
     else:
-        progress.note("the configurations are equal")
+        whole = not any(run.is_damaged for run in pair)
+        progress.note(f"the configurations are equal{'' if whole else ', as far as they can be read'}")
     data = [run.data for run in pair]
     if None not in data and data[0] != data[1] and "trainer.dataset.name" not in differences:
         progress.note("note: the data of the two runs have one name and other bytes")

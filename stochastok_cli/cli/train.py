@@ -229,12 +229,15 @@ def _plan(config: "Config", run_name: str | None, force: bool, as_json: bool) ->
 
 
 def _as_json(result: "TrainResult") -> str:
+    from stochastok_cli.evaluation.base import finite_or_none
+
     return json.dumps(
         {
             "path": str(result.folder),
             "checkpoint": str(result.checkpoint),
             "iteration": result.iteration,
             "made": result.created,
-            "metrics": result.metrics,
-        }
+            "metrics": {name: finite_or_none(value) for name, value in result.metrics.items()},
+        },
+        allow_nan=False,
     )

@@ -96,6 +96,20 @@ class Metric:
         return mean_interval(self.outcomes, self.outcome_range)
 
 
+def finite_or_none(value: float | None) -> float | None:
+    """A number as JSON has it: there is no NaN or infinity, which a model that has diverged gives.
+
+    >>> finite_or_none(0.5), finite_or_none(math.inf)
+    (0.5, None)
+    """
+    return value if value is not None and math.isfinite(value) else None
+
+
+def finite_interval(interval: tuple[float, float]) -> tuple[float | None, float | None]:
+    """Both ends of an interval as JSON has them."""
+    return finite_or_none(interval[0]), finite_or_none(interval[1])
+
+
 @dataclass(frozen=True)
 class Curve:
     """The points of a plot: `{"x": …, "y": …}`, and further values of each point."""
@@ -113,6 +127,13 @@ class Curve:
         'alignment/uniform1.0/pca'
         """
         return metric_group(self.evaluator, self.benchmark, self.part)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """The points; a value that is not finite becomes None."""
+        return [
+            {name: finite_or_none(value) if isinstance(value, float) else value for name, value in point.items()}
+            for point in self.points
+        ]
 
 
 @dataclass
@@ -159,10 +180,10 @@ class EvalResult:
             "schema": 1,
             "checkpoint": self.checkpoint,
             "iteration": self.iteration,
-            "metrics": {key: value if math.isfinite(value) else None for key, value in self.values.items()},
+            "metrics": {key: finite_or_none(value) for key, value in self.values.items()},
             "n": self.sample_counts,
-            "intervals": {metric.key: metric.interval for metric in self.metrics if metric.interval is not None},
-            **({"curves": {curve.key: curve.points for curve in self.curves}} if self.curves else {}),
+            "intervals": {one.key: finite_interval(one.interval) for one in self.metrics if one.interval is not None},
+            **({"curves": {curve.key: curve.to_json() for curve in self.curves}} if self.curves else {}),
         }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from stochastok_cli.config import flatten
 from stochastok_cli.errors import UserError
-from stochastok_cli.evaluation.base import EvalResult
+from stochastok_cli.evaluation.base import EvalResult, finite_interval, finite_or_none
 from stochastok_cli.evaluation.statistics import Difference, Spread, paired_difference, spread
 
 
@@ -30,7 +30,11 @@ class PairedComparison:
         return {
             "schema": 1,
             "paired": [self.first.checkpoint, self.second.checkpoint],
-            "differences": {key: difference._asdict() for key, difference in self.differences.items()},
+            "differences": {
+                key: one._asdict()
+                | {"difference": finite_or_none(one.difference), "interval": finite_interval(one.interval)}
+                for key, one in self.differences.items()
+            },
             "n": {key: counts[key] for key in self.differences},
         }
 
@@ -53,9 +57,9 @@ class Aggregate:
             "schema": 1,
             "aggregate": [result.checkpoint for result in self.results],
             "iteration": [result.iteration for result in self.results],
-            "metrics": {key: one.mean for key, one in self.spreads.items()},
-            "deviations": {key: one.deviation for key, one in self.spreads.items()},
-            "intervals": {key: one.interval for key, one in self.spreads.items()},
+            "metrics": {key: finite_or_none(one.mean) for key, one in self.spreads.items()},
+            "deviations": {key: finite_or_none(one.deviation) for key, one in self.spreads.items()},
+            "intervals": {key: finite_interval(one.interval) for key, one in self.spreads.items()},
             "n": dict(self.results[0].sample_counts),
         }
 

@@ -100,7 +100,7 @@ def _write_report(
             *_run_sections(runs, plots),
         ]
     objects = [one.to_json() for one in (*results, *comparisons)]
-    (folder / "results.json").write_text(json.dumps(objects, indent=2) + "\n", encoding="utf-8")
+    (folder / "results.json").write_text(json.dumps(objects, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     _write(folder / "results.csv", to_csv(results))
     labels = ", ".join(result.label for result in results)
     title = f"Evaluation of {labels}" if len(labels) <= LONGEST_LABELS else "Evaluation"
@@ -115,7 +115,7 @@ def write_runs_report(folder: Path, runs: Sequence[ReportedRun], *, command: str
         with plot_style():
             sections = _run_sections(runs, plots)
         objects = [run.summary.to_json() for run in runs if run.summary is not None]
-        (folder / "runs.json").write_text(json.dumps(objects, indent=2) + "\n", encoding="utf-8")
+        (folder / "runs.json").write_text(json.dumps(objects, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         _write_document(folder, Document("Training runs", command, _version(date), sections))
 
     create_report_folder(folder, write)

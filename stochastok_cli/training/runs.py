@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from stochastok_cli.config import Config, config_from_dict, config_from_file
 from stochastok_cli.data.folders import short_dataset_name
-from stochastok_cli.errors import FAILED, Notice, UserError, did_you_mean, first_line
+from stochastok_cli.errors import FAILED, Notice, UserError, did_you_mean, one_line
 from stochastok_cli.evaluation.base import Direction, Evaluator
 from stochastok_cli.evaluation.registry import EVALUATORS, metric_of_key
 from stochastok_cli.models.checkpoint_reader import (
@@ -274,13 +274,13 @@ def _read_config(folder: Path, state: TrainingState | None, problems: list[str])
     except OSError as error:
         problems.append(f"{file} can't be read: {error.strerror}")
     except UserError as error:
-        problems.append(first_line(error))
+        problems.append(one_line(str(error)))
     if state is None:
         return None
     try:
         config = config_from_dict(state.config, str(folder))
     except UserError as error:
-        problems.append(first_line(error))
+        problems.append(one_line(str(error)))
         return None
     problems.append(f"{folder}: what is shown is the configuration of its latest checkpoint")
     return config

@@ -2,12 +2,16 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from stochastok_cli.cli.train import _as_json
 from stochastok_cli.evaluation.base import Curve, EvalResult, Metric
+from stochastok_cli.evaluation.comparison import aggregate, compare_paired
 from stochastok_cli.evaluation.statistics import mean_interval
+from stochastok_cli.training.train import TrainResult
 
 RIGHT = np.array([1.0, 0.0, 1.0, 1.0])
 
@@ -50,3 +54,17 @@ def test_an_interval_is_computed_once_and_only_for_means_over_questions():
     assert accuracy == Metric("mcq", "arc", "", "accuracy", 0.75, 4)
     with pytest.raises(AttributeError):
         accuracy.value = 1.0  # type: ignore[misc]
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered")  # the mean and deviation of infinite values
+def test_what_is_not_finite_is_null_in_every_json_object():
+    losses = np.array([1.0, np.inf, 3.0])
+    diverged = Metric("bits_per_byte", "text", "", "bits_per_byte", math.inf, 3, losses, None)
+    one = EvalResult("a", "a", 5, [diverged], [Curve("alignment", "text", "", [{"x": 1, "y": math.nan, "word": "a"}])])
+    for tree in (one.to_json(), aggregate([one, one]).to_json(), compare_paired(one, one).to_json()):
+        assert "null" in json.dumps(tree, allow_nan=False)
+    trained = TrainResult(Path("a"), Path("a/step_1"), 1, True, {"validation/perplexity": math.inf, "val": 1.0})
+    assert json.loads(_as_json(trained), parse_constant=pytest.fail)["metrics"] == {
+        "validation/perplexity": None,
+        "val": 1.0,
+    }

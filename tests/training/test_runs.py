@@ -314,6 +314,21 @@ def test_two_configurations_are_compared(tmp_path):
     assert (equal.returncode, equal.stdout, equal.stderr) == (0, "", "the configurations are equal\n")
 
 
+def test_a_configuration_of_another_version_is_told_with_its_key(tmp_path):
+    write_run(tmp_path / "a", done=8)
+    file = write_run(tmp_path / "future", done=8) / "config.yaml"
+    file.write_text(file.read_text() + "  novelty: 3\n")
+    reason = f"{file} is not a configuration of this program: "
+    problem = find_run("future", tmp_path).problems[0]
+    assert problem.startswith(reason) and "general.novelty" in problem and "\n" not in problem
+    compared = run_stochastok("runs", tmp_path, "--compare", "a", "future")
+    first, *notes = compared.stderr.splitlines()
+    assert first == "the configurations are equal, as far as they can be read"
+    assert notes[0].startswith(f"note: {reason}") and "of its latest checkpoint" in notes[1]
+    tree = json.loads(run_stochastok("runs", tmp_path, "--compare", "a", "future", "--json").stdout)
+    assert len(tree["problems"]) == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
