@@ -199,8 +199,8 @@ def _root(
     calls = 0
     while min(-below[1], above[1]) > tolerance and above[0] - below[0] > 1e-4 * above[0]:
         calls += 1
-        share = -below[1] / (above[1] - below[1]) if calls % 3 else 0.5
-        middle = below[0] + share * (above[0] - below[0])
+        fraction = -below[1] / (above[1] - below[1]) if calls % 3 else 0.5
+        middle = below[0] + fraction * (above[0] - below[0])
         value = function(middle)
         below, above = ((middle, value), above) if value < 0 else (below, (middle, value))
     return min(below, above, key=lambda point: abs(point[1]))[0]
