@@ -23,7 +23,7 @@ from stochastok_cli.errors import FAILED, UserError, cannot_import, first_line
 from stochastok_cli.quiet_libraries import quiet
 from stochastok_cli.tokenization.encoders import one_line_errors, reading_errors
 from stochastok_cli.tokenization.loaders import tokenizer_path
-from stochastok_cli.tokenization.tokenizers_encoder import without_ids
+from stochastok_cli.tokenization.tokenizers_encoder import SavedTokenizer, without_ids
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -101,7 +101,9 @@ class ChatTemplate:
         content = vocabulary.tokenizer_json()
         with reading_errors(tokenizer):
             self._encoder = tokenizers.Tokenizer.from_str(content)
-            self._ordinary_encoder = without_ids(tokenizers.Tokenizer.from_str(content), vocabulary.special)
+            self._ordinary_encoder = without_ids(
+                SavedTokenizer(tokenizers.Tokenizer.from_str(content)), vocabulary.special
+            )
         added = self._encoder.get_added_tokens_decoder()
         self._names = tuple(token.content for i, token in added.items() if i in vocabulary.special)
         longest_first = sorted(self._names, key=len, reverse=True)

@@ -15,7 +15,7 @@ import numpy as np
 from stochastok_cli.errors import Notice, UserError, first_line
 from stochastok_cli.tokenization.encoders import concatenated, one_line_errors, reading_errors
 from stochastok_cli.tokenization.tokenizer_json import vocabulary_from_tokenizer
-from stochastok_cli.tokenization.tokenizers_encoder import TokenizersEncoder, interruptible
+from stochastok_cli.tokenization.tokenizers_encoder import SavedTokenizer, TokenizersEncoder, interruptible
 from stochastok_cli.tokenization.verified_gigatoken import trial_texts
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
@@ -28,12 +28,12 @@ class SentencePieceEncoder(TokenizersEncoder):
 
     Args:
         model: the content of the model's file.
-        tokenizer: the converted tokenizer.
+        saved: the converted tokenizer.
         never: see `TokenizersEncoder`.
     """
 
-    def __init__(self, model: bytes, tokenizer: Any, never: frozenset[int]):
-        super().__init__(tokenizer, never)
+    def __init__(self, model: bytes, saved: SavedTokenizer, never: frozenset[int]):
+        super().__init__(saved, never)
         self._model = model
 
     @functools.cached_property

@@ -29,7 +29,7 @@ from stochastok_cli.tokenization.tokenizer_settings import (
     require_all_text,
     unknown_token,
 )
-from stochastok_cli.tokenization.tokenizers_encoder import TokenizersEncoder
+from stochastok_cli.tokenization.tokenizers_encoder import SavedTokenizer, TokenizersEncoder
 from stochastok_cli.tokenization.vocabulary import END_OF_TEXT, Vocabulary, pieces_by_id, require_dense
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def vocabulary_from_tokenizer(
         name: what the vocabulary is called.
         end_of_text: the name of the token that ends a document; if None, the one in `config` or one of the usual names.
         config: its `tokenizer_config.json`.
-        encoder: makes the encoder of the tokenizer and the ids that no text may be encoded to.
+        encoder: makes the encoder of the `SavedTokenizer` and the ids that no text may be encoded to.
 
     Raises:
         UserError: for a kind of tokenizer that is not supported, and for one without an end-of-text token.
@@ -122,9 +122,12 @@ def vocabulary_from_tokenizer(
         pieces[i] = f"<|unused_{i}|>".encode()
     special |= unused
     notice_settings(content, frozenset(special), name)
-    if content["model"].pop("dropout", None) or json.dumps(content["added_tokens"]) != saved_tokens:
+    saved = SavedTokenizer(tokenizer, content)
+    if content["model"].get("dropout") or json.dumps(content["added_tokens"]) != saved_tokens:
+        content["model"].pop("dropout", None)
         with reading_errors(name):
             tokenizer = tokenizers.Tokenizer.from_str(json.dumps(content))
+        saved = SavedTokenizer(tokenizer)  # `tokenizers` writes it in a form of its own
     from_unknown = set() if unknown in (None, entries[end]) else {unknown}
     if encoding == "byte-level":  # its decoder reads the letters of an added token as bytes
         changed = {i for i in added if tokenizer.decode([i], skip_special_tokens=False).encode() != pieces[i]}
@@ -137,7 +140,7 @@ def vocabulary_from_tokenizer(
         unsplittable=changed,
         added=[i for i in added if i not in special],
         end_of_text=entries[end],
-        encoder=functools.partial(encoder, tokenizer, frozenset(special - from_unknown)),
+        encoder=functools.partial(encoder, saved, frozenset(special - from_unknown)),
     )
 
 

@@ -15,6 +15,7 @@ from stochastok_cli.tokenization.encoders import concatenated, one_line_errors, 
 from stochastok_cli.tokenization.merges import byte_characters
 from stochastok_cli.tokenization.tokenizer_settings import components, unknown_token
 from stochastok_cli.tokenization.verified_gigatoken import VerifiedGigatoken, verified_gigatoken
+from stochastok_cli.tokenization.vocabulary import state_without_caches
 
 if TYPE_CHECKING:
     import tokenizers
@@ -25,18 +26,42 @@ _LONG_TEXT = 1000  # characters; a shorter one is encoded in the thread that cal
 _WORTH_GIGATOKEN = 2**20  # characters, which tokenizers encodes in about the time that gigatoken takes to be made
 
 
+class SavedTokenizer:
+    """A tokenizer with its `tokenizer.json`, which takes long to parse: once, and only where it is needed.
+
+    It is pickled without that.
+
+    Args:
+        tokenizer: the tokenizer, whose settings no longer change.
+        content: its `tokenizer.json`, as `tokenizers` writes it, if it is parsed already.
+    """
+
+    def __init__(self, tokenizer: "tokenizers.Tokenizer", content: dict[str, Any] | None = None):
+        self.tokenizer = tokenizer
+        if content is not None:
+            self.content = content
+
+    @functools.cached_property
+    def content(self) -> dict[str, Any]:
+        """The parsed `tokenizer.json`, which must not be changed."""
+        return json.loads(self.tokenizer.to_str())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return state_without_caches(self)
+
+
 class TokenizersEncoder:
     """Any tokenizer of Hugging Face tokenizers.
 
     Args:
-        tokenizer: the tokenizer.
+        saved: the tokenizer.
         never: the ids that no text may be encoded to. Their names are ordinary text.
     """
 
-    def __init__(self, tokenizer: "tokenizers.Tokenizer", never: frozenset[int] = frozenset()):
-        self._saved = tokenizer
+    def __init__(self, saved: SavedTokenizer, never: frozenset[int] = frozenset()):
+        self._saved = saved
         self._never = never
-        self._tokenizer = without_ids(tokenizer, never)
+        self._tokenizer = without_ids(saved, never)
         self._never_ids = np.array(sorted(never), np.uint32)
         self._characters = 0
 
@@ -82,7 +107,7 @@ class TokenizersEncoder:
         if special.any():
             number = int(ids[special].min())
             raise UserError(
-                f"a text was encoded to the special token {self._saved.id_to_token(number)!r} ({number})",
+                f"a text was encoded to the special token {self._saved.tokenizer.id_to_token(number)!r} ({number})",
                 exit_code=FAILED,
             )
 
@@ -107,7 +132,8 @@ class TokenizersEncoder:
 
     @functools.cached_property
     def _content(self) -> dict[str, Any]:
-        return json.loads(self._tokenizer.to_str())
+        is_saved = self._tokenizer is self._saved.tokenizer
+        return self._saved.content if is_saved else json.loads(self._tokenizer.to_str())
 
     def merges(self) -> list[tuple[bytes, bytes]] | None:
         if self.no_merges_reason():
@@ -156,24 +182,25 @@ class TokenizersEncoder:
         return {i: score for i, (_, score) in enumerate(model["vocab"]) if i not in passed_over}
 
     def unknown(self) -> int | None:
-        token = unknown_token(json.loads(self._saved.to_str())["model"])
-        return None if token is None else self._saved.token_to_id(token)
+        token = unknown_token(self._saved.content["model"])
+        return None if token is None else self._saved.tokenizer.token_to_id(token)
 
     def tokenizer_json(self, special: dict[str, int]) -> str:
-        return json.dumps(json.loads(self._saved.to_str()), ensure_ascii=False)
+        return json.dumps(self._saved.content, ensure_ascii=False)
 
 
-def without_ids(tokenizer: "tokenizers.Tokenizer", never: frozenset[int]) -> "tokenizers.Tokenizer":
+def without_ids(saved: SavedTokenizer, never: frozenset[int]) -> "tokenizers.Tokenizer":
     """A tokenizer for which some entries and added tokens do not exist when it encodes text.
 
     SentencePiece does the same: control symbols and bytes are no pieces of text there. All other ids stay as they are.
 
     Args:
-        tokenizer: the tokenizer. It is not changed, but its `encode_special_tokens` is set.
+        saved: the tokenizer. It is not changed, but its `encode_special_tokens` is set.
         never: the ids of these entries.
     """
     from tokenizers import Tokenizer, models
 
+    tokenizer = saved.tokenizer
     words = {word for i in never if (word := tokenizer.id_to_token(i)) is not None}
     in_model = {word for word in words if tokenizer.model.token_to_id(word) is not None}
     added = tokenizer.get_added_tokens_decoder()
@@ -181,18 +208,20 @@ def without_ids(tokenizer: "tokenizers.Tokenizer", never: frozenset[int]) -> "to
     all_special = all(added[i].special for i in never & added.keys())
     if not in_model and all_special and isinstance(tokenizer.model, models.BPE) and not tokenizer.model.byte_fallback:
         return tokenizer
-    content = json.loads(tokenizer.to_str())
-    model = content["model"]
+    content, model = {**saved.content}, {**saved.content["model"]}  # what is changed below is copied
+    content["model"] = model
     hidden = in_model & _reachable(model, words)
-    ordinary = [token for token in content["added_tokens"] if token["id"] in never and not token["special"]]
+    ordinary = {token["id"] for token in content["added_tokens"] if token["id"] in never and not token["special"]}
     names_of_bytes = model.get("byte_fallback") and (model["type"] == "Unigram" or model["ignore_merges"])
     if not hidden and not ordinary and not names_of_bytes:
         return tokenizer
-    for token in ordinary:
-        token["special"] = True
     # An added token with an entry in the model goes with it; one without keeps its place, which decides the ids of
     # those behind it, and is passed over as special tokens are.
-    content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] not in hidden]
+    content["added_tokens"] = [
+        {**token, "special": token["special"] or token["id"] in ordinary}
+        for token in content["added_tokens"]
+        if token["content"] not in hidden
+    ]
     if names_of_bytes:
         content["pre_tokenizer"] = _without_byte_names(content["pre_tokenizer"])
     if model["type"] == "Unigram":

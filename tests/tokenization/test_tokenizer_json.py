@@ -2,6 +2,7 @@
 
 import gzip
 import itertools
+import json
 import pickle
 from importlib import resources
 
@@ -14,6 +15,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from stochastok_cli import StochasTok, UserError, load_vocabulary
 from stochastok_cli.data.tokenize import tokenize
 from stochastok_cli.tokenization.split_table import split_table
+from tests.tokenization.tiny_tokenizers import byte_level, sentencepiece_bpe, unigram, wordpiece, write
 
 WORDS = st.text(alphabet=st.sampled_from("abcdefghiklmnoprstuwy  ,.'é—日"), max_size=60)
 
@@ -28,8 +30,6 @@ def llama2_style() -> Tokenizer:
     trained = Tokenizer(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.Metaspace()
     trained.train_from_iterator(sentences(), trainers.BpeTrainer(vocab_size=700, show_progress=False))
-    import json
-
     content = json.loads(trained.to_str())["model"]
     vocab = {"<unk>": 0, "<s>": 1, "</s>": 2, **{f"<0x{b:02X}>": 3 + b for b in range(256)}}
     vocab |= {piece: 259 + i for i, piece in enumerate(content["vocab"])}
@@ -160,6 +160,24 @@ def test_bpe_dropout_is_refused_where_there_are_no_bytes_to_start_from(family):
     _, _, vocabulary = family
     with pytest.raises(UserError, match="merge list"):
         StochasTok(vocabulary, p=0.1, method="bpe-dropout")
+
+
+@pytest.mark.parametrize("make", [byte_level, unigram, sentencepiece_bpe, wordpiece])
+def test_a_tokenizer_json_is_parsed_once_and_kept_as_it_is(make, tmp_path, monkeypatch):
+    file = write(tmp_path, make()) / "tokenizer.json"
+    parsed, loads = [], json.loads
+    monkeypatch.setattr(json, "loads", lambda text, **options: parsed.append(text) or loads(text, **options))
+    vocabulary = load_vocabulary(file)
+    encoder = vocabulary._encoder
+    for _ in range(2):
+        written = [vocabulary.fingerprint, encoder.unknown(), encoder.merges(), encoder.scores(), encoder.whole_words()]
+        text = vocabulary.tokenizer_json()
+    saved = Tokenizer.from_file(str(file)).to_str()
+    assert parsed.count(saved) == 1
+    assert text == json.dumps(loads(saved), ensure_ascii=False)
+    again = pickle.loads(pickle.dumps(vocabulary))
+    assert again.tokenizer_json() == text
+    assert written[:2] == [again.fingerprint, again.unknown]
 
 
 def test_a_kind_that_is_not_supported_is_named(tmp_path):
