@@ -38,7 +38,8 @@ from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.methods import expansion_label
 
-_BATCH_TOKENS = 4_000_000
+_BATCH_TOKENS = 500_000
+"""Ids that a kernel expands at once. Until it is done, nothing stops it: an interruption waits for so many."""
 T = TypeVar("T")
 ExpandSplit = Callable[[Corpus, str, StochasTok, Path, Path, ProgressCallback], SplitInfo]
 """Writes the expanded documents of a split to a file.
@@ -278,8 +279,10 @@ def _jobs(
 
 
 def _in_order(jobs: Iterable[Callable[[], T]], threads: int) -> Iterator[T]:
-    """The results of the jobs in their order, a few of them computed ahead."""
-    with ThreadPoolExecutor(threads) as pool:
+    """The results of the jobs in their order, a few of them computed ahead. After an error, or when nobody wants the
+    others, jobs that have not begun are dropped."""
+    pool = ThreadPoolExecutor(threads)
+    try:
         pending: deque[Future[T]] = deque()
         for job in jobs:
             pending.append(pool.submit(job))
@@ -287,3 +290,5 @@ def _in_order(jobs: Iterable[Callable[[], T]], threads: int) -> Iterator[T]:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
