@@ -110,9 +110,8 @@ def runs(
     if metric is not None:
         summaries = _best_first(summaries, metric)
     summaries = summaries[:limit]
-    if report is not None:  # by name, as an appendix lists them, or the best first
-        listed = sorted(summaries, key=lambda run: run.name) if metric is None else summaries
-        _write_report(report, [(run, run.name) for run in listed])
+    if report is not None:
+        _write_report(report, [(run, run.name) for run in summaries])
     if as_json:
         for run in summaries:
             print(json.dumps(run.to_json(), allow_nan=False))

@@ -278,8 +278,8 @@ class Evaluator(ABC):
         has_outcomes: Whether some metrics are means over questions, which can be compared in pairs.
         same_questions: Whether models with different tokenizers are asked the same questions.
         has_answers: Whether its results have the answers to each question (`EvalResult.answers`).
-        parts_table: The title of a table with a row for each part of `{benchmark}`; "" where parts are columns of the
-            benchmark's table.
+        parts_table: The title of a table with a row for each part of `{benchmark}`; `{parts}` says whether these are
+            parts or other tokenizations. "" where parts are columns of the benchmark's table.
         meanings: What each metric is, by `Metric.name`, for the lines below its tables; names that explain themselves
             are left out.
         part_meanings: What some parts of a benchmark are, by `Metric.part`, for the same lines.

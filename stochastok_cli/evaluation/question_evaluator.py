@@ -23,7 +23,7 @@ class QuestionEvaluator(Evaluator):
     """Asks the questions of benchmarks, of each kind and in other tokenizations. A subclass describes `benchmarks`."""
 
     has_answers = True
-    parts_table = "{benchmark}, parts and other tokenizations"
+    parts_table = "{benchmark}, {parts}"
     part_meanings: ClassVar[Mapping[str, str]] = {
         UNSEEN_QUESTION: "questions whose text is not in the data trained on",
         UNSEEN_PREDICATE_AND_ANSWER: "questions that are not in the data trained on with their predicate and answer, "

@@ -107,7 +107,7 @@ def _accuracy_plots(results: Sequence[EvalResult]) -> Iterator[Plot]:
         yield Plot(
             "accuracy",
             f"Accuracy with 95% intervals over the questions.{_ON_CHANCE}",
-            _dots("Accuracy", whole, results),
+            _dots("accuracy", whole, results),
         )
     for (evaluator, benchmark), metrics in parts.items():
         of_benchmark = {
@@ -115,7 +115,7 @@ def _accuracy_plots(results: Sequence[EvalResult]) -> Iterator[Plot]:
             for label, metric in whole.items()
             if (metric.evaluator, metric.benchmark, metric.name) == (evaluator, benchmark, "accuracy")
         }
-        figure = _dots(f"{benchmark}: parts", of_benchmark | metrics, results)
+        figure = _dots(f"parts of {benchmark}", of_benchmark | metrics, results)
         caption = f"Accuracy on parts of {benchmark} and in other tokenizations, with 95% intervals over the questions."
         caption += _ON_CHANCE
         yield Plot(f"parts-{file_name(benchmark)}", caption, figure)
@@ -123,7 +123,7 @@ def _accuracy_plots(results: Sequence[EvalResult]) -> Iterator[Plot]:
 
 def _dots(title: str, metrics: Mapping[str, Metric], results: Sequence[EvalResult]) -> "Figure":
     """For each metric, by its label, a dot with its interval for each checkpoint, read from top to bottom."""
-    title = title if len(results) > 1 else f"{title} of {results[0].label}"
+    title = title if len(results) > 1 else f"{results[0].label}: {title}"
     axes = new_axes(title, height=1.1 + len(metrics) * (0.26 + 0.17 * len(results)))
     for i, of_first in enumerate(metrics.values()):
         if of_first.chance is not None:

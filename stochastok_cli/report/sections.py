@@ -8,6 +8,7 @@ from stochastok_cli.evaluation.answers import ChangedAnswers
 from stochastok_cli.report.questions import QuestionExamples
 from stochastok_cli.report.runs import XAxis
 from stochastok_cli.report.tables import Table
+from stochastok_cli.tokenization.methods import tokenization_text
 
 if TYPE_CHECKING:
     from stochastok_cli.evaluation.generated_texts import GeneratedText
@@ -70,7 +71,7 @@ class ChangedExamples:
     @property
     def title(self) -> str:
         """The benchmark, the tokenization and the model."""
-        return f"{self.changed.benchmark}, {self.changed.part.replace('_', ' ')}: {self.label}"
+        return f"{self.changed.benchmark}, {tokenization_text(self.changed.part)}: {self.label}"
 
     @property
     def counts(self) -> str:

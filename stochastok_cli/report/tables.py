@@ -153,7 +153,18 @@ def _parts_table(evaluator: str, benchmark: str, metrics: Sequence[Metric], resu
         ]
         for metric in metrics
     ]
-    return Table(_section(evaluator), _parts_title(evaluator).format(benchmark=benchmark), columns, rows)
+    tokenizations = {metric.part for metric in metrics if _is_of_tokenization(metric)}
+    are_tokenizations = {metric.part in tokenizations for metric in metrics}
+    kinds = [kind for kind, there in (("parts", False), ("other tokenizations", True)) if there in are_tokenizations]
+    title = _parts_title(evaluator).format(benchmark=benchmark, parts=" and ".join(kinds))
+    return Table(_section(evaluator), title, columns, rows)
+
+
+def _is_of_tokenization(metric: Metric) -> bool:
+    """Whether the part of a metric is another tokenization of all questions, and no group of them."""
+    if metric.part in ("adversarial", "transfer") or tokenization_text(metric.part) != metric.part:
+        return True
+    return metric.name in ("worst_case", "any_case", "worst_sample", "edit_distance", "growth")
 
 
 def comparison_table(comparison: PairedComparison | Aggregate) -> Table:

@@ -218,7 +218,7 @@ def test_several_seeds_of_a_run(run_eval):
 def test_kinds_of_question_and_contamination(run_eval):
     code, out, _ = run_eval("other", *LANGGAME, "--by-kind", "--contamination")
     assert code == 0
-    assert "Multiple choice: langgame-val, parts and other tokenizations" in out
+    assert "Multiple choice: langgame-val, parts\n" in out
     assert re.search(r"unseen question +7 +\d", out)
     assert "unseen question: questions whose text is not in the data trained on" in out
     assert "unseen predicate and answer: " in out and "most of a letter:" not in out

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from stochastok_cli.evaluation.answers import ChangedAnswers
 from stochastok_cli.evaluation.base import EvalResult, Metric
 from stochastok_cli.evaluation.comparison import aggregate, compare_paired
 from stochastok_cli.evaluation.evaluators import EVALUATORS
 from stochastok_cli.evaluation.metrics import multiple_choice_metrics
 from stochastok_cli.report.rendering import to_html, to_markdown, to_rich
+from stochastok_cli.report.sections import ChangedExamples
 from stochastok_cli.report.tables import Cell, Column, Table, aggregate_table, paired_table, tables_of
 
 
@@ -100,6 +102,18 @@ def test_parts_are_rows_with_their_number_of_questions():
         ["starts with", "2", "0.500 [0.09 0.91]", "–"],
         ["uniform:0.5 worst case", "4", "0.250", "–"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("part", "title"),
+    [("starts_with", "parts"), ("uniform0.5", "other tokenizations"), ("adversarial", "other tokenizations")],
+)
+def test_the_title_of_parts_names_what_is_there(part, title):
+    [table] = tables_of([result("a", 1, Metric("mcq", "arc", part, "accuracy", 0.5, 4))])
+    assert table.title == f"arc, {title}"
+    assert (
+        ChangedExamples("a", ChangedAnswers("mcq", "arc", "stochastok0.5", 1, 1, [])).title == "arc, stochastok:0.5: a"
+    )
 
 
 def test_an_evaluator_that_is_not_known_gets_tables_too():
