@@ -203,11 +203,15 @@ def write_json(file: Path, content: Any) -> None:
 def write_atomically(file: Path, content: bytes) -> None:
     """Writes one small file so that after a crash it has either its old content or the new one."""
     temporary = file.with_name(f".{file.name}.partial")
-    with open(temporary, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, file)
+    try:
+        with open(temporary, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, file)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     _sync_directory(file.parent)
 
 

@@ -232,12 +232,14 @@ def _address_space() -> int | None:
 
 
 def _usage_message(message: str) -> str:
-    """A message of the option parser, with the choice that is most like the value which is none.
+    """A message of the option parser in one line, with the choice that is most like the value which is none.
 
     >>> _usage_message("Invalid value for '--device': Value error, 'cpuu' is not one of 'auto', 'cpu'.")
     "Invalid value for '--device': 'cpuu' is not one of 'auto', 'cpu'; did you mean 'cpu'?"
+    >>> _usage_message("Missing option '--evaluator'. Choose from:\\n\\tmcq,\\n\\tgeneration")
+    "Missing option '--evaluator'. Choose from: mcq, generation"
     """
-    message = message.replace(": Value error, ", ": ", 1)
+    message = re.sub(r"\s*\n\s*", " ", message.replace(": Value error, ", ": ", 1))
     if re.fullmatch(r"No such option: -[^-\s]*", message):
         return f"{message}; put -- before a name that begins with -"
     match = re.search(r"'([^']*)' is not one of ('.*')\.?$", message)

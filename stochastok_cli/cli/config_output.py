@@ -1,9 +1,11 @@
 """What `stochastok train --show-config` prints: the run's folder, every value, and where each comes from."""
 
 import json
+import shutil
 from typing import TYPE_CHECKING, Any
 
-from stochastok_cli.errors import short_repr
+from stochastok_cli.cli.text_table import NO_EDGE
+from stochastok_cli.errors import short_repr, shorten
 
 if TYPE_CHECKING:
     from stochastok_cli.config import Source
@@ -31,10 +33,21 @@ def config_table(shown: "EffectiveConfig", source_of_folder: "Source") -> str:
             section = parent
             lines += [*([""] if lines else []), parent]
         remark = " (no effect on this model)" if key in shown.unused else ""
-        source = str(entries[key][1])
+        source = str(entries[key][1]) + remark
         source = source if source.isprintable() else short_repr(source)  # it has to stay in its line
-        lines.append(f"  {name:{names}}  {value:{width}}  {source}{remark}")
+        lines += _lines(f"  {name:{names}}  {value:{width}}", source)
     return "\n".join(lines)
+
+
+def _lines(value: str, source: str) -> list[str]:
+    """A key with its value and the source: in one line, or in a narrow terminal in two, where a long source ends in …
+
+    A file and a pipe have whole lines.
+    """
+    columns = shutil.get_terminal_size((NO_EDGE, 0)).columns
+    if len(f"{value}  {source}") <= columns:
+        return [f"{value}  {source}"]
+    return [value.rstrip(), f"    {shorten(source, max(columns - 4, 20))}"]
 
 
 def config_json(shown: "EffectiveConfig", source_of_folder: "Source") -> str:

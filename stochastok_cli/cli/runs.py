@@ -241,7 +241,7 @@ def _age(seconds: float) -> str:
 
 def _print_differences(pair: "list[RunSummary]", names: tuple[str, str], as_json: bool) -> None:
     """Prints where two runs differ."""
-    from stochastok_cli.training.run_dir import differing_values
+    from stochastok_cli.training.same_run import differing_values
 
     first, second = (run.config.to_dict() for run in pair if run.config is not None)
     differences = differing_values(first, second)

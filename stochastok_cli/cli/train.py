@@ -109,7 +109,7 @@ def train(
     if plan:
         options.require_effect(train, "beside --plan", push=push)
     if show_config:
-        options.require_effect(train, "beside --show-config", force=force, plan=plan, push=push)
+        options.require_effect(train, "beside --show-config", plan=plan, push=push)
     if push and repo is None and run_name is not None:
         from stochastok_cli.hub import is_repo_id
 
@@ -124,14 +124,14 @@ def train(
         configuration = _with_data_dir(configuration, data_dir)
         sources["general.paths.data_dir"] = Source("override", f"--data-dir {shlex.quote(str(data_dir))}")
     if show_config:
-        options.print_line(_show_config(configuration, sources, run_name, as_json))
+        options.print_line(_show_config(configuration, sources, run_name, force, as_json))
         return
 
-    from stochastok_cli.training.effective_config import find_checkpoint_folder
+    from stochastok_cli.training.locate import locate_run
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Notice)  # training gives it, on one rank
-        find_checkpoint_folder(configuration)
+        locate_run(configuration, run_name, force=force)
     # These import torch, which takes seconds: what is refused so far is refused before.
     from stochastok_cli.training.distributed import is_main_process
     from stochastok_cli.training.launch import launch, processes_to_start, record_exit_code
@@ -169,13 +169,15 @@ def _with_data_dir(config: "Config", data_dir: Path) -> "Config":
     return dataclasses.replace(config, general=dataclasses.replace(config.general, paths=paths))
 
 
-def _show_config(config: "Config", sources: "dict[str, Source]", run_name: str | None, as_json: bool) -> str:
+def _show_config(
+    config: "Config", sources: "dict[str, Source]", run_name: str | None, force: bool, as_json: bool
+) -> str:
     """What is printed on stdout."""
     from stochastok_cli.cli.config_output import config_json, config_table
     from stochastok_cli.config import Source
     from stochastok_cli.training.effective_config import effective_config
 
-    shown = effective_config(config, sources, run_name)
+    shown = effective_config(config, sources, run_name, force=force)
     for note in shown.notes:
         progress.note(note)
     source = Source("default") if run_name is None else Source("override", f"--run-name {shlex.quote(run_name)}")

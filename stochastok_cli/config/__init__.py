@@ -5,6 +5,7 @@ nearest valid key.
 """
 
 from stochastok_cli.config.loader import (
+    as_written,
     config_from_dict,
     config_from_file,
     config_names,
@@ -45,6 +46,7 @@ __all__ = [
     "Source",
     "TrainerConfig",
     "TrainingConfig",
+    "as_written",
     "config_from_dict",
     "config_from_file",
     "config_names",

@@ -86,7 +86,7 @@ def load_config_and_sources(
     config = _parse_section(Config, tree, "", origin, problems)
     if not problems:
         invalid = [problem for check in (find_invalid_values, *checks) for problem in check(config)]
-        problems = [f"{key} = {_shown(value)} {must} ({origin(key)})" for key, value, must in invalid]
+        problems = [f"{key} = {as_written(value)} {must} ({origin(key)})" for key, value, must in invalid]
     if problems:
         raise UserError(_joined("the configuration is not valid", problems))
     config = dataclasses.replace(config, overridden=frozenset(key for key, _ in applied))
@@ -161,7 +161,7 @@ def _parse_section(section: Any, tree: Any, prefix: str, origin: Origin, problem
     if _is_null(tree):
         tree = {}
     if not isinstance(tree, dict):
-        problems.append(f"{prefix or 'the file'} must be a section of keys, not {_shown(tree)} ({origin(prefix)})")
+        problems.append(f"{prefix or 'the file'} must be a section of keys, not {as_written(tree)} ({origin(prefix)})")
         return section()
     hints, other_keys = _keys_of(section)
     values: dict[str, Any] = {}
@@ -214,31 +214,31 @@ def _convert(kind: Any, value: Any, path: str, origin: Origin, problems: list[st
         return None if _is_null(value) else _convert(get_args(kind)[0], value, path, origin, problems)
     if generic is tuple:
         if not isinstance(value, list | tuple):
-            problems.append(f"{path} must be a list, not {_shown(value)} ({origin(path)})")
+            problems.append(f"{path} must be a list, not {as_written(value)} ({origin(path)})")
             return ()
         inner = get_args(kind)[0]
         return tuple(_convert(inner, item, f"{path}.{i}", origin, problems) for i, item in enumerate(value))
     if generic is Literal:
         if value not in get_args(kind):
             choices = " or ".join(map(repr, get_args(kind)))
-            problems.append(f"{path} = {_shown(value)} is not supported, only {choices} ({origin(path)})")
+            problems.append(f"{path} = {as_written(value)} is not supported, only {choices} ({origin(path)})")
         return value
     if kind is int and isinstance(value, float) and value.is_integer():
         value = int(value)
     if kind is int and type(value) is int and abs(value) >= 2**63:
-        problems.append(f"{path} = {_shown(value)} is too large for a whole number ({origin(path)})")
+        problems.append(f"{path} = {as_written(value)} is too large for a whole number ({origin(path)})")
         return 0
     if kind in (float, str) and type(value) in (int, float):
         try:
             return kind(value)
         except (OverflowError, ValueError):
-            problems.append(f"{path} = {_shown(value)} has too many digits ({origin(path)})")
+            problems.append(f"{path} = {as_written(value)} has too many digits ({origin(path)})")
             return kind()
     if kind is str and isinstance(value, str) and not _can_be_a_name(value):
-        problems.append(f"{path} = {_shown(value)} has characters that no name has ({origin(path)})")
+        problems.append(f"{path} = {as_written(value)} has characters that no name has ({origin(path)})")
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-        problems.append(f"{path} must be {names[kind]}, not {_shown(value)} ({origin(path)})")
+        problems.append(f"{path} must be {names[kind]}, not {as_written(value)} ({origin(path)})")
     return value
 
 
@@ -246,10 +246,10 @@ def _is_null(value: Any) -> bool:
     return value is None or (isinstance(value, PlainScalar) and value.value is None)
 
 
-def _shown(value: Any) -> str:
+def as_written(value: Any) -> str:
     """A value as users write it: what is left out is empty.
 
-    >>> _shown(None), _shown(True), _shown("a")
+    >>> as_written(None), as_written(True), as_written("a")
     ('empty', 'true', "'a'")
     """
     value = plain_values(value)

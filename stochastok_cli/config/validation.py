@@ -128,7 +128,10 @@ def _optimizer(optimizer: OptimizerConfig, training: TrainingConfig) -> Iterator
         if not 0 <= value < end:
             yield f"trainer.optimizer.{name}", value, f"must be in [0, {end})"
     decay, stable = optimizer.wsd_decay_iters, training.max_iters - training.warmup_iters
-    if optimizer.schedule == "wsd" and not 0 < decay <= max(stable, 1):
+    if optimizer.schedule == "wsd" and stable < 1:
+        warmup, length = training.warmup_iters, training.max_iters
+        yield "trainer.training.warmup_iters", warmup, f"must be below max_iters ({length}), for the decay after it"
+    elif optimizer.schedule == "wsd" and not 0 < decay <= stable:
         yield "trainer.optimizer.wsd_decay_iters", decay, f"must be in [1, {stable}], after the warm-up"
 
 

@@ -1,6 +1,7 @@
 """The evaluators by name, and the rules of their options for the command line and for `trainer.eval`."""
 
 import functools
+import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -90,7 +91,23 @@ def _converted(evaluator: type[Evaluator], option: str, value: Any) -> Any:
     try:
         return msgspec.convert(value, kind, dec_hook=lambda of, text: of(text))
     except (msgspec.ValidationError, TypeError) as error:
-        raise ValueError(f"{error}") from None
+        reason = str(error).partition(" - at ")[0]  # an index in a list follows
+        raise ValueError(re.sub("`([^`]*)`", _type_in_words, reason)) from None
+
+
+_TYPES = {
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "null": "null",
+    "array": "a list",
+    "object": "a section",
+}
+
+
+def _type_in_words(match: re.Match[str]) -> str:
+    return " or ".join(_TYPES.get(name, name) for name in match[1].split(" | "))
 
 
 def find_invalid_values(config: "Config") -> Iterator[tuple[str, Any, str]]:

@@ -71,8 +71,9 @@ def find_adapter(folder: Path) -> Path:
     return folder if is_adapter(folder) else folder / SUBFOLDER
 
 
-def find_base(folder: Path) -> Path:
-    """The folder of the model that the adapter in a folder belongs to; it is downloaded where it is on the Hub.
+def find_base(folder: Path, *, with_weights: bool = True) -> Path:
+    """The folder of the model that the adapter in a folder belongs to. One on the Hub is downloaded, or its
+    configuration alone.
 
     Raises UserError if there is no such model.
     """
@@ -90,7 +91,7 @@ def find_base(folder: Path) -> Path:
         raise UserError(
             f"{local}, the base model of the adapter in {folder}, is not there", fix="put it back", exit_code=FAILED
         )
-    return hub.model_folder(name, revision)
+    return hub.model_folder(name, revision) if with_weights else hub.config_folder(name, revision)
 
 
 def weights_checksum(folder: Path) -> str:

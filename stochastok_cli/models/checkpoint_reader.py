@@ -12,6 +12,7 @@ A checkpoint is complete if `training_state.json` is there and every file has th
 writes these folders (`training/checkpoint_writer.py`); evaluation reads them.
 """
 
+import hashlib
 import os
 import re
 import warnings
@@ -92,6 +93,21 @@ def _read_state(folder: Path) -> tuple[TrainingState, dict[str, FileInfo]]:
     return checked(tree, TrainingState, file), files
 
 
+def recorded_weights(folder: Path) -> str | None:
+    """The SHA-256 of the checksums of a checkpoint's files of weights, in the order of their names, as its training
+    state has them. None for a model of another program, and for a checkpoint whose state has none or is damaged."""
+    try:
+        files = recorded_files(folder)
+    except (OSError, UserError):
+        return None
+    sums = [
+        files[name].sha256
+        for name in sorted(files)
+        if Path(name).suffix == ".safetensors" and not is_optimizer_file(name)
+    ]
+    return hashlib.sha256("".join(map(str, sums)).encode()).hexdigest() if sums and None not in sums else None
+
+
 def is_optimizer_file(name: str) -> bool:
     """Whether a file of a checkpoint, by its path there, is of the optimizer's state."""
     return name == OPTIMIZER or name.startswith(f"{OPTIMIZER_PARTS}/")
@@ -136,10 +152,11 @@ def _state_if_complete(folder: Path) -> TrainingState | None:
     return state if undamaged and (step is None or int(step[1]) == state.iteration) else None
 
 
-def checkpoints(run_folder: Path) -> dict[int, Path]:
-    """The complete checkpoints of a run by their iteration, in ascending order."""
-    folders = {int(m[1]): folder for folder in run_folder.glob("step_*") if (m := STEP.fullmatch(folder.name))}
-    return {iteration: folders[iteration] for iteration in sorted(folders) if is_complete(folders[iteration])}
+def checkpoints(run_folder: Path) -> dict[int, tuple[Path, TrainingState]]:
+    """The complete checkpoints of a run and their states by their iteration, in ascending order."""
+    folders = (run_folder / name for _, name in sorted(_step_names(run_folder)))
+    with_states = ((folder, _state_if_complete(folder)) for folder in folders)
+    return {state.iteration: (folder, state) for folder, state in with_states if state is not None}
 
 
 def incomplete_checkpoints(run_folder: Path, after: int = 0) -> list[Path]:
@@ -240,7 +257,7 @@ def resolve_checkpoint(name: str, checkpoint_dir: Path) -> Path:
     folder = find_folder(name, checkpoint_dir)
     if folder is None:
         run = find_folder(str(Path(name).parent), checkpoint_dir) if "/" in name else None
-        if run is not None and (steps := [step.name for step in checkpoints(run).values()]):
+        if run is not None and (steps := [step.name for step, _ in checkpoints(run).values()]):
             raise UserError(f"no checkpoint {name!r}", fix=f"{run} has {', '.join(steps[-MOST_LISTED:])}")
         models = (f.name for f in checkpoint_dir.glob("*") if _is_model(f) and not f.name.startswith("."))
         known = sorted({*run_names(checkpoint_dir), *models})

@@ -149,7 +149,11 @@ def _training_plot(name: str, runs: Sequence[ReportedRun], x_axis: XAxis, *, on_
     if x_axis == "time":
         notes.append("The time is that of training, without evaluating and saving, by the logged tokens a second.")
     if num_lost:
-        captions.append(f"{num_lost:,} values that were not finite leave gaps.")
+        captions.append(
+            "1 value that was not finite leaves a gap."
+            if num_lost == 1
+            else f"{num_lost:,} values that were not finite leave gaps."
+        )
     if num_drawn < len(runs):
         captions.append(f"Without {len(runs) - num_drawn} of {len(runs)} runs, which have no values here.")
     if not on_page:

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from stochastok_cli.models.checkpoint_reader import TrainingState, checkpoints, read_state
+from stochastok_cli.models.checkpoint_reader import TrainingState, checkpoints
 from stochastok_cli.training.schedules import checkpoints_to_delete
 
 
@@ -12,13 +12,14 @@ def obsolete_checkpoints(run_folder: Path, keep: int | None) -> list[Path]:
 
     A checkpoint is permanent by the configuration that it was saved with, or by that of the latest one.
     """
-    folders = checkpoints(run_folder)
-    states = {iteration: read_state(folder) for iteration, folder in folders.items()}
-    losses = {iteration: state.validation_loss for iteration, state in states.items()}
-    intervals = {iteration: _permanent_interval(state) for iteration, state in states.items()}
+    if keep is None:
+        return []
+    complete = checkpoints(run_folder)
+    losses = {iteration: state.validation_loss for iteration, (_, state) in complete.items()}
+    intervals = {iteration: _permanent_interval(state) for iteration, (_, state) in complete.items()}
     latest = intervals[max(intervals)] if intervals else None
     permanent = [n for n, own in intervals.items() if any(interval and n % interval == 0 for interval in (own, latest))]
-    return [folders[iteration] for iteration in checkpoints_to_delete(losses, keep, permanent)]
+    return [complete[iteration][0] for iteration in checkpoints_to_delete(losses, keep, permanent)]
 
 
 def _permanent_interval(state: TrainingState) -> int | None:
@@ -55,4 +56,6 @@ def remove_obsolete(run_folder: Path, keep: int | None) -> None:
 
 def _delete(folder: Path) -> None:
     """Renames the folder first, so that a half-deleted one does not match `step_*`."""
-    shutil.rmtree(folder.rename(folder.with_name(f".{folder.name}.deleted")))
+    renamed = folder.with_name(f".{folder.name}.deleted")
+    shutil.rmtree(renamed, ignore_errors=True)  # what a process that was killed has left of one of the same name
+    shutil.rmtree(folder.rename(renamed))

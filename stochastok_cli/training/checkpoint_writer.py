@@ -6,6 +6,7 @@ A folder is built under a temporary name, synced and renamed, and old ones are r
 
 import dataclasses
 import shutil
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,10 +17,10 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from stochastok_cli.artifacts import json_bytes, rename_into_place, write_atomically
-from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.errors import FAILED, Notice, UserError
 from stochastok_cli.manifest import FileInfo, file_checksum
 from stochastok_cli.models.base import CausalLM, spec_of, unwrap
-from stochastok_cli.models.checkpoint_reader import STATE, TrainingState, recorded_files
+from stochastok_cli.models.checkpoint_reader import STATE, TrainingState, latest_checkpoint, recorded_files
 from stochastok_cli.models.companion_files import write_companion_files
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 from stochastok_cli.training.background_writer import BackgroundWriter
@@ -69,9 +70,11 @@ def save_checkpoint(
             yield
         except (OSError, SafetensorError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
+            before = latest_checkpoint(run_folder)
+            then = f"goes on from {before.name}" if before else "begins again, because there is no checkpoint before"
             raise UserError(
                 f"{final} can't be written: {getattr(error, 'strerror', None) or error}",
-                fix="make room and run the same command again: it goes on from the checkpoint before",
+                fix=f"make room and run the same command again: it {then}",
                 exit_code=FAILED,
             ) from None
 
@@ -85,7 +88,11 @@ def save_checkpoint(
             sums = {file.relative_to(temporary).as_posix(): file_checksum(file) for file in files}
             _write_state(temporary, state, sums)
             rename_into_place(temporary, final)
-        delete_obsolete(run_folder, keep)
+        try:
+            delete_obsolete(run_folder, keep)
+        except OSError as error:  # the new checkpoint is there, and the next one deletes them
+            reason = f"{error.filename}: {error.strerror}" if error.filename else error
+            warnings.warn(f"old checkpoints can't be deleted ({reason})", Notice, stacklevel=1)
 
     with explain_failure():
         weights = parallel.full_state_dict()

@@ -33,13 +33,13 @@ class RunState:
     reason: str = ""
 
 
-def find_run_state(folder: Path, config: Config) -> RunState:
-    """What a command with a configuration would do in a folder. Changes nothing.
+def find_run_state(folder: Path, config: Config, *, force: bool = False) -> RunState:
+    """What a command with a configuration would do in a folder, or with `force` in its place. Changes nothing.
 
     Raises UserError if a run can't have that folder.
     """
     try:
-        progress = run_dir.read_progress(folder, config)
+        progress = RunProgress() if force else run_dir.read_progress(folder, config)
     except UserError as error:
         if not folder.is_dir():
             raise

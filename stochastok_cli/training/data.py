@@ -3,6 +3,7 @@
 import functools
 import operator
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ def require_same_vocabulary(checkpoint: Path, vocabulary: Vocabulary) -> None:
     if (checkpoint / "tokenizer.json").is_file() and load_vocabulary(checkpoint).fingerprint != vocabulary.fingerprint:
         raise UserError(
             f"the data was made with the tokenizer {vocabulary.name!r}, which is not that of {checkpoint}",
-            fix=f"make the data with --tokenizer {checkpoint}",
+            fix=f"make the data with --tokenizer {shlex.quote(str(checkpoint))}",
         )
 
 

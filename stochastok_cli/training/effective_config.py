@@ -9,16 +9,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stochastok_cli.config import Config, DatasetConfig, ModelConfig, Source, flatten, values_by_key
+from stochastok_cli.config import Config, DatasetConfig, ModelConfig, Source, as_written, flatten, values_by_key
 from stochastok_cli.data.folders import find_dataset, similar_dataset
 from stochastok_cli.errors import UserError
 from stochastok_cli.manifest import read_manifest
 from stochastok_cli.models import llama_config
-from stochastok_cli.models.checkpoint_reader import locate_checkpoint, require_intact, run_of
 from stochastok_cli.models.weight_files import ADAPTER_CONFIG
 from stochastok_cli.tokenization.methods import require_method
 from stochastok_cli.training.checks import RunState, check_inputs, find_run_state
-from stochastok_cli.training.run_dir import run_folder
+from stochastok_cli.training.locate import LocatedRun, locate_run
 from stochastok_cli.training.schedules import learning_rate
 
 if TYPE_CHECKING:
@@ -48,7 +47,9 @@ class EffectiveConfig(NamedTuple):
     notes: list[str]
 
 
-def effective_config(config: Config, sources: Mapping[str, Source], run_name: str | None = None) -> EffectiveConfig:
+def effective_config(
+    config: Config, sources: Mapping[str, Source], run_name: str | None = None, *, force: bool = False
+) -> EffectiveConfig:
     """The configuration that a run of `config` uses: with the model section of the checkpoint that it starts from, or
     with the size of the data's vocabulary. Changes nothing on disk, but a model's `config.json` on the Hub is kept in
     the cache.
@@ -57,6 +58,7 @@ def effective_config(config: Config, sources: Mapping[str, Source], run_name: st
         config: From `load_config_and_sources`.
         sources: From there, too.
         run_name: As for `train`.
+        force: As for `train`: what the run's folder holds is passed over.
 
     Raises:
         UserError: As `starting_point.resolve_starting_point` and `checks.check_inputs` do.
@@ -64,16 +66,18 @@ def effective_config(config: Config, sources: Mapping[str, Source], run_name: st
     notes = notes_on_ineffective_values(config)
     dataset = dataset_folder(config)
     new_sources, unused = dict(sources), frozenset[str]()
-    parent = parent_name = None
+    located, model_folder = locate_run(config, run_name, force=force), None
+    folder = located.folder
     if config.checkpoint_name is not None:
-        section, parent, parent_name = _section_of_checkpoint(config)
-        resolved, unused = section.config, _take_sources(new_sources, config, section, parent)
+        section, model_folder = _section_of_checkpoint(config, located)
+        resolved, unused = section.config, _take_sources(new_sources, config, section, model_folder)
     else:
         resolved, replaced = take_vocab_size_of_data(config)
         if replaced:
             new_sources[VOCAB_SIZE] = Source("dataset", str(dataset))
-    folder = run_folder(resolved, parent_name, run_name)
-    state = find_run_state(folder, resolved)
+    state = find_run_state(folder, resolved, force=force)
+    if force and folder.exists() and not state.reason:
+        notes.append(f"the command would rename {folder} and begin anew")
     if state.reason:
         notes.append(f"the command would be refused: {state.reason}")
     if not dataset.is_dir():
@@ -81,7 +85,7 @@ def effective_config(config: Config, sources: Mapping[str, Source], run_name: st
         then = f"; once it does, {VOCAB_SIZE} is the size of its tokenizer's vocabulary" if takes_size else ""
         notes.append(f"{dataset} does not exist{similar_dataset(dataset)}{then}")
     if state.action != "complete":
-        notes += check_inputs(resolved, state.progress, parent)
+        notes += check_inputs(resolved, state.progress, model_folder)
     return EffectiveConfig(resolved, new_sources, unused, folder, state, notes)
 
 
@@ -103,43 +107,33 @@ def _take_sources(
     return frozenset(unused)
 
 
-def _section_of_checkpoint(config: Config) -> "tuple[ModelSection, Path | None, str | None]":
-    """The model section of the checkpoint that training starts from, its folder and its name in that of a run."""
-    if (llama := _local_llama(config)) is not None:
+def _section_of_checkpoint(config: Config, located: LocatedRun) -> "tuple[ModelSection, Path | None]":
+    """The model section of the checkpoint that training starts from or goes on from, and its folder."""
+    if (llama := _local_llama(config, located)) is not None:
         hyperparameters, folder = llama
         shorten, model_type = llama_config.shorten, llama_config.MODEL_TYPE
-        return take_model_section(config, hyperparameters, shorten, model_type, folder), folder, run_of(folder)
+        return take_model_section(config, hyperparameters, shorten, model_type, folder), folder
     from stochastok_cli.training.starting_point import resolve_starting_point  # imports torch
 
-    start = resolve_starting_point(config, with_weights=False)
-    return ModelSection(start.config, start.hyperparameters, start.notes), start.parent, start.parent_name
+    located.require_intact_parent()
+    start = resolve_starting_point(config, located, with_weights=False)
+    return ModelSection(start.config, start.hyperparameters, start.notes), start.folder
 
 
-def _local_llama(config: Config) -> tuple[ModelConfig, Path] | None:
+def _local_llama(config: Config, located: LocatedRun) -> tuple[ModelConfig, Path] | None:
     """The hyperparameters and the folder of the checkpoint, if it is a Llama on this machine which a run opens as one.
 
-    Raises UserError if it is damaged.
+    Raises UserError if the parent of a new run is damaged.
     """
-    folder = find_checkpoint_folder(config)
+    folder = located.checkpoint or located.parent
     if folder is None or config.trainer.lora.rank or (folder / ADAPTER_CONFIG).is_file():
         return None
     try:
         hyperparameters = llama_config.read_model_config(folder)
     except UserError:  # another model
         return None
-    require_intact(folder, with_optimizer=False, fix="name another checkpoint")
+    located.require_intact_parent()
     return hyperparameters, folder
-
-
-def find_checkpoint_folder(config: Config) -> Path | None:
-    """The folder of the checkpoint that training starts from, without a look into its files; None where there is none,
-    or where it can only be a model on the Hub.
-
-    Raises UserError if its name is neither that of a checkpoint nor an id on the Hub.
-    """
-    if config.checkpoint_name is None:
-        return None
-    return locate_checkpoint(config.checkpoint_name, Path(config.general.paths.checkpoint_dir))
 
 
 def dataset_folder(config: Config) -> Path:
@@ -201,13 +195,13 @@ def take_model_section(
     if overridden:
         raise UserError(
             f"the checkpoint {folder} has "
-            + ", ".join(f"{key} = {actual[key]!r}, not {configured[key]!r}" for key in overridden),
+            + ", ".join(f"{key} = {as_written(actual[key])}, not {as_written(configured[key])}" for key in overridden),
             fix="it can be lowered, not raised: drop the override"
             if overridden == [CONTEXT_WINDOW] and shorten is not None
             else "its weights fit no other model: drop the override",
         )
     notes = [
-        f"{key} = {actual[key]!r} as in {folder}, not {configured[key]!r} as in the configuration"
+        f"{key} = {as_written(actual[key])} as in {folder}, not {as_written(configured[key])} as in the configuration"
         + (" (an override lowers it)" if key == CONTEXT_WINDOW and shorten and configured[key] < longest else "")
         for key in differing
     ]
@@ -251,7 +245,7 @@ def notes_on_ineffective_values(config: Config) -> list[str]:
     end of, and on a method of expansion that nothing is expanded by."""
     output_dir, training = config.general.paths.output_dir, config.trainer.training
     notes = [] if output_dir is None else [f"general.paths.output_dir ({output_dir}) has no effect: nothing goes there"]
-    if training.warmup_iters >= training.max_iters:
+    if training.warmup_iters >= training.max_iters and config.trainer.optimizer.lr > 0:
         reached = learning_rate(training.max_iters - 1, config.trainer.optimizer, training)
         notes.append(
             f"trainer.training.warmup_iters = {training.warmup_iters:,} is as long as the run or longer: the learning "

@@ -17,53 +17,36 @@ from typing import Any
 import filelock
 
 from stochastok_cli.artifacts import nearest_existing_path, validate_folder_name, write_atomically
-from stochastok_cli.config import Config, config_from_file, flatten
+from stochastok_cli.config import Config, config_from_dict, config_from_file
 from stochastok_cli.data.folders import short_dataset_name
-from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.errors import FAILED, UserError, one_line
 from stochastok_cli.models.checkpoint_reader import TrainingState, incomplete_checkpoints, latest_progress
-from stochastok_cli.tokenization.methods import require_method
 from stochastok_cli.training.checkpoint_cleanup import (
     leftovers,
     obsolete_checkpoints,
     remove_leftovers,
     remove_obsolete,
 )
-from stochastok_cli.training.loggers.jsonl import parse_record, read_metrics
+from stochastok_cli.training.loggers.jsonl import parse_record, read_metrics, read_starts
+from stochastok_cli.training.same_run import require_same_config, require_same_decay
 from stochastok_cli.training.schedules import next_checkpoint
 
 CONFIG, METRICS, STARTS, LOG = "config.yaml", "metrics.jsonl", "starts.jsonl", "train.log"
 
-# Keys that may change while a run goes on, because no weight depends on them.
-_FREE_KEYS = (
-    "trainer.training.eval_interval",
-    "trainer.training.log_interval",
-    "trainer.training.checkpoint_interval",
-    "trainer.training.keep_checkpoints",
-    "trainer.training.permanent_checkpoint_interval",
-    "trainer.training.async_save",
-    "trainer.training.eval_iters",
-    "trainer.training.run_profiler",
-    "trainer.training.checkpoint_dtype",
-    "trainer.training.activation_checkpointing",
-    "trainer.parallel",
-    "trainer.lora.merge",
-    "trainer.eval",
-    "general.logging.",
-    "general.paths.",
-    "general.device",
-    "general.kernels",
-)
 PROBE_SECONDS = 0.2
 """How long `run_lock` waits: `is_running` holds the lock for an instant."""
-_GROWING_KEY = "trainer.training.max_iters"
 
 
 @dataclass(frozen=True)
 class RunProgress:
-    """The latest complete checkpoint of a run and its state; None where there is none yet."""
+    """The latest complete checkpoint of a run and its state; None where there is none yet.
+
+    `config_problem` says why the run's configuration is that of the checkpoint, where its file can't be read.
+    """
 
     checkpoint: Path | None = None
     state: TrainingState | None = None
+    config_problem: str = ""
 
     @property
     def iteration(self) -> int:
@@ -103,19 +86,16 @@ def read_progress(folder: Path, config: Config) -> RunProgress:
     existing = nearest_existing_path(folder)
     if not existing.is_dir():
         raise UserError(f"{existing} is a file, where a run's folder should be", fix="set general.paths.checkpoint_dir")
-    if existing != folder or not any(folder.iterdir()):
+    if existing != folder or all(_is_leftover(file) for file in folder.iterdir()):
         return RunProgress()
-    file = folder / CONFIG
-    if not file.is_file():
-        raise UserError(f"{folder} exists and is no run", fix="give another --run-name, or --force to set it aside")
-    before = config_from_file(file)
-    differences = _differences(before.to_dict(), config.to_dict())
-    if differences:
-        raise UserError(
-            f"{folder} is a run of another configuration: {', '.join(differences)}",
-            fix="give another --run-name, or --force to set the old run aside",
-        )
     checkpoint, state = latest_progress(folder)
+    before, problem = read_config(folder, state)
+    if before is None:
+        if not (folder / CONFIG).exists():
+            raise UserError(f"{folder} exists and is no run", fix="give another --run-name, or --force to set it aside")
+        fix = "mend it, give another --run-name, or --force to set the run aside"
+        raise UserError(problem, fix=fix, exit_code=FAILED)
+    require_same_config(folder, before, config, next(iter(read_starts(folder / STARTS)[0]), None))
     if checkpoint is None or state is None:
         if lost := lost_checkpoints(folder, before, [record["iteration"] for record in read_metrics(folder / METRICS)]):
             raise UserError(
@@ -124,8 +104,35 @@ def read_progress(folder: Path, config: Config) -> RunProgress:
                 exit_code=FAILED,
             )
         return RunProgress()
-    _require_same_decay(state.iteration, before, config)
-    return RunProgress(checkpoint, state)
+    require_same_decay(state.iteration, before, config)
+    return RunProgress(checkpoint, state, problem)
+
+
+def _is_leftover(file: Path) -> bool:
+    """Whether a process that was killed, or found no room, has left a file half-written."""
+    return file.name.startswith(".") and file.name.endswith(".partial")
+
+
+def read_config(folder: Path, state: TrainingState | None) -> tuple[Config | None, str]:
+    """The configuration of a run's file, or of its latest checkpoint where the file can't be read, and why it can't.
+
+    The configuration is None where there is no checkpoint, either, or one of another version of this program.
+    """
+    file = folder / CONFIG
+    try:
+        return config_from_file(file), ""
+    except FileNotFoundError:
+        problem = f"{file} is missing"
+    except OSError as error:
+        problem = f"{file} can't be read: {error.strerror}"
+    except UserError as error:
+        problem = one_line(str(error))
+    if state is None:
+        return None, problem
+    try:
+        return config_from_dict(state.config, str(folder)), problem
+    except UserError as error:
+        return None, f"{problem}; {one_line(str(error))}"
 
 
 def lost_checkpoints(folder: Path, config: Config, iterations: Sequence[int]) -> str:
@@ -148,55 +155,6 @@ def lost_checkpoints(folder: Path, config: Config, iterations: Sequence[int]) ->
     if reached > saves_until:
         return f"{folder} holds no checkpoint, though its metrics reach iteration {reached:,}"
     return ""
-
-
-def _require_same_decay(done: int, before: Config, now: Config) -> None:
-    """Raises UserError if a run is made longer whose learning rate or p falls toward its former end already."""
-    former_end = before.trainer.training.max_iters
-    schedule = before.trainer.dataset.expand_schedule
-    if schedule != "constant" and now.trainer.training.max_iters != former_end and done > 0:
-        raise UserError(
-            f"trainer.dataset.expand_schedule={schedule} lowers p toward iteration {former_end:,}, and {done:,} are "
-            "done",
-            fix=f"keep trainer.training.max_iters={former_end}, or start a new run from a checkpoint "
-            "(trainer.checkpoint_name)",
-        )
-    if (
-        before.trainer.optimizer.schedule == "wsd"
-        and now.trainer.training.max_iters != former_end
-        and done > former_end - before.trainer.optimizer.wsd_decay_iters
-    ):
-        raise UserError(
-            f"the learning rate of this run decays toward iteration {former_end:,} since iteration "
-            f"{former_end - before.trainer.optimizer.wsd_decay_iters:,}, and {done:,} are done",
-            fix="start a new run from a checkpoint before the decay (trainer.checkpoint_name)",
-        )
-
-
-_METHOD_KEY, _DATASET_KEY = "trainer.dataset.expand_method", "trainer.dataset.name"
-
-
-def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """The keys that differ and may not, with both values."""
-    return [
-        f"{key} (there {old!r}, now {new!r})"
-        for key, (old, new) in sorted(differing_values(before, now).items())
-        if not key.startswith(_FREE_KEYS) and not (key == _GROWING_KEY and new > old)
-    ]
-
-
-def differing_values(first: dict[str, Any], second: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The dotted keys in which two configurations differ, in the order of the first, with both values.
-
-    Two spellings of one expansion method do not differ, nor do a dataset's name and a path of it. What its bytes are is
-    another question (see `require_same_data`).
-    """
-    old, new = flatten(first), flatten(second)
-    for values in (old, new):
-        with suppress(UserError):  # a method that is no longer there differs by its name
-            values[_METHOD_KEY] = require_method(values[_METHOD_KEY]).name
-        values[_DATASET_KEY] = short_dataset_name(values[_DATASET_KEY])
-    return {key: (old.get(key), new.get(key)) for key in {**old, **new} if old.get(key) != new.get(key)}
 
 
 def require_same_data(progress: RunProgress, data: dict[str, Any]) -> None:
@@ -300,11 +258,11 @@ def tidy_complete_run(folder: Path) -> None:
 
     Another process that trains in the folder, and a folder that can't be written to, are left alone.
     """
-    keep = config_from_file(folder / CONFIG).trainer.training.keep_checkpoints
-    if not leftovers(folder) and not obsolete_checkpoints(folder, keep):
-        return
-    with suppress(OSError, UserError), run_lock(folder):
-        remove_obsolete(folder, keep)
+    with suppress(OSError, UserError):
+        keep = config_from_file(folder / CONFIG).trainer.training.keep_checkpoints
+        if leftovers(folder) or obsolete_checkpoints(folder, keep):
+            with run_lock(folder):
+                remove_obsolete(folder, keep)
 
 
 def _precedes(record: dict[str, Any], progress: RunProgress) -> bool:
@@ -315,7 +273,7 @@ def _precedes(record: dict[str, Any], progress: RunProgress) -> bool:
     return record["iteration"] < progress.iteration or not progress.state.evaluation_pending or "train/loss" in record
 
 
-def last_evaluation(folder: Path) -> dict[str, float]:
+def last_evaluation(folder: Path) -> dict[str, float | None]:
     """The metrics of a run's last evaluation, from its `metrics.jsonl`; empty where there is none."""
     for record in reversed(read_metrics(folder / METRICS)):
         if "validation/loss" in record:

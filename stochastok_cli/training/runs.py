@@ -5,6 +5,7 @@ This module reads only, and imports neither torch nor numpy.
 
 import errno
 import functools
+import math
 import os
 import time
 import warnings
@@ -15,9 +16,9 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
-from stochastok_cli.config import Config, config_from_dict, config_from_file
+from stochastok_cli.config import Config, config_from_file
 from stochastok_cli.data.folders import short_dataset_name
-from stochastok_cli.errors import FAILED, Notice, UserError, did_you_mean, one_line
+from stochastok_cli.errors import FAILED, Notice, UserError, did_you_mean
 from stochastok_cli.evaluation.base import Direction, Evaluator
 from stochastok_cli.evaluation.registry import EVALUATORS, metric_of_key
 from stochastok_cli.models.checkpoint_reader import (
@@ -206,6 +207,8 @@ def read_run(folder: Path, root: Path, read: ReadManifest = manifest_or_none) ->
     else:
         condition = "complete" if progress.is_complete(config) else "stopped"
     starts = _read_starts(folder, problems)
+    if checkpoint is not None and not running:
+        problems += _lost_records(folder, records, starts)
     fingerprint = None if state is None else state.data["fingerprint"]
     data = recorded_data(starts, fingerprint)
     fingerprint = fingerprint or (None if data is None else data["fingerprint"])
@@ -268,21 +271,11 @@ def _is_run(folder: Path) -> bool:
 
 def _read_config(folder: Path, state: TrainingState | None, problems: list[str]) -> Config | None:
     """The configuration of a run's file, or of its checkpoint where the file can't be read."""
-    file = folder / run_dir.CONFIG
-    try:
-        return config_from_file(file)
-    except OSError as error:
-        problems.append(f"{file} can't be read: {error.strerror}")
-    except UserError as error:
-        problems.append(one_line(str(error)))
-    if state is None:
-        return None
-    try:
-        config = config_from_dict(state.config, str(folder))
-    except UserError as error:
-        problems.append(one_line(str(error)))
-        return None
-    problems.append(f"{folder}: what is shown is the configuration of its latest checkpoint")
+    config, problem = run_dir.read_config(folder, state)
+    if problem:
+        problems.append(problem)
+    if problem and config is not None:
+        problems.append(f"{folder}: what is shown is the configuration of its latest checkpoint")
     return config
 
 
@@ -301,6 +294,17 @@ def _read_records(folder: Path, problems: list[str], *, is_begun: bool) -> list[
     if damaged:
         problems.append(f"{file}: {damaged:,} of {len(records) + damaged:,} lines are damaged and left out")
     return records
+
+
+def _lost_records(folder: Path, records: list[dict[str, Any]], starts: list[RunStart]) -> list[str]:
+    """Says so where a run has no records from before it was continued for the first time."""
+    file = folder / run_dir.METRICS
+    continued = [start.iteration for start in starts if start.iteration > 0]
+    first = records[0]["iteration"] if records else math.inf
+    if not file.is_file() or not continued or min(continued) >= first:
+        return []
+    before = f" before iteration {first:,}" if records else ""
+    return [f"{file} has no records{before}: they have been lost"]
 
 
 def _read_starts(folder: Path, problems: list[str]) -> list[RunStart]:

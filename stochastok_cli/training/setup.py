@@ -10,20 +10,21 @@ from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.base import LoadedEvaluator
 from stochastok_cli.evaluation.run import load_evaluators
 from stochastok_cli.models import adapters
-from stochastok_cli.models.base import ArchitectureConfig, CausalLM, ModelSpec, explain_out_of_memory, spec_of
+from stochastok_cli.models.base import ArchitectureConfig, CausalLM, ModelSpec, model_specs, spec_of
 from stochastok_cli.models.checkpoint_reader import require_intact
 from stochastok_cli.models.companion_files import read_companion_files
 from stochastok_cli.models.huggingface import HuggingFaceModel
 from stochastok_cli.random_streams import derive_key
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 from stochastok_cli.training import run_dir
-from stochastok_cli.training.backends import MODEL_TOO_LARGE, uses_fused
+from stochastok_cli.training.backends import uses_fused
 from stochastok_cli.training.checks import checked_evaluators, evaluators_error, require_logger_packages
 from stochastok_cli.training.data import Data, open_data, require_same_vocabulary
 from stochastok_cli.training.distributed import DistributedContext
 from stochastok_cli.training.effective_config import notes_on_ineffective_values
+from stochastok_cli.training.locate import LocatedRun, locate_run
 from stochastok_cli.training.run_dir import RunProgress
-from stochastok_cli.training.starting_point import resolve_starting_point
+from stochastok_cli.training.starting_point import StartingPoint, resolve_starting_point
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Run:
         config: As it is run: with the model section of the checkpoint that training starts from.
         spec: The model's architecture.
         hyperparameters: What the architecture builds the model from.
-        parent: The checkpoint that training starts from; None for fresh weights.
+        model_folder: The checkpoint that the model's section and companion files come from: the run's own where it has
+            one, or its parent; with `trainer.lora`, the base model. None where the configuration names no parent.
         fused: Whether the fused kernels are used.
         folder: The run's folder.
         progress: What the folder holds already.
@@ -45,7 +47,7 @@ class Run:
     config: Config
     spec: ModelSpec
     hyperparameters: ArchitectureConfig
-    parent: Path | None
+    model_folder: Path | None
     fused: bool
     folder: Path
     progress: RunProgress
@@ -76,14 +78,16 @@ def resolve_run(config: Config, world: DistributedContext, run_name: str | None,
             holds something else, or a checkpoint is missing or damaged.
     """
     notes = notes_on_ineffective_values(config)
-    start = resolve_starting_point(config)
+    located = world.broadcast_from_rank_0(lambda: locate_run(config, run_name, force=force))
+    world.broadcast_from_rank_0(located.require_intact_parent)
+    folder = located.folder
+    start = _starting_point(config, located, world)
     config = start.config
     _require_divisible(config, world)
     fused = uses_fused(start.spec, start.hyperparameters, config, world.device)
     require_logger_packages(config)
     if config.trainer.lora.rank:
         adapters.require_peft("trainer.lora.rank")
-    folder = run_dir.run_folder(config, start.parent_name, run_name)
 
     def read_progress() -> RunProgress:
         progress = run_dir.read_progress(folder, config)
@@ -93,15 +97,11 @@ def resolve_run(config: Config, world: DistributedContext, run_name: str | None,
         return progress
 
     progress = RunProgress() if force else world.broadcast_from_rank_0(read_progress)
-    parent = start.parent
-    if config.trainer.lora.rank and progress.checkpoint is not None:  # the run that it names may have gone on
-        adapter = adapters.find_adapter(progress.checkpoint)
-        parent = world.broadcast_from_rank_0(lambda: adapters.find_base(adapter))
     return Run(
         config=config,
         spec=start.spec,
         hyperparameters=start.hyperparameters,
-        parent=parent,
+        model_folder=start.folder,
         fused=fused,
         folder=folder,
         progress=progress,
@@ -110,47 +110,66 @@ def resolve_run(config: Config, world: DistributedContext, run_name: str | None,
     )
 
 
+def _starting_point(config: Config, located: LocatedRun, world: DistributedContext) -> StartingPoint:
+    """The model of the run. Rank 0 alone reads the run's own checkpoint, which other nodes may not see."""
+    if located.checkpoint is None:
+        return resolve_starting_point(config, located)
+
+    def of_rank_0() -> tuple[str, Config, ArchitectureConfig, Path | None, list[str]]:
+        start = resolve_starting_point(config, located)
+        return start.spec.name, start.config, start.hyperparameters, start.folder, start.notes
+
+    name, resolved, hyperparameters, folder, notes = world.broadcast_from_rank_0(of_rank_0)
+    return StartingPoint(resolved, model_specs()[name], hyperparameters, folder, notes)
+
+
 def load_inputs(run: Run) -> RunInputs:
     """Opens data and benchmarks, checks them against each other and the run, and builds the model."""
     data = open_data(run.config)
     run_dir.require_same_data(run.progress, data.identity)
-    if run.parent is not None:
-        require_same_vocabulary(run.parent, data.vocabulary)
+    if (folder := run.model_folder) is not None:
+        run.world.broadcast_from_rank_0(lambda: require_same_vocabulary(folder, data.vocabulary))
     return RunInputs(data, load_evaluators_of(run.config, data.vocabulary), _build_model(run))
 
 
 def _build_model(run: Run) -> CausalLM:
-    """The model with the weights of the seed, or on rank 0 with those of the checkpoint that training starts from."""
-    parent = run.parent
-    if parent is not None:
-        run.world.broadcast_from_rank_0(lambda: run.spec.check_weights(run.hyperparameters, parent))
+    """The model with the weights of the seed, or on rank 0 with those of the checkpoint that training starts from.
+
+    A run that goes on loads its own weights later, when its folder is locked; the base model of its adapters is loaded
+    here.
+    """
+    folder = run.model_folder
+    if folder is not None:
+        run.world.broadcast_from_rank_0(lambda: run.spec.check_weights(run.hyperparameters, folder))
     torch.manual_seed(derive_key(run.config.general.seed, "weights"))
     model = run.spec.build(run.hyperparameters, run.config.trainer.dropout_scheduler.dropout)
     dtype = getattr(torch, run.config.trainer.training.weight_dtype)
     for parameter in model.parameters():  # buffers, such as the tables of rotary embeddings, stay float32
         parameter.data = parameter.data.to(dtype)
-    with explain_out_of_memory("the weights", MODEL_TOO_LARGE):
-        model.to(run.world.device)
-    if parent is not None:
-        load_weights_from(parent, model, run.world)
-        model.companion_files = run.world.broadcast_from_rank_0(lambda: read_companion_files(parent))
+    model.to(run.world.device)
+    if folder is not None:
+        if folder != run.progress.checkpoint:
+            load_weights_from(folder, model, run.world)
+        kept = run.progress.checkpoint or folder
+        model.companion_files = run.world.broadcast_from_rank_0(lambda: read_companion_files(kept))
     if run.config.trainer.lora.rank:
         _add_lora(run, model)
     if reason := model.training_unsupported():
-        raise UserError(f"{parent} can't be trained, because {reason}", fix="start from another model")
+        raise UserError(f"{folder} can't be trained, because {reason}", fix="start from another model")
     if run.config.trainer.dataset.is_instruction and (reason := model.packing_unsupported()):
         raise UserError(
-            f"{parent} can't be trained on questions with answers, because {reason}", fix="start from another model"
+            f"{folder} can't be trained on questions with answers, because {reason}", fix="start from another model"
         )
     return model
 
 
 def _add_lora(run: Run, model: CausalLM) -> None:
-    """Adds the adapters of `trainer.lora` to a model that has the weights of the run's parent."""
-    assert run.parent is not None and isinstance(model, HuggingFaceModel)
-    checksum = adapters.weights_checksum(run.parent) if run.world.is_main else None
+    """Adds the adapters of `trainer.lora` to a model that has the weights of the base model."""
+    base = run.model_folder
+    assert base is not None and isinstance(model, HuggingFaceModel)
+    checksum = adapters.weights_checksum(base) if run.world.is_main else None
     torch.manual_seed(derive_key(run.config.general.seed, "adapters"))
-    model.add_lora(run.config.trainer.lora, run.parent, checksum)
+    model.add_lora(run.config.trainer.lora, base, checksum)
 
 
 def load_weights_from(checkpoint: Path, model: CausalLM, world: DistributedContext) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stochastok_cli.config import Config
+from stochastok_cli.errors import UserError
 from stochastok_cli.models.checkpoint_reader import incomplete_checkpoints, incomplete_note
 from stochastok_cli.training import run_dir, setup
 from stochastok_cli.training.distributed import distributed_context
@@ -15,6 +16,7 @@ from stochastok_cli.training.run_dir import RunProgress
 from stochastok_cli.training.setup import Run
 from stochastok_cli.training.signals import stop_signals
 from stochastok_cli.training.trainer import Trainer
+from stochastok_cli.training.write_failures import explain_write_failure
 
 
 @dataclass(frozen=True)
@@ -26,14 +28,14 @@ class TrainResult:
         checkpoint: Its last checkpoint.
         iteration: How many iterations are done.
         created: Whether this call trained; False if the run was complete already.
-        metrics: Those of the last evaluation, by name.
+        metrics: Those of the last evaluation, by name; None for a value that was not finite.
     """
 
     folder: Path
     checkpoint: Path
     iteration: int
     created: bool
-    metrics: dict[str, float]
+    metrics: dict[str, float | None]
 
 
 def train(
@@ -63,7 +65,7 @@ def train(
         run = setup.resolve_run(config, world, run_name, force=force)
         if run.progress.checkpoint and run.progress.is_complete(run.config):
             world.broadcast_from_rank_0(lambda: run_dir.tidy_complete_run(run.folder))
-            metrics = run_dir.last_evaluation(run.folder)
+            metrics = world.broadcast_from_rank_0(lambda: run_dir.last_evaluation(run.folder))
             return TrainResult(run.folder, run.progress.checkpoint, run.progress.iteration, False, metrics)
         inputs = setup.load_inputs(run)
         progress, notes = world.broadcast_from_rank_0(lambda: _open_folder(run, stack, force=force))
@@ -74,7 +76,7 @@ def train(
         trainer = Trainer(run, inputs, stop, emit)
         checkpoint = trainer.train()
         max_iters = run.config.trainer.training.max_iters
-        return TrainResult(run.folder, checkpoint, max_iters, True, trainer.metrics)
+        return TrainResult(run.folder, checkpoint, max_iters, True, {**trainer.metrics})
 
 
 def _open_folder(run: Run, stack: ExitStack, *, force: bool) -> tuple[RunProgress, list[str]]:
@@ -83,18 +85,30 @@ def _open_folder(run: Run, stack: ExitStack, *, force: bool) -> tuple[RunProgres
     stack.enter_context(run_dir.run_lock(folder))
     renamed = run_dir.set_aside(folder) if force else None
     progress = run_dir.read_progress(folder, config)  # another process may have trained before the folder was locked
+    if run.progress.checkpoint is not None and progress.checkpoint is None:
+        raise UserError(f"{run.progress.checkpoint} has gone meanwhile", fix="run the same command again")
     recorded = [] if progress.checkpoint else read_metrics(folder / run_dir.METRICS)
-    unreadable = run_dir.start_or_resume(folder, config, progress)
+    lost_metrics = progress.checkpoint is not None and not (folder / run_dir.METRICS).is_file()
+    with explain_write_failure(folder):
+        unreadable = run_dir.start_or_resume(folder, config, progress)
     notes = [incomplete_note(torn) for torn in incomplete_checkpoints(folder)]
-    notes += [f"removed {unreadable:,} damaged lines of {folder / run_dir.METRICS}"] if unreadable else []
+    if progress.config_problem:
+        notes.append(f"{progress.config_problem}; it is taken from the checkpoint and written anew")
+    if lost_metrics:
+        notes.append(
+            f"{folder / run_dir.METRICS} is missing: the records up to iteration {progress.iteration:,} are lost"
+        )
+    if unreadable:
+        lines = "1 damaged line" if unreadable == 1 else f"{unreadable:,} damaged lines"
+        notes.append(f"removed {lines} of {folder / run_dir.METRICS}")
     notes += [f"the run that was in {folder} is now in {renamed}"] if renamed else []
     if recorded:
         reached = max(record["iteration"] for record in recorded)
         notes.append(f"the run has no checkpoint yet and begins again; metrics up to iteration {reached:,} are removed")
     if progress.checkpoint:
         notes.append(f"going on from {progress.checkpoint}")
-    elif run.parent is not None:
-        notes.append(f"starting from {run.parent}")
+    elif run.model_folder is not None:
+        notes.append(f"starting from {run.model_folder}")
     return progress, notes
 
 

@@ -235,7 +235,7 @@ class Trainer:
                 device=device_name(self.world.device),
                 kernels=self.step.backend.name,
                 ranks=self.world.world_size,
-                parent=self.run.parent if self.run.progress.checkpoint is None else None,
+                parent=self.run.model_folder if self.run.progress.checkpoint is None else None,
                 data=self.inputs.data.identity | self.inputs.data.expansion,
             )
         )
@@ -349,6 +349,7 @@ class Trainer:
             last = f"the last good checkpoint is {self.checkpoint}" if self.checkpoint else "there is no checkpoint yet"
             raise UserError(
                 f"the loss or the gradient of iteration {bad + 1} is not finite; it was not applied, and {last}",
-                fix="lower trainer.optimizer.lr or raise warmup_iters",
+                fix="lower trainer.optimizer.lr or raise trainer.training.warmup_iters in a new run: with another "
+                "--run-name, or with --force, which sets this one aside",
                 exit_code=FAILED,
             )

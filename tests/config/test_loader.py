@@ -226,7 +226,7 @@ def test_all_problems_are_reported_at_once_with_key_origin_and_nearest_key():
         ("trainer.eval=[{evaluator: lm_eval, tasks: [arc_easy]}]", "evaluator = 'lm_eval' can't be given in training"),
         ("trainer.eval=[{evaluatr: mcq, benchmarks: [arc]}]", "evaluatr = 'mcq' is no option .* mean 'evaluator'"),
         ("trainer.eval=[{evaluator: math_generation, adition: two}]", "no option of .* did you mean 'addition'"),
-        ("trainer.eval=[{evaluator: math_generation, addition: [two]}]", "0.addition = .* Expected `str`, got `array`"),
+        ("trainer.eval=[{evaluator: math_generation, addition: [two]}]", "0.addition = .* Expected text, got a list"),
         ("trainer.eval=[{benchmarks: [arc], samples: 3}]", "not possible: --samples says nothing without --tok"),
         ("trainer.eval=[{benchmarks: [arc], tokenization: 'uniform:x'}]", "--tokenization 'uniform:x' is not METHOD:P"),
         ("trainer.eval=[{benchmarks: [arc], tokenization: 'uniform:1', samples: 0}]", "--samples = 0 must be at least"),

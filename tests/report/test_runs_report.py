@@ -154,7 +154,7 @@ def test_what_curves_say_of_values_that_are_not_there():
     ]
     assert curve_names(runs) == ["validation/loss", "train/loss", "train/tokens_per_second"]
     plots = {plot.name: plot for plot in training_plots(runs)}
-    assert "1 values that were not finite leave gaps." in plots["training-train-loss"].caption
+    assert "1 value that was not finite leaves a gap." in plots["training-train-loss"].caption
     assert "Without 1 of 2 runs" in plots["training-train-loss"].caption
     assert np.isnan(plots["training-train-loss"].figure.axes[0].lines[0].get_ydata()).tolist() == [False, True, False]
     assert list(training_plots(runs, "tokens")) == []

@@ -195,7 +195,7 @@ def test_a_process_killed_while_it_writes_loses_no_checkpoint(configured, config
     assert done.returncode == -signal.SIGKILL, done.stderr
     folder = straight.folder.with_name("broken")
     assert sorted(path.name for path in folder.glob("*step_*")) == left
-    assert [path.name for path in checkpoints(folder).values()] == [name for name in left if name[0] != "."]
+    assert [path.name for path, _ in checkpoints(folder).values()] == [name for name in left if name[0] != "."]
     again = train(configured(*options, ASYNC), run_name="broken")
     assert tensors(again.checkpoint) == tensors(straight.checkpoint)
     assert metrics(again.folder) == metrics(straight.folder)
@@ -211,7 +211,7 @@ def test_a_signal_waits_for_the_write_and_saves(configured, config_file):
     match = re.search(r"stopped by SIGTERM after iteration (\d+); run the same command again", done.stderr)
     folder = straight.folder.with_name("broken")
     assert steps(folder) == ["step_2", f"step_{match[1]}"]
-    assert [path.name for path in checkpoints(folder).values()] == steps(folder)
+    assert [path.name for path, _ in checkpoints(folder).values()] == steps(folder)
     log = (folder / "train.log").read_text()
     assert log.index("/step_2 ") < log.index(f"/step_{match[1]} ") < log.index("stopped by")
     again = train(configured(*EVERY_2), run_name="broken")

@@ -69,6 +69,14 @@ def test_a_decay_fits_between_warm_up_and_end(iterations):
         load_config("pretraining", [*overrides, *(f"trainer.optimizer.{option}" for option in options)])
 
 
+@pytest.mark.parametrize(("iterations", "warmup"), [(1, 100), (2, 5000)])
+def test_a_warm_up_leaves_room_for_the_decay(iterations, warmup):
+    overrides = ["trainer.optimizer.schedule=wsd", f"trainer.optimizer.wsd_decay_iters={iterations}"]
+    overrides += ["trainer.training.max_iters=100", f"trainer.training.warmup_iters={warmup}"]
+    with pytest.raises(UserError, match=rf"warmup_iters = {warmup} must be below max_iters \(100\)"):
+        load_config("pretraining", overrides)
+
+
 def test_what_is_due_when():
     training = TrainingConfig(max_iters=25, log_interval=10, eval_interval=12, checkpoint_interval=20)
     assert [n for n in range(26) if log_is_due(n, training)] == [10, 20, 25]

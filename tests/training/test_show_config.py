@@ -11,7 +11,8 @@ import transformers
 import yaml
 from hub_server import Repo
 
-from stochastok_cli.config import ModelConfig, load_config, load_config_and_sources, values_by_key
+from stochastok_cli.cli.config_output import config_table
+from stochastok_cli.config import ModelConfig, Source, load_config, load_config_and_sources, values_by_key
 from stochastok_cli.config.schema import config_reference
 from stochastok_cli.errors import UserError
 from stochastok_cli.models.llama_config import config_json
@@ -132,8 +133,9 @@ def test_the_model_section_of_a_checkpoint(configured, config_file):
     assert shown.unused == set()
     weights = parent.checkpoint / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
+    assert shown_by(config_file, *overrides).state.action == "complete"  # a run that has checkpoints needs no parent
     with pytest.raises(UserError, match="no complete checkpoint"):
-        shown_by(config_file, *overrides)
+        effective_config(*load_config_and_sources(str(config_file), overrides), "new")
 
 
 def test_a_model_on_the_hub_is_not_downloaded(hub_server, configured, config_file, tmp_path, vocabulary):
@@ -176,7 +178,7 @@ def test_the_table_is_aligned_and_notes_go_to_stderr(command, config_file):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--plan", "--force", "--run-name", "x"], "--force, --plan would have no effect beside --show-co"),
+        (["--plan", "--force", "--run-name", "x"], "--plan would have no effect beside --show-config"),
         (["--run-name", "a/b"], "'a/b' can't be the name of a folder"),
         (["trainer.optimizer.learning_rate=1"], "unknown key 'trainer.optimizer.learning_rate'"),
         (
@@ -195,6 +197,28 @@ def test_what_can_not_be_shown_is_one_line(command, tmp_path, arguments, message
     refused = command("--show-config", *(argument.format(llama=tmp_path / "llama") for argument in arguments))
     assert (refused.returncode, refused.stdout) == (2, "")
     assert message in refused.stderr and refused.stderr.count("\n") == 1
+
+
+def test_force_shows_the_run_that_would_take_the_place_of_the_one_that_is_there(configured, config_file):
+    folder = train(configured(*SHORT)).folder
+    other = load_config_and_sources(str(config_file), [*SHORT, "trainer.optimizer.lr=1"])
+    refused, forced = effective_config(*other), effective_config(*other, force=True)
+    assert (refused.state.action, forced.state.action, forced.state.progress.iteration) == ("refused", "begin", 0)
+    assert forced.notes[-1:] == [f"the command would rename {folder} and begin anew"]
+    with run_dir.run_lock(folder):
+        assert effective_config(*other, force=True).state.reason == f"another process is training in {folder}"
+
+
+def test_a_table_fits_a_terminal(config_file, monkeypatch):
+    overrides = ["trainer.eval=[{evaluator: bits_per_byte, num_samples: 1000000, benchmarks: [sample-tokenized]}]"]
+    shown = shown_by(config_file, *overrides)
+    wide = config_table(shown, Source("default"))
+    assert f"  override {overrides[0]}" in wide
+    monkeypatch.setenv("COLUMNS", "60")
+    narrow = config_table(shown, Source("default")).splitlines()
+    assert all(len(line) <= 60 for line in narrow if "  /" not in line)  # a path stays whole where it is the value
+    assert any(line.startswith("    override trainer.eval=[{evaluator: ") and line.endswith("…") for line in narrow)
+    assert any(line.split() == ["hidden_dim", "16"] for line in narrow)
 
 
 def test_a_later_override_is_the_one_that_counts(config_file):

@@ -195,7 +195,8 @@ def test_a_run_that_diverges_stops_at_the_next_log_and_keeps_the_last_good_check
         "trainer.training.eval_interval=100",
     )
     with pytest.raises(
-        UserError, match=r"iteration 2 is not finite; .*last good checkpoint is .*step_1; lower"
+        UserError,
+        match=r"iteration 2 is not finite; .*last good checkpoint is .*step_1; lower .*in a new run: with",
     ) as info:
         train(config, run_name="a")
     assert info.value.exit_code == FAILED

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +12,9 @@ from typing import Annotated, Any
 from stochastok_cli import __version__
 from stochastok_cli.errors import UserError
 from stochastok_cli.json_files import checked, parse_json
+from stochastok_cli.models.checkpoint_reader import recorded_weights
 from stochastok_cli.training.events import Evaluated, Event, Listener, Logged, Started, describe, metrics_of
+from stochastok_cli.training.write_failures import explain_write_failure
 
 LARGEST = 2**63 - 1
 """The largest whole number in a record."""
@@ -35,6 +37,7 @@ class RunStart:
             files of earlier versions.
         data: Name and fingerprint of the dataset, with `method` and `p` by which it was made (None for canonical ids);
             without these two where the dataset has no manifest. None in files of earlier versions.
+        parent_weights: The checksum of its weights (see `checkpoint_reader.recorded_weights`), where it has one.
     """
 
     time: str
@@ -47,20 +50,38 @@ class RunStart:
     torch: str
     parent: str | None = None
     data: dict[str, str | int | float | None] | None = None
+    parent_weights: str | None = None
 
 
 @contextmanager
 def jsonl_logger(file: Path) -> Iterator[Listener]:
     """A listener that appends to a `metrics.jsonl`: a JSON object per line, with the iteration and metrics by name."""
-    with open(file, "a", encoding="utf-8", buffering=1) as stream:
+    with _appending(file) as append:
 
         def write(event: Event) -> None:
             if isinstance(event, Logged | Evaluated):
                 # JSON has no infinity, which is the perplexity of a model that has diverged.
                 metrics = {name: value if math.isfinite(value) else None for name, value in metrics_of(event).items()}
-                stream.write(json.dumps({"iteration": event.iteration, **metrics}) + "\n")
+                append(json.dumps({"iteration": event.iteration, **metrics}) + "\n")
 
         yield write
+
+
+@contextmanager
+def _appending(file: Path) -> Iterator[Callable[[str], object]]:
+    """A function that appends whole lines to a file. Raises UserError (exit code 1) if it can't be written."""
+    with explain_write_failure(file):
+        stream = open(file, "a", encoding="utf-8", errors="backslashreplace", buffering=1)  # noqa: SIM115
+
+    def append(text: str) -> None:
+        with explain_write_failure(file):
+            stream.write(text)
+
+    try:
+        yield append
+    finally:
+        with explain_write_failure(file):  # it tries again to write what it could not
+            stream.close()
 
 
 def starts_logger(file: Path) -> Listener:
@@ -81,10 +102,11 @@ def starts_logger(file: Path) -> Listener:
                 torch=torch.__version__,
                 parent=None if event.parent is None else str(event.parent),
                 data=event.data,
+                parent_weights=None if event.parent is None else recorded_weights(event.parent),
             )
             torn = file.is_file() and not file.read_bytes().endswith(b"\n")  # by a full disk
-            with open(file, "a", encoding="utf-8") as stream:
-                stream.write("\n" * (torn and file.stat().st_size > 0) + json.dumps(asdict(start)) + "\n")
+            with _appending(file) as append:
+                append("\n" * (torn and file.stat().st_size > 0) + json.dumps(asdict(start)) + "\n")
 
     return write
 
@@ -103,12 +125,12 @@ def read_starts(file: Path) -> tuple[list[RunStart], int]:
 @contextmanager
 def log_file_logger(file: Path) -> Iterator[Listener]:
     """A listener that appends to a `train.log`: lines of text with date and time."""
-    with open(file, "a", encoding="utf-8", errors="backslashreplace", buffering=1) as stream:
+    with _appending(file) as append:
 
         def write(event: Event) -> None:
             text = describe(event)
             if text:
-                stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
+                append(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n")
 
         yield write
 

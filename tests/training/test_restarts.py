@@ -1,0 +1,102 @@
+"""Starting again after files of a run were lost, or could not be written or deleted."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from stochastok_cli.errors import Notice, UserError
+from stochastok_cli.training import checkpoint_cleanup
+from stochastok_cli.training.runs import read_run
+from stochastok_cli.training.train import train
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"), [(None, "config.yaml is missing"), ("model: [1", "config.yaml is not valid YAML: line 1")]
+)
+def test_a_run_whose_configuration_is_lost_goes_on_with_that_of_its_checkpoint(configured, content, problem):
+    run = train(configured("trainer.training.max_iters=4"), run_name="a")
+    file = run.folder / "config.yaml"
+    before = file.read_text()
+    file.unlink() if content is None else file.write_text(content)
+    assert not train(configured("trainer.training.max_iters=4"), run_name="a").created
+    with pytest.raises(UserError, match=r"a run of another configuration: general.seed \(there 0, now 1\)"):
+        train(configured("general.seed=1"), run_name="a")
+    notes = []
+    again = train(configured("trainer.training.max_iters=5"), run_name="a", listeners=[notes.append])
+    assert any(problem in getattr(note, "text", "") for note in notes)
+    assert (again.iteration, file.read_text()) == (5, before.replace("max_iters: 4", "max_iters: 5"))
+
+
+def test_a_damaged_configuration_without_a_checkpoint_is_refused_with_a_cure(configured, tmp_path):
+    (folder := tmp_path / "runs" / "a").mkdir(parents=True)
+    (folder / "config.yaml").write_text("model: [1")
+    with pytest.raises(UserError, match="config.yaml is not valid YAML: .*; mend it, give another --run-name, or --fo"):
+        train(configured(), run_name="a")
+
+
+def test_lost_metrics_are_noted_and_stay_noted(configured):
+    run = train(configured("trainer.training.max_iters=4"), run_name="a")
+    assert read_run(run.folder, run.folder.parent).problems == []
+    (run.folder / "metrics.jsonl").unlink()
+    notes = []
+    train(configured("trainer.training.max_iters=5"), run_name="a", listeners=[notes.append])
+    lost = "metrics.jsonl is missing: the records up to iteration 4 are lost"
+    assert any(getattr(note, "text", "").endswith(lost) for note in notes)
+    (problem,) = read_run(run.folder, run.folder.parent).problems
+    assert problem.endswith("metrics.jsonl has no records before iteration 5: they have been lost")
+
+
+def test_what_a_start_without_room_leaves_is_no_obstacle(configured, tmp_path, monkeypatch):
+    (folder := tmp_path / "runs" / "a").mkdir(parents=True)
+    (folder / ".config.yaml.partial").touch()
+    fsync = os.fsync
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match=f"{folder} can't be written: No space left on device; make room and") as error:
+        train(configured("trainer.training.max_iters=1"), run_name="a")
+    assert error.value.exit_code == 1
+    assert [*folder.iterdir()] == []
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert train(configured("trainer.training.max_iters=1"), run_name="a").created
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_full_disk_under_the_metrics_names_the_file(configured, tmp_path):
+    (folder := tmp_path / "runs" / "a").mkdir(parents=True)
+    (folder / "train.log").symlink_to("/dev/full")
+    (folder / "config.yaml").write_text(configured().to_yaml())
+    with pytest.raises(UserError, match=r"a/train.log can't be written: No space left on device; make room and run"):
+        train(configured(), run_name="a")
+
+
+def test_a_leftover_of_a_checkpoint_that_was_half_deleted_is_no_obstacle(configured):
+    run = train(configured(), run_name="a")
+    leftover = run.folder / ".step_4.deleted"
+
+    def leave(event):
+        if getattr(event, "folder", None) == run.folder and not leftover.exists():
+            (leftover / "inner").mkdir(parents=True)
+
+    longer = ("trainer.training.max_iters=9", "trainer.training.keep_checkpoints=1")
+    again = train(configured(*longer), run_name="a", listeners=[leave])
+    assert again.iteration == 9 and not (run.folder / "step_4").exists() and not leftover.exists()
+
+
+def test_a_checkpoint_that_cannot_be_deleted_is_noted(configured, monkeypatch):
+    def refuse(folder, **_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+
+    monkeypatch.setattr(checkpoint_cleanup, "_delete", refuse)
+    options = ("trainer.training.keep_checkpoints=1", "trainer.training.checkpoint_interval=2")
+    with pytest.warns(Notice, match=r"old checkpoints can't be deleted \(.*step_2: Permission denied\)"):
+        assert train(configured(*options), run_name="a").iteration == 8
+
+
+def test_where_all_checkpoints_are_kept_their_states_are_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint_cleanup, "checkpoints", lambda folder: pytest.fail("read"))
+    assert checkpoint_cleanup.obsolete_checkpoints(tmp_path, None) == []
