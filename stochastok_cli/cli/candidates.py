@@ -8,7 +8,7 @@ the candidates that begin so. Nothing here imports NumPy or torch: an answer com
 import contextlib
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,12 +28,12 @@ def complete_choices(parameter: inspect.Parameter) -> None:
     """Gives an option whose help lists its values, as in `train|val`, these as its candidates."""
     for info in getattr(parameter.annotation, "__metadata__", ()):
         if isinstance(info, ParameterInfo) and "|" in str(info.metavar) and info.autocompletion is None:
-            info.autocompletion = _these(str(info.metavar).split("|"))
+            info.autocompletion = listed(str(info.metavar).split("|"))
 
 
-def _these(values: list[str]) -> Callable[[typer.Context, str], list[str]]:
+def listed(values: Sequence[str]) -> Callable[[typer.Context, str], list[str]]:
     def candidates(ctx: typer.Context, incomplete: str) -> list[str]:
-        return values
+        return [*values]
 
     return candidates
 

@@ -66,7 +66,7 @@ def _parameter(name: str) -> inspect.Parameter:
                 metavar=first.metavar,
                 min=first.min,
                 show_default=first.show_default or False,
-                autocompletion=COMPLETIONS.get(name),
+                autocompletion=candidates.listed(first.choices) if first.choices else COMPLETIONS.get(name),
             ),
         ],
     )

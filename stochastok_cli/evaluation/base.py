@@ -204,6 +204,7 @@ class Option:
         min: The smallest value, for whole numbers.
         show_default: What the help calls the default.
         in_training: Whether it can be given in `trainer.eval`: a run records metrics and nothing else.
+        choices: The possible values, which the shell completes.
         repeatable: Whether the option is given once for each value, which may have commas.
     """
 
@@ -213,6 +214,7 @@ class Option:
     min: int | None = None
     show_default: str | None = None
     in_training: bool = True
+    choices: tuple[str, ...] = ()
     repeatable: bool = False
 
 

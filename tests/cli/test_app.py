@@ -33,7 +33,7 @@ def test_version_and_help():
 @pytest.mark.parametrize("name", SUBCOMMANDS)
 def test_every_option_is_documented(name):
     command = get_command(app.app).commands[name]
-    undocumented = [p.name for p in command.params if not getattr(p, "help", None)]
+    undocumented = [p.name for p in command.params if not (getattr(p, "help", None) or getattr(p, "hidden", False))]
     assert undocumented == []
     assert {"quiet", "debug"} <= {p.name for p in command.params}
     shown = run(name, "--help", COLUMNS="80")

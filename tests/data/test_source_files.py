@@ -147,7 +147,7 @@ def test_the_note_comes_before_the_work_and_the_manifest_keeps_it(project, tmp_p
     with pytest.warns(Notice, match="7 files: 1 .c"):
         whole = tokenize(project, tokenizer="sample2k", data_dir=tmp_path, documents="file", name="whole")
     assert sum(split.documents for split in whole.manifest.splits.values()) == 8
-    with pytest.raises(UserError, match="documents .there 'file', now None"), pytest.warns(Notice):
+    with pytest.raises(UserError, match="documents .there 'file', now not given"), pytest.warns(Notice):
         tokenize(project, tokenizer="sample2k", data_dir=tmp_path, name="whole")
 
 

@@ -294,7 +294,7 @@ def test_a_source_that_has_grown_is_noticed(tmp_path):
     tokenize(tmp_path / "c.jsonl", tmp_path)
     assert not tokenize(tmp_path / "c.jsonl", tmp_path).created
     (tmp_path / "c.jsonl").write_bytes(jsonl([*TEXTS, "one more"]))
-    with pytest.raises(UserError, match="source_bytes"):
+    with pytest.raises(UserError, match="bytes of the source"):
         tokenize(tmp_path / "c.jsonl", tmp_path)
 
 

@@ -34,6 +34,12 @@ def shown_by(config_file: Path, *overrides: str) -> EffectiveConfig:
     return effective_config(*load_config_and_sources(str(config_file), overrides))
 
 
+@pytest.fixture(autouse=True)
+def _no_width(monkeypatch):
+    """A table for a file or a pipe: pytest-xdist sets the width of a terminal."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 def test_a_run_writes_the_values_that_are_shown_and_they_have_sources(command, config_file, tmp_path, data_dir):
     run = ("--run-name", "a run")
     overrides = (*SHORT, MCQ, "trainer.optimizer={lr: 1e-3}", "trainer.optimizer.beta1=0.8")

@@ -104,7 +104,8 @@ class Generation(QuestionEvaluator):
     match: str | None = option(
         None,
         f"what makes an answer right on each kind, in other tokenizations and in examples: {' or '.join(MATCHES)}",
-        metavar="|".join(MATCHES),
+        metavar="METRIC",
+        choices=tuple(MATCHES),
         show_default=DEFAULT_MATCH,
     )
     ignore_case: bool = option(False, "capitals count as small letters")

@@ -68,7 +68,8 @@ class LMEvaluationHarness(Evaluator):
     retokenize: str | None = option(
         None,
         f"what is tokenized in another way: {', '.join(PARTS)}",
-        metavar="|".join(PARTS),
+        metavar="PART",
+        choices=PARTS,
         show_default="context",
     )
 
