@@ -30,7 +30,7 @@ def main() -> None:
     results.mkdir(parents=True, exist_ok=True)
     rows = ({"run": file.parent.name, **row} for file in runs for row in read_metrics(file) if not only_training(row))
     write(results / "runs.jsonl", rows)
-    rows = ({"run": file.parent.name, **asdict(start)} for file in starts for start in read_starts(file))
+    rows = ({"run": file.parent.name, **asdict(start)} for file in starts for start in read_starts(file)[0])
     write(results / "starts.jsonl", rows)
     named = (({"run": file.stem, "evaluation": file.parent.name}, row) for file in evaluations for row in lines(file))
     write(results / "evaluations.jsonl", ({**name, **row} for name, row in named))

@@ -376,7 +376,7 @@ def test_processes_end_with_their_launcher(number, place):
     assert len(workers) == 2
     while not all(b"libtorch_python" in _read(one, "maps") for one in workers) and time.monotonic() < deadline:
         time.sleep(0.1)
-    time.sleep(6)  # until they score questions; Python may lose an interrupt while it imports modules
+    time.sleep(12)  # until they score questions; Python may lose an interrupt while it imports modules
     launcher.send_signal(number)
     _, err = launcher.communicate(timeout=60)
     while any(_read(one, "cmdline") for one in workers) and time.monotonic() < deadline:
