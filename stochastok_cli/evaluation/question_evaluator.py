@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from stochastok_cli.errors import UserError
-from stochastok_cli.evaluation.base import Evaluator, option
+from stochastok_cli.evaluation.base import Direction, Evaluator, option
 
 if TYPE_CHECKING:
     from stochastok_cli.evaluation.robustness import Tokenization
@@ -16,6 +16,15 @@ if TYPE_CHECKING:
 
 UNSEEN_QUESTION, UNSEEN_PREDICATE_AND_ANSWER = "unseen_question", "unseen_predicate_and_answer"
 """The parts of `contamination`."""
+DIRECTIONS_IN_OTHER_TOKENIZATIONS: Mapping[str, Direction | None] = {
+    "worst_case": "higher",
+    "any_case": "higher",
+    "worst_sample": "higher",
+    "edit_distance": None,
+    "growth": None,
+    "truncated": None,
+}
+"""`Evaluator.directions` of the metrics that `robustness.robustness_metrics` gives."""
 
 
 @dataclass(frozen=True)

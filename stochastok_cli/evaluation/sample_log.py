@@ -1,7 +1,6 @@
 """A file of JSON lines with the answer to every question in every tokenization in which it was asked."""
 
 import json
-import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -12,7 +11,7 @@ from typing import Any, Self
 from stochastok_cli.artifacts import nearest_existing_path
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.evaluation.answers import Answers
-from stochastok_cli.evaluation.base import EvalResult
+from stochastok_cli.evaluation.base import EvalResult, finite_or_none
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 SCHEMA = 1
@@ -96,7 +95,7 @@ def _rows(answers: Answers, vocabulary: Vocabulary, texts: dict[int, str]) -> It
             "target": answers.options[i][0],
             "answer": answers.answers[i],
             "is_correct": answers.is_correct[i],
-            "log_likelihoods": None if scores is None else [_finite(float(score)) for score in scores],
+            "log_likelihoods": None if scores is None else [finite_or_none(float(score)) for score in scores],
             "tokens": None if token_ids is None else [token_text(token) for token in token_ids],
             "token_ids": token_ids,
             "option_token_ids": None if of_options is None else [_integers(ids) for ids in of_options],
@@ -105,10 +104,6 @@ def _rows(answers: Answers, vocabulary: Vocabulary, texts: dict[int, str]) -> It
 
 def _integers(ids: Sequence[int] | Any) -> list[int]:
     return [int(token) for token in ids]
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _is_log(file: Path) -> bool:

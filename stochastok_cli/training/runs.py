@@ -291,9 +291,13 @@ def _read_records(folder: Path, problems: list[str], *, is_begun: bool) -> list[
     except OSError as error:
         problems.append(f"{file} can't be read: {error.strerror}")
         return []
-    if damaged:
-        problems.append(f"{file}: {damaged:,} of {len(records) + damaged:,} lines are damaged and left out")
+    _note_damaged_lines(file, damaged, len(records), problems)
     return records
+
+
+def _note_damaged_lines(file: Path, damaged: int, intact: int, problems: list[str]) -> None:
+    if damaged:
+        problems.append(f"{file}: {damaged:,} of {intact + damaged:,} lines are damaged and left out")
 
 
 def _lost_records(folder: Path, records: list[dict[str, Any]], starts: list[RunStart]) -> list[str]:
@@ -315,8 +319,7 @@ def _read_starts(folder: Path, problems: list[str]) -> list[RunStart]:
     except OSError as error:
         problems.append(f"{file} can't be read: {error.strerror}")
         return []
-    if damaged:
-        problems.append(f"{file}: {damaged:,} of {len(starts) + damaged:,} lines are damaged and left out")
+    _note_damaged_lines(file, damaged, len(starts), problems)
     return starts
 
 

@@ -15,7 +15,7 @@ from stochastok_cli.evaluation.base import (
     option,
     register,
 )
-from stochastok_cli.evaluation.question_evaluator import QuestionEvaluator
+from stochastok_cli.evaluation.question_evaluator import DIRECTIONS_IN_OTHER_TOKENIZATIONS, QuestionEvaluator
 from stochastok_cli.evaluation.text_match import MATCHES
 
 if TYPE_CHECKING:
@@ -54,12 +54,7 @@ class Generation(QuestionEvaluator):
     directions: ClassVar[Mapping[str, Direction | None]] = {
         "exact_match": "higher",
         "prefix_match": "higher",
-        "worst_case": "higher",
-        "any_case": "higher",
-        "worst_sample": "higher",
-        "edit_distance": None,
-        "growth": None,
-        "truncated": None,
+        **DIRECTIONS_IN_OTHER_TOKENIZATIONS,
     }
     accuracies = ("exact_match", "prefix_match", "worst_case")
     main_metrics = ("exact_match", "prefix_match")

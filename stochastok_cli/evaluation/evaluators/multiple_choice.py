@@ -16,7 +16,7 @@ from stochastok_cli.evaluation.base import (
     option,
     register,
 )
-from stochastok_cli.evaluation.question_evaluator import QuestionEvaluator
+from stochastok_cli.evaluation.question_evaluator import DIRECTIONS_IN_OTHER_TOKENIZATIONS, QuestionEvaluator
 
 if TYPE_CHECKING:
     from stochastok_cli.evaluation.encoding import EncodedBenchmark
@@ -61,12 +61,7 @@ class MultipleChoice(QuestionEvaluator):
         "num_options": None,
         "normalized_accuracy": "higher",
         "normalized_path_confidence": "higher",
-        "worst_case": "higher",
-        "any_case": "higher",
-        "worst_sample": "higher",
-        "edit_distance": None,
-        "growth": None,
-        "truncated": None,
+        **DIRECTIONS_IN_OTHER_TOKENIZATIONS,
         "splits": None,
         "replacements": None,
         "passes": None,
