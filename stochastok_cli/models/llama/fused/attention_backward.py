@@ -6,27 +6,22 @@ With weights p (before dropout), dropout mask m, gradient `grad` of the output o
 
 As in FlashAttention-2 (Dao 2023), the weights are recomputed from `lse`. One kernel goes over the keys for a block of
 queries (dq). The other goes over the queries for a block of keys (dk, dv) and takes those of all heads of a group in
-each step: unrolled, the overhead of a step is paid once for four heads. It works on transposed scores, so that nothing
+each step: unrolled, the overhead of a step is paid once for four heads. Where shared memory has no room for so many, it
+goes over the queries several times, each time for some of the heads. It works on transposed scores, so that nothing
 passes through shared memory to be transposed. The scores are computed twice, which costs less than atomic additions of
-dq in global memory. Tiles and limits on registers were measured together: the limits let 6 and 4 programs of 4 warps
-share a multiprocessor.
+dq in global memory. `attention_tiles` chooses the tiles.
 """
 
 import math
-from typing import Any
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from stochastok_cli.models.llama.fused.attention_forward import attention_mask
+from stochastok_cli.models.llama.fused.attention_tiles import DKDV, DQ, fit_window, heads_at_once, launch_options
 from stochastok_cli.models.llama.fused.dropout import drop_threshold, keep_mask
 from stochastok_cli.models.llama.fused.rotary import store_inverse_rotated
-
-DQ_TILE = {"block_q": 64, "block_k": 32, "num_warps": 4, "num_stages": 3}
-DQ_MAX_REGISTERS = {32: 80}  # by head width; for other widths the compiler decides
-DKDV_TILE = {"block_q": 32, "block_k": 64, "stages": 2, "num_warps": 4}
-DKDV_MAX_REGISTERS = {32: 128}
 
 
 @triton.jit
@@ -99,16 +94,16 @@ def _attention_backward_dq(
 @triton.jit
 def _add_query_block(
     k, v, dk, dv, key, key_hash, query_start, first_head, window, base, grad_base, lse_ptr, delta_ptr, query_hash_ptr,
-    segment_start_ptr, length: tl.constexpr, heads: tl.constexpr, group: tl.constexpr, stride: tl.constexpr,
+    segment_start_ptr, length: tl.constexpr, heads: tl.constexpr, num_heads: tl.constexpr, stride: tl.constexpr,
     head_dim: tl.constexpr, block_q: tl.constexpr, threshold: tl.constexpr, masked: tl.constexpr, packed: tl.constexpr,
 ):  # fmt: skip
-    """Adds one block of queries, of each of `group` heads from `first_head`, to `dk` and `dv` `[K, h]`."""
+    """Adds one block of queries, of each of `num_heads` heads from `first_head`, to `dk` and `dv` `[K, h]`."""
     query, d = query_start + tl.arange(0, block_q), tl.arange(0, head_dim)
     if masked:
         mask = query[None, :] >= key[:, None]
         if packed:
             mask = mask & (key[:, None] >= tl.load(segment_start_ptr + window * length + query)[None, :])
-    for i in tl.static_range(group):
+    for i in tl.static_range(num_heads):
         head = first_head + i
         q = tl.load(base + query[:, None] * stride + head * head_dim + d[None, :])
         grad = tl.load(grad_base + query[:, None] * (heads * head_dim) + head * head_dim + d[None, :])
@@ -133,7 +128,7 @@ def _attention_backward_dkdv(
     qkv_ptr, grad_ptr, lse_ptr, delta_ptr, query_hash_ptr, key_hash_ptr, segment_start_ptr, dqkv_ptr, cos_ptr, sin_ptr,
     length: tl.constexpr, heads: tl.constexpr, kv_heads: tl.constexpr, head_dim: tl.constexpr, block_q: tl.constexpr,
     block_k: tl.constexpr, stages: tl.constexpr, threshold: tl.constexpr, dk_scale: tl.constexpr,
-    dv_scale: tl.constexpr, packed: tl.constexpr, length_block: tl.constexpr,
+    dv_scale: tl.constexpr, packed: tl.constexpr, length_block: tl.constexpr, num_heads: tl.constexpr,
 ):  # fmt: skip
     stride: tl.constexpr = (heads + 2 * kv_heads) * head_dim
     group: tl.constexpr = heads // kv_heads
@@ -155,18 +150,21 @@ def _attention_backward_dkdv(
         position = tl.arange(0, length_block)
         segment_start = tl.load(segment_start_ptr + window * length + position, mask=position < length, other=length)
         masked_end = tl.max(tl.where(segment_start < key_start + block_k, position, 0), 0) + 1
-    for query_start in tl.range(key_start, masked_end, block_q, num_stages=stages):
-        dk, dv = _add_query_block(
-            k, v, dk, dv, key, key_hash, query_start, kv_head * group, window, base, grad_base, lse_ptr, delta_ptr,
-            query_hash_ptr, segment_start_ptr, length, heads, group, stride, head_dim, block_q, threshold, True, packed,
-        )  # fmt: skip
-    if not packed:
-        for query_start in tl.range(masked_end, length, block_q, num_stages=stages):
+    for part in tl.static_range(group // num_heads):
+        first_head = kv_head * group + part * num_heads
+        for query_start in tl.range(key_start, masked_end, block_q, num_stages=stages):
             dk, dv = _add_query_block(
-                k, v, dk, dv, key, key_hash, query_start, kv_head * group, window, base, grad_base, lse_ptr, delta_ptr,
-                query_hash_ptr, segment_start_ptr, length, heads, group, stride, head_dim, block_q, threshold, False,
+                k, v, dk, dv, key, key_hash, query_start, first_head, window, base, grad_base, lse_ptr, delta_ptr,
+                query_hash_ptr, segment_start_ptr, length, heads, num_heads, stride, head_dim, block_q, threshold, True,
                 packed,
             )  # fmt: skip
+        if not packed:
+            for query_start in tl.range(masked_end, length, block_q, num_stages=stages):
+                dk, dv = _add_query_block(
+                    k, v, dk, dv, key, key_hash, query_start, first_head, window, base, grad_base, lse_ptr, delta_ptr,
+                    query_hash_ptr, segment_start_ptr, length, heads, num_heads, stride, head_dim, block_q, threshold,
+                    False, packed,
+                )  # fmt: skip
     out = dqkv_ptr + window_row * stride + (heads + kv_head) * head_dim
     store_inverse_rotated(dk * dk_scale, cos_ptr, sin_ptr, key, out, stride, head_dim)
     dv_ptr = out + kv_heads * head_dim + key[:, None] * stride + d[None, :]
@@ -196,15 +194,17 @@ def attention_backward(
     windows, heads, length = query_hash.shape
     kv_heads, head_dim, keep_prob = key_hash.shape[1], out.shape[1] // heads, 1 - dropout
     threshold, packed = drop_threshold(dropout), segment_start is not None
-    tile: dict[str, Any] = DQ_TILE | {"maxnreg": DQ_MAX_REGISTERS.get(head_dim)}
-    _attention_backward_dq[(length // DQ_TILE["block_q"], heads, windows)](
+    tile = fit_window(DQ[head_dim], length)
+    _attention_backward_dq[(length // tile.block_q, heads, windows)](
         qkv, out, grad, lse, delta, query_hash, key_hash, segment_start, dqkv, rotation[0], rotation[1], length, heads,
         kv_heads, head_dim, threshold=threshold, keep_prob=keep_prob, dq_scale=1 / (keep_prob * math.sqrt(head_dim)),
-        packed=packed, **tile,
+        packed=packed, **launch_options(tile),
     )  # fmt: skip
-    tile = DKDV_TILE | {"maxnreg": DKDV_MAX_REGISTERS.get(head_dim)}
-    _attention_backward_dkdv[(length // DKDV_TILE["block_k"], kv_heads, windows)](
+    tile = fit_window(DKDV[head_dim], length)
+    _attention_backward_dkdv[(length // tile.block_k, kv_heads, windows)](
         qkv, grad, lse, delta, query_hash, key_hash, segment_start, dqkv, rotation[0], rotation[1], length, heads,
-        kv_heads, head_dim, threshold=threshold, dk_scale=math.log(2) / keep_prob, dv_scale=1 / keep_prob,
-        packed=packed, length_block=triton.next_power_of_2(length), **tile,
+        kv_heads, head_dim, tile.block_q, tile.block_k, tile.num_stages, threshold=threshold,
+        dk_scale=math.log(2) / keep_prob, dv_scale=1 / keep_prob, packed=packed,
+        length_block=triton.next_power_of_2(length), num_heads=heads_at_once(tile, head_dim, heads // kv_heads),
+        num_warps=tile.num_warps, maxnreg=tile.max_registers,
     )  # fmt: skip

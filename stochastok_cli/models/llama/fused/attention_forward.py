@@ -4,21 +4,15 @@ The algorithm is that of FlashAttention-2 (Dao 2023): a program takes a block of
 keeps a running maximum and sum of the softmax. B windows of T positions, H query heads, G key/value heads of width h.
 `qkv` is `[B T, (H + 2 G) h]` after `rotary.rotate_`, which scales queries by log2(e) / sqrt(h).
 
-A tile has 64 queries by 64 keys. At h = 32 the matrix products are so small that exponentials and hashes take most of
-the time, and more resident programs are better than larger tiles. Hence the limit on registers: with 96, five programs
-of 4 warps share a multiprocessor. Programs start with the last queries, whose rows are the longest.
+`attention_tiles` chooses the tiles. Programs start with the last queries, whose rows are the longest.
 """
-
-from typing import Any
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from stochastok_cli.models.llama.fused.attention_tiles import FORWARD, fit_window, launch_options
 from stochastok_cli.models.llama.fused.dropout import drop_threshold, keep_mask
-
-TILE = {"block_q": 64, "block_k": 64, "num_warps": 4, "num_stages": 2}
-MAX_REGISTERS = {32: 96}  # by head width; for other widths the compiler decides
 
 
 @triton.jit
@@ -115,8 +109,9 @@ def attention_forward(
     """
     windows, heads, length = query_hash.shape
     head_dim = out.shape[1] // heads
-    tile: dict[str, Any] = TILE | {"maxnreg": MAX_REGISTERS.get(head_dim)}
-    _attention_forward[(length // TILE["block_q"], heads, windows)](
+    tile = fit_window(FORWARD[head_dim], length)
+    _attention_forward[(length // tile.block_q, heads, windows)](
         qkv, out, lse, query_hash, key_hash, segment_start, length, heads, key_hash.shape[1], head_dim,
-        threshold=drop_threshold(dropout), scale=1 / (1 - dropout), packed=segment_start is not None, **tile,
+        threshold=drop_threshold(dropout), scale=1 / (1 - dropout), packed=segment_start is not None,
+        **launch_options(tile),
     )  # fmt: skip

@@ -5,9 +5,8 @@ import importlib.util
 import torch
 
 from stochastok_cli.config import ModelConfig
+from stochastok_cli.models.llama.fused.attention_tiles import HEAD_DIMS, LENGTH_MULTIPLE
 
-HEAD_DIMS = (32, 64)
-LENGTH_MULTIPLE = 64  # tokens of an attention tile
 HIDDEN_DIM_MULTIPLE = 64  # the depth of a tile of the matrix products
 MAX_HIDDEN_DIM = 4096  # a program holds whole rows of hidden states
 
@@ -33,7 +32,7 @@ def unsupported_shape(config: ModelConfig) -> str | None:
     """None if the fused kernels can train a model of these sizes, else the reason, as a clause."""
     ffn_dim = config.core_model.ffn.ffn_dim
     if config.head_dim not in HEAD_DIMS:
-        return f"they take heads of width {' or '.join(map(str, HEAD_DIMS))}, and these have {config.head_dim}"
+        return f"they take heads of width {', '.join(map(str, HEAD_DIMS))}, and these have {config.head_dim}"
     if config.context_window % LENGTH_MULTIPLE:
         return f"they take context windows of a multiple of {LENGTH_MULTIPLE}, and this is {config.context_window}"
     if config.hidden_dim % HIDDEN_DIM_MULTIPLE or config.hidden_dim > MAX_HIDDEN_DIM:

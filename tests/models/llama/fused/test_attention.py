@@ -9,47 +9,58 @@ from tests.models.llama.fused.reference_kernels import attend, attention_mask, p
 WINDOWS, HEADS, KV_HEADS, LAYER = 2, 4, 2, 1
 
 
-def _reference(qkv, rotation, segment_start, mask, length, head_dim):
-    heads = qkv.view(WINDOWS, length, -1, head_dim).transpose(1, 2)
-    q, k, v = heads.split((HEADS, KV_HEADS, KV_HEADS), dim=1)
+def _reference(qkv, rotation, segment_start, mask, length, head_dim, heads, kv_heads):
+    qkv = qkv.view(WINDOWS, length, -1, head_dim).transpose(1, 2)
+    q, k, v = qkv.split((heads, kv_heads, kv_heads), dim=1)
     out = attend(rotate(q, rotation), rotate(k, rotation), v, segment_start, mask)
     return out.transpose(1, 2).reshape(WINDOWS * length, -1)
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["causal", "packed"])
-@pytest.mark.parametrize(("dropout", "head_dim", "length"), [(0.0, 32, 64), (0.2, 32, 192), (0.1, 64, 128)])
-def test_attention_and_its_gradient(packed, dropout, head_dim, length, device, dtype, tolerance):
+@pytest.mark.parametrize(
+    ("dropout", "head_dim", "length", "heads", "kv_heads"),
+    [
+        (0.0, 32, 64, HEADS, KV_HEADS),
+        (0.2, 32, 192, HEADS, KV_HEADS),
+        (0.1, 64, 128, HEADS, KV_HEADS),
+        (0.1, 128, 256, 2, 1),
+        # No whole number of tiles of 128 tokens; a group of more heads than shared memory has room for.
+        pytest.param(0.0, 128, 192, 2, 2, marks=pytest.mark.slow),
+        pytest.param(0.2, 128, 128, 8, 1, marks=pytest.mark.slow),
+    ],
+)
+def test_attention_and_its_gradient(packed, dropout, head_dim, length, heads, kv_heads, device, dtype, tolerance):
     from stochastok_cli.models.llama.fused.attention_backward import attention_backward
     from stochastok_cli.models.llama.fused.attention_forward import attention_forward
     from stochastok_cli.models.llama.fused.dropout import attention_hashes
     from stochastok_cli.models.llama.fused.rotary import rotate_
 
     generator = torch.Generator().manual_seed(0)
-    width = HEADS * head_dim
-    qkv = 1.5 * torch.randn(WINDOWS * length, (HEADS + 2 * KV_HEADS) * head_dim, generator=generator)
+    width = heads * head_dim
+    qkv = 1.5 * torch.randn(WINDOWS * length, (heads + 2 * kv_heads) * head_dim, generator=generator)
     qkv = qkv.to(device, dtype)
     grad = torch.randn(WINDOWS * length, width, generator=generator).to(device, dtype)
     segment_start = packed_rows(WINDOWS, length, device)[0] if packed else None
     keys, rotation = random_keys(WINDOWS, device), rotary_table(head_dim, length).to(device)
 
     wide = qkv.float().requires_grad_()
-    mask = attention_mask(keys, LAYER, HEADS, KV_HEADS, length, dropout)
-    expected = _reference(wide, rotation, segment_start, mask, length, head_dim)
+    mask = attention_mask(keys, LAYER, heads, kv_heads, length, dropout)
+    expected = _reference(wide, rotation, segment_start, mask, length, head_dim, heads, kv_heads)
     expected.backward(grad.float())
 
     rotated = qkv.clone()
-    rotate_(rotated, rotation, HEADS, KV_HEADS, length)
-    query_hash = torch.empty(WINDOWS, HEADS, length, dtype=torch.int32, device=device)
-    key_hash = torch.empty(WINDOWS, KV_HEADS, length, dtype=torch.int32, device=device)
+    rotate_(rotated, rotation, heads, kv_heads, length)
+    query_hash = torch.empty(WINDOWS, heads, length, dtype=torch.int32, device=device)
+    key_hash = torch.empty(WINDOWS, kv_heads, length, dtype=torch.int32, device=device)
     attention_hashes(keys, LAYER, query_hash, key_hash)
     out = torch.empty(WINDOWS * length, width, dtype=dtype, device=device)
-    lse, delta = torch.empty(2, WINDOWS, HEADS, length, device=device)
+    lse, delta = torch.empty(2, WINDOWS, heads, length, device=device)
     attention_forward(rotated, segment_start, query_hash, key_hash, dropout, out, lse)
     assert relative_error(out, expected) < tolerance
 
     dqkv = torch.full_like(qkv, torch.nan)
     attention_backward(rotated, out, grad, lse, segment_start, query_hash, key_hash, rotation, dropout, delta, dqkv)
-    parts = [HEADS * head_dim, KV_HEADS * head_dim, KV_HEADS * head_dim]
+    parts = [heads * head_dim, kv_heads * head_dim, kv_heads * head_dim]
     for name, actual, expected_part in zip("qkv", dqkv.split(parts, 1), wide.grad.split(parts, 1), strict=True):
         assert relative_error(actual, expected_part) < tolerance, name
 

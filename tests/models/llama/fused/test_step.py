@@ -64,7 +64,9 @@ def test_reference_equals_the_model_without_dropout():
         (True, 0.1, 32, True),
         *(
             pytest.param(packed, dropout, *shape, marks=pytest.mark.slow)
-            for packed, dropout, shape in itertools.product([False, True], [0.0, 0.1], [(32, True), (64, False)])
+            for packed, dropout, shape in itertools.product(
+                [False, True], [0.0, 0.1], [(32, True), (64, False), (128, True)]
+            )
             if (packed, dropout, *shape) != (True, 0.1, 32, True)
         ),
     ],
@@ -187,7 +189,8 @@ def test_shapes_that_do_not_fit_are_named():
     from stochastok_cli.models.llama.fused.support import unsupported_shape
 
     assert "context windows of a multiple of 64" in unsupported_shape(fused_config(context_window=100))
-    assert "heads of width 32 or 64, and these have 16" in unsupported_shape(fused_config(head_dim=16))
+    assert "heads of width 32, 64, 128, and these have 16" in unsupported_shape(fused_config(head_dim=16))
+    assert unsupported_shape(fused_config(head_dim=128)) is None
     with torch.device("meta"):
         assert Llama(fused_config()).num_parameters() > 0
 
