@@ -32,7 +32,7 @@ from stochastok_cli.training.distributed import DistributedContext, device_name
 from stochastok_cli.training.events import Listener
 from stochastok_cli.training.flops import peak_memory, utilization
 from stochastok_cli.training.loggers.profiler import profiler
-from stochastok_cli.training.optimizers import clip_or_skip_update, make_optimizer
+from stochastok_cli.training.optimizers import clip_or_skip_update, make_optimizer, optimizer_tensors
 from stochastok_cli.training.prefetch import prefetch
 from stochastok_cli.training.setup import Run, RunInputs, load_weights_from
 from stochastok_cli.training.sharded import make_parallel
@@ -82,6 +82,8 @@ class TrainingStep:
             FusedBackend(self.model, config) if fused else EagerBackend(self.model, config, world.device)
         )
         self.optimizer = make_optimizer(self.model, config.trainer.optimizer)
+        if fused:  # its kernels take the memory that is free before the first update, which would make the moments
+            optimizer_tensors(self.model, self.optimizer)
         self.micro_batches = self.backend.micro_batches(windows_of_rank(config.trainer.training, world))
         self.gradient_norm = torch.zeros((), device=world.device)
         self.text_widths = None if vocabulary is None else text_widths(vocabulary, world.device)

@@ -4,7 +4,8 @@ Shapes as in `fused.step`: B windows of T tokens, N = B T, D the width of hidden
 layers, H query heads and G key/value heads of width h.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -32,14 +33,20 @@ class LayerActivations:
 
 
 @dataclass
-class Buffers:
-    """All activations of one micro-batch, and the gradients of the layer that is at work."""
+class Activations:
+    """What the forward pass of a micro-batch writes."""
 
     layers: list[LayerActivations]
     residual: Tensor  # [N, D] after the last layer
     normed: Tensor  # [N, D]
     rstd: Tensor  # [N] float32
     sublayer_out: Tensor  # [N, D] what attention or feed-forward adds to the residual stream; later its gradient
+
+
+@dataclass
+class Buffers(Activations):
+    """The activations of a micro-batch, all of which the backward pass needs, and the gradients of one layer."""
+
     residual_grad: Tensor  # [N, D] of the residual stream after a layer
     ffn_residual_grad: Tensor  # [N, D] of the residual stream between attention and feed-forward
     normed_grad: Tensor  # [N, D]
@@ -60,51 +67,86 @@ def allocate(config: ModelConfig, windows: int, length: int, dtype: torch.dtype,
         dtype: The type of all matrices with one row a token.
         device: Where to allocate them.
     """
-    width, ffn, heads, kv_heads = (
-        config.hidden_dim, config.core_model.ffn.ffn_dim, config.core_model.attn.num_heads, config.kv_heads,
+    make = _Maker(config, windows, length, dtype, device)
+    width, ffn, qkv = make.width, make.ffn, make.qkv
+    layers = [make.layer() for _ in range(config.core_model.num_layers)]
+    return Buffers(
+        layers=layers, residual=make.matrix(width), normed=make.matrix(width), rstd=make.rows_of_float(),
+        sublayer_out=make.matrix(width), residual_grad=make.matrix(width), ffn_residual_grad=make.matrix(width),
+        normed_grad=make.matrix(width), attention_out_grad=make.matrix(width), qkv_grad=make.matrix(qkv),
+        delta=make.by_head(make.heads), ffn_hidden_grad=make.matrix(ffn), gate_up_grad=make.matrix(2 * ffn),
     )  # fmt: skip
-    rows, qkv = windows * length, (heads + 2 * kv_heads) * config.head_dim
 
-    def matrix(columns: int) -> Tensor:
-        return torch.empty(rows, columns, dtype=dtype, device=device)
 
-    def other(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        return torch.empty(*shape, dtype=dtype, device=device)
+def allocate_one_layer(
+    config: ModelConfig, windows: int, length: int, dtype: torch.dtype, device: torch.device
+) -> Activations:
+    """Buffers for a forward pass alone, arguments as of `allocate`: every layer overwrites those of the one before."""
+    make = _Maker(config, windows, length, dtype, device)
+    return _in_turn(make.layer(), make.matrix(make.width), config.core_model.num_layers)
 
-    def layer() -> LayerActivations:
+
+def borrow_one_layer(buffers: Buffers) -> Activations:
+    """The same in the buffers of a first layer, whose activations are lost."""
+    return _in_turn(buffers.layers[0], buffers.sublayer_out, len(buffers.layers))
+
+
+def _in_turn(layer: LayerActivations, sublayer_out: Tensor, num_layers: int) -> Activations:
+    return Activations([layer] * num_layers, layer.residual, layer.normed, layer.rstd, sublayer_out)
+
+
+class _Maker:
+    """Makes tensors of the shapes of a micro-batch."""
+
+    def __init__(
+        self, config: ModelConfig, windows: int, length: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.windows, self.length, self.dtype, self.device = windows, length, dtype, device
+        self.width, self.ffn = config.hidden_dim, config.core_model.ffn.ffn_dim
+        self.heads, self.kv_heads = config.core_model.attn.num_heads, config.kv_heads
+        self.qkv = (self.heads + 2 * self.kv_heads) * config.head_dim
+
+    def matrix(self, columns: int) -> Tensor:
+        return torch.empty(self.windows * self.length, columns, dtype=self.dtype, device=self.device)
+
+    def rows_of_float(self) -> Tensor:
+        return torch.empty(self.windows * self.length, device=self.device)
+
+    def by_head(self, heads: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.empty(self.windows, heads, self.length, dtype=dtype, device=self.device)
+
+    def layer(self) -> LayerActivations:
+        width = self.width
         return LayerActivations(
-            residual=matrix(width), normed=matrix(width), rstd=other(rows), qkv=matrix(qkv),
-            query_hash=other(windows, heads, length, dtype=torch.int32),
-            key_hash=other(windows, kv_heads, length, dtype=torch.int32), lse=other(windows, heads, length),
-            attention_out=matrix(width), ffn_residual=matrix(width), ffn_normed=matrix(width), ffn_rstd=other(rows),
-            gate_up=matrix(2 * ffn), ffn_hidden=matrix(ffn),
+            residual=self.matrix(width), normed=self.matrix(width), rstd=self.rows_of_float(),
+            qkv=self.matrix(self.qkv), query_hash=self.by_head(self.heads, torch.int32),
+            key_hash=self.by_head(self.kv_heads, torch.int32), lse=self.by_head(self.heads),
+            attention_out=self.matrix(width), ffn_residual=self.matrix(width), ffn_normed=self.matrix(width),
+            ffn_rstd=self.rows_of_float(), gate_up=self.matrix(2 * self.ffn), ffn_hidden=self.matrix(self.ffn),
         )  # fmt: skip
 
-    return Buffers(
-        layers=[layer() for _ in range(config.core_model.num_layers)], residual=matrix(width), normed=matrix(width),
-        rstd=other(rows), sublayer_out=matrix(width), residual_grad=matrix(width), ffn_residual_grad=matrix(width),
-        normed_grad=matrix(width), attention_out_grad=matrix(width), qkv_grad=matrix(qkv),
-        delta=other(windows, heads, length), ffn_hidden_grad=matrix(ffn), gate_up_grad=matrix(2 * ffn),
-    )  # fmt: skip
+
+def num_bytes(activations: Activations) -> int:
+    """Bytes of all tensors; one that several layers share counts once."""
+    parts = (activations, *activations.layers)
+    tensors = {id(t): t.nbytes for part in parts for t in vars(part).values() if isinstance(t, Tensor)}
+    return sum(tensors.values())
 
 
-def activation_bytes(config: ModelConfig, windows: int, length: int) -> int:
-    """Bytes of the bfloat16 buffers of a micro-batch. Weights, gradients and the output head are not included."""
-    buffers = allocate(config, windows, length, torch.bfloat16, torch.device("meta"))
-    tensors = [t for part in (buffers, *buffers.layers) for t in vars(part).values() if isinstance(t, Tensor)]
-    return sum(t.nbytes for t in tensors)
+AnyActivations = TypeVar("AnyActivations", bound=Activations)
 
 
-def slice_windows(buffers: Buffers, windows: int, length: int) -> Buffers:
+def slice_windows(buffers: AnyActivations, windows: int, length: int) -> AnyActivations:
     """Views of the first windows in buffers for more of them."""
 
     def cut(tensor: Tensor) -> Tensor:
         return tensor[:windows] if tensor.dim() == 3 else tensor[: windows * length]
 
-    def tensors(part: LayerActivations | Buffers) -> dict[str, Tensor]:
+    def tensors(part: LayerActivations | Activations) -> dict[str, Tensor]:
         return {name: cut(value) for name, value in vars(part).items() if isinstance(value, Tensor)}
 
-    return Buffers(layers=[LayerActivations(**tensors(layer)) for layer in buffers.layers], **tensors(buffers))
+    layers = [LayerActivations(**tensors(layer)) for layer in buffers.layers]
+    return replace(buffers, layers=layers, **tensors(buffers))
 
 
 def free_memory(device: torch.device) -> int:

@@ -12,21 +12,22 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from stochastok_cli.models.llama.fused.attention_backward import attention_backward
-from stochastok_cli.models.llama.fused.attention_forward import attention_forward
+from stochastok_cli.models.llama.fused import memory, passes
 from stochastok_cli.models.llama.fused.batch import Batch, select_loss_tokens
-from stochastok_cli.models.llama.fused.buffers import Buffers, activation_bytes, allocate, free_memory, slice_windows
-from stochastok_cli.models.llama.fused.dropout import attention_hashes, output_stream
-from stochastok_cli.models.llama.fused.embedding import embed, embed_backward
+from stochastok_cli.models.llama.fused.buffers import (
+    Activations,
+    Buffers,
+    allocate,
+    allocate_one_layer,
+    borrow_one_layer,
+    free_memory,
+    slice_windows,
+)
 from stochastok_cli.models.llama.fused.head import VOCAB_ALIGNMENT, FusedHead, head_losses
-from stochastok_cli.models.llama.fused.matmul import add_matmul_
-from stochastok_cli.models.llama.fused.norm import NUM_PARTIAL_SUMS, residual_norm, residual_norm_backward
-from stochastok_cli.models.llama.fused.rotary import rotate_
-from stochastok_cli.models.llama.fused.swiglu import gate_up_swiglu, swiglu_backward
-from stochastok_cli.models.llama.model import Block, Llama
+from stochastok_cli.models.llama.fused.norm import NUM_PARTIAL_SUMS
+from stochastok_cli.models.llama.model import Llama
 
 MAX_HEAD_ROWS = 122_880  # tokens whose logits are held at once: 12.4 GB at the shipped sizes
-HEAD_ROWS_MULTIPLE = 4096  # the head's buffers grow by so many tokens
 
 
 class LlamaFusedStep:
@@ -66,16 +67,16 @@ class LlamaFusedStep:
         self._fitting_sizes: dict[tuple[int, int], int] = {}
         self._buffers: dict[tuple[int, int], Buffers] = {}
         padding = -self.config.vocab_size % VOCAB_ALIGNMENT
-        self.weights: dict[Tensor, Tensor] = {}  # for each matrix, a copy of the type that the products take
+        weights: dict[Tensor, Tensor] = {}
         for parameter in self.parameters:
             if parameter.dim() > 1:
                 rows = parameter.shape[0] + (padding if parameter is model.head.weight else 0)
-                self.weights[parameter] = torch.zeros(rows, parameter.shape[1], dtype=dtype, device=self.device)
-        matrices = list(self.weights)
-        self._copies = [self.weights[p][: len(p)] for p in matrices], matrices
-        self._partial = torch.empty(
-            NUM_PARTIAL_SUMS if self.device.type == "cuda" else 2, self.config.hidden_dim, device=self.device
-        )
+                weights[parameter] = torch.zeros(rows, parameter.shape[1], dtype=dtype, device=self.device)
+        matrices = list(weights)
+        self._copies = [weights[p][: len(p)] for p in matrices], matrices
+        programs = NUM_PARTIAL_SUMS if self.device.type == "cuda" else 2
+        partial = torch.empty(programs, self.config.hidden_dim, device=self.device)
+        self.network = passes.Network(model, weights, partial)
 
     @torch.no_grad()
     def loss_and_gradients(
@@ -113,10 +114,11 @@ class LlamaFusedStep:
         for first in range(0, windows, size):
             micro_batch = batch.windows(slice(first, first + size))
             buffers = self._buffers_for(*micro_batch.inputs.shape)
-            self._forward(buffers, micro_batch, self.dropout)
+            passes.forward(self.network, buffers, micro_batch, self.dropout)
             losses.append(self._head_loss_and_gradients(buffers, micro_batch, num_loss_tokens))
             is_last = first + size >= windows
-            self._backward(buffers, micro_batch, on_gradients_ready if is_last else lambda block: None)
+            on_ready = on_gradients_ready if is_last else lambda block: None
+            passes.backward(self.network, buffers, micro_batch, self.dropout, on_ready)
         return torch.stack(losses).sum()
 
     @torch.no_grad()
@@ -125,16 +127,26 @@ class LlamaFusedStep:
     ) -> Tensor:
         """Computes `sum(token_weights * nll)` without dropout and gradients; arguments as in `loss_and_gradients`.
 
+        It takes the memory of one layer's activations at most, and none where training holds buffers.
+
         Logits are products of bfloat16 numbers even with `fp8_logits`, which is a way of training the model.
         """
         dropout_keys = torch.zeros(len(ids), dtype=torch.int64, device=self.device)
         batch = self._prepare(ids, token_weights, segment_start, dropout_keys)
-        buffers = self._buffers_for(*batch.inputs.shape)
-        self._forward(buffers, batch, 0.0)
-        tokens = select_loss_tokens(batch, num_loss_tokens)
-        hidden = buffers.normed if tokens.index is None else buffers.normed[tokens.index]
-        weight = self.weights[self.model.head.weight]
-        return head_losses(hidden, weight, tokens.targets, tokens.weights, self.config.vocab_size).sum()
+        windows, length = batch.inputs.shape
+        size = self._forward_size(windows, length)
+        largest = self._forward_activations(size, length)
+        losses = []
+        for first in range(0, windows, size):
+            micro_batch = batch.windows(slice(first, first + size))
+            count = len(micro_batch.inputs)
+            activations = largest if count == size else slice_windows(largest, count, length)
+            passes.forward(self.network, activations, micro_batch, 0.0)
+            tokens = select_loss_tokens(micro_batch, num_loss_tokens)
+            hidden = activations.normed if tokens.index is None else activations.normed[tokens.index]
+            weight = self.network.weights[self.model.head.weight]
+            losses.append(head_losses(hidden, weight, tokens.targets, tokens.weights, self.config.vocab_size).sum())
+        return torch.stack(losses).sum()
 
     def _prepare(self, ids: Tensor, token_weights: Tensor, segment_start: Tensor | None, dropout_keys: Tensor) -> Batch:
         """Checks the shapes, brings tensors to the types of the kernels, and copies the weights for them."""
@@ -150,18 +162,38 @@ class LlamaFusedStep:
         )
 
     def _micro_batch_size(self, windows: int, length: int) -> int:
-        """How many of a call's windows are computed at once: in equal parts, where not all fit the device."""
+        """How many of a call's windows are computed at once in training."""
         if self.micro_batch_size is not None:
             return self.micro_batch_size
         if (windows, length) not in self._fitting_sizes:
-            parts = 1
+            size = windows
             if self.device.type == "cuda":
-                rows, vocab = min(windows * length, self.max_head_rows), self.config.vocab_size
-                head = rows * (vocab + self.config.hidden_dim) * 2 + vocab * self.config.hidden_dim * 4
-                free = (free_memory(self.device) - head) * 0.95  # the rest for small tensors and fragmentation
-                parts = math.ceil(activation_bytes(self.config, windows, length) / max(free, 1))
-            self._fitting_sizes[windows, length] = math.ceil(windows / min(parts, windows))
+                self._buffers.clear()  # what calls of other sizes hold is free
+                self._head = None
+                free = free_memory(self.device)
+                size = memory.micro_batch_size(self.config, windows, length, free, self.max_head_rows)
+            self._fitting_sizes[windows, length] = size
         return self._fitting_sizes[windows, length]
+
+    def _forward_size(self, windows: int, length: int) -> int:
+        """How many of a call's windows go through a forward pass at once: as many as the buffers of training take, or
+        else as many as have room."""
+        if self.micro_batch_size is not None:
+            return min(windows, self.micro_batch_size)
+        if (held := self._windows_held(length)) > 0:
+            return min(windows, held)
+        free = free_memory(self.device) if self.device.type == "cuda" else math.inf
+        return memory.forward_size(self.config, windows, length, free)
+
+    def _forward_activations(self, windows: int, length: int) -> Activations:
+        """Buffers for a forward pass alone. They are those of one layer of training, or else held for the call only."""
+        if self._windows_held(length) >= windows:
+            return borrow_one_layer(self._buffers_for(windows, length))
+        return allocate_one_layer(self.config, windows, length, self.dtype, self.device)
+
+    def _windows_held(self, length: int) -> int:
+        """The windows of this length for which training holds buffers."""
+        return max((windows for windows, held_length in self._buffers if held_length == length), default=0)
 
     def _buffers_for(self, windows: int, length: int) -> Buffers:
         if (windows, length) not in self._buffers:
@@ -169,49 +201,15 @@ class LlamaFusedStep:
             larger = next((b for (w, t), b in self._buffers.items() if t == length and w > windows), None)
             if larger is None:
                 self._buffers.clear()
+                self._head = None
                 self._buffers[windows, length] = allocate(self.config, windows, length, self.dtype, self.device)
             else:
                 self._buffers[windows, length] = slice_windows(larger, windows, length)
         return self._buffers[windows, length]
 
-    def _forward(self, buffers: Buffers, batch: Batch, dropout: float) -> None:
-        """Computes the hidden states after the last norm, `buffers.normed`."""
-        model, weights, b = self.model, self.weights, buffers
-        length, keys, ids = batch.inputs.shape[1], batch.dropout_keys, batch.inputs.view(-1)
-        heads, kv_heads = self.config.core_model.attn.num_heads, self.config.kv_heads
-        blocks: list[Block] = list(model.layers)  # type: ignore[arg-type]
-        first = b.layers[0]
-        embed(
-            ids, weights[model.embedding.weight], blocks[0].attention_norm.weight, keys, dropout, length,
-            first.residual, first.normed, first.rstd,
-        )  # fmt: skip
-        for i, (block, layer) in enumerate(zip(blocks, b.layers, strict=True)):
-            torch.mm(layer.normed, weights[block.attention.qkv.weight].T, out=layer.qkv)
-            rotate_(layer.qkv, model.rotation, heads, kv_heads, length)
-            if dropout > 0:
-                attention_hashes(keys, i, layer.query_hash, layer.key_hash)
-            attention_forward(
-                layer.qkv, batch.segment_start, layer.query_hash, layer.key_hash, dropout, layer.attention_out,
-                layer.lse,
-            )  # fmt: skip
-            torch.mm(layer.attention_out, weights[block.attention.output.weight].T, out=b.sublayer_out)
-            residual_norm(
-                layer.residual, b.sublayer_out, block.ffn_norm.weight, keys, output_stream(i), dropout, length,
-                layer.ffn_residual, layer.ffn_normed, layer.ffn_rstd,
-            )  # fmt: skip
-            gate_up_swiglu(layer.ffn_normed, weights[block.ffn.gate_up.weight], layer.gate_up, layer.ffn_hidden)
-            torch.mm(layer.ffn_hidden, weights[block.ffn.down.weight].T, out=b.sublayer_out)
-            is_last = i + 1 == len(blocks)
-            following = b if is_last else b.layers[i + 1]
-            gain = model.norm.weight if is_last else blocks[i + 1].attention_norm.weight
-            residual_norm(
-                layer.ffn_residual, b.sublayer_out, gain, keys, 0, 0.0, length, following.residual, following.normed,
-                following.rstd,
-            )  # fmt: skip
-
     def _head_loss_and_gradients(self, buffers: Buffers, batch: Batch, num_loss_tokens: int | None) -> Tensor:
         """The loss. Writes `buffers.normed_grad` and adds to the gradient of the head's weight."""
-        weight, weight_grad = self.weights[self.model.head.weight], _grad(self.model.head.weight)
+        weight, weight_grad = self.network.weights[self.model.head.weight], passes.grad_of(self.model.head.weight)
         tokens = select_loss_tokens(batch, num_loss_tokens)
         head = self._head_for(len(tokens.targets))
         if tokens.index is None:
@@ -225,54 +223,9 @@ class LlamaFusedStep:
 
     def _head_for(self, rows: int) -> FusedHead:
         """A head with buffers for so many tokens at once, or for as many as is allowed."""
-        needed = min(math.ceil(rows / HEAD_ROWS_MULTIPLE) * HEAD_ROWS_MULTIPLE, self.max_head_rows)
+        needed = memory.head_rows(rows, self.max_head_rows)
         if self._head is None or self._head.chunk_rows < needed:
             self._head = None  # frees it before the larger one is allocated
             vocab_size, width = self.model.head.weight.shape
             self._head = FusedHead(vocab_size, width, needed, self.dtype, self.device, fp8=self.fp8_logits)
         return self._head
-
-    def _backward(self, buffers: Buffers, batch: Batch, on_gradients_ready: Callable[[int], None]) -> None:
-        """From `buffers.normed_grad` back to the embedding; adds to all gradients but that of the head's weight."""
-        model, weights, dropout, b, partial = self.model, self.weights, self.dropout, buffers, self._partial
-        length, keys, ids = batch.inputs.shape[1], batch.dropout_keys, batch.inputs.view(-1)
-        residual_norm_backward(
-            b.normed_grad, b.residual, b.rstd, model.norm.weight, None, b.residual_grad, _grad(model.norm.weight),
-            partial,
-        )  # fmt: skip
-        for i in reversed(range(len(b.layers))):
-            layer, block = b.layers[i], model.layers[i]
-            assert isinstance(block, Block)
-            down, gate_up = block.ffn.down.weight, block.ffn.gate_up.weight
-            output, qkv = block.attention.output.weight, block.attention.qkv.weight
-
-            add_matmul_(_grad(down), b.residual_grad.T, layer.ffn_hidden)
-            torch.mm(b.residual_grad, weights[down], out=b.ffn_hidden_grad)
-            swiglu_backward(layer.gate_up, b.ffn_hidden_grad, b.gate_up_grad)
-            add_matmul_(_grad(gate_up), b.gate_up_grad.T, layer.ffn_normed)
-            torch.mm(b.gate_up_grad, weights[gate_up], out=b.normed_grad)
-            residual_norm_backward(
-                b.normed_grad, layer.ffn_residual, layer.ffn_rstd, block.ffn_norm.weight, b.residual_grad,
-                b.ffn_residual_grad, _grad(block.ffn_norm.weight), partial, dy=b.sublayer_out, dropout_keys=keys,
-                stream=output_stream(i), dropout=dropout, length=length,
-            )  # fmt: skip
-
-            add_matmul_(_grad(output), b.sublayer_out.T, layer.attention_out)
-            torch.mm(b.sublayer_out, weights[output], out=b.attention_out_grad)
-            attention_backward(
-                layer.qkv, layer.attention_out, b.attention_out_grad, layer.lse, batch.segment_start, layer.query_hash,
-                layer.key_hash, model.rotation, dropout, b.delta, b.qkv_grad,
-            )  # fmt: skip
-            add_matmul_(_grad(qkv), b.qkv_grad.T, layer.normed)
-            torch.mm(b.qkv_grad, weights[qkv], out=b.normed_grad)
-            residual_norm_backward(
-                b.normed_grad, layer.residual, layer.rstd, block.attention_norm.weight, b.ffn_residual_grad,
-                b.residual_grad, _grad(block.attention_norm.weight), partial,
-            )  # fmt: skip
-            on_gradients_ready(i)
-        embed_backward(ids, b.residual_grad, keys, dropout, length, _grad(model.embedding.weight))
-
-
-def _grad(parameter: Tensor) -> Tensor:
-    assert parameter.grad is not None
-    return parameter.grad

@@ -1,6 +1,7 @@
 """The whole step against the modules of the model and `head_loss`."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -195,20 +196,70 @@ def test_shapes_that_do_not_fit_are_named():
         assert Llama(fused_config()).num_parameters() > 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("trained", [False, True], ids=["before training", "beside training"])
+def test_the_loss_of_a_batch_is_computed_in_parts_with_the_memory_of_one_layer(
+    trained, device, dtype, tolerance, monkeypatch
+):
+    from stochastok_cli.models.llama.fused import step as module
+
+    model = _model(fused_config(context_window=64), device)
+    ids, token_weights, _, keys = _batch(model.config, device)
+    whole = _step(model, 0.1, dtype).loss(ids, token_weights, None)
+
+    step = _step(model, 0.1, dtype, micro_batch_size=None if trained else 1)
+    if trained:  # on one window at a time
+        step.loss_and_gradients(ids[:1], token_weights[:1], None, keys[:1])
+    made, counts, allocate, forward = [], [], module.allocate_one_layer, module.passes.forward
+
+    def counted(network, activations, batch, dropout):
+        counts.append(len(batch.inputs))
+        forward(network, activations, batch, dropout)
+
+    def allocated(*arguments):
+        made.append(allocate(*arguments))
+        return made[-1]
+
+    held = list(step._buffers.values())
+    monkeypatch.setattr(module.passes, "forward", counted)
+    monkeypatch.setattr(module, "allocate_one_layer", allocated)
+    assert relative_error(step.loss(ids, token_weights, None), whole) < tolerance
+    assert counts == [1, 1]
+    assert list(step._buffers.values()) == held  # those of training are still there, and no others
+    assert len(made) == (0 if trained else 1)
+    assert all(len({id(layer.gate_up) for layer in activations.layers}) == 1 for activations in made)
+
+
 def test_call_is_split_into_equal_parts_where_it_does_not_fit(device, dtype, monkeypatch):
+    from stochastok_cli.models.llama.fused import memory
     from stochastok_cli.models.llama.fused import step as module
 
     config = fused_config(layers=1)
     step = _step(_model(config, device), 0.1, dtype)
-    assert module.activation_bytes(config, 8, 64) == 8 * module.activation_bytes(config, 1, 64)
     assert step._micro_batch_size(7, 64) == 7  # all fit, or there is no GPU
 
+    step = _step(_model(config, device), 0.1, dtype)
+    step._buffers[5, 64] = None  # whatever a call of another size holds is let go before the free memory is measured
     monkeypatch.setattr(step, "device", torch.device("cuda"))
-    head = 3 * 64 * (config.vocab_size + config.hidden_dim) * 2 + config.vocab_size * config.hidden_dim * 4
-    monkeypatch.setattr(step, "max_head_rows", 3 * 64)
-    free = head + module.activation_bytes(config, 4, 64) / 0.95
-    monkeypatch.setattr(module, "free_memory", lambda device: free)
+    free = (memory.head_bytes(config, 4096) + 4 * memory.window_bytes(config, 64)) / memory.USABLE
+    monkeypatch.setattr(module, "free_memory", lambda device: free if not step._buffers else 0)
     assert step._micro_batch_size(10, 64) == 4  # 4, 4 and 2 rather than 9 and 1
     assert step._micro_batch_size(8, 64) == 4
-    monkeypatch.setattr(module, "free_memory", lambda device: 0)
-    assert step._micro_batch_size(6, 64) == 1
+
+
+def test_sizes_that_have_room():
+    from stochastok_cli.models.llama.fused import memory
+    from stochastok_cli.models.llama.fused.buffers import allocate, num_bytes
+
+    config, length = fused_config(layers=3), 64
+    one = memory.window_bytes(config, length)
+    assert num_bytes(allocate(config, 8, length, torch.bfloat16, torch.device("cpu"))) == 8 * one
+    head = memory.head_bytes(config, 4096)
+    for free, size in [(one + head, 1), (2 * one + head, 2), (50 * one + head, 34), (102 * one + head, 102), (0, 1)]:
+        assert memory.micro_batch_size(config, 102, length, math.ceil(free / memory.USABLE), 4096) == size
+
+    forward = memory.forward_bytes(config, length)
+    assert forward < one / 3
+    for free, size in [(forward, 1), (30 * forward, 26), (math.inf, 102), (0, 1)]:
+        assert memory.forward_size(config, 102, length, free / memory.USABLE) == size
+    assert memory.forward_size(config, 1100, length, math.inf) == 367  # 512 windows have 32,768 tokens
