@@ -15,6 +15,7 @@ from stochastok_cli.config.loader import (
     read_yaml,
 )
 from stochastok_cli.config.schema import (
+    MUON_KEYS,
     AttentionConfig,
     Config,
     CoreModelConfig,
@@ -34,6 +35,7 @@ from stochastok_cli.config.validation import LONGEST_CONTEXT
 
 __all__ = [
     "LONGEST_CONTEXT",
+    "MUON_KEYS",
     "AttentionConfig",
     "Config",
     "CoreModelConfig",

@@ -160,12 +160,22 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """`trainer.optimizer`: AdamW."""
+    """`trainer.optimizer`: AdamW, or Muon for the matrices of the layers and AdamW for the rest.
 
-    lr: float = key(6e-4, "Learning rate after the warm-up.")
-    min_lr: float = key(6e-5, "Learning rate at the end of the decay.")
+    The options of Muon have the names and the meaning that they have in `torch.optim.Muon`.
+    """
+
+    name: Literal["adamw", "muon"] = key(
+        "adamw",
+        "AdamW for all weights; or Muon (Jordan et al. 2024) for the matrices of the layers, and AdamW for the rest: "
+        "embedding, output head, norms and biases.",
+    )
+    lr: float = key(6e-4, "Learning rate of AdamW after the warm-up.")
+    min_lr: float = key(6e-5, "Learning rate of AdamW at the end of the decay.")
     weight_decay: float = key(
-        0.1, "Weight decay of tensors of two or more dimensions, as a factor of the learning rate.", "per iteration"
+        0.1,
+        "Weight decay of AdamW on tensors of two or more dimensions, as a factor of the learning rate.",
+        "per iteration",
     )
     beta1: float = key(0.9, "Decay of the first moment.", "per iteration")
     beta2: float = key(0.95, "Decay of the second moment.", "per iteration")
@@ -176,6 +186,29 @@ class OptimizerConfig:
         "How it decays: a cosine, or (warm-up, stable, decay) held and then lowered along a line to `min_lr`.",
     )
     wsd_decay_iters: int = key(0, "Length of the decay of `wsd`, up to `max_iters`.", "iterations")
+    muon_lr: float = key(
+        0.02,
+        "Learning rate of Muon after the warm-up. It is the same multiple of that of AdamW throughout.",
+    )
+    muon_weight_decay: float = key(0.1, "Weight decay of Muon, as a factor of its learning rate.", "per iteration")
+    momentum: float = key(0.95, "Decay of the momentum of Muon.", "per iteration")
+    nesterov: bool = key(True, "Whether the momentum of Muon is Nesterov's.")
+    ns_coefficients: tuple[float, float, float] = key(
+        (3.4445, -4.7750, 2.0315), "The polynomial of a Newton-Schulz step of Muon: a x + b x³ + c x⁵."
+    )
+    ns_steps: int = key(5, "Newton-Schulz steps of Muon, which orthogonalize an update.", "steps")
+    adjust_lr_fn: Literal["original", "match_rms_adamw"] = key(
+        "original",
+        "What the learning rate of Muon is multiplied by for a matrix of m rows and n columns: sqrt(max(1, m / n)), or "
+        "0.2 sqrt(max(m, n)), with which `muon_lr` and `muon_weight_decay` may be those of AdamW (Liu et al. 2025).",
+    )
+
+
+MUON_KEYS = (
+    *("muon_lr", "muon_weight_decay", "momentum", "nesterov"),
+    *("ns_coefficients", "ns_steps", "adjust_lr_fn"),
+)
+"""The keys of `trainer.optimizer` that only Muon reads."""
 
 
 @dataclass(frozen=True)
@@ -265,7 +298,7 @@ class TrainerConfig:
     parallel: Literal["auto", "replicate", "shard"] = key(
         "auto",
         "With several GPUs: the whole model on each, or a part of it on each (FSDP2); auto shards a model whose "
-        "weights, gradients and moments would fill more than half of a GPU.",
+        "weights, gradients and moments would fill more than half of a GPU, unless Muon trains it.",
     )
     checkpoint_name: str | None = key(
         None,
@@ -335,6 +368,7 @@ class Config:
         ]
         targets = tree["trainer"]["lora"]["target_modules"]
         tree["trainer"]["lora"]["target_modules"] = None if targets is None else list(targets)
+        tree["trainer"]["optimizer"]["ns_coefficients"] = list(self.trainer.optimizer.ns_coefficients)
         return tree
 
     def to_yaml(self) -> str:

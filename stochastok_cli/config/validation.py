@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from stochastok_cli.config.schema import Config, LoraConfig, ModelConfig, OptimizerConfig, TrainingConfig
+from stochastok_cli.config.schema import Config, LoraConfig, ModelConfig, OptimizerConfig, TrainerConfig, TrainingConfig
 
 Problem = tuple[str, Any, str]
 """A dotted key, its value, and what the value must be."""
@@ -15,6 +15,8 @@ Check = Callable[[Config], Iterable[Problem]]
 LONGEST_CONTEXT = 2**21
 """The largest context window: a table of the rotations of all positions is kept in memory."""
 MOST_PARAMETERS = 10**12
+MOST_NS_STEPS = 100
+"""As of `torch.optim.Muon`: a few are enough."""
 
 
 def find_invalid_values(config: Config) -> Iterator[Problem]:
@@ -23,6 +25,8 @@ def find_invalid_values(config: Config) -> Iterator[Problem]:
     yield from _model(config.model)
     yield from _training(trainer.training)
     yield from _optimizer(trainer.optimizer, trainer.training)
+    if trainer.optimizer.name == "muon":
+        yield from _muon(trainer)
     yield from _lora(trainer.lora)
     if trainer.lora.rank > 0 and config.checkpoint_name is None:
         yield "trainer.lora.rank", trainer.lora.rank, "needs a model to start from: set trainer.checkpoint_name"
@@ -121,18 +125,44 @@ def _optimizer(optimizer: OptimizerConfig, training: TrainingConfig) -> Iterator
         ("min_lr", math.inf),
         ("weight_decay", math.inf),
         ("grad_clip", math.inf),
+        ("muon_lr", math.inf),
+        ("muon_weight_decay", math.inf),
+        ("momentum", 1),
         ("beta1", 1),
         ("beta2", 1),
     ]:
         value = getattr(optimizer, name)
         if not 0 <= value < end:
             yield f"trainer.optimizer.{name}", value, f"must be in [0, {end})"
+    if not 1 <= optimizer.ns_steps < MOST_NS_STEPS:
+        yield "trainer.optimizer.ns_steps", optimizer.ns_steps, f"must be in [1, {MOST_NS_STEPS})"
+    coefficients = optimizer.ns_coefficients
+    if len(coefficients) != 3 or not all(map(math.isfinite, coefficients)):
+        yield "trainer.optimizer.ns_coefficients", list(coefficients), "must be three numbers"
     decay, stable = optimizer.wsd_decay_iters, training.max_iters - training.warmup_iters
     if optimizer.schedule == "wsd" and stable < 1:
         warmup, length = training.warmup_iters, training.max_iters
         yield "trainer.training.warmup_iters", warmup, f"must be below max_iters ({length}), for the decay after it"
     elif optimizer.schedule == "wsd" and not 0 < decay <= stable:
         yield "trainer.optimizer.wsd_decay_iters", decay, f"must be in [1, {stable}], after the warm-up"
+
+
+def _muon(trainer: TrainerConfig) -> Iterator[Problem]:
+    """What Muon can't be combined with."""
+    if trainer.optimizer.lr == 0:
+        yield "trainer.optimizer.lr", 0.0, "must be above 0 with trainer.optimizer.name=muon, whose rate is a multiple"
+    if trainer.parallel == "shard":
+        yield (
+            "trainer.parallel",
+            "shard",
+            "must be replicate with trainer.optimizer.name=muon, which needs whole matrices",
+        )
+    if trainer.lora.rank > 0:
+        yield (
+            "trainer.lora.rank",
+            trainer.lora.rank,
+            "must be 0 with trainer.optimizer.name=muon, which trains whole matrices",
+        )
 
 
 def _lora(lora: LoraConfig) -> Iterator[Problem]:

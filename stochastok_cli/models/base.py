@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.models.linear_weights import LinearWeight
 from stochastok_cli.models.weight_files import ADAPTER_CONFIG, CONFIG, read_json
 
 if TYPE_CHECKING:
@@ -157,6 +158,14 @@ class CausalLM(nn.Module, abc.ABC):
     def attention_of(self, block: nn.Module) -> nn.Module | None:
         """The self-attention in one of `blocks`, whose output the block adds to its input; None where it has none."""
         return None
+
+    def linear_weights(self, block: nn.Module) -> dict[Tensor, LinearWeight]:
+        """The weights of the linear layers in one of `blocks`, each with the matrices in it.
+
+        An architecture overrides it whose weights hold several projections, or are in modules other than `nn.Linear`.
+        """
+        linear = (module for module in block.modules() if isinstance(module, nn.Linear))
+        return {module.weight: LinearWeight((module.out_features,)) for module in linear}
 
     @abc.abstractmethod
     def flops_per_token(self, context_window: int) -> int:

@@ -4,7 +4,7 @@
       config.json, model.safetensors, tokenizer files   a model that `transformers` opens
       adapter_config.json, adapter_model.safetensors    instead of a model, an adapter of one (see `adapters.py`); with
                                                         a merged model, they are in adapter/
-      optimizer.safetensors                             AdamW's moments and step counts; in parts, the files of ranks
+      optimizer.safetensors                             moments, and AdamW's step counts; in parts, the files of ranks
                                                         in optimizer/ (see `training/optimizer_state.py`)
       training_state.json                               iteration, data, configuration, checksums of the files
 

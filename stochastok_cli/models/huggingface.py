@@ -14,6 +14,7 @@ from stochastok_cli.config import LoraConfig
 from stochastok_cli.errors import UserError
 from stochastok_cli.models import adapters
 from stochastok_cli.models.base import WRAPPER_MODEL_TYPE, CausalLM, KeyValueCache
+from stochastok_cli.models.linear_weights import LinearWeight
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -186,6 +187,30 @@ class HuggingFaceModel(CausalLM):
     def attention_of(self, block: nn.Module) -> nn.Module | None:
         """The attention module, which `transformers` names so in every architecture: `GPT2Attention`."""
         return next((part for part in block.children() if type(part).__name__.endswith("Attention")), None)
+
+    def linear_weights(self, block: nn.Module) -> dict[Tensor, LinearWeight]:
+        """See `CausalLM.linear_weights`. The projections of GPT-2 (`c_attn`) and of Phi-3 and GLM (`qkv_proj`,
+        `gate_up_proj`) are told apart; where they alternate head by head, as in GPT-NeoX, they count as one matrix."""
+        weights = super().linear_weights(block)
+        for name, module in block.named_modules():
+            place = name.rpartition(".")[2]
+            if type(module).__name__ == "Conv1D":  # the linear layer of GPT-2
+                rows = module.weight.shape[1]
+                weights[module.weight] = LinearWeight((rows // 3,) * 3 if place == "c_attn" else (rows,), True)
+            elif isinstance(module, nn.Linear) and place == "gate_up_proj":
+                weights[module.weight] = LinearWeight((module.out_features // 2,) * 2)
+            elif isinstance(module, nn.Linear) and place == "qkv_proj" and (sizes := self._projection_sizes()):
+                weights[module.weight] = (
+                    LinearWeight(sizes) if sum(sizes) == module.out_features else weights[module.weight]
+                )
+        return weights
+
+    def _projection_sizes(self) -> tuple[int, int, int] | None:
+        """The widths of queries, keys and values; None for an architecture without grouped heads, such as CodeGen."""
+        config = self.model.config.get_text_config()
+        queries, keys = config.num_attention_heads, getattr(config, "num_key_value_heads", None)
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // queries
+        return None if keys is None else (queries * head_dim, keys * head_dim, keys * head_dim)
 
     def flops_per_token(self, context_window: int) -> int:
         """As in `Llama.flops_per_token`. In a mixture of experts, the experts that a token skips are counted, too."""

@@ -215,7 +215,7 @@ def _training_facts(run: ReportedRun, summary: RunSummary, config: Config) -> di
         "iterations": f"{summary.iteration:,} of {training.max_iters:,}",
         "batch": f"{windows:,} windows, {tokens:,} tokens",
         "tokens seen": f"{summary.iteration * tokens:,}",
-        "learning rate": _learning_rate(config, summary.iteration),
+        "learning rate": _learning_rate(config, summary.iteration) + _rate_of_muon(config),
     }
 
 
@@ -235,6 +235,12 @@ def _learning_rate(config: Config, done: int) -> str:
     last = f"{learning_rate(max(done - 1, 0), optimizer, training):.3g}"
     way = optimizer.schedule if float(last) == optimizer.min_lr else f"{optimizer.schedule} toward {optimizer.min_lr:g}"
     return f"{optimizer.lr:g} to {last}, {way}, {warm_up}"
+
+
+def _rate_of_muon(config: Config) -> str:
+    """What stands behind the learning rate, which is AdamW's; empty without Muon."""
+    optimizer = config.trainer.optimizer
+    return f"; Muon's {optimizer.muon_lr / optimizer.lr:.3g} times that" if optimizer.name == "muon" else ""
 
 
 def _expansion(summary: RunSummary) -> str:

@@ -9,7 +9,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stochastok_cli.config import Config, DatasetConfig, ModelConfig, Source, as_written, flatten, values_by_key
+from stochastok_cli.config import (
+    MUON_KEYS,
+    Config,
+    DatasetConfig,
+    ModelConfig,
+    OptimizerConfig,
+    Source,
+    as_written,
+    flatten,
+    values_by_key,
+)
 from stochastok_cli.data.folders import find_dataset, similar_dataset
 from stochastok_cli.errors import UserError
 from stochastok_cli.manifest import read_manifest
@@ -242,7 +252,7 @@ def is_overridden(key: str, overridden: frozenset[str]) -> bool:
 
 def notes_on_ineffective_values(config: Config) -> list[str]:
     """Notes on a key of the reference implementation that has no effect, on a warm-up that the run doesn't reach the
-    end of, and on a method of expansion that nothing is expanded by."""
+    end of, on options of Muon without Muon, and on a method of expansion that nothing is expanded by."""
     output_dir, training = config.general.paths.output_dir, config.trainer.training
     notes = [] if output_dir is None else [f"general.paths.output_dir ({output_dir}) has no effect: nothing goes there"]
     if training.warmup_iters >= training.max_iters and config.trainer.optimizer.lr > 0:
@@ -251,6 +261,7 @@ def notes_on_ineffective_values(config: Config) -> list[str]:
             f"trainer.training.warmup_iters = {training.warmup_iters:,} is as long as the run or longer: the learning "
             f"rate rises to {reached:.3g} and never reaches {config.trainer.optimizer.lr:.3g}"
         )
+    notes += _notes_on_muon(config.trainer.optimizer)
     dataset = config.trainer.dataset
     is_default = dataset.expand_method == DatasetConfig().expand_method
     with suppress(UserError):  # an unknown method is refused with the data
@@ -260,3 +271,13 @@ def notes_on_ineffective_values(config: Config) -> list[str]:
                 "0, so nothing is expanded"
             )
     return notes
+
+
+def _notes_on_muon(optimizer: OptimizerConfig) -> list[str]:
+    """A note on options of Muon that were changed, where AdamW trains all weights."""
+    default = OptimizerConfig()
+    changed = [name for name in MUON_KEYS if getattr(optimizer, name) != getattr(default, name)]
+    if optimizer.name == "muon" or not changed:
+        return []
+    listed = ", ".join(f"trainer.optimizer.{name}" for name in changed)
+    return [f"no effect without trainer.optimizer.name=muon: {listed}"]

@@ -3,10 +3,12 @@
 import re
 
 import torch
+from torch import nn
 
 from stochastok_cli.config import Config
 from stochastok_cli.models.base import CausalLM
 from stochastok_cli.training.distributed import DistributedContext
+from stochastok_cli.training.optimizers import muon_weights
 
 # Dense bfloat16 with float32 sums, TFLOP/s, from the manufacturers' data sheets. The first entry is used whose name
 # occurs in the name of the device.
@@ -26,29 +28,37 @@ _PEAK_TFLOPS = {
 
 
 def checkpoint_bytes(model: CausalLM, config: Config) -> int:
-    """The size of a checkpoint, without headers and small files: the trained weights with AdamW's two moments, float32
+    """The size of a checkpoint, without headers and small files: the trained weights with their moments, float32
     weights twice where the model has them in bfloat16, and all others where they are saved merged with an adapter."""
+    moments = moments_of(model, config)
     rounds = config.trainer.training.checkpoint_dtype == "bfloat16"
     total = 0
     for parameter in model.parameters():
         size = parameter.element_size()
         saved = min(size, 2) if rounds else size
         if parameter.requires_grad:
-            total += parameter.numel() * (saved + 2 * size + (size if saved < size else 0))
+            total += parameter.numel() * (saved + moments[parameter] * size + (size if saved < size else 0))
         elif config.trainer.lora.merge:
             total += parameter.numel() * saved
     return total
 
 
 def async_save_bytes(model: CausalLM, config: Config, *, sharded: bool) -> int:
-    """What `async_save` copies to host memory: the trained weights, and of a whole model AdamW's two moments and the
-    weights again where a checkpoint rounds them."""
+    """What `async_save` copies to host memory: the trained weights, and of a whole model their moments and the weights
+    again where a checkpoint rounds them."""
+    moments = moments_of(model, config)
     rounds = config.trainer.training.checkpoint_dtype == "bfloat16"
     total = 0
     for parameter in model.trained_parameters():
-        copies = 1 if sharded else 4 if rounds and parameter.element_size() > 2 else 3
+        copies = 1 if sharded else 1 + moments[parameter] + (rounds and parameter.element_size() > 2)
         total += parameter.numel() * parameter.element_size() * copies
     return total
+
+
+def moments_of(model: CausalLM, config: Config) -> dict[nn.Parameter, int]:
+    """The number of moments of each trained weight: AdamW has two, Muon one."""
+    muon = muon_weights(model) if config.trainer.optimizer.name == "muon" else {}
+    return {parameter: 1 if parameter in muon else 2 for parameter in model.trained_parameters()}
 
 
 def utilization(tokens_per_second: float, model: CausalLM, config: Config, world: DistributedContext) -> float | None:

@@ -23,6 +23,7 @@ from stochastok_cli.training.data import Data, open_data, require_same_vocabular
 from stochastok_cli.training.distributed import DistributedContext
 from stochastok_cli.training.effective_config import notes_on_ineffective_values
 from stochastok_cli.training.locate import LocatedRun, locate_run
+from stochastok_cli.training.optimizers import muon_weights
 from stochastok_cli.training.run_dir import RunProgress
 from stochastok_cli.training.starting_point import StartingPoint, resolve_starting_point
 
@@ -154,6 +155,10 @@ def _build_model(run: Run) -> CausalLM:
         model.companion_files = run.world.broadcast_from_rank_0(lambda: read_companion_files(kept))
     if run.config.trainer.lora.rank:
         _add_lora(run, model)
+    if run.config.trainer.optimizer.name == "muon" and not muon_weights(model):
+        raise UserError(
+            f"{folder or 'the model'} has no layers with matrices for Muon", fix="set trainer.optimizer.name=adamw"
+        )
     if reason := model.training_unsupported():
         raise UserError(f"{folder} can't be trained, because {reason}", fix="start from another model")
     if run.config.trainer.dataset.is_instruction and (reason := model.packing_unsupported()):

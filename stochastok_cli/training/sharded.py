@@ -37,8 +37,11 @@ _MAX_GATHERED_FRACTION = 0.15
 
 
 def make_parallel(model: CausalLM, config: Config, world: DistributedContext, *, fused: bool) -> Parallel:
-    """The way to train a model on these ranks that `trainer.parallel` names. The fused kernels need the whole model."""
+    """The way to train a model on these ranks that `trainer.parallel` names. The fused kernels need the whole
+    model, and Muon whole matrices."""
     wanted, several = config.trainer.parallel, world.world_size > 1
+    if config.trainer.optimizer.name == "muon":
+        wanted = "replicate"
     if wanted == "auto" and world.device.type == "cuda":
         memory = torch.cuda.get_device_properties(world.device).total_memory
         # A weight, and where it is trained its gradient and AdamW's two moments.

@@ -112,7 +112,7 @@ class TrainingStep:
 
         rate = schedules.learning_rate(iteration, self.config.trainer.optimizer, self.config.trainer.training)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["lr_scale"]
         self.optimizer.step()
 
     def compile(self, iteration: int, batches: Iterator[Batch[Tensor]]) -> None:
@@ -347,11 +347,13 @@ class Trainer:
     def _require_finite(self) -> None:
         bad = self.step.first_bad_iteration()
         if bad is not None:
+            muon = self.config.trainer.optimizer.name == "muon"
+            rates = "trainer.optimizer.lr" + (" or trainer.optimizer.muon_lr," if muon else "")
             self._collect_after_failure()
             last = f"the last good checkpoint is {self.checkpoint}" if self.checkpoint else "there is no checkpoint yet"
             raise UserError(
                 f"the loss or the gradient of iteration {bad + 1} is not finite; it was not applied, and {last}",
-                fix="lower trainer.optimizer.lr or raise trainer.training.warmup_iters in a new run: with another "
+                fix=f"lower {rates} or raise trainer.training.warmup_iters in a new run: with another "
                 "--run-name, or with --force, which sets this one aside",
                 exit_code=FAILED,
             )

@@ -28,6 +28,7 @@ def test_every_key_is_documented():
 def test_numbers_have_units():
     numbers = [key for key in config_reference() if {"int", "float"} & set(key.type.split(" | "))]
     pure = {"general.seed", "trainer.lora.alpha", "trainer.optimizer.lr", "trainer.optimizer.min_lr"}
+    pure.add("trainer.optimizer.muon_lr")
     assert {key.path for key in numbers if not key.unit} == pure
 
 

@@ -116,12 +116,18 @@ def test_the_cards_say_what_can_not_be_read(tmp_path):
         ("lr_decay_iters=35", 41, "0.003 to 0.0003, cosine, 5 of warm-up"),
         ("", 3, "rising to 0.003, 3 of 5 of warm-up"),
         ("", 0, "rising to 0.003, 0 of 5 of warm-up"),
+        (
+            "trainer.optimizer.name=muon",
+            40,
+            "0.003 to 0.00267, cosine toward 0.0003, 5 of warm-up; Muon's 6.67 times that",
+        ),
         ("warmup_iters=0", 0, "0.003 to 0.003, cosine toward 0.0003, 0 of warm-up"),
     ],
 )
 def test_the_card_has_the_learning_rate_that_a_run_has_reached(tmp_path, options, done, shown):
     settings = ["max_iters=50", "lr_decay_iters=150", "warmup_iters=5", *options.split()]
-    folder = write_run(tmp_path / "a", *(f"trainer.training.{one}" for one in settings), records=[logged(done)])
+    settings = [one if one.startswith("trainer.") else f"trainer.training.{one}" for one in settings]
+    folder = write_run(tmp_path / "a", *settings, records=[logged(done)])
     [card] = run_tables([read_reported_run(folder, "a")])
     assert {name.value: cell.value for name, cell in card.rows}["learning rate"] == shown
 

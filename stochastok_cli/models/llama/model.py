@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from stochastok_cli.config import ModelConfig
 from stochastok_cli.models.base import CausalLM, KeyValueCache
+from stochastok_cli.models.linear_weights import LinearWeight
 from stochastok_cli.models.llama.attention import SelfAttention, causal_mask, rotary_table
 from stochastok_cli.models.llama_config import MODEL_TYPE, NORM_EPS
 
@@ -97,6 +98,15 @@ class Llama(CausalLM):
     def attention_of(self, block: nn.Module) -> nn.Module:
         assert isinstance(block, Block)
         return block.attention
+
+    def linear_weights(self, block: nn.Module) -> dict[Tensor, LinearWeight]:
+        assert isinstance(block, Block)
+        attention, ffn = block.attention, block.ffn
+        queries, keys = (heads * attention.head_dim for heads in (attention.heads, attention.kv_heads))
+        return super().linear_weights(block) | {
+            attention.qkv.weight: LinearWeight((queries, keys, keys)),
+            ffn.gate_up.weight: LinearWeight((ffn.down.in_features, ffn.down.in_features)),
+        }
 
     def flops_per_token(self, context_window: int) -> int:
         """Six operations for every parameter of a matrix product (Kaplan et al. 2020, section 2.1), and those of causal
