@@ -42,6 +42,12 @@ def test_the_shipped_values_are_the_published_ones():
     assert tuning.trainer.eval[0].benchmarks == ("langgame-train", "langgame-val")
 
 
+def test_a_speedrun_has_the_model_and_the_data_of_pretraining():
+    speedrun, pretraining = load_config("speedrun"), load_config("pretraining")
+    assert (speedrun.model, speedrun.trainer.dataset) == (pretraining.model, pretraining.trainer.dataset)
+    assert speedrun.trainer.optimizer.name == "muon"
+
+
 def test_published_command_lines_work_verbatim():
     config = load_config(
         "pretraining",
