@@ -54,7 +54,7 @@ def _lines(plan: Plan) -> list[tuple[str, str]]:
             f"{plan.seconds_per_iteration * 1e3:,.1f} ms an iteration, "
             f"{plan.tokens_per_iteration / plan.seconds_per_iteration:,.0f} tokens/s{peak}{compiling}",
         ),
-        ("memory", f"{_size(plan.memory)} of {_size(plan.memory_total)}"),
+        ("memory", f"{_size(plan.memory)} of {_size(plan.memory_total)}, {_windows_at_once(plan)}"),
         *([("host memory", _host_copies(plan))] if plan.host_copies else []),
         (
             "disk",
@@ -64,6 +64,11 @@ def _lines(plan: Plan) -> list[tuple[str, str]]:
         ("time", f"{training} training + {format_duration(plan.evaluation_seconds)} evaluation"),
         ("", f"= {format_duration(plan.seconds)}"),
     ]
+
+
+def _windows_at_once(plan: Plan) -> str:
+    again = ", activations computed again in the backward pass" if plan.recomputes_activations else ""
+    return f"{plan.windows_at_once:,} window{'s' if plan.windows_at_once != 1 else ''} at once{again}"
 
 
 def _host_copies(plan: Plan) -> str:

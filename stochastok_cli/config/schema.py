@@ -150,7 +150,8 @@ class TrainingConfig:
     )
     activation_checkpointing: bool = key(
         False,
-        "Compute the activations of each layer again in the backward pass: less memory and more time.",
+        "Compute the activations of each layer again in the backward pass: less memory and more time. The fused "
+        "kernels do so also with false where the GPU's memory has room for less than 8,192 tokens.",
     )
     run_profiler: bool = key(False, "Record a trace of iterations 3 to 5, and the kernels that take most time.")
     fp8_logits: bool = key(

@@ -221,7 +221,14 @@ class FusedStep(Protocol):
 
     Both return `sum(token_weights * nll)`, a float32 scalar on the device. `loss` computes it without dropout and
     gradients; `loss_and_gradients` adds the gradients to the parameters' `.grad`.
+
+    Attributes:
+        windows_at_once: How many windows the last call of `loss_and_gradients` has computed at once; 0 before any.
+        recomputes_activations: Whether its backward pass has computed activations again.
     """
+
+    windows_at_once: int
+    recomputes_activations: bool
 
     def loss(
         self,
@@ -278,7 +285,8 @@ class ModelSpec:
             `load_weights` are as cheap.
         fused_unsupported: Why the fused kernels can't train a model of these hyperparameters on a device, in words
             that complete "because"; None if they can.
-        fused_step: The fused kernels for a model: `fused_step(model, dropout, fp8_logits=False)`.
+        fused_step: The fused kernels for a model: `fused_step(model, dropout, fp8_logits=False,
+            activation_checkpointing=False)`.
         check_weights: Raises UserError where the files of a folder hold tensors of other shapes than a model of these
             hyperparameters has. It reads no tensors, and is called before such a model is built.
         shorten: The hyperparameters with a smaller context window; absent where weights depend on positions.

@@ -42,10 +42,17 @@ class Backend(Protocol):
     Attributes:
         name: As in the key `general.kernels`.
         out_of_memory_fix: What a user can do when the device has too little memory.
+        windows_at_once: How many windows go forward and backward at once; known after the first `forward_backward`.
+        recomputes_activations: Whether the backward pass computes activations again; known then, too.
     """
 
     name: str
     out_of_memory_fix: str
+
+    @property
+    def windows_at_once(self) -> int: ...
+    @property
+    def recomputes_activations(self) -> bool: ...
 
     def micro_batches(self, windows: np.ndarray) -> list[np.ndarray]:
         """Divides a rank's windows of an iteration into the batches that `forward_backward` takes.
@@ -86,8 +93,6 @@ def uses_fused(spec: ModelSpec, hyperparameters: ArchitectureConfig, config: Con
     Raises UserError if they are required and can't run.
     """
     kernels, reason = config.general.kernels, spec.fused_unsupported(hyperparameters, device)
-    if config.trainer.training.activation_checkpointing:
-        reason = "trainer.training.activation_checkpointing is true, which they don't know"
     if config.trainer.training.weight_dtype != "float32":
         reason = f"trainer.training.weight_dtype is {config.trainer.training.weight_dtype}, and they know only float32"
     if config.trainer.parallel == "shard":
@@ -133,7 +138,9 @@ class EagerBackend:
 
     def __init__(self, model: CausalLM, config: Config, device: torch.device):
         self.model, self.config = model, config
-        model.set_activation_checkpointing(config.trainer.training.activation_checkpointing)
+        self.windows_at_once = config.trainer.training.batch_size
+        self.recomputes_activations = config.trainer.training.activation_checkpointing
+        model.set_activation_checkpointing(self.recomputes_activations)
         compiles = device.type == "cuda"
         self.forward: Forward = torch.compile(model) if compiles and model.compiles_whole else model
         self.compiled_blocks = CompiledBlocks(model.blocks if compiles and not model.compiles_whole else [])
@@ -164,15 +171,30 @@ class FusedBackend:
     """Kernels made for the architecture, on all windows of a rank at once, or as many of them as fit the device."""
 
     name = "fused"
-    out_of_memory_fix = "they take what the GPU has free when a run begins: see what else runs on it (nvidia-smi)"
+    out_of_memory_fix = (
+        "they take what the GPU has free when a run begins: see what else runs on it (nvidia-smi), or set "
+        "trainer.training.activation_checkpointing=true"
+    )
 
     def __init__(self, model: CausalLM, config: Config):
         self.config = config
         fused_step = spec_of(model).fused_step
         assert fused_step is not None
+        training = config.trainer.training
         self.step = fused_step(
-            model, config.trainer.dropout_scheduler.dropout, fp8_logits=config.trainer.training.fp8_logits
+            model,
+            config.trainer.dropout_scheduler.dropout,
+            fp8_logits=training.fp8_logits,
+            activation_checkpointing=training.activation_checkpointing,
         )
+
+    @property
+    def windows_at_once(self) -> int:
+        return self.step.windows_at_once
+
+    @property
+    def recomputes_activations(self) -> bool:
+        return self.step.recomputes_activations
 
     def micro_batches(self, windows: np.ndarray) -> list[np.ndarray]:
         return [windows.ravel()]

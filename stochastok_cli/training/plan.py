@@ -55,6 +55,9 @@ class Plan:
         utilization: The fraction of the GPUs' peak (MFU); None where the peak is unknown.
         memory: Bytes, the most that rank 0 used: on its GPU, or on a CPU of the process.
         memory_total: Bytes of the GPU, or of the machine.
+        windows_at_once: How many windows rank 0 computes at once.
+        recomputes_activations: Whether the backward pass computes activations again, as configured or for lack of
+            memory.
         host_copies: Bytes that `async_save` takes of rank 0's host memory; 0 without it.
         host_memory_total: Bytes of the machine.
         checkpoint_bytes: The size of a checkpoint.
@@ -80,6 +83,8 @@ class Plan:
     utilization: float | None
     memory: int
     memory_total: int
+    windows_at_once: int
+    recomputes_activations: bool
     host_copies: int
     host_memory_total: int
     checkpoint_bytes: int
@@ -158,6 +163,8 @@ def _measure(run: Run, inputs: RunInputs) -> Plan:
         utilization=flops.utilization(tokens / seconds, inputs.model, config, world),
         memory=memory,
         memory_total=memory_total,
+        windows_at_once=step.backend.windows_at_once,
+        recomputes_activations=step.backend.recomputes_activations,
         host_copies=flops.async_save_bytes(inputs.model, config, sharded=sharded) if training.async_save else 0,
         host_memory_total=_host_memory_total(),
         checkpoint_bytes=flops.checkpoint_bytes(inputs.model, config),

@@ -262,6 +262,14 @@ class Trainer:
             ):
                 self.step.compile(self.start, batches)
             self.emit(events.Compiled(time.monotonic() - began))
+            if self.step.backend.recomputes_activations and not self.training.activation_checkpointing:
+                windows = self.step.backend.windows_at_once
+                self.emit(
+                    events.Note(
+                        f"activations are computed again in the backward pass, {windows} windows at once: the GPU's "
+                        "memory has no room for all of them"
+                    )
+                )
 
     def _log(self, done: int) -> None:
         self._require_finite()

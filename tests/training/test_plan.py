@@ -37,6 +37,14 @@ def test_the_run_is_as_planned(configured, tmp_path):
     assert planned.seconds == pytest.approx(10 * planned.seconds_per_iteration + 5 * planned.seconds_per_evaluation)
     assert planned.seconds_per_iteration > 0 and planned.seconds_per_evaluation > 0
     assert planned.memory < planned.memory_total
+    assert (planned.windows_at_once, planned.recomputes_activations) == (3, False)
+    assert "3 windows at once\n" in plan_table(planned)
+
+
+def test_recomputed_activations_are_part_of_the_plan(configured):
+    planned = plan(configured("trainer.training.activation_checkpointing=true"))
+    assert planned.recomputes_activations
+    assert "3 windows at once, activations computed again in the backward pass" in plan_table(planned)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

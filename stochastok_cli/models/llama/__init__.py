@@ -11,11 +11,13 @@ from stochastok_cli.models.llama.state_dict import check_weights, load_weights, 
 from stochastok_cli.models.llama_config import read_model_config, shorten
 
 
-def _fused_step(model: CausalLM, dropout: float, fp8_logits: bool = False) -> FusedStep:
+def _fused_step(
+    model: CausalLM, dropout: float, fp8_logits: bool = False, activation_checkpointing: bool = False
+) -> FusedStep:
     from stochastok_cli.models.llama.fused.step import LlamaFusedStep
 
     assert isinstance(model, Llama)
-    return LlamaFusedStep(model, dropout, fp8_logits=fp8_logits)
+    return LlamaFusedStep(model, dropout, fp8_logits=fp8_logits, activation_checkpointing=activation_checkpointing)
 
 
 LLAMA: ModelSpec = register_model(

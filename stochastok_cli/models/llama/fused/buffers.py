@@ -45,7 +45,11 @@ class Activations:
 
 @dataclass
 class Buffers(Activations):
-    """The activations of a micro-batch, all of which the backward pass needs, and the gradients of one layer."""
+    """The activations of a micro-batch, which the backward pass needs, and the gradients of one layer.
+
+    With `recompute`, layers have only their `residual` each. They share the rest, which holds the activations of one
+    layer, and which the backward pass computes again for every layer from its `residual`.
+    """
 
     residual_grad: Tensor  # [N, D] of the residual stream after a layer
     ffn_residual_grad: Tensor  # [N, D] of the residual stream between attention and feed-forward
@@ -55,9 +59,12 @@ class Buffers(Activations):
     delta: Tensor  # [B, H, T] float32
     ffn_hidden_grad: Tensor  # [N, F]
     gate_up_grad: Tensor  # [N, 2 F]
+    recompute: bool
 
 
-def allocate(config: ModelConfig, windows: int, length: int, dtype: torch.dtype, device: torch.device) -> Buffers:
+def allocate(
+    config: ModelConfig, windows: int, length: int, dtype: torch.dtype, device: torch.device, *, recompute: bool = False
+) -> Buffers:
     """Buffers for a micro-batch.
 
     Args:
@@ -66,15 +73,18 @@ def allocate(config: ModelConfig, windows: int, length: int, dtype: torch.dtype,
         length: T.
         dtype: The type of all matrices with one row a token.
         device: Where to allocate them.
+        recompute: See `Buffers`.
     """
     make = _Maker(config, windows, length, dtype, device)
     width, ffn, qkv = make.width, make.ffn, make.qkv
-    layers = [make.layer() for _ in range(config.core_model.num_layers)]
+    first, others = make.layer(), range(config.core_model.num_layers - 1)
+    following = [replace(first, residual=make.matrix(width)) if recompute else make.layer() for _ in others]
     return Buffers(
-        layers=layers, residual=make.matrix(width), normed=make.matrix(width), rstd=make.rows_of_float(),
+        layers=[first, *following], residual=make.matrix(width), normed=make.matrix(width), rstd=make.rows_of_float(),
         sublayer_out=make.matrix(width), residual_grad=make.matrix(width), ffn_residual_grad=make.matrix(width),
         normed_grad=make.matrix(width), attention_out_grad=make.matrix(width), qkv_grad=make.matrix(qkv),
         delta=make.by_head(make.heads), ffn_hidden_grad=make.matrix(ffn), gate_up_grad=make.matrix(2 * ffn),
+        recompute=recompute,
     )  # fmt: skip
 
 

@@ -42,14 +42,17 @@ def _residual_norm(
     mask = (column < width)[None, :]
     offset = row.to(tl.int64)[:, None] * width + column[None, :]
     x = tl.load(x_ptr + offset, mask=mask, other=0.0).to(tl.float32)
-    y = tl.load(y_ptr + offset, mask=mask, other=0.0).to(tl.float32)
-    if threshold > 0:
-        dropout_key = tl.load(dropout_keys_ptr + tl.program_id(0) * rows // length)
-        row_hash, column_hash = odd_hash(dropout_key, stream, row % length), odd_hash(dropout_key, stream + 1, column)
-        y = tl.where(keep_mask(row_hash, column_hash, threshold), y * scale, 0.0)
-    rounded = (x + y).to(sum_ptr.dtype.element_ty)
-    tl.store(sum_ptr + offset, rounded, mask=mask)
-    normalize_rows(rounded.to(tl.float32), gain_ptr, row, normed_ptr, rstd_ptr, width, block, eps)
+    if y_ptr is not None:
+        y = tl.load(y_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+        if threshold > 0:
+            dropout_key = tl.load(dropout_keys_ptr + tl.program_id(0) * rows // length)
+            row_hash = odd_hash(dropout_key, stream, row % length)
+            column_hash = odd_hash(dropout_key, stream + 1, column)
+            y = tl.where(keep_mask(row_hash, column_hash, threshold), y * scale, 0.0)
+        rounded = (x + y).to(sum_ptr.dtype.element_ty)
+        tl.store(sum_ptr + offset, rounded, mask=mask)
+        x = rounded.to(tl.float32)
+    normalize_rows(x, gain_ptr, row, normed_ptr, rstd_ptr, width, block, eps)
 
 
 def residual_norm(
@@ -74,6 +77,15 @@ def residual_norm(
     _residual_norm[(rows // ROWS,)](
         x, y, gain, dropout_keys, total, normed, rstd, stream, length, width, triton.next_power_of_2(width), ROWS,
         drop_threshold(dropout), 1 / (1 - dropout), NORM_EPS, num_warps=4,
+    )  # fmt: skip
+
+
+def norm(x: Tensor, gain: Tensor, normed: Tensor, rstd: Tensor) -> None:
+    """`normed` and `rstd` alone, of the sum `x` that `residual_norm` or `embed` has stored: the same bits as theirs."""
+    rows, width = x.shape
+    _residual_norm[(rows // ROWS,)](
+        x, None, gain, None, None, normed, rstd, 0, ROWS, width, triton.next_power_of_2(width), ROWS, 0, 1.0, NORM_EPS,
+        num_warps=4,
     )  # fmt: skip
 
 

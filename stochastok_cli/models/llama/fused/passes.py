@@ -13,7 +13,7 @@ from stochastok_cli.models.llama.fused.buffers import Activations, Buffers, Laye
 from stochastok_cli.models.llama.fused.dropout import attention_hashes, output_stream
 from stochastok_cli.models.llama.fused.embedding import embed, embed_backward
 from stochastok_cli.models.llama.fused.matmul import add_matmul_
-from stochastok_cli.models.llama.fused.norm import residual_norm, residual_norm_backward
+from stochastok_cli.models.llama.fused.norm import norm, residual_norm, residual_norm_backward
 from stochastok_cli.models.llama.fused.rotary import rotate_
 from stochastok_cli.models.llama.fused.swiglu import gate_up_swiglu, swiglu_backward
 from stochastok_cli.models.llama.model import Block, Llama
@@ -84,6 +84,10 @@ def backward(
         b.normed_grad, b.residual, b.rstd, model.norm.weight, None, b.residual_grad, grad_of(model.norm.weight), partial
     )
     for i in reversed(range(len(b.layers))):
+        if b.recompute and i + 1 < len(b.layers):  # the last layer's activations are still there
+            layer = b.layers[i]
+            norm(layer.residual, network.blocks[i].attention_norm.weight, layer.normed, layer.rstd)
+            _layer_forward(network, i, layer, b.sublayer_out, batch, dropout)
         _layer_backward(network, i, b, batch, dropout)
         on_gradients_ready(i)
     embed_backward(

@@ -3,7 +3,8 @@
 B windows of T tokens, N = B T, D the width of hidden states, F that of the feed-forward layers, H query heads and G
 key/value heads of width h. Activations, their gradients and the residual stream are bfloat16; sums, statistics of
 norms, losses and gradients of weights are float32. Autograd is not used: each layer stores what its gradient needs in
-buffers that are allocated once, 135 KB for each token at the shipped sizes.
+buffers that are allocated once, 135 KB for each token at the shipped sizes. Where these have no room, a layer stores
+its input alone, and the backward pass computes the rest again: dropout masks are functions of keys, and come out equal.
 """
 
 import math
@@ -44,6 +45,8 @@ class LlamaFusedStep:
             the device at the first call of its size.
         max_head_rows: The most tokens whose logits are held at once.
         fp8_logits: Whether logits are products of 8-bit floats in training; see `fused.head`.
+        activation_checkpointing: Whether the backward pass computes activations again in any case. Otherwise it does so
+            where few or no windows have room: see `memory.choose_micro_batches`.
         dtype: The type of activations. Tests on a CPU use float32.
     """
 
@@ -55,16 +58,18 @@ class LlamaFusedStep:
         micro_batch_size: int | None = None,
         max_head_rows: int = MAX_HEAD_ROWS,
         fp8_logits: bool = False,
+        activation_checkpointing: bool = False,
         dtype: torch.dtype = torch.bfloat16,
     ) -> None:
         assert 0 <= dropout < 1
         self.model, self.config, self.dropout = model, model.config, dropout
         self.micro_batch_size, self.max_head_rows = micro_batch_size, max_head_rows
-        self.fp8_logits, self.dtype = fp8_logits, dtype
+        self.fp8_logits, self.activation_checkpointing, self.dtype = fp8_logits, activation_checkpointing, dtype
         self.parameters = list(model.parameters())
         self.device = self.parameters[0].device
+        self.windows_at_once, self.recomputes_activations = 0, activation_checkpointing  # in the last call
         self._head: FusedHead | None = None
-        self._fitting_sizes: dict[tuple[int, int], int] = {}
+        self._planned: dict[tuple[int, int], memory.MicroBatches] = {}
         self._buffers: dict[tuple[int, int], Buffers] = {}
         padding = -self.config.vocab_size % VOCAB_ALIGNMENT
         weights: dict[Tensor, Tensor] = {}
@@ -109,13 +114,14 @@ class LlamaFusedStep:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         windows, length = batch.inputs.shape
-        size = self._micro_batch_size(windows, length)
+        plan = self._micro_batches(windows, length)
+        self.windows_at_once, self.recomputes_activations, size = plan.size, plan.recompute, plan.size
         losses = []
         for first in range(0, windows, size):
             micro_batch = batch.windows(slice(first, first + size))
-            buffers = self._buffers_for(*micro_batch.inputs.shape)
+            buffers = self._buffers_for(len(micro_batch.inputs), length, plan.recompute)
             passes.forward(self.network, buffers, micro_batch, self.dropout)
-            losses.append(self._head_loss_and_gradients(buffers, micro_batch, num_loss_tokens))
+            losses.append(self._head_loss_and_gradients(buffers, micro_batch, num_loss_tokens, plan.max_head_rows))
             is_last = first + size >= windows
             on_ready = on_gradients_ready if is_last else lambda block: None
             passes.backward(self.network, buffers, micro_batch, self.dropout, on_ready)
@@ -161,19 +167,19 @@ class LlamaFusedStep:
             dropout_keys=dropout_keys,
         )
 
-    def _micro_batch_size(self, windows: int, length: int) -> int:
-        """How many of a call's windows are computed at once in training."""
-        if self.micro_batch_size is not None:
-            return self.micro_batch_size
-        if (windows, length) not in self._fitting_sizes:
-            size = windows
-            if self.device.type == "cuda":
+    def _micro_batches(self, windows: int, length: int) -> memory.MicroBatches:
+        """How a call's windows are trained on."""
+        if (windows, length) not in self._planned:
+            size, recompute = min(self.micro_batch_size or windows, windows), self.activation_checkpointing
+            plan = memory.MicroBatches(size, recompute, self.max_head_rows)
+            if self.micro_batch_size is None and self.device.type == "cuda":
                 self._buffers.clear()  # what calls of other sizes hold is free
                 self._head = None
-                free = free_memory(self.device)
-                size = memory.micro_batch_size(self.config, windows, length, free, self.max_head_rows)
-            self._fitting_sizes[windows, length] = size
-        return self._fitting_sizes[windows, length]
+                plan = memory.choose_micro_batches(
+                    self.config, windows, length, free_memory(self.device), self.max_head_rows, recompute=recompute
+                )
+            self._planned[windows, length] = plan
+        return self._planned[windows, length]
 
     def _forward_size(self, windows: int, length: int) -> int:
         """How many of a call's windows go through a forward pass at once: as many as the buffers of training take, or
@@ -183,35 +189,39 @@ class LlamaFusedStep:
         if (held := self._windows_held(length)) > 0:
             return min(windows, held)
         free = free_memory(self.device) if self.device.type == "cuda" else math.inf
-        return memory.forward_size(self.config, windows, length, free)
+        return memory.choose_forward_size(self.config, windows, length, free)
 
     def _forward_activations(self, windows: int, length: int) -> Activations:
         """Buffers for a forward pass alone. They are those of one layer of training, or else held for the call only."""
         if self._windows_held(length) >= windows:
-            return borrow_one_layer(self._buffers_for(windows, length))
+            return borrow_one_layer(self._buffers_for(windows, length, self.recomputes_activations))
         return allocate_one_layer(self.config, windows, length, self.dtype, self.device)
 
     def _windows_held(self, length: int) -> int:
         """The windows of this length for which training holds buffers."""
         return max((windows for windows, held_length in self._buffers if held_length == length), default=0)
 
-    def _buffers_for(self, windows: int, length: int) -> Buffers:
+    def _buffers_for(self, windows: int, length: int, recompute: bool) -> Buffers:
         if (windows, length) not in self._buffers:
             # Buffers of another shape are freed first. A call's last micro-batch, if it is smaller, gets views.
             larger = next((b for (w, t), b in self._buffers.items() if t == length and w > windows), None)
             if larger is None:
                 self._buffers.clear()
                 self._head = None
-                self._buffers[windows, length] = allocate(self.config, windows, length, self.dtype, self.device)
+                self._buffers[windows, length] = allocate(
+                    self.config, windows, length, self.dtype, self.device, recompute=recompute
+                )
             else:
                 self._buffers[windows, length] = slice_windows(larger, windows, length)
         return self._buffers[windows, length]
 
-    def _head_loss_and_gradients(self, buffers: Buffers, batch: Batch, num_loss_tokens: int | None) -> Tensor:
+    def _head_loss_and_gradients(
+        self, buffers: Buffers, batch: Batch, num_loss_tokens: int | None, max_head_rows: int
+    ) -> Tensor:
         """The loss. Writes `buffers.normed_grad` and adds to the gradient of the head's weight."""
         weight, weight_grad = self.network.weights[self.model.head.weight], passes.grad_of(self.model.head.weight)
         tokens = select_loss_tokens(batch, num_loss_tokens)
-        head = self._head_for(len(tokens.targets))
+        head = self._head_for(memory.head_rows(len(tokens.targets), max_head_rows))
         if tokens.index is None:
             losses = head(buffers.normed, weight, tokens.targets, tokens.weights, buffers.normed_grad, weight_grad)
             return losses.sum()
@@ -221,9 +231,8 @@ class LlamaFusedStep:
         buffers.normed_grad.zero_().index_add_(0, tokens.index, grad)
         return losses.sum()
 
-    def _head_for(self, rows: int) -> FusedHead:
-        """A head with buffers for so many tokens at once, or for as many as is allowed."""
-        needed = memory.head_rows(rows, self.max_head_rows)
+    def _head_for(self, needed: int) -> FusedHead:
+        """A head with buffers for so many tokens at once, or for more."""
         if self._head is None or self._head.chunk_rows < needed:
             self._head = None  # frees it before the larger one is allocated
             vocab_size, width = self.model.head.weight.shape

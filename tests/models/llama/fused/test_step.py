@@ -1,7 +1,7 @@
 """The whole step against the modules of the model and `head_loss`."""
 
+import dataclasses
 import itertools
-import math
 
 import pytest
 import torch
@@ -230,36 +230,55 @@ def test_the_loss_of_a_batch_is_computed_in_parts_with_the_memory_of_one_layer(
     assert all(len({id(layer.gate_up) for layer in activations.layers}) == 1 for activations in made)
 
 
-def test_call_is_split_into_equal_parts_where_it_does_not_fit(device, dtype, monkeypatch):
+def test_memory_is_measured_when_calls_of_other_sizes_hold_none(device, dtype, monkeypatch):
     from stochastok_cli.models.llama.fused import memory
     from stochastok_cli.models.llama.fused import step as module
 
     config = fused_config(layers=1)
     step = _step(_model(config, device), 0.1, dtype)
-    assert step._micro_batch_size(7, 64) == 7  # all fit, or there is no GPU
+    assert step._micro_batches(7, 64).size == 7  # all fit, or there is no GPU
 
     step = _step(_model(config, device), 0.1, dtype)
-    step._buffers[5, 64] = None  # whatever a call of another size holds is let go before the free memory is measured
+    step._buffers[5, 64] = None
     monkeypatch.setattr(step, "device", torch.device("cuda"))
-    free = (memory.head_bytes(config, 4096) + 4 * memory.window_bytes(config, 64)) / memory.USABLE
+    free = (memory.head_bytes(config, 4096) + 4 * memory.window_bytes(config, 64, recompute=True)) / memory.USABLE
     monkeypatch.setattr(module, "free_memory", lambda device: free if not step._buffers else 0)
-    assert step._micro_batch_size(10, 64) == 4  # 4, 4 and 2 rather than 9 and 1
-    assert step._micro_batch_size(8, 64) == 4
+    assert step._micro_batches(10, 64).size == 4  # 4, 4 and 2 rather than 9 and 1
 
 
-def test_sizes_that_have_room():
-    from stochastok_cli.models.llama.fused import memory
-    from stochastok_cli.models.llama.fused.buffers import allocate, num_bytes
+@pytest.mark.slow
+@pytest.mark.parametrize("packed", [False, True], ids=["causal", "packed"])
+def test_recomputed_activations_have_the_same_bits(packed, device, dtype):
+    model = _model(fused_config(layers=3, context_window=64), device)
+    batch = _batch(model.config, device, packed)
+    expected = _step(model, 0.1, dtype).loss_and_gradients(*batch), gradients_of(model)
+    model.zero_grad()
+    step = _step(model, 0.1, dtype, activation_checkpointing=True)
+    loss, gradients = step.loss_and_gradients(*batch), gradients_of(model)
+    assert torch.equal(loss, expected[0])
+    for name, gradient in gradients.items():
+        if device.type == "cuda" and name == "embedding.weight":  # a sum of atomic additions, in any order
+            assert relative_error(gradient, expected[1][name]) < 1e-5
+        else:
+            assert torch.equal(gradient, expected[1][name]), name
+    assert step.recomputes_activations
+    (buffers,) = step._buffers.values()
+    assert len({layer.residual.data_ptr() for layer in buffers.layers}) == 3
+    assert len({layer.gate_up.data_ptr() for layer in buffers.layers}) == 1
 
-    config, length = fused_config(layers=3), 64
-    one = memory.window_bytes(config, length)
-    assert num_bytes(allocate(config, 8, length, torch.bfloat16, torch.device("cpu"))) == 8 * one
-    head = memory.head_bytes(config, 4096)
-    for free, size in [(one + head, 1), (2 * one + head, 2), (50 * one + head, 34), (102 * one + head, 102), (0, 1)]:
-        assert memory.micro_batch_size(config, 102, length, math.ceil(free / memory.USABLE), 4096) == size
 
-    forward = memory.forward_bytes(config, length)
-    assert forward < one / 3
-    for free, size in [(forward, 1), (30 * forward, 26), (math.inf, 102), (0, 1)]:
-        assert memory.forward_size(config, 102, length, free / memory.USABLE) == size
-    assert memory.forward_size(config, 1100, length, math.inf) == 367  # 512 windows have 32,768 tokens
+def test_a_training_step_with_the_fused_kernels_counts_the_moments_and_may_recompute(device):
+    """The moments exist before the kernels take the free memory."""
+    from stochastok_cli.config import config_from_dict
+    from stochastok_cli.models.llama import LLAMA
+    from stochastok_cli.training.backends import uses_fused
+    from stochastok_cli.training.distributed import DistributedContext
+    from stochastok_cli.training.trainer import TrainingStep
+
+    config = config_from_dict({"trainer": {"training": {"activation_checkpointing": True}}}, "this test")
+    anywhere = dataclasses.replace(LLAMA, fused_unsupported=lambda config, device: None)
+    assert uses_fused(anywhere, config.model, config, device)
+    model = Llama(fused_config(layers=1)).to(device)
+    step = TrainingStep(model, config, DistributedContext(0, 1, device), fused=True)
+    assert set(step.optimizer.state) == set(model.parameters())
+    assert step.backend.recomputes_activations
