@@ -5,7 +5,7 @@ import triton.language as tl
 from torch import Tensor
 
 from stochastok_cli.models.llama.fused.dropout import EMBEDDING_STREAM, drop_threshold, keep_mask, odd_hash
-from stochastok_cli.models.llama.fused.norm import ROWS, normalize_rows
+from stochastok_cli.models.llama.fused.norm import ROWS, normalize_rows, rows_of_program
 from stochastok_cli.models.llama_config import NORM_EPS
 
 
@@ -46,10 +46,11 @@ def embed(
         normed: Written, `[N, D]`.
         rstd: Written for the backward pass, float32 `[N]`: 1 / RMS of the rows of `x`.
     """
-    width = weight.shape[1]
-    _embed[(len(ids) // ROWS,)](
+    width, block = weight.shape[1], triton.next_power_of_2(weight.shape[1])
+    rows = rows_of_program(block, ROWS)
+    _embed[(len(ids) // rows,)](
         ids, weight, gain, dropout_keys, x, normed, rstd, EMBEDDING_STREAM, length, width,
-        triton.next_power_of_2(width), ROWS, drop_threshold(dropout), 1 / (1 - dropout), NORM_EPS, num_warps=4,
+        block, rows, drop_threshold(dropout), 1 / (1 - dropout), NORM_EPS, num_warps=4,
     )  # fmt: skip
 
 
@@ -86,8 +87,9 @@ def embed_backward(
         length: Tokens of a window.
         weight_grad: Added to, float32 `[V, D]`.
     """
-    width = weight_grad.shape[1]
-    _embed_backward[(len(ids) // ROWS,)](
-        ids, grad, dropout_keys, weight_grad, EMBEDDING_STREAM, length, width, triton.next_power_of_2(width), ROWS,
+    width, block = weight_grad.shape[1], triton.next_power_of_2(weight_grad.shape[1])
+    rows = rows_of_program(block, ROWS)
+    _embed_backward[(len(ids) // rows,)](
+        ids, grad, dropout_keys, weight_grad, EMBEDDING_STREAM, length, width, block, rows,
         drop_threshold(dropout), 1 / (1 - dropout), num_warps=4,
     )  # fmt: skip

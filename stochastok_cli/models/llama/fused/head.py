@@ -28,12 +28,12 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from stochastok_cli.models.llama.fused.matmul import add_matmul_
+from stochastok_cli.models.llama.fused.norm import ROWS, rows_of_program
 from stochastok_cli.models.llama.fused.swiglu import grouped_tile
 
 LOG2_E = tl.constexpr(math.log2(math.e))
 LN_2 = tl.constexpr(math.log(2))
 MAX_SHIFTED_LOGIT = tl.constexpr(64 * math.log2(math.e))  # for exp2
-ROWS = 8  # of a program that goes over whole rows
 
 # A tile has 128 x 256 logits and a depth of 64. With 8 warps the accumulator takes half of the registers, and four
 # stages of operands (192 KiB) fill shared memory. There is one program a multiprocessor, so the loads of the next tile
@@ -221,21 +221,21 @@ class FusedHead:
         grad: Tensor, losses: Tensor,
     ) -> None:  # fmt: skip
         rows, width = hidden.shape
-        block, grid = triton.next_power_of_2(width), (triton.cdiv(rows, ROWS),)
+        block, of_program, grid = _whole_rows(rows, width)
         exp, scaled = self.exp[:rows], self.scaled[:rows]
         partial = _exp_logits_and_sums(
             _rows_to_fp8(hidden) if self.fp8 else (hidden, None), scaled_weight, targets, self.vocab_size, exp
         )
         _loss_and_scaled_hidden[grid](
-            hidden, partial, token_weights, self.exp_sum, scaled, losses, rows, len(partial), width, block, ROWS,
+            hidden, partial, token_weights, self.exp_sum, scaled, losses, rows, len(partial), width, block, of_program,
             num_warps=4,
         )  # fmt: skip
         torch.mm(exp, weight, out=grad)
         # Into a buffer with rows for the padding: with an odd number of rows cuBLAS takes a kernel half as fast.
         add_matmul_(self.weight_grad, exp.T, scaled)
         _finish_gradients[grid](
-            hidden, weight, targets, token_weights, self.exp_sum, grad, self.weight_grad, rows, width, block, ROWS,
-            num_warps=4,
+            hidden, weight, targets, token_weights, self.exp_sum, grad, self.weight_grad, rows, width, block,
+            of_program, num_warps=4,
         )  # fmt: skip
 
 
@@ -265,9 +265,9 @@ def _exp_logits_and_sums(
     tile = TILE if left_scale is None else FP8_TILE
     tiles = padded_vocab_size // tile["block_n"]
     target_logit, partial = torch.empty(rows, device=device), torch.empty(tiles, rows, device=device)
-    _target_logits[(triton.cdiv(rows, ROWS),)](
-        left, right, left_scale, right_scale, targets, target_logit, rows, width, triton.next_power_of_2(width), ROWS,
-        num_warps=4,
+    block, of_program, grid = _whole_rows(rows, width)
+    _target_logits[grid](
+        left, right, left_scale, right_scale, targets, target_logit, rows, width, block, of_program, num_warps=4
     )  # fmt: skip
     programs = 1 if device.type == "cpu" else torch.cuda.get_device_properties(device).multi_processor_count
     _exp_logits[(min(programs, triton.cdiv(rows, tile["block_m"]) * tiles),)](
@@ -284,5 +284,13 @@ def _rows_to_fp8(x: Tensor) -> tuple[Tensor, Tensor]:
     """`x` `[M, D]` as 8-bit floats, and the scales of its rows, float32 `[M]`."""
     (rows, width), scale = x.shape, torch.empty(len(x), device=x.device)
     out = torch.empty(x.shape, dtype=torch.float8_e4m3fn, device=x.device)
-    _to_fp8[(triton.cdiv(rows, ROWS),)](x, out, scale, rows, width, triton.next_power_of_2(width), ROWS, num_warps=4)
+    block, of_program, grid = _whole_rows(rows, width)
+    _to_fp8[grid](x, out, scale, rows, width, block, of_program, num_warps=4)
     return out, scale
+
+
+def _whole_rows(rows: int, width: int) -> tuple[int, int, tuple[int]]:
+    """For a kernel that goes over whole rows: the block of a row, the rows of a program, and the grid."""
+    block = triton.next_power_of_2(width)
+    of_program = rows_of_program(block, ROWS)
+    return block, of_program, (triton.cdiv(rows, of_program),)

@@ -3,7 +3,8 @@
 The kernels are bound by memory: each reads and writes every row once, at 2.8 to 3 TB/s of an H100's 3.35. A program
 takes several rows (of one window, because the length of a window is a multiple of 64), so that the loads of some hide
 the latency of the reductions of others: 8 in the forward pass, where their number makes no difference, and 16 in the
-backward pass, which is a fifth faster than 8.
+backward pass, which is a fifth faster than 8. That is for rows of 512 entries: of wider rows, a program takes fewer,
+which its registers hold. (16 rows of 2,048 entries would be 6 KB of each thread in memory.)
 """
 
 import torch
@@ -14,9 +15,15 @@ from torch import Tensor
 from stochastok_cli.models.llama.fused.dropout import drop_threshold, keep_mask, odd_hash
 from stochastok_cli.models.llama_config import NORM_EPS
 
-ROWS = 8
+ROWS = 8  # of ROW_WIDTH entries
 BACKWARD_ROWS = 16
+ROW_WIDTH = 512
 NUM_PARTIAL_SUMS = 528  # programs of the backward kernel, four for each multiprocessor of an H100
+
+
+def rows_of_program(block: int, rows: int) -> int:
+    """How many rows of `block` entries a program takes, if it takes `rows` rows of `ROW_WIDTH` entries or fewer."""
+    return max(min(rows, rows * ROW_WIDTH // block), 1)
 
 
 @triton.jit
@@ -73,19 +80,20 @@ def residual_norm(
         normed: Written, `[N, D]`.
         rstd: Written for the backward pass, float32 `[N]`: 1 / RMS of the rows of `total`.
     """
-    rows, width = x.shape
-    _residual_norm[(rows // ROWS,)](
-        x, y, gain, dropout_keys, total, normed, rstd, stream, length, width, triton.next_power_of_2(width), ROWS,
+    width, block = x.shape[1], triton.next_power_of_2(x.shape[1])
+    rows = rows_of_program(block, ROWS)
+    _residual_norm[(len(x) // rows,)](
+        x, y, gain, dropout_keys, total, normed, rstd, stream, length, width, block, rows,
         drop_threshold(dropout), 1 / (1 - dropout), NORM_EPS, num_warps=4,
     )  # fmt: skip
 
 
 def norm(x: Tensor, gain: Tensor, normed: Tensor, rstd: Tensor) -> None:
     """`normed` and `rstd` alone, of the sum `x` that `residual_norm` or `embed` has stored: the same bits as theirs."""
-    rows, width = x.shape
-    _residual_norm[(rows // ROWS,)](
-        x, None, gain, None, None, normed, rstd, 0, ROWS, width, triton.next_power_of_2(width), ROWS, 0, 1.0, NORM_EPS,
-        num_warps=4,
+    width, block = x.shape[1], triton.next_power_of_2(x.shape[1])
+    rows = rows_of_program(block, ROWS)
+    _residual_norm[(len(x) // rows,)](
+        x, None, gain, None, None, normed, rstd, 0, rows, width, block, rows, 0, 1.0, NORM_EPS, num_warps=4
     )  # fmt: skip
 
 
@@ -146,10 +154,10 @@ def residual_norm_backward(
         dropout: The probability with which elements of `y` were dropped.
         length: Tokens of a window.
     """
-    rows, width = x.shape
+    (rows, width), block = x.shape, triton.next_power_of_2(x.shape[1])
     _residual_norm_backward[(len(partial),)](
         grad, x, rstd, gain, residual_grad, dropout_keys, dx, dy, partial, stream, rows, length, width,
-        triton.next_power_of_2(width), BACKWARD_ROWS, drop_threshold(dropout), 1 / (1 - dropout),
+        block, rows_of_program(block, BACKWARD_ROWS), drop_threshold(dropout), 1 / (1 - dropout),
         residual_grad is not None, dy is not None, num_warps=4,
     )  # fmt: skip
     gain_grad.add_(torch.sum(partial, 0))

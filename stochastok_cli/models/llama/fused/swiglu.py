@@ -12,6 +12,8 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 # together, so that a tile of the weight is read from the L2 cache.
 TILE = {"block_m": 128, "block_n": 64, "block_k": 64, "group": 6}
 
+MAX_BACKWARD_BLOCK = 4096  # entries of a row in a program of the backward kernel
+
 
 @triton.jit
 def grouped_tile(program, row_tiles, column_tiles, group: tl.constexpr):
@@ -67,7 +69,7 @@ def gate_up_swiglu(x: Tensor, weight: Tensor, gate_up: Tensor, hidden: Tensor) -
 
 @triton.jit
 def _swiglu_backward(gate_up_ptr, grad_ptr, gate_up_grad_ptr, width: tl.constexpr, block: tl.constexpr):
-    row, column = tl.program_id(0).to(tl.int64), tl.arange(0, block)
+    row, column = tl.program_id(0).to(tl.int64), tl.program_id(1) * block + tl.arange(0, block)
     mask = column < width
     offset = row * (2 * width) + column
     gate = tl.load(gate_up_ptr + offset, mask=mask, other=0.0).to(tl.float32)
@@ -81,7 +83,7 @@ def _swiglu_backward(gate_up_ptr, grad_ptr, gate_up_grad_ptr, width: tl.constexp
 
 
 def swiglu_backward(gate_up: Tensor, grad: Tensor, gate_up_grad: Tensor) -> None:
-    """The gradient of SwiGLU, one row a program.
+    """The gradient of SwiGLU. A program takes a row, or of a wide one as much as its registers hold.
 
     Args:
         gate_up: `[N, 2 F]`, from `gate_up_swiglu`.
@@ -89,4 +91,5 @@ def swiglu_backward(gate_up: Tensor, grad: Tensor, gate_up_grad: Tensor) -> None
         gate_up_grad: Written, `[N, 2 F]`.
     """
     rows, width = grad.shape
-    _swiglu_backward[(rows,)](gate_up, grad, gate_up_grad, width, triton.next_power_of_2(width), num_warps=4)
+    block = min(triton.next_power_of_2(width), MAX_BACKWARD_BLOCK)
+    _swiglu_backward[(rows, triton.cdiv(width, block))](gate_up, grad, gate_up_grad, width, block, num_warps=4)

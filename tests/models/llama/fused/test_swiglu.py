@@ -26,3 +26,18 @@ def test_products_swiglu_and_its_gradient(device, dtype, tolerance):
     gate_up_grad = torch.full_like(gate_up, torch.nan)
     swiglu_backward(gate_up, grad, gate_up_grad)
     assert relative_error(gate_up_grad, wide.grad) < tolerance
+
+
+def test_gradient_of_a_wide_layer(device, dtype, tolerance):
+    from stochastok_cli.models.llama.fused.swiglu import MAX_BACKWARD_BLOCK, swiglu_backward
+
+    rows, width = 4, MAX_BACKWARD_BLOCK + 904
+    generator = torch.Generator().manual_seed(0)
+    gate_up = torch.randn(rows, 2 * width, generator=generator).to(device, dtype)
+    grad = torch.randn(rows, width, generator=generator).to(device, dtype)
+    wide = gate_up.float().requires_grad_()
+    gate, up = wide.chunk(2, dim=1)
+    (F.silu(gate) * up).backward(grad.float())
+    gate_up_grad = torch.full_like(gate_up, torch.nan)
+    swiglu_backward(gate_up, grad, gate_up_grad)
+    assert relative_error(gate_up_grad, wide.grad) < tolerance
