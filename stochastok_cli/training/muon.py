@@ -17,6 +17,8 @@ from torch import Tensor
 
 from stochastok_cli.models.linear_weights import LinearWeight
 
+MOST_ELEMENTS = 2**25
+"""Of the matrices that are updated together: an update takes a few copies of them, and more are not faster."""
 _EPS = 1e-7  # of torch.optim.Muon
 
 
@@ -63,7 +65,9 @@ class MuonWithAuxAdamW(torch.optim.Optimizer):
             for matrix in itertools.starmap(_Matrix, zip(*map(self.weights[weight].matrices, tensors), strict=True)):
                 by_shape[matrix.weight.shape, weight.dtype].append(matrix)
         for matrices in by_shape.values():
-            _update(matrices, group, self.grad_scale, skip)
+            size = max(1, MOST_ELEMENTS // matrices[0].weight.numel())
+            for start in range(0, len(matrices), size):
+                _update(matrices[start : start + size], group, self.grad_scale, skip)
 
     def momentum_buffer(self, weight: Tensor) -> Tensor:
         """The momentum of a weight of Muon; zeros before its first update."""

@@ -10,6 +10,7 @@ from stochastok_cli.errors import UserError
 from stochastok_cli.models.base import load_model
 from stochastok_cli.models.linear_weights import LinearWeight
 from stochastok_cli.models.llama.model import Llama
+from stochastok_cli.training import muon
 from stochastok_cli.training.data import open_data
 from stochastok_cli.training.distributed import DistributedContext
 from stochastok_cli.training.muon import MuonWithAuxAdamW, newton_schulz
@@ -88,6 +89,18 @@ def test_updates_are_those_of_torch(changes, dtype):
         assert momentum.dtype == dtype
 
 
+def test_matrices_that_are_updated_together_may_be_few(model, monkeypatch):
+    other = Llama(model.config)
+    other.load_state_dict(model.state_dict())
+    for each, most in ((model, muon.MOST_ELEMENTS), (other, 600)):  # all, or two of 16 x 16 and one of 32 x 16
+        monkeypatch.setattr(muon, "MOST_ELEMENTS", most)
+        optimizer = make_optimizer(each, OptimizerConfig(name="muon"))
+        backward(each)
+        optimizer.step()
+    for one, same in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(one, same, rtol=1e-4, atol=2e-4)
+
+
 def test_the_iteration_makes_singular_values_nearly_equal():
     torch.manual_seed(0)
     values = torch.linalg.svdvals(newton_schulz(torch.randn(3, 20, 60), OptimizerConfig().ns_coefficients, 5).float())
@@ -97,15 +110,15 @@ def test_the_iteration_makes_singular_values_nearly_equal():
 
 def test_it_has_the_matrices_of_layers_and_adamw_the_rest(model):
     optimizer = make_optimizer(model, OptimizerConfig(name="muon", lr=0.01, muon_lr=0.04, weight_decay=0.3))
-    decayed, plain, muon = optimizer.param_groups
+    decayed, plain, matrices = optimizer.param_groups
     names = {parameter: name for name, parameter in model.named_parameters()}
-    assert {names[weight] for weight in muon["params"]} == {
+    assert {names[weight] for weight in matrices["params"]} == {
         f"layers.0.{name}.weight" for name in ("attention.qkv", "attention.output", "ffn.gate_up", "ffn.down")
     }
     assert [names[weight] for weight in decayed["params"]] == ["embedding.weight"]
     assert {names[weight] for weight in plain["params"]} == {name for name in names.values() if "norm" in name}
-    assert [group["weight_decay"] for group in (decayed, plain, muon)] == [0.3, 0.0, 0.1]
-    assert [group["lr_scale"] for group in (decayed, plain, muon)] == [1.0, 1.0, 4.0]
+    assert [group["weight_decay"] for group in (decayed, plain, matrices)] == [0.3, 0.0, 0.1]
+    assert [group["lr_scale"] for group in (decayed, plain, matrices)] == [1.0, 1.0, 4.0]
 
 
 def test_projections_that_one_weight_holds_are_updated_as_matrices_of_their_own(model):
@@ -153,6 +166,28 @@ def test_clipping_scales_what_goes_into_the_momentum(model):
             optimizer.step()
     for one, other in zip(model.parameters(), clipped.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=2e-4)
+
+
+@pytest.mark.gpu
+def test_a_step_on_a_gpu_is_that_of_a_cpu_and_never_waits(model):
+    on_gpu = Llama(model.config).cuda()
+    on_gpu.load_state_dict(model.state_dict())
+    optimizers = [make_optimizer(each, OptimizerConfig(name="muon")) for each in (model, on_gpu)]
+    norms = torch.tensor(2.0), torch.tensor(2.0, device="cuda")
+    for iteration in range(3):
+        for here, there in zip(model.parameters(), on_gpu.parameters(), strict=True):
+            here.grad = torch.randn_like(here)
+            there.grad = here.grad.cuda()
+        for optimizer, norm in zip(optimizers, norms, strict=True):
+            skip = torch.zeros_like(norm, dtype=torch.bool)
+            torch.cuda.set_sync_debug_mode("error" if iteration and norm.is_cuda else "default")
+            try:
+                clip_or_skip_update(optimizer, norm, 0.5, skip=skip)
+                optimizer.step()
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+    for here, there in zip(model.parameters(), on_gpu.parameters(), strict=True):
+        torch.testing.assert_close(here, there.cpu(), rtol=1e-3, atol=2e-3)
 
 
 def test_a_step_with_the_learning_rate_zero_changes_no_weight(model):
