@@ -298,6 +298,26 @@ def test_what_is_impossible_is_refused(configured, tmp_path, overrides, problem)
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_model_without_linear_layers_is_refused(configured, tmp_path, monkeypatch):
+    monkeypatch.setattr(Llama, "linear_weights", lambda model, block: {})
+    with pytest.raises(
+        UserError, match="the model has no layers with matrices for Muon; set trainer.optimizer.name=adamw"
+    ):
+        train(configured(MUON))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_that_diverges_stops_and_names_both_rates(configured, tmp_path):
+    extreme = ("trainer.optimizer.muon_lr=1e30", "trainer.training.warmup_iters=0")
+    intervals = ("trainer.training.checkpoint_interval=1", "trainer.training.log_interval=5")
+    remedy = "lower trainer.optimizer.lr or trainer.optimizer.muon_lr, or raise trainer.training.warmup_iters"
+    with pytest.raises(UserError, match=rf"iteration 2 is not finite; .*step_1; {remedy}"):
+        train(configured(MUON, *extreme, *intervals), run_name="a")
+    for state in ("model", "optimizer"):
+        tensors_there = load_file(tmp_path / "runs" / "a" / "step_1" / f"{state}.safetensors").values()
+        assert all(torch.isfinite(tensor).all() for tensor in tensors_there)
+
+
 def test_a_run_keeps_its_optimizer(configured):
     train(configured("trainer.training.max_iters=1"), run_name="a")
     with pytest.raises(UserError, match="another configuration: trainer.optimizer.name .there 'adamw', now 'muon'."):
