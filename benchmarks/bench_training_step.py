@@ -2,6 +2,7 @@
 
     python benchmarks/bench_training_step.py                  # all; the fused ones on packed instruction data too
     python benchmarks/bench_training_step.py --profile        # where the fused step's time goes as well
+    python benchmarks/bench_training_step.py --only fused model.context_window=2048 …      # another configuration
 
 An iteration is 480 windows of 512 tokens, forward and backward pass with dropout 0.1, clipping and AdamW. Token ids
 follow Zipf's law and are already on the device; instruction data are examples of 30 to 60 tokens packed end to end,
@@ -23,11 +24,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from stochastok_cli.config import ModelConfig, config_from_dict
+from stochastok_cli.config import Config, ModelConfig, load_config
 from stochastok_cli.models.llama.attention import rotary_table
 from stochastok_cli.models.llama.model import NORM_EPS, Llama
+from stochastok_cli.training.backends import windows_per_iteration
 
-WINDOWS, LENGTH, DROPOUT, RATE = 480, 512, 0.1, 1e-4
+DROPOUT, RATE = 0.1, 1e-4
+WINDOWS, LENGTH, VOCAB = 480, 512, 50257  # those of the overrides, where there are any
 BETAS, EPS, DECAY, CLIP = (0.9, 0.95), 1e-8, 0.1, 1.0
 OURS: dict[str, dict[str, Any]] = {
     "fused": {"kernels": "fused"},
@@ -36,10 +39,30 @@ OURS: dict[str, dict[str, Any]] = {
     "reference": {"kernels": "reference"},
 }
 MFLOP_A_TOKEN = 295.75  # of the shipped model: three products of each weight, and the attention
+OVERRIDES: list[str] = []
+
+
+def configuration(*overrides: str) -> Config:
+    """The shipped pretraining configuration with the overrides of the command line and of a row."""
+    return load_config("pretraining", [*OVERRIDES, *overrides])
+
+
+def set_configuration(overrides: list[str]) -> None:
+    """Measures another configuration than the shipped one."""
+    global OVERRIDES, WINDOWS, LENGTH, VOCAB, MFLOP_A_TOKEN
+    OVERRIDES = overrides
+    config = configuration()
+    WINDOWS, LENGTH, VOCAB = (
+        windows_per_iteration(config.trainer.training),
+        config.model.context_window,
+        config.model.vocab_size,
+    )
+    with torch.device("meta"):
+        MFLOP_A_TOKEN = Llama(config.model).flops_per_token(LENGTH) / 1e6
 
 
 def zipf_ids(*shape: int) -> Tensor:
-    weights = 1.0 / (torch.arange(50257, device="cuda") + 2.7)
+    weights = 1.0 / (torch.arange(VOCAB, device="cuda") + 2.7)
     return torch.multinomial(weights, shape[0] * shape[1], replacement=True).view(shape)
 
 
@@ -98,11 +121,12 @@ def ours(kernels: str, *, packed: bool = False, fp8: bool = False) -> Callable[[
     from stochastok_cli.training.distributed import DistributedContext
     from stochastok_cli.training.trainer import TrainingStep
 
-    tree = {"general": {"kernels": kernels}, "trainer": {"training": {"fp8_logits": fp8}}}
-    config = config_from_dict(tree, "this benchmark")
+    config = configuration(f"general.kernels={kernels}", f"trainer.training.fp8_logits={str(fp8).lower()}")
     torch.manual_seed(0)
     world = DistributedContext(0, 1, torch.device("cuda", 0))
-    step = TrainingStep(Llama(config.model, DROPOUT).cuda(), config, world, fused=kernels == "fused")
+    step = TrainingStep(
+        Llama(config.model, config.trainer.dropout_scheduler.dropout).cuda(), config, world, fused=kernels == "fused"
+    )
     ids = zipf_ids(WINDOWS, LENGTH + 1)
     if packed:
         segment_start, token_weights = instruction_data()
@@ -245,7 +269,14 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=50)
     parser.add_argument("--only", choices=["baseline", *OURS])
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument(
+        "overrides", nargs="*", help="of the configuration, for `--only fused` and the other rows of ours"
+    )
     options = parser.parse_args()
+    if options.overrides:
+        if options.only in (None, "baseline"):
+            parser.error("the baseline has one configuration: overrides go with --only, for another row")
+        set_configuration(options.overrides)
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
 
     speed = {}
