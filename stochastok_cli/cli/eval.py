@@ -28,6 +28,22 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
+class Dtype(StrEnum):
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+DtypeOption = Annotated[
+    Dtype,
+    typer.Option(
+        "--dtype",
+        help="Type in which weights are loaded. auto: the one in which they are stored, on a CPU float32.",
+    ),
+]
+
+
 EVALUATOR_HELP = "; ".join(f"{name}: {evaluator.description}" for name, evaluator in EVALUATORS.items())
 
 
@@ -65,6 +81,7 @@ def eval(
             help="Spread the questions over N GPUs, or with --device cpu over N processes.",
         ),
     ] = 1,
+    dtype: DtypeOption = Dtype.AUTO,
     batch_tokens: Annotated[
         int, typer.Option("--batch-tokens", min=1, help="Tokens in a batch; fewer need less memory.")
     ] = BATCH_TOKENS,
@@ -142,6 +159,7 @@ def eval(
             data_dir=data_dir,
             checkpoint_dir=checkpoint_dir,
             device=device.value,
+            dtype=dtype.value,
             batch_tokens=batch_tokens,
             paired=paired,
             num_texts=0 if report is None else output.NUM_TEXTS,

@@ -10,7 +10,7 @@ import typer
 
 from stochastok_cli.cli import candidates, options, progress
 from stochastok_cli.cli.app import subcommand
-from stochastok_cli.cli.eval import Device
+from stochastok_cli.cli.eval import Device, Dtype, DtypeOption
 from stochastok_cli.cli.streams import escaped
 from stochastok_cli.evaluation.base import BATCH_TOKENS
 
@@ -72,6 +72,7 @@ def generate(
     ] = False,
     checkpoint_dir: options.CheckpointDir = Path("checkpoints"),
     device: Annotated[Device, typer.Option("--device", help="auto: CUDA where there is a GPU.")] = Device.AUTO,
+    dtype: DtypeOption = Dtype.AUTO,
     batch_tokens: Annotated[
         int,
         typer.Option(
@@ -130,6 +131,7 @@ def generate(
         chat=chat,
         checkpoint_dir=checkpoint_dir,
         device=device.value,
+        dtype=dtype.value,
         batch_tokens=batch_tokens,
         on_prompt=on_prompt,
         on_text=(lambda part: None) if as_json else _write,

@@ -97,6 +97,7 @@ def generate(
     chat: bool = False,
     checkpoint_dir: str | Path = "checkpoints",
     device: str = "auto",
+    dtype: str = "auto",
     batch_tokens: int | None = None,
     on_prompt: Callable[[SamplePrompt], None] = lambda prompt: None,
     on_text: Callable[[str], None] = lambda text: None,
@@ -123,6 +124,7 @@ def generate(
         chat: The prompt is what a user says, rendered by the chat template of the checkpoint.
         checkpoint_dir: The folder of all runs.
         device: "auto" (CUDA where there is a GPU), "cpu" or "cuda".
+        dtype: As in `evaluate`.
         batch_tokens: Tokens that are decoded together, prompts and new ones; fewer need less memory.
         on_prompt: Called before each text, like the next two in the order of the result.
         on_text: Called with each part of a text; with parts as soon as they are there where it is the only text.
@@ -143,7 +145,7 @@ def generate(
         raise UserError(f"--samples {samples:,} is too many", fix=f"give at most {MOST_SAMPLES:,}, and another --seed")
     _require_different(methods, samples, temperature)
     torch_device = choose_device(device)
-    source = find_model(str(checkpoint), Path(checkpoint_dir))
+    source = find_model(str(checkpoint), Path(checkpoint_dir), dtype)
     vocabulary = load_vocabulary(source.folder)
     encoder = PromptEncoder(source.folder, vocabulary, chat=chat)
     encoded = encoder.encode(prompt)

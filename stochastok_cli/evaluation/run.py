@@ -47,6 +47,7 @@ def evaluate(
     data_dir: str | Path = "data",
     checkpoint_dir: str | Path = "checkpoints",
     device: str = "auto",
+    dtype: str = "auto",
     batch_tokens: int | None = None,
     paired: bool = False,
     num_texts: int = 0,
@@ -70,6 +71,8 @@ def evaluate(
         data_dir: The folder of all data.
         checkpoint_dir: The folder of all runs.
         device: "auto" (CUDA where there is a GPU), "cpu" or "cuda".
+        dtype: The type in which weights are loaded: "float32", "bfloat16", "float16" or "auto", the type in which they
+            are stored on a GPU, and float32 on a CPU. Loaded models keep their own.
         batch_tokens: Tokens in a batch, padding included; fewer need less memory.
         paired: The results will be compared question by question: refuse what can't be, before anything is scored.
         num_texts: How many short documents are sampled from each model (`EvalResult.texts`), always with one seed.
@@ -99,6 +102,8 @@ def evaluate(
     if log_samples is not None:
         _require_answers(chosen)
     torch_device = choose_device(device)
+    if dtype != "auto" and not all(isinstance(one, str | Path) for one in models):
+        raise UserError("dtype is for models that are opened", fix="convert a loaded model with model.to(dtype)")
     from stochastok_cli.evaluation.models_in_memory import in_memory
     from stochastok_cli.evaluation.sample_log import SampleLog
 
@@ -107,7 +112,7 @@ def evaluate(
         if log_samples is not None and (ranks is None or ranks.rank == 0):
             log = stack.enter_context(SampleLog(Path(log_samples)))
         sources = [
-            (find_model(str(one), Path(checkpoint_dir)), None)
+            (find_model(str(one), Path(checkpoint_dir), dtype), None)
             if isinstance(one, str | Path)
             else stack.enter_context(in_memory(one, tokenizer))
             for one in models
@@ -296,11 +301,11 @@ def _parse_task(text: str) -> tuple[str, dict[str, Any]]:
     return name, {scored: tuple(after.split(","))} if colon and scored else {}
 
 
-def find_model(name: str, checkpoint_dir: Path) -> "ModelSource":
+def find_model(name: str, checkpoint_dir: Path, dtype: str) -> "ModelSource":
     """A folder, a run under `checkpoint_dir`, or else the id of a model on the Hub. Raises UserError for none."""
     from stochastok_cli.models.model_sources import locate_model
 
-    return locate_model(name, find_local_checkpoint(name, checkpoint_dir))
+    return locate_model(name, find_local_checkpoint(name, checkpoint_dir), dtype)
 
 
 def choose_device(device: str) -> str:

@@ -281,8 +281,8 @@ class ModelSpec:
         build: A model with fresh weights from torch's global generator, given its hyperparameters and dropout.
         load_weights: Copies the weights in a folder into a model of the same shapes.
         save: See `SaveModel`.
-        from_folder: Makes a model on a device from a folder, in evaluation mode; absent where `build` and
-            `load_weights` are as cheap.
+        from_folder: Makes a model on a device from a folder, in evaluation mode, with weights of a type; absent where
+            `build` and `load_weights` are as cheap.
         fused_unsupported: Why the fused kernels can't train a model of these hyperparameters on a device, in words
             that complete "because"; None if they can.
         fused_step: The fused kernels for a model: `fused_step(model, dropout, fp8_logits=False,
@@ -297,23 +297,24 @@ class ModelSpec:
     build: Callable[[Any, float], CausalLM]
     load_weights: Callable[[nn.Module, Path], None]
     save: SaveModel
-    from_folder: Callable[[Path, str | torch.device], CausalLM] | None = None
+    from_folder: Callable[[Path, str | torch.device, torch.dtype], CausalLM] | None = None
     fused_unsupported: Callable[[Any, torch.device], str | None] = _no_fused_kernels
     fused_step: Callable[..., FusedStep] | None = None
     check_weights: Callable[[Any, Path], None] = _anything_fits
     shorten: Callable[[Any, int], ArchitectureConfig] | None = None
 
-    def load(self, folder: Path, device: str | torch.device = "cpu") -> CausalLM:
-        """The model in a folder, in evaluation mode and without dropout.
+    def load(self, folder: Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> CausalLM:
+        """The model in a folder, in evaluation mode and without dropout, with weights of this type.
 
         Raises UserError where the folder holds another kind of model, or files are missing, damaged or cut short.
         """
         if self.from_folder is not None:
-            return self.from_folder(folder, device)
+            return self.from_folder(folder, device, dtype)
         config = self.read_config(folder)
         self.check_weights(config, folder)
         model = self.build(config, 0.0)
         self.load_weights(model, folder)
+        convert_parameters(model, dtype)
         return model.to(device).eval()
 
 
@@ -373,6 +374,12 @@ def explain_out_of_memory(what: str, fix: str) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError:
         raise UserError(f"the GPU's memory does not suffice for {what}", fix=fix, exit_code=FAILED) from None
+
+
+def convert_parameters(model: nn.Module, dtype: torch.dtype) -> None:
+    """Converts the weights of a model. Its buffers, such as the tables of rotary embeddings, stay float32."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
 
 
 def load_model(folder: Path, device: str | torch.device = "cpu") -> CausalLM:

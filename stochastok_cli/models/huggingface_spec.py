@@ -13,7 +13,7 @@ from stochastok_cli.errors import FAILED, UserError, cannot_import, one_line
 from stochastok_cli.models import adapters
 from stochastok_cli.models.base import WRAPPER_MODEL_TYPE, ModelSpec, register_model, unwrap
 from stochastok_cli.models.huggingface import HuggingFaceConfig, HuggingFaceModel
-from stochastok_cli.models.weight_files import CONFIG, find_tensors, strip_wrappers
+from stochastok_cli.models.weight_files import CONFIG, find_tensors, read_json, strip_wrappers
 from stochastok_cli.quiet_libraries import quiet
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
@@ -62,16 +62,18 @@ def _build(config: HuggingFaceConfig, dropout: float) -> HuggingFaceModel:
         raise _cannot_open(config.pretrained.model_type, error) from None
 
 
-def _from_folder(folder: Path, device: str | torch.device) -> HuggingFaceModel:
-    return open_pretrained(folder, str(folder), device)
+def _from_folder(folder: Path, device: str | torch.device, dtype: torch.dtype) -> HuggingFaceModel:
+    return open_pretrained(folder, str(folder), device, dtype)
 
 
-def open_pretrained(folder: Path, name: str, device: str | torch.device) -> HuggingFaceModel:
-    """The model in a folder, float32, in evaluation mode. Raises UserError if `transformers` can't open it."""
+def open_pretrained(
+    folder: Path, name: str, device: str | torch.device, dtype: torch.dtype = torch.float32
+) -> HuggingFaceModel:
+    """The model in a folder, in evaluation mode. Raises UserError if `transformers` can't open it."""
     config = _read_config(folder)
     try:
         _check_weights(config, folder)
-        return HuggingFaceModel(_from_pretrained(folder).eval().to(device), config.context_window)
+        return HuggingFaceModel(_from_pretrained(folder, dtype).eval().to(device), config.context_window)
     except UserError:
         raise
     except Exception as error:  # transformers lets through whatever its parts raise
@@ -101,13 +103,23 @@ def _check_weights(config: HuggingFaceConfig, folder: Path) -> None:
         )
 
 
+def stored_dtype(folder: Path) -> torch.dtype:
+    """The type in which a folder's `config.json` says that its weights are stored, float32 where it does not say.
+
+    Of an adapter it is that of its base model.
+    """
+    config = read_json(_weights_folder(folder) / CONFIG)
+    dtype = getattr(torch, str(config.get("dtype") or config.get("torch_dtype")), torch.float32)
+    return dtype if isinstance(dtype, torch.dtype) else torch.float32
+
+
 def _weights_folder(folder: Path) -> Path:
     """The folder of the base model for an adapter, otherwise the folder itself."""
     return adapters.find_base(folder) if adapters.is_adapter(folder) else folder
 
 
-def _from_pretrained(folder: Path) -> Any:
-    """The model in a folder in float32; an adapter is merged into its base model.
+def _from_pretrained(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
+    """The model in a folder; an adapter is merged into its base model.
 
     Raises UserError, or whatever `transformers` raises, if it can't be opened.
     """
@@ -115,9 +127,7 @@ def _from_pretrained(folder: Path) -> Any:
 
     base = _weights_folder(folder)
     with quiet("transformers"):
-        model = AutoModelForCausalLM.from_pretrained(
-            base, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-        )
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, use_safetensors=True, trust_remote_code=False)
     return model if base == folder else adapters.merge_adapter(model, folder, base)
 
 

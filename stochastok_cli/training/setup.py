@@ -10,7 +10,14 @@ from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.base import LoadedEvaluator
 from stochastok_cli.evaluation.run import load_evaluators
 from stochastok_cli.models import adapters
-from stochastok_cli.models.base import ArchitectureConfig, CausalLM, ModelSpec, model_specs, spec_of
+from stochastok_cli.models.base import (
+    ArchitectureConfig,
+    CausalLM,
+    ModelSpec,
+    convert_parameters,
+    model_specs,
+    spec_of,
+)
 from stochastok_cli.models.checkpoint_reader import require_intact
 from stochastok_cli.models.companion_files import read_companion_files
 from stochastok_cli.models.huggingface import HuggingFaceModel
@@ -144,9 +151,7 @@ def _build_model(run: Run) -> CausalLM:
         run.world.broadcast_from_rank_0(lambda: run.spec.check_weights(run.hyperparameters, folder))
     torch.manual_seed(derive_key(run.config.general.seed, "weights"))
     model = run.spec.build(run.hyperparameters, run.config.trainer.dropout_scheduler.dropout)
-    dtype = getattr(torch, run.config.trainer.training.weight_dtype)
-    for parameter in model.parameters():  # buffers, such as the tables of rotary embeddings, stay float32
-        parameter.data = parameter.data.to(dtype)
+    convert_parameters(model, getattr(torch, run.config.trainer.training.weight_dtype))
     model.to(run.world.device)
     if folder is not None:
         if folder != run.progress.checkpoint:

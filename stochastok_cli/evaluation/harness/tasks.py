@@ -259,9 +259,10 @@ def _loaded(lm: LM) -> dict[str, Any]:
 def model_arguments(source: ModelSource) -> dict[str, Any]:
     """The arguments by which `HFLM` opens a model: its files on this machine, never such as could hold a program."""
     folder = hub.model_folder(*hub.parse_repo_id(source.name)) if source.is_on_hub else source.folder
+    loading = {"use_safetensors": True, "dtype": source.dtype}
     if adapters.is_adapter(folder):
-        return {"pretrained": str(adapters.find_base(folder)), "peft": str(folder), "use_safetensors": True}
-    return {"pretrained": str(folder), "use_safetensors": True}
+        return {"pretrained": str(adapters.find_base(folder)), "peft": str(folder), **loading}
+    return {"pretrained": str(folder), **loading}
 
 
 def _run_tasks(
