@@ -170,6 +170,7 @@ class Manifest:
         splits: the size of each split.
         made_from: the source; None where there is none (a generated dataset without a word list).
         unknown_tokens: how many ids replace text that the tokenizer can't represent.
+        val_in_train: how many validation questions are also in training, with the same answer; None if not counted.
         truncated: how many examples were longer than `--max-length` and lost their ends.
         left_out: how many documents or rows of the source are not in the folder, by the reason.
         left_out_places: where they are.
@@ -188,6 +189,7 @@ class Manifest:
     splits: dict[str, SplitInfo] = field(default_factory=dict)
     made_from: SourceInfo | None = None
     unknown_tokens: int | None = None
+    val_in_train: int | None = None
     truncated: int | None = None
     left_out: dict[str, int] = field(default_factory=dict)
     left_out_places: LeftOutPlaces | None = None
@@ -201,7 +203,12 @@ class Manifest:
     def __post_init__(self) -> None:
         if self.dtype not in (None, "uint16", "int32", "uint32"):
             raise ValueError(f"dtype can't be {short_repr(self.dtype)}")
-        _require_counts(end_of_text=self.end_of_text, unknown_tokens=self.unknown_tokens, truncated=self.truncated)
+        _require_counts(
+            end_of_text=self.end_of_text,
+            unknown_tokens=self.unknown_tokens,
+            val_in_train=self.val_in_train,
+            truncated=self.truncated,
+        )
 
     @classmethod
     def from_json(cls, tree: Any, source: object = MANIFEST) -> Self:
@@ -247,6 +254,8 @@ class Manifest:
         tree["made_from"] = self.made_from and self.made_from.to_json()
         if self.unknown_tokens:
             tree["unknown_tokens"] = self.unknown_tokens
+        if self.val_in_train is not None:
+            tree["val_in_train"] = self.val_in_train
         if self.truncated:
             tree["truncated"] = self.truncated
         if self.left_out:

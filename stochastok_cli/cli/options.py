@@ -141,6 +141,7 @@ def print_result(made: Artifact, as_json: bool, **more: Any) -> None:
             "splits",
             "tokenizer",
             "unknown_tokens",
+            "val_in_train",
             "truncated",
             "left_out",
             "end_of_text_added",

@@ -26,7 +26,9 @@ def make_addition(
     num_digits: Annotated[
         int, Option("Digits of the numbers, 1 to 4; 3 make 900,000 pairs, 4 make 90,000,000 (8 GB).")
     ] = 3,
-    val_fraction: Annotated[float, Option("Share of the pairs that validate, between 0 and 1.")] = 0.1,
+    val_fraction: Annotated[
+        float, Option("Share of the pairs that validate, between 0 and 1; training has the others.")
+    ] = 0.1,
     seed: int = 0,
     force: bool = False,
     progress: ProgressCallback = no_progress,

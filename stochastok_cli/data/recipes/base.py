@@ -288,14 +288,23 @@ def validate_dataset_name(name: str, recipe: str) -> str:
     return validate_folder_name(name)
 
 
-def describe_questions(made: Artifact) -> list[str]:
-    """`Recipe.notes` of questions and answers as rows of ids: the length of the longest row, and the first question."""
+def describe_questions(made: Artifact, *, remedy: str = "") -> list[str]:
+    """`Recipe.notes` of questions and answers as rows of ids: how many validation questions are in training, too, the
+    length of the longest row, and the first question.
+
+    `remedy` says what keeps the questions of validation out of training.
+    """
     from stochastok_cli.data.sft_dataset import SFTDataset
 
     dataset = SFTDataset(made.path)
     rows, offsets = dataset.rows("train"), dataset.offsets("train")
     first = dataset.vocabulary.decode(rows[0][: offsets[0, 2]].tolist())
-    return [f"the longest row has {rows.shape[1]} ids", f"for example: {first}"]
+    notes = [f"the longest row has {rows.shape[1]} ids", f"for example: {first}"]
+    if repeated := made.manifest.val_in_train:
+        count = dataset.num_rows["val"]
+        text = f"{repeated:,} of {count:,} validation questions are also in training"
+        notes.insert(0, f"{text}; {remedy}" if remedy else text)
+    return notes
 
 
 RECIPES: dict[str, Recipe] = {}

@@ -3,6 +3,7 @@
 The benchmark's own test questions are not used.
 """
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -98,13 +99,14 @@ CUTE = Recipe(
     help="""Make questions of CUTE's eight subword tasks: <data-dir>/data_as_memmaps/NAME.
 
     Prints that path; the questions as text are in <data-dir>/data_as_datasets/NAME. The benchmark's own test
-    questions, `eval --benchmarks cute`, are not used. What exists already, made with the same options, is left alone.
+    questions, `eval --benchmarks cute`, are not used. Without --disjoint many validation questions are in training,
+    too; how many is printed. What exists already, made with the same options, is left alone.
     """,
     about="Multiple-choice questions about the letters of words, generated like those of the CUTE benchmark "
     "([Edman et al. 2024](https://arxiv.org/abs/2409.15452)) in the wording of *StochasTok: Improving Fine-Grained "
     "Subword Understanding in LLMs* ([arXiv 2506.01687](https://arxiv.org/abs/2506.01687)). The test questions of the "
     "benchmark are not among them. A row has a `question`, `options`, the right one first, and a `task`.",
     layout=SFT_LAYOUT,
-    notes=describe_questions,
+    notes=functools.partial(describe_questions, remedy="--disjoint keeps their words apart"),
     benchmarks=(RecipeBenchmark("train", COLUMNS, _task), RecipeBenchmark("val", COLUMNS, _task)),
 )

@@ -1,5 +1,6 @@
 """The recipe of LangGame (paper, Section 4.2): multiple-choice questions about the letters of words."""
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -136,6 +137,8 @@ LANGGAME = Recipe(
     "Subword Understanding in LLMs* ([arXiv 2506.01687](https://arxiv.org/abs/2506.01687)). A row has a `question` "
     "and `options`, the right one first.",
     layout=SFT_LAYOUT,
-    notes=describe_questions,
+    notes=functools.partial(
+        describe_questions, remedy="--disjoint asks nothing in validation that is asked in training of the same word"
+    ),
     benchmarks=(RecipeBenchmark("train", kind=_kind), RecipeBenchmark("val", kind=_kind)),
 )

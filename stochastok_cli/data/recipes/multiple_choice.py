@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+import numpy as np
+
 from stochastok_cli.artifacts import Artifact, create_artifact
 from stochastok_cli.data.arrow_datasets import write_dataset
 from stochastok_cli.data.memmap import corpus_manifest, dataset_dir, memmap_dir
@@ -116,7 +118,11 @@ def write_questions(
         examples = {split: generator.encode(split, size, vocabulary, progress) for split, size in sizes.items()}
         counts = write_sft_dataset(folder, examples, vocabulary, progress)
         manifest = corpus_manifest(recipe or name, vocabulary, counts, made_from)
-        return dataclasses.replace(manifest, unknown_tokens=_count_unknown(examples, vocabulary) or None)
+        return dataclasses.replace(
+            manifest,
+            unknown_tokens=_count_unknown(examples, vocabulary) or None,
+            val_in_train=count_repeated(examples["train"], examples["val"]),
+        )
 
     validate_dataset_name(name, recipe or name)
     named_recipe = None if recipe == name else recipe
@@ -131,6 +137,27 @@ def _count_unknown(splits: dict[str, list[Examples]], vocabulary: Vocabulary) ->
         return 0
     blocks = [block for split in splits.values() for block in split]
     return sum(int((ids == vocabulary.unknown).sum()) for b in blocks for ids in (b.question_ids, b.answer_ids))
+
+
+def count_repeated(train: list[Examples], val: list[Examples]) -> int:
+    """The number of validation questions that are training questions, too: the same ids, with those of the answer."""
+    wanted = list(_keys(val))
+    once = set(wanted)
+    seen = {key for key in _keys(train) if key in once}
+    return sum(key in seen for key in wanted)
+
+
+def _keys(blocks: list[Examples]) -> Iterator[tuple[bytes, bytes]]:
+    for block in blocks:
+        answers = _rows(block.answer_ids, block.answer_lengths)
+        yield from zip(_rows(block.question_ids, block.question_lengths), answers, strict=True)
+
+
+def _rows(ids: np.ndarray, lengths: np.ndarray) -> Iterator[bytes]:
+    data, begin = ids.tobytes(), 0
+    for end in (np.cumsum(lengths) * ids.itemsize).tolist():
+        yield data[begin:end]
+        begin = end
 
 
 def require_at_least(flag: str, value: int, least: int) -> None:

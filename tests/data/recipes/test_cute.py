@@ -3,6 +3,7 @@
 import collections
 import functools
 import itertools
+import json
 import sys
 
 import datasets
@@ -17,6 +18,7 @@ from stochastok_cli.data.recipes.edit_distances import EditDistances
 from stochastok_cli.data.sft_dataset import SFTDataset
 from stochastok_cli.data.word_list import read_words
 from stochastok_cli.errors import USAGE, UserError
+from stochastok_cli.manifest import read_manifest
 from stochastok_cli.tokenization.loaders import load_vocabulary
 
 SAMPLE = load_vocabulary("sample2k")
@@ -130,6 +132,26 @@ def test_disjoint_words(tmp_path):
         split: {row["options"][0] for row in texts[split] if row["task"] == "spell"} for split in ("train", "val")
     }
     assert spelled["train"] and spelled["val"] and not spelled["train"] & spelled["val"]
+
+
+def test_validation_questions_that_are_in_training_are_counted(tmp_path, monkeypatch, capsys):
+    words = {split: read_words().words for split in ("train", "val")}
+    train, val = (
+        [(q.text, q.options[0]) for q in Cute(words, 0).questions(split, n)]
+        for split, n in (("train", 3000), ("val", 200))
+    )
+    repeated = sum(question in train for question in val)
+    assert 5 < repeated < 100
+    arguments = ["--train-size", "3000", "--val-size", "200", "--tokenizer", "sample2k", "--data-dir", str(tmp_path)]
+    note = f"{repeated} of 200 validation questions are also in training; --disjoint keeps their words apart\n"
+    for more, noted, count in (([], True, repeated), ([], True, repeated), (["--disjoint", "--force"], False, 0)):
+        monkeypatch.setattr(sys, "argv", ["stochastok", "make-cute", *arguments, *more, "--json"])
+        with pytest.raises(SystemExit):
+            app.main()
+        out, err = capsys.readouterr()
+        assert json.loads(out)["val_in_train"] == count
+        assert (note in err) is noted and ("also in training" in err) is noted
+    assert read_manifest(tmp_path / "data_as_memmaps" / "cute").val_in_train == 0
 
 
 def test_too_few_words(tmp_path):
