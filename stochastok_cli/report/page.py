@@ -1,13 +1,14 @@
 """A report as one HTML page that loads nothing and runs no script."""
 
 import html
+import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import assert_never
 
 from stochastok_cli.evaluation.answers import ChangedAnswer, ShownToken
 from stochastok_cli.report.page_svg import with_unique_ids
-from stochastok_cli.report.plots import LINE_STYLES, color_name, line_style
+from stochastok_cli.report.plots import LINE_STYLES, WIDTH, color_name, line_style
 from stochastok_cli.report.questions import ExampleQuestion, ModelAnswer, QuestionExamples, counts_text, kind_text
 from stochastok_cli.report.rendering import to_html
 from stochastok_cli.report.sections import Block, ChangedExamples, Curves, Document, Drawing, SampledTexts, Section
@@ -16,6 +17,7 @@ from stochastok_cli.report.tables import Table
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 """What the page may load, as a browser enforces it: its own style and nothing else."""
+_WIDTH = re.compile(r'<svg[^>]*? width="([\d.]+)pt"')
 LONGEST_QUESTION = 700
 """Characters of a question that are shown; the end of a longer one."""
 
@@ -74,6 +76,8 @@ def _block(block: Block) -> str:
 def _figure(drawing: Drawing, caption: str, prefix: str = "") -> str:
     svg = with_unique_ids(drawing.svg, f"{prefix}{drawing.name}")
     svg = svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(drawing.name)}"', 1)
+    if float(_WIDTH.findall(svg)[0]) > WIDTH * 72:  # text of its own beside the axes, which a narrow page scrolls
+        svg = f'<div class="wide">{svg}</div>'
     text = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
     return f"<figure>{svg}{text}</figure>"
 

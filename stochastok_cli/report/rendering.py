@@ -20,6 +20,8 @@ LEAST_NAME = 6
 """The width on the terminal to which a column of names may shrink."""
 LEAST_LABEL = 20
 """That to which the first column may: longer labels take two lines or three."""
+SHORT = 8
+"""A table of at most so many rows is not divided between two pages of paper."""
 
 
 def to_rich(table: Table, width: int) -> Group:
@@ -126,14 +128,17 @@ def to_html(table: Table) -> str:
     notes = "".join(f'<p class="note">{html.escape(note)}</p>' for note in table.notes)
     if not table.rows:
         return notes
-    kind = ' class="text"' if table.is_text else ""
+    kinds = [kind for kind, holds in (("text", table.is_text), ("short", len(table.rows) <= SHORT)) if holds]
+    kind = f' class="{" ".join(kinds)}"' if kinds else ""
     # A head of its own is repeated on each page of paper.
     table_element = f"<table{kind}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     return f'<div class="wide">{table_element}</div>{notes}'
 
 
 def _html_row(table: Table, row: Sequence[Cell]) -> str:
-    return "".join(map(_html_cell, row))
+    name, *cells = row
+    pairs = zip(table.columns[1:], cells, strict=True)
+    return f"<td>{html.escape(name.value)}</td>{''.join(_html_cell(*pair) for pair in pairs)}"
 
 
 def _html_text_row(table: Table, row: Sequence[Cell]) -> str:
@@ -144,16 +149,16 @@ def _html_text_row(table: Table, row: Sequence[Cell]) -> str:
         return f'{first}<td colspan="{len(cells)}">{html.escape(cells[0].value)}</td>'
     headings = [html.escape(column.heading) for column in table.columns[1:]]
     return first + "".join(
-        f'<td data-run="{heading}">{html.escape(cell.value)}</td>'
+        f'<td data-column="{heading}">{html.escape(cell.value)}</td>'
         for heading, cell in zip(headings, cells, strict=True)
     )
 
 
-def _html_cell(cell: Cell) -> str:
-    value = html.escape(cell.value)
-    if not cell.interval:
-        return f"<td>{value}</td>"
-    return f"<td>{value} <small>{html.escape(cell.interval)}</small></td>"
+def _html_cell(column: Column, cell: Cell) -> str:
+    """A cell with the heading of its column, which a narrow page shows beside it."""
+    interval = f"<small>{html.escape(cell.interval)}</small>" if cell.interval else ""
+    text = " ".join(filter(None, (html.escape(cell.value), interval)))
+    return f'<td data-column="{html.escape(column.heading)}">{text}</td>'
 
 
 def to_csv(results: Sequence[EvalResult]) -> str:

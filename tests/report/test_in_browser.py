@@ -33,7 +33,12 @@ onload = () => setTimeout(() => {
       width: page.documentElement.scrollWidth, height: page.documentElement.scrollHeight, title: page.title,
       scripts: page.scripts.length, images: page.images.length,
       requests: view.performance.getEntriesByType("resource").map(one => one.name),
-      hidden: [...page.querySelectorAll("div.wide")].filter(one => one.scrollWidth > one.clientWidth + 1).length,
+      scrolling: [...page.querySelectorAll("div.wide")].filter(one => one.scrollWidth > one.clientWidth + 1)
+        .map(one => one.firstChild.ariaLabel),
+      labels: [...page.querySelectorAll("td[data-column]")].map(one => view.getComputedStyle(one, "::before").content),
+      columns: [...page.querySelectorAll("td[data-column]")].map(one => one.dataset.column),
+      ofForest: Math.min(...[...page.querySelectorAll("svg[aria-label=paired] text")].map(one =>
+        one.getBoundingClientRect().height)),
       smallest: Math.min(...text.map(one => one.getBoundingClientRect().height)),
       before, after: [shown("iteration"), shown("tokens"), shown("time")],
       heads: [...page.querySelectorAll("table.text thead")].map(one => one.innerText),
@@ -102,7 +107,11 @@ def test_the_page_in_a_browser(page, tmp_path):
     assert "<script" not in page.read_text()
     wide, narrow = json.loads(html.unescape(dump[dump.index("[") : dump.rindex("]") + 1]))
     assert (wide["width"], narrow["width"]) == (1100, 400)  # nothing stands out of the window
-    assert wide["hidden"] == 0  # no table scrolls sideways either
+    assert wide["scrolling"] == [] and {*wide["labels"]} == {"none"}  # no table scrolls sideways either
+    assert narrow["scrolling"] == ["paired"] and narrow["ofForest"] > 9  # a plot with numbers beside its axes does
+    assert {"accuracy", "first better", "second - first"} <= {*narrow["columns"]}
+    for column, label in zip(narrow["columns"], narrow["labels"], strict=True):
+        assert column in label.replace('\\"', '"')  # each value stands beside the heading of its column
     assert wide["smallest"] > 10 and narrow["smallest"] > 6  # pixels of the text of plots
     for one in (wide, narrow):
         assert (one["scripts"], one["images"], one["requests"], one["title"]) == (0, 0, [], "Evaluation")

@@ -173,7 +173,9 @@ def test_labels_are_data_in_every_rendering():
     title, heading, _, row, note, _ = rendered([table])
     assert (title, heading, row, note) == (["[red]s: t"], ["x|y", "<b>"], ["[bold]a|b", "1 [0 2]"], ["[i]n"])
     assert to_markdown(table).splitlines()[::2] == [r"| x\|y | &lt;b&gt; |", r"| [bold]a\|b | 1 [0 2] |", "[i]n"]
-    assert "<th>&lt;b&gt;</th>" in to_html(table) and "<td>1 <small>[0 2]</small></td>" in to_html(table)
+    assert "<th>&lt;b&gt;</th>" in to_html(
+        table
+    ) and '<td data-column="&lt;b&gt;">1 <small>[0 2]</small></td>' in to_html(table)
 
 
 def test_below_the_last_table_of_an_evaluator_stands_what_its_columns_are():
