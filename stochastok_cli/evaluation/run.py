@@ -13,7 +13,8 @@ from stochastok_cli.errors import UserError, did_you_mean
 from stochastok_cli.evaluation.base import BATCH_TOKENS, EvalResult, Evaluator, EvaluatorOutput, LoadedEvaluator
 from stochastok_cli.evaluation.benchmarks import benchmark_specs
 from stochastok_cli.evaluation.registry import EVALUATORS, make_evaluator, options_of
-from stochastok_cli.models.checkpoint_reader import find_local_checkpoint, iteration_of
+from stochastok_cli.models.checkpoint_reader import iteration_of
+from stochastok_cli.models.intact_checkpoints import find_local_checkpoint
 from stochastok_cli.progress import ProgressCallback, no_progress
 
 if TYPE_CHECKING:

@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from stochastok_cli.artifacts import find_damage, path_inside
-from stochastok_cli.errors import FAILED, Notice, UserError, did_you_mean, short_name
+from stochastok_cli.artifacts import find_damage
+from stochastok_cli.errors import Notice, UserError, did_you_mean, short_name
 from stochastok_cli.json_files import checked, read_json
-from stochastok_cli.manifest import FileInfo, file_checksum
+from stochastok_cli.manifest import FileInfo
 from stochastok_cli.models.weight_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CONFIG, INDEX, WEIGHTS
 
 STATE = "training_state.json"
@@ -113,28 +113,6 @@ def is_optimizer_file(name: str) -> bool:
     return name == OPTIMIZER or name.startswith(f"{OPTIMIZER_PARTS}/")
 
 
-def require_intact(folder: Path, *, with_optimizer: bool, fix: str) -> None:
-    """Raises UserError (exit code 1) if the bytes of a checkpoint are not those that were written.
-
-    The optimizer's state is checked only if `with_optimizer`: evaluation does not read it, and users may delete it to
-    free space. A folder without a training state is a model from another program, whose checksums are not known.
-    """
-    if (folder / STATE).is_file():
-        try:
-            files = recorded_files(folder)
-        except UserError as error:
-            raise UserError(str(error), fix=fix, exit_code=FAILED) from None
-        if not with_optimizer:
-            files = {name: file for name, file in files.items() if not is_optimizer_file(name)}
-        for name, written in files.items():
-            path = path_inside(folder, name)
-            actual = file_checksum(path) if path.is_file() else None
-            if actual is None or actual.bytes != written.bytes or written.sha256 not in (None, actual.sha256):
-                raise UserError(
-                    f"{folder / name} is damaged: its bytes are not those that were written", fix=fix, exit_code=FAILED
-                )
-
-
 def is_complete(folder: Path) -> bool:
     """Whether a checkpoint has all of its files in full length."""
     return _state_if_complete(folder) is not None
@@ -213,24 +191,18 @@ def run_of(checkpoint: Path) -> str:
     return checkpoint.parent.name if STEP.fullmatch(checkpoint.name) else checkpoint.name
 
 
-def find_local_checkpoint(name: str, checkpoint_dir: Path) -> Path | None:
-    """The folder of an intact checkpoint on this machine, or None where `name` can only be a model on the Hub.
+def locate_checkpoint(name: str, checkpoint_dir: Path) -> Path | None:
+    """The folder of a checkpoint on this machine, or None where `name` can only be a model on the Hub.
+
+    The files of weights are not read: `intact_checkpoints.find_local_checkpoint` does that.
 
     Args:
         name: A path, a run under `checkpoint_dir`, or `OWNER/MODEL[@REVISION]`.
         checkpoint_dir: The folder of all runs.
 
     Raises:
-        UserError: It is neither a checkpoint nor the id of a model, or the checkpoint is damaged.
+        UserError: It is neither a checkpoint nor the id of a model.
     """
-    checkpoint = locate_checkpoint(name, checkpoint_dir)
-    if checkpoint is not None:
-        require_intact(checkpoint, with_optimizer=False, fix="name another checkpoint")
-    return checkpoint
-
-
-def locate_checkpoint(name: str, checkpoint_dir: Path) -> Path | None:
-    """What `find_local_checkpoint` gives, without a look into the files of weights."""
     try:
         return resolve_checkpoint(name, checkpoint_dir)
     except UserError:

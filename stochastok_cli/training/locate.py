@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from stochastok_cli.config import Config
 from stochastok_cli.errors import UserError
-from stochastok_cli.models.checkpoint_reader import latest_checkpoint, locate_checkpoint, require_intact, run_of
+from stochastok_cli.models.checkpoint_reader import latest_checkpoint, locate_checkpoint, run_of
+from stochastok_cli.models.intact_checkpoints import require_intact
 from stochastok_cli.training.run_dir import run_folder
 
 
@@ -30,7 +31,7 @@ class LocatedRun(NamedTuple):
     def require_intact_parent(self) -> None:
         """Raises UserError if a run that begins has a damaged parent. One that goes on has its own weights."""
         if self.checkpoint is None and self.parent is not None:
-            require_intact(self.parent, with_optimizer=False, fix="name another checkpoint")
+            require_intact(self.parent, with_optimizer=False)
 
 
 def locate_run(config: Config, run_name: str | None, *, force: bool = False) -> LocatedRun:

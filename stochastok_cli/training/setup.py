@@ -18,9 +18,9 @@ from stochastok_cli.models.base import (
     model_specs,
     spec_of,
 )
-from stochastok_cli.models.checkpoint_reader import require_intact
 from stochastok_cli.models.companion_files import read_companion_files
 from stochastok_cli.models.huggingface import HuggingFaceModel
+from stochastok_cli.models.intact_checkpoints import require_intact
 from stochastok_cli.random_streams import derive_key
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 from stochastok_cli.training import run_dir
@@ -99,9 +99,8 @@ def resolve_run(config: Config, world: DistributedContext, run_name: str | None,
 
     def read_progress() -> RunProgress:
         progress = run_dir.read_progress(folder, config)
-        if progress.checkpoint and not progress.is_complete(config):
-            fix = "remove it and run the same command again: the one before it is taken"
-            require_intact(progress.checkpoint, with_optimizer=True, fix=fix)
+        if progress.checkpoint:  # a complete run needs its optimizer's state no more
+            require_intact(progress.checkpoint, with_optimizer=not progress.is_complete(config))
         return progress
 
     progress = RunProgress() if force else world.broadcast_from_rank_0(read_progress)

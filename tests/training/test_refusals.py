@@ -149,7 +149,9 @@ def test_a_damaged_checkpoint_to_resume_from_is_refused_before_anything_is_touch
     content[-1] ^= 1
     file.write_bytes(content)
     before = {f: f.read_bytes() for f in parent.folder.iterdir() if f.is_file()}
-    with pytest.raises(UserError, match=r"optimizer.safetensors is damaged: .*; remove it and run the same") as info:
+    with pytest.raises(
+        UserError, match=r"optimizer.safetensors is damaged: .*, or train anew: the same train command with"
+    ) as info:
         (plan if plan_only else train)(configured("trainer.training.max_iters=2"), run_name="parent")
     assert info.value.exit_code == FAILED
     assert {f: f.read_bytes() for f in parent.folder.iterdir() if f.is_file()} == before

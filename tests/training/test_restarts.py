@@ -2,14 +2,19 @@
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
+from stochastok_cli.config import config_from_dict
 from stochastok_cli.errors import Notice, UserError
+from stochastok_cli.models.intact_checkpoints import find_local_checkpoint
 from stochastok_cli.training import checkpoint_cleanup
+from stochastok_cli.training.locate import locate_run
 from stochastok_cli.training.runs import read_run
 from stochastok_cli.training.train import train
+from tests.training.runs import tensors
 
 
 @pytest.mark.parametrize(
@@ -46,6 +51,52 @@ def test_lost_metrics_are_noted_and_stay_noted(configured):
     assert any(getattr(note, "text", "").endswith(lost) for note in notes)
     (problem,) = read_run(run.folder, run.folder.parent).problems
     assert problem.endswith("metrics.jsonl has no records before iteration 5: they have been lost")
+
+
+def damage(file: Path) -> None:
+    """Changes a byte, and no size."""
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+def test_a_complete_run_with_damaged_weights_is_refused_and_can_be_trained_again(configured):
+    run = train(configured(), run_name="a")
+    before = tensors(run.checkpoint)
+    damage(run.checkpoint / "optimizer.safetensors")
+    assert not train(configured(), run_name="a").created  # nothing reads that any more
+    damage(run.checkpoint / "model.safetensors")
+    remedy = "step_8/model.safetensors is damaged: .*; remove step_8 and run the same train command again: it goes on"
+    with pytest.raises(UserError, match=f"{remedy} from step_4$") as refused:
+        train(configured(), run_name="a")
+    assert refused.value.exit_code == 1
+    for command in (find_local_checkpoint, locate_parent):  # eval and generate; a run that would start from it
+        with pytest.raises(UserError, match=f"{remedy} from step_4$"):
+            command("a", run.folder.parent)
+    shutil.rmtree(run.checkpoint)
+    assert tensors(train(configured(), run_name="a").checkpoint) == before
+
+
+def locate_parent(name: str, runs: Path) -> None:
+    config = config_from_dict(
+        {"trainer": {"checkpoint_name": name}, "general": {"paths": {"checkpoint_dir": str(runs)}}}, ""
+    )
+    locate_run(config, "child").require_intact_parent()
+
+
+def test_a_damaged_checkpoint_that_no_training_makes_again_has_another_remedy(configured, tmp_path):
+    run = train(configured(), run_name="a")
+    damage(run.folder / "step_4" / "model.safetensors")
+    with pytest.raises(UserError, match="name another checkpoint: .*/a has step_8$"):
+        find_local_checkpoint("a/step_4", run.folder.parent)
+    shutil.rmtree(run.folder / "step_4")
+    shutil.copytree(run.checkpoint, tmp_path / "step_8")
+    damage(tmp_path / "step_8" / "model.safetensors")
+    with pytest.raises(UserError, match="; name another checkpoint$"):
+        find_local_checkpoint(str(tmp_path / "step_8"), run.folder.parent)
+    damage(run.checkpoint / "model.safetensors")
+    with pytest.raises(UserError, match="; bring the file back from a copy, or train anew: .* with --force$"):
+        train(configured(), run_name="a")
 
 
 def test_what_a_start_without_room_leaves_is_no_obstacle(configured, tmp_path, monkeypatch):
