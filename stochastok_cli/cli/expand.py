@@ -74,7 +74,10 @@ def expand(
         ),
     ] = None,
     samples: Annotated[
-        int, typer.Option("--samples", metavar="N", min=1, max=100_000, help="With --text: how many to show.")
+        int,
+        typer.Option(
+            "--samples", metavar="N", min=1, max=100_000, help="With --text: how many to show, of a fixed rule one."
+        ),
     ] = 6,
     html: Annotated[
         Path | None,
@@ -197,6 +200,10 @@ def expand(
             raise UserError("both NAME and --text are given", fix="drop one of them")
         if text == "-":
             text = options.read_stdin("text", 'give --text "…"')
+        if not text.strip():
+            raise UserError(
+                f"--text {'has only white space' if text else 'is empty'}", fix='give a text, as in --text "A sentence"'
+            )
         from stochastok_cli.tokenization.expansion import StochasTok
         from stochastok_cli.tokenization.loaders import load_vocabulary
         from stochastok_cli.tokenization.samples import sample_tokenizations

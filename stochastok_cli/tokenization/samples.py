@@ -29,7 +29,7 @@ def sample_tokenizations(text: str, expansions: Sequence[StochasTok], samples: i
 
     Returns:
         One entry labeled `canonical`, then `samples` entries of each expansion: `sample 1` … for a single expansion,
-        `<method> 1` … for several.
+        `<method> 1` … for several. A fixed rule has one tokenization of each text, and one entry: `<method>`.
 
     A `Notice` says where a method makes no attempt because the text is short, and where the tokenizer loses text.
 
@@ -44,6 +44,9 @@ def sample_tokenizations(text: str, expansions: Sequence[StochasTok], samples: i
     _note_no_attempts(expansions, len(canonical))
     labeled = [("canonical", canonical)]
     for expand in expansions:
+        if not expand.definition.takes_p:
+            labeled.append((expand.method, expand(canonical, 0).tolist()))
+            continue
         label = expand.method if len(expansions) > 1 else "sample"
         labeled += [(f"{label} {i + 1}", expand(canonical, i).tolist()) for i in range(samples)]
     return [LabeledTokenization(label, ids, [vocabulary.token_text(i) for i in ids]) for label, ids in labeled]
@@ -60,6 +63,8 @@ def note_lost_text(vocabulary: Vocabulary, ids: Sequence[int]) -> None:
 def _note_no_attempts(expansions: Sequence[StochasTok], tokens: int) -> None:
     """Gives a `Notice` for the methods that make floor(n p) attempts to split something, where that is none."""
     by_p: dict[float, list[str]] = {}
+    if not tokens:
+        return
     for expand in expansions:
         if (
             expand.p > 0
@@ -68,9 +73,20 @@ def _note_no_attempts(expansions: Sequence[StochasTok], tokens: int) -> None:
         ):
             by_p.setdefault(expand.p, []).append(expand.method)
     for p, methods in by_p.items():
+        split = f"{methods[0]} splits" if len(methods) == 1 else f"{', '.join(methods)} split"
         warnings.warn(
-            f"p = {p:g} makes no split in {tokens:,} token{'s'[: tokens != 1]} with {', '.join(methods)}, which round "
-            "n p down; give a larger -p",
+            f"{p:g} × {tokens:,} token{'s'[: tokens != 1]} is less than one split, so {split} nothing; "
+            f"give -p {_smallest_p(tokens):g} or more",
             Notice,
             stacklevel=3,
         )
+
+
+def _smallest_p(tokens: int) -> float:
+    """The smallest p that makes a split in a text, 1 / tokens, rounded up in its second or third digit.
+
+    >>> _smallest_p(1), _smallest_p(3), _smallest_p(12)
+    (1.0, 0.34, 0.084)
+    """
+    scale = 10 ** (len(str(tokens)) + 1)
+    return -(-scale // tokens) / scale
