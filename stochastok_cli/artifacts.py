@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -94,6 +95,7 @@ def create_artifact(
         made_by = CommandInfo(__version__, command_line())
         manifest = dataclasses.replace(manifest, options=options, made_by=made_by, files=files)
         write_json(temporary / MANIFEST, manifest.to_json())
+        _open_to_others(temporary)
         _sync(temporary)
         _replace(temporary, final)
         if kept is not None:
@@ -243,7 +245,11 @@ def require_creatable(final: Path) -> None:
 
 
 def rename_into_place(temporary: Path, final: Path) -> None:
-    """Syncs a temporary folder and gives it its final name, replacing a folder of that name."""
+    """Syncs a temporary folder and gives it its final name, replacing a folder of that name.
+
+    Its files then have the mode that the umask gives (see `_open_to_others`).
+    """
+    _open_to_others(temporary)
     _sync(temporary)
     _replace(temporary, final)
 
@@ -365,6 +371,23 @@ def _replace(temporary: Path, final: Path) -> None:
 
 def _files_below(folder: Path) -> list[str]:
     return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+
+
+def _open_to_others(folder: Path) -> None:
+    """Gives files, besides the mode that they have, the one that the umask gives: colleagues of a group can read them.
+
+    `safetensors` and whatever goes through Python's `tempfile` write files that their owner alone can read. A file
+    that is made here shows the mode: asking for the umask means to set it for a moment, in all threads.
+    """
+    probe = folder / ".mode"
+    probe.touch()
+    mode = probe.stat().st_mode
+    probe.unlink()
+    for name in _files_below(folder):
+        file = folder / name
+        before = file.stat().st_mode
+        if not file.is_symlink() and mode & ~before:
+            file.chmod(stat.S_IMODE(before | mode))
 
 
 def _sync(folder: Path) -> None:

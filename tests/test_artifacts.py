@@ -5,13 +5,17 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import filelock
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from stochastok_cli import artifacts
 from stochastok_cli.errors import FAILED, USAGE, UserError
@@ -39,6 +43,36 @@ def test_a_folder_appears_complete_with_its_manifest(tmp_path):
     }
     assert set(manifest["files"]) == {"a.bin", "deeper/b.bin"}
     assert len(made.manifest.fingerprint) == 32
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_files_have_the_mode_of_the_umask_whoever_writes_them(tmp_path, umask, mode):
+    (elsewhere := tmp_path / "elsewhere").touch(0o600)
+
+    def build(folder):
+        save_file({"w": np.ones(2)}, folder / "private.safetensors")
+        assert stat.S_IMODE((folder / "private.safetensors").stat().st_mode) == 0o600
+        (folder / "deep").mkdir()
+        with tempfile.NamedTemporaryFile(dir=folder / "deep", delete=False):
+            pass
+        (folder / "program").touch()
+        (folder / "program").chmod(0o700)
+        (folder / "link").symlink_to(elsewhere)
+        return Manifest("test")
+
+    before = os.umask(umask)
+    try:
+        made = artifacts.create_artifact(tmp_path / "a", {}, build).path
+        os.makedirs(tmp_path / "b")
+        build(tmp_path / "b")
+        artifacts.rename_into_place(tmp_path / "b", tmp_path / "c")
+    finally:
+        os.umask(before)
+    for folder in (made, tmp_path / "c"):
+        files = [file for file in folder.rglob("*") if file.is_file() and file.name not in ("program", "link")]
+        assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {mode}
+        assert stat.S_IMODE((folder / "program").stat().st_mode) == mode | 0o700
+    assert stat.S_IMODE(elsewhere.stat().st_mode) == 0o600
 
 
 def test_a_manifest_is_written_as_it_was_read():
