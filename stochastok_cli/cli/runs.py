@@ -117,6 +117,8 @@ def runs(
             print(json.dumps(run.to_json(), allow_nan=False))
     else:
         _print_runs(summaries, metric or DEFAULT_METRIC)
+    if metric is not None and (text := _dataset_note(summaries, metric)):
+        progress.note(f"note: {text}")
     for run in summaries:
         for problem in run.problems:
             progress.note(f"note: {problem}")
@@ -140,6 +142,18 @@ def _best_first(summaries: "list[RunSummary]", metric: str) -> "list[RunSummary]
     with_metric = [run for run in summaries if run.folder in best]
     with_metric.sort(key=lambda run: best[run.folder] if lower else -best[run.folder])
     return with_metric + [run for run in summaries if run.folder not in best]
+
+
+def _dataset_note(summaries: "list[RunSummary]", metric: str) -> str:
+    """What the order by a metric of training or validation is worth where the datasets differ; "" where they do not."""
+    from stochastok_cli.evaluation.registry import EVALUATORS
+
+    names = list(dict.fromkeys(run.dataset for run in summaries if run.dataset and run.best_of(metric) is not None))
+    if len(names) < 2 or metric.partition("/")[0] in EVALUATORS:  # an evaluator's benchmark is the same for all runs
+        return ""
+    shown = names if len(names) <= 4 else [*names[:3], f"{len(names) - 3} others"]
+    same = "text, in whatever tokenization" if metric.endswith("bits_per_byte") else "tokens"
+    return f"the runs have different datasets ({', '.join(shown)}): {metric} compares only runs on the same {same}"
 
 
 def _write_report(report: Path, labeled: "list[tuple[RunSummary, str]]") -> None:

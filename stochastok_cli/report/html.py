@@ -26,7 +26,7 @@ from stochastok_cli.report.rendering import to_csv
 from stochastok_cli.report.report_folder import PLOTS, create_report_folder
 from stochastok_cli.report.result_plots import paired_plots, result_plots
 from stochastok_cli.report.run_card import model_tables, run_tables
-from stochastok_cli.report.runs import ReportedRun, XAxis
+from stochastok_cli.report.runs import ReportedRun, XAxis, labels_of_curves
 from stochastok_cli.report.sections import ChangedExamples, Curves, Document, Drawing, SampledTexts, Section
 from stochastok_cli.report.tables import Table, comparison_table, tables_of
 from stochastok_cli.report.training_plots import places, training_plots
@@ -167,7 +167,7 @@ def _run_sections(runs: Sequence[ReportedRun], plots: "_PlotFolder") -> list[Sec
         drawings = [_drawing(plot) for plot in training_plots(runs, x_axis, on_page=True)]
         if drawings:
             over[x_axis] = drawings
-    labels = [(place, run.label) for place, run in zip(places(runs), runs, strict=True)]
+    labels = list(zip(places(runs), labels_of_curves(runs), strict=True))
     curves = [Curves(labels, over)] if saved else []
     return [*_table_sections(run_tables(runs)), Section("Curves", curves)]
 

@@ -144,7 +144,7 @@ def _html_row(table: Table, row: Sequence[Cell]) -> str:
 def _html_text_row(table: Table, row: Sequence[Cell]) -> str:
     """One cell for all columns where they are equal."""
     name, *cells = row
-    first = f"<td>{re.sub(r'(?<=[._])', '<wbr>', html.escape(name.value))}</td>"  # keys may be broken at their dots
+    first = f"<td>{_breakable(name.value)}</td>"
     if len({cell.value for cell in cells}) == 1:
         return f'{first}<td colspan="{len(cells)}">{html.escape(cells[0].value)}</td>'
     headings = [html.escape(column.heading) for column in table.columns[1:]]
@@ -154,11 +154,17 @@ def _html_text_row(table: Table, row: Sequence[Cell]) -> str:
     )
 
 
+def _breakable(name: str) -> str:
+    """A name in HTML, which may be broken at its dots and underscores."""
+    return re.sub(r"(?<=[._])", "<wbr>", html.escape(name))
+
+
 def _html_cell(column: Column, cell: Cell) -> str:
     """A cell with the heading of its column, which a narrow page shows beside it."""
     interval = f"<small>{html.escape(cell.interval)}</small>" if cell.interval else ""
-    text = " ".join(filter(None, (html.escape(cell.value), interval)))
-    return f'<td data-column="{html.escape(column.heading)}">{text}</td>'
+    text = " ".join(filter(None, (_breakable(cell.value) if column.is_name else html.escape(cell.value), interval)))
+    kind = ' class="name"' if column.is_name else ""
+    return f'<td{kind} data-column="{html.escape(column.heading)}">{text}</td>'
 
 
 def to_csv(results: Sequence[EvalResult]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from stochastok_cli.config import Config
 from stochastok_cli.data.folders import find_dataset, short_dataset_name
 from stochastok_cli.evaluation.base import EvalResult
-from stochastok_cli.report.runs import ReportedRun
+from stochastok_cli.report.runs import ReportedRun, has_different_datasets
 from stochastok_cli.report.tables import MISSING, Cell, Column, Table
 from stochastok_cli.training.events import format_duration
 from stochastok_cli.training.run_data import manifest_or_none
@@ -73,13 +73,24 @@ def _overview(runs: Sequence[ReportedRun]) -> Iterator[Table]:
     summaries = [(run.label, run.summary) for run in runs if run.summary is not None]
     if len(summaries) < 2:
         return
-    headings = "run", "method and p", "iteration", "train loss", "validation loss", "bits per byte", "best", "state"
+    headings = (
+        "run",
+        "dataset",
+        "method and p",
+        "iteration",
+        "train loss",
+        "validation loss",
+        "bits per byte",
+        "best",
+        "state",
+    )
     rows = []
     for label, summary in summaries:
         best = summary.best.get(BEST)
         latest = (summary.metrics.get(name) for name in ("train/loss", "validation/loss", BEST))
         cells = [
             label,
+            summary.dataset or MISSING,
             _expansion(summary),
             f"{summary.iteration:,}",
             *(MISSING if value is None else f"{value:.4f}" for value in latest),
@@ -88,7 +99,12 @@ def _overview(runs: Sequence[ReportedRun]) -> Iterator[Table]:
         ]
         rows.append([Cell(cell) for cell in cells])
     notes = ["Losses are the latest ones, in nats per token; bits per byte are of validation, latest and best."]
-    yield Table("Overview", "", [Column(heading, wrap=not i) for i, heading in enumerate(headings)], rows, notes)
+    if has_different_datasets(runs):
+        notes.append(
+            "The runs have different datasets: bits per byte compare those of the same text, losses of the same tokens."
+        )
+    columns = [Column(heading, wrap=not i, is_name=heading == "dataset") for i, heading in enumerate(headings)]
+    yield Table("Overview", "", columns, rows, notes)
 
 
 def _cards(runs: Sequence[ReportedRun]) -> Iterator[Table]:

@@ -32,6 +32,11 @@ class ReportedRun:
     starts: Sequence[RunStart] = ()
     place: int | None = None
 
+    @property
+    def dataset(self) -> str | None:
+        """The name of its dataset; None where the configuration is not known."""
+        return None if self.summary is None else self.summary.dataset
+
     @cached_property
     def tokens_per_iteration(self) -> int | None:
         """How many tokens an iteration trains on; None where the configuration is not known."""
@@ -64,6 +69,17 @@ class ReportedRun:
         if len(iterations) == 1:
             return None
         return np.interp([record["iteration"] for record in self.records], iterations, seconds).tolist()
+
+
+def has_different_datasets(runs: Sequence[ReportedRun]) -> bool:
+    """Whether the datasets of the runs, as far as they are known, are not all the same."""
+    return len({run.dataset for run in runs} - {None}) > 1
+
+
+def labels_of_curves(runs: Sequence[ReportedRun]) -> list[str]:
+    """What legends call the runs: their labels, with their datasets where these differ."""
+    with_dataset = has_different_datasets(runs)
+    return [f"{run.label} ({run.dataset})" if with_dataset and run.dataset else run.label for run in runs]
 
 
 def read_reported_run(folder: Path, label: str, root: Path | None = None, *, place: int | None = None) -> ReportedRun:

@@ -46,12 +46,14 @@ class Column:
         narrow: The heading on the terminal, in several short lines; `heading` where it is "".
         wrap: Whether the terminal may break the column's text into lines.
         show_intervals: Whether the terminal shows the intervals of the column's cells.
+        is_name: Whether the cells hold names, which a page may break into lines.
     """
 
     heading: str
     narrow: str = ""
     wrap: bool = False
     show_intervals: bool = True
+    is_name: bool = False
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,13 @@ from stochastok_cli.report.plots import (
     line_style,
     new_axes,
 )
-from stochastok_cli.report.runs import ReportedRun, XAxis
+from stochastok_cli.report.runs import ReportedRun, XAxis, has_different_datasets, labels_of_curves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 BITS_PER_BYTE = "bits_per_byte"
+ON_UNITS = "Nats per token compare runs on equal tokens; bits per byte compare any two tokenizations of the same text."
 WIDTH, HEIGHT = 5.0, 2.7
 LINE = 54
 """Letters of a title."""
@@ -119,14 +120,14 @@ def _training_plot(name: str, runs: Sequence[ReportedRun], x_axis: XAxis, *, on_
     axes = new_axes(name, width=WIDTH, height=HEIGHT, line=LINE, margins=margins)
     unit = _time_unit(runs) if x_axis == "time" else 1.0
     captions, notes, smoothed, num_lost, num_drawn = [], [], False, 0, 0
-    for k, run in zip(places(runs), runs, strict=True):
+    for k, run, run_label in zip(places(runs), runs, labels_of_curves(runs), strict=True):
         series = series_of(run, name, x_axis)
         if series is None:
             continue
         x, y = series.x / unit, series.y
         num_drawn += 1
         num_lost += int(np.isnan(y).sum())
-        label = legend_label(run.label)
+        label = legend_label(run_label)
         if name in SMOOTHED and len(y) >= LEAST_SMOOTHED:
             smoothed = True
             axes.plot(*envelope(x, y), color=color(k), linewidth=0.6, alpha=0.5 / len(runs) ** 0.5, zorder=1.8)
@@ -142,8 +143,9 @@ def _training_plot(name: str, runs: Sequence[ReportedRun], x_axis: XAxis, *, on_
     kind = BITS_PER_BYTE if BITS_PER_BYTE in name.split("/") else name.rpartition("/")[2]
     axes.set_ylabel(Y_LABELS.get(kind, ""))
     captions += _set_scale(axes, kind)
-    if kind == "loss":
-        notes.append("Nats per token compare runs on equal tokens; bits per byte compare any two tokenizations.")
+    of_dataset = name.startswith(("train/", "validation"))  # an evaluator's bits per byte are all of one text
+    if kind == "loss" or (kind == BITS_PER_BYTE and of_dataset and has_different_datasets(runs)):
+        notes.append(ON_UNITS)
     if smoothed:
         notes.append(f"Thin lines: as logged; thick ones: smoothed by a Gaussian of {SMOOTHING:.0%} of the records.")
     if x_axis == "time":

@@ -14,7 +14,7 @@ from stochastok_cli.evaluation.base import EvalResult
 from stochastok_cli.report.plots import COLORS
 from stochastok_cli.report.questions import counts_text, kind_text, question_examples
 from stochastok_cli.report.run_card import ROWS, run_tables
-from stochastok_cli.report.runs import ReportedRun, read_reported_run
+from stochastok_cli.report.runs import ReportedRun, labels_of_curves, read_reported_run
 from stochastok_cli.report.training_plots import curve_names, series_of, smooth, training_plots
 from tests.training.test_runs import START, write_run
 
@@ -140,7 +140,7 @@ def test_where_five_runs_differ(tmp_path):
     ]
     tables = run_tables(runs)
     assert [(table.section, len(table.columns) - 1) for table in tables] == [
-        ("Overview", 7),
+        ("Overview", 8),
         ("Run cards", 4),
         ("Run cards", 1),
         ("What differs", 4),
@@ -151,6 +151,31 @@ def test_where_five_runs_differ(tmp_path):
     *others, equal = run_tables([runs[2]] * 5)
     assert "What differs" not in [table.section for table in others]  # it is said once, of however many runs
     assert not equal.rows and equal.notes == ["The configurations are equal."]
+
+
+def test_runs_of_different_datasets_are_told_apart(tmp_path):
+    record = {"iteration": 8, "train/loss": 4.0, "validation/bits_per_byte": 2.0, "bits_per_byte/owt-tokenized": 2.0}
+    folders = {
+        name: write_run(tmp_path / name, f"trainer.dataset.name={dataset}", records=[record], done=8)
+        for name, dataset in (("a", "one"), ("b", "two"), ("c", "two"))
+    }
+    runs = [read_reported_run(folder, name) for name, folder in folders.items()]
+    overview, *_ = run_tables(runs)
+    assert [[cell.value for cell in row[:2]] for row in overview.rows] == [["a", "one"], ["b", "two"], ["c", "two"]]
+    plots = {plot.name: plot for plot in training_plots(runs)}
+    legend = [text.get_text() for text in plots["training-validation-bits_per_byte"].figure.legends[0].get_texts()]
+    assert legend == ["a (one)", "b (two)", "c (two)"]
+    of_same_text = "any two tokenizations of the same text"
+    assert {name: any(of_same_text in note for note in plot.notes) for name, plot in plots.items()} == {
+        "training-validation-bits_per_byte": True,
+        "training-bits_per_byte-owt-tokenized": False,  # the text is the same for all runs
+        "training-train-loss": True,
+    }
+    assert labels_of_curves(runs) == legend and "The runs have different datasets" in overview.notes[1]
+    same, *_ = run_tables(runs[1:])
+    assert len(same.notes) == 1
+    [plot, *_] = training_plots(runs[1:])
+    assert plot.notes == () and plot.figure.axes[0].get_legend_handles_labels()[1] == ["b", "c"]
 
 
 def test_what_curves_say_of_values_that_are_not_there():

@@ -12,7 +12,7 @@ from preloaded_python import run_python, run_stochastok
 
 from stochastok_cli.artifacts import json_bytes
 from stochastok_cli.cli import runs as cli
-from stochastok_cli.cli.runs import _best_first, _print_runs
+from stochastok_cli.cli.runs import _best_first, _dataset_note, _print_runs
 from stochastok_cli.config import load_config
 from stochastok_cli.errors import Notice, UserError
 from stochastok_cli.manifest import read_manifest
@@ -267,6 +267,21 @@ def test_names_are_whole_in_any_terminal(tmp_path, monkeypatch, capsys, columns)
         assert max(len(line) for line in lines if dataset not in line and line not in names) <= 40
     else:
         assert {len(line) for line in lines if "─" in line} == {max(map(len, lines))}
+
+
+def test_a_note_where_runs_that_are_ranked_have_different_datasets(tmp_path):
+    for name, dataset in (("a", "one"), ("b", "two"), ("c", "two")):
+        write_run(tmp_path / name, f"trainer.dataset.name={dataset}", records=RECORDS)
+    shown = run_stochastok("runs", tmp_path, "--metric", "validation/bits_per_byte", "--json")
+    assert shown.stderr == (
+        "note: the runs have different datasets (two, one): validation/bits_per_byte compares only runs on the same "
+        "text, in whatever tokenization\n"
+    )
+    runs = find_runs(tmp_path)
+    assert _dataset_note(runs, "train/loss").endswith("train/loss compares only runs on the same tokens")
+    assert _dataset_note(runs, "mcq/arc/accuracy") == ""  # of one benchmark for all of them
+    assert _dataset_note([run for run in runs if run.name != "a"], "train/loss") == ""
+    assert run_stochastok("runs", tmp_path).stderr == ""  # these are not ranked
 
 
 def test_the_best_of_any_metric_that_has_one(tmp_path):
