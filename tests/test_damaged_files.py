@@ -20,6 +20,7 @@ from stochastok_cli.errors import UserError
 from stochastok_cli.manifest import MANIFEST, FileInfo, Manifest, file_checksum, read_manifest
 from stochastok_cli.models import checkpoint_reader
 from stochastok_cli.models.checkpoint_reader import OPTIMIZER, STATE
+from stochastok_cli.models.intact_checkpoints import require_intact
 from stochastok_cli.models.llama_config import config_json, read_model_config
 from stochastok_cli.models.weight_files import INDEX, WEIGHTS, find_tensors
 from stochastok_cli.tokenization.loaders import load_vocabulary
@@ -107,7 +108,7 @@ def test_a_damaged_checkpoint_does_not_hide_the_one_before(run, data):
             checkpoint_reader.read_state, checkpoint
         )
         refusal(checkpoint_reader.recorded_files, checkpoint)
-        refusal(lambda: checkpoint_reader.require_intact(checkpoint, with_optimizer=True, fix="go back"))
+        refusal(lambda: require_intact(checkpoint, with_optimizer=True))
     finally:
         (checkpoint / STATE).write_bytes(before)
 

@@ -13,7 +13,8 @@ import torch
 from preloaded_python import run_python
 
 from stochastok_cli.errors import FAILED, STOPPED_WITH_CHECKPOINT, UserError
-from stochastok_cli.models.checkpoint_reader import checkpoints, require_intact
+from stochastok_cli.models.checkpoint_reader import checkpoints
+from stochastok_cli.models.intact_checkpoints import require_intact
 from stochastok_cli.training import checkpoint_writer, data_parallel, events
 from stochastok_cli.training.background_writer import HostBuffers
 from stochastok_cli.training.train import train
@@ -53,7 +54,7 @@ def test_the_files_are_those_of_a_run_that_waits(configured, monkeypatch, tmp_pa
     run = train(configured(*options, ASYNC), run_name="async", listeners=[seen.append])
     assert steps(run.folder) == ["step_2", "step_4", "step_6", "step_8"]
     for name in steps(run.folder):
-        require_intact(run.folder / name, with_optimizer=True, fix="")
+        require_intact(run.folder / name, with_optimizer=True)
         assert files(run.folder / name) == files(expected.folder / name)
     assert metrics(run.folder) == metrics(expected.folder)
     saved = [event for event in seen if isinstance(event, events.Saved)]

@@ -18,10 +18,10 @@ from stochastok_cli.models.checkpoint_reader import (
     latest_checkpoint,
     locate_checkpoint,
     read_state,
-    require_intact,
     resolve_checkpoint,
     run_of,
 )
+from stochastok_cli.models.intact_checkpoints import require_intact
 from stochastok_cli.models.llama.model import Llama
 from stochastok_cli.models.llama.state_dict import load_weights
 from stochastok_cli.training import run_dir
@@ -121,9 +121,9 @@ def test_a_state_in_parts_is_that_of_one_file_and_counts_when_complete(in_parts,
     content = bytearray(part.read_bytes())
     content[-1] ^= 1
     part.write_bytes(content)
-    require_intact(step, with_optimizer=False, fix="")
+    require_intact(step, with_optimizer=False)
     with pytest.raises(UserError, match=r"optimizer/.* is damaged"):
-        require_intact(step, with_optimizer=True, fix="")
+        require_intact(step, with_optimizer=True)
     part.unlink()
     assert list(checkpoints(run)) == []
 
@@ -186,23 +186,23 @@ def test_a_flipped_bit_is_reported(saved, trained, name):
     content[-20] ^= 1
     file.write_bytes(content)
     assert 4 in checkpoints(saved)  # its size is right
-    with pytest.raises(UserError, match=f"{name} is damaged: .*; go back") as info:
-        require_intact(saved / "step_4", with_optimizer=True, fix="go back")
+    with pytest.raises(UserError, match=f"{name} is damaged: .*; name another checkpoint") as info:
+        require_intact(saved / "step_4", with_optimizer=True)
     assert info.value.exit_code == FAILED
 
 
 def test_the_optimizer_is_not_needed_for_the_weights_alone(saved):
     (saved / "step_4" / "optimizer.safetensors").unlink()
-    require_intact(saved / "step_4", with_optimizer=False, fix="")
+    require_intact(saved / "step_4", with_optimizer=False)
     with pytest.raises(UserError, match="optimizer.safetensors is damaged"):
-        require_intact(saved / "step_4", with_optimizer=True, fix="")
+        require_intact(saved / "step_4", with_optimizer=True)
 
 
 @pytest.mark.parametrize("content", ["{", "{}", "[]", '{"files": [1]}'])
 def test_an_unreadable_state_is_reported_as_damage(saved, content):
     (saved / "step_4" / "training_state.json").write_text(content)
-    with pytest.raises(UserError, match="training_state.json is damaged: .*; go back") as info:
-        require_intact(saved / "step_4", with_optimizer=True, fix="go back")
+    with pytest.raises(UserError, match="training_state.json is damaged: .*; name another checkpoint") as info:
+        require_intact(saved / "step_4", with_optimizer=True)
     assert info.value.exit_code == FAILED
 
 
@@ -212,7 +212,7 @@ def test_checkpoints_of_the_first_version_open(saved, trained):
     state["files"] = {name: entry["bytes"] for name, entry in state["files"].items()}
     file.write_text(json.dumps(state))
     assert 4 in checkpoints(saved)
-    require_intact(saved / "step_4", with_optimizer=True, fix="go back")
+    require_intact(saved / "step_4", with_optimizer=True)
     load_checkpoint(saved / "step_4", *trained)
 
 
