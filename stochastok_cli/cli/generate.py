@@ -50,7 +50,9 @@ def generate(
             autocompletion=candidates.tokenizations,
         ),
     ] = None,
-    samples: Annotated[int, typer.Option("--samples", min=1, help="How many texts in each tokenization.")] = 1,
+    samples: Annotated[
+        int, typer.Option("--samples", min=1, help="How many texts in each tokenization; one where all would be equal.")
+    ] = 1,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="The most tokens of a text.")] = 128,
     temperature: Annotated[
         float, typer.Option("--temperature", help="Divides the logits; 0 takes the likeliest token.")
@@ -105,7 +107,7 @@ def generate(
             return
         if labeled:
             tokens = "|".join(map(escaped, one.tokens))
-            _write(f"{one.tokenization}, sample {one.sample + 1} of {samples}: {tokens}\n")
+            _write(f"{one.tokenization}, sample {one.sample + 1} of {one.samples}: {tokens}\n")
         if not chat:
             _write(text)
 

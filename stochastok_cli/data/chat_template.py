@@ -91,10 +91,12 @@ class ChatTemplate:
 
         self.vocabulary = vocabulary
         self._tokenizer = _open(tokenizer)
+        if not self._tokenizer.chat_template:
+            raise UserError(f"{tokenizer} has no chat template", fix=_NO_TEMPLATE)
         try:
             self.source: str = self._tokenizer.get_chat_template()
-        except ValueError as error:
-            raise UserError(f"{tokenizer} has no chat template: {first_line(error)}", fix=_NO_TEMPLATE) from None
+        except ValueError as error:  # of several, none is the default
+            raise UserError(f"{tokenizer} has no usable chat template: {first_line(error)}", fix=_NO_TEMPLATE) from None
         if not self.source.strip():
             raise UserError(f"the chat template of {tokenizer} is empty", fix=_NO_TEMPLATE)
         self._marks_generation = _GENERATION.search(self.source) is not None

@@ -1,6 +1,7 @@
 """Sampled text: what a model writes after a prompt in its canonical and in other tokenizations."""
 
 import codecs
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, Literal
 from numpy.random import Generator
 from torch import Tensor
 
-from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.errors import FAILED, Notice, UserError
 from stochastok_cli.evaluation.base import BATCH_TOKENS
 from stochastok_cli.evaluation.generation import decode
 from stochastok_cli.evaluation.prompts import EncodedPrompt, PromptEncoder
@@ -39,12 +40,14 @@ class SamplePrompt:
         sample: The number of the sample, from 0.
         ids: The ids that the model reads.
         tokens: Their texts.
+        samples: How many samples there are in this tokenization.
     """
 
     tokenization: str
     sample: int
     ids: list[int]
     tokens: list[str]
+    samples: int = 1
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,8 @@ def generate(
         prompt: The text that is continued. An empty one begins a document. Its tokens are preceded by those that the
             tokenizer itself puts before every text, such as Llama's beginning-of-text.
         tokenizations: Those of the prompt: `canonical`, or a method of expansion as `METHOD:P`.
-        samples: How many texts in each tokenization, at most `MOST_SAMPLES`.
+        samples: How many texts in each tokenization, at most `MOST_SAMPLES`; one where all would be equal, of a fixed
+            tokenization at temperature 0.
         seed: Of all random numbers.
         max_new_tokens: The most new ids of a text. It also ends where the context window is full, at end-of-text, and
             at ids that the model's generation settings or its chat template name.
@@ -138,7 +142,7 @@ def generate(
     """
     sampling = Sampling(temperature, top_k, top_p)
     sampling.check()
-    methods = list({name: _parse(name) for name in tokenizations}.values())
+    methods = _without_repetitions(tokenizations)
     if samples < 1 or max_new_tokens < 1 or not methods:
         raise UserError("samples, max_new_tokens and the number of tokenizations must be at least 1")
     if samples > MOST_SAMPLES:
@@ -149,7 +153,13 @@ def generate(
     vocabulary = load_vocabulary(source.folder)
     encoder = PromptEncoder(source.folder, vocabulary, chat=chat)
     encoded = encoder.encode(prompt)
-    prompts = [one for method in methods for one in _sample_prompts(encoded, vocabulary, method, seed, samples)]
+    prompts = [
+        one
+        for method in methods
+        for one in _sample_prompts(
+            encoded, vocabulary, method, seed, samples if temperature > 0 or _is_random(method) else 1
+        )
+    ]
     for one in prompts:
         if len(one.ids) > source.context_window:
             raise UserError(
@@ -276,6 +286,18 @@ def _parse(name: str) -> Tokenization:
     return Tokenization(CANONICAL, None, 1) if name == CANONICAL else parse_tokenization(name, 1)
 
 
+def _without_repetitions(names: Sequence[str]) -> list[Tokenization]:
+    """The tokenizations by these names, each once, with a `Notice` for those that are named again."""
+    chosen: dict[Tokenization, str] = {}
+    for name in names:
+        tokenization = _parse(name)
+        if tokenization in chosen:
+            again = "is given twice" if name == chosen[tokenization] else f"is the same as {chosen[tokenization]}"
+            warnings.warn(f"--tokenization {name} {again}, and is used once", Notice, stacklevel=3)
+        chosen.setdefault(tokenization, name)
+    return list(chosen)
+
+
 def _is_random(tokenization: Tokenization) -> bool:
     return tokenization.method != CANONICAL and require_method(tokenization.method).takes_p
 
@@ -300,5 +322,5 @@ def _sample_prompts(
             prompts.append(replace(prompts[0], sample=sample))
             continue
         ids = (prompt if expand is None else prompt._replace(ids=expand(prompt.ids, sample).tolist())).all_ids
-        prompts.append(SamplePrompt(name, sample, ids, [vocabulary.token_text(i) for i in ids]))
+        prompts.append(SamplePrompt(name, sample, ids, [vocabulary.token_text(i) for i in ids], samples))
     return prompts

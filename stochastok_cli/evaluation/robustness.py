@@ -21,7 +21,7 @@ from stochastok_cli.evaluation.scoring import LM
 from stochastok_cli.evaluation.statistics import ratio_interval
 from stochastok_cli.evaluation.tokenization_notes import note_unchanged
 from stochastok_cli.tokenization.expansion import StochasTok
-from stochastok_cli.tokenization.methods import METHODS, expansion_label, require_method
+from stochastok_cli.tokenization.methods import METHODS, expansion_label, require_method, usable_methods
 
 BINS = 10  # of the normalized edit distance, from 0 to 1
 DEFAULT_SAMPLES = 8
@@ -69,9 +69,12 @@ def parse_tokenization(text: str, samples: int | None = None) -> Tokenization:
         method, p = text, None
     family = METHODS.get(method.partition(":")[0])
     takes_arguments = family is not None and (family.arguments or family.bind)
-    definition = require_method(method) if p is not None or takes_arguments else family
-    if definition is None or (p is None and definition.takes_p):
-        raise UserError(f"--tokenization {text!r} is not METHOD:P", fix="for example stochastok:0.1")
+    definition = require_method(method) if p is not None or takes_arguments or family is None else family
+    if p is None and definition.takes_p:
+        rules = ", ".join(name for name in usable_methods() if not require_method(name).takes_p)
+        raise UserError(
+            f"--tokenization {text!r} is not METHOD:P", fix=f"for example {definition.name}:0.1; without P: {rules}"
+        )
     definition.resolve_p(p)
     if not definition.takes_p:
         if samples not in (None, 1):

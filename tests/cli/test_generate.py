@@ -82,6 +82,22 @@ def test_several_tokenizations_and_samples_side_by_side(run):
     assert all(f"{PROMPT}{row['text']}\n" in shown for row in rows) and "canonical, sample 2 of 2: The| old|" in shown
 
 
+def test_what_can_only_be_equal_is_shown_once(run):
+    names = ["canonical", "uniform:0.5", "canonical", "uniform:0.50"]
+    tokenizations = [word for name in names for word in ("--tokenization", name)]
+    arguments = ("ours", PROMPT, *tokenizations, "--samples", "2", "--max-new-tokens", "3", "--temperature", "0")
+    code, out, err = run(*arguments, "--json")
+    rows = [json.loads(line) for line in out.splitlines()]
+    shown = [(row["tokenization"], row["sample"]) for row in rows]
+    assert (code, shown) == (0, [("canonical", 1), ("uniform:0.5", 1), ("uniform:0.5", 2)])
+    assert err.splitlines() == [
+        "note: --tokenization canonical is given twice, and is used once",
+        "note: --tokenization uniform:0.50 is the same as uniform:0.5, and is used once",
+    ]
+    out = run(*arguments)[1]
+    assert "canonical, sample 1 of 1: " in out and "uniform:0.5, sample 2 of 2: " in out
+
+
 @pytest.mark.parametrize("name", ["ours", "gpt2"])
 def test_texts_decoded_together_are_those_decoded_alone(place, monkeypatch, name):
     """Equal and different prompts of three lengths, whose texts end in different places."""
@@ -295,7 +311,11 @@ def test_a_chat_template_of_the_content_alone(place, tmp_path):
     [
         (["absent", "x"], "no checkpoint 'absent'", 2),
         (["bare", "x"], "tokenizer.json does not exist", 2),
-        (["ours", "x", "--chat"], "has no chat template", 2),
+        (
+            ["ours", "x", "--chat"],
+            "error: checkpoints/ours has no chat template; name the tokenizer of a chat model",
+            2,
+        ),
         (["gpt2", " ", "--chat"], "the prompt is empty", 2),
         (["ours", "the garden " * 40], "the context window of checkpoints/ours is 48", 2),
         (["ours", "the garden " * 10, "--tokenization", "character"], "(character)", 2),

@@ -37,9 +37,14 @@ def model(long_model):
 def test_method_and_p():
     assert parse_tokenization("stochastok:0.1", 3) == Tokenization("stochastok", 0.1, 3)
     assert parse_tokenization("bpe-dropout:0.1", 3).name == "bpe-dropout0.1"
-    for wrong in ("stochastok", "stochastok:much", ""):
-        with pytest.raises(UserError, match="is not METHOD:P; for example stochastok:0.1"):
+    for wrong in ("stochastok", "stochastok:much"):
+        with pytest.raises(
+            UserError, match="is not METHOD:P; for example stochastok:0.1; without P: character, digits:"
+        ):
             parse_tokenization(wrong, 3)
+    for unknown in ("foo", "foo:0.5", ""):
+        with pytest.raises(UserError, match="unknown method .*; give stochastok, .*, character, digits"):
+            parse_tokenization(unknown, 3)
 
 
 def test_the_text_stays_and_so_do_the_options(encoded, vocabulary):
