@@ -20,6 +20,8 @@ GREY = "#767676"
 TEXT = "#1b1b1b"
 GRID = "#e4e4e4"
 LINE_STYLES: Any = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (5, 1.5, 1, 1.5)))
+MARKERS = "os^vPhX"
+"""The shapes of the points of lines: as outlines, equal values of two lines both show."""
 WIDTH = 6.2
 """The width of a figure in inches."""
 LINE = 66
@@ -122,6 +124,11 @@ def color_name(i: int) -> str:
 def line_style(i: int) -> Any:
     """The style of line i, which tells those of one color apart."""
     return LINE_STYLES[i // len(COLORS) % len(LINE_STYLES)]
+
+
+def hollow_marker(i: int) -> Any:
+    """The style of the points of line i: outlines of different shapes, so that equal values of two lines both show."""
+    return {"marker": MARKERS[i % len(MARKERS)], "markerfacecolor": "none"}
 
 
 def literal(text: str, width: int = LINE) -> str:

@@ -10,11 +10,13 @@ from stochastok_cli.report.plots import (
     COLORS,
     GREY,
     LABEL,
+    MARKERS,
     Plot,
     add_legend,
     color,
     figure_of,
     file_name,
+    hollow_marker,
     legend_label,
     line_style,
     literal,
@@ -169,17 +171,23 @@ def _tokenization_plots(results: Sequence[EvalResult]) -> Iterator[Plot]:
         axes = new_axes(
             f"{benchmark}, adversarial" if is_search else f"{benchmark}, tokenized by {tokenization_text(part)}"
         )
+        canonical: list[float] = []  # accuracies of the models that are drawn
         for k, result, curve in curves:
             x, y, n, low, high = ([point[name] for point in curve.points] for name in ("x", "y", "n", "low", "high"))
-            axes.plot(x, y, color=color(k), linestyle=line_style(k), label=legend_label(result.label))
+            style = {"color": color(k), "linestyle": line_style(k)}
+            axes.plot(x, y, **style)
+            axes.plot([], [], **style, **hollow_marker(k), label=legend_label(result.label))
             axes.fill_between(x, low, high, color=color(k), alpha=0.15, linewidth=0)
             largest = max(n, default=1.0)
-            sizes = [16.0] * len(n) if is_search else [10 + 70 * count / largest for count in n]
-            axes.scatter(x, y, sizes, color=color(k), zorder=3)
+            sizes = [30.0] * len(n) if is_search else [24 + 70 * count / largest for count in n]
+            shape = MARKERS[k % len(MARKERS)]
+            axes.scatter(x, y, sizes, marker=shape, facecolors="none", edgecolors=color(k), linewidths=1.5, zorder=3)
             for metric in result.metrics:
                 if (metric.evaluator, metric.benchmark, metric.part, metric.name) == ("mcq", benchmark, "", "accuracy"):
                     if not is_search:
-                        axes.plot(0, metric.value, "D", color=color(k), markersize=7, fillstyle="none")
+                        size = 7 + 3 * canonical.count(metric.value)  # around those of other models
+                        axes.plot(0, metric.value, "D", color=color(k), markersize=size, fillstyle="none")
+                        canonical.append(metric.value)
                     if metric.chance is not None:
                         axes.axhline(metric.chance, color=GREY, linewidth=1, zorder=1)
         axes.set_ylabel("accuracy")
@@ -192,8 +200,8 @@ def _tokenization_plots(results: Sequence[EvalResult]) -> Iterator[Plot]:
         else:
             axes.set_xlabel("splits over the largest possible number of splits (◇ canonical)")
             caption = (
-                "Accuracy by the distance of the question from its canonical tokenization, in bins of 0.1. Larger dots "
-                "stand for more answers."
+                "Accuracy by the distance of the question from its canonical tokenization, in bins of 0.1. Larger "
+                "marks stand for more answers."
             )
         add_legend(axes)
         caption += " Shaded areas are 95% intervals over the questions; grey: guesses."
@@ -215,7 +223,7 @@ def _layers_plot(method: str, curves: Sequence[tuple[int, EvalResult, Curve]]) -
     axes = new_axes(f"Distance between the tokenizations of a word ({tokenization_text(method)})")
     for k, result, curve in curves:
         x, y = [point["x"] for point in curve.points], [point["y"] for point in curve.points]
-        axes.plot(x, y, marker="o", linestyle=line_style(k), color=color(k), label=legend_label(result.label))
+        axes.plot(x, y, linestyle=line_style(k), color=color(k), label=legend_label(result.label), **hollow_marker(k))
     axes.set_xlabel("attention layer")
     axes.set_ylabel("over the distance between words")
     axes.set_ylim(bottom=0)

@@ -16,6 +16,7 @@ from stochastok_cli.report.plots import (
     color,
     figure_of,
     file_name,
+    hollow_marker,
     legend_label,
     line_style,
     new_axes,
@@ -133,8 +134,8 @@ def _training_plot(name: str, runs: Sequence[ReportedRun], x_axis: XAxis, *, on_
             axes.plot(*envelope(x, y), color=color(k), linewidth=0.6, alpha=0.5 / len(runs) ** 0.5, zorder=1.8)
             axes.plot(x, smooth(y), color=color(k), linestyle=line_style(k), linewidth=1.7, label=label)
         else:
-            marker = "o" if len(y) <= MARKED else ""
-            axes.plot(x, y, color=color(k), linestyle=line_style(k), marker=marker, markersize=3.5, label=label)
+            marker = hollow_marker(k) if len(y) <= MARKED else {}
+            axes.plot(x, y, color=color(k), linestyle=line_style(k), markersize=4.5, label=label, **marker)
     if not num_drawn:
         return None
     axes.set_xlabel(_x_label(x_axis, unit))

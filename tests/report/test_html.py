@@ -107,6 +107,25 @@ class Page(HTMLParser):
             self.cells.append(data.strip())
 
 
+def test_points_of_equal_values_are_all_seen():
+    from matplotlib.collections import PathCollection
+
+    same = [dataclasses.replace(RESULTS[0], label=label) for label in "ab"]
+    [plot] = [one for one in result_plots(same) if one.name == "distance-langgame-val-uniform0.5"]
+    [axes] = plot.figure.axes
+    first, second = (one for one in axes.collections if isinstance(one, PathCollection))
+    assert first.get_offsets().tolist() == second.get_offsets().tolist() == [[0.1, 0.6], [0.3, 0.6]]
+    assert len(first.get_facecolors()) == len(second.get_facecolors()) == 0
+    assert first.get_paths()[0].vertices.shape != second.get_paths()[0].vertices.shape
+    inner, outer = (line for line in axes.lines if line.get_marker() == "D")
+    assert inner.get_xydata().tolist() == outer.get_xydata().tolist()
+    assert (inner.get_fillstyle(), inner.get_markersize() < outer.get_markersize()) == ("none", True)
+    records = [{"iteration": i, "train/learning_rate": 1.0} for i in (1, 2)]
+    [plot] = training_plots([ReportedRun("a", records), ReportedRun("b", records)])
+    lines = plot.figure.axes[0].lines
+    assert lines[0].get_marker() != lines[1].get_marker() and lines[1].get_markerfacecolor() == "none"
+
+
 def test_accuracy_by_budget_is_a_plot_of_its_own():
     points = [POINT | {"x": x, "n": 40.0} for x in (1, 2, 4, 10)]
     result = dataclasses.replace(RESULTS[0], curves=[*RESULTS[0].curves, Curve("mcq", "arc", "adversarial", points)])
