@@ -20,6 +20,7 @@ ORDER = [
     "progress",
     "background",
     "quiet_libraries",
+    "literal_paths",
     "json_files",
     "arrow_columns",
     "manifest",

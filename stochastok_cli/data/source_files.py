@@ -234,6 +234,22 @@ def special_type(file: Path) -> str | None:
     return None
 
 
+def encoding_of(head: bytes) -> str:
+    """The encoding whose byte order mark a file begins with: "UTF-16" or "UTF-32"; "" for none, or that of UTF-8."""
+    if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):  # the first begins as UTF-16 does
+        return "UTF-32"
+    return "UTF-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else ""
+
+
+def converted_by(encoding: str) -> str:
+    """The command that converts text, for people.
+
+    >>> converted_by("UTF-16")
+    'iconv -f UTF-16 -t UTF-8'
+    """
+    return f"iconv -f {encoding} -t UTF-8"
+
+
 def file_format(file: Path) -> str:
     """The lower-case suffix of a file, without that of its compression; empty where it has none."""
     return Path(file.stem).suffix.lower() if file.suffix.lower() in _OPENERS else file.suffix.lower()

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from stochastok_cli.data.source_files import converted_by, encoding_of
 from stochastok_cli.errors import short_json, short_repr, shorten
 
 _JSON_LINES = (".jsonl", ".ndjson")
@@ -23,9 +24,12 @@ class _InvalidValue(ValueError):
 def lost_data(file: Path) -> str:
     """What of a file would be lost without an error: "" for nothing.
 
-    That is a column whose name occurs twice, and text with a lone surrogate, for which the reader splits rows.
+    That is a column whose name occurs twice, text with a lone surrogate, for which the reader splits rows, and bytes
+    that are not UTF-8, which some readers pass on.
     """
     suffix = file.suffix.lower()
+    if suffix in (*_JSON_LINES, *_DELIMITERS, ".json") and (problem := _not_utf8(file)):
+        return problem
     if suffix in _DELIMITERS:
         with file.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
             names = next(csv.reader(lines, delimiter=_DELIMITERS[suffix]), [])
@@ -42,16 +46,42 @@ def lost_data(file: Path) -> str:
 
 
 def invalid_line(file: Path) -> str:
-    """Which line of a file of JSON lines is no JSON object, and why; "" where there is none."""
-    if file.suffix.lower() not in _JSON_LINES:
+    """Which line of a JSON file is no JSON object, or where in it there is no JSON, and why; "" where all is well."""
+    suffix = file.suffix.lower()
+    if suffix == ".json":
+        [(_, text)] = _json_texts(file)
+        if text.lstrip()[:1] == "[" or _fault(text.lstrip().partition("\n")[0]):  # else it may be of JSON lines
+            return _fault(text)
+    elif suffix not in _JSON_LINES:
         return ""
-    for where, text in _json_texts(file):
-        try:
-            value = _parse(text)
-        except (ValueError, RecursionError) as error:
-            return f"{where}{shorten(str(error).removesuffix('.'))}"
-        if not isinstance(value, dict):
+    for where, text in _numbered_lines(file):
+        if fault := _fault(text):
+            return f"{where}{fault}"
+        if not isinstance(value := json.loads(text), dict):
             return f"{where}{short_json(value)} is no JSON object"
+    return ""
+
+
+def _fault(text: str) -> str:
+    """Why a text is no JSON value; "" where it is one."""
+    try:
+        _parse(text)
+    except (ValueError, RecursionError) as error:
+        return shorten(str(error).removesuffix("."))
+    return ""
+
+
+def _not_utf8(file: Path) -> str:
+    """Which byte of a file is not UTF-8; "" where all are."""
+    with file.open("rb") as lines:
+        if encoding := encoding_of(lines.peek(4)):
+            return f"it is text in {encoding}; convert it: {converted_by(encoding)}"
+        for number, line in enumerate(lines, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                byte = f"the byte {line[error.start]:#04x} at {error.start} is not UTF-8"
+                return f"line {number}: {byte}"
     return ""
 
 
@@ -65,10 +95,14 @@ def _json_texts(file: Path) -> Iterator[tuple[str, str]]:
     """The lines of a file of JSON lines that are not empty, with their place; the text of another JSON file."""
     suffix = file.suffix.lower()
     if suffix in _JSON_LINES:
-        with file.open(encoding="utf-8-sig", errors="replace", newline="\n") as lines:
-            yield from ((f"line {i}: ", line) for i, line in enumerate(lines, 1) if line.strip())
+        yield from _numbered_lines(file)
     elif suffix == ".json":
         yield "", file.read_text(encoding="utf-8-sig", errors="replace")
+
+
+def _numbered_lines(file: Path) -> Iterator[tuple[str, str]]:
+    with file.open(encoding="utf-8-sig", errors="replace", newline="\n") as lines:
+        yield from ((f"line {i}: ", line) for i, line in enumerate(lines, 1) if line.strip())
 
 
 def _parse(text: str) -> Any:

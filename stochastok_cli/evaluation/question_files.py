@@ -2,8 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,17 +11,20 @@ from stochastok_cli.artifacts import expand_home
 from stochastok_cli.data.source_files import count_types, special_type, unread_note, visible_files
 from stochastok_cli.errors import FAILED, Notice, UserError, did_you_mean
 from stochastok_cli.evaluation.file_problems import UnreadableFile, invalid_line, is_empty, lost_data
+from stochastok_cli.evaluation.mixed_columns import read_all_columns
+from stochastok_cli.literal_paths import LiteralPath, literal_path
 from stochastok_cli.quiet_libraries import quiet
 
 if TYPE_CHECKING:
     import datasets
 
+_SEPARATED_VALUES = {"keep_default_na": False}  # the text of an option may be "None" or "NA"
 READERS: dict[str, tuple[str, dict[str, Any]]] = {
     ".jsonl": ("json", {}),
     ".ndjson": ("json", {}),
     ".json": ("json", {}),
-    ".csv": ("csv", {"keep_default_na": False}),  # the text of an option may be "None" or "NA"
-    ".tsv": ("csv", {"keep_default_na": False, "sep": "\t"}),
+    ".csv": ("csv", _SEPARATED_VALUES),
+    ".tsv": ("csv", {**_SEPARATED_VALUES, "sep": "\t"}),
     ".parquet": ("parquet", {}),
 }
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
@@ -106,15 +108,16 @@ def read_path(description: str, path: Path, split: str) -> "datasets.Dataset":
         raise UserError(
             f"{description}: {path} is of an unknown kind", fix=f"give {', '.join(READERS)} or a folder of them"
         )
-    try:
-        with quiet("datasets"):
-            loaded = _read(path)
-    except Exception as error:  # the readers that `datasets` calls raise exceptions of many kinds
-        cause = error.__cause__ or error
-        reason = (str(cause).splitlines() or ["it has no rows"])[0]
-        if isinstance(cause, _NoRows):
-            raise UserError(f"{description}: {path} has no rows", exit_code=FAILED) from error
-        raise UserError(f"{description}: {path} can't be read: {reason}", exit_code=FAILED) from error
+    with literal_path(path) as literal:
+        try:
+            with quiet("datasets"):
+                loaded = _read(literal, str(path))
+        except Exception as error:  # the readers that `datasets` calls raise exceptions of many kinds
+            cause = error.__cause__ or error
+            reason = (str(cause).splitlines() or ["it has no rows"])[0].replace(str(literal.path), str(path))
+            if isinstance(cause, _NoRows):
+                raise UserError(f"{description}: {path} has no rows", exit_code=FAILED) from error
+            raise UserError(f"{description}: {path} can't be read: {reason}", exit_code=FAILED) from error
     if isinstance(loaded, datasets.Dataset):
         return loaded
     if split not in loaded and len(loaded) > 1:
@@ -135,45 +138,54 @@ def _require_readable(files: Collection[Path]) -> None:
             raise UnreadableFile(problem if len(files) == 1 else f"{file.name}: {problem}")
 
 
-@contextmanager
-def _lines_named(files: Collection[Path]) -> Iterator[None]:
-    """Raises UnreadableFile that names the line, where the block fails because of one."""
-    try:
-        yield
-    except Exception:
-        for file in files:
-            if file.is_file() and (problem := invalid_line(file)):
-                raise UnreadableFile(problem if len(files) == 1 else f"{file.name}: {problem}") from None
-        raise
-
-
-def _read(path: Path) -> "datasets.Dataset | datasets.DatasetDict":
+def _read(literal: LiteralPath, name: str) -> "datasets.Dataset | datasets.DatasetDict":
+    """The rows of a path, which warnings call by `name`."""
     import datasets
 
+    path = literal.path
     if path.is_file():
         _require_readable([path])
         reader, options = READERS[path.suffix.lower()]
-        with _lines_named([path]):
-            return datasets.load_dataset(reader, data_files=str(path), split="train", **options)
+        builder = datasets.load_dataset_builder(reader, data_files=str(path), cache_dir=literal.cache_dir, **options)
+        return _rows(builder, [path], literal)["train"]
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
-        return datasets.load_from_disk(str(path))
-    return _read_folder(path)
+        return datasets.load_from_disk(str(path), keep_in_memory=literal.is_temporary)
+    return _read_folder(literal, name)
 
 
-def _read_folder(path: Path) -> "datasets.DatasetDict":
+def _read_folder(literal: LiteralPath, name: str) -> "datasets.DatasetDict":
     """The splits of a folder, of whose files `datasets` reads those of one format. Says how many are not read."""
     import datasets
 
     with quiet("huggingface_hub"):  # it logs that a README.md is no card
-        builder = datasets.load_dataset_builder(str(path))
+        arguments = {"path": str(literal.path), "cache_dir": literal.cache_dir}
+        builder = datasets.load_dataset_builder(**arguments)
+        if hasattr(builder.config, "keep_default_na"):
+            builder = datasets.load_dataset_builder(**arguments, **_SEPARATED_VALUES)
     read = {Path(str(file)).resolve() for files in (builder.config.data_files or {}).values() for file in files}
     _require_readable(sorted(file for file in read if file.is_file()))
-    unread = count_types(file for file in visible_files(path) if file.resolve() not in read)
+    unread = count_types(file for file in visible_files(literal.path) if file.resolve() not in read)
     if unread:
-        warnings.warn(unread_note(str(path), unread), Notice, stacklevel=2)
-    with _lines_named(sorted(read)):
+        warnings.warn(unread_note(name, unread), Notice, stacklevel=2)
+    return _rows(builder, sorted(read), literal)
+
+
+def _rows(builder: Any, files: Collection[Path], literal: LiteralPath) -> "datasets.DatasetDict":
+    """The rows of a `datasets.DatasetBuilder`, also where not all have the same columns.
+
+    Raises UnreadableFile that names the line of `files`, where reading fails because of one.
+    """
+    declared = builder.info.features
+    try:
         builder.download_and_prepare()
-    return builder.as_dataset()
+    except Exception:
+        for file in files:
+            if file.is_file() and (problem := invalid_line(file)):
+                raise UnreadableFile(problem if len(files) == 1 else f"{file.name}: {problem}") from None
+        if declared is not None:
+            raise
+        return read_all_columns(builder)
+    return builder.as_dataset(in_memory=literal.is_temporary)
 
 
 def require_columns(description: str, dataset: "datasets.Dataset", columns: Sequence[str]) -> None:

@@ -1,7 +1,8 @@
 """Small datasets from the Hub, such as benchmarks, in the cache of `datasets`."""
 
+import glob
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from stochastok_cli.errors import UserError
 from stochastok_cli.hub.client import hub_errors, none_if_unreachable
 from stochastok_cli.hub.data_files import DataFiles, paths_in_repo
 from stochastok_cli.hub.locate import CONVERTED, explain_value_error, locate_dataset
+from stochastok_cli.literal_paths import literal_path
 from stochastok_cli.quiet_libraries import quiet
 
 
@@ -82,7 +84,7 @@ def _converted_rows(repo: str, folder: str, split: str, *, revision: str | None 
     from datasets import load_dataset
     from huggingface_hub import errors, snapshot_download
 
-    pattern = f"{folder}/{split}/*.parquet"
+    pattern = f"{folder if folder == '*' else glob.escape(folder)}/{glob.escape(split)}/*.parquet"
     try:
         root = Path(
             snapshot_download(
@@ -91,11 +93,22 @@ def _converted_rows(repo: str, folder: str, split: str, *, revision: str | None 
         )
     except errors.LocalEntryNotFoundError:
         return None
-    files = sorted(map(str, root.glob(pattern)))
+    files = sorted(root.glob(pattern))
     if revision is not None and files:
-        paths = [Path(file).relative_to(root).as_posix() for file in files]
+        paths = [file.relative_to(root).as_posix() for file in files]
         DataFiles(repo, revision, paths, Path()).download_to_cache()
-    return load_dataset("parquet", data_files=files, split="train") if files else None
+    if not files:
+        return None
+    with ExitStack() as stack:
+        literals = [stack.enter_context(literal_path(file)) for file in files]
+        cache_dir = next((literal.cache_dir for literal in literals if literal.is_temporary), None)
+        return load_dataset(
+            "parquet",
+            data_files=[str(literal.path) for literal in literals],
+            split="train",
+            cache_dir=cache_dir,
+            keep_in_memory=None if cache_dir is None else True,
+        )
 
 
 @contextmanager

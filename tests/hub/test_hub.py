@@ -389,6 +389,11 @@ def test_what_only_a_script_loads_is_taken_as_the_hub_has_converted_it(hub_serve
     assert list(next(hub.stream_ids("anyone/ids", subset="other").ids("train"))[0]) == [3]
 
 
+def test_the_name_of_a_converted_subset_is_no_pattern(hub_server):
+    add_scripted(hub_server, "anyone/brackets", {"zh[tw]": {"text": ["a"]}, "zht": {"text": ["b"]}})
+    assert hub.load_rows("anyone/brackets", subset="zh[tw]", split="train")["text"][:] == ["a"]
+
+
 @pytest.mark.parametrize(
     ("action", "message"),
     [
