@@ -39,7 +39,9 @@ DtypeOption = Annotated[
     Dtype,
     typer.Option(
         "--dtype",
-        help="Type in which weights are loaded. auto: the one in which they are stored, on a CPU float32.",
+        metavar="DTYPE",
+        help="Type in which weights are loaded: float32, bfloat16, float16, or auto, the one in which they are stored "
+        "(on a CPU float32).",
     ),
 ]
 

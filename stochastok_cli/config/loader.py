@@ -177,7 +177,8 @@ def _parse_section(section: Any, tree: Any, prefix: str, origin: Origin, problem
             problems.append(f"unknown key {short_repr(path)} ({origin(path)}){nearest}")
         else:
             converted = _convert(hints[key], value, path, origin, problems)
-            values[key] = expand_home(converted) if key in _paths_of(section) and converted else converted
+            is_path = key in _paths_of(section) and isinstance(converted, str)  # anything else is one of the problems
+            values[key] = expand_home(converted) if is_path else converted
     return section(**values)
 
 

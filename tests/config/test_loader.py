@@ -245,6 +245,7 @@ def test_all_problems_are_reported_at_once_with_key_origin_and_nearest_key():
         ("trainer.optimizer=null", "trainer.optimizer is a section and can't be empty"),
         ("trainer={training: {}}", "trainer.training is a section and can't be empty"),
         ("trainer.optimizer=3", "must be a section of keys, not 3"),
+        ("general.paths.data_dir=[a,b]", "must be text, not \\['a', 'b'\\]"),
         ("trainer.optimizer={lrr: 3}", "unknown key 'trainer.optimizer.lrr'.*did you mean 'trainer.optimizer.lr'"),
         ("general.seed=1:30", "must be a whole number, not '1:30'"),
         ("general.seed=0b11", "must be a whole number, not '0b11'"),
