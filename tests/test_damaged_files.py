@@ -138,7 +138,7 @@ def test_damaged_lines_of_metrics_are_counted(run):
     lines = [b'{"iteration": 1, "train/loss": 1.0}', b'{"iteration": 2, "train/loss": "\xff"}', b"[]", b'{"iter']
     (run / METRICS).write_bytes(b"\n".join(lines))
     progress = RunProgress(run / "step_4", checkpoint_reader.read_state(run / "step_4"))
-    assert run_dir.start_or_resume(run, Config(), progress) == 2
+    assert run_dir.start_or_resume(run, Config(), progress) == 3
     assert (run / METRICS).read_bytes() == lines[0] + b"\n"
     assert run_dir.start_or_resume(run, Config(), progress) == 0
 

@@ -27,7 +27,13 @@ from stochastok_cli.training.checkpoint_cleanup import (
     remove_leftovers,
     remove_obsolete,
 )
-from stochastok_cli.training.loggers.jsonl import parse_record, read_metrics, read_starts
+from stochastok_cli.training.loggers.jsonl import (
+    damaged_lines_note,
+    parse_record,
+    parse_records,
+    read_metrics,
+    read_starts,
+)
 from stochastok_cli.training.same_run import require_same_config, require_same_decay
 from stochastok_cli.training.schedules import next_checkpoint
 
@@ -235,8 +241,7 @@ def set_aside(folder: Path) -> Path | None:
 def start_or_resume(folder: Path, config: Config, progress: RunProgress) -> int:
     """Makes the folder ready for training: removes whatever was written after the last checkpoint.
 
-    Returns how many lines of `metrics.jsonl` were removed because they are no records. A last line that has no end is
-    not counted: a killed process leaves one.
+    Returns how many lines of `metrics.jsonl` were removed because they are no records.
     """
     folder.mkdir(exist_ok=True)
     remove_leftovers(folder)
@@ -244,13 +249,28 @@ def start_or_resume(folder: Path, config: Config, progress: RunProgress) -> int:
     metrics = folder / METRICS
     if not metrics.is_file():
         return 0
-    content = metrics.read_bytes()
-    records = [(line, parse_record(line)) for line in content.splitlines()]
-    if records and records[-1][1] is None and not content.endswith(b"\n"):
-        records.pop()
+    records = [(line, parse_record(line)) for line in metrics.read_bytes().splitlines()]
     kept = [line + b"\n" for line, record in records if record is not None and _precedes(record, progress)]
     write_atomically(metrics, b"".join(kept))
     return sum(record is None for _, record in records)
+
+
+def lost_metrics(folder: Path, progress: RunProgress) -> str:
+    """Says so where a run with a checkpoint has no file of metrics, or one that a power cut has emptied; else ""."""
+    file = folder / METRICS
+    state = "is missing" if not file.is_file() else "is empty" if file.stat().st_size == 0 else ""
+    if not state or progress.checkpoint is None:
+        return ""
+    return f"{file} {state}: the records up to iteration {progress.iteration:,} are lost"
+
+
+def problems_of_metrics(folder: Path, progress: RunProgress) -> list[str]:
+    """What a run that is complete has lost of its metrics."""
+    if lost := lost_metrics(folder, progress):
+        return [lost]
+    file = folder / METRICS
+    records, damaged = parse_records(file.read_bytes())
+    return [damaged_lines_note(file, damaged, len(records))] if damaged else []
 
 
 def tidy_complete_run(folder: Path) -> None:

@@ -30,7 +30,7 @@ from stochastok_cli.models.checkpoint_reader import (
     run_of,
 )
 from stochastok_cli.training import run_dir
-from stochastok_cli.training.loggers.jsonl import RunStart, parse_records, read_starts
+from stochastok_cli.training.loggers.jsonl import RunStart, damaged_lines_note, parse_records, read_starts
 from stochastok_cli.training.run_data import (
     ReadManifest,
     RunExpansion,
@@ -193,7 +193,7 @@ def read_run(folder: Path, root: Path, read: ReadManifest = manifest_or_none) ->
     problems: list[str] = []
     checkpoint, state = latest_progress(folder)
     config = _read_config(folder, state, problems)
-    records = _read_records(folder, problems, is_begun=checkpoint is not None)
+    records = _read_records(folder, problems, is_begun=checkpoint is not None, running=running)
     if config is not None and checkpoint is None and not running:
         lost = run_dir.lost_checkpoints(folder, config, [record["iteration"] for record in records])
         problems += [lost] if lost else []
@@ -279,11 +279,11 @@ def _read_config(folder: Path, state: TrainingState | None, problems: list[str])
     return config
 
 
-def _read_records(folder: Path, problems: list[str], *, is_begun: bool) -> list[dict[str, Any]]:
+def _read_records(folder: Path, problems: list[str], *, is_begun: bool, running: bool) -> list[dict[str, Any]]:
     """The records of a run, which has a file of them once training has begun."""
     file = folder / run_dir.METRICS
     try:
-        records, damaged = parse_records(file.read_bytes())
+        content = file.read_bytes()
     except FileNotFoundError:
         if is_begun:
             problems.append(f"{file} is missing")
@@ -291,13 +291,11 @@ def _read_records(folder: Path, problems: list[str], *, is_begun: bool) -> list[
     except OSError as error:
         problems.append(f"{file} can't be read: {error.strerror}")
         return []
-    _note_damaged_lines(file, damaged, len(records), problems)
+    if is_begun and not content and not running:
+        problems.append(f"{file} is empty")
+    records, damaged = parse_records(content, is_written=running)
+    problems += [damaged_lines_note(file, damaged, len(records))] if damaged else []
     return records
-
-
-def _note_damaged_lines(file: Path, damaged: int, intact: int, problems: list[str]) -> None:
-    if damaged:
-        problems.append(f"{file}: {damaged:,} of {intact + damaged:,} lines are damaged and left out")
 
 
 def _lost_records(folder: Path, records: list[dict[str, Any]], starts: list[RunStart]) -> list[str]:
@@ -305,7 +303,8 @@ def _lost_records(folder: Path, records: list[dict[str, Any]], starts: list[RunS
     file = folder / run_dir.METRICS
     continued = [start.iteration for start in starts if start.iteration > 0]
     first = records[0]["iteration"] if records else math.inf
-    if not file.is_file() or not continued or min(continued) >= first:
+    is_there = file.is_file() and file.stat().st_size > 0  # else that is said
+    if not is_there or not continued or min(continued) >= first:
         return []
     before = f" before iteration {first:,}" if records else ""
     return [f"{file} has no records{before}: they have been lost"]
@@ -319,7 +318,7 @@ def _read_starts(folder: Path, problems: list[str]) -> list[RunStart]:
     except OSError as error:
         problems.append(f"{file} can't be read: {error.strerror}")
         return []
-    _note_damaged_lines(file, damaged, len(starts), problems)
+    problems += [damaged_lines_note(file, damaged, len(starts))] if damaged else []
     return starts
 
 

@@ -1,5 +1,6 @@
 """`train`: the whole of a training run, as a function."""
 
+import itertools
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -66,6 +67,10 @@ def train(
         if run.progress.checkpoint and run.progress.is_complete(run.config):
             world.broadcast_from_rank_0(lambda: run_dir.tidy_complete_run(run.folder))
             metrics = world.broadcast_from_rank_0(lambda: run_dir.last_evaluation(run.folder))
+            problems = world.broadcast_from_rank_0(lambda: run_dir.problems_of_metrics(run.folder, run.progress))
+            if world.is_main:  # its log is left as it is
+                for listener, problem in itertools.product(listeners, problems):
+                    listener(Note(problem))
             return TrainResult(run.folder, run.progress.checkpoint, run.progress.iteration, False, metrics)
         inputs = setup.load_inputs(run)
         progress, notes = world.broadcast_from_rank_0(lambda: _open_folder(run, stack, force=force))
@@ -88,16 +93,13 @@ def _open_folder(run: Run, stack: ExitStack, *, force: bool) -> tuple[RunProgres
     if run.progress.checkpoint is not None and progress.checkpoint is None:
         raise UserError(f"{run.progress.checkpoint} has gone meanwhile", fix="run the same command again")
     recorded = [] if progress.checkpoint else read_metrics(folder / run_dir.METRICS)
-    lost_metrics = progress.checkpoint is not None and not (folder / run_dir.METRICS).is_file()
+    lost_metrics = run_dir.lost_metrics(folder, progress)
     with explain_write_failure(folder):
         unreadable = run_dir.start_or_resume(folder, config, progress)
     notes = [incomplete_note(torn) for torn in incomplete_checkpoints(folder)]
     if progress.config_problem:
         notes.append(f"{progress.config_problem}; it is taken from the checkpoint and written anew")
-    if lost_metrics:
-        notes.append(
-            f"{folder / run_dir.METRICS} is missing: the records up to iteration {progress.iteration:,} are lost"
-        )
+    notes += [lost_metrics] if lost_metrics else []
     if unreadable:
         lines = "1 damaged line" if unreadable == 1 else f"{unreadable:,} damaged lines"
         notes.append(f"removed {lines} of {folder / run_dir.METRICS}")

@@ -41,16 +41,36 @@ def test_a_damaged_configuration_without_a_checkpoint_is_refused_with_a_cure(con
         train(configured(), run_name="a")
 
 
-def test_lost_metrics_are_noted_and_stay_noted(configured):
+@pytest.mark.parametrize("state", ["missing", "empty"])
+def test_lost_metrics_are_noted_and_stay_noted(configured, state):
     run = train(configured("trainer.training.max_iters=4"), run_name="a")
     assert read_run(run.folder, run.folder.parent).problems == []
-    (run.folder / "metrics.jsonl").unlink()
+    file = run.folder / "metrics.jsonl"
+    file.unlink() if state == "missing" else file.write_bytes(b"")
+    lost = f"{file} is {state}: the records up to iteration 4 are lost"
     notes = []
+    assert not train(configured("trainer.training.max_iters=4"), run_name="a", listeners=[notes.append]).created
+    assert [note.text for note in notes] == [lost]
+    notes.clear()
     train(configured("trainer.training.max_iters=5"), run_name="a", listeners=[notes.append])
-    lost = "metrics.jsonl is missing: the records up to iteration 4 are lost"
-    assert any(getattr(note, "text", "").endswith(lost) for note in notes)
+    assert lost in [getattr(note, "text", "") for note in notes]
+    assert lost in (run.folder / "train.log").read_text()
     (problem,) = read_run(run.folder, run.folder.parent).problems
     assert problem.endswith("metrics.jsonl has no records before iteration 5: they have been lost")
+
+
+def test_a_torn_last_record_of_a_run_that_nobody_trains_is_noted(configured):
+    run = train(configured("trainer.training.max_iters=4"), run_name="a")
+    file = run.folder / "metrics.jsonl"
+    file.write_bytes(file.read_bytes()[:-9])
+    lines = len(file.read_bytes().splitlines())
+    notes = []
+    train(configured("trainer.training.max_iters=4"), run_name="a", listeners=[notes.append])
+    assert [note.text for note in notes] == [f"{file}: 1 of {lines} lines are damaged and left out"]
+    assert read_run(run.folder, run.folder.parent).problems == [notes[0].text]
+    notes.clear()
+    train(configured("trainer.training.max_iters=5"), run_name="a", listeners=[notes.append])
+    assert f"removed 1 damaged line of {file}" in [getattr(note, "text", "") for note in notes]
 
 
 def damage(file: Path) -> None:

@@ -177,6 +177,7 @@ def test_what_is_no_run_is_ignored(tmp_path):
 def test_damaged_files_are_named(tmp_path):
     lines = write_run(tmp_path / "lines", done=8) / "metrics.jsonl"
     lines.write_bytes(b'{"iteration": 1, "train/l\n' + lines.read_bytes() + b'{"iteration": 9')  # the end is torn
+    (empty := write_run(tmp_path / "empty", done=8) / "metrics.jsonl").write_bytes(b"")
     (write_run(tmp_path / "config", done=4) / "config.yaml").write_text("model: [")
     (write_run(tmp_path / "both") / "config.yaml").write_bytes(b"\xff")
     (write_run(tmp_path / "lost", done=8) / "config.yaml").unlink()
@@ -186,20 +187,24 @@ def test_damaged_files_are_named(tmp_path):
     assert {name: run.state for name, run in runs.items()} == {
         "starts": "complete",
         "lines": "complete",
+        "empty": "complete",
         "config": "stopped",  # the checkpoint has the configuration as well
         "both": "damaged",
         "lost": "complete",
     }
-    assert runs["lines"].problems == [f"{lines}: 1 of 5 lines are damaged and left out"]
+    assert runs["lines"].problems == [f"{lines}: 2 of 6 lines are damaged and left out"]
+    with run_lock(lines.parent):  # whose process is about to end the last line
+        assert find_run("lines", tmp_path).problems == [f"{lines}: 1 of 5 lines are damaged and left out"]
+    assert runs["empty"].problems == [f"{empty} is empty"]
     assert runs["starts"].problems == [f"{starts}: 1 of 2 lines are damaged and left out"]
     assert (len(runs["starts"].starts), runs["starts"].is_damaged) == (1, True)
     assert runs["lines"].metrics["validation/loss"] == 4.75
     listed = run_stochastok("runs", tmp_path, COLUMNS="100")
     assert listed.returncode == 0
-    assert listed.stderr.count("note: ") == 7
+    assert listed.stderr.count("note: ") == 8
     assert listed.stderr.count("what is shown is the configuration of its latest checkpoint") == 2
     assert "Traceback" not in listed.stderr
-    assert listed.stdout.count("damaged") == 5
+    assert listed.stdout.count("damaged") == 6
     with pytest.raises(UserError, match="both can't be compared"):
         find_run("both", tmp_path)
 

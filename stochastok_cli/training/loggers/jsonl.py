@@ -140,10 +140,15 @@ def read_metrics(file: Path) -> list[dict[str, Any]]:
     return parse_records(file.read_bytes())[0] if file.is_file() else []
 
 
-def parse_records(content: bytes) -> tuple[list[dict[str, Any]], int]:
+def damaged_lines_note(file: Path, damaged: int, intact: int) -> str:
+    """What users are told about damaged lines of a file that is only read."""
+    return f"{file}: {damaged:,} of {intact + damaged:,} lines are damaged and left out"
+
+
+def parse_records(content: bytes, *, is_written: bool = False) -> tuple[list[dict[str, Any]], int]:
     """The records in the bytes of a `metrics.jsonl`, and how many of its lines are none.
 
-    A last line that has no end is not counted: a process that is killed leaves one, and one that writes shows one.
+    A last line that has no end is not counted where `is_written`: a process that trains is about to end it.
     """
     import msgspec
 
@@ -157,8 +162,8 @@ def parse_records(content: bytes) -> tuple[list[dict[str, Any]], int]:
             if is_unique and {type(record.get("iteration")) for record in records} <= {int}:
                 return records, 0
     lines = [parse_record(line) for line in content.splitlines()]
-    torn = bool(lines) and lines[-1] is None and not content.endswith(b"\n")
-    return [record for record in lines if record is not None], sum(record is None for record in lines) - torn
+    unfinished = is_written and bool(lines) and lines[-1] is None and not content.endswith(b"\n")
+    return [record for record in lines if record is not None], sum(record is None for record in lines) - unfinished
 
 
 def parse_record(line: bytes) -> dict[str, Any] | None:
