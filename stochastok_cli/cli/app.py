@@ -22,7 +22,7 @@ import typer
 
 from stochastok_cli import __version__, panics
 from stochastok_cli.artifacts import expand_home
-from stochastok_cli.cli import candidates, completion, interruption, progress, streams
+from stochastok_cli.cli import candidates, completion, help_layout, interruption, progress, streams
 from stochastok_cli.errors import (
     EXIT_CODE_FILE,
     FAILED,
@@ -76,7 +76,9 @@ OUT_OF_MEMORY = (
 )
 """What the messages of libraries contain that lack memory and raise another error than MemoryError."""
 
-app = typer.Typer(help=HELP, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
+app = typer.Typer(
+    cls=help_layout.Group, help=HELP, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False
+)
 show_traceback = False
 
 
@@ -104,7 +106,8 @@ def subcommand(function: Callable[..., None]) -> Callable[..., None]:
         candidates.complete_choices(parameter)
     run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *flags])  # type: ignore[attr-defined]
     run.__annotations__ = {**function.__annotations__, **common}
-    return app.command()(run)
+    run.__doc__ = help_layout.joined_lines(function.__doc__)
+    return app.command(cls=help_layout.Command)(run)
 
 
 def _with_home(name: str, value: Any) -> Any:

@@ -29,22 +29,37 @@ if TYPE_CHECKING:
     from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 _SAMPLE_TOKENS = 1_000_000
+_P_HELP = (
+    f"Expansion proportion p: {METHODS['stochastok'].p_meaning} of stochastok. What it is for the other methods, "
+    "`--method help` says."
+)
+_METHOD_HELP = (
+    f"One of {', '.join(METHODS)}; `--method help` describes them, and docs/methods.md in full. With --text and "
+    "--report also several, separated by commas, or all."
+)
 
 
-def _meanings_of_p() -> str:
-    """`attempted splits per token (stochastok, stochastok-uni), splits per token (uniform-k), …`"""
-    methods_of: dict[str, list[str]] = {}
-    for method in METHODS.values():
-        if not method.takes_p:
-            continue
-        methods_of.setdefault(method.p_meaning, []).append(method.name)
-    return ", ".join(f"{meaning} ({', '.join(names)})" for meaning, names in methods_of.items())
+def _list_methods(as_json: bool) -> None:
+    """Prints every method of the registry with its description and the meaning of p."""
+    listed = [
+        {
+            "method": method.name,
+            "description": method.help,
+            "p": method.p_meaning if method.takes_p else None,
+            "example": method.example or method.name,
+        }
+        for method in METHODS.values()
+    ]
+    if as_json:
+        print(json.dumps(listed))
+        return
+    from stochastok_cli.cli.text_table import print_paragraph
 
-
-def _method_help() -> str:
-    """Every method with its description, from the registry."""
-    descriptions = "; ".join(f"{method.name}: {method.help}" for method in METHODS.values())
-    return f"{descriptions}. With --text and --report also several, separated by commas, or all."
+    for entry in listed:
+        p = "a fixed rule without p" if entry["p"] is None else f"p: {entry['p']}"
+        example = "" if entry["example"] == entry["method"] else f"; for example {entry['example']}"
+        print(entry["method"])
+        print_paragraph(f"{entry['description']}; {p}{example}", indent=4)
 
 
 @subcommand
@@ -61,10 +76,10 @@ def expand(
     ] = None,
     expand_prop: Annotated[
         float | None,
-        typer.Option("--expand-prop", "-p", help=f"Expansion proportion p: {_meanings_of_p()}.", show_default="0.1"),
+        typer.Option("--expand-prop", "-p", help=_P_HELP, show_default="0.1"),
     ] = None,
     method: Annotated[
-        str, typer.Option("--method", metavar="METHOD", help=_method_help(), autocompletion=candidates.methods)
+        str, typer.Option("--method", metavar="METHOD", help=_METHOD_HELP, autocompletion=candidates.methods)
     ] = "stochastok",
     text: Annotated[
         str | None,
@@ -158,6 +173,9 @@ def expand(
 
     Prints the path of the finished folder. One that exists already, made with the same options, is left alone.
     """
+    if method == "help":
+        _list_methods(as_json)
+        return
     expansion: dict[str, Any] = {"seed": seed, "max_splits": max_splits, "keep": keep}
     making: dict[str, Any] = {"pull": pull, "push": push, "out_name": out_name, "force": force}
     if html is not None:

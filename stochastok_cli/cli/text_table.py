@@ -42,7 +42,22 @@ def print_table(
 
 def print_title(text: str) -> None:
     """Prints a line above a table, broken between words where the terminal is narrower."""
-    print(textwrap.fill(text, shutil.get_terminal_size((NO_EDGE, 0)).columns, break_on_hyphens=False))
+    print_paragraph(text)
+
+
+def print_paragraph(text: str, *, indent: int = 0) -> None:
+    """Prints a text that is broken between words where the terminal is narrower, with spaces before each line."""
+    width, spaces = shutil.get_terminal_size((NO_EDGE, 0)).columns, " " * indent
+    print(
+        textwrap.fill(
+            text,
+            width,
+            initial_indent=spaces,
+            subsequent_indent=spaces,
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
+    )
 
 
 def _lines(row: Sequence[Sequence[str]], widths: Sequence[int], numbers: bool) -> list[str]:

@@ -12,7 +12,7 @@ from typer.main import get_command
 
 from stochastok_cli import __version__, load_vocabulary
 from stochastok_cli.cli import app
-from stochastok_cli.tokenization.methods import usable_methods
+from stochastok_cli.tokenization.methods import METHODS, usable_methods
 
 app.register_subcommands()
 SUBCOMMANDS = [*get_command(app.app).commands]
@@ -41,6 +41,40 @@ def test_every_option_is_documented(name):
     assert "--debug" in shown.stdout
     written = " ".join(f"{p.metavar} {p.help}" for p in command.params)  # type: ignore[attr-defined]
     assert [word for word in re.findall(r"\S+…", shown.stdout) if word.lstrip("[") not in written] == []  # cut off
+
+
+@pytest.mark.parametrize("width", [50, 60, 72, 80, 100, 140])
+def test_no_word_of_any_help_is_cut(width, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(width))
+    command = get_command(app.app)
+    for name in ["", *SUBCOMMANDS]:
+        every = (command.commands[name] if name else command).params
+        parameters = [p for p in every if not getattr(p, "hidden", False)]
+        with pytest.raises(SystemExit):
+            command.main([*([name] if name else []), "--help"], prog_name="stochastok")
+        shown = capsys.readouterr().out
+        written = " ".join(f"{p.metavar} {p.help}" for p in parameters)
+        assert [word for word in re.findall(r"\S+…", shown) if word.lstrip("[") not in written] == []
+        options = {option for p in parameters for option in p.opts if p.param_type_name == "option"}
+        assert options <= {*re.findall(r"(?<![^\s,])--?[a-z][-\w]*", shown)}
+        if width <= 60:  # words that are in columns above, and here have lines of their own
+            assert {*re.findall(r"[-\w]{12,}", written)} <= {*re.findall(r"[-\w]{12,}", shown)}
+
+
+def test_paragraphs_of_help_have_no_line_ends():
+    """They would be kept, also where the terminal is wider or narrower."""
+    helps = {name: command.help for name, command in get_command(app.app).commands.items()}
+    assert [name for name, text in helps.items() if re.search(r"[^\n]\n[^\n]", text)] == []
+    assert "in reverse order, as in the paper: `$72+87=951`.\n\nPrints that path" in helps["make-addition"]
+
+
+def test_the_methods_are_listed_in_the_terminal():
+    shown = run("expand", "--method", "help")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert [line for line in shown.stdout.splitlines() if not line.startswith(" ")] == [*METHODS]
+    assert "p: probability" in shown.stdout and "a fixed rule without p; for example digits:right3" in shown.stdout
+    rows = json.loads(run("expand", "--method", "help", "--json").stdout)
+    assert [row["method"] for row in rows] == [*METHODS]
 
 
 def test_results_on_stdout_everything_else_on_stderr(tmp_path):
