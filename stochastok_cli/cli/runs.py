@@ -202,7 +202,8 @@ def _print_runs(summaries: "list[RunSummary]", metric: str) -> None:
             [
                 name + (f"\n  {parent}" if parent else ""),
                 dataset + (f"\n  {expansion}" if expansion else ""),
-                f"{iteration}\n{length}",
+                f"{iteration}\n{length}"
+                + (f"\nsaved {run.checkpoint_iteration:,}" if run.is_ahead_of_checkpoint else ""),
                 "\n".join(losses),
                 "\n".join(bits),
                 f"{best.value:.4f}\nat {best.iteration:,}" if best else MISSING,
@@ -213,7 +214,7 @@ def _print_runs(summaries: "list[RunSummary]", metric: str) -> None:
             ("from", parent),
             ("dataset", dataset),
             ("method p", expansion),
-            ("iteration", f"{iteration} of {length}"),
+            ("iteration", run.shown_iterations),
             ("loss", f"train {losses[0]}, val {losses[1]}"),
             ("bits/byte", f"train {bits[0]}, val {bits[1]}"),
             ("best", f"{best.value:.4f} at {best.iteration:,}" if best else ""),

@@ -228,7 +228,7 @@ def _training_facts(run: ReportedRun, summary: RunSummary, config: Config) -> di
     return {
         "context window": f"{config.model.context_window:,} tokens",
         "seed": str(config.general.seed),
-        "iterations": f"{summary.iteration:,} of {training.max_iters:,}",
+        "iterations": summary.shown_iterations,
         "batch": f"{windows:,} windows, {tokens:,} tokens",
         "tokens seen": f"{summary.iteration * tokens:,}",
         "learning rate": _learning_rate(config, summary.iteration) + _rate_of_muon(config),

@@ -70,6 +70,7 @@ class RunSummary:
         is_expansion_known: Whether `method` and `p` are known.
         checkpoint: The latest complete checkpoint.
         iteration: How many iterations are done, by the latest record or checkpoint.
+        checkpoint_iteration: How many are done in the latest checkpoint; 0 without one.
         metrics: The latest value of each metric.
         records: The records of `metrics.jsonl`.
         changed: When something was last written there, in seconds since 1970.
@@ -88,6 +89,7 @@ class RunSummary:
     is_expansion_known: bool
     checkpoint: Path | None
     iteration: int
+    checkpoint_iteration: int
     metrics: dict[str, float | None]
     records: list[dict[str, Any]] = field(repr=False)
     changed: float
@@ -114,6 +116,21 @@ class RunSummary:
     def shown_state(self) -> str:
         """The state for people, which names a run damaged of which something can't be read."""
         return f"{self.state}, damaged" if self.is_damaged and self.state != "damaged" else self.state
+
+    @property
+    def is_ahead_of_checkpoint(self) -> bool:
+        """Whether iterations are lost, which would be done again: after a process was killed, for example."""
+        return self.state != "running" and self.iteration > self.checkpoint_iteration
+
+    @property
+    def shown_iterations(self) -> str:
+        """How far the run is, for people: `10 of 24, checkpoint 8`."""
+        text = f"{self.iteration:,}" if self.max_iters is None else f"{self.iteration:,} of {self.max_iters:,}"
+        if not self.is_ahead_of_checkpoint:
+            return text
+        return (
+            f"{text}, no checkpoint" if self.checkpoint is None else f"{text}, checkpoint {self.checkpoint_iteration:,}"
+        )
 
     @functools.cached_property
     def best(self) -> dict[str, Best]:
@@ -228,6 +245,7 @@ def read_run(folder: Path, root: Path, read: ReadManifest = manifest_or_none) ->
         is_expansion_known=expansion.is_known,
         checkpoint=checkpoint,
         iteration=max([progress.iteration, *(record["iteration"] for record in records[-1:])]),
+        checkpoint_iteration=progress.iteration,
         metrics=_latest(records),
         records=records,
         changed=_last_change(folder),

@@ -163,6 +163,22 @@ def test_the_method_of_the_data_is_that_which_the_run_was_trained_on(data_dir, t
     assert shown.stdout.count("unknown") == 4
 
 
+def test_the_iteration_of_the_checkpoint_is_shown_where_a_killed_run_was_further(tmp_path, monkeypatch, capsys):
+    write_run(tmp_path / "killed", "trainer.training.max_iters=24", done=4)
+    write_run(tmp_path / "new", "trainer.training.max_iters=24", records=RECORDS[:1])
+    write_run(tmp_path / "whole", done=8)
+    shown = {run.name: run.shown_iterations for run in find_runs(tmp_path)}
+    assert shown == {"killed": "8 of 24, checkpoint 4", "new": "2 of 24, no checkpoint", "whole": "8 of 8"}
+    with run_lock(tmp_path / "killed"):
+        assert find_run("killed", tmp_path).shown_iterations == "8 of 24"
+    for columns, expected in ((60, ["8 of 24, checkpoint 4"]), (200, ["saved 4", "saved 0"])):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        _print_runs(find_runs(tmp_path), "train/loss")
+        out = capsys.readouterr().out
+        assert all(text in out for text in expected)
+        assert "saved 8" not in out
+
+
 def test_what_is_no_run_is_ignored(tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.yaml").write_text("a: 1\n")
