@@ -3,10 +3,11 @@
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
 from stochastok_cli.data import text_files
 from stochastok_cli.data.bad_documents import BadDocument, Location, encodable
+from stochastok_cli.data.source_files import converted_by
 from stochastok_cli.data.table_rows import Row, require_column
 from stochastok_cli.data.text_files import OnBad
 from stochastok_cli.errors import FAILED, UserError
@@ -29,8 +30,10 @@ def csv_rows(
         on_bad: called with each row that can't be read, if it is known where it ends.
 
     Raises:
-        UserError: the file has no such column, or quotes after which nobody knows where its rows begin.
+        UserError: the file has no such column, or quotes after which nobody knows where its rows begin, or
+            is in UTF-16 or UTF-32.
     """
+    text_files.require_utf8(cast(io.BufferedReader, stream).peek(4), name)
     csv.field_size_limit(max(csv.field_size_limit(), text_files.LONGEST_DOCUMENT))
     lines = _CsvLines(stream, errors)
     rows = _rows_of_fields(lines, name, delimiter)
@@ -97,7 +100,7 @@ def _broken(place: Location, what: str, fix: str = _QUOTES) -> UserError:
 def _require_columns(header: Sequence[str], columns: Mapping[str, str], name: str) -> None:
     all_there = all(column in header for column in columns.values())
     if any("\0" in column for column in header) or not (all_there or all(map(encodable, header))):
-        fix = "convert the file: iconv -f UTF-16 -t UTF-8"
+        fix = f"convert the file: {converted_by('UTF-16')}"
         raise UserError(f"{name}: its first row is not UTF-8 (UTF-16?)", fix=fix, exit_code=FAILED)
     for option, column in columns.items():
         require_column(option, column, header, column in header, name)

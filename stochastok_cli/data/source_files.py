@@ -29,6 +29,9 @@ from stochastok_cli.progress import ProgressCallback
 DOCUMENTS = ("paragraph", "file")
 """What a document of a text file is: a paragraph (blank lines separate them), or the file as a whole."""
 
+READ_TWICE = "give a file that can be read more than once, or a folder"
+"""What to do about a source that is a pipe."""
+
 TEXT_SUFFIXES = (".txt", ".text", ".md")
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 CSV_SUFFIXES = (".csv", ".tsv")
@@ -102,7 +105,7 @@ def find_files(path: Path, documents: str = "paragraph", errors: str = "strict")
     """
     if not path.is_dir():
         if special := special_type(path):
-            raise UserError(f"{path} is a {special}", fix="give a file that can be read more than once, or a folder")
+            raise UserError(f"{path} is a {special}", fix=READ_TWICE)
         if not _is_read(path, SUFFIXES, documents, errors):
             known = f"{', '.join(SUFFIXES)}, or one compressed as {', '.join(_OPENERS)}"
             if documents == "file":

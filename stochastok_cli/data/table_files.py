@@ -12,7 +12,7 @@ from stochastok_cli.data.arrow_files import arrow_rows, parquet_rows
 from stochastok_cli.data.bad_documents import BadDocument, Location
 from stochastok_cli.data.csv_files import csv_rows
 from stochastok_cli.data.source_files import ARROW_SUFFIXES, CSV_SUFFIXES, file_format
-from stochastok_cli.data.table_rows import Row, no_column
+from stochastok_cli.data.table_rows import MOST_COLUMNS, Row, no_column
 from stochastok_cli.data.text_files import OnBad, open_decompressed, read_lines
 from stochastok_cli.errors import FAILED, USAGE, UserError
 
@@ -81,7 +81,7 @@ def _json_values(line: str, place: Location, columns: Mapping[str, str]) -> tupl
     for option, column in columns.items():
         value = row[column] if column in row else _inner(row, column)
         if value is _ABSENT:
-            what, fix = no_column(option, column, tuple(itertools.islice(row, 20)))
+            what, fix = no_column(option, column, tuple(itertools.islice(row, MOST_COLUMNS)))
             raise BadDocument(place, what, f"no column {column!r}", fix=fix, exit_code=USAGE)
         values.append(value)
     return tuple(values)

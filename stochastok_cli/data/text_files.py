@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from stochastok_cli.data.bad_documents import BadDocument, Location
-from stochastok_cli.data.source_files import DAMAGE, decompressed
+from stochastok_cli.data.source_files import DAMAGE, converted_by, decompressed, encoding_of
 from stochastok_cli.errors import FAILED, UserError
 
 LONGEST_DOCUMENT = 2**30  # bytes of a line, characters of a document; a small compressed file may hold far more
@@ -42,11 +42,16 @@ def read_lines(stream: BinaryIO, name: str, errors: str) -> Iterator[tuple[Locat
         stream: the content of a file.
         name: the name of the file, for errors.
         errors: what to do with bytes that are not UTF-8: "strict" or "replace".
+
+    Raises:
+        UserError: the file is in UTF-16 or UTF-32.
     """
     number = 0
     while raw := stream.readline(LONGEST_DOCUMENT + 1):
         number += 1
         place = Location(name, number, "line")
+        if number == 1:
+            require_utf8(raw, name)
         if len(raw) <= LONGEST_DOCUMENT:
             yield place, _decode(raw, place, errors)
             continue
@@ -108,6 +113,13 @@ def _whole(lines: Iterable[tuple[Location, str | BadDocument]], name: str, on_ba
     text = "".join(parts)
     if text.strip():
         yield text
+
+
+def require_utf8(head: bytes, name: str) -> None:
+    """Raises UserError for a file that begins as UTF-16 or UTF-32, whose every line would be damaged or left out."""
+    if encoding := encoding_of(head):
+        fix = f"convert the file: {converted_by(encoding)}"
+        raise UserError(f"{name} is text in {encoding}, not in UTF-8", fix=fix, exit_code=FAILED)
 
 
 def _too_long(place: Location, fix: str) -> BadDocument:

@@ -18,6 +18,7 @@ from stochastok_cli.data.file_readers import read_documents, require_text
 from stochastok_cli.data.reading import Reading, TextSource, batched, parsed, require_known
 from stochastok_cli.data.source_files import (
     DOCUMENTS,
+    READ_TWICE,
     TABLES,
     WARC_SUFFIXES,
     SourceFiles,
@@ -72,7 +73,7 @@ def open_source(
     require_known("--documents", documents, DOCUMENTS)
     reading = Reading(errors, on_bad_document, limit)
     reading.check()
-    path = Path(source)
+    path = _source_path(source)
     if source == SAMPLE and not path.exists():
         path = cast(Path, resources.files("stochastok_cli") / "assets" / "sample.txt.gz")
     elif not path.exists() and not path.is_symlink():
@@ -91,6 +92,14 @@ def open_source(
     _require_effect(source, text_column, documents, any(tables), not all(tables))
     texts = _file_source(name, source, files, options, reading, read)
     return texts._replace(has_paragraphs=documents == DOCUMENTS[0] and not all(map(_has_no_paragraphs, files.files)))
+
+
+def _source_path(source: str) -> Path:
+    """Raises UserError for stdin by the name that other programs have for it."""
+    path = Path(source)
+    if source == "-" and not path.exists():
+        raise UserError("- is stdin", fix=READ_TWICE)
+    return path
 
 
 def _has_no_paragraphs(file: Path) -> bool:
@@ -134,7 +143,7 @@ def open_rows(
     """
     reading = Reading(errors, on_bad_document, limit)
     reading.check()
-    path = Path(source)
+    path = _source_path(source)
     if not path.exists() and not path.is_symlink():
         return _hub_rows(source, columns, parse, reading, subset, split)
     name = dataset_name(path)

@@ -75,7 +75,7 @@ def _not_utf8(file: Path) -> str:
     """Which byte of a file is not UTF-8; "" where all are."""
     with file.open("rb") as lines:
         if encoding := encoding_of(lines.peek(4)):
-            return f"it is text in {encoding}; convert it: {converted_by(encoding)}"
+            return f"it is text in {encoding}, not in UTF-8; convert it: {converted_by(encoding)}"
         for number, line in enumerate(lines, 1):
             try:
                 line.decode()

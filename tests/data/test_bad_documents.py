@@ -254,7 +254,7 @@ def test_the_command(tmp_path, monkeypatch, capfd):
     arguments = [file, "--data-dir", tmp_path, "--val-fraction", "0.5"]
     code, printed, errors = run(monkeypatch, capfd, *arguments)
     assert (code, printed) == (USAGE, "")
-    assert errors.splitlines()[-1].startswith(f"error: {file}, line 2: there is no column 'text'; name one of ")
+    assert errors.splitlines()[-1].startswith(f"error: {file}, line 2: there is no column 'text'; there are none; ")
     code, printed, errors = run(monkeypatch, capfd, *arguments, "--on-bad-document=skip", "--limit=3", "--json")
     assert code == 0
     result = json.loads(printed)
@@ -265,6 +265,41 @@ def test_the_command(tmp_path, monkeypatch, capfd):
     assert "1 rows of its source are left out" in errors
     code, _, errors = run(monkeypatch, capfd, *arguments, "--pull", "--limit=3")
     assert (code, "--limit would have no effect beside --pull" in errors) == (USAGE, True)
+
+
+@pytest.mark.parametrize(("encoding", "name"), [("utf-16", "UTF-16"), ("utf-32", "UTF-32")])
+@pytest.mark.parametrize("suffix", ["txt", "txt.gz", "jsonl", "csv"])
+def test_text_in_utf16_is_neither_damaged_nor_left_out(encoding, name, suffix, tmp_path):
+    file = tmp_path / f"a.{suffix}"
+    content = '{"text": "hi"}'.encode(encoding)
+    file.write_bytes(gzip.compress(content) if suffix.endswith("gz") else content)
+    for options in ({}, {"errors": "replace"}, {"on_bad_document": "skip"}):
+        with pytest.raises(UserError) as raised:
+            tokenize(file, data_dir=tmp_path, **options)
+        assert str(raised.value) == (
+            f"{file} is text in {name}, not in UTF-8; convert the file: iconv -f {name} -t UTF-8"
+        )
+
+
+def test_columns_that_are_there_are_named(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"prompt": "a"}\n')
+    (tmp_path / "b.csv").write_text(",".join(f"c{i}" for i in range(12)) + "\n")
+    (tmp_path / "c.csv").write_text("q,a\n1,2\n")
+    for name, named in (
+        ("a.jsonl", "there is only prompt; name it with --text-column"),
+        ("b.csv", "there are c0, c1, c2, c3, c4, c5, c6, c7, c8, c9 and others; name one with --text-column"),
+        ("c.csv", "there are q, a; name one with --text-column"),
+    ):
+        with pytest.raises(UserError, match=f"there is no column 'foo'; {named}"):
+            tokenize(tmp_path / name, data_dir=tmp_path, text_column="foo")
+
+
+def test_stdin_is_no_source(tmp_path):
+    for source in ("-", "/dev/null"):
+        with pytest.raises(UserError, match=r"^(- is stdin|/dev/null is a device); give a file that can be read more"):
+            tokenize(source, data_dir=tmp_path)
+        with pytest.raises(UserError, match=r"^(- is stdin|/dev/null is a device); give a file that can be read more"):
+            tokenize_instructions(source, prompt_column="q", completion_column="a", data_dir=tmp_path)
 
 
 def test_a_value_that_is_no_number_is_shown_as_in_json(tmp_path):

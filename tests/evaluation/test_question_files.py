@@ -146,8 +146,12 @@ def test_tables_of_a_folder_with_other_columns(suffix, tmp_path):
     [
         ("a.jsonl", b'{"x": 1}\n\n{"x": "\xff"}', "line 3: the byte 0xff at 7 is not UTF-8"),
         ("a.csv", b"x,y\n1,\xff\n", "line 2: the byte 0xff at 2 is not UTF-8"),
-        ("a.jsonl", '{"x": 1}'.encode("utf-16"), "it is text in UTF-16; convert it: iconv -f UTF-16 -t UTF-8"),
-        ("a.tsv", "x".encode("utf-32"), "it is text in UTF-32; convert it: iconv -f UTF-32 -t UTF-8"),
+        (
+            "a.jsonl",
+            '{"x": 1}'.encode("utf-16"),
+            "it is text in UTF-16, not in UTF-8; convert it: iconv -f UTF-16 -t UTF-8",
+        ),
+        ("a.tsv", "x".encode("utf-32"), "it is text in UTF-32, not in UTF-8; convert it: iconv -f UTF-32 -t UTF-8"),
         ("a.json", b'[{"x": 1},\n{"x":]', "Expecting value: line 2 column 6"),
         ("a.json", b'{"x": 1}\n{"x":}', "line 2: Expecting value"),
     ],
