@@ -383,6 +383,28 @@ def test_the_page_in_a_browser(sample2k, tmp_path):
 
 
 @pytest.mark.slow
+def test_estimates_are_of_as_many_samples_whatever_the_time(sample2k, tmp_path):
+    """At first and in the end; with a clock that stands, and one that passes 2 ms at each sample."""
+    page = make_page("walking and talking", ["bpe-dropout"], sample2k, p=0.5, seed=3)
+    wait = """
+      const badge = (id) => document.getElementById(id).textContent;
+      const first = [badge("lattice-badge"), samples().length];
+      performance.now = ((now) => () => (now += SPEED))(0);
+      const show = () => document.title = JSON.stringify([first, badge("lattice-badge"), badge("mean")]);
+      const timer = setInterval(() => samples().length === 2000 && (clearInterval(timer), show()), 20);
+    """
+    fast, slow = (in_browser(page, wait.replace("SPEED", str(ms)), tmp_path / "page.html") for ms in (0, 2))
+    assert fast == slow
+    assert fast[0] == ["shares in the first 200 of 2,000 samples, ± 6.9 points", 200]
+    assert fast[1] == "shares in 2,000 samples, ± 2.2 points"
+    ids = sample2k.encode("walking and talking")
+    expand = StochasTok(sample2k, 0.5, "bpe-dropout", seed=3)
+    lengths = [len(expand(ids, i)) for i in range(2000)]
+    interval = 1.96 * np.std(lengths, ddof=1) / 2000**0.5
+    assert fast[2].startswith(f"{np.mean(lengths):.2f} ± {interval:.2f} tokens on average")
+
+
+@pytest.mark.slow
 def test_what_a_user_does_with_the_page(sample2k, tmp_path):
     page = make_page("walking and talking, walking and", ["stochastok"], sample2k, samples=3, seed=4)
     script = """

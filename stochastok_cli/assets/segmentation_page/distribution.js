@@ -13,7 +13,7 @@ function showDistribution() {
     const covering = own.filter((parts) => covers(parts, word));
     law = gather(covering.map((parts) => [parts, 1 / own.length])).sort(likeliestFirst);
   }
-  byId("distribution-badge").textContent = exact ? "exact" : `estimated from ${number(samples().length)} samples`;
+  byId("distribution-badge").textContent = exact ? "exact" : `estimated from ${samplesText()}`;
   byId("distribution-badge").className = `badge ${exact ? "exact" : "estimated"}`;
   const tokens = tables.tokens.slice(word.first, word.last);
   const possible = tokens.reduce((sum, token) => sum + Math.log10(token.total[0]), 0);
@@ -65,6 +65,7 @@ function showDistribution() {
       ? `${number(rest.length)} other${rest.length === 1 ? "" : "s"}: ${percent(sum(rest.map(([, q]) => q)))}`
       : "",
     crossing > 1e-6 ? `joined with its neighbours: ${percent(crossing)}` : "",
+    exact ? "" : `95% intervals: ± ${halfInterval()} percentage points at most`,
   ]
     .filter(Boolean)
     .join("; ");

@@ -108,7 +108,7 @@ function drawGrowth() {
         element("td", {}, button),
         element(
           "td",
-          {},
+          { title: at(m).exact ? undefined : `the mean of ${number(at(m).count)} samples` },
           `${at(m).exact ? "" : "≈ "}${number(tokens, at(m).exact && Number.isInteger(tokens) ? 0 : 1)}`,
         ),
         element("td", {}, `${number(tokens / n, 2)}×`),
@@ -130,7 +130,7 @@ function at(m) {
     curves.set(
       key,
       m === method() && !lawOf(m).expected && m.takes_p && !(proportion() === 0 && m.identity_at_zero)
-        ? { value: mean(samples().map((parts) => parts.length)), exact: false }
+        ? estimated(samples().map((parts) => parts.length))
         : meanTokens(m, proportion(m), Math.round(Math.min(200, Math.max(10, 20000 / data.starts.at(-1))))),
     );
   }

@@ -180,7 +180,7 @@ function weighArcs() {
       timesTaken.set(key, (timesTaken.get(key) ?? 0) + 1);
     }
   words.filter(({ isDrawn }) => isDrawn).forEach(fillArcs);
-  byId("lattice-badge").textContent = method().takes_p ? `shares in ${number(samples().length)} samples` : "";
+  byId("lattice-badge").textContent = method().takes_p ? `shares in ${samplesText()}, ± ${halfInterval()} points` : "";
   if (pointed) readOut(pointed.word, pointed.item);
   else byId("readout").textContent = HINT;
 }

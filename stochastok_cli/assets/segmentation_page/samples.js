@@ -15,12 +15,11 @@ const method = () => data.methods[state.method];
 const seedOf = (m) => (m.samples ? data.seed : state.seed);
 const proportion = (m = method()) => (m.takes_p ? Math.min(state.p, m.max_p) : 1);
 
-/** How many samples estimates are made of: at first at least, and in the end; fewer of a long text. */
-const FIRST_SAMPLES = 30;
-const FIRST_TIME = 50; // ms, in which more are drawn at once
+/** How many samples estimates are made of, in the end and at first: the same in every browser, fewer of a long text. */
 const ALL_SAMPLES = Math.round(Math.min(2000, Math.max(200, 400000 / data.starts.at(-1))));
+const FIRST_SAMPLES = Math.max(30, Math.round(ALL_SAMPLES / 10));
 
-let cache = { key: "", samples: [] };
+let cache = { key: "", samples: [], drawn: [] };
 let sampleTimer = 0;
 
 /** Samples for estimates, the same as long as method, p and seed are. */
@@ -28,44 +27,61 @@ function samples() {
   const m = method(),
     key = `${m.name}/${proportion()}/${state.seed}`;
   if (cache.key !== key) {
-    cache = { key, samples: [] };
-    if (m.samples) {
-      drawSamples(samplesAt(m, proportion()).length);
-    } else {
-      drawSamples(FIRST_SAMPLES);
-      drawSamples(ALL_SAMPLES, performance.now() + FIRST_TIME);
-    }
+    cache = { key, samples: [], drawn: [] };
+    drawSamples(m.samples ? samplesAt(m, proportion()).length : FIRST_SAMPLES);
+    cache.samples = [...cache.drawn];
   }
   return cache.samples;
 }
 
-/** Draws more samples, up to `count` of them or up to a time. */
+/** The number of samples of the estimates, and of how many it will be while they are drawn. */
+function samplesText() {
+  const n = samples().length;
+  return method().samples || n === ALL_SAMPLES
+    ? `${number(n)} samples`
+    : `the first ${number(n)} of ${number(ALL_SAMPLES)} samples`;
+}
+
+/** Half the 95% interval of a share of the samples, in percentage points; of one half, which has the largest. */
+const halfInterval = () => number(98 / Math.sqrt(samples().length), 1);
+
+/** Draws more samples, up to `count` of them or up to a time; what is shown stays until all are there. */
 function drawSamples(count, until = Infinity) {
-  for (let i = cache.samples.length; i < count && performance.now() < until; i++) {
-    cache.samples.push(drawSample(tables, method(), proportion(), state.seed, i));
+  for (let i = cache.drawn.length; i < count && performance.now() < until; i++) {
+    cache.drawn.push(drawSample(tables, method(), proportion(), state.seed, i));
   }
 }
 
 /** Draws the other samples while nothing else happens, and then shows what they say. */
-function drawMoreSamples() {
+function drawMoreSamples(wait = 60) {
   clearTimeout(sampleTimer);
   if (method().samples || samples().length >= ALL_SAMPLES) return;
   sampleTimer = setTimeout(() => {
+    samples(); // begins anew where p has changed since
     drawSamples(ALL_SAMPLES, performance.now() + 40);
-    if (cache.samples.length < ALL_SAMPLES) {
-      drawMoreSamples();
+    if (cache.drawn.length < ALL_SAMPLES) {
+      drawMoreSamples(10);
       return;
     }
+    cache.samples = cache.drawn;
     curves.delete(atKey(method()));
     showMean();
     weighArcs();
     if (byId("distribution-badge").classList.contains("estimated")) showDistribution();
     drawGrowth();
-  }, 60);
+  }, wait);
 }
 
 const sum = (values) => values.reduce((a, b) => a + b, 0);
 const mean = (values) => sum(values) / values.length;
+
+/** The mean of the lengths of samples, its 95% interval and their number. */
+function estimated(lengths) {
+  const value = mean(lengths),
+    n = lengths.length;
+  const deviation = Math.sqrt(sum(lengths.map((length) => (length - value) ** 2)) / Math.max(n - 1, 1));
+  return { value, exact: false, interval: (1.96 * deviation) / Math.sqrt(n), count: n };
+}
 
 /** The mean number of tokens at p, and whether it is exact. */
 function meanTokens(m, p, count) {
@@ -76,5 +92,5 @@ function meanTokens(m, p, count) {
   const drawn = m.samples
     ? samplesAt(m, p).map((ids) => ids.length)
     : Array.from({ length: count }, (_, i) => drawSample(tables, m, p, state.seed, i).length);
-  return { value: mean(drawn), exact: false };
+  return estimated(drawn);
 }
