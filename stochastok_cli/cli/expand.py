@@ -352,7 +352,10 @@ def _chosen_methods(option: str, vocabulary: "Vocabulary") -> list[str]:
         chosen = split_methods(option)
         if "all" in chosen:
             raise UserError("all stands for every method, and is not one of several", fix="give --method all alone")
-        return list({require_method(method).name: method for method in chosen})
+        names = [require_method(method).name for method in chosen]
+        if repeated := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            warnings.warn(f"given more than once, and used once: --method {', '.join(repeated)}", Notice, stacklevel=2)
+        return list(dict.fromkeys(names))
     allowed = []
     for method in usable_methods():
         try:

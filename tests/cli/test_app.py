@@ -153,6 +153,12 @@ def test_alternative_tokenizations_of_a_text():
     assert "\x1b[" in coloured
 
 
+def test_a_method_that_is_named_twice_is_used_once():
+    done = run("expand", "--text", "An example", "--method", "uniform,character,uniform", "--samples", "1", "--json")
+    assert [row["label"] for row in json.loads(done.stdout)] == ["canonical", "uniform 1", "character"]
+    assert done.stderr == "note: given more than once, and used once: --method uniform\n"
+
+
 def test_interrupted_with_nothing_saved(tmp_path):
     """The signal comes when all files are written and none is at its place: the process waits for it there."""
     code = (

@@ -10,8 +10,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from stochastok_cli.cli import app
 from stochastok_cli.data import sft_dataset
+from stochastok_cli.data.recipes.base import RECIPES
 from stochastok_cli.data.recipes.langgame import make_langgame as make
+from stochastok_cli.data.recipes.langgame_generator import LangGame, case_tables
 from stochastok_cli.data.sft_dataset import SFTDataset
+from stochastok_cli.data.word_list import read_words
 from stochastok_cli.errors import USAGE, UserError
 from stochastok_cli.manifest import read_manifest
 from stochastok_cli.tokenization.loaders import load_vocabulary
@@ -218,3 +221,19 @@ def test_rows_too_long_for_their_offsets_leave_nothing_behind(tmp_path, monkeypa
     with pytest.raises(UserError, match="at most 20"):
         make(GPT2, tmp_path, train_size=5, val_size=5)
     assert not (tmp_path / "data_as_memmaps" / "langgame").exists()
+
+
+def test_questions_that_a_short_word_list_repeats_are_counted(tmp_path):
+    words = tmp_path / "words.txt"
+    words.write_text("\n".join(read_words().words[::24]))
+    sizes = {"train": 6000, "val": 200}
+    made = make("sample2k", tmp_path, train_size=6000, val_size=200, num_options=2, max_substring=1, words=words)
+    game = LangGame(case_tables(read_words(words).words, 2, (1, 1)), 0)
+    train, val = (
+        [(question.text, question.options[0]) for question in game.questions(split, n)] for split, n in sizes.items()
+    )
+    trained_on = {*train}
+    repeated = sum(question in trained_on for question in val)
+    assert made.manifest.val_in_train == repeated > 0
+    note = RECIPES["langgame"].notes(made)[0]
+    assert note.startswith(f"{repeated} of 200 validation questions are also in training; --disjoint asks nothing in")
