@@ -124,14 +124,14 @@ def train(
         configuration = _with_data_dir(configuration, data_dir)
         sources["general.paths.data_dir"] = Source("override", f"--data-dir {shlex.quote(str(data_dir))}")
     if show_config:
-        options.print_line(_show_config(configuration, sources, run_name, force, as_json))
+        options.print_line(_show_config(config, configuration, sources, run_name, force, as_json))
         return
 
     from stochastok_cli.training.locate import locate_run
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Notice)  # training gives it, on one rank
-        locate_run(configuration, run_name, force=force)
+        located = locate_run(configuration, run_name, force=force)
     # These import torch, which takes seconds: what is refused so far is refused before.
     from stochastok_cli.training.distributed import is_main_process
     from stochastok_cli.training.launch import launch, processes_to_start, record_exit_code
@@ -141,6 +141,8 @@ def train(
         raise typer.Exit(launch(sys.argv[1:], processes))
 
     progress.quiet = progress.quiet or not is_main_process()
+    if run_name is None:
+        _note_other_run(config, located.folder)
     with record_exit_code():
         if plan:
             output = _plan(configuration, run_name, force, as_json)
@@ -169,8 +171,17 @@ def _with_data_dir(config: "Config", data_dir: Path) -> "Config":
     return dataclasses.replace(config, general=dataclasses.replace(config.general, paths=paths))
 
 
+def _note_other_run(config_name: str, folder: Path) -> None:
+    """Notes a configuration file that lies in the folder of another run."""
+    from stochastok_cli.config import find_config
+    from stochastok_cli.training.locate import other_run_note
+
+    if note := other_run_note(find_config(config_name), folder):
+        progress.note(f"note: {note}")
+
+
 def _show_config(
-    config: "Config", sources: "dict[str, Source]", run_name: str | None, force: bool, as_json: bool
+    config_name: str, config: "Config", sources: "dict[str, Source]", run_name: str | None, force: bool, as_json: bool
 ) -> str:
     """What is printed on stdout."""
     from stochastok_cli.cli.config_output import config_json, config_table
@@ -178,6 +189,8 @@ def _show_config(
     from stochastok_cli.training.effective_config import effective_config
 
     shown = effective_config(config, sources, run_name, force=force)
+    if run_name is None:
+        _note_other_run(config_name, shown.run_folder)
     for note in shown.notes:
         progress.note(note)
     source = Source("default") if run_name is None else Source("override", f"--run-name {shlex.quote(run_name)}")

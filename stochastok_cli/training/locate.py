@@ -4,6 +4,7 @@ A run that has a checkpoint of its own goes on from that, and does not need its 
 are adapters (`trainer.lora`). This module imports neither torch nor numpy, but for the name of a model on the Hub.
 """
 
+import shlex
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from stochastok_cli.config import Config
 from stochastok_cli.errors import UserError
 from stochastok_cli.models.checkpoint_reader import latest_checkpoint, locate_checkpoint, run_of
 from stochastok_cli.models.intact_checkpoints import require_intact
-from stochastok_cli.training.run_dir import run_folder
+from stochastok_cli.training.run_dir import CONFIG, LOG, METRICS, STARTS, run_folder
 
 
 class LocatedRun(NamedTuple):
@@ -63,6 +64,25 @@ def locate_run(config: Config, run_name: str | None, *, force: bool = False) -> 
             fix="give another --run-name",
         )
     return LocatedRun(folder, checkpoint, parent)
+
+
+def other_run_note(config_file: Path, folder: Path) -> str:
+    """Says how to go on with the run whose folder a configuration file lies in, where a command trains another; or "".
+
+    A run's `config.yaml` doesn't name the run, which may have had a `--run-name`.
+
+    Args:
+        config_file: The configuration file that was given.
+        folder: The folder of the run that the command trains.
+    """
+    run = config_file.absolute().parent
+    is_of_run = config_file.name == CONFIG and any((run / name).is_file() for name in (METRICS, STARTS, LOG))
+    if not is_of_run or run.resolve() == folder.resolve():
+        return ""
+    options = ["--run-name", run.name]
+    options += [] if run.parent == folder.absolute().parent else [f"general.paths.checkpoint_dir={run.parent}"]
+    another = f"{config_file} is that of another run than {folder}, which this trains"
+    return f"{another}; to go on with it: {shlex.join(options)}"
 
 
 def _name_on_the_hub(name: str) -> str:

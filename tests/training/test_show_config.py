@@ -18,6 +18,7 @@ from stochastok_cli.errors import UserError
 from stochastok_cli.models.llama_config import config_json
 from stochastok_cli.training import run_dir
 from stochastok_cli.training.effective_config import EffectiveConfig, effective_config
+from stochastok_cli.training.locate import other_run_note
 from stochastok_cli.training.train import train
 from tests.models.huggingface_families import CONFIGS
 
@@ -233,3 +234,18 @@ def test_a_later_override_is_the_one_that_counts(config_file):
     assert config.trainer.optimizer.lr == 3
     assert sources["trainer.optimizer.lr"].name == "trainer.optimizer.lr=3"
     assert sources["trainer.lora.rank"].kind == "default"
+
+
+def test_a_configuration_in_the_folder_of_another_run_is_noted(configured, command, config_file, tmp_path):
+    run = train(configured(*SHORT), run_name="a b")
+    file = run.folder / "config.yaml"
+    note = other_run_note(file, run.folder.with_name("pretraining-sample-tokenized"))
+    expected = f"{file} is that of another run than {tmp_path}/runs/pretraining-sample-tokenized, which this trains"
+    assert note == f"{expected}; to go on with it: --run-name 'a b'"
+    assert other_run_note(file, tmp_path / "c").endswith(
+        f" --run-name 'a b' general.paths.checkpoint_dir={run.folder.parent}"
+    )
+    assert other_run_note(file, run.folder) == other_run_note(config_file, run.folder) == ""
+    shown = command(f"--config={file}", "--show-config")
+    assert (shown.returncode, shown.stderr) == (0, f"note: {note}\n")
+    assert command(f"--config={file}", "--show-config", "--run-name", "c").stderr == ""
