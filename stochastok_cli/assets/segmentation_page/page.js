@@ -149,7 +149,8 @@ function showMean() {
     n = tables.tokens.length,
     { value, exact, interval, count } = at(m);
   byId("mean").textContent = m.takes_p
-    ? `${number(value, 2)}${exact ? "" : ` ± ${number(interval, 2)}`} tokens on average, ${number(value / n, 3)} times the canonical ${number(n)} ` +
+    ? `${number(value, 2)}${exact ? "" : ` ± ${number(interval, 2)}`} tokens on average, ` +
+      `${number(value / n, 3)} times the canonical ${number(n)} ` +
       (exact ? "(exact)." : `(the mean of ${number(count)} samples, with its 95% interval).`)
     : "";
 }
