@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from stochastok_cli.errors import UserError
-from stochastok_cli.models import checkpoint_reader
+from stochastok_cli.models import checkpoint_reader, intact_checkpoints
 from stochastok_cli.training.locate import locate_run
 from stochastok_cli.training.loggers.jsonl import read_starts
 from stochastok_cli.training.plan import plan
@@ -46,8 +46,8 @@ def test_a_run_goes_on_exactly_without_its_parent(configured, parent, monkeypatc
 def test_the_parent_of_a_run_that_goes_on_is_not_read(configured, parent, monkeypatch):
     half = train(configured(FROM_PARENT, HALF))
     read = []
-    checksum = checkpoint_reader.file_checksum
-    monkeypatch.setattr(checkpoint_reader, "file_checksum", lambda file: read.append(file) or checksum(file))
+    checksum = intact_checkpoints.file_checksum
+    monkeypatch.setattr(intact_checkpoints, "file_checksum", lambda file: read.append(file) or checksum(file))
     train(configured(FROM_PARENT))
     assert read and all(half.folder in file.parents for file in read)
 
