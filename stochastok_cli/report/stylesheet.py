@@ -115,6 +115,9 @@ figcaption { max-width: 46rem; margin-top: .2rem; }
   .columns figure:nth-child(even) { float: right; clear: right; }
   div.wide { overflow: visible; } .wide { background: none; }
   table { font-size: 8.5pt; } th, td { padding: .2rem .4rem; }
+  td { white-space: normal; } td small { white-space: nowrap; }
+  td.name { min-width: 4rem; }
+  .wide th:first-child, .wide td:first-child { position: static; background: none; }
   a { text-decoration: none; }
 }
 """
