@@ -131,6 +131,15 @@ def one_line(text: str, most: int = 300) -> str:
     return shorten(" ".join(text[: 10 * most].split()), most)
 
 
+def count_of(number: int, one: str, several: str = "") -> str:
+    """A number with what is counted, and perhaps the verb after it.
+
+    >>> count_of(1, "document"), count_of(2_000, "document"), count_of(0, "token replaces", "tokens replace")
+    ('1 document', '2,000 documents', '0 tokens replace')
+    """
+    return f"{number:,} {one if number == 1 else several or f'{one}s'}"
+
+
 def short_name(name: str) -> str:
     """A name that comes from outside, as it is where it is short and printable, or else as a bounded `repr`."""
     return name if len(name) <= 100 and name.isprintable() else short_repr(name)

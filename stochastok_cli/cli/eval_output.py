@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from stochastok_cli.cli import progress
+from stochastok_cli.errors import count_of
 from stochastok_cli.evaluation.base import EvalResult, Metric
 from stochastok_cli.tokenization.methods import tokenization_text
 from stochastok_cli.training.run_dir import METRICS
@@ -70,7 +71,9 @@ def _note_on(metric: Metric) -> str:
     if metric.evaluator == "lm_eval":
         return _note_on_requests(metric)
     if metric.name == "truncated":
-        return f"{metric.benchmark}: {metric.value:,} questions did not fit the context window and lost their beginning"
+        lost = "did not fit the context window and lost"
+        questions = count_of(int(metric.value), f"question {lost} its", f"questions {lost} their")
+        return f"{metric.benchmark}: {questions} beginning"
     if metric.name == "effective_sample_size":
         from stochastok_cli.evaluation.marginal import LEAST_EFFECTIVE_SAMPLES
 

@@ -13,7 +13,7 @@ import typer
 
 from stochastok_cli.artifacts import Artifact, command_line
 from stochastok_cli.cli import candidates, progress
-from stochastok_cli.errors import FAILED, Notice, UserError
+from stochastok_cli.errors import FAILED, Notice, UserError, count_of
 
 if TYPE_CHECKING:
     from stochastok_cli.hub import PushResult
@@ -168,16 +168,18 @@ def note_made(made: Artifact) -> None:
     """Notes what was made, or that it was there already, and how much text the tokenizer has lost."""
     progress.note(summary(made))
     if unknown := made.manifest.unknown_tokens:
-        progress.note(f"{unknown:,} tokens replace text that the tokenizer can't represent, which is lost")
+        replaced = count_of(unknown, "token replaces", "tokens replace")
+        progress.note(f"{replaced} text that the tokenizer can't represent, which is lost")
     left_out, truncated = sum(made.manifest.left_out.values()), made.manifest.truncated or 0
     if not made.created and left_out + truncated:  # there is a Notice, with the reasons, when the folder is made
-        progress.note(f"{left_out:,} rows of its source are left out, {truncated:,} truncated: see its manifest.json")
+        rows = count_of(left_out, "row of its source is", "rows of its source are")
+        progress.note(f"{rows} left out, {truncated:,} truncated: see its manifest.json")
 
 
 def summary(made: Artifact) -> str:
     """One line for people: what was made, or that it was there already."""
     counts = ", ".join(
-        f"{name} {split.documents:,} documents, {split.tokens:,} tokens"
+        f"{name} {count_of(split.documents, 'document')}, {count_of(split.tokens, 'token')}"
         for name, split in made.manifest.splits.items()
         if split.tokens is not None
     )

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+from stochastok_cli.errors import count_of
 from stochastok_cli.training.events import format_duration
 from stochastok_cli.training.plan import Plan
 
@@ -58,7 +59,8 @@ def _lines(plan: Plan) -> list[tuple[str, str]]:
         *([("host memory", _host_copies(plan))] if plan.host_copies else []),
         (
             "disk",
-            f"{plan.checkpoints} checkpoints of {_size(plan.checkpoint_bytes)}; {_size(plan.disk_free)} free{warning}",
+            f"{count_of(plan.checkpoints, 'checkpoint')} of {_size(plan.checkpoint_bytes)}; "
+            f"{_size(plan.disk_free)} free{warning}",
         ),
         ("evaluation", f"{plan.evaluations} times {plan.seconds_per_evaluation:.1f} s, {fraction:.0%} of the time"),
         ("time", f"{training} training + {format_duration(plan.evaluation_seconds)} evaluation"),

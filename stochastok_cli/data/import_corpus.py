@@ -22,7 +22,7 @@ from stochastok_cli.data.memmap import (
 )
 from stochastok_cli.data.source_files import SourceFiles, create_from_source
 from stochastok_cli.data.tokenize import tokenized_name
-from stochastok_cli.errors import FAILED, Notice, UserError
+from stochastok_cli.errors import FAILED, Notice, UserError, count_of
 from stochastok_cli.manifest import Manifest, NewerFormatError, SourceInfo, SplitInfo, read_manifest
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.tokenization.vocabulary import Vocabulary
@@ -153,7 +153,7 @@ def import_corpus(
         require_counts(folder, manifest)
         if added:
             count = sum(split.documents for split in splits.values())
-            text = f"{added:,} of {count:,} documents of {index} did not end with end-of-text, which is added"
+            text = f"{added:,} of {count_of(count, 'document')} of {index} did not end with end-of-text, which is added"
             warnings.warn(text, Notice, stacklevel=2)
         if stored.ignored:
             text = f"{', '.join(stored.ignored)} of {index} is not read; name it by its own path"

@@ -22,7 +22,7 @@ from stochastok_cli.artifacts import Artifact, create_artifact
 from stochastok_cli.background import in_background
 from stochastok_cli.data.arrow_datasets import SAVED_METADATA, saved_files
 from stochastok_cli.data.formats import holds_ids
-from stochastok_cli.errors import FAILED, UserError, short_name
+from stochastok_cli.errors import FAILED, UserError, count_of, short_name
 from stochastok_cli.manifest import Manifest, SourceInfo, file_checksum
 from stochastok_cli.progress import ProgressCallback
 
@@ -355,7 +355,7 @@ def _counts(unread: Mapping[str, int], shown: int = 6) -> str:
     if rest := sum(count for _, count in kinds[shown:]):
         parts.append(f"{rest:,} of other types")
     total = sum(unread.values())
-    return f"{total:,} {'file' if total == 1 else 'files'}: {', '.join(parts)}"
+    return f"{count_of(total, 'file')}: {', '.join(parts)}"
 
 
 def _hash(text: str) -> str:

@@ -26,7 +26,7 @@ from stochastok_cli.data.memmap import (
 from stochastok_cli.data.reading import TextSource
 from stochastok_cli.data.source_files import create_from_source
 from stochastok_cli.data.text_sources import open_source
-from stochastok_cli.errors import FAILED, Notice, UserError
+from stochastok_cli.errors import FAILED, Notice, UserError, count_of
 from stochastok_cli.manifest import Manifest, SplitInfo
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.random_streams import CORPUS_SEED, corpus_permutation
@@ -126,7 +126,11 @@ def tokenize(
         fix = "blank lines separate the documents of text files, unless --documents file makes each file one; "
         fix = fix if texts.has_paragraphs else ""
         details = f" ({left_out.total():,} left out: {left_out.describe()})" if left_out.total() else ""
-        what = f"{source} holds {n} document(s){details}" if n or details else f"{source} is empty: it has no documents"
+        what = (
+            f"{source} holds {count_of(n, 'document')}{details}"
+            if n or details
+            else f"{source} is empty: it has no documents"
+        )
         chosen_of = corpus_split(n, val_fraction, seed, what, fix)
         starts = np.cumsum(lengths) - lengths
         size = vocabulary.dtype.itemsize
@@ -144,7 +148,7 @@ def tokenize(
     kept = None if encode else tasks_folder(final)
     made = create_from_source(final, options, str(source), texts, build, progress=progress, force=force, kept=kept)
     if left_out.total():  # none for a folder that was there already
-        warnings.warn(f"{left_out.total():,} document(s) left out: {left_out.describe()}", Notice, stacklevel=2)
+        warnings.warn(f"{count_of(left_out.total(), 'document')} left out: {left_out.describe()}", Notice, stacklevel=2)
     return made
 
 
@@ -180,7 +184,7 @@ def require_split(n: int, val_fraction: float, what: str, fix: str = "") -> int:
     if val == n:
         raise UserError(
             f"{what}, too few for a training and a validation split",
-            fix=f"{fix}--val-fraction sets the validation share",
+            fix=f"{fix}--val-fraction sets the validation share; --val-fraction 0 makes no such split",
         )
     return val
 

@@ -24,7 +24,7 @@ from stochastok_cli.data.source_files import create_from_source
 from stochastok_cli.data.table_rows import Row
 from stochastok_cli.data.text_sources import open_rows
 from stochastok_cli.data.tokenize import copy_documents, corpus_split, read_ahead, require_fraction
-from stochastok_cli.errors import Notice, UserError
+from stochastok_cli.errors import Notice, UserError, count_of
 from stochastok_cli.manifest import Manifest, SplitInfo
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.random_streams import CORPUS_SEED
@@ -135,10 +135,9 @@ def tokenize_instructions(
         examples = counts.kept(_encoded(rows, encoder, num_proc or available_cpus(), progress))
         lengths, unknown = _write(examples, vocabulary, folder)
         details = f" ({'; '.join(counts.notices())})" if counts.left_out().total() else ""
-        is_empty = not len(lengths) and not details
-        what = (
-            f"{source} is empty: it has no rows" if is_empty else f"{source} holds {len(lengths)} example(s){details}"
-        )
+        what = f"{source} holds {count_of(len(lengths), 'example')}{details}"
+        if not len(lengths) and not details:
+            what = f"{source} is empty: it has no rows"
         chosen = corpus_split(len(lengths), val_fraction, seed, what)
         splits = {
             name: _write_split(folder, name, lengths, which, vocabulary, progress) for name, which in chosen.items()
@@ -202,12 +201,16 @@ class _Counts:
         """What users must know."""
         texts = []
         left_out = self.left_out()
-        total = self._num_examples + self._unread.total()
+        rows = count_of(self._num_examples + self._unread.total(), "row")
         if left_out.total():
-            texts.append(f"{left_out.total():,} of {total:,} rows are left out: {left_out.describe()}")
+            texts.append(f"{left_out.total():,} of {rows} {_be(left_out.total())} left out: {left_out.describe()}")
         if self.truncated:
-            texts.append(f"{self.truncated:,} of {total:,} rows are truncated to {self.max_length:,} ids")
+            texts.append(f"{self.truncated:,} of {rows} {_be(self.truncated)} truncated to {self.max_length:,} ids")
         return texts
+
+
+def _be(number: int) -> str:
+    return "is" if number == 1 else "are"
 
 
 def _encoded(

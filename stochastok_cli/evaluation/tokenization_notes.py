@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from stochastok_cli.errors import Notice
+from stochastok_cli.errors import Notice, count_of
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ def note_lost_text(benchmark: str, questions: "Iterable[Iterable[Ids]]", vocabul
         return
     lost = sum(any(unknown in ids for ids in texts) for texts in questions)
     if lost:
-        text = f"benchmark {benchmark}: {lost:,} questions have text that the tokenizer can't represent, which is lost"
+        lossy = count_of(lost, "question has", "questions have")
+        text = f"benchmark {benchmark}: {lossy} text that the tokenizer can't represent, which is lost"
         warnings.warn(text, Notice, stacklevel=2)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from stochastok_cli.errors import count_of
 from stochastok_cli.manifest import Manifest, SplitInfo
 
 NAME = "README.md"
@@ -228,7 +229,9 @@ def _shown_split(data_files: Mapping[str, str]) -> str:
 
 
 def _size(split: SplitInfo) -> str:
-    return f"{split.documents:,} documents" + ("" if split.tokens is None else f", {split.tokens:,} tokens")
+    return count_of(split.documents, "document") + (
+        "" if split.tokens is None else f", {count_of(split.tokens, 'token')}"
+    )
 
 
 def _table(facts: Mapping[str, Any]) -> str:

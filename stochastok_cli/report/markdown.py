@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import assert_never
 
+from stochastok_cli.errors import count_of
 from stochastok_cli.report.questions import QuestionExamples, counts_text
 from stochastok_cli.report.rendering import code_span, escape_markdown, to_markdown
 from stochastok_cli.report.sections import Block, ChangedExamples, Curves, Document, Drawing, SampledTexts
@@ -71,5 +72,5 @@ def _changed(block: ChangedExamples) -> Iterator[str]:
         yield from (f"Question {one.number:,}:", "")
         for tokens, answer, mark in ((one.canonical, one.right, "✓"), (one.other, one.answer, "✗")):
             text = code_span("|".join(token.text for token in tokens))
-            yield f"- {text} {len(tokens):,} tokens, {code_span(answer.strip() or '(nothing)')} {mark}"
+            yield f"- {text} {count_of(len(tokens), 'token')}, {code_span(answer.strip() or '(nothing)')} {mark}"
         yield ""

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import assert_never
 
+from stochastok_cli.errors import count_of
 from stochastok_cli.evaluation.answers import ChangedAnswer, ShownToken
 from stochastok_cli.report.page_svg import with_unique_ids
 from stochastok_cli.report.plots import LINE_STYLES, WIDTH, color_name, line_style
@@ -160,7 +161,7 @@ def _changed_answer(one: ChangedAnswer) -> str:
         (one.canonical, one.right, "right", "✓"),
         (one.other, one.answer, "wrong", "✗"),
     ):
-        count = f'<span class="soft">{len(tokens):,} tokens</span>'
+        count = f'<span class="soft">{count_of(len(tokens), "token")}</span>'
         chosen = f'<span class="option" dir="auto">{html.escape(answer.strip())}</span>'
         parts.append(f'<li><div class="tokens" dir="auto">{_tokens(tokens)}</div>')
         parts.append(f'{count} <span class="{kind}">{mark} {chosen}</span></li>')

@@ -7,6 +7,7 @@ from typing import Any
 
 from stochastok_cli.config import Config
 from stochastok_cli.data.folders import find_dataset, short_dataset_name
+from stochastok_cli.errors import count_of
 from stochastok_cli.evaluation.base import EvalResult
 from stochastok_cli.report.runs import ReportedRun, has_different_datasets
 from stochastok_cli.report.tables import MISSING, Cell, Column, Table
@@ -191,7 +192,7 @@ def _data_facts(summary: RunSummary, config: Config) -> dict[str, str]:
     if manifest is not None and fingerprint in (None, manifest.fingerprint):  # else it was made again since
         train = manifest.splits.get("train")
         if train is not None and train.tokens is not None:
-            facts["size of the data"] = f"{train.tokens:,} tokens in {train.documents:,} documents"
+            facts["size of the data"] = f"{count_of(train.tokens, 'token')} in {count_of(train.documents, 'document')}"
         if manifest.tokenizer is not None:
             facts["tokenizer"] = f"{manifest.tokenizer.name}, {manifest.tokenizer.size:,} entries"
         if manifest.made_from is not None:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stochastok_cli.errors import Notice
+from stochastok_cli.errors import Notice, count_of
 from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
@@ -56,7 +56,7 @@ def note_lost_text(vocabulary: Vocabulary, ids: Sequence[int]) -> None:
     """Gives a `Notice` if ids of a text stand for what the tokenizer can't represent."""
     unknown = 0 if vocabulary.unknown is None else list(ids).count(vocabulary.unknown)
     if unknown:
-        what = "1 token replaces" if unknown == 1 else f"{unknown:,} tokens replace"
+        what = count_of(unknown, "token replaces", "tokens replace")
         warnings.warn(f"{what} text that {vocabulary.name} can't represent, which is lost", Notice, stacklevel=3)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stochastok_cli.config import Config
-from stochastok_cli.errors import UserError
+from stochastok_cli.errors import UserError, count_of
 from stochastok_cli.models.checkpoint_reader import incomplete_checkpoints, incomplete_note
 from stochastok_cli.training import run_dir, setup
 from stochastok_cli.training.distributed import distributed_context
@@ -101,7 +101,7 @@ def _open_folder(run: Run, stack: ExitStack, *, force: bool) -> tuple[RunProgres
         notes.append(f"{progress.config_problem}; it is taken from the checkpoint and written anew")
     notes += [lost_metrics] if lost_metrics else []
     if unreadable:
-        lines = "1 damaged line" if unreadable == 1 else f"{unreadable:,} damaged lines"
+        lines = count_of(unreadable, "damaged line")
         notes.append(f"removed {lines} of {folder / run_dir.METRICS}")
     notes += [f"the run that was in {folder} is now in {renamed}"] if renamed else []
     if recorded:

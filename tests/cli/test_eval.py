@@ -157,7 +157,7 @@ def test_truncated_questions_are_noted_on_stderr_and_counted(run_eval, place, tm
     arguments = ("other", "--evaluator", "mcq", "--benchmarks", f"langgame-val={file}", "--json")
     _, out, err = run_eval(*arguments)
     assert json.loads(out)["metrics"]["mcq/langgame-val/truncated"] == 1
-    assert "langgame-val: 1 questions did not fit the context window" in err
+    assert "langgame-val: 1 question did not fit the context window and lost its beginning" in err
     assert run_eval(*arguments, "--quiet")[2] == ""
 
 

@@ -46,6 +46,13 @@ def test_completions_are_counted_on_both_streams(run):
     assert "left alone" in err and f"0 rows of its source are left out, {long} truncated" in err
 
 
+def test_one_document(run, tmp_path):
+    (tmp_path / "one.txt").write_text("one")
+    code, _, err = run("one.txt", "--tokenizer", "sample2k", "--val-fraction", "0")
+    length = len(load_vocabulary("sample2k").encode("one")) + 1
+    assert (code, f"made one-tokenized: train 1 document, {length} tokens" in err) == (0, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -59,7 +59,7 @@ def test_a_bad_line_is_an_error_or_is_left_out(tmp_path, line, message, reason, 
     with pytest.raises(UserError, match=f"^{file}, line 2: {message}.*; --on-bad-document skip leaves") as caught:
         make(file, tmp_path)
     assert caught.value.exit_code == code
-    with pytest.warns(Notice, match=f"^2 document.s. left out: 2 with {reason} .first {file}, line 2.$"):
+    with pytest.warns(Notice, match=f"^2 documents left out: 2 with {reason} .first {file}, line 2.$"):
         made = make(file, tmp_path, on_bad_document="skip")
     assert texts(made) == ["one", "one"]
     manifest = read_manifest(made.path)
@@ -114,7 +114,7 @@ def test_a_json_array_is_no_file_of_bad_lines(tmp_path, content, mode):
 
 def test_if_nothing_is_left_the_reasons_are_said(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b'{"txt": "a"}\n' * 3)
-    with pytest.raises(UserError, match=r"holds 0 document\(s\) \(3 left out: 3 with no column 'text' \(first .*1\)"):
+    with pytest.raises(UserError, match=r"holds 0 documents \(3 left out: 3 with no column 'text' \(first .*1\)"):
         make(tmp_path / "a.jsonl", tmp_path, on_bad_document="skip")
 
 
@@ -163,7 +163,7 @@ def test_the_first_documents_that_can_be_read(tmp_path, monkeypatch):
         (folder / name).write_bytes(content)
     monkeypatch.setattr(SourceFiles, "fingerprint", lambda files: pytest.fail("all files are read"))
     options = {"on_bad_document": "skip", "limit": 4}
-    with pytest.warns(Notice, match="1 document.s. left out"):
+    with pytest.warns(Notice, match="1 document left out"):
         made = make(folder, tmp_path, **options)
     assert texts(made) == ["1", "2", "3", "4"]
     assert made.manifest.options["limit"] == 4
@@ -260,9 +260,9 @@ def test_the_command(tmp_path, monkeypatch, capfd):
     result = json.loads(printed)
     assert result["left_out"] == {"no column 'text'": 1}
     assert sum(split["documents"] for split in result["splits"].values()) == 3
-    assert f"note: 1 document(s) left out: 1 with no column 'text' (first {file}, line 2)" in errors
+    assert f"note: 1 document left out: 1 with no column 'text' (first {file}, line 2)" in errors
     _, _, errors = run(monkeypatch, capfd, *arguments, "--on-bad-document=skip", "--limit=3")
-    assert "1 rows of its source are left out" in errors
+    assert "1 row of its source is left out" in errors
     code, _, errors = run(monkeypatch, capfd, *arguments, "--pull", "--limit=3")
     assert (code, "--limit would have no effect beside --pull" in errors) == (USAGE, True)
 

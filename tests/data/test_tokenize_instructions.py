@@ -183,7 +183,7 @@ def test_long_examples_are_counted(tmp_path, long_examples):
         assert made.manifest.left_out == {"no token with a loss among its first 27 ids": 1}
         assert made.manifest.truncated == sum(long)
         expected = [
-            f"1 of 42 rows are left out: 1 with no token with a loss among its first 27 ids (first {where}, line 42)",
+            f"1 of 42 rows is left out: 1 with no token with a loss among its first 27 ids (first {where}, line 42)",
             f"{sum(long)} of 42 rows are truncated to 27 ids",
         ]
     assert [str(notice.message) for notice in notices] == expected
@@ -221,10 +221,10 @@ def test_conversations_that_are_no_examples_are_counted_by_reason(tmp_path, toke
         ([{"messages": chat(1)}, {"messages": [{"role": "user", "content": "\ud800"}]}], "line 2: .*surrogate", FAILED),
         (
             [{"messages": chat(1)[:1]}] * 3,
-            r"holds 0 example\(s\) \(3 of 3 rows are left out: 3 with no turn of an assistant \(first .*line 1",
+            r"holds 0 examples \(3 of 3 rows are left out: 3 with no turn of an assistant \(first .*line 1",
             USAGE,
         ),
-        ([{"messages": chat(1)}], r"holds 1 example\(s\), too few", USAGE),
+        ([{"messages": chat(1)}], r"holds 1 example, too few", USAGE),
         ([], r"is empty: it has no rows", USAGE),
     ],
 )

@@ -19,7 +19,7 @@ from datatrove.pipeline.base import PipelineStep
 from stochastok_cli.artifacts import Artifact, create_artifact
 from stochastok_cli.data.memmap import Tokenizer, corpus_manifest, require_counts, resolve_vocabulary
 from stochastok_cli.data.tokenize import copy_bytes, copy_documents, cut_short, require_fraction, require_split
-from stochastok_cli.errors import Notice, UserError
+from stochastok_cli.errors import Notice, UserError, count_of
 from stochastok_cli.integrations.datatrove.parts import PartWriter, part_files, read_arrays, remove_progress
 from stochastok_cli.manifest import Manifest, SourceInfo, SplitInfo
 from stochastok_cli.progress import ProgressCallback, no_progress
@@ -283,7 +283,7 @@ class FinishCorpus(PipelineStep):
             for rank, part in enumerate(parts):
                 with open(part_files(self.folder, rank)[0], "rb", buffering=0) as part_ids:
                     copy_bytes(part_ids, 0, int(part["lengths"].sum()) * size, out)
-        val = require_split(len(order), self.val_fraction, f"the pipeline gives {len(order)} document(s)")
+        val = require_split(len(order), self.val_fraction, f"the pipeline gives {count_of(len(order), 'document')}")
         starts = np.cumsum(lengths) - lengths
         splits = {}
         for split, chosen in (("train", order[val:]), ("val", order[:val])):
@@ -309,7 +309,8 @@ def _keyed_order(parts: list[dict[str, np.ndarray]], seed: int) -> np.ndarray:
     shared = int((same_key & (texts[1:] != texts[:-1]).any(axis=1)).sum())
     if shared:
         warnings.warn(
-            f"{shared:,} documents have an id that another one has: give unique ids, or key='content'",
+            f"{count_of(shared, 'document has', 'documents have')} an id that another one has: "
+            "give unique ids, or key='content'",
             Notice,
             stacklevel=2,
         )

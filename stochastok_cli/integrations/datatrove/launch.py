@@ -10,7 +10,7 @@ from datatrove.pipeline.base import PipelineStep
 
 from stochastok_cli import __version__
 from stochastok_cli.artifacts import Artifact, json_bytes, write_atomically
-from stochastok_cli.errors import FAILED, INTERRUPTED, USAGE, UserError
+from stochastok_cli.errors import FAILED, INTERRUPTED, USAGE, UserError, count_of
 from stochastok_cli.integrations.datatrove.executors import (
     Stage,
     TaskFailed,
@@ -91,7 +91,8 @@ class Progress:
         if exit_code == USAGE or not completed:
             shutil.rmtree(self.folder, ignore_errors=True)
         elif isinstance(error, UserError):
-            fix = f"{completed} completed task(s) need not run again if the source stays as it is ({self.folder})"
+            done = count_of(completed, "completed task needs", "completed tasks need")
+            fix = f"{done} not run again if the source stays as it is ({self.folder})"
             return UserError(str(error), fix=fix, exit_code=exit_code)
         return error
 
