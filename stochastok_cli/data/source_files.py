@@ -237,11 +237,28 @@ def special_type(file: Path) -> str | None:
     return None
 
 
+_ZEROS: dict[tuple[bool, ...], str] = {  # of the first four bytes: two ASCII characters of UTF-16, or one of UTF-32
+    (False, True, False, True): "UTF-16LE",
+    (True, False, True, False): "UTF-16BE",
+    (False, True, True, True): "UTF-32LE",
+    (True, True, True, False): "UTF-32BE",
+}
+
+
 def encoding_of(head: bytes) -> str:
-    """The encoding whose byte order mark a file begins with: "UTF-16" or "UTF-32"; "" for none, or that of UTF-8."""
+    """The encoding other than UTF-8 in which a file is, by its first bytes; "" for none that is recognized.
+
+    That is UTF-16 or UTF-32 with a byte order mark, or without one where the zeros between ASCII characters show it.
+
+    >>> encoding_of("\ufeffab".encode("utf-16-be")), encoding_of("abc".encode("utf-16-le")), encoding_of(b"abc")
+    ('UTF-16', 'UTF-16LE', '')
+    """
     if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):  # the first begins as UTF-16 does
         return "UTF-32"
-    return "UTF-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else ""
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "UTF-16"
+    are_zeros = tuple(byte == 0 for byte in head[:4])
+    return _ZEROS.get(are_zeros, "")
 
 
 def converted_by(encoding: str) -> str:

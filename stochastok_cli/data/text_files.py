@@ -41,17 +41,17 @@ def read_lines(stream: BinaryIO, name: str, errors: str) -> Iterator[tuple[Locat
     Args:
         stream: the content of a file.
         name: the name of the file, for errors.
-        errors: what to do with bytes that are not UTF-8: "strict" or "replace".
-
-    Raises:
-        UserError: the file is in UTF-16 or UTF-32.
+        errors: what to do with bytes that are not UTF-8: "strict" or "replace". A file in UTF-16 or UTF-32, of which
+            nothing readable would be left, is an error as a whole.
     """
     number = 0
     while raw := stream.readline(LONGEST_DOCUMENT + 1):
         number += 1
         place = Location(name, number, "line")
-        if number == 1:
-            require_utf8(raw, name)
+        if number == 1 and (encoding := encoding_of(raw)):
+            fix = f"convert the file: {converted_by(encoding)}"
+            yield place, BadDocument(place, f"text in {encoding}, not in UTF-8", NOT_UTF8, fix=fix)
+            return
         if len(raw) <= LONGEST_DOCUMENT:
             yield place, _decode(raw, place, errors)
             continue

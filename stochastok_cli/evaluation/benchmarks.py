@@ -355,7 +355,7 @@ def _rows(name: str, spec: BenchmarkSpec, path: Path | None, data_dir: Path) -> 
     if spec.read is not None:
         dataset = spec.read(description, path)
     elif path is not None or folder.is_dir():
-        dataset = read_path(description, path or folder, spec.split)
+        dataset = read_path(description, path or folder, spec.split, is_default=True)
     elif spec.hub_id:
         dataset = read_hub(description, spec.hub_id, spec.subset, spec.split)
     else:

@@ -62,7 +62,7 @@ def read_cute_prompts(tasks: Sequence[str], description: str, path: Path | None)
         for task in tasks:
             yield from _whole_prompts(description, task, read_path(description, path, task))
     else:
-        yield from _rows_of_tasks(description, tasks, read_path(description, path, "test"))
+        yield from _rows_of_tasks(description, tasks, read_path(description, path, "test", is_default=True))
 
 
 def _filled_prompts(description: str, tasks: Sequence[str], folder: Path) -> Iterator[dict[str, Any]]:

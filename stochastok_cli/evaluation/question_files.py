@@ -37,8 +37,9 @@ def read_hub(description: str, repo: str, config: str | None, split: str) -> "da
         with quiet("datasets"):
             return hub.load_rows(repo, subset=config, split=split)
     except UserError as error:
+        here = f"there is no folder {repo} here, and " if Path(repo).parent.is_dir() else ""
         raise UserError(
-            f"{description} can't be loaded: {error}",
+            f"{description} can't be loaded: {here}{error}",
             fix=f"a local copy can stand in for it: {description.split()[-1]}=PATH",
             exit_code=error.exit_code,
         ) from None
@@ -61,7 +62,7 @@ def read_source(description: str, source: str, split: str) -> "datasets.Dataset"
             return read_path(description, Path(expand_home(folder)), named)
         if _is_on_hub(source):
             return read_hub(description, repo, parts[0] if len(parts) == 2 else None, parts[-1] if parts else split)
-    return read_path(description, path, split)
+    return read_path(description, path, split, is_default=True)
 
 
 def absent_source(source: str) -> Path | None:
@@ -93,10 +94,17 @@ def with_split(description: str, source: str, split: str) -> str:
     return ":".join([repo, *parts[: len(parts) - 1], split])
 
 
-def read_path(description: str, path: Path, split: str) -> "datasets.Dataset":
+def read_path(description: str, path: Path, split: str, *, is_default: bool = False) -> "datasets.Dataset":
     """All rows of a file, or one split of a folder: one that `datasets` saved, or one with files of rows.
 
-    A folder that has no splits, or only one, is used as the split.
+    Args:
+        description: What is read, for errors.
+        path: The file or the folder.
+        split: The name of the split. `datasets` calls files that name none `train`.
+        is_default: The user named no split: the only one of a folder is used, whatever its name.
+
+    Raises:
+        UserError: There is nothing that can be read, or no such split.
     """
     import datasets
 
@@ -120,9 +128,14 @@ def read_path(description: str, path: Path, split: str) -> "datasets.Dataset":
             raise UserError(f"{description}: {path} can't be read: {reason}", exit_code=FAILED) from error
     if isinstance(loaded, datasets.Dataset):
         return loaded
-    if split not in loaded and len(loaded) > 1:
+    if split in loaded or path.is_file():
+        return loaded[split if split in loaded else next(iter(loaded))]
+    if not is_default or len(loaded) > 1:
         raise UserError(f"{description}: {path} has no split {split!r} (there are: {', '.join(loaded)})")
-    return loaded[split] if split in loaded else next(iter(loaded.values()))
+    [(only, rows)] = loaded.items()
+    if any(only in file.name for file in visible_files(path)) or (path / only).is_dir():
+        warnings.warn(f"{description}: {path} has only the split {only!r}, which is asked", Notice, stacklevel=2)
+    return rows
 
 
 class _NoRows(ValueError):

@@ -267,18 +267,25 @@ def test_the_command(tmp_path, monkeypatch, capfd):
     assert (code, "--limit would have no effect beside --pull" in errors) == (USAGE, True)
 
 
-@pytest.mark.parametrize(("encoding", "name"), [("utf-16", "UTF-16"), ("utf-32", "UTF-32")])
+@pytest.mark.parametrize("encoding", ["UTF-16", "UTF-32", "UTF-16LE", "UTF-16BE", "UTF-32LE", "UTF-32BE"])
 @pytest.mark.parametrize("suffix", ["txt", "txt.gz", "jsonl", "csv"])
-def test_text_in_utf16_is_neither_damaged_nor_left_out(encoding, name, suffix, tmp_path):
-    file = tmp_path / f"a.{suffix}"
-    content = '{"text": "hi"}'.encode(encoding)
+def test_text_in_utf16_is_not_damaged(encoding, suffix, tmp_path):
+    """Not all have a byte order mark. Without it, a line would be ASCII characters with zeros between them."""
+    (tmp_path / "texts").mkdir()
+    file = tmp_path / "texts" / f"a.{suffix}"
+    content = '{"text": "hi"}\n'.encode(encoding)
     file.write_bytes(gzip.compress(content) if suffix.endswith("gz") else content)
-    for options in ({}, {"errors": "replace"}, {"on_bad_document": "skip"}):
+    place = "" if suffix == "csv" else ", line 1:"
+    for options in ({}, {"errors": "replace"}):
         with pytest.raises(UserError) as raised:
-            tokenize(file, data_dir=tmp_path, **options)
-        assert str(raised.value) == (
-            f"{file} is text in {name}, not in UTF-8; convert the file: iconv -f {name} -t UTF-8"
-        )
+            make(file, tmp_path, **options)
+        assert str(raised.value).startswith(f"{file}{place}")
+        assert f"text in {encoding}, not in UTF-8; convert the file: iconv -f {encoding} -t UTF-8" in str(raised.value)
+    if suffix != "csv":
+        (tmp_path / "texts" / "b.txt").write_text("Good.\n\nAlso good.\n")
+        made = make(tmp_path / "texts", tmp_path, on_bad_document="skip")
+        assert texts(made) == ["Also good.", "Good."]
+        assert made.manifest.left_out == {"bytes that are not UTF-8": 1}
 
 
 def test_columns_that_are_there_are_named(tmp_path):

@@ -135,7 +135,7 @@ def test_long_values_are_bounded(tmp_path, monkeypatch):
         (b"text,text\na,b\n", {}, "a.csv: 2 columns are named 'text'"),
         (b'"text"x\na\n', {}, "a.csv, line 1: no row of separated values"),
         ("text,x\na,1\n".encode("utf-16"), {}, "a.csv is text in UTF-16, not in UTF-8; convert .*-f UTF-16 -t UTF-8$"),
-        ("text,x\na,1\n".encode("utf-16-le"), {}, "a.csv: its first row is not UTF-8"),
+        ("text,x\na,1\n".encode("utf-16-le"), {}, "a.csv is text in UTF-16LE, not in UTF-8"),
         (b"t\xe9xt,x\na,1\n", {}, "a.csv: its first row is not UTF-8"),
     ],
 )

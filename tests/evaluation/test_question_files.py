@@ -2,12 +2,13 @@
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import datasets
 import pytest
 
-from stochastok_cli.errors import UserError
+from stochastok_cli.errors import Notice, UserError
 from stochastok_cli.evaluation.benchmarks import load_benchmark
 from stochastok_cli.evaluation.generation_benchmarks import load_generation_benchmark
 from stochastok_cli.evaluation.question_files import read_path, read_source
@@ -161,3 +162,20 @@ def test_what_can_not_be_read_is_named_with_its_line(name, content, message, tmp
     with pytest.raises(UserError) as raised:
         read_path("questions", tmp_path / name, "train")
     assert str(raised.value).startswith(f"questions: {tmp_path / name} can't be read: {message}")
+
+
+@pytest.mark.parametrize("only", ["train", "test"])
+def test_a_split_that_is_not_there_is_not_replaced_by_the_only_one(only, tmp_path):
+    write_rows(tmp_path / f"{only}.jsonl", {"question": "a", "options": ["b", "c"]})
+    other = "test" if only == "train" else "train"
+    with pytest.raises(UserError, match=rf"has no split '{other}' \(there are: {only}\)"):
+        read_source("questions", f"{tmp_path}:{other}", "test")
+    assert len(read_source("questions", f"{tmp_path}:{only}", "test")) == 1
+    if only == "test":
+        assert len(read_source("questions", str(tmp_path), "test")) == 1
+    else:
+        with pytest.warns(Notice, match="has only the split 'train', which is asked"):
+            assert len(read_source("questions", str(tmp_path), "test")) == 1
+    (tmp_path / f"{only}.jsonl").rename(tmp_path / "rows.jsonl")
+    with warnings.catch_warnings(action="error", category=Notice):  # files whose names are no splits
+        assert len(read_source("questions", str(tmp_path), "test")) == 1
