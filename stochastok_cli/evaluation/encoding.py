@@ -1,11 +1,12 @@
 """Multiple-choice questions as token ids that fit a context window."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from stochastok_cli.errors import UserError
+from stochastok_cli.errors import Notice, UserError, count_of
 from stochastok_cli.evaluation.benchmarks import Benchmark, Question
 from stochastok_cli.evaluation.likelihood import Pair
 from stochastok_cli.evaluation.prompts import PromptEncoder
@@ -185,14 +186,22 @@ def _encode_options(texts: Sequence[tuple[str, str]], vocabulary: Vocabulary, *,
 
 def kind_groups(benchmark: Benchmark) -> dict[str, np.ndarray]:
     """Which questions are of each kind, for `EncodedBenchmark.groups`; empty where there are no kinds."""
-    return groups_of_kinds([question.kind for question in benchmark.questions])
+    return groups_of_kinds(benchmark.name, [question.kind for question in benchmark.questions])
 
 
-def groups_of_kinds(kinds: Sequence[str]) -> dict[str, np.ndarray]:
-    """By kind, which questions are of it, bool `[questions]`; "" is no kind.
+def groups_of_kinds(name: str, kinds: Sequence[str]) -> dict[str, np.ndarray]:
+    """By kind, which questions are of it, bool `[questions]`; "" is no kind, and a note counts such questions.
 
-    >>> groups_of_kinds(["length", "", "spell"])["spell"].tolist()
-    [False, False, True]
+    Args:
+        name: That of the benchmark, for the note.
+        kinds: The kind of each question.
+
+    >>> groups_of_kinds("my-questions", ["length", "spell", "length"])["length"].tolist()
+    [True, False, True]
     """
     array = np.array(kinds)
+    without = sum(kind == "" for kind in kinds)
+    if 0 < without < len(kinds):
+        number = count_of(without, "question has no kind and is", "questions have no kind and are")
+        warnings.warn(f"{name}: {number} in no part of --by-kind", Notice, stacklevel=2)
     return {kind: array == kind for kind in sorted(set(kinds) - {""})}

@@ -131,7 +131,8 @@ def _checkpoints_table(
     counts = {metric.n for result in results for metric in result.metrics if metric.key in keys and metric.n}
     title = benchmark
     if benchmark and counts:
-        title += f" ({', '.join(f'{n:,}' for n in sorted(counts))} {_unit(evaluator)})"
+        unit = _unit(evaluator)
+        title += f" ({', '.join(f'{n:,}' for n in sorted(counts))} {unit.removesuffix('s') if counts == {1} else unit})"
     columns = [Column("checkpoint", wrap=True), Column("iteration"), *map(_metric_column, metrics)]
     rows = []
     for result in results:

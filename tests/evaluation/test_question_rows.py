@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stochastok_cli.errors import UserError
+from stochastok_cli.errors import Notice, UserError
 from stochastok_cli.evaluation.benchmarks import Question, load_benchmark
 from stochastok_cli.evaluation.evaluators.multiple_choice import MultipleChoice
 from stochastok_cli.evaluation.question_rows import read_question_rows
@@ -182,6 +182,9 @@ def test_kinds_of_ones_own_questions(vocabulary, jsonl, tmp_path):
     evaluator.check()
     [loaded] = evaluator.load(vocabulary, 200, tmp_path, no_progress)
     assert loaded.sample_counts == {"mcq/mine": 1, "mcq/mine/affix_inflection_prefix": 1}
+    some = MultipleChoice((f"mine={jsonl([{**LANGGAME, 'kind': 'start'}, LANGGAME])}",), by_kind=True)
+    with pytest.warns(Notice, match=r"^mine: 1 question has no kind and is in no part of --by-kind$"):
+        some.load(vocabulary, 200, tmp_path, no_progress)
     without = MultipleChoice((f"mine={jsonl([LANGGAME])}",), by_kind=True)
     with pytest.raises(UserError, match="--by-kind: mine=.* have no kinds of question"):
         without.load(vocabulary, 200, tmp_path, no_progress)

@@ -211,7 +211,7 @@ class Generation(QuestionEvaluator):
 def _kind_groups(benchmark: "GenerationBenchmark") -> "dict[str, np.ndarray]":
     from stochastok_cli.evaluation.encoding import groups_of_kinds
 
-    return groups_of_kinds([question.kind for question in benchmark.questions])
+    return groups_of_kinds(benchmark.name, [question.kind for question in benchmark.questions])
 
 
 def _uncontaminated(
