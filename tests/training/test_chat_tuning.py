@@ -99,7 +99,7 @@ def test_continued_pretraining_then_chat_tuning(run, tmp_path, family, chat, con
     result = json.loads(made[0])
     assert result["left_out"] == {"no turn of an assistant": 1}
     assert f"{result['truncated']} of 61 rows are truncated to 64 ids" in made[1]
-    assert "1 of 61 rows are left out: 1 with no turn of an assistant (first chats.jsonl, line 61)" in made[1]
+    assert "1 of 61 rows is left out: 1 with no turn of an assistant (first chats.jsonl, line 61)" in made[1]
     tuning = [
         "--config",
         config_name,
