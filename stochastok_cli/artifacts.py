@@ -95,9 +95,7 @@ def create_artifact(
         made_by = CommandInfo(__version__, command_line())
         manifest = dataclasses.replace(manifest, options=options, made_by=made_by, files=files)
         write_json(temporary / MANIFEST, manifest.to_json())
-        _open_to_others(temporary)
-        _sync(temporary)
-        _replace(temporary, final)
+        rename_into_place(temporary, final)
         if kept is not None:
             shutil.rmtree(kept, ignore_errors=True)
         return Artifact(final, manifest, created=True)

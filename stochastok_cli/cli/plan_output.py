@@ -70,7 +70,7 @@ def _lines(plan: Plan) -> list[tuple[str, str]]:
 
 def _windows_at_once(plan: Plan) -> str:
     again = ", activations computed again in the backward pass" if plan.recomputes_activations else ""
-    return f"{plan.windows_at_once:,} window{'s' if plan.windows_at_once != 1 else ''} at once{again}"
+    return f"{count_of(plan.windows_at_once, 'window')} at once{again}"
 
 
 def _host_copies(plan: Plan) -> str:

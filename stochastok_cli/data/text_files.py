@@ -49,8 +49,8 @@ def read_lines(stream: BinaryIO, name: str, errors: str) -> Iterator[tuple[Locat
         number += 1
         place = Location(name, number, "line")
         if number == 1 and (encoding := encoding_of(raw)):
-            fix = f"convert the file: {converted_by(encoding)}"
-            yield place, BadDocument(place, f"text in {encoding}, not in UTF-8", NOT_UTF8, fix=fix)
+            what, fix = _in_other_encoding(encoding)
+            yield place, BadDocument(place, what, NOT_UTF8, fix=fix)
             return
         if len(raw) <= LONGEST_DOCUMENT:
             yield place, _decode(raw, place, errors)
@@ -118,8 +118,13 @@ def _whole(lines: Iterable[tuple[Location, str | BadDocument]], name: str, on_ba
 def require_utf8(head: bytes, name: str) -> None:
     """Raises UserError for a file that begins as UTF-16 or UTF-32, whose every line would be damaged or left out."""
     if encoding := encoding_of(head):
-        fix = f"convert the file: {converted_by(encoding)}"
-        raise UserError(f"{name} is text in {encoding}, not in UTF-8", fix=fix, exit_code=FAILED)
+        what, fix = _in_other_encoding(encoding)
+        raise UserError(f"{name} is {what}", fix=fix, exit_code=FAILED)
+
+
+def _in_other_encoding(encoding: str) -> tuple[str, str]:
+    """What an error says about a file in UTF-16 or UTF-32, and what to do."""
+    return f"text in {encoding}, not in UTF-8", f"convert the file: {converted_by(encoding)}"
 
 
 def _too_long(place: Location, fix: str) -> BadDocument:

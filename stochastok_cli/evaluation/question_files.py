@@ -128,8 +128,8 @@ def read_path(description: str, path: Path, split: str, *, is_default: bool = Fa
             raise UserError(f"{description}: {path} can't be read: {reason}", exit_code=FAILED) from error
     if isinstance(loaded, datasets.Dataset):
         return loaded
-    if split in loaded or path.is_file():
-        return loaded[split if split in loaded else next(iter(loaded))]
+    if split in loaded:
+        return loaded[split]
     if not is_default or len(loaded) > 1:
         raise UserError(f"{description}: {path} has no split {split!r} (there are: {', '.join(loaded)})")
     [(only, rows)] = loaded.items()
