@@ -75,7 +75,7 @@ def _note_no_attempts(expansions: Sequence[StochasTok], tokens: int) -> None:
     for p, methods in by_p.items():
         split = f"{methods[0]} splits" if len(methods) == 1 else f"{', '.join(methods)} split"
         warnings.warn(
-            f"{p:g} × {tokens:,} token{'s'[: tokens != 1]} is less than one split, so {split} nothing; "
+            f"{p:g} × {count_of(tokens, 'token')} is less than one split, so {split} nothing; "
             f"give -p {_smallest_p(tokens):g} or more",
             Notice,
             stacklevel=3,
