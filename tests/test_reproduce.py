@@ -41,6 +41,8 @@ RESULTS = {
     "robustness-likelihood": ("canonical", "stochastok-0.1", "stochastok-uni-0.1", "uniform-0.1"),
     "ablations": ("canonical", "stochastok-0.1", "longer-stochastok-0.1", "copy-bpe-dropout"),
     "ablations-bits-per-byte": ("canonical", "stochastok-0.1", "longer-stochastok-0.1", "copy-bpe-dropout"),
+    "speedrun": ("pretraining-canonical", "speedrun-canonical", "speedrun-stochastok-0.1"),
+    "speedrun-time": ("pretraining-canonical", "speedrun-canonical", "speedrun-stochastok-0.1"),
 }
 """The results, and rows of their tables."""
 
@@ -142,6 +144,34 @@ def test_the_papers_values_stand_beside(finished, out):
         "no pretraining": "0.05",
     }
     assert "the paper" in (out / "results" / "fig05.svg").read_text()
+
+
+def test_the_time_to_a_loss_is_that_of_the_first_evaluation_as_low(finished, out, tmp_path):
+    losses = {
+        "slow-0": {0: 9.0, 10: 5.0, 20: 4.0},
+        "slow-1": {0: 9.0, 10: 5.0, 20: 4.4},
+        "fast-0": {0: 9.0, 10: 4.0, 20: 3.0},  # equal counts as reached
+        "fast-1": {0: 9.0, 10: 4.5, 20: 3.0},
+        "bad-0": {0: 9.0, 20: 4.1},
+        "bad-1": {0: 9.0, 20: 4.0},
+    }
+    config = (out / "checkpoints" / "pretrain-canonical-0" / "config.yaml").read_text()
+    tokens = 2 * 128  # an iteration: two windows, so one second
+    for run, curve in losses.items():
+        (tmp_path / run).mkdir()
+        (tmp_path / run / "config.yaml").write_text(config)
+        rows = [{"iteration": i, "train/tokens_per_second": tokens} for i in (10, 20)]
+        rows += [{"iteration": i, "validation/loss": loss} for i, loss in curve.items()]
+        rows.sort(key=lambda row: row["iteration"])
+        (tmp_path / run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    groups = [f"{kind}-x:{kind}-0,{kind}-1" for kind in ("slow", "fast", "bad")]
+    command = [sys.executable, SCRIPTS / "time_to_loss.py", "--from", tmp_path, "--title", "T", "--out", tmp_path / "t"]
+    subprocess.run([*command, "--", *groups], check=True, capture_output=True)
+    assert (tmp_path / "t.md").read_text().splitlines()[4:] == [
+        "| slow-x | 4.000, 4.400 | 20, 20 | 20, 20 |  |",
+        "| fast-x | 3.000, 3.000 | 20, 20 | 10, 20 | 0.750 [-2.427, 3.927] |",
+        "| bad-x | 4.100, 4.000 | 20, 20 | not reached, 20 |  |",
+    ]
 
 
 def test_completions_of_two_models_stand_side_by_side(finished, out):

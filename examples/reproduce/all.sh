@@ -6,7 +6,7 @@ source "$(dirname "$0")/settings.sh"
 target=${RESULTS:-docs/results/$scale}
 
 failed=()
-for name in fig{01,03,04,05,06,07,08,09,10,11,12} robustness ablations; do
+for name in fig{01,03,04,05,06,07,08,09,10,11,12} robustness ablations speedrun; do
     # In the background, since bash answers to `kill` only between commands, or while it waits.
     (trap - INT && exec bash "$code/$name.sh" --scale "$scale" --seeds "$seeds" --out "$out" ${corpus:+--corpus "$corpus"}) &
     wait $! || failed+=("$name")

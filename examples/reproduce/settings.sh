@@ -53,6 +53,8 @@ case $scale in
             model.core_model.attn.num_heads=2 model.core_model.attn.group_size=1)
         pretrain_settings=(--config quickstart "${brief[@]}" "${shape[@]}")
         large_settings=("${pretrain_settings[@]}" model.core_model.num_layers=2)
+        shipped_settings=("${pretrain_settings[@]}" trainer.training.log_interval=1)
+        speedrun_settings=("${shipped_settings[@]}" trainer.optimizer.name=muon)
         tune_settings=(--config quickstart "${brief[@]}")
         continue_settings=("${tune_settings[@]}")
         addition_settings=("${pretrain_settings[@]}")
@@ -67,6 +69,10 @@ case $scale in
         windows=(trainer.training.batch_size=30 trainer.training.gradient_accumulation_steps=4)
         read -ra brief <<<"$(iterations $pretrain_iterations) trainer.training.eval_interval=500 trainer.training.eval_iters=100"
         pretrain_settings=(--config pretraining "${windows[@]}" "${brief[@]}" trainer.optimizer.lr=1.5e-3 trainer.optimizer.min_lr=1.5e-4)
+        # The same windows of validation text for both.
+        read -ra shipped_brief <<<"$(iterations 3000) trainer.training.eval_interval=100"
+        shipped_settings=(--config pretraining "${shipped_brief[@]}" trainer.training.eval_iters=50)
+        speedrun_settings=(--config speedrun trainer.training.eval_interval=100 trainer.training.eval_iters=100)
         read -ra large_brief <<<"$(iterations 1000)"
         large_settings=("${pretrain_settings[@]}" "${large_brief[@]}" trainer.training.batch_size=10 trainer.training.gradient_accumulation_steps=12
             trainer.optimizer.lr=1e-3 trainer.optimizer.min_lr=1e-4
@@ -90,6 +96,7 @@ case $scale in
         p_values=(0.001 0.01 0.05 0.1 0.2)
         pretrain_iterations=30000
         pretrain_settings=(--config pretraining)
+        shipped_settings=("${pretrain_settings[@]}") speedrun_settings=(--config speedrun)
         large_settings=(--config pretraining model.hidden_dim=1024 model.core_model.num_layers=18 model.core_model.ffn.ffn_dim=2816
             model.core_model.attn.num_heads=16 model.core_model.attn.group_size=1 model.context_window=1024)
         continue_settings=(--config pretraining trainer.training.max_iters=2000 trainer.training.lr_decay_iters=2000 trainer.training.warmup_iters=100)
@@ -213,16 +220,21 @@ over_seeds() {
     return $failed
 }
 
+# runs_of PREFIX KIND: PREFIX-KIND-0,PREFIX-KIND-1,… for all seeds.
+runs_of() {
+    local seed members=""
+    for ((seed = 0; seed < seeds; seed++)); do members+=",$1-$2-$seed"; done
+    echo "${members#,}"
+}
+
 # summarize RESULT TITLE PREFIX "KIND…" OPTION…: results/RESULT.{md,svg,jsonl} of the runs PREFIX-KIND-SEED.
 summarize() {
-    local groups=() kinds kind seed members label
+    local groups=() kinds kind label
     read -ra kinds <<<"$4"
     for kind in "${kinds[@]}"; do
-        members=""
-        for ((seed = 0; seed < seeds; seed++)); do members+=",$3-$kind-$seed"; done
         label=$kind
         [[ $kind != none ]] || label="no pretraining"
-        groups+=("$label:${members#,}")
+        groups+=("$label:$(runs_of "$3" "$kind")")
     done
     python "$code/summarize.py" --out "$results/$1" --title "$2" "${@:5}" -- "${groups[@]}"
 }
