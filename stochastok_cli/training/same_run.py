@@ -15,8 +15,8 @@ from stochastok_cli.models.checkpoint_reader import STEP, find_folder, latest_ch
 from stochastok_cli.tokenization.methods import require_method
 from stochastok_cli.training.loggers.jsonl import RunStart
 
-# Keys that may change while a run goes on, because no weight depends on them. `eval_iters` and `trainer.eval` are among them
-# by design: what is evaluated may change, and published command lines do so; a run that goes on is never refused for it.
+# Keys that may change while a run goes on, because no weight depends on them. `eval_iters` and `trainer.eval` are among
+# them by design: what is evaluated may change, and a run that goes on is never refused for it.
 _FREE_KEYS = (
     "trainer.training.eval_interval",
     "trainer.training.log_interval",
