@@ -53,6 +53,7 @@ def create_artifact(
     *,
     force: bool = False,
     kept: Path | None = None,
+    place_option: str = "--data-dir",
 ) -> Artifact:
     """Makes the folder `final` by calling `build(temporary folder)`, unless it is there already.
 
@@ -66,24 +67,18 @@ def create_artifact(
         force: make the folder again even if it is there.
         kept: a folder beside the final one in which `build` keeps the progress of interrupted runs. It is removed when
             the final folder is complete.
+        place_option: the option by which users choose another place, for errors.
 
     Raises:
-        UserError: the folder is there, made with other options (exit code 2); the disk is full, or another process
-            makes the same folder (exit code 1).
+        UserError: the folder is there, made with other options (exit code 2); the disk is full or read-only, or another
+            process makes the same folder (exit code 1).
     """
     _without_link(final)
     options = json.loads(json.dumps(options))
     if not force and (existing := _find_complete(final, options)):
         remove_leftovers(final, kept)
         return Artifact(final, existing, created=False)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    import filelock
-
-    lock = _lock(final)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise UserError(f"another process is making {final}", fix="wait for it to end", exit_code=FAILED) from None
+    lock = _acquired_lock(final, place_option)
     temporary = _temporary(final)
     try:
         if not force and (existing := _find_complete(final, options)):  # by a process that has just ended
@@ -110,6 +105,26 @@ def create_artifact(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         lock.release()
+
+
+def _acquired_lock(final: Path, place_option: str) -> "filelock.BaseFileLock":
+    """The lock of a folder that this process now makes. Raises UserError where another one makes it, and where nothing
+    can be written."""
+    import filelock
+
+    lock = _lock(final)
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise UserError(f"another process is making {final}", fix="wait for it to end", exit_code=FAILED) from None
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        raise UserError(
+            f"{final} can't be made: {error.strerror}", fix=f"give another place ({place_option})", exit_code=FAILED
+        ) from None
+    return lock
 
 
 def remove_leftovers(final: Path, kept: Path | None = None) -> None:

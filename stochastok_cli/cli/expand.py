@@ -12,6 +12,7 @@ import typer
 from stochastok_cli.cli import candidates, executor_options, options, progress
 from stochastok_cli.cli.app import subcommand
 from stochastok_cli.cli.streams import escaped
+from stochastok_cli.data.folders import DATA_DIR
 from stochastok_cli.errors import Notice, UserError
 from stochastok_cli.tokenization.methods import (
     METHODS,
@@ -153,7 +154,15 @@ def expand(
             autocompletion=candidates.tokenizers,
         ),
     ] = None,
-    data_dir: options.DataDir = Path("data"),
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--data-dir",
+            help="Folder of all data: NAME is looked for in it, and the result is written into it. Without it, a "
+            "dataset by its path is expanded into the folder beside it.",
+            show_default="data",
+        ),
+    ] = None,
     num_proc: options.NumProc = None,
     seed: options.Seed = 0,
     force: options.Force = False,
@@ -170,6 +179,8 @@ def expand(
     slurm_args: executor_options.SlurmArgs = None,
 ) -> None:
     """Split tokens at random into equivalent smaller ones: <data-dir>/data_as_memmaps/NAME-<method><p>.
+
+    A dataset that is given by its path, without --data-dir, is expanded into a folder beside it.
 
     Prints the path of the finished folder. One that exists already, made with the same options, is left alone.
     """
@@ -251,7 +262,9 @@ def expand(
         from stochastok_cli.tokenization.statistics import compare_methods
 
         with progress.progress_bar() as emit:
-            corpus = data_expand.open_corpus(name, tokenizer, name=import_name, data_dir=data_dir, progress=emit)
+            corpus = data_expand.open_corpus(
+                name, tokenizer, name=import_name, data_dir=data_dir or DATA_DIR, progress=emit
+            )
         corpus.require_end_of_text("train", trusted=corpus.tokenizer_is_named)
         batches = document_batches(corpus.ids("train"), corpus.end_of_text, _SAMPLE_TOKENS)
         _, stop, lengths = next(batches, (0, 0, None))
@@ -286,7 +299,7 @@ def expand(
                 folder,
                 repo=repo,
                 username=hf_username,
-                data_dir=data_dir,
+                data_dir=data_dir or DATA_DIR,
                 tokenizer=tokenizer,
                 force=force,
                 progress=emit,
@@ -295,7 +308,7 @@ def expand(
     else:
         with progress.progress_bar() as emit:
             corpus = data_expand.open_corpus(
-                name, tokenizer, name=import_name, data_dir=data_dir, force=force, progress=emit
+                name, tokenizer, name=import_name, data_dir=data_dir or DATA_DIR, force=force, progress=emit
             )
             make: Any
             if in_tasks is None:
@@ -309,6 +322,7 @@ def expand(
                 p=expand_prop,
                 method=method,
                 out_name=out_name,
+                data_dir=data_dir,
                 force=force,
                 progress=emit,
                 **expansion,

@@ -6,6 +6,7 @@ the batches nor the number of threads change a byte.
 """
 
 import dataclasses
+import os
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -16,7 +17,7 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 
 from stochastok_cli.artifacts import Artifact, expand_home, tasks_folder, validate_folder_name
-from stochastok_cli.data.folders import find_dataset
+from stochastok_cli.data.folders import DATA_DIR, find_dataset, memmap_dir
 from stochastok_cli.data.formats import FORMATS
 from stochastok_cli.data.import_corpus import END_OF_TEXT_ADDED, find_stored, import_corpus
 from stochastok_cli.data.instruction_dataset import is_instruction_dataset
@@ -121,13 +122,13 @@ def expand(
     keep: str | None = None,
     out_name: str | None = None,
     tokenizer: Tokenizer | None = None,
-    data_dir: str | Path = "data",
+    data_dir: str | Path | None = None,
     num_proc: int | None = None,
     force: bool = False,
     progress: ProgressCallback = no_progress,
     expand_split: ExpandSplit | None = None,
 ) -> Artifact:
-    """Expands every document of a tokenized corpus into a folder beside it.
+    """Expands every document of a tokenized corpus into a folder of the data directory, or beside the corpus.
 
     Args:
         corpus: the name of a folder under `<data_dir>/data_as_memmaps`, the path of a folder or of ids
@@ -139,7 +140,8 @@ def expand(
         keep: a regular expression; tokens whose text it matches are left alone.
         out_name: the name of the result; by default `<corpus>-<method><p>`.
         tokenizer: the tokenizer of such files, or of a corpus without a manifest (gpt2 by default).
-        data_dir: the data directory.
+        data_dir: the data directory, in which the result is written, also that of a corpus which is elsewhere. If None,
+            a name is looked for in `data`, and the result is written beside the corpus.
         num_proc: threads; by default all processors. Never changes the result.
         force: make the folder again if it is there already.
         progress: called with the number of ids of the corpus that are expanded.
@@ -155,12 +157,13 @@ def expand(
     """
     source = corpus
     if not isinstance(source, Corpus):
-        source = open_corpus(source, tokenizer, data_dir=data_dir, force=force, progress=progress)
+        searched = DATA_DIR if data_dir is None else data_dir
+        source = open_corpus(source, tokenizer, data_dir=searched, force=force, progress=progress)
     stochastok = StochasTok(source.vocabulary, p=p, method=method, seed=seed, max_splits=max_splits, keep=keep)
-    final = source.path.parent / validate_folder_name(
+    final = _folder_of_result(source.path, data_dir) / validate_folder_name(
         expanded_name(source.name, stochastok.method, p) if out_name is None else out_name
     )
-    if final == source.path:
+    if final.exists() and final.samefile(source.path):
         raise UserError(f"the result would replace its own source, {source.name}", fix="give another --out-name")
     options = {"method": stochastok.method, "p": float(stochastok.p) if stochastok.definition.takes_p else None}
     options |= {"seed": seed, "max_splits": max_splits, "keep": keep}
@@ -191,6 +194,16 @@ def expand(
     made = create_from_source(final, options, source.name, source, build, progress=progress, force=force, kept=kept)
     _note_copy(made, source, stochastok)
     return made
+
+
+def _folder_of_result(corpus: Path, data_dir: str | Path | None) -> Path:
+    """Where the result is written: in the data directory that is given, or beside a corpus that is in it already (also
+    further down), or, where none is given, beside the corpus."""
+    beside = corpus.parent
+    if data_dir is None:
+        return beside
+    folder = memmap_dir(Path(data_dir))
+    return beside if Path(os.path.abspath(beside)).is_relative_to(os.path.abspath(folder)) else folder
 
 
 def _note_copy(made: Artifact, source: Corpus, stochastok: StochasTok) -> None:

@@ -107,7 +107,10 @@ def export(
             splits=counts,
         )
 
-    return create_from_source(final, options, source.name, source, build, progress=progress, force=force)
+    place = "--data-dir" if out is None else "--out"
+    return create_from_source(
+        final, options, source.name, source, build, progress=progress, force=force, place_option=place
+    )
 
 
 def _write(target: Format, folder: Path, splits: "list[_Split]", tokenizer: str) -> None:

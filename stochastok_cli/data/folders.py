@@ -6,6 +6,9 @@ from stochastok_cli.artifacts import expand_home
 from stochastok_cli.errors import did_you_mean
 from stochastok_cli.manifest import MANIFEST
 
+DATA_DIR = "data"
+"""The data directory where none is given."""
+
 
 def memmap_dir(data_dir: Path) -> Path:
     """The folder of a data directory that holds the folders of `.bin` files."""

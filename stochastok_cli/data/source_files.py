@@ -155,6 +155,7 @@ def create_from_source(
     progress: ProgressCallback,
     force: bool,
     kept: Path | None = None,
+    place_option: str = "--data-dir",
 ) -> Artifact:
     """`create_artifact` for a folder that is made of a source, which must not change while it is read.
 
@@ -167,7 +168,7 @@ def create_from_source(
             and the callback to call with its progress, which raises the error with which the checksum has failed.
         progress: called with the progress of `build`.
         force: make the folder again if it is there already.
-        kept: as in `create_artifact`.
+        kept, place_option: as in `create_artifact`.
 
     Raises:
         UserError: the source changed meanwhile, or since the folder that is there already was made.
@@ -181,7 +182,7 @@ def create_from_source(
             raise UserError(f"{name} was changed while it was read", fix="run it again", exit_code=FAILED)
         return dataclasses.replace(manifest, made_from=dataclasses.replace(made_from.result(), listing=listing))
 
-    made = create_artifact(final, options, build_unchanged, force=force, kept=kept)
+    made = create_artifact(final, options, build_unchanged, force=force, kept=kept, place_option=place_option)
     if not made.created:
         require_same_source(made, name, listing, lambda: source.made_from().fingerprint)
     return made

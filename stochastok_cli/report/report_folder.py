@@ -44,7 +44,7 @@ def create_report_folder(folder: Path, write: Callable[[Path], object]) -> None:
         return Manifest(kind=KIND)
 
     require_report_folder(folder)
-    create_artifact(folder, {}, build, force=True)
+    create_artifact(folder, {}, build, force=True, place_option="--report")
 
 
 def _file_of_no_report(folder: Path) -> str | None:

@@ -141,3 +141,12 @@ def test_the_name_of_a_shell_is_not_ignored(run, option):
     code, out, err = run(option, "fish")
     assert (code, out) == (USAGE, "")
     assert err.startswith(f"error: {option} takes no argument, and 'fish' is given")
+
+
+def test_an_explicit_data_dir_is_where_a_dataset_by_its_path_is_expanded(run, tmp_path):
+    assert run("tokenize", "text.txt", "--tokenizer", "sample2k", "--val-fraction", "0.5", "--quiet")[0] == 0
+    (tmp_path / "data" / "data_as_memmaps" / "text-tokenized").rename(tmp_path / "loose")
+    assert run("expand", "./loose", "-p", "2", "--quiet")[1] == "loose-stochastok2.0\n"
+    for folder in ("data", "elsewhere"):  # also where it is the default
+        expected = f"{folder}/data_as_memmaps/loose-stochastok2.0\n"
+        assert run("expand", "./loose", "-p", "2", "--data-dir", folder, "--quiet")[1] == expected

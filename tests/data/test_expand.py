@@ -222,3 +222,35 @@ def test_a_result_never_replaces_its_source(corpus):
     with pytest.raises(UserError, match="name of a folder"):
         expand(corpus, p=1.0, out_name="../elsewhere")
     assert corpus.ids("train").tolist() == before
+
+
+def test_a_source_is_not_replaced_through_a_link(corpus, tmp_path):
+    (tmp_path / corpus.name).symlink_to(corpus.path)
+    (tmp_path / "link").symlink_to(corpus.path)
+    with pytest.raises(UserError, match="replace its own source"):
+        expand(tmp_path / "link", p=1.0, out_name=corpus.name, force=True)
+
+
+def test_the_result_is_written_into_the_data_directory_that_is_given(tmp_path):
+    gpt2 = load_vocabulary("gpt2")
+    shared = tmp_path / "shared" / "group"
+    folder = shared / "texts"
+    folder.mkdir(parents=True)
+    for split in ("train", "val"):
+        np.array([*gpt2.encode("An unbelievable text."), 50256], "<u2").tofile(folder / f"{split}.bin")
+    memmaps = tmp_path / "own" / "data_as_memmaps"
+    of_path = expand(str(folder), p=1.0, data_dir=tmp_path / "own")
+    assert of_path.path == memmaps / "texts-stochastok1.0" and of_path.created
+    assert expand(Corpus(folder), p=2.0, data_dir=str(tmp_path / "own")).path.parent == memmaps
+    assert expand(str(folder), p=1.0).path == shared / "texts-stochastok1.0"
+    (memmaps / "group").mkdir()
+    of_path.path.rename(memmaps / "group" / "texts")
+    assert expand("group/texts", p=1.0, data_dir=tmp_path / "own").path.parent == memmaps / "group"
+
+
+def test_a_place_where_nothing_can_be_written(corpus):
+    with pytest.raises(
+        UserError, match=r"sample.*-stochastok1.0 can't be made: .*; give another place \(--data-dir\)"
+    ) as error:
+        expand(corpus, p=1.0, data_dir="/sys/data")  # the kernel makes no folder there, not even for root
+    assert error.value.exit_code == FAILED
