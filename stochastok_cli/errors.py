@@ -8,6 +8,7 @@ Exit codes, which stay the same in later versions:
     130  interrupted with nothing saved
 """
 
+import errno
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,9 @@ FAILED = 1
 USAGE = 2
 STOPPED_WITH_CHECKPOINT = 75
 INTERRUPTED = 130
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""The numbers of errors in writing for which there has to be more room: on a disk, in a quota, in a file."""
 
 EXIT_CODE_FILE = "STOCHASTOK_EXIT_CODE_FILE"
 """The environment variable with the file in which one of several processes leaves its exit code for their launcher."""

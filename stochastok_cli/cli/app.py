@@ -23,6 +23,7 @@ import typer
 from stochastok_cli import __version__, panics
 from stochastok_cli.artifacts import expand_home
 from stochastok_cli.cli import candidates, completion, help_layout, interruption, progress, streams
+from stochastok_cli.cli.os_errors import describe_os_error
 from stochastok_cli.errors import (
     EXIT_CODE_FILE,
     FAILED,
@@ -37,7 +38,6 @@ from stochastok_cli.errors import (
     is_rust_panic,
     one_line,
     short_repr,
-    shorten,
 )
 from stochastok_cli.quiet_libraries import ENVIRONMENT
 
@@ -185,13 +185,13 @@ def main() -> None:
     except streams.NoReader:
         code = NO_READER
     except OSError as error:
-        code = _failed(_describe_os_error(error), USAGE if error.errno == errno.ENAMETOOLONG else FAILED, error)
+        code = _failed(describe_os_error(error), USAGE if error.errno == errno.ENAMETOOLONG else FAILED, error)
     except SystemExit as error:
         code = error.code
         if isinstance(error.__context__, streams.NoReader):  # how the option parser reports it
             code = NO_READER
         elif isinstance(error.__context__, BrokenPipeError):
-            code = _failed(_describe_os_error(error.__context__), FAILED, error)
+            code = _failed(describe_os_error(error.__context__), FAILED, error)
     except Exception as error:
         if hasattr(error, "format_message"):  # a usage error of the option parser; no message where help was shown
             message = _usage_message(error.format_message())
@@ -209,7 +209,7 @@ def main() -> None:
     if isinstance(lost, streams.NoReader):
         code = code or NO_READER
     elif lost is not None and code == 0:
-        code = _failed(_describe_os_error(lost), FAILED, lost)
+        code = _failed(describe_os_error(lost), FAILED, lost)
     _leave(code)
 
 
@@ -250,11 +250,6 @@ def _usage_message(message: str) -> str:
         return message
     suggestion = did_you_mean(match[1], re.findall("'([^']*)'", match[2]))
     return message.removesuffix(".") + suggestion if suggestion else message
-
-
-def _describe_os_error(error: OSError) -> str:
-    name = f"{shorten(str(error.filename), 500)}: " if error.filename else ""
-    return f"{name}{error.strerror or error}"
 
 
 def _describe_unexpected(error: Exception) -> str:

@@ -126,6 +126,7 @@ def eval(
     from stochastok_cli.cli import eval_output as output
     from stochastok_cli.evaluation.comparison import Aggregate, PairedComparison
     from stochastok_cli.evaluation.run import evaluate
+    from stochastok_cli.evaluation.sample_log import SamplesNotWritten
 
     if paired or aggregate:
         option = "--paired" if paired else "--aggregate"
@@ -153,26 +154,30 @@ def eval(
     with (
         record_exit_code(),
         distributed_context(device.value) as world,
-        output.ResultPrinter(as_json, keep_going=report is not None) as printer,
+        output.ResultPrinter(as_json, keep_going=report is not None or log_samples is not None) as printer,
     ):
-        results = evaluate(
-            checkpoints,
-            chosen,
-            data_dir=data_dir,
-            checkpoint_dir=checkpoint_dir,
-            device=device.value,
-            dtype=dtype.value,
-            batch_tokens=batch_tokens,
-            paired=paired,
-            num_texts=0 if report is None else output.NUM_TEXTS,
-            log_samples=log_samples,
-            progress=printer.progress,
-            on_result=printer.show if world.is_main else None,
-            ranks=world,
-        )
+        unwritten: SamplesNotWritten | None = None
+        try:
+            results = evaluate(
+                checkpoints,
+                chosen,
+                data_dir=data_dir,
+                checkpoint_dir=checkpoint_dir,
+                device=device.value,
+                dtype=dtype.value,
+                batch_tokens=batch_tokens,
+                paired=paired,
+                num_texts=0 if report is None else output.NUM_TEXTS,
+                log_samples=log_samples,
+                progress=printer.progress,
+                on_result=printer.show if world.is_main else None,
+                ranks=world,
+            )
+        except SamplesNotWritten as error:
+            unwritten, results = error, error.results
     if not world.is_main:
         return
-    if log_samples is not None:
+    if log_samples is not None and unwritten is None:
         output.note_samples(log_samples, results)
     comparisons: list[PairedComparison | Aggregate] = []
 
@@ -189,11 +194,13 @@ def eval(
         comparisons += [output.aggregate(results)] if aggregate else []
         if report is not None:
             output.write(report, results, comparisons)
-    except (UserError, OSError):
+    except BaseException:  # also an interrupt, or a bug in a plot: the results may have taken hours
         with contextlib.suppress(OSError):
             show()
         raise
     show()
+    if unwritten is not None:
+        raise unwritten
 
 
 def _require_devices(device: str, devices: int) -> None:

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -25,7 +25,9 @@ NUM_TEXTS = 2
 class ResultPrinter:
     """Prints each result as soon as it is there, and progress bars between results.
 
-    A bar is closed before anything is printed, since rich redirects stdout while one is shown.
+    A bar is closed before anything is printed, since rich redirects stdout while one is shown. Tables, which show all
+    results side by side, are printed afterwards; here only where an error ends the evaluation before, of the results
+    that are there until then.
 
     Attributes:
         lost: The error of a stdout that can't be written, where `keep_going` is given: the results have another use.
@@ -37,6 +39,7 @@ class ResultPrinter:
         self.lost: OSError | None = None
         self.bars = ExitStack()
         self.bar: Any = None
+        self.results: list[EvalResult] = []
 
     def __enter__(self) -> Self:
         return self
@@ -45,6 +48,9 @@ class ResultPrinter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.bars.__exit__(kind, error, traceback)
+        if error is not None and self.results and not self.as_json:
+            with suppress(OSError):
+                show_tables(self.results)
 
     def progress(self, description: str, completed: int, total: int) -> None:
         if self.bar is None:
@@ -54,6 +60,7 @@ class ResultPrinter:
     def show(self, result: EvalResult) -> None:
         self.bars.close()
         self.bar = None
+        self.results.append(result)
         for metric in result.metrics:
             if text := _note_on(metric):
                 progress.note(text)

@@ -88,6 +88,7 @@ def evaluate(
 
     Raises:
         UserError: An option, a checkpoint, a benchmark or its data is not usable, for any of the checkpoints.
+        SamplesNotWritten: The file of `log_samples` could not be written. It has the results, which are whole.
 
     Example:
         [result] = evaluate("my-run", ["langgame-val", "generation:cute"], tokenization="uniform:0.5", samples=4)
@@ -118,7 +119,7 @@ def evaluate(
             else stack.enter_context(in_memory(one, tokenizer))
             for one in models
         ]
-        return _evaluate_sources(
+        results = _evaluate_sources(
             sources,
             chosen,
             data_dir=Path(data_dir),
@@ -131,6 +132,10 @@ def evaluate(
             on_result=on_result,
             ranks=ranks,
         )
+    if log is not None and log.problem is not None:
+        log.problem.results = results
+        raise log.problem
+    return results
 
 
 def _evaluate_sources(

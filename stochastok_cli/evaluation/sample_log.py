@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from stochastok_cli.artifacts import nearest_existing_path
-from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.errors import FAILED, NO_SPACE, UserError
 from stochastok_cli.evaluation.answers import Answers
 from stochastok_cli.evaluation.base import EvalResult, finite_or_none
 from stochastok_cli.tokenization.vocabulary import Vocabulary
@@ -17,15 +17,40 @@ from stochastok_cli.tokenization.vocabulary import Vocabulary
 SCHEMA = 1
 
 
+class SamplesNotWritten(UserError):
+    """The file of samples could not be written, after the evaluation itself has ended.
+
+    Args:
+        file: The file.
+        error: Why it could not.
+
+    Attributes:
+        results: Of the evaluation, which are whole.
+    """
+
+    def __init__(self, file: Path, error: OSError) -> None:
+        fix = "free some space, or name a file on another disk, and run it again" if error.errno in NO_SPACE else ""
+        super().__init__(f"--log-samples {file} can't be written: {error.strerror or error}", fix=fix, exit_code=FAILED)
+        self.results: list[EvalResult] = []
+
+
 class SampleLog:
     """Writes the answers of evaluated models. The file is complete or absent, and replaces none but an older log.
+
+    An evaluation can take hours. So what goes wrong once the file is open is kept in `problem`, and is to be raised
+    when the results are there.
 
     Args:
         file: Where to; its folder is made.
 
+    Attributes:
+        problem: Why the file is not written; None where nothing is wrong.
+
     Raises:
-        UserError: There is a folder or another file of that name, or it can't be written.
+        UserError: There is a folder or another file of that name, or it can't be opened.
     """
+
+    problem: SamplesNotWritten | None = None
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -57,19 +82,26 @@ class SampleLog:
             with self._stream:
                 self._stream.flush()
                 os.fsync(self._stream.fileno())
-            if error is None:
+            if error is None and self.problem is None:
                 os.replace(self._temporary, self._target)
+        except OSError as problem:
+            self.problem = self.problem or SamplesNotWritten(self.file, problem)
         finally:
-            with suppress(FileNotFoundError):
+            with suppress(OSError):
                 self._temporary.unlink()
 
     def write(self, result: EvalResult, vocabulary: Vocabulary) -> None:
         """Appends a line for each answer of a model, whose vocabulary has the ids."""
+        if self.problem is not None:
+            return
         texts: dict[int, str] = {}
-        for answers in result.answers:
-            for row in _rows(answers, vocabulary, texts):
-                line = {"schema": SCHEMA, "checkpoint": result.checkpoint, **row}
-                self._stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+        try:
+            for answers in result.answers:
+                for row in _rows(answers, vocabulary, texts):
+                    line = {"schema": SCHEMA, "checkpoint": result.checkpoint, **row}
+                    self._stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+        except OSError as problem:
+            self.problem = SamplesNotWritten(self.file, problem)
 
 
 def _rows(answers: Answers, vocabulary: Vocabulary, texts: dict[int, str]) -> Iterator[dict[str, Any]]:

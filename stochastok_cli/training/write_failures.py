@@ -1,13 +1,10 @@
 """What is said where a file of a run can't be written."""
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from stochastok_cli.errors import FAILED, UserError
-
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+from stochastok_cli.errors import FAILED, NO_SPACE, UserError
 
 
 @contextmanager
@@ -16,5 +13,5 @@ def explain_write_failure(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        fix = "make room and run the same command again" if error.errno in _NO_SPACE else ""
+        fix = "make room and run the same command again" if error.errno in NO_SPACE else ""
         raise UserError(f"{path} can't be written: {error.strerror or error}", fix=fix, exit_code=FAILED) from None

@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -331,6 +333,50 @@ def test_a_report_is_there_also_where_stdout_is_closed(place, more):
     done = run_python("-c", code, *arguments, "--report", f"full{len(more)}", cwd=place)
     assert done.returncode == 1 and "stdout can't be written" in done.stderr
     assert (place / f"full{len(more)}" / "report.html").is_file()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize("more", [(), ("--json",), ("--paired",), ("--report", "of-lost-samples")])
+def test_results_are_printed_where_the_samples_can_not_be_written(more, run_eval, place):
+    partial = place / f".lost.jsonl.{os.getpid()}.partial"
+    partial.symlink_to("/dev/full")
+    arguments = ("pretraining-text", "other", *LANGGAME)
+    code, out, err = run_eval(*arguments, *more, "--log-samples", "lost.jsonl", "--quiet")
+    assert (code, out) == (FAILED, run_eval(*arguments, *more, "--quiet")[1])
+    assert err == (
+        "error: --log-samples lost.jsonl can't be written: No space left on device; free some space, or name a file "
+        "on another disk, and run it again\n"
+    )
+    assert not (place / "lost.jsonl").exists() and not partial.is_symlink()
+    assert "--report" not in more or (place / more[1] / "report.html").is_file()
+
+
+def test_samples_whose_folder_has_gone(run_eval, place, tmp_path, monkeypatch):
+    """The last step, in which the file gets its name, fails, too, after the results."""
+    folder = tmp_path / "gone"
+    monkeypatch.setattr("os.fsync", lambda _: shutil.rmtree(folder))
+    code, out, err = run_eval("other", *LANGGAME, "--json", "--quiet", "--log-samples", str(folder / "lost.jsonl"))
+    assert code == FAILED and json.loads(out)["n"]
+    assert err == f"error: --log-samples {folder}/lost.jsonl can't be written: No such file or directory\n"
+
+
+def test_the_results_before_an_error_are_printed(run_eval, place, monkeypatch):
+    broken = place / "checkpoints" / "broken"
+    broken.mkdir(exist_ok=True)
+    model = sharp_model(small_config())
+    torch.nn.init.constant_(model.head.weight, math.nan)
+    save_model(model, broken, load_vocabulary("sample2k"))
+    code, out, err = run_eval("other", "broken", *LANGGAME, "--quiet")
+    assert code == FAILED and "the model gave no number" in err
+    assert out == run_eval("other", *LANGGAME, "--quiet")[1]
+    shutil.rmtree(broken)
+    monkeypatch.setattr("stochastok_cli.report.html.write_report", _fail)
+    code, out_and_error, err = run_eval("other", *LANGGAME, "--quiet", "--report", "failing")
+    assert (code, out_and_error) == (FAILED, out) and "ValueError: a bug" in err
+
+
+def _fail(*arguments: object, **more: object) -> None:
+    raise ValueError("a bug")
 
 
 def test_as_a_program(place):

@@ -1,13 +1,16 @@
 """The file of `--log-samples`: every answer in every tokenization, and never half a file."""
 
 import json
+import os
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
 import torch
 
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.run import evaluate
+from stochastok_cli.evaluation.sample_log import SamplesNotWritten
 from stochastok_cli.models.llama.state_dict import save_model
 from tests.models.small_models import sharp_model, small_config
 
@@ -97,6 +100,15 @@ def test_a_file_is_complete_or_absent(ask, checkpoint, langgame_folder, vocabula
     assert fail() == ["broken", "samples.jsonl"] and file.read_bytes() == before
     _, again = ask(file, {**MCQ, "num_samples": 3})
     assert (len(rows), len(again)) == (6, 3)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_the_error_of_a_full_disk_has_the_results(ask, tmp_path):
+    file = tmp_path / "samples.jsonl"
+    (tmp_path / f".{file.name}.{os.getpid()}.partial").symlink_to("/dev/full")
+    with pytest.raises(SamplesNotWritten, match="samples.jsonl can't be written: No space left on device") as error:
+        ask(file, MCQ)
+    assert [one.values for one in error.value.results] == [ask(file, MCQ)[0].values]
 
 
 @pytest.mark.parametrize(
