@@ -46,6 +46,11 @@ class Artifact(NamedTuple):
     created: bool
 
 
+IsSameSource = Callable[[Manifest, bool], bool]
+"""Whether a folder with this manifest was made of a source. The flag says whether the content of the source may be
+compared, which takes as long as to read it."""
+
+
 def create_artifact(
     final: Path,
     options: dict[str, Any],
@@ -54,6 +59,7 @@ def create_artifact(
     force: bool = False,
     kept: Path | None = None,
     place_option: str = "--data-dir",
+    is_same_source: IsSameSource | None = None,
 ) -> Artifact:
     """Makes the folder `final` by calling `build(temporary folder)`, unless it is there already.
 
@@ -68,6 +74,8 @@ def create_artifact(
         kept: a folder beside the final one in which `build` keeps the progress of interrupted runs. It is removed when
             the final folder is complete.
         place_option: the option by which users choose another place, for errors.
+        is_same_source: tells whether the folder that is there was made of the same source, where its option `source`
+            is another text; without it, another text is another source.
 
     Raises:
         UserError: the folder is there, made with other options (exit code 2); the disk is full or read-only, or another
@@ -75,13 +83,13 @@ def create_artifact(
     """
     _without_link(final)
     options = json.loads(json.dumps(options))
-    if not force and (existing := _find_complete(final, options)):
+    if not force and (existing := _find_complete(final, options, is_same_source)):
         remove_leftovers(final, kept)
         return Artifact(final, existing, created=False)
     lock = _acquired_lock(final, place_option)
     temporary = _temporary(final)
     try:
-        if not force and (existing := _find_complete(final, options)):  # by a process that has just ended
+        if not force and (existing := _find_complete(final, options, is_same_source)):  # a process has just made it
             return Artifact(final, existing, created=False)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
@@ -267,7 +275,7 @@ def rename_into_place(temporary: Path, final: Path) -> None:
     _replace(temporary, final)
 
 
-def _find_complete(final: Path, options: dict[str, Any]) -> Manifest | None:
+def _find_complete(final: Path, options: dict[str, Any], is_same_source: IsSameSource | None) -> Manifest | None:
     """The manifest of a folder that is there, made with these options; None for one that is to be made.
 
     That is one that is not there, is empty or lacks a file. Raises UserError if it was made with other options.
@@ -275,11 +283,13 @@ def _find_complete(final: Path, options: dict[str, Any]) -> Manifest | None:
     if not final.exists() or (final.is_dir() and not any(final.iterdir())):
         return None
     manifest = read_manifest(final)
-    _require_same_options(final, manifest, options)
+    _require_same_options(final, manifest, options, is_same_source)
     return manifest if manifest and not find_damage(final, manifest.files) else None
 
 
-def _require_same_options(final: Path, manifest: Manifest | None, options: dict[str, Any]) -> None:
+def _require_same_options(
+    final: Path, manifest: Manifest | None, options: dict[str, Any], is_same_source: IsSameSource | None
+) -> None:
     if manifest is None:
         raise UserError(
             f"{final} exists and has no manifest, so what it was made with is unknown",
@@ -293,11 +303,29 @@ def _require_same_options(final: Path, manifest: Manifest | None, options: dict[
         differing.remove("tokenizer")
     if "limit" in differing:  # the size of the source is an option only where all of it is read
         differing = [key for key in differing if key not in _SOURCE_SIZES]
+    if "source" in differing and is_same_source is not None and is_same_source(manifest, differing == ["source"]):
+        differing.remove("source")
     if differing:
-        listed = ", ".join(
-            _describe_difference(key, before.get(key), options.get(key), manifest) for key in differing[:20]
-        )
-        raise UserError(f"{final} exists, made with other options: {listed}", fix="--force makes it again")
+        raise _made_otherwise(final, manifest, before, options, differing)
+
+
+def _made_otherwise(
+    final: Path, manifest: Manifest, before: dict[str, Any], options: dict[str, Any], differing: list[str]
+) -> UserError:
+    """The error of a folder that is there, made with another value of the options `differing`.
+
+    Another source comes first: then the folder is another dataset of the same name, which is not to be replaced.
+    """
+    how, fix = [], "--force makes it again"
+    sources = before.get("source"), options.get("source")
+    if "source" in differing and all(isinstance(name, str) and not _is_hash(name) for name in sources):
+        how.append(f"of {short_repr(sources[0], 500)} and not of {short_repr(sources[1], 500)}")
+        differing = [key for key in differing if key != "source" and key not in _SOURCE_SIZES]
+        fix = "give it another name (--name), or make it again with --force"
+    if differing:
+        listed = (_describe_difference(key, before.get(key), options.get(key), manifest) for key in differing[:20])
+        how.append(f"with other options: {', '.join(listed)}")
+    return UserError(f"{final} exists, made {', '.join(how)}", fix=fix)
 
 
 def _describe_difference(key: str, before: Any, now: Any, manifest: Manifest) -> str:

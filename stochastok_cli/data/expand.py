@@ -32,7 +32,7 @@ from stochastok_cli.data.memmap import (
     require_counts,
 )
 from stochastok_cli.data.sft_dataset import SHAPES
-from stochastok_cli.data.source_files import create_from_source
+from stochastok_cli.data.source_artifacts import create_from_source
 from stochastok_cli.errors import FAILED, Notice, UserError
 from stochastok_cli.manifest import Manifest, NewerFormatError, SplitInfo, read_manifest
 from stochastok_cli.progress import ProgressCallback, no_progress

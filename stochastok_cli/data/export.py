@@ -19,7 +19,7 @@ from stochastok_cli.data.memmap import (
     release_pages,
 )
 from stochastok_cli.data.sft_dataset import SFTDataset, SFTExamples
-from stochastok_cli.data.source_files import create_from_source
+from stochastok_cli.data.source_artifacts import create_from_source
 from stochastok_cli.errors import FAILED, Notice, UserError, did_you_mean, first_line
 from stochastok_cli.manifest import Manifest, NewerFormatError, SplitInfo, TokenizerInfo, read_manifest
 from stochastok_cli.progress import ProgressCallback, no_progress

@@ -20,7 +20,8 @@ from stochastok_cli.data.memmap import (
     require_counts,
     resolve_vocabulary,
 )
-from stochastok_cli.data.source_files import SourceFiles, create_from_source
+from stochastok_cli.data.source_artifacts import create_from_source
+from stochastok_cli.data.source_files import SourceFiles
 from stochastok_cli.data.tokenize import tokenized_name
 from stochastok_cli.errors import FAILED, Notice, UserError, count_of
 from stochastok_cli.manifest import Manifest, NewerFormatError, SourceInfo, SplitInfo, read_manifest
@@ -130,8 +131,6 @@ def import_corpus(
     if not num_bytes:
         raise UserError(f"{index} holds no ids, so there is nothing to import")
     final = memmap_dir(Path(data_dir)) / tokenized_name(validate_folder_name(stored.name if name is None else name))
-    if not force:
-        _require_same_index(final, index)
     options = {"source": str(index), "source_bytes": num_bytes, "tokenizer": vocabulary.fingerprint}
 
     def build(folder: Path, progress: ProgressCallback) -> Manifest:
@@ -176,17 +175,6 @@ def _manifest_of(stored: StoredDataset) -> Manifest | None:
         if manifest is not None and manifest.kind == "exported":
             return manifest
     return None
-
-
-def _require_same_index(final: Path, index: Path) -> None:
-    """Raises UserError if the folder is there, imported from a file of another path."""
-    manifest = read_manifest(final)
-    before = manifest.options.get("source", str(index)) if manifest else str(index)
-    if before != str(index):
-        raise UserError(
-            f"{final} exists, made of {before} and not of {index}",
-            fix="give it another name (--name), or make it again with --force",
-        )
 
 
 class _StoredFiles(NamedTuple):

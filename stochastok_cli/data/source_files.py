@@ -2,7 +2,6 @@
 
 import bz2
 import codecs
-import dataclasses
 import gzip
 import hashlib
 import io
@@ -10,21 +9,16 @@ import json
 import lzma
 import os
 import stat
-import threading
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future
 from pathlib import Path, PurePath
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple
 
-from stochastok_cli.artifacts import Artifact, create_artifact
-from stochastok_cli.background import in_background
 from stochastok_cli.data.arrow_datasets import SAVED_METADATA, saved_files
 from stochastok_cli.data.formats import holds_ids
-from stochastok_cli.errors import FAILED, UserError, count_of, short_name
-from stochastok_cli.manifest import Manifest, SourceInfo, file_checksum
-from stochastok_cli.progress import ProgressCallback
+from stochastok_cli.errors import UserError, count_of, short_name
+from stochastok_cli.manifest import file_checksum
 
 DOCUMENTS = ("paragraph", "file")
 """What a document of a text file is: a paragraph (blank lines separate them), or the file as a whole."""
@@ -121,7 +115,7 @@ def find_files(path: Path, documents: str = "paragraph", errors: str = "strict")
         if special is None and is_part and _is_read(file, IN_FOLDERS, documents, errors):
             files.append(file)
         else:
-            unread[special or _file_type(file)] += 1
+            unread[special or file_type(file)] += 1
     hint = "" if documents == "file" else f"; {_WHOLE_FILES}"
     note = unread_note(str(path), unread, hint)
     if not files and holds_ids(path):
@@ -131,94 +125,6 @@ def find_files(path: Path, documents: str = "paragraph", errors: str = "strict")
     if not files:
         raise UserError(f"the folder {path} holds no {', '.join(IN_FOLDERS)} file{note and f' ({note})'}")
     return SourceFiles(path, sorted(files), _by_frequency(unread), note)
-
-
-class Source(Protocol):
-    """What a folder of ids is made of."""
-
-    def listing(self) -> str | None:
-        """A hash of the names, sizes and times of its files; None for a source without files."""
-        ...
-
-    def made_from(self) -> SourceInfo:
-        """Its description, with a checksum of its content."""
-        ...
-
-
-def create_from_source(
-    final: Path,
-    options: dict[str, Any],
-    name: str,
-    source: Source,
-    build: Callable[[Path, ProgressCallback], Manifest],
-    *,
-    progress: ProgressCallback,
-    force: bool,
-    kept: Path | None = None,
-    place_option: str = "--data-dir",
-) -> Artifact:
-    """`create_artifact` for a folder that is made of a source, which must not change while it is read.
-
-    Args:
-        final: the folder.
-        options: what it is made with.
-        name: the name of the source, for errors.
-        source: the source, whose checksum is computed while `build` works.
-        build: fills a folder and returns its manifest, in which the source is then entered. It is given the folder
-            and the callback to call with its progress, which raises the error with which the checksum has failed.
-        progress: called with the progress of `build`.
-        force: make the folder again if it is there already.
-        kept, place_option: as in `create_artifact`.
-
-    Raises:
-        UserError: the source changed meanwhile, or since the folder that is there already was made.
-    """
-    listing = source.listing()
-
-    def build_unchanged(folder: Path) -> Manifest:
-        made_from = in_background(source.made_from)
-        manifest = build(folder, _until_failure(made_from, progress))
-        if source.listing() != listing:
-            raise UserError(f"{name} was changed while it was read", fix="run it again", exit_code=FAILED)
-        return dataclasses.replace(manifest, made_from=dataclasses.replace(made_from.result(), listing=listing))
-
-    made = create_artifact(final, options, build_unchanged, force=force, kept=kept, place_option=place_option)
-    if not made.created:
-        require_same_source(made, name, listing, lambda: source.made_from().fingerprint)
-    return made
-
-
-def _until_failure(call: Future[Any], progress: ProgressCallback) -> ProgressCallback:
-    """A callback for the calling thread that raises the error of a call in the background, if it has failed.
-
-    Work that would be thrown away ends there. In other threads, whose end nobody would notice, it raises nothing.
-    """
-    thread = threading.get_ident()
-
-    def report(description: str, completed: int, total: int) -> None:
-        if call.done() and threading.get_ident() == thread:
-            call.result()
-        progress(description, completed, total)
-
-    return report
-
-
-def require_same_source(
-    made: Artifact, source: str, listing: str | None, fingerprint: Callable[[], str | None]
-) -> None:
-    """Raises UserError if a folder that is there already was made when its source held something else.
-
-    Args:
-        made: the folder that is there already.
-        source: the name of the source, for the error.
-        listing: the listing of the files of the source now; None for a source without files.
-        fingerprint: computes the fingerprint of the source now; called only if its files were changed or renamed.
-    """
-    before = made.manifest.made_from
-    if before is None or before.fingerprint is None or before.listing == listing:
-        return
-    if fingerprint() != before.fingerprint:
-        raise UserError(f"{made.path} exists, made when {source} held another text", fix="--force makes it again")
 
 
 def special_type(file: Path) -> str | None:
@@ -348,7 +254,7 @@ def visible_files(folder: Path) -> Iterator[Path]:
 
 def count_types(files: Iterable[PurePath]) -> dict[str, int]:
     """How many of some files there are of each type, the most frequent first."""
-    return _by_frequency(Counter(short_name(_file_type(file)) for file in files))
+    return _by_frequency(Counter(short_name(file_type(file)) for file in files))
 
 
 def unread_note(where: str, unread: Mapping[str, int], hint: str = "") -> str:
@@ -356,7 +262,7 @@ def unread_note(where: str, unread: Mapping[str, int], hint: str = "") -> str:
     return f"not read in {where}: {_counts(unread)}{hint}" if unread else ""
 
 
-def _file_type(file: PurePath) -> str:
+def file_type(file: PurePath) -> str:
     """The type of a file for a count: its suffix, with the one before if that is of a known format."""
     known = [suffix for suffix in file.suffixes[-2:-1] if suffix.lower() in SUFFIXES]
     return "".join([*known, file.suffix]) or "without a suffix"

@@ -24,7 +24,7 @@ from stochastok_cli.data.memmap import (
     resolve_vocabulary,
 )
 from stochastok_cli.data.reading import TextSource
-from stochastok_cli.data.source_files import create_from_source
+from stochastok_cli.data.source_artifacts import create_from_source
 from stochastok_cli.data.text_sources import open_source
 from stochastok_cli.errors import FAILED, Notice, UserError, count_of
 from stochastok_cli.manifest import Manifest, SplitInfo

@@ -20,7 +20,7 @@ from stochastok_cli.data.example_encoders import ExampleEncoder, make_encoder
 from stochastok_cli.data.instruction_dataset import ENDS, KIND, TOKENIZER
 from stochastok_cli.data.memmap import available_cpus, corpus_manifest, memmap_dir
 from stochastok_cli.data.reading import TextSource
-from stochastok_cli.data.source_files import create_from_source
+from stochastok_cli.data.source_artifacts import create_from_source
 from stochastok_cli.data.table_rows import Row
 from stochastok_cli.data.text_sources import open_rows
 from stochastok_cli.data.tokenize import copy_documents, corpus_split, read_ahead, require_fraction

@@ -181,6 +181,14 @@ def test_another_pair_under_the_same_name_is_noticed(tmp_path):
     assert documents_of(made.path) == DOCUMENTS[::-1]
 
 
+def test_another_spelling_of_a_pair_is_the_same(tmp_path, monkeypatch):
+    made = import_corpus(write_pair(tmp_path, DOCUMENTS), tokenizer="sample2k", data_dir=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for spelling in ("pair.idx", "./pair.idx", f"../{tmp_path.name}/pair.idx"):
+        again = import_corpus(spelling, tokenizer="sample2k", data_dir=tmp_path)
+        assert not again.created and again.manifest == made.manifest
+
+
 def run(monkeypatch, capsys, tmp_path, *arguments):
     """The exit code, stdout and stderr of `expand`."""
     command = ["stochastok", "expand", *map(str, arguments), "--tokenizer", "sample2k", "--data-dir", str(tmp_path)]

@@ -5,6 +5,7 @@ import gzip
 import json
 import lzma
 import os
+import shutil
 import threading
 from itertools import chain
 
@@ -20,7 +21,7 @@ from stochastok_cli.data.source_files import SourceFiles
 from stochastok_cli.data.text_sources import open_source
 from stochastok_cli.data.tokenize import copy_documents
 from stochastok_cli.data.tokenize import tokenize as make_corpus
-from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.errors import FAILED, Notice, UserError
 from stochastok_cli.manifest import SplitInfo, read_manifest
 from stochastok_cli.progress import no_progress
 from stochastok_cli.tokenization.loaders import load_vocabulary
@@ -86,6 +87,61 @@ def test_a_text_that_has_changed_at_equal_length_is_noticed(tmp_path, seconds):
         tokenize(file, tmp_path)
     assert tokenize(file, tmp_path, force=True).created
     assert not tokenize(file, tmp_path).created
+
+
+@pytest.mark.parametrize("limit", [None, 20])
+def test_another_spelling_of_a_path_is_the_same_source(tmp_path, monkeypatch, recwarn, limit):
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.jsonl").write_bytes(jsonl(TEXTS))
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "texts").symlink_to(tmp_path / "texts")
+    (tmp_path / "links" / "a.jsonl").symlink_to(tmp_path / "texts" / "a.jsonl")
+    monkeypatch.chdir(tmp_path)
+    for first, *others in (
+        ["texts", "texts/", "./texts", tmp_path / "texts", "links/../texts", "links/texts"],
+        ["texts/a.jsonl", "./texts/a.jsonl", tmp_path / "texts" / "a.jsonl", "links/a.jsonl", "texts//a.jsonl"],
+    ):
+        made = tokenize(first, tmp_path, limit=limit)
+        assert made.created and made.manifest.options["source"] == first
+        for other in others:
+            again = tokenize(other, tmp_path, limit=limit)
+            assert not again.created and again.manifest == made.manifest
+    assert not [warning for warning in recwarn if warning.category is Notice]
+    with pytest.raises(UserError, match="exists, made with other options: seed"):  # and not of another source
+        tokenize("./texts", tmp_path, limit=limit, seed=1)
+
+
+def test_another_file_with_the_same_content_is_the_same_source(tmp_path, monkeypatch):
+    for folder in ("here", "there", "elsewhere"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "c.jsonl").write_bytes(jsonl(TEXTS))
+        os.utime(tmp_path / folder / "c.jsonl", (1e9, 1e9))
+    (tmp_path / "elsewhere" / "c.jsonl").write_bytes(jsonl(TEXTS).replace(b"Document 7", b"Document X"))
+    os.utime(tmp_path / "elsewhere" / "c.jsonl", (1e9, 1e9))  # nothing but the content tells it from the others
+    monkeypatch.chdir(tmp_path / "here")
+    made = tokenize("c.jsonl", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for same in ("here/c.jsonl", "there/c.jsonl"):  # what "c.jsonl" was is not known in another folder
+        with pytest.warns(Notice, match=f"was made of c.jsonl, and {same} holds the same"):
+            assert not tokenize(same, tmp_path).created
+    refusal = "exists, made of 'c.jsonl' and not of 'elsewhere/c.jsonl'; give it another name .--name., or .* --force"
+    with pytest.raises(UserError, match=refusal):
+        tokenize("elsewhere/c.jsonl", tmp_path)
+    (tmp_path / "there" / "c.jsonl").write_bytes(jsonl([*TEXTS, "one more"]))
+    with pytest.raises(UserError, match="not of 'there/c.jsonl', with other options: seed .there 489, now 1.; give"):
+        tokenize("there/c.jsonl", tmp_path, seed=1)
+    assert read_manifest(made.path) == made.manifest
+
+
+@pytest.mark.parametrize("link", [True, False])
+def test_the_same_bytes_in_another_format_are_another_source(tmp_path, link):
+    (tmp_path / "c.jsonl").write_bytes(jsonl(TEXTS))
+    tokenize(tmp_path / "c.jsonl", tmp_path)
+    (tmp_path / "c.txt").symlink_to(tmp_path / "c.jsonl") if link else shutil.copy2(
+        tmp_path / "c.jsonl", tmp_path / "c.txt"
+    )
+    with pytest.raises(UserError, match=r"made of '.*c.jsonl' and not of '.*c.txt'"):
+        tokenize(tmp_path / "c.txt", tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from datatrove.pipeline.base import PipelineStep
 from stochastok_cli.artifacts import Artifact, validate_folder_name
 from stochastok_cli.data.file_readers import require_text
 from stochastok_cli.data.memmap import Tokenizer, memmap_dir, resolve_vocabulary
-from stochastok_cli.data.source_files import create_from_source
+from stochastok_cli.data.source_artifacts import create_from_source
 from stochastok_cli.data.text_sources import TextSource, open_rows
 from stochastok_cli.data.tokenize import tokenized_name
 from stochastok_cli.errors import FAILED, UserError
