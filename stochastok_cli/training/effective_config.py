@@ -28,6 +28,7 @@ from stochastok_cli.models.weight_files import ADAPTER_CONFIG
 from stochastok_cli.tokenization.methods import require_method
 from stochastok_cli.training.checks import RunState, check_inputs, find_run_state
 from stochastok_cli.training.locate import LocatedRun, locate_run
+from stochastok_cli.training.same_inputs import compare_inputs
 from stochastok_cli.training.schedules import learning_rate
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def effective_config(
         force: As for `train`: what the run's folder holds is passed over.
 
     Raises:
-        UserError: As `starting_point.resolve_starting_point` and `checks.check_inputs` do.
+        UserError: As `starting_point.resolve_starting_point`, `same_inputs.compare_inputs` and `checks.check_inputs`
+            do.
     """
     notes = notes_on_ineffective_values(config)
     dataset = dataset_folder(config)
@@ -94,6 +96,7 @@ def effective_config(
         takes_size = config.checkpoint_name is None and not is_overridden(VOCAB_SIZE, config.overridden)
         then = f"; once it does, {VOCAB_SIZE} is the size of its tokenizer's vocabulary" if takes_size else ""
         notes.append(f"{dataset} does not exist{similar_dataset(dataset)}{then}")
+    notes += compare_inputs(folder, resolved, state.progress, located.parent)
     if state.action != "complete":
         notes += check_inputs(resolved, state.progress, model_folder)
     return EffectiveConfig(resolved, new_sources, unused, folder, state, notes)

@@ -28,6 +28,7 @@ from stochastok_cli.training.checkpoint_cleanup import (
     remove_obsolete,
 )
 from stochastok_cli.training.loggers.jsonl import (
+    beginning,
     damaged_lines_note,
     parse_record,
     parse_records,
@@ -38,6 +39,9 @@ from stochastok_cli.training.same_run import require_same_config, require_same_d
 from stochastok_cli.training.schedules import next_checkpoint
 
 CONFIG, METRICS, STARTS, LOG = "config.yaml", "metrics.jsonl", "starts.jsonl", "train.log"
+
+SET_ASIDE = "give another --run-name, or --force to set the old run aside"
+"""What to do about a folder that holds another run than the one that a command would train."""
 
 PROBE_SECONDS = 0.2
 """How long `run_lock` waits: `is_running` holds the lock for an instant."""
@@ -101,12 +105,12 @@ def read_progress(folder: Path, config: Config) -> RunProgress:
             raise UserError(f"{folder} exists and is no run", fix="give another --run-name, or --force to set it aside")
         fix = "mend it, give another --run-name, or --force to set the run aside"
         raise UserError(problem, fix=fix, exit_code=FAILED)
-    require_same_config(folder, before, config, next(iter(read_starts(folder / STARTS)[0]), None))
+    require_same_config(folder, before, config, beginning(read_starts(folder / STARTS)[0]))
     if checkpoint is None or state is None:
         if lost := lost_checkpoints(folder, before, [record["iteration"] for record in read_metrics(folder / METRICS)]):
             raise UserError(
                 f"{lost}; training would begin again and remove its metrics",
-                fix="bring a checkpoint back, give another --run-name, or --force to set the old run aside",
+                fix=f"bring a checkpoint back, {SET_ASIDE}",
                 exit_code=FAILED,
             )
         return RunProgress()
@@ -169,7 +173,7 @@ def require_same_data(progress: RunProgress, data: dict[str, Any]) -> None:
         raise UserError(
             f"{progress.checkpoint} was trained on other data: {data['name']} had the fingerprint "
             f"{progress.state.data['fingerprint']}, now {data['fingerprint']}",
-            fix="make the dataset as it was, or give another --run-name",
+            fix=f"make the dataset as it was, {SET_ASIDE}",
         )
 
 

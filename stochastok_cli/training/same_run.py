@@ -48,7 +48,7 @@ def require_same_config(folder: Path, before: Config, now: Config, start: RunSta
         folder: The run's folder.
         before: The configuration that the run has.
         now: Another one.
-        start: The run's first start, where it is known.
+        start: The start at which its weights began (see `jsonl.beginning`), where it is known.
     """
     differing = {
         key: (old, new)
@@ -74,7 +74,8 @@ def is_same_parent(before: Config, now: Config, start: RunStart | None) -> bool:
     Args:
         before: The configuration that the run has.
         now: Another one.
-        start: The run's first start, which has the checksum of the weights that it has started from, where it is known.
+        start: The start at which the run's weights began, with the checksum of those that it has started from, where it
+            is known.
     """
     old, new = before.checkpoint_name, now.checkpoint_name
     if old == new:

@@ -32,6 +32,7 @@ from stochastok_cli.training.effective_config import notes_on_ineffective_values
 from stochastok_cli.training.locate import LocatedRun, locate_run
 from stochastok_cli.training.optimizers import muon_weights
 from stochastok_cli.training.run_dir import RunProgress
+from stochastok_cli.training.same_inputs import compare_inputs
 from stochastok_cli.training.starting_point import StartingPoint, resolve_starting_point
 
 
@@ -50,6 +51,7 @@ class Run:
         progress: What the folder holds already.
         world: The ranks.
         notes: Messages for the user.
+        input_notes: Those on the dataset and the parent of a run that has a checkpoint (see `same_inputs`).
     """
 
     config: Config
@@ -61,6 +63,7 @@ class Run:
     progress: RunProgress
     world: DistributedContext
     notes: list[str]
+    input_notes: list[str]
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,8 @@ def resolve_run(config: Config, world: DistributedContext, run_name: str | None,
 
     Raises:
         UserError: The number of ranks, the device or the installed packages don't fit the configuration, the folder
-            holds something else, or a checkpoint is missing or damaged.
+            holds something else, a checkpoint is missing or damaged, or the run is complete and what it was trained on
+            has been replaced.
     """
     notes = notes_on_ineffective_values(config)
     located = world.broadcast_from_rank_0(lambda: locate_run(config, run_name, force=force))
@@ -97,13 +101,13 @@ def resolve_run(config: Config, world: DistributedContext, run_name: str | None,
     if config.trainer.lora.rank:
         adapters.require_peft("trainer.lora.rank")
 
-    def read_progress() -> RunProgress:
-        progress = run_dir.read_progress(folder, config)
+    def read_progress() -> tuple[RunProgress, list[str]]:
+        progress = RunProgress() if force else run_dir.read_progress(folder, config)
         if progress.checkpoint:  # a complete run needs its optimizer's state no more
             require_intact(progress.checkpoint, with_optimizer=not progress.is_complete(config))
-        return progress
+        return progress, compare_inputs(folder, config, progress, located.parent)
 
-    progress = RunProgress() if force else world.broadcast_from_rank_0(read_progress)
+    progress, input_notes = world.broadcast_from_rank_0(read_progress)
     return Run(
         config=config,
         spec=start.spec,
@@ -114,6 +118,7 @@ def resolve_run(config: Config, world: DistributedContext, run_name: str | None,
         progress=progress,
         world=world,
         notes=notes + start.notes,
+        input_notes=input_notes,
     )
 
 

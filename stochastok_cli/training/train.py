@@ -69,12 +69,12 @@ def train(
             metrics = world.broadcast_from_rank_0(lambda: run_dir.last_evaluation(run.folder))
             problems = world.broadcast_from_rank_0(lambda: run_dir.problems_of_metrics(run.folder, run.progress))
             if world.is_main:  # its log is left as it is
-                for listener, problem in itertools.product(listeners, problems):
+                for listener, problem in itertools.product(listeners, run.input_notes + problems):
                     listener(Note(problem))
             return TrainResult(run.folder, run.progress.checkpoint, run.progress.iteration, False, metrics)
         inputs = setup.load_inputs(run)
         progress, notes = world.broadcast_from_rank_0(lambda: _open_folder(run, stack, force=force))
-        run = replace(run, progress=progress, notes=[*run.notes, *notes])
+        run = replace(run, progress=progress, notes=[*run.notes, *notes, *run.input_notes])
         emit = _all_listeners(run, listeners, stack) if world.is_main else _no_listener
         for note in run.notes:
             emit(Note(note))

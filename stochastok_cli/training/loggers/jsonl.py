@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -120,6 +120,11 @@ def read_starts(file: Path) -> tuple[list[RunStart], int]:
         except UserError:
             damaged += 1
     return starts, damaged
+
+
+def beginning(starts: Sequence[RunStart]) -> RunStart | None:
+    """The start at which the weights of a run began: the last one without a checkpoint. None where none is recorded."""
+    return next((start for start in reversed(starts) if start.iteration == 0), None)
 
 
 @contextmanager
