@@ -12,8 +12,8 @@ import numpy as np
 
 from stochastok_cli import StochasTok, load_vocabulary
 from stochastok_cli.data.text_sources import open_source
+from stochastok_cli.tokenization.growth import match_growth
 from stochastok_cli.tokenization.methods import require_method, usable_methods
-from stochastok_cli.tokenization.statistics import match_growth
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -33,7 +33,7 @@ def main():
     figure, axes = pyplot.subplots(len(methods), 1, figsize=(9, 9), sharex=True, sharey=True)
     order = _segmentations(gpt2, token)
     for axis, method in zip(axes, methods, strict=True):
-        p = match_growth(gpt2, method, GROWTH, sample, sample_lengths)
+        p = match_growth(gpt2, method, GROWTH, sample, sample_lengths).p
         expand = StochasTok(gpt2, p=p, method=method)
         out, _ = expand.documents(ids, lengths)
         widths = np.array([len(piece) for piece in gpt2.pieces])

@@ -411,10 +411,19 @@ def _print_tokenizations(tokenizations: "list[LabeledTokenization]", as_json: bo
         console.print(line)
 
 
+def _row_as_json(row: "Diversity") -> dict[str, Any]:
+    """A row of the report; with --match-growth also the growth that was asked for, and whether there is a p for it."""
+    match = row.match
+    figures = {name: value for name, value in asdict(row).items() if name != "match"}
+    if match is None:
+        return figures
+    return {**figures, "target_growth": match.target, "mean_growth": match.growth, "target_met": match.is_met}
+
+
 def _print_report(rows: "list[Diversity]", sample: str, as_json: bool) -> None:
     """A table with a row for each method."""
     if as_json:
-        print(json.dumps([asdict(row) for row in rows]))
+        print(json.dumps([_row_as_json(row) for row in rows]))
         return
     from stochastok_cli.cli.text_table import print_table, print_title
     from stochastok_cli.tokenization.statistics import COMMON_WORDS
@@ -423,7 +432,7 @@ def _print_report(rows: "list[Diversity]", sample: str, as_json: bool) -> None:
     cells = [
         (
             row.method,
-            "" if row.p is None else f"{row.p:g}",
+            "" if row.p is None else repr(row.p).removesuffix(".0"),
             f"{row.growth:.3f}",
             f"{row.touched:.1%}",
             f"{row.segmentations:.1f}",

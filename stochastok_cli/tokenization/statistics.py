@@ -1,27 +1,25 @@
 """The effect of an expansion on a corpus: its growth, the tokens that change, and the diversity of their segmentations.
 
-`match_growth` finds the p at which a method gives a certain growth, so that methods can be compared at equal growth.
+`compare_methods` compares methods at one p, or at equal growth.
 """
 
-import math
+import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from stochastok_cli.errors import UserError
+from stochastok_cli.errors import Notice
 from stochastok_cli.tokenization.expansion import StochasTok
+from stochastok_cli.tokenization.growth import GrowthMatch, match_growth
 from stochastok_cli.tokenization.methods import p_among, require_method
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 COMMON_WORDS = 100
 RENYI_ALPHA = 2.5
 MATTR_WINDOW = 500
-_GAINED_IDS = 40_000  # counted for a growth, for an error below 1 %
-_MAX_REPEATS = 100
-_TOLERANCE = 0.002  # of growth - 1
 
 
 @dataclass(frozen=True)
@@ -38,6 +36,7 @@ class Diversity:
         token_entropy: bits per token of the expanded ids, see `token_entropy`.
         renyi_efficiency: that of the expanded ids, see `renyi_efficiency`.
         mattr: that of the expanded ids, see `mattr`.
+        match: how p was found, where it was found by a growth.
     """
 
     method: str
@@ -50,6 +49,7 @@ class Diversity:
     token_entropy: float
     renyi_efficiency: float
     mattr: float
+    match: GrowthMatch | None = None
 
 
 def diversity(expand: StochasTok, ids: np.ndarray, lengths: np.ndarray) -> Diversity:
@@ -143,69 +143,6 @@ def mattr(ids: np.ndarray, window: int = MATTR_WINDOW) -> float:
     return float(np.maximum(last - first + 1, 0).sum() / (window * (size - window + 1)))
 
 
-def match_growth(
-    vocabulary: Vocabulary, method: str, growth: float, ids: np.ndarray, lengths: np.ndarray, **options: Any
-) -> float:
-    """The p (to four digits) at which a method makes documents `growth` times as long.
-
-    The documents are expanded so many times that the ids which they gain, of which the growth is counted, are many
-    also for a growth near 1.
-
-    Args:
-        vocabulary: the vocabulary of the ids.
-        method: a registered method that has a p.
-        growth: ids after expansion over ids before.
-        ids: integers `[tokens]`, the documents one after another.
-        lengths: integers `[documents]`, the number of tokens of each.
-        options: further arguments of `StochasTok`.
-
-    Raises:
-        UserError: if there is no such p.
-    """
-    definition = require_method(method)
-    if not definition.takes_p:
-        raise UserError(f"{definition.name} is a fixed rule, which has no p to find", fix="drop --match-growth")
-    expand = StochasTok(vocabulary, 0.0, method, **options)
-    gained = abs(growth - 1) * len(ids)
-    repeats = min(max(math.ceil(_GAINED_IDS / max(gained, 1)), 1), _MAX_REPEATS)
-
-    def excess(p: float, repeats: int = repeats) -> float:
-        at_p = expand.with_p(p)
-        tokens = sum(len(at_p.documents(ids, lengths, i * len(lengths))[0]) for i in range(repeats))
-        return tokens / max(repeats * len(ids), 1) - growth
-
-    highest = min(definition.max_p, 8.0)
-    least, most = excess(0.0, 1), excess(highest, 1)  # methods that merge tokens may shorten documents at p = 0
-    if not least <= 0 <= most:
-        least, most = least + growth, most + growth
-        shown = "1" if least == 1 else f"{math.ceil(least * 1000) / 1000:.3f}"
-        raise UserError(f"no p makes {method} grow documents {growth} times", fix=f"give {shown} to {most:.2f}")
-    return float(f"{_root(excess, (0.0, least), (highest, most), _TOLERANCE * abs(growth - 1)):.4g}")
-
-
-def _root(
-    function: Callable[[float], float], below: tuple[float, float], above: tuple[float, float], tolerance: float
-) -> float:
-    """Where an increasing function is 0, to a value of `tolerance` or four digits; it may have steps.
-
-    The secant is followed, and every third time the interval is halved, which bounds the number of calls.
-
-    Args:
-        function: the function.
-        below: an argument and its value, which is not above 0.
-        above: an argument and its value, which is not below 0.
-        tolerance: a value so near to 0 ends the search.
-    """
-    calls = 0
-    while min(-below[1], above[1]) > tolerance and above[0] - below[0] > 1e-4 * above[0]:
-        calls += 1
-        fraction = -below[1] / (above[1] - below[1]) if calls % 3 else 0.5
-        middle = below[0] + fraction * (above[0] - below[0])
-        value = function(middle)
-        below, above = ((middle, value), above) if value < 0 else (below, (middle, value))
-    return min(below, above, key=lambda point: abs(point[1]))[0]
-
-
 def compare_methods(
     vocabulary: Vocabulary,
     methods: Sequence[str],
@@ -224,15 +161,20 @@ def compare_methods(
         ids: integers `[tokens]`, the documents one after another.
         lengths: integers `[documents]`, the number of tokens of each.
         p: the p of every method that has one, unless `growth` is given.
-        growth: if given, each such method gets the p at which the documents grow that many times.
+        growth: if given, each such method gets the p at which the documents grow that many times, or nearly so,
+            with a `Notice` where the growth is another.
         options: further arguments of `StochasTok`.
     """
     rows = []
     for method in methods:
-        at = p_among(method, methods, p)
+        at, match = p_among(method, methods, p), None
         if growth is not None and (at is not None or require_method(method).takes_p):
-            at = match_growth(vocabulary, method, growth, ids, lengths, **options)
-        rows.append(diversity(StochasTok(vocabulary, p=at, method=method, **options), ids, lengths))
+            match = match_growth(vocabulary, method, growth, ids, lengths, **options)
+            at = match.p
+        row = diversity(StochasTok(vocabulary, p=at, method=method, **options), ids, lengths)
+        if match is not None and (note := match.note(row.method, row.growth)):
+            warnings.warn(note, Notice, stacklevel=2)
+        rows.append(replace(row, match=match))
     return rows
 
 

@@ -1,6 +1,7 @@
 """Options that can have no effect are refused before any work."""
 
 import inspect
+import json
 import sys
 from pathlib import Path
 
@@ -150,3 +151,13 @@ def test_an_explicit_data_dir_is_where_a_dataset_by_its_path_is_expanded(run, tm
     for folder in ("data", "elsewhere"):  # also where it is the default
         expected = f"{folder}/data_as_memmaps/loose-stochastok2.0\n"
         assert run("expand", "./loose", "-p", "2", "--data-dir", folder, "--quiet")[1] == expected
+
+
+def test_a_growth_that_is_missed_is_in_the_json_of_the_report(run, tmp_path):
+    (tmp_path / "text.txt").write_text("where there is nothing\n\nwhich is something\n")
+    assert run("tokenize", "text.txt", "--tokenizer", "sample2k", "--val-fraction", "0.5", "--quiet")[0] == 0
+    report = ("expand", "text-tokenized", "--report", "--method", "uniform-k", "--json", "--match-growth")
+    code, out, err = run(*report, "1.2")
+    row = json.loads(out)[0]
+    assert (code, row["target_growth"], row["mean_growth"], row["target_met"]) == (0, 1.2, row["growth"], False)
+    assert "match" not in row and f"the nearest, p = {row['p']}, makes them {row['growth']:.3f} times as long" in err
