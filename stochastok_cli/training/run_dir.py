@@ -245,11 +245,14 @@ def set_aside(folder: Path) -> Path | None:
 def start_or_resume(folder: Path, config: Config, progress: RunProgress) -> int:
     """Makes the folder ready for training: removes whatever was written after the last checkpoint.
 
+    A new run gets its configuration here; that of a run which goes on is replaced later (see `jsonl.config_logger`).
+
     Returns how many lines of `metrics.jsonl` were removed because they are no records.
     """
     folder.mkdir(exist_ok=True)
     remove_leftovers(folder)
-    write_atomically(folder / CONFIG, config.to_yaml().encode())
+    if not (folder / CONFIG).exists():
+        write_atomically(folder / CONFIG, config.to_yaml().encode())
     metrics = folder / METRICS
     if not metrics.is_file():
         return 0

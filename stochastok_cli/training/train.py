@@ -12,7 +12,13 @@ from stochastok_cli.models.checkpoint_reader import incomplete_checkpoints, inco
 from stochastok_cli.training import run_dir, setup
 from stochastok_cli.training.distributed import distributed_context
 from stochastok_cli.training.events import Event, Listener, Note
-from stochastok_cli.training.loggers.jsonl import jsonl_logger, log_file_logger, read_metrics, starts_logger
+from stochastok_cli.training.loggers.jsonl import (
+    config_logger,
+    jsonl_logger,
+    log_file_logger,
+    read_metrics,
+    starts_logger,
+)
 from stochastok_cli.training.run_dir import RunProgress
 from stochastok_cli.training.setup import Run
 from stochastok_cli.training.signals import stop_signals
@@ -73,29 +79,34 @@ def train(
                     listener(Note(problem))
             return TrainResult(run.folder, run.progress.checkpoint, run.progress.iteration, False, metrics)
         inputs = setup.load_inputs(run)
-        progress, notes = world.broadcast_from_rank_0(lambda: _open_folder(run, stack, force=force))
-        run = replace(run, progress=progress, notes=[*run.notes, *notes, *run.input_notes])
+        run = replace(run, progress=world.broadcast_from_rank_0(lambda: _lock_folder(run, stack, force=force)))
+        trainer = Trainer(run, inputs, stop)  # the last that may refuse: nothing has been written so far
+        notes = world.broadcast_from_rank_0(lambda: _prepare_folder(run, force=force))
         emit = _all_listeners(run, listeners, stack) if world.is_main else _no_listener
-        for note in run.notes:
+        for note in [*run.notes, *notes, *run.input_notes]:
             emit(Note(note))
-        trainer = Trainer(run, inputs, stop, emit)
-        checkpoint = trainer.train()
+        checkpoint = trainer.train(emit)
         max_iters = run.config.trainer.training.max_iters
         return TrainResult(run.folder, checkpoint, max_iters, True, {**trainer.metrics})
 
 
-def _open_folder(run: Run, stack: ExitStack, *, force: bool) -> tuple[RunProgress, list[str]]:
-    """Locks the run's folder and makes it ready for training. Returns the progress in it, and notes for the user."""
-    folder, config = run.folder, run.config
-    stack.enter_context(run_dir.run_lock(folder))
-    renamed = run_dir.set_aside(folder) if force else None
-    progress = run_dir.read_progress(folder, config)  # another process may have trained before the folder was locked
+def _lock_folder(run: Run, stack: ExitStack, *, force: bool) -> RunProgress:
+    """Locks the run's folder. Returns the progress in it: another process may have trained before it was locked."""
+    stack.enter_context(run_dir.run_lock(run.folder))
+    progress = RunProgress() if force else run_dir.read_progress(run.folder, run.config)
     if run.progress.checkpoint is not None and progress.checkpoint is None:
         raise UserError(f"{run.progress.checkpoint} has gone meanwhile", fix="run the same command again")
+    return progress
+
+
+def _prepare_folder(run: Run, *, force: bool) -> list[str]:
+    """Makes the run's folder, which is locked, ready for training. Returns notes for the user."""
+    folder, progress = run.folder, run.progress
+    renamed = run_dir.set_aside(folder) if force else None
     recorded = [] if progress.checkpoint else read_metrics(folder / run_dir.METRICS)
     lost_metrics = run_dir.lost_metrics(folder, progress)
     with explain_write_failure(folder):
-        unreadable = run_dir.start_or_resume(folder, config, progress)
+        unreadable = run_dir.start_or_resume(folder, run.config, progress)
     notes = [incomplete_note(torn) for torn in incomplete_checkpoints(folder)]
     if progress.config_problem:
         notes.append(f"{progress.config_problem}; it is taken from the checkpoint and written anew")
@@ -111,13 +122,14 @@ def _open_folder(run: Run, stack: ExitStack, *, force: bool) -> tuple[RunProgres
         notes.append(f"going on from {progress.checkpoint}")
     elif run.model_folder is not None:
         notes.append(f"starting from {run.model_folder}")
-    return progress, notes
+    return notes
 
 
 def _all_listeners(run: Run, listeners: Sequence[Listener], stack: ExitStack) -> Listener:
     """One listener that passes every event to those of the run's folder, the configured loggers and `listeners`."""
     folder, logging = run.folder, run.config.general.logging
     active = [
+        config_logger(folder / run_dir.CONFIG, run.config),
         stack.enter_context(jsonl_logger(folder / run_dir.METRICS)),
         starts_logger(folder / run_dir.STARTS),
         stack.enter_context(log_file_logger(folder / run_dir.LOG)),

@@ -151,10 +151,12 @@ def explain_lack_of_memory(backend: Backend, training: TrainingConfig) -> Abstra
 
 
 class Trainer:
-    """A run from the moment when its folder is ready to its last checkpoint."""
+    """A run from the moment when its folder is locked to its last checkpoint. It writes nothing before `train`."""
 
-    def __init__(self, run: Run, inputs: RunInputs, stop: StopRequest, emit: Listener):
-        self.run, self.inputs, self.stop, self.emit = run, inputs, stop, emit
+    emit: Listener
+
+    def __init__(self, run: Run, inputs: RunInputs, stop: StopRequest):
+        self.run, self.inputs, self.stop = run, inputs, stop
         self.config, self.training, self.world = run.config, run.config.trainer.training, run.world
         self.checkpoint = run.progress.checkpoint
         self.start = run.progress.iteration
@@ -172,8 +174,9 @@ class Trainer:
         self.background = BackgroundWriter() if self.training.async_save else None
         self._being_written: events.Saved | None = None
 
-    def train(self) -> Path:
-        """Trains to the end and returns the last checkpoint."""
+    def train(self, emit: Listener) -> Path:
+        """Trains to the end and returns the last checkpoint. `emit` is called with every event."""
+        self.emit = emit
         try:
             return self._train()
         except BaseException:

@@ -128,6 +128,7 @@ def test_the_plan_counts_what_is_trained(configured, pretrained, merge, monkeypa
 def test_other_weights_of_the_base_are_noticed(configured, pretrained):
     options = lora(pretrained, "trainer.training.max_iters=1")
     run = train(configured(*options), run_name="x")
+    before = {file: file.read_bytes() for file in run.folder.glob("*.*")}
     weights = safetensors.torch.load_file(pretrained / "model.safetensors")
     name = max(weights, key=lambda name: weights[name].dim())
     weights[name] = weights[name] + 1
@@ -136,6 +137,7 @@ def test_other_weights_of_the_base_are_noticed(configured, pretrained):
         load_model(run.checkpoint)
     with pytest.raises(UserError, match="is an adapter of other weights than its base model has now"):
         train(configured(*lora(pretrained, "trainer.training.max_iters=2")), run_name="x")
+    assert {file: file.read_bytes() for file in run.folder.glob("*.*")} == before
     shutil.rmtree(pretrained)
     with pytest.raises(UserError, match="the base model of the adapter in .*, is not there"):
         load_model(run.checkpoint)

@@ -11,9 +11,11 @@ import time
 
 import pytest
 
+from stochastok_cli.config import config_from_file
 from stochastok_cli.errors import INTERRUPTED, STOPPED_WITH_CHECKPOINT, StoppedBySignal, UserError
 from stochastok_cli.models.checkpoint_reader import read_state
 from stochastok_cli.training import checkpoint_cleanup, run_dir
+from stochastok_cli.training.events import Started
 from stochastok_cli.training.loggers.jsonl import read_starts
 from stochastok_cli.training.plan import plan
 from stochastok_cli.training.runs import read_run
@@ -249,6 +251,24 @@ def test_a_run_that_has_lost_its_checkpoints_keeps_its_metrics(configured):
     assert any("holds no checkpoint" in problem for problem in read_run(run.folder, run.folder.parent).problems)
     again = train(configured(), run_name="a", force=True)
     assert (again.folder.with_name("a-old-1") / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_longer_run_that_is_killed_before_it_has_trained_is_still_the_shorter_one(configured):
+    shorter, longer = (configured(f"trainer.training.max_iters={n}") for n in (1, 2))
+    run = train(shorter, run_name="a")
+    before = (run.folder / "config.yaml").read_bytes()
+
+    def kill(event):
+        if isinstance(event, Started):
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        train(longer, run_name="a", listeners=[kill])
+    assert (run.folder / "config.yaml").read_bytes() == before
+    assert read_run(run.folder, run.folder.parent).state == "complete"
+    assert not train(shorter, run_name="a").created
+    assert train(longer, run_name="a").created
+    assert config_from_file(run.folder / "config.yaml") == longer
 
 
 def test_a_run_without_its_first_checkpoint_begins_again_and_says_so(configured):

@@ -1,4 +1,4 @@
-"""The files of a run: `metrics.jsonl` and `starts.jsonl` for programs, and `train.log` for people."""
+"""The files of a run: `config.yaml`, `metrics.jsonl` and `starts.jsonl` for programs, and `train.log` for people."""
 
 import json
 import math
@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from stochastok_cli import __version__
+from stochastok_cli.artifacts import write_atomically
+from stochastok_cli.config import Config
 from stochastok_cli.errors import UserError
 from stochastok_cli.json_files import checked, parse_json
 from stochastok_cli.models.checkpoint_reader import recorded_weights
-from stochastok_cli.training.events import Evaluated, Event, Listener, Logged, Started, describe, metrics_of
+from stochastok_cli.training.events import Evaluated, Event, Listener, Logged, Saved, Started, describe, metrics_of
 from stochastok_cli.training.write_failures import explain_write_failure
 
 LARGEST = 2**63 - 1
@@ -51,6 +53,25 @@ class RunStart:
     parent: str | None = None
     data: dict[str, str | int | float | None] | None = None
     parent_weights: str | None = None
+
+
+def config_logger(file: Path, config: Config) -> Listener:
+    """A listener that writes a `config.yaml` when something has been trained with it, or evaluated.
+
+    Until then the file of a run that goes on says what its weights were trained with, so that a continuation which is
+    refused or killed before its first iteration changes nothing. (A new run has its file from the beginning.)
+    """
+    content = config.to_yaml().encode()
+    is_written = False
+
+    def write(event: Event) -> None:
+        nonlocal is_written
+        if not is_written and isinstance(event, Logged | Evaluated | Saved):
+            with explain_write_failure(file):
+                write_atomically(file, content)
+            is_written = True
+
+    return write
 
 
 @contextmanager
