@@ -21,6 +21,7 @@ from stochastok_cli.artifacts import write_json
 from stochastok_cli.config import LoraConfig
 from stochastok_cli.errors import FAILED, UserError, cannot_import, first_line, one_line
 from stochastok_cli.manifest import file_checksum
+from stochastok_cli.models.checkpoint_reader import is_run
 from stochastok_cli.models.weight_files import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -87,7 +88,7 @@ def find_base(folder: Path, *, with_weights: bool = True) -> Path:
         raise UserError(f"{folder} is an adapter of {local}, which is an adapter itself", fix="merge that one first")
     if local.is_dir():
         return local
-    if "/" not in name or not hub.is_repo_id(name):
+    if "/" not in name or not hub.is_repo_id(name) or is_run(local.parent):
         raise UserError(
             f"{local}, the base model of the adapter in {folder}, is not there", fix="put it back", exit_code=FAILED
         )

@@ -210,10 +210,10 @@ def locate_checkpoint(name: str, checkpoint_dir: Path) -> Path | None:
 
         repo, _ = hub.parse_repo_id(name)
         owner = repo.partition("/")[0]
-        # A name in the folder of runs, or in a folder of it that holds some, is no model on the Hub.
+        # A name in the folder of runs, in a folder of it that holds some, or in a run is no model on the Hub.
         folders = (Path(name), checkpoint_dir / name, checkpoint_dir / owner)
-        is_run = any(map(os.path.isdir, folders)) or os.path.abspath(owner) == os.path.abspath(checkpoint_dir)
-        if is_run or "/" not in repo or not hub.is_repo_id(repo):
+        of_runs = os.path.abspath(owner) == os.path.abspath(checkpoint_dir) or is_run(Path(owner))
+        if any(map(os.path.isdir, folders)) or of_runs or "/" not in repo or not hub.is_repo_id(repo):
             raise
         return None
 
@@ -229,8 +229,9 @@ def resolve_checkpoint(name: str, checkpoint_dir: Path) -> Path:
     folder = find_folder(name, checkpoint_dir)
     if folder is None:
         run = find_folder(str(Path(name).parent), checkpoint_dir) if "/" in name else None
-        if run is not None and (steps := [step.name for step, _ in checkpoints(run).values()]):
-            raise UserError(f"no checkpoint {name!r}", fix=f"{run} has {', '.join(steps[-MOST_LISTED:])}")
+        if run is not None and is_run(run):
+            steps = [step.name for step, _ in checkpoints(run).values()]
+            raise UserError(f"no checkpoint {name!r}", fix=f"{run} has {', '.join(steps[-MOST_LISTED:]) or 'none yet'}")
         models = (f.name for f in checkpoint_dir.glob("*") if _is_model(f) and not f.name.startswith("."))
         known = sorted({*run_names(checkpoint_dir), *models})
         more = f" and {len(known) - MOST_LISTED:,} more" if len(known) > MOST_LISTED else ""
@@ -251,17 +252,22 @@ def resolve_checkpoint(name: str, checkpoint_dir: Path) -> Path:
 
 
 def run_names(folder: Path, depth: int = DEEPEST) -> Iterator[str]:
-    """The runs below a folder by their paths there: what has a configuration or checkpoints."""
+    """The runs below a folder by their paths there."""
     try:
         names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
     except OSError:
         return
     for name in names[:MOST_FOLDERS]:
         run = folder / name
-        if (run / "config.yaml").is_file() or _step_names(run):
+        if is_run(run):
             yield name
         elif depth > 1:
             yield from (f"{name}/{below}" for below in run_names(run, depth - 1))
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run: it has a configuration or checkpoints."""
+    return (folder / "config.yaml").is_file() or bool(_step_names(folder))
 
 
 def find_folder(name: str, checkpoint_dir: Path) -> Path | None:

@@ -152,7 +152,7 @@ def test_the_latest_is_by_number_and_counts_complete_ones_only(saved):
     assert latest_checkpoint(saved) is None
 
 
-def test_names_that_mean_a_checkpoint(saved, tmp_path):
+def test_names_that_mean_a_checkpoint(saved, tmp_path, monkeypatch):
     runs = tmp_path / "runs"
     assert resolve_checkpoint("a", runs) == saved / "step_100"
     assert resolve_checkpoint("a/step_4", runs) == saved / "step_4"
@@ -174,6 +174,14 @@ def test_names_that_mean_a_checkpoint(saved, tmp_path):
         with pytest.raises(UserError, match=rf"did you mean '{name[:-1]}c'\?; there are a, group/c"):
             locate_checkpoint(name, runs)
     assert locate_checkpoint("owner/model", runs) is None
+    monkeypatch.chdir(runs)  # where a run is a path, too
+    for name in ("a/step_5", "a/step_5@main"):
+        with pytest.raises(UserError, match=f"no checkpoint '{name}'; a has step_4, step_12, step_100"):
+            locate_checkpoint(name, Path("checkpoints"))
+    (runs / "new").mkdir()
+    (runs / "new" / "config.yaml").touch()
+    with pytest.raises(UserError, match="no checkpoint 'new/step_5'; new has none yet"):
+        locate_checkpoint("new/step_5", Path("checkpoints"))
     (runs / "empty").mkdir()
     with pytest.raises(UserError, match="empty holds no complete checkpoint"):
         resolve_checkpoint("empty", runs)

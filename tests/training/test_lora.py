@@ -12,6 +12,7 @@ import transformers
 
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.run import evaluate
+from stochastok_cli.models import adapters
 from stochastok_cli.models.base import load_model
 from stochastok_cli.training import events
 from stochastok_cli.training.plan import plan
@@ -125,7 +126,7 @@ def test_the_plan_counts_what_is_trained(configured, pretrained, merge, monkeypa
     assert whole.flops_per_token / 2 < planned.flops_per_token < whole.flops_per_token
 
 
-def test_other_weights_of_the_base_are_noticed(configured, pretrained):
+def test_other_weights_of_the_base_are_noticed(configured, pretrained, monkeypatch):
     options = lora(pretrained, "trainer.training.max_iters=1")
     run = train(configured(*options), run_name="x")
     before = {file: file.read_bytes() for file in run.folder.glob("*.*")}
@@ -141,6 +142,11 @@ def test_other_weights_of_the_base_are_noticed(configured, pretrained):
     shutil.rmtree(pretrained)
     with pytest.raises(UserError, match="the base model of the adapter in .*, is not there"):
         load_model(run.checkpoint)
+    file = run.checkpoint / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": "x/step_9"}))
+    monkeypatch.chdir(run.checkpoint.parent.parent)  # a missing checkpoint of a run is not looked for on the Hub
+    with pytest.raises(UserError, match="x/step_9, the base model of the adapter in .*, is not there"):
+        adapters.find_base(run.checkpoint)
 
 
 def test_what_has_no_adapter_is_refused(configured, pretrained, monkeypatch):
