@@ -29,6 +29,10 @@ class HuggingFaceConfig:
     pretrained: "PreTrainedConfig"
 
 
+class NoNumbersError(ValueError):
+    """A model gives NaN, so that none of its outputs means anything."""
+
+
 class HuggingFaceModel(CausalLM):
     """A model of `transformers`.
 
@@ -43,7 +47,8 @@ class HuggingFaceModel(CausalLM):
 
     The checks of the constructor need a model in evaluation mode.
 
-    Raises ValueError for a model that attends to later tokens, and for one that keeps no keys and values.
+    Raises ValueError for a model that attends to later tokens, and for one that keeps no keys and values, and
+    NoNumbersError for one that gives NaN.
     """
 
     model_type: ClassVar[str] = WRAPPER_MODEL_TYPE
@@ -65,6 +70,7 @@ class HuggingFaceModel(CausalLM):
         text_config = model.config.get_text_config()
         self.softcap = getattr(text_config, "final_logit_softcapping", None)
         self.logit_scale = _logit_scale(text_config)
+        self._require_numbers()
         self.head_is_supported = self.head is not None and self.body is not model and self._head_is_supported()
         self.packs = self._keeps_packed_examples_apart()
         self.cache_argument = self._cache_argument()
@@ -235,6 +241,18 @@ class HuggingFaceModel(CausalLM):
                 if past.get_seq_length() == ids.shape[1]:
                     return name
         raise ValueError("it keeps no keys and values that evaluators could reuse")
+
+    @torch.inference_mode()
+    def _require_numbers(self) -> None:
+        """Raises NoNumbersError for a model that gives NaN, for which the other checks would find wrong reasons."""
+        if not self.model(torch.arange(1, 10, device=self.device).view(3, 3)).logits.isnan().any():
+            return
+        bad = [name for name, tensor in self.model.state_dict().items() if not tensor.isfinite().all()]
+        if not bad:
+            dtype = str(self.model.dtype).removeprefix("torch.")
+            raise NoNumbersError(f"its activations overflow in {dtype}, though its weights are finite")
+        more = f" and {len(bad) - 1:,} more" if len(bad) > 1 else ""
+        raise NoNumbersError(f"its weights hold NaN or infinity, in {bad[0]}{more}")
 
     @torch.inference_mode()
     def _require_causal(self) -> None:

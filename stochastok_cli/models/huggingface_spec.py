@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from stochastok_cli.errors import FAILED, UserError, cannot_import, one_line
 from stochastok_cli.models import adapters
 from stochastok_cli.models.base import WRAPPER_MODEL_TYPE, ModelSpec, register_model, unwrap
-from stochastok_cli.models.huggingface import HuggingFaceConfig, HuggingFaceModel
+from stochastok_cli.models.huggingface import HuggingFaceConfig, HuggingFaceModel, NoNumbersError
 from stochastok_cli.models.weight_files import CONFIG, find_tensors, read_json, strip_wrappers
 from stochastok_cli.quiet_libraries import quiet
 from stochastok_cli.tokenization.vocabulary import Vocabulary
@@ -69,13 +69,18 @@ def _from_folder(folder: Path, device: str | torch.device, dtype: torch.dtype) -
 def open_pretrained(
     folder: Path, name: str, device: str | torch.device, dtype: torch.dtype = torch.float32
 ) -> HuggingFaceModel:
-    """The model in a folder, in evaluation mode. Raises UserError if `transformers` can't open it."""
+    """The model in a folder, in evaluation mode. Raises UserError if `transformers` can't open it, or it gives NaN."""
     config = _read_config(folder)
     try:
         _check_weights(config, folder)
         return HuggingFaceModel(_from_pretrained(folder, dtype).eval().to(device), config.context_window)
     except UserError:
         raise
+    except NoNumbersError as error:
+        fix = (
+            "give --dtype float32" if dtype == torch.float16 else "take an earlier checkpoint, or copy the model again"
+        )
+        raise UserError(f"{name} gives no numbers: {error}", fix=fix, exit_code=FAILED) from None
     except Exception as error:  # transformers lets through whatever its parts raise
         raise _cannot_open(name, error) from None
 

@@ -1,6 +1,7 @@
 """Models of `transformers` under the same evaluators: scores against their own logits, answers against `generate`."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from stochastok_cli.evaluation.activations import (
 from stochastok_cli.evaluation.benchmarks import load_benchmark
 from stochastok_cli.evaluation.encoding import encode
 from stochastok_cli.models.huggingface import HuggingFaceModel
-from stochastok_cli.models.huggingface_spec import HUGGINGFACE
+from stochastok_cli.models.huggingface_spec import HUGGINGFACE, open_pretrained
 from stochastok_cli.models.llama.model import Llama
 from stochastok_cli.models.llama.state_dict import save_model
 from stochastok_cli.models.model_sources import locate_model, open_model
@@ -141,6 +142,36 @@ def test_a_vocabulary_that_is_larger_than_the_model(folder, tmp_path):
     with pytest.raises(UserError, match="the tokenizer has 50,257 entries and the model 2,048") as caught:
         open_by_name("x", tmp_path)
     assert caught.value.exit_code == USAGE
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("family", ["gpt2", "llama3_untied"])
+def test_weights_that_are_no_numbers_are_named(family, value, tmp_path):
+    model = random_model(family)
+    name, tensor = next((name, tensor) for name, tensor in model.named_parameters() if "mlp" in name)
+    with torch.no_grad():
+        tensor.view(-1)[0] = value
+    model.save_pretrained(tmp_path)
+    load_vocabulary("sample2k").save_tokenizer(tmp_path)
+    with pytest.raises(UserError) as caught:
+        open_by_name(str(tmp_path), tmp_path)
+    reason = f"{tmp_path} gives no numbers: its weights hold NaN or infinity, in {name}; take an earlier checkpoint"
+    assert str(caught.value).startswith(reason) and caught.value.exit_code == FAILED
+    with pytest.raises(ValueError, match=f"NaN or infinity, in {name}"):
+        HuggingFaceModel(model.eval(), 48)
+
+
+def test_activations_that_overflow(tmp_path):
+    model = random_model("gpt2")
+    with torch.no_grad():
+        model.transformer.h[0].mlp.c_fc.weight.fill_(60_000)
+        model.transformer.h[0].mlp.c_proj.weight.fill_(60_000)
+    model.save_pretrained(tmp_path)
+    load_vocabulary("sample2k").save_tokenizer(tmp_path)
+    message = "its activations overflow in float16, though its weights are finite; give --dtype float32"
+    with pytest.raises(UserError, match=message):
+        open_pretrained(tmp_path, "x", "cpu", torch.float16)
+    assert open_pretrained(tmp_path, "x", "cpu").context_window
 
 
 def test_what_transformers_can_not_open(tmp_path):
