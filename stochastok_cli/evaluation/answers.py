@@ -34,6 +34,7 @@ class Answers:
         option_token_ids: The tokens of each option; None where answers are generated.
         log_likelihoods: Of each option, in nats; None where answers are generated.
         sample: Which of several other tokenizations it is, from 0; None for one alone.
+        dataset: The dataset, where the benchmark is only a split of one, as of addition; None where it names it.
         is_canonical: Whether the questions are in their canonical tokenization; reports show answers to no others.
     """
 
@@ -51,12 +52,17 @@ class Answers:
     option_token_ids: "Sequence[Sequence[Ids]] | None" = None
     log_likelihoods: "Sequence[np.ndarray] | None" = None
     sample: int | None = None
+    dataset: str | None = None
     is_canonical: bool = True
 
     @property
     def key(self) -> str:
         """What the keys of the metrics of these answers begin with."""
         return metric_group(self.evaluator, self.benchmark, self.part)
+
+    def row(self, i: int) -> int:
+        """The row of question `i` in its dataset, from 1, which is what reports and files of samples call it by."""
+        return i + 1 if self.rows is None else self.rows[i]
 
 
 class ShownToken(NamedTuple):
@@ -76,14 +82,14 @@ class ChangedAnswer:
     """A question that is answered right in its canonical tokenization and wrong in another one.
 
     Attributes:
-        number: Its place in the benchmark, from 1.
+        row: As `Answers.row` has it.
         canonical: The canonical tokens of its text.
         other: The other ones.
         right: The right option, which the model chose in the canonical tokenization.
         answer: What it chose in the other one.
     """
 
-    number: int
+    row: int
     canonical: Sequence[ShownToken]
     other: Sequence[ShownToken]
     right: str

@@ -23,8 +23,9 @@ class WrongAnswer(NamedTuple):
 
 
 class ChangedText(NamedTuple):
-    """The canonical and the other ids of a question's text, the right answer, and the one to the other ids."""
+    """The row of a question, the canonical and the other ids of its text, and the answers to them."""
 
+    row: int
     canonical: Ids
     other: Ids
     right: str
@@ -53,7 +54,7 @@ def changed_answers(
         if benchmark.texts and len(benchmark.questions[i].text):
             right, *others = benchmark.texts[i].options
             answer = others[int(np.argmax(wrong[i].scores[1:]))]
-            texts[i] = ChangedText(benchmark.questions[i].text, wrong[i].text, right, answer)
+            texts[i] = ChangedText(benchmark.texts[i].row, benchmark.questions[i].text, wrong[i].text, right, answer)
     group = ChangedAnswers("mcq", benchmark.name, part, int(is_right.sum()), len(changed), [])
     return with_examples(group, texts, vocabulary)
 
@@ -71,7 +72,7 @@ def with_examples(group: ChangedAnswers, texts: Mapping[int, ChangedText], vocab
     examples = []
     for i in sorted(places[place] for place in order[:EXAMPLES].tolist()):
         canonical, other = _compare(texts[i].canonical, texts[i].other, vocabulary)
-        examples.append(ChangedAnswer(i + 1, canonical, other, texts[i].right, texts[i].answer))
+        examples.append(ChangedAnswer(texts[i].row, canonical, other, texts[i].right, texts[i].answer))
     return replace(group, examples=examples)
 
 

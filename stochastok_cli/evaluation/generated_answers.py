@@ -191,8 +191,9 @@ def evaluate_retokenized_prompts(
         correct.append(_outcomes(encoded, texts, encoded.match))
         written.append(_written_answers(encoded, prompts, texts, correct[-1], tokenization.name, sample))
         for i in np.flatnonzero(np.array(is_right) & (correct[-1] == 0)).tolist():
-            right = encoded.benchmark.questions[i].answers[0]
-            changed.setdefault(i, ChangedText(canonical[i], expanded[i], right, texts[i].strip()))
+            question = encoded.benchmark.questions[i]
+            text = ChangedText(question.row, canonical[i], expanded[i], question.answers[0], texts[i].strip())
+            changed.setdefault(i, text)
     note_unchanged(name, tokenization.text, changed_ids)
     group = Metric(EVALUATOR, name, tokenization.name, encoded.match, math.nan)
     output = robustness_metrics(group, np.array(correct), np.array(distances), np.array(growths), truncated)

@@ -97,14 +97,14 @@ class SampleLog:
         texts: dict[int, str] = {}
         try:
             for answers in result.answers:
-                for row in _rows(answers, vocabulary, texts):
+                for row in sample_rows(answers, vocabulary, texts):
                     line = {"schema": SCHEMA, "checkpoint": result.checkpoint, **row}
                     self._stream.write(json.dumps(line, ensure_ascii=False) + "\n")
         except OSError as problem:
             self.problem = SamplesNotWritten(self.file, problem)
 
 
-def _rows(answers: Answers, vocabulary: Vocabulary, texts: dict[int, str]) -> Iterator[dict[str, Any]]:
+def sample_rows(answers: Answers, vocabulary: Vocabulary, texts: dict[int, str]) -> Iterator[dict[str, Any]]:
     """The answers as objects; `texts` remembers those of tokens."""
 
     def token_text(token: int) -> str:
@@ -119,9 +119,10 @@ def _rows(answers: Answers, vocabulary: Vocabulary, texts: dict[int, str]) -> It
         yield {
             "evaluator": answers.evaluator,
             "benchmark": answers.benchmark,
+            "dataset": answers.dataset or answers.benchmark,
             "part": answers.part,
             "sample": answers.sample,
-            "row": i + 1 if answers.rows is None else answers.rows[i],
+            "row": answers.row(i),
             "question": question,
             "options": None if answers.probabilities is None else list(answers.options[i]),
             "target": answers.options[i][0],

@@ -35,7 +35,8 @@ PAGE = "report.html"
 ON_INTERVALS = "Brackets hold 95% intervals over the questions."
 ON_QUESTIONS = (
     "✓ and ✗ stand beside each model's answer; where there are options, with the probability of this one among all. A "
-    "question is shown as it stands in the benchmark, without the answer."
+    "question is shown as it stands in the benchmark, without the answer, and its number is that of its row there, "
+    "from 1, as in files of --log-samples."
 )
 LONGEST_LABELS = 80
 """The names of the checkpoints stand in the title if they have so many characters together."""

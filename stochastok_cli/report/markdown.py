@@ -53,7 +53,7 @@ def _drawing(drawing: Drawing) -> Iterator[str]:
 def _questions(examples: QuestionExamples) -> Iterator[str]:
     yield from (f"### {escape_markdown(examples.title)}", "", counts_text(examples), "")
     for one in examples.examples:
-        yield from (f"Question {one.number:,}: {code_span(one.question.strip() or '(none)')}", "")
+        yield from (f"Question {one.row:,}: {code_span(one.question.strip() or '(none)')}", "")
         for i, option in enumerate(one.options):
             names = [
                 f"{escape_markdown(answer.label)} {'✓' if answer.is_correct else '✗'}"
@@ -69,7 +69,7 @@ def _questions(examples: QuestionExamples) -> Iterator[str]:
 def _changed(block: ChangedExamples) -> Iterator[str]:
     yield from (f"### {escape_markdown(block.title)}", "", block.counts, "")
     for one in block.changed.examples:
-        yield from (f"Question {one.number:,}:", "")
+        yield from (f"Question {one.row:,}:", "")
         for tokens, answer, mark in ((one.canonical, one.right, "✓"), (one.other, one.answer, "✗")):
             text = code_span("|".join(token.text for token in tokens))
             yield f"- {text} {count_of(len(tokens), 'token')}, {code_span(answer.strip() or '(nothing)')} {mark}"

@@ -128,7 +128,7 @@ def _question(example: ExampleQuestion) -> str:
     text = example.question.strip()
     if len(text) > LONGEST_QUESTION:
         text = f"… {text[-LONGEST_QUESTION:]}"
-    parts = [f'<article class="question"><p class="soft">Question {example.number:,}, {kind_text(example)}</p>']
+    parts = [f'<article class="question"><p class="soft">Question {example.row:,}, {kind_text(example)}</p>']
     parts += [f'<p class="ask" dir="auto">{html.escape(text)}</p>'] if text else []
     parts.append("<ul>")
     for i, option in enumerate(example.options):
@@ -156,7 +156,7 @@ def _changed(block: ChangedExamples) -> str:
 
 def _changed_answer(one: ChangedAnswer) -> str:
     """A card with both tokenizations, each token in a box, and the answers to them."""
-    parts = [f'<article class="question"><p class="soft">Question {one.number:,}</p><ul>']
+    parts = [f'<article class="question"><p class="soft">Question {one.row:,}</p><ul>']
     for tokens, answer, kind, mark in (
         (one.canonical, one.right, "right", "✓"),
         (one.other, one.answer, "wrong", "✗"),

@@ -43,13 +43,13 @@ class ExampleQuestion:
     """A question with the answers of all models.
 
     Attributes:
-        number: Its place in the benchmark, from 1.
+        row: As `Answers.row` has it.
         question: What stands before the answer; may be empty.
         options: The options, the right one first; where answers are generated, the right answer and what models wrote.
         answers: Those of the models.
     """
 
-    number: int
+    row: int
     question: str
     options: Sequence[str]
     answers: Sequence[ModelAnswer]
@@ -126,7 +126,7 @@ def _example(group: Sequence[tuple[int, str, Answers]], i: int) -> ExampleQuesti
     for model, label, answers in group:
         option = 0 if answers.is_correct[i] else 1 + others.index(answers.answers[i])
         shown.append(ModelAnswer(model, label, option, answers.probabilities[i] if answers.probabilities else None))
-    return ExampleQuestion(i + 1, first.questions[i], [right, *others], shown)
+    return ExampleQuestion(first.row(i), first.questions[i], [right, *others], shown)
 
 
 def kind_text(example: ExampleQuestion) -> str:

@@ -18,6 +18,7 @@ from stochastok_cli.evaluation.evaluators.math_generation import (
     evaluate_addition,
     load_addition,
 )
+from stochastok_cli.evaluation.sample_log import sample_rows
 from stochastok_cli.evaluation.scoring import LM
 from stochastok_cli.models.base import KeyValueCache
 from stochastok_cli.progress import no_progress
@@ -67,7 +68,15 @@ def data_dir(tmp_path_factory) -> Path:
 
 def questions_of(questions: list[str], vocabulary: Vocabulary) -> AdditionQuestions:
     prompts = [vocabulary.encode(question) for question in questions]
-    return AdditionQuestions("val", "base", prompts, [reversed_sum(question) for question in questions], 8)
+    return AdditionQuestions(
+        "digits",
+        "val",
+        "base",
+        list(range(1, len(prompts) + 1)),
+        prompts,
+        [reversed_sum(question) for question in questions],
+        8,
+    )
 
 
 def results(speech: Callable[[str], str], questions: AdditionQuestions, vocabulary: Vocabulary) -> tuple[float, float]:
@@ -163,7 +172,17 @@ def test_the_first_rows_after_shuffling_with_seed_42_are_asked(data_dir, vocabul
     questions = next(questions for questions in load_addition(data_dir, vocabulary, 7) if questions.split == "val")
     assert [vocabulary.decode(prompt) for prompt in questions.prompts] == expected
     assert questions.answers == [reversed_sum(question) for question in expected]
+    assert [saved["val"][row - 1]["question"] for row in questions.rows] == expected and questions.rows != [
+        *range(1, 8)
+    ]
     assert len(load_addition(data_dir, vocabulary)[0].prompts) == 90
+
+
+def test_answers_name_the_dataset_and_its_rows(data_dir, vocabulary):
+    questions = load_addition(data_dir, vocabulary, 7)[0]
+    output = evaluate_addition(LM(Speaker(vocabulary, lambda text: "1$"), vocabulary), questions)
+    [line, *_] = sample_rows(output.answers[0], vocabulary, {})
+    assert (line["dataset"], line["benchmark"], line["row"]) == ("multi_digit_addition", "train", questions.rows[0])
 
 
 def saved(folder: Path, **columns: list) -> Path:

@@ -208,7 +208,7 @@ def test_other_tokenizations_of_the_prompts(vocabulary, jsonl):
     assert (changed.num_right, changed.num_changed) == (4, 4 - int(np.all(unchanged, axis=0).sum()))
     assert robust.changed_answers[0].num_changed == 0
     for example in changed.examples:
-        assert ("".join(token.text for token in example.other), example.answer) == (rows[example.number - 1], "")
+        assert ("".join(token.text for token in example.other), example.answer) == (rows[example.row - 1], "")
         assert example.other != example.canonical
     [curve] = brittle.curves
     assert curve.key == "generation/mine/uniform0.5"

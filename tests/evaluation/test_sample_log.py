@@ -5,6 +5,7 @@ import os
 from collections import defaultdict
 from pathlib import Path
 
+import datasets
 import pytest
 import torch
 
@@ -12,6 +13,7 @@ from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.run import evaluate
 from stochastok_cli.evaluation.sample_log import SamplesNotWritten
 from stochastok_cli.models.llama.state_dict import save_model
+from stochastok_cli.report.questions import question_examples
 from tests.models.small_models import sharp_model, small_config
 
 MCQ = {"evaluator": "mcq", "benchmarks": ["langgame-val"], "num_samples": 6}
@@ -67,6 +69,20 @@ def test_log_likelihoods_are_those_of_the_tokens(ask, long_model, vocabulary, tm
     assert len({*asked}) == 6 and all([row["row"] for row in of_part] == asked for of_part in parts.values())
     changed = {one["row"] for one, two in zip(*of_samples, strict=True) if one["token_ids"] != two["token_ids"]}
     assert changed == {*asked}
+
+
+@pytest.mark.parametrize("evaluator", ["mcq", "generation"])
+def test_a_report_calls_questions_by_the_rows_of_the_file(evaluator, ask, langgame_folder, tmp_path):
+    options = {**MCQ, "evaluator": evaluator, "num_samples": 15, "tokenization": "uniform:0.5", "samples": 2}
+    result, rows = ask(tmp_path / "samples.jsonl", {**options, "max_new_tokens": 2} if evaluator != "mcq" else options)
+    texts = {row["row"]: row["question"] for row in rows}
+    dataset = datasets.load_from_disk(str(langgame_folder / "data_as_datasets" / "langgame"))["val"]
+    assert all(dataset[row - 1]["question"] == text for row, text in texts.items())
+    [examples] = question_examples([result])
+    assert examples.examples and all(texts[one.row] == one.question for one in examples.examples)
+    shown = [one for group in result.changed_answers for one in group.examples]
+    assert all(texts[one.row] == "".join(token.text for token in one.canonical) for one in shown)
+    assert shown or evaluator == "generation"
 
 
 def test_generated_answers(ask, vocabulary, tmp_path):

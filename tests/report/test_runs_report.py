@@ -288,8 +288,8 @@ def test_which_questions_are_shown():
         "right by none"
     ]
     for one in examples.examples:
-        assert one.question == f"question {one.number - 1}" and one.options[0] == f"right {one.number - 1}"
-        assert [answer.is_correct for answer in one.answers] == [one.number <= 20, one.number % 2 == 1]
+        assert one.question == f"question {one.row - 1}" and one.options[0] == f"right {one.row - 1}"
+        assert [answer.is_correct for answer in one.answers] == [one.row <= 20, one.row % 2 == 1]
         assert all(one.options[answer.option] == "wrong" for answer in one.answers if not answer.is_correct)
     assert counts_text(examples).startswith("Of 40 questions: 10 right by both, 20 by one, 10 by neither.")
     assert question_examples([a, b]) == [examples]
@@ -297,7 +297,7 @@ def test_which_questions_are_shown():
 
 def test_generated_answers_and_other_questions():
     [examples] = question_examples([answered("a", [False, True], generated=True)])
-    assert [(one.number, list(one.options)) for one in examples.examples] == [
+    assert [(one.row, list(one.options)) for one in examples.examples] == [
         (2, ["right 1"]),
         (1, ["right 0", "wrong"]),
     ]

@@ -84,15 +84,19 @@ class AdditionQuestions:
     """Questions of one split in one form of tokenization.
 
     Attributes:
+        dataset: The name of the dataset.
         split: "train" or "val".
         form: One of `addition_tokenizations.FORMS`.
+        rows: The rows of the dataset, counted from 1.
         prompts: The ids of `$a+b=`.
         answers: The digits of the sum as the data has them, last digit first.
         max_new_tokens: Enough for an answer whose every digit is a token, and a little more.
     """
 
+    dataset: str
     split: str
     form: str
+    rows: list[int]
     prompts: list[list[int]]
     answers: list[str]
     max_new_tokens: int
@@ -105,6 +109,8 @@ def load_addition(
 
     Raises UserError if there are no such data, or if they were made with another vocabulary.
     """
+    import datasets
+
     from stochastok_cli.artifacts import validate_folder_name
     from stochastok_cli.data.memmap import SPLITS, dataset_dir
     from stochastok_cli.data.recipes.addition_tokenizations import FORMS
@@ -124,8 +130,11 @@ def load_addition(
         require_columns(description, dataset, ("question", "answer", "t_question_base"))
         if not len(dataset):
             raise UserError(f"{description}: {folder} has no rows")
-        dataset = dataset.shuffle(seed=SHUFFLE_SEED, keep_in_memory=True)  # otherwise it writes beside the data
-        rows = dataset.select(range(min(num_samples or len(dataset), len(dataset))))
+        row_numbers = datasets.Dataset.from_dict({"row": range(1, len(dataset) + 1)})
+        # The order depends on the length and the seed alone. In memory: otherwise it is written beside the data.
+        dataset, row_numbers = (one.shuffle(seed=SHUFFLE_SEED, keep_in_memory=True) for one in (dataset, row_numbers))
+        chosen = range(min(num_samples or len(dataset), len(dataset)))
+        rows, row_numbers = dataset.select(chosen), row_numbers.select(chosen)["row"][:]
         questions, answers = rows["question"][:], rows["answer"][:]
         digits = max(len(number) for question in questions for number in re.findall(r"\d+", question))
         for form in FORMS:
@@ -134,7 +143,7 @@ def load_addition(
             prompts = rows[f"t_question_{form}"][:]
             if not manifest:
                 _require_same_text(description, form, prompts, questions, vocabulary)
-            loaded.append(AdditionQuestions(split, form, prompts, answers, 2 * digits + 4))
+            loaded.append(AdditionQuestions(name, split, form, row_numbers, prompts, answers, 2 * digits + 4))
     return loaded
 
 
@@ -190,6 +199,8 @@ def evaluate_addition(lm: "LM", questions: AdditionQuestions) -> EvaluatorOutput
                 answers=texts,
                 is_correct=[text == answer for text, answer in pairs],
                 note=ANSWERS_NOTE,
+                rows=questions.rows,
+                dataset=questions.dataset,
                 token_ids=questions.prompts,
             )
         ],

@@ -110,7 +110,7 @@ def changed_answers(
         for i in changed:
             if first.questions[i].strip():
                 ids = model.tokenizations(first.questions[i], wrong[i][0])
-                texts[i] = ChangedText(*ids, first.options[i][0], of_task[wrong[i][0]].answers[i])
+                texts[i] = ChangedText(first.row(i), *ids, first.options[i][0], of_task[wrong[i][0]].answers[i])
         group = ChangedAnswers(EVALUATOR, task, part, len(right), len(changed), [])
         groups.append(with_examples(group, texts, model.known_vocabulary()))
     return groups
