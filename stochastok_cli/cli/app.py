@@ -9,6 +9,7 @@ import errno
 import functools
 import importlib
 import inspect
+import math
 import os
 import re
 import signal
@@ -120,9 +121,11 @@ def _with_home(name: str, value: Any) -> Any:
 
 
 def _require_possible_numbers(values: dict[str, Any]) -> None:
-    """Raises UserError for a number that no option means, before it overflows an integer of a library. A seed can have
-    any size, because it is hashed."""
+    """Raises UserError for a number that no option means: one that is not finite, and one that would overflow an
+    integer of a library. A seed can have any size, because it is hashed."""
     for name, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):  # also 1e400, which is infinite as a float
+            raise UserError(f"--{name.replace('_', '-')} {value} is not possible", fix="give a finite number")
         if isinstance(value, int) and abs(value) > LARGEST_NUMBER and name != "seed":
             raise UserError(
                 f"--{name.replace('_', '-')} {short_repr(value, 40)} is not possible", fix="give at most 10^12"

@@ -137,6 +137,38 @@ def test_a_tilde_that_the_shell_has_left_is_the_home_folder(run, tmp_path, monke
     assert [*tmp_path.glob("~*"), *Path().glob("~*")] == []
 
 
+def float_options() -> list[tuple[str, str, list[str]]]:
+    """The options with a fraction: the command, the option and the names of the parameters that the command needs."""
+    found = []
+    for command in app.registered_commands:
+        parameters = inspect.signature(command.callback).parameters
+        needed = [name for name, parameter in parameters.items() if parameter.default is inspect.Parameter.empty]
+        for name, parameter in parameters.items():
+            if "float" in str(parameter.annotation.__args__[0]):
+                found.append(
+                    (
+                        (command.name or command.callback.__name__).replace("_", "-"),
+                        f"--{name.replace('_', '-')}",
+                        needed,
+                    )
+                )
+    return found
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e400", "-1e400"])
+@pytest.mark.parametrize(("command", "option", "needed"), float_options())
+def test_no_option_takes_a_number_that_is_not_finite(run, command, option, needed, value):
+    given = {"evaluator": "--evaluator=mcq", "config": "--config=quickstart", "format": "--format=arrow"}
+    code, out, err = run(command, *(given.get(name, "x") for name in needed), f"{option}={value}")
+    assert (code, out, err.count("\n")) == (USAGE, "", 1), err
+    assert option in err and "bug" not in err
+
+
+def test_the_options_with_a_fraction_are_known():
+    found = {(command, option) for command, option, _ in float_options()}
+    assert found >= {("expand", "--match-growth"), ("generate", "--temperature"), ("tokenize", "--val-fraction")}
+
+
 @pytest.mark.parametrize("option", ["--show-completion", "--install-completion"])
 def test_the_name_of_a_shell_is_not_ignored(run, option):
     code, out, err = run(option, "fish")
