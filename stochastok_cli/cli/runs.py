@@ -47,7 +47,7 @@ def runs(
         ),
     ] = None,
     state: Annotated[
-        State | None, typer.Option("--state", help="Only the runs in this state.", show_default="all")
+        State | None, typer.Option("--state", help="Only the runs that show this state.", show_default="all")
     ] = None,
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Only the first so many runs.", show_default="all")
@@ -79,7 +79,8 @@ def runs(
     Each has its dataset, expansion, the checkpoint that it started from, how
     many iterations are done, the latest losses in nats per token and in bits per
     byte, the best value of a metric, its age since it last wrote, and its state:
-    running, stopped or complete. Other folders are passed over.
+    running, stopped or complete; damaged, too, where a file can't be read. Other
+    folders are passed over.
     """
     if report is not None:
         from stochastok_cli.report.plots import require_matplotlib
@@ -100,7 +101,7 @@ def runs(
     from stochastok_cli.training.runs import find_runs
 
     gc.set_threshold(100_000, 10, 10)  # records are many objects without cycles, which take a while to look for
-    summaries = [run for run in find_runs(folder) if state in (None, run.state)]
+    summaries = [run for run in find_runs(folder) if state is None or run.is_in(state.value)]
     if not summaries:
         missing = f"there are no runs under {folder}" + (f" in the state {state}" if state else "")
         if report is not None:

@@ -117,6 +117,10 @@ class RunSummary:
         """The state for people, which names a run damaged of which something can't be read."""
         return f"{self.state}, damaged" if self.is_damaged and self.state != "damaged" else self.state
 
+    def is_in(self, state: State) -> bool:
+        """Whether `shown_state` has a state. A damaged run has that which it would have undamaged, too."""
+        return state == self.state or (state == "damaged" and self.is_damaged)
+
     @property
     def is_ahead_of_checkpoint(self) -> bool:
         """Whether iterations are lost, which would be done again: after a process was killed, for example."""
@@ -154,6 +158,7 @@ class RunSummary:
             "run": self.name,
             "path": str(self.folder),
             "state": self.state,
+            "damaged": self.is_damaged,
             "dataset": self.dataset,
             "method": self.method,
             "p": self.p,
@@ -274,7 +279,8 @@ def _run_folders(folder: Path) -> Iterator[Path]:
 
 
 def _is_run(folder: Path) -> bool:
-    """Whether a folder holds a run: its configuration beside other files of a run, or alone, or a checkpoint of one."""
+    """Whether a folder holds a run: its configuration beside other files of a run, or alone; these without the
+    configuration; or a checkpoint of one."""
     names = set(os.listdir(folder)) if os.path.isdir(folder) and os.access(folder, os.R_OK | os.X_OK) else set()
     if run_dir.CONFIG in names:
         if names & {run_dir.METRICS, run_dir.LOG}:
@@ -284,6 +290,8 @@ def _is_run(folder: Path) -> bool:
             return True
         except (OSError, UserError):
             pass
+    elif run_dir.METRICS in names and names & {run_dir.STARTS, run_dir.LOG}:
+        return True
     return any(name.startswith("step_") and (folder / name / STATE).is_file() for name in names)
 
 

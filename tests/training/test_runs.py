@@ -221,8 +221,27 @@ def test_damaged_files_are_named(tmp_path):
     assert listed.stderr.count("what is shown is the configuration of its latest checkpoint") == 2
     assert "Traceback" not in listed.stderr
     assert listed.stdout.count("damaged") == 6
+    for state, expected in (("damaged", set(runs)), ("complete", {"starts", "lines", "empty", "lost"})):
+        found = [
+            json.loads(line)
+            for line in run_stochastok("runs", tmp_path, "--state", state, "--json").stdout.splitlines()
+        ]
+        assert {run["run"] for run in found} == expected
+        assert all(run["damaged"] for run in found)
     with pytest.raises(UserError, match="both can't be compared"):
         find_run("both", tmp_path)
+
+
+def test_a_run_that_has_lost_its_configuration_and_all_checkpoints_is_listed(tmp_path):
+    (write_run(tmp_path / "lost") / "config.yaml").unlink()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "metrics.jsonl").write_text("")  # any program may have this
+    (run,) = find_runs(tmp_path)
+    assert (run.name, run.state, run.iteration) == ("lost", "damaged", 8)
+    assert run.problems == [f"{tmp_path / 'lost' / 'config.yaml'} is missing"]
+    assert run.to_json()["damaged"]
+    write_run(tmp_path / "whole", done=8)
+    assert [run.is_in("damaged") for run in find_runs(tmp_path)] == [run.name == "lost" for run in find_runs(tmp_path)]
 
 
 def test_folders_that_may_not_be_read_are_named(tmp_path, monkeypatch):
