@@ -6,7 +6,6 @@ the batches nor the number of threads change a byte.
 """
 
 import dataclasses
-import os
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +16,7 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 
 from stochastok_cli.artifacts import Artifact, expand_home, tasks_folder, validate_folder_name
-from stochastok_cli.data.folders import DATA_DIR, find_dataset, memmap_dir
+from stochastok_cli.data.folders import DATA_DIR, find_dataset, folder_of_result
 from stochastok_cli.data.formats import FORMATS
 from stochastok_cli.data.import_corpus import END_OF_TEXT_ADDED, find_stored, import_corpus
 from stochastok_cli.data.instruction_dataset import is_instruction_dataset
@@ -38,6 +37,7 @@ from stochastok_cli.manifest import Manifest, NewerFormatError, SplitInfo, read_
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.methods import expansion_label
+from stochastok_cli.tokenization.unsplit import why_nothing_is_split
 
 _BATCH_TOKENS = 500_000
 """Ids that a kernel expands at once. Until it is done, nothing stops it: an interruption waits for so many."""
@@ -160,7 +160,7 @@ def expand(
         searched = DATA_DIR if data_dir is None else data_dir
         source = open_corpus(source, tokenizer, data_dir=searched, force=force, progress=progress)
     stochastok = StochasTok(source.vocabulary, p=p, method=method, seed=seed, max_splits=max_splits, keep=keep)
-    final = _folder_of_result(source.path, data_dir) / validate_folder_name(
+    final = folder_of_result(source.path, data_dir) / validate_folder_name(
         expanded_name(source.name, stochastok.method, p) if out_name is None else out_name
     )
     if final.exists() and final.samefile(source.path):
@@ -196,27 +196,23 @@ def expand(
     return made
 
 
-def _folder_of_result(corpus: Path, data_dir: str | Path | None) -> Path:
-    """Where the result is written: in the data directory that is given, or beside a corpus that is in it already (also
-    further down), or, where none is given, beside the corpus."""
-    beside = corpus.parent
-    if data_dir is None:
-        return beside
-    folder = memmap_dir(Path(data_dir))
-    return beside if Path(os.path.abspath(beside)).is_relative_to(os.path.abspath(folder)) else folder
-
-
 def _note_copy(made: Artifact, source: Corpus, stochastok: StochasTok) -> None:
-    """Gives a `Notice` if no token was split, although p is not 0."""
+    """Gives a `Notice` with the reason if no token was split, although p is not 0."""
     method, p = stochastok.definition, stochastok.p
     tokens = {split: info.tokens for split, info in made.manifest.splits.items()}
     if p == 0 or not method.keeps_token_boundaries or tokens != source.num_tokens:
         return
+    counts, longest = np.zeros(source.vocabulary.size, np.int64), 0
+    for ids in map(source.ids, SPLITS):
+        for start, stop, lengths in document_batches(ids, source.end_of_text, _BATCH_TOKENS):
+            counts += np.bincount(ids[start:stop], minlength=len(counts))
+            longest = max(longest, int(lengths.max()))
+            release_pages(ids, start, stop)
+    if not longest:
+        return
     given = f" with p = {p:g}" if method.takes_p else ""
-    reason = ": n p is below 1 in documents of n tokens" if method.p_counts_splits else ""
-    fix = "; give a larger p" if method.takes_p else ""
-    text = f"{method.name}{given} splits no token of {source.name}{reason}{fix}"
-    warnings.warn(text, Notice, stacklevel=3)
+    reason = why_nothing_is_split(stochastok, np.flatnonzero(counts), longest)
+    warnings.warn(f"{method.name}{given} splits no token of {source.name}{reason}", Notice, stacklevel=3)
 
 
 def _require_documents(source: Corpus, split: str, documents: int) -> None:

@@ -1,5 +1,6 @@
 """The folders of a data directory. This module imports no NumPy, for commands that only look."""
 
+import os
 from pathlib import Path
 
 from stochastok_cli.artifacts import expand_home
@@ -39,6 +40,16 @@ def find_dataset(dataset: str | Path, data_dir: str | Path) -> Path:
         return named
     is_name = len(path.parts) < 2 and not path.is_absolute()
     return path if holds_ids(path) or not (is_name or named.is_dir()) else named
+
+
+def folder_of_result(corpus: Path, data_dir: str | Path | None) -> Path:
+    """Where the result is written: in the data directory that is given, or beside a corpus that is in it already (also
+    further down), or, where none is given, beside the corpus."""
+    beside = corpus.parent
+    if data_dir is None:
+        return beside
+    folder = memmap_dir(Path(data_dir))
+    return beside if Path(os.path.abspath(beside)).is_relative_to(os.path.abspath(folder)) else folder
 
 
 def short_dataset_name(dataset: str) -> str:

@@ -82,6 +82,36 @@ def test_a_copy_is_noted(corpus, recwarn):
     assert not recwarn.list
 
 
+def test_a_copy_is_noted_with_its_cause(tmp_path):
+    gpt2 = load_vocabulary("gpt2")
+
+    def corpus_of(name, text):
+        folder = tmp_path / name
+        folder.mkdir()
+        for split in ("train", "val"):
+            np.array([*gpt2.encode(text), 50256], "<u2").tofile(folder / f"{split}.bin")
+        return Corpus(folder)
+
+    words, digits = corpus_of("words", "An unbelievable text."), corpus_of("digits", "1,2")
+    kept = ": --keep leaves every token alone that can be split; give another pattern"
+    whole = ": the tokenizer 'gpt2' has no smaller tokens for any of them"
+    for corpus, method, options, reason in (
+        (words, "stochastok", {"p": 2.0, "keep": "."}, kept),
+        (words, "uniform-k", {"p": 2.0, "keep": ""}, kept),
+        (words, "stochastok-uni", {"p": 2.0, "keep": "."}, kept),
+        (words, "uniform", {"p": 0.9, "keep": "[a-z]"}, kept),
+        (words, "stochastok", {"p": 2.0, "max_splits": 0}, ": --max-splits is 0; give a larger one"),
+        (words, "uniform-k", {"p": 0.1}, ": n p is below 1 in documents of n tokens; give a larger p"),
+        (words, "uniform", {"p": 1e-9}, "; give a larger p"),
+        (digits, "stochastok", {"p": 2.0}, whole),
+        (digits, "uniform", {"p": 1.0}, whole),
+        (digits, "character", {}, whole),
+    ):
+        with pytest.warns(Notice) as noted:
+            expand(corpus, method=method, out_name=f"{corpus.name}-copy", force=True, **options)
+        assert str(noted[0].message).endswith(f"splits no token of {corpus.name}{reason}"), (method, options)
+
+
 def test_a_folder_of_the_references(tmp_path):
     """No manifest: gpt2 and uint16; ids after the last end-of-text are a document too."""
     folder = tmp_path / "openwebtext-tokenized"
