@@ -2,13 +2,13 @@
 
 import logging
 import math
-import textwrap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stochastok_cli.errors import cannot_import
+from stochastok_cli.report.plot_text import LETTER, literal, text_width
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,13 +25,12 @@ MARKERS = "os^vPhX"
 WIDTH = 6.2
 """The width of a figure in inches."""
 LINE = 66
-"""Letters that fit the width of a figure."""
+"""Average letters of a legend that fit the width of a figure."""
+TITLE_SIZE = 11
 LABEL = 40
-"""Letters of a line of a label beside or below the axes."""
+"""Average letters of a line of a label beside or below the axes."""
 STYLE: Any = {
     "font.size": 10,
-    "axes.titlesize": 11,
-    "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -85,25 +84,28 @@ def plot_style() -> Iterator[None]:
         yield
 
 
-def new_axes(title: str, *, width: float = WIDTH, height: float = 3.4, line: int = LINE, margins: Any = None) -> "Axes":
+def new_axes(title: str, *, width: float = WIDTH, height: float = 3.4, margins: Any = None) -> "Axes":
     """The axes of a new figure.
 
     Args:
-        title: Of the axes.
-        width: Of the figure, in inches, like the height.
-        height: See `width`.
-        line: Letters of a line of the title.
+        title: Of the figure, over its whole width or, with margins, over that of the axes and what is right of them.
+        width: Of the figure, in inches.
+        height: Of the figure with one line of title, in inches; further lines are added to it.
         margins: Where the axes stand in the figure (`Figure.subplots_adjust`), so that those of several figures are
             aligned; what fits where None.
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout=None if margins else "constrained")
+    left = margins["left"] if margins else 0.1 / width
+    letters = 72 * (width * (1 - left) - 0.1) / (LETTER * TITLE_SIZE)
+    lines = literal(title, int(0.96 * letters))  # hinting, and the font of a page, can make it a little wider
+    whole = height + 0.19 * lines.count("\n")
+    figure = Figure(figsize=(width, whole), layout=None if margins else "constrained")
+    figure.suptitle(lines, x=left, ha="left", fontsize=TITLE_SIZE)
     if margins:
-        figure.subplots_adjust(**margins)
-    axes = figure.subplots()
-    axes.set_title(literal(title, line))
-    return axes
+        heights = {side: margins[side] * height / whole for side in ("bottom", "top")}
+        figure.subplots_adjust(**{**margins, **heights})
+    return figure.subplots()
 
 
 def figure_of(axes: "Axes") -> "Figure":
@@ -131,11 +133,6 @@ def hollow_marker(i: int) -> Any:
     return {"marker": MARKERS[i % len(MARKERS)], "markerfacecolor": "none"}
 
 
-def literal(text: str, width: int = LINE) -> str:
-    """The text in lines of at most `width` letters, with dollar signs that matplotlib does not take for formulas."""
-    return textwrap.fill(text, width).replace("$", r"\$")
-
-
 def legend_label(text: str) -> str:
     """The text as a label of a legend; legends leave out what begins with an underscore."""
     return literal(f"\u200b{text}" if text.startswith("_") else text, LABEL)
@@ -149,7 +146,7 @@ def add_legend(axes: "Axes") -> None:
     """The names of the lines below the axes, in as many columns as fit."""
     handles, labels = axes.get_legend_handles_labels()
     lines = [line for label in labels for line in label.split("\n")]
-    columns = max(1, min(3, LINE // (max(map(len, lines), default=0) + 6)))
+    columns = max(1, min(3, int(LINE / (max(map(text_width, lines), default=0) + 6))))
     figure = figure_of(axes)
     figure.set_figheight(figure.get_figheight() + 0.2 * math.ceil(len(lines) / columns))
     figure.legend(handles, labels, loc="outside lower left", fontsize=9, ncols=columns)

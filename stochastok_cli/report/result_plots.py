@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from stochastok_cli.evaluation.base import Curve, EvalResult, Evaluator, Metric
 from stochastok_cli.evaluation.comparison import PairedComparison
 from stochastok_cli.evaluation.evaluators import EVALUATORS
+from stochastok_cli.report.plot_text import literal, rows_of_labels
 from stochastok_cli.report.plots import (
     COLORS,
     GREY,
@@ -19,7 +20,6 @@ from stochastok_cli.report.plots import (
     hollow_marker,
     legend_label,
     line_style,
-    literal,
     new_axes,
 )
 from stochastok_cli.report.tables import NORMALIZED, has_parts_table, metric_label, part_label
@@ -67,23 +67,26 @@ def _forest(metrics: Mapping[str, Metric], comparisons: Sequence[PairedCompariso
         [benchmark] = benchmarks
         title = f"{benchmark}: {title}"
         labels = {key: label.removeprefix(benchmark).strip() or label for key, label in labels.items()}
-    axes = new_axes(title, width=7.0, height=1.0 + len(labels) * (0.26 + 0.17 * len(comparisons)))
+    row = 0.26 + 0.17 * len(comparisons)
+    shown = [literal(label, 30) for label in labels.values()]
+    places, height = rows_of_labels(shown, row)
+    axes = new_axes(title, width=7.0, height=1.0 + height)
     axes.axvline(0, color=GREY, linewidth=1)
     for k, comparison in enumerate(comparisons):
-        offset = (k - (len(comparisons) - 1) / 2) * 0.6 / max(len(comparisons), 2)
+        offset = (k - (len(comparisons) - 1) / 2) * 0.6 / max(len(comparisons), 2) * row
         for i, key in enumerate(labels):
             if key not in comparison.differences:
                 continue
             value, (low, high), *_ = comparison.differences[key]
             style = {"color": color(k + 1), "linestyle": line_style(k + 1)}
-            axes.plot([low, high], [i + offset] * 2, linewidth=1.8, solid_capstyle="butt", **style)
+            y = places[i] + offset
+            axes.plot([low, high], [y, y], linewidth=1.8, solid_capstyle="butt", **style)
             label = legend_label(f"{comparison.second.label} − {first}") if i == 0 else None
-            axes.plot(value, i + offset, "s", color=color(k + 1), markersize=5, label=label)
+            axes.plot(value, y, "s", color=color(k + 1), markersize=5, label=label)
             text = f" {value:+.3f} [{low:+.3f}, {high:+.3f}]".replace("-", "−")
-            at = (1, i + offset)
-            axes.annotate(text, at, xycoords=axes.get_yaxis_transform(), va="center", fontsize=9)
-    axes.set_yticks(range(len(labels)), [literal(label, 30) for label in labels.values()])
-    axes.set_ylim(len(labels) - 0.5, -0.5)
+            axes.annotate(text, (1, y), xycoords=axes.get_yaxis_transform(), va="center", fontsize=9)
+    axes.set_yticks(places, shown)
+    axes.set_ylim(height, 0)
     furthest = max(map(abs, axes.get_xlim()))
     axes.set_xlim(-furthest, furthest)
     axes.grid(axis="x")
@@ -126,24 +129,28 @@ def _accuracy_plots(results: Sequence[EvalResult]) -> Iterator[Plot]:
 def _dots(title: str, metrics: Mapping[str, Metric], results: Sequence[EvalResult]) -> "Figure":
     """For each metric, by its label, a dot with its interval for each checkpoint, read from top to bottom."""
     title = title if len(results) > 1 else f"{results[0].label}: {title}"
-    axes = new_axes(title, height=1.1 + len(metrics) * (0.26 + 0.17 * len(results)))
-    for i, of_first in enumerate(metrics.values()):
+    row = 0.26 + 0.17 * len(results)
+    labels = [literal(label, LABEL) for label in metrics]
+    places, height = rows_of_labels(labels, row)
+    axes = new_axes(title, height=1.1 + height)
+    for y, of_first in zip(places, metrics.values(), strict=True):
         if of_first.chance is not None:
-            axes.plot([of_first.chance] * 2, [i - 0.42, i + 0.42], color=GREY, linewidth=1.2, zorder=1)
+            axes.plot([of_first.chance] * 2, [y - 0.42 * row, y + 0.42 * row], color=GREY, linewidth=1.2, zorder=1)
     for k, result in enumerate(results):
         by_key = {metric.key: metric for metric in result.metrics}
-        offset = (k - (len(results) - 1) / 2) * 0.6 / max(len(results), 2)
+        offset = (k - (len(results) - 1) / 2) * 0.6 / max(len(results), 2) * row
         for i, of_first in enumerate(metrics.values()):
             metric = by_key.get(of_first.key)
             if metric is None:
                 continue
             low, high = metric.interval or (metric.value, metric.value)
             style = {"color": color(k), "linestyle": line_style(k)}
-            axes.plot([low, high], [i + offset] * 2, linewidth=1.6, solid_capstyle="butt", **style)
+            y = places[i] + offset
+            axes.plot([low, high], [y, y], linewidth=1.6, solid_capstyle="butt", **style)
             label = legend_label(result.label) if i == 0 else None
-            axes.plot(metric.value, i + offset, "o", color=color(k), markersize=5, label=label)
-    axes.set_yticks(range(len(metrics)), [literal(label, LABEL) for label in metrics])
-    axes.set_ylim(len(metrics) - 0.5, -0.5)
+            axes.plot(metric.value, y, "o", color=color(k), markersize=5, label=label)
+    axes.set_yticks(places, labels)
+    axes.set_ylim(height, 0)
     axes.set_xlim(-0.02, 1.02)
     axes.grid(axis="x")
     axes.grid(visible=False, axis="y")
@@ -243,7 +250,7 @@ def _words_plot(method: str, result: EvalResult, curve: Curve) -> Plot:
         axes.scatter(x, y, 18, color=color(k), marker="osD^v"[k // len(COLORS) % 5])
         for i in range(1, len(points)):
             axes.plot([x[0], x[i]], [y[0], y[i]], color=color(k), linewidth=0.5, alpha=0.6)
-        axes.annotate(f" {literal(word)}", (x[0], y[0]), fontsize=8)
+        axes.annotate(f" {literal(word, LABEL)}", (x[0], y[0]), fontsize=8)
     axes.grid(visible=False)
     axes.set_xlabel("first principal component")
     axes.set_ylabel("second")

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 BITS_PER_BYTE = "bits_per_byte"
 ON_UNITS = "Nats per token compare runs on equal tokens; bits per byte compare any two tokenizations of the same text."
 WIDTH, HEIGHT = 5.0, 2.7
-LINE = 54
-"""Letters of a title."""
 MARKED = 15
 """A curve of at most so many points shows each of them."""
 SMOOTHED = ("train/loss", f"train/{BITS_PER_BYTE}", "train/gradient_norm", "train/tokens_per_second")
@@ -118,7 +116,7 @@ def _rank(name: str, names: dict[str, None]) -> int | None:
 def _training_plot(name: str, runs: Sequence[ReportedRun], x_axis: XAxis, *, on_page: bool) -> Plot | None:
     paper = paper_figure(name)
     margins = {"left": 0.165, "right": 0.74 if paper else 0.98, "bottom": 0.17, "top": 0.9} if on_page else None
-    axes = new_axes(name, width=WIDTH, height=HEIGHT, line=LINE, margins=margins)
+    axes = new_axes(name, width=WIDTH, height=HEIGHT, margins=margins)
     unit = _time_unit(runs) if x_axis == "time" else 1.0
     captions, notes, smoothed, num_lost, num_drawn = [], [], False, 0, 0
     for k, run, run_label in zip(places(runs), runs, labels_of_curves(runs), strict=True):
