@@ -9,11 +9,13 @@ Exit codes, which stay the same in later versions:
 """
 
 import errno
+import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import reprlib
+    from pathlib import Path
 
 FAILED = 1
 USAGE = 2
@@ -147,6 +149,34 @@ def count_of(number: int, one: str, several: str = "") -> str:
 def short_name(name: str) -> str:
     """A name that comes from outside, as it is where it is short and printable, or else as a bounded `repr`."""
     return name if len(name) <= 100 and name.isprintable() else short_repr(name)
+
+
+def similar_path(path: "str | Path", most: int = 2_000) -> str:
+    """The suggestion of `did_you_mean` for a path that is not there; empty if no path that is there is similar.
+
+    Each part of it is there, or gives way to the most similar name among the first `most` of its folder.
+    """
+    import difflib
+    import itertools
+    from pathlib import Path
+
+    path = Path(path)
+    similar = Path(path.anchor)
+    for part in path.parts[bool(path.anchor) :]:
+        if len(part) > 200:
+            return ""
+        if not (similar / part).exists():
+            try:
+                with os.scandir(similar) as entries:
+                    names = [entry.name for entry in itertools.islice(entries, most)]
+            except OSError:
+                return ""
+            shown = [name for name in names if part.startswith(".") or not name.startswith(".")]
+            [part] = difflib.get_close_matches(part, shown, n=1, cutoff=0.6) or [""]
+            if not part:
+                return ""
+        similar /= part
+    return "" if similar == path else f"; did you mean {str(similar)!r}?"
 
 
 def did_you_mean(word: str, candidates: Iterable[str], cutoff: float = 0.5) -> str:

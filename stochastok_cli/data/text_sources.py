@@ -32,7 +32,7 @@ from stochastok_cli.data.source_files import (
 from stochastok_cli.data.table_files import read_rows
 from stochastok_cli.data.table_rows import Row
 from stochastok_cli.data.text_files import OnBad
-from stochastok_cli.errors import Notice, UserError
+from stochastok_cli.errors import Notice, UserError, similar_path
 from stochastok_cli.manifest import SourceInfo
 
 SAMPLE = "sample"
@@ -219,7 +219,8 @@ def _hub_source(
     from stochastok_cli import hub
 
     _require_repo_id(repo, "or give `sample`")
-    texts = hub.load_text_dataset(repo, text_column, subset=subset, split=split)
+    with hub.no_path(repo):
+        texts = hub.load_text_dataset(repo, text_column, subset=subset, split=split)
     options = {"source": repo, "subset": subset, "split": split, "revision": texts.revision}
     options["text_column"] = text_column
     unread = _note_unread(repo, texts.unread)
@@ -263,7 +264,8 @@ def _hub_rows(
     from stochastok_cli import hub
 
     _require_repo_id(repo)
-    values = hub.load_columns(repo, list(columns.values()), subset=subset, split=split)
+    with hub.no_path(repo):
+        values = hub.load_columns(repo, list(columns.values()), subset=subset, split=split)
     unread = _note_unread(repo, values.unread)
 
     def made_from() -> SourceInfo:
@@ -298,6 +300,6 @@ def _require_repo_id(repo: str, *more: str) -> None:
 
     if not hub.is_repo_id(repo):
         raise UserError(
-            f"{repo!r} is neither a file, nor a folder, nor a dataset id on the Hub",
+            f"{repo!r} is neither a file, nor a folder, nor a dataset id on the Hub{similar_path(repo)}",
             fix=", ".join(["check the path; a dataset id looks like Skylion007/openwebtext", *more]),
         )

@@ -1,5 +1,6 @@
 """Rows of questions from a file, from a folder or from the Hub, all as a `datasets.Dataset`."""
 
+import contextlib
 import re
 import warnings
 from collections.abc import Collection, Sequence
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from stochastok_cli import hub
 from stochastok_cli.artifacts import expand_home
 from stochastok_cli.data.source_files import count_types, special_type, unread_note, visible_files
-from stochastok_cli.errors import FAILED, Notice, UserError, did_you_mean
+from stochastok_cli.errors import FAILED, Notice, UserError, did_you_mean, similar_path
 from stochastok_cli.evaluation.file_problems import UnreadableFile, invalid_line, is_empty, lost_data
 from stochastok_cli.evaluation.mixed_columns import read_all_columns
 from stochastok_cli.literal_paths import LiteralPath, literal_path
@@ -31,15 +32,19 @@ HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 """The id of a dataset on the Hub: `owner/name`."""
 
 
-def read_hub(description: str, repo: str, config: str | None, split: str) -> "datasets.Dataset":
-    """A split of a dataset on the Hub, or of its copy in the cache. Raises UserError that names the remedy."""
+def read_hub(
+    description: str, repo: str, config: str | None, split: str, *, is_typed: bool = False
+) -> "datasets.Dataset":
+    """A split of a dataset on the Hub, or of its copy in the cache. Raises UserError that names the remedy.
+
+    `is_typed` says that a user has written `repo`, which may be a mistyped path.
+    """
     try:
-        with quiet("datasets"):
+        with quiet("datasets"), hub.no_path(repo) if is_typed else contextlib.nullcontext():
             return hub.load_rows(repo, subset=config, split=split)
     except UserError as error:
-        here = f"there is no folder {repo} here, and " if Path(repo).parent.is_dir() else ""
         raise UserError(
-            f"{description} can't be loaded: {here}{error}",
+            f"{description} can't be loaded: {error}",
             fix=f"a local copy can stand in for it: {description.split()[-1]}=PATH",
             exit_code=error.exit_code,
         ) from None
@@ -61,7 +66,8 @@ def read_source(description: str, source: str, split: str) -> "datasets.Dataset"
         if folder and Path(expand_home(folder)).is_dir():
             return read_path(description, Path(expand_home(folder)), named)
         if _is_on_hub(source):
-            return read_hub(description, repo, parts[0] if len(parts) == 2 else None, parts[-1] if parts else split)
+            config = parts[0] if len(parts) == 2 else None
+            return read_hub(description, repo, config, parts[-1] if parts else split, is_typed=True)
     return read_path(description, path, split, is_default=True)
 
 
@@ -109,7 +115,7 @@ def read_path(description: str, path: Path, split: str, *, is_default: bool = Fa
     import datasets
 
     if not path.exists():
-        raise UserError(f"{description}: {path} does not exist")
+        raise UserError(f"{description}: {path} does not exist{similar_path(path)}")
     if not path.is_dir() and (special := special_type(path)):
         raise UserError(f"{description}: {path} is a {special}", fix="give a file that can be read more than once")
     if path.is_file() and path.suffix.lower() not in READERS:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from stochastok_cli.hub.cards import model_card as model_card
     from stochastok_cli.hub.cards import recipe_card as recipe_card
     from stochastok_cli.hub.client import is_repo_id as is_repo_id
+    from stochastok_cli.hub.client import no_path as no_path
     from stochastok_cli.hub.client import parse_repo_id as parse_repo_id
     from stochastok_cli.hub.client import resolve_repo as resolve_repo
     from stochastok_cli.hub.client import username as username
@@ -47,6 +48,7 @@ _MODULES = {
     "load_text_dataset": "stochastok_cli.hub.streaming",
     "model_card": "stochastok_cli.hub.cards",
     "model_folder": "stochastok_cli.hub.files",
+    "no_path": "stochastok_cli.hub.client",
     "parse_repo_id": "stochastok_cli.hub.client",
     "push_corpus": "stochastok_cli.hub.upload",
     "push_folder": "stochastok_cli.hub.upload",
@@ -71,6 +73,7 @@ __all__ = [
     "load_text_dataset",
     "model_card",
     "model_folder",
+    "no_path",
     "parse_repo_id",
     "push_corpus",
     "push_folder",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from stochastok_cli.errors import FAILED, UserError, one_line
+from stochastok_cli.errors import FAILED, UserError, one_line, short_name, similar_path
 from stochastok_cli.quiet_libraries import quiet
 
 RETRY_WAITS = (1, 2, 4, 8, 8)  # seconds between attempts, as in `huggingface_hub`
@@ -20,6 +20,26 @@ LIBRARIES = (*TRANSPORTS, "huggingface_hub", "hf_xet", "datasets", "fsspec", "py
 LONGEST_WAIT = 600  # seconds; the Hub counts requests in windows of five minutes
 _LOG_IN = "set HF_TOKEN or run `hf auth login`"
 Result = TypeVar("Result")
+
+
+class NotOnHub(UserError):
+    """The Hub does not know a repository, or it can't be asked: the name may be that of something else."""
+
+
+@contextmanager
+def no_path(name: str, what: str = "file or folder") -> Iterator[None]:
+    """A context for requests about what a user has named by a path or by an id on the Hub, where there is no such path.
+
+    An error says that first, with a path that may have been meant: whoever mistypes a path knows nothing of the Hub.
+    """
+    try:
+        yield
+    except NotOnHub as error:
+        suggestion = similar_path(name)
+        raise NotOnHub(
+            f"there is no {what} {short_name(name)}{suggestion or '.'} As a name on the Hub: {error}",
+            exit_code=error.exit_code,
+        ) from error
 
 
 @contextmanager
@@ -119,7 +139,7 @@ def _explain(error: Exception, repo: str, revision: str | None) -> UserError | N
         return next((link for link in chain if isinstance(link, kinds)), None)
 
     if caught(errors.HFValidationError):
-        return UserError(f"{repo!r} is not a name of a repository on the Hub", fix="expected OWNER/NAME")
+        return NotOnHub(f"{repo!r} is not a name of a repository on the Hub", fix="expected OWNER/NAME")
     if caught(errors.LocalTokenNotFoundError):
         return _failed("no Hub token is set", _LOG_IN)
     library = next((link for link in chain if type(link).__module__.startswith(("datasets.", "pyarrow."))), None)
@@ -127,15 +147,17 @@ def _explain(error: Exception, repo: str, revision: str | None) -> UserError | N
         return _failed(f"access to {repo} must be asked for", f"see {constants.ENDPOINT}/datasets/{repo}")
     if caught(errors.RepositoryNotFoundError):
         why = "this token does not open it" if get_token() else "no token is set"
-        return UserError(f"no repository {repo} is found on the Hub: it does not exist, or it is private and {why}")
+        return NotOnHub(f"no repository {repo} is found on the Hub: it does not exist, or it is private and {why}")
     if caught(errors.RevisionNotFoundError):
         return UserError(f"{repo} on the Hub has no revision {revision!r}")
     if http := caught(errors.HfHubHTTPError):
         return _explain_status(http.response.status_code, one_line(http.server_message or ""), repo)
     if constants.HF_HUB_OFFLINE and caught(errors.OfflineModeIsEnabled, ConnectionError):
-        return _failed(f"{repo} is on the Hub, and offline mode is on", "unset HF_HUB_OFFLINE")
+        what = f"the Hub can't be asked about {repo}: offline mode is on"
+        return NotOnHub(what, fix="unset HF_HUB_OFFLINE", exit_code=FAILED)
     if caught(ConnectionError, TimeoutError, errors.LocalEntryNotFoundError) or any(map(_is_transport, chain)):
-        return _failed(f"the Hub can't be reached about {repo}", "check the network connection")
+        what = f"the Hub can't be reached about {repo}"
+        return NotOnHub(what, fix="check the network connection", exit_code=FAILED)
     if library or (isinstance(error, OSError) and error.errno is None):  # pyarrow raises such errors for damaged files
         damage = library or error
         if type(damage).__name__ == "DatasetGenerationError":  # it says nothing itself
@@ -157,11 +179,12 @@ def _is_from_a_library(error: Exception) -> bool:
 
 def _explain_status(status: int, message: str, repo: str) -> UserError:
     if status == 401:
-        return _failed("the Hub refuses the token", f"{_LOG_IN} with a valid one")
+        return NotOnHub("the Hub refuses the token", fix=f"{_LOG_IN} with a valid one", exit_code=FAILED)
     if status == 403:
         return _failed(f"the token gives no right to do this with {repo}", "use one that may write there")
     if status in TRANSIENT_STATUSES:
-        return _failed(f"the Hub keeps answering {status} about {repo}: it is overloaded or limits requests")
+        what = f"the Hub keeps answering {status} about {repo}: it is overloaded or limits requests"
+        return NotOnHub(what, exit_code=FAILED)
     return _failed(f"the Hub answered {status} about {repo}{f': {message}' if message else ''}")
 
 

@@ -92,7 +92,8 @@ def find_base(folder: Path, *, with_weights: bool = True) -> Path:
         raise UserError(
             f"{local}, the base model of the adapter in {folder}, is not there", fix="put it back", exit_code=FAILED
         )
-    return hub.model_folder(name, revision) if with_weights else hub.config_folder(name, revision)
+    with hub.no_path(name, f"folder for the base model of the adapter in {folder},"):
+        return hub.model_folder(name, revision) if with_weights else hub.config_folder(name, revision)
 
 
 def weights_checksum(folder: Path) -> str:

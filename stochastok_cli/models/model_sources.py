@@ -54,7 +54,8 @@ def locate_model(name: str, folder: Path | None, dtype: str = AUTO) -> ModelSour
     if folder is not None:
         spec = spec_for(folder)
         return ModelSource(str(folder), folder, False, spec, spec.read_config(folder).context_window, dtype)
-    folder = hub.tokenizer_folder(*hub.parse_repo_id(name))
+    with hub.no_path(name, "checkpoint"):
+        folder = hub.tokenizer_folder(*hub.parse_repo_id(name))
     return ModelSource(name, folder, True, HUGGINGFACE, HUGGINGFACE.read_config(folder).context_window, dtype)
 
 

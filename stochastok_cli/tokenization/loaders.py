@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote
 
 from stochastok_cli import hub
-from stochastok_cli.errors import FAILED, UserError, did_you_mean, first_line, short_repr
+from stochastok_cli.errors import FAILED, UserError, did_you_mean, first_line, short_repr, similar_path
 from stochastok_cli.json_files import read_json
 from stochastok_cli.tokenization import BUNDLED
 from stochastok_cli.tokenization.encoders import TiktokenEncoder
@@ -67,7 +67,8 @@ def load_vocabulary(
     if not os.path.isfile(file):
         on_hub = hub.repo_of_snapshot(path)
         what = f"{on_hub[0]} on the Hub has no tokenizer.json" if on_hub else f"{file} does not exist"
-        raise UserError(f"{what}{other_files(path)}", fix="give a tokenizer.json or a folder that holds one")
+        hint = other_files(path) if path.exists() else similar_path(path)
+        raise UserError(f"{what}{hint}", fix="give a tokenizer.json or a folder that holds one")
     return _read(file, name, end_of_text, pattern)
 
 
@@ -142,7 +143,10 @@ def tokenizer_path(name_or_path: str | Path) -> Path | None:
     if os.path.isdir(path) or path.suffix in SUFFIXES or ".model." in path.name:
         return path
     repo, revision = hub.parse_repo_id(name)
-    return hub.tokenizer_folder(repo, revision) if "/" in repo and hub.is_repo_id(repo) else None
+    if "/" not in repo or not hub.is_repo_id(repo):
+        return None
+    with hub.no_path(name, "tokenizer"):
+        return hub.tokenizer_folder(repo, revision)
 
 
 def vocabulary_for(tokenizer: Any, *, end_of_text: str | None = None) -> Vocabulary:
@@ -225,7 +229,7 @@ def _tiktoken_vocabulary(name: str, shown: str, end_of_text: str | None) -> Voca
     if name not in known:
         names = [*BUNDLED, *(n for n in known if n not in BUNDLED)]
         raise UserError(
-            f"unknown tokenizer {name!r}{did_you_mean(name, names)}",
+            f"unknown tokenizer {name!r}{did_you_mean(name, names) or similar_path(name)}",
             fix=f"give {', '.join(names)}, or the path of a tokenizer.json",
         )
     try:

@@ -61,7 +61,8 @@ def resolve_starting_point(config: Config, located: LocatedRun, *, with_weights:
         folder = adapters.find_base(adapters.find_adapter(located.checkpoint), with_weights=with_weights)
     if folder is None:
         repo, revision = hub.parse_repo_id(config.checkpoint_name)
-        folder = hub.model_folder(repo, revision) if with_weights else hub.config_folder(repo, revision)
+        with hub.no_path(config.checkpoint_name, "checkpoint"):
+            folder = hub.model_folder(repo, revision) if with_weights else hub.config_folder(repo, revision)
     spec = model_specs()[WRAPPER_MODEL_TYPE] if has_adapters else spec_for(folder)
     if has_adapters and adapters.is_adapter(folder):
         raise UserError(

@@ -312,7 +312,8 @@ def test_another_model_that_transformers_opens(run_eval, place):
 
 def test_a_model_on_the_hub_that_is_not_there(run_eval, hub_server):
     code, _, err = run_eval("someone/no-such-model", *LANGGAME)
-    assert code == USAGE and err.startswith("error: no repository someone/no-such-model is found on the Hub")
+    assert code == USAGE and err.startswith("error: there is no checkpoint someone/no-such-model. ")
+    assert "As a name on the Hub: no repository someone/no-such-model is found on the Hub" in err
 
 
 def test_a_report(run_eval, place):

@@ -559,9 +559,52 @@ def test_what_needs_no_network_works_offline(hub_server, command, offline, tmp_p
 def test_what_needs_one_says_so_in_one_line(hub_server, command, offline, tmp_path, arguments, repo):
     failed = command(*arguments, "--data-dir", tmp_path, code=1)
     line = failed.err.splitlines()[-1]
-    assert f"{repo} is on the Hub, and offline mode is on; unset HF_HUB_OFFLINE" in line and line.startswith("error: ")
+    assert f"the Hub can't be asked about {repo}: offline mode is on; unset HF_HUB_OFFLINE" in line
+    assert line.startswith("error: ")
     assert len(failed.err.splitlines()) == (2 if "--push" in arguments else 1)
     assert ("to try again: stochastok tokenize" in line) == ("--push" in arguments)
+
+
+ROWS = ["--prompt-column", "p", "--completion-column", "c"]
+MISTYPED = [
+    (["tokenize", "corpuss/text"], "file or folder corpuss/text; did you mean 'corpus/text'?"),
+    (["tokenize", "nothing/alike"], "file or folder nothing/alike."),
+    (["tokenize", "corpuss/chats", *ROWS], "file or folder corpuss/chats; did you mean 'corpus/cha"),
+    (["tokenize", "sample", "--tokenizer", "corpuss/text"], "tokenizer corpuss/text; did you mean 'corpus/text'?"),
+    (["eval", "corpuss/text", "--evaluator", "alignment"], "checkpoint corpuss/text; did you mean 'corpus/text'?"),
+    (["generate", "corpuss/text", "x"], "checkpoint corpuss/text; did you mean 'corpus/text'?"),
+    (
+        ["train", "--config-name", "speedrun", "trainer.checkpoint_name=corpuss/text"],
+        "checkpoint corpuss/text; did you",
+    ),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTYPED, ids=str)
+def test_a_mistyped_path_is_told_first(hub_server, command, tmp_path, monkeypatch, arguments, message):
+    (tmp_path / "corpus" / "text").mkdir(parents=True)
+    (tmp_path / "corpus" / "chats.jsonl").touch()
+    (tmp_path / "mytext.txt").write_text("one\n\ntwo")
+    monkeypatch.chdir(tmp_path)
+    failed = command(*arguments, code=2)
+    assert failed.err.startswith(f"error: there is no {message}")
+    assert " As a name on the Hub: no repository " in failed.err and failed.err.count("\n") == 1
+
+
+def test_a_mistyped_path_is_told_first_without_a_network(hub_server, command, offline, tmp_path, monkeypatch):
+    (tmp_path / "mytext.txt").write_text("one\n\ntwo")
+    monkeypatch.chdir(tmp_path)
+    assert command("tokenize", "mytext", code=1).err == (
+        "error: there is no file or folder mytext; did you mean 'mytext.txt'? As a name on the Hub: the Hub can't be "
+        "asked about mytext: offline mode is on; unset HF_HUB_OFFLINE\n"
+    )
+    assert "mytext.tx; did you mean 'mytext.txt'? As a name" in command("tokenize", "mytext.tx", code=1).err
+    assert command("tokenize", "my/text.txt", code=2).err.startswith("error: 'my/text.txt' is neither a file, nor a ")
+
+
+def test_what_the_hub_knows_is_no_mistyped_path(hub_server, command, tmp_path):
+    hub_server.add_dataset("x/texts", {"train.jsonl": b'{"text": "a"}\n{"text": "b"}\n'})
+    assert command("tokenize", "x/texts", "--split", "val", code=2).err.startswith("error: x/texts has no split 'val'")
 
 
 @pytest.mark.slow
@@ -569,7 +612,7 @@ def test_benchmarks_that_can_not_be_had_end_a_run_at_once(hub_server, tiny, tmp_
     arguments = ["train", "--config", tiny / "tiny.yaml", "--run-name", "unreachable"]
     arguments.append("trainer.eval=[{evaluator:mcq,benchmarks:[arc]}]")
     failed = run(*arguments, code=1, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path))
-    assert "allenai/ai2_arc is on the Hub, and offline mode is on" in failed.stderr
+    assert "the Hub can't be asked about allenai/ai2_arc: offline mode is on" in failed.stderr
     assert failed.stderr.count("\n") == 1 and "trainer.eval=[]" in failed.stderr
     assert not (tiny / "runs" / "unreachable").exists()
 

@@ -202,7 +202,7 @@ def test_a_benchmark_that_cannot_be_reached_names_the_way_out(tmp_path, monkeypa
     with pytest.raises(UserError) as caught:
         load_benchmark("hellaswag", tmp_path)
     message = str(caught.value)
-    assert message.startswith("benchmark hellaswag can't be loaded: Rowan/hellaswag")
+    assert message.startswith("benchmark hellaswag can't be loaded: the Hub can't be asked about Rowan/hellaswag")
     assert "hellaswag=PATH" in message
     assert "\n" not in message
     assert caught.value.exit_code == FAILED

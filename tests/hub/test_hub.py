@@ -636,7 +636,10 @@ def test_an_outage_ends_a_pull_with_one_line(hub_server, no_waiting, monkeypatch
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ({"HF_HUB_OFFLINE": "1"}, "1 {}someone/x is on the Hub, and offline mode is on; unset HF_HUB_OFFLINE{}\n"),
+        (
+            {"HF_HUB_OFFLINE": "1"},
+            "1 {}the Hub can't be asked about someone/x: offline mode is on; unset HF_HUB_OFFLINE{}\n",
+        ),
         (
             {"HF_ENDPOINT": "http://127.0.0.1:9"},
             "1 {}the Hub can't be reached about someone/x; check the network connection{}\n",
@@ -668,7 +671,7 @@ def test_questions_once_loaded_need_no_network(hub_server, tmp_path, subset):
         assert (again.stdout, again.stderr) == (first.stdout, "")
     assert len(hub_server.requests) == num_requests
     other = run_python(code.replace("questions", "others"), HF_HOME=str(tmp_path), HF_HUB_OFFLINE="1")
-    assert other.stdout == "1 anyone/others is on the Hub, and offline mode is on; unset HF_HUB_OFFLINE\n"
+    assert other.stdout == "1 the Hub can't be asked about anyone/others: offline mode is on; unset HF_HUB_OFFLINE\n"
 
 
 def test_a_pull_that_is_given_up_ends_its_process_properly(hub_server, monkeypatch):
