@@ -32,7 +32,11 @@ def make_cute(
         int, Option("Questions to validate on; as many of those to train on are evaluated, too.")
     ] = 1_000,
     words: Annotated[
-        Path | None, Option("One word a line; 1,000 common English words where absent.", metavar="FILE")
+        Path | None,
+        Option(
+            "One word a line, each letter one character (NFC); 1,000 common English words where absent.",
+            metavar="FILE",
+        ),
     ] = None,
     disjoint: Annotated[bool, Option("Validate on words that training never asks about.")] = False,
     seed: int = 0,
@@ -47,7 +51,7 @@ def make_cute(
         name: the name of both folders.
         train_size: questions to train on.
         val_size: questions to validate on; as many of those to train on are written as texts, too.
-        words: a file with one word a line; None for the bundled list.
+        words: a file with one word a line, each letter of which is one character; None for the bundled list.
         disjoint: whether the validation questions are about words that occur in no training question.
         seed: the same seed gives the same bytes.
         force: make the folders again if they are there already.

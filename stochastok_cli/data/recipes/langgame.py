@@ -32,7 +32,11 @@ def make_langgame(
     ] = 1_000,
     num_options: Annotated[int, Option("Options of each question, 2 or more, one of them right.")] = 4,
     words: Annotated[
-        Path | None, Option("One word a line; 1,000 common English words where absent.", metavar="FILE")
+        Path | None,
+        Option(
+            "One word a line, each letter one character (NFC); 1,000 common English words where absent.",
+            metavar="FILE",
+        ),
     ] = None,
     min_substring: Annotated[int, Option("Shortest part of a word that is asked about, in letters.")] = 1,
     max_substring: Annotated[int, Option("Longest part, in letters; never more than the whole word.")] = 3,
@@ -57,7 +61,7 @@ def make_langgame(
         train_size: questions to train on.
         val_size: questions to validate on; as many of those to train on are written as texts, too.
         num_options: options of each question, one of them right.
-        words: a file with one word a line; None for the bundled list.
+        words: a file with one word a line, each letter of which is one character; None for the bundled list.
         min_substring: shortest substring that is asked about, in letters.
         max_substring: longest substring that is asked about, in letters.
         holdout: the substrings that only validation questions contain: a key of HOLDOUTS.

@@ -197,7 +197,20 @@ def test_impossible_settings_write_nothing(tmp_path, options, message):
         (b"one\ntwo words\n", "line 2: 'two words'"),
         (b"one,two\n", "line 1: 'one,two'"),
         (b"'tis\n", "line 1"),
-        (b"abc1\n", "line 1"),
+        (b"abc1\n", "line 1: 'abc1', which is not one word of letters (U+0031 DIGIT ONE); give one word a line"),
+        (b"\xee\x80\x80\n", "which is not one word of letters (U+E000)"),
+        (
+            b"well--known\n",
+            "line 1: 'well--known', which is not one word of letters; give one word a line, with ' and - ",
+        ),
+        (
+            "cafe\u0301\n".encode(),
+            "has U+0301 COMBINING ACUTE ACCENT, apart from the letter that it belongs to; compose the",
+        ),
+        (
+            "हिन्दी\n".encode(),
+            "'हिन्दी' has U+093F DEVANAGARI VOWEL SIGN I, a mark that makes a letter together with the ",
+        ),
         (b"\xff\xfe\n", "not UTF-8"),
     ],
 )
