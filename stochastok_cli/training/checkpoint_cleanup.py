@@ -10,25 +10,31 @@ from stochastok_cli.training.schedules import checkpoints_to_delete
 def obsolete_checkpoints(run_folder: Path, keep: int | None) -> list[Path]:
     """The complete checkpoints of a run that `keep_checkpoints` does not keep (see `checkpoints_to_delete`).
 
-    A checkpoint is permanent by the configuration that it was saved with, or by that of the latest one.
+    A checkpoint is permanent by the configuration that it was saved with, or by that of the latest one. Losses on
+    another number of windows (`eval_iters`) don't compare, so the best checkpoint by each of these stays.
     """
     if keep is None:
         return []
     complete = checkpoints(run_folder)
     losses = {iteration: state.validation_loss for iteration, (_, state) in complete.items()}
-    intervals = {iteration: _permanent_interval(state) for iteration, (_, state) in complete.items()}
+    intervals = {n: _training_key(state, "permanent_checkpoint_interval") for n, (_, state) in complete.items()}
     latest = intervals[max(intervals)] if intervals else None
     permanent = [n for n, own in intervals.items() if any(interval and n % interval == 0 for interval in (own, latest))]
-    return [complete[iteration][0] for iteration in checkpoints_to_delete(losses, keep, permanent)]
+    sizes = {n: _training_key(state, "eval_iters") for n, (_, state) in complete.items()}
+    obsolete = set(complete)
+    for size in set(sizes.values()):
+        comparable = {n: loss if sizes[n] == size else None for n, loss in losses.items()}
+        obsolete &= set(checkpoints_to_delete(comparable, keep, permanent))
+    return [complete[iteration][0] for iteration in sorted(obsolete)]
 
 
-def _permanent_interval(state: TrainingState) -> int | None:
-    """`permanent_checkpoint_interval` of a checkpoint's configuration, which older versions did not have."""
+def _training_key(state: TrainingState, name: str) -> int | None:
+    """A number of `trainer.training` in a checkpoint's configuration; None where an older version did not have it."""
     try:
-        interval = state.config["trainer"]["training"]["permanent_checkpoint_interval"]
+        value = state.config["trainer"]["training"][name]
     except (KeyError, TypeError):
         return None
-    return interval if isinstance(interval, int) else None
+    return value if isinstance(value, int) else None
 
 
 def delete_obsolete(run_folder: Path, keep: int | None) -> None:

@@ -10,7 +10,7 @@ Only rank 0 reads and writes here.
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from stochastok_cli.training.loggers.jsonl import (
     read_metrics,
     read_starts,
 )
-from stochastok_cli.training.same_run import require_same_config, require_same_decay
+from stochastok_cli.training.same_run import differing_values, require_same_config, require_same_decay
 from stochastok_cli.training.schedules import next_checkpoint
 
 CONFIG, METRICS, STARTS, LOG = "config.yaml", "metrics.jsonl", "starts.jsonl", "train.log"
@@ -51,12 +51,14 @@ PROBE_SECONDS = 0.2
 class RunProgress:
     """The latest complete checkpoint of a run and its state; None where there is none yet.
 
-    `config_problem` says why the run's configuration is that of the checkpoint, where its file can't be read.
+    `config_problem` says why the run's configuration is that of the checkpoint, where its file can't be read. `changed`
+    has the keys in which a command's configuration differs from the run's, with the values of the run and the command.
     """
 
     checkpoint: Path | None = None
     state: TrainingState | None = None
     config_problem: str = ""
+    changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)
 
     @property
     def iteration(self) -> int:
@@ -115,7 +117,7 @@ def read_progress(folder: Path, config: Config) -> RunProgress:
             )
         return RunProgress()
     require_same_decay(state.iteration, before, config)
-    return RunProgress(checkpoint, state, problem)
+    return RunProgress(checkpoint, state, problem, differing_values(before.to_dict(), config.to_dict()))
 
 
 def _is_leftover(file: Path) -> bool:

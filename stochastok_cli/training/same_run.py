@@ -3,7 +3,7 @@
 The parent of a run is the checkpoint that it starts from.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from stochastok_cli.tokenization.methods import require_method
 from stochastok_cli.training.loggers.jsonl import RunStart
 
 # Keys that may change while a run goes on, because no weight depends on them. `eval_iters` and `trainer.eval` are among
-# them by design: what is evaluated may change, and a run that goes on is never refused for it.
+# them by design: what is evaluated may change, and a run that goes on is never refused for it. `starts.jsonl` and
+# `train.log` say what was changed, and from which iteration on.
 _FREE_KEYS = (
     "trainer.training.eval_interval",
     "trainer.training.log_interval",
@@ -36,6 +37,7 @@ _FREE_KEYS = (
     "general.device",
     "general.kernels",
 )
+_EVAL_ITERS = "trainer.training.eval_iters"
 _PARENT_KEYS = {"trainer.checkpoint_name", "model.checkpoint_name"}
 _GROWING_KEY = "trainer.training.max_iters"
 _METHOD_KEY, _DATASET_KEY = "trainer.dataset.expand_method", "trainer.dataset.name"
@@ -62,10 +64,19 @@ def require_same_config(folder: Path, before: Config, now: Config, start: RunSta
         elif differing.keys() <= _PARENT_KEYS and before.checkpoint_name is not None:
             fix = f"name the checkpoint that it started from ({before.checkpoint_name}), {fix}"
     if differing:
-        listed = ", ".join(
-            f"{key} (there {as_written(old)}, now {as_written(new)})" for key, (old, new) in differing.items()
-        )
-        raise UserError(f"{folder} is a run of another configuration: {listed}", fix=fix)
+        raise UserError(f"{folder} is a run of another configuration: {_listed(differing)}", fix=fix)
+
+
+def _listed(differing: Mapping[str, tuple[Any, Any]]) -> str:
+    return ", ".join(f"{key} (there {as_written(old)}, now {as_written(new)})" for key, (old, new) in differing.items())
+
+
+def note_on_changes(changed: Mapping[str, tuple[Any, Any]]) -> str:
+    """What users are told about the keys that may change in a run that goes on; "" where none has changed."""
+    if not changed:
+        return ""
+    windows = f"; validation losses before and after {_EVAL_ITERS} was changed are over other windows"
+    return f"changed from here on: {_listed(changed)}{windows if _EVAL_ITERS in changed else ''}"
 
 
 def is_same_parent(before: Config, now: Config, start: RunStart | None) -> bool:

@@ -20,6 +20,7 @@ from stochastok_cli.training.loggers.jsonl import (
     starts_logger,
 )
 from stochastok_cli.training.run_dir import RunProgress
+from stochastok_cli.training.same_run import note_on_changes
 from stochastok_cli.training.setup import Run
 from stochastok_cli.training.signals import stop_signals
 from stochastok_cli.training.trainer import Trainer
@@ -120,6 +121,7 @@ def _prepare_folder(run: Run, *, force: bool) -> list[str]:
         notes.append(f"the run has no checkpoint yet and begins again; metrics up to iteration {reached:,} are removed")
     if progress.checkpoint:
         notes.append(f"going on from {progress.checkpoint}")
+        notes += [changes] if (changes := note_on_changes(progress.changed)) else []
     elif run.model_folder is not None:
         notes.append(f"starting from {run.model_folder}")
     return notes
@@ -131,7 +133,7 @@ def _all_listeners(run: Run, listeners: Sequence[Listener], stack: ExitStack) ->
     active = [
         config_logger(folder / run_dir.CONFIG, run.config),
         stack.enter_context(jsonl_logger(folder / run_dir.METRICS)),
-        starts_logger(folder / run_dir.STARTS),
+        starts_logger(folder / run_dir.STARTS, run.progress.changed),
         stack.enter_context(log_file_logger(folder / run_dir.LOG)),
         *listeners,
     ]

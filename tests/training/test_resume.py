@@ -271,6 +271,31 @@ def test_a_longer_run_that_is_killed_before_it_has_trained_is_still_the_shorter_
     assert config_from_file(run.folder / "config.yaml") == longer
 
 
+def test_what_was_changed_in_a_run_that_goes_on_is_recorded_and_unlike_losses_do_not_compete(configured):
+    def part(max_iters, eval_iters):
+        values = {"max_iters": max_iters, "eval_iters": eval_iters, "keep_checkpoints": 1, "eval_interval": 1}
+        return configured(*(f"trainer.training.{name}={value}" for name, value in values.items()))
+
+    run = train(part(1, 2), run_name="a")
+    state = run.checkpoint / "training_state.json"
+    tree = json.loads(state.read_text())
+    state.write_text(json.dumps(tree | {"validation_loss": 99.0}))  # the best and the only one of its kind
+    notes = []
+    train(part(3, 1), run_name="a", listeners=[notes.append])
+    changed = "trainer.training.max_iters (there 1, now 3), trainer.training.eval_iters (there 2, now 1)"
+    (note,) = (note.text for note in notes if getattr(note, "text", "").startswith("changed from here on"))
+    assert changed in note and note.endswith("are over other windows")
+    assert note in (run.folder / "train.log").read_text()
+    first, second = read_starts(run.folder / "starts.jsonl")[0]
+    assert first.changed == {}
+    assert second.changed == {"trainer.training.eval_iters": (2, 1), "trainer.training.max_iters": (1, 3)}
+    assert {"step_1", "step_3"} <= set(steps(run.folder))
+    train(part(4, 1), run_name="a")
+    assert (
+        "changed from here on: trainer.training.max_iters (there 3, now 4)\n" in (run.folder / "train.log").read_text()
+    )
+
+
 def test_a_run_without_its_first_checkpoint_begins_again_and_says_so(configured):
     run = train(configured(), run_name="a")
     for step in run.folder.glob("step_*"):

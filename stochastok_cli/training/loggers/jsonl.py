@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,6 +40,7 @@ class RunStart:
         data: Name and fingerprint of the dataset, with `method` and `p` by which it was made (None for canonical ids);
             without these two where the dataset has no manifest. None in files of earlier versions.
         parent_weights: The checksum of its weights (see `checkpoint_reader.recorded_weights`), where it has one.
+        changed: The keys of the configuration that are others than before, with the values before and now.
     """
 
     time: str
@@ -53,6 +54,7 @@ class RunStart:
     parent: str | None = None
     data: dict[str, str | int | float | None] | None = None
     parent_weights: str | None = None
+    changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)
 
 
 def config_logger(file: Path, config: Config) -> Listener:
@@ -105,8 +107,11 @@ def _appending(file: Path) -> Iterator[Callable[[str], object]]:
             stream.close()
 
 
-def starts_logger(file: Path) -> Listener:
-    """A listener that adds a line to a `starts.jsonl` when training starts: on what, and with which versions."""
+def starts_logger(file: Path, changed: dict[str, tuple[Any, Any]]) -> Listener:
+    """A listener that adds a line to a `starts.jsonl` when training starts: on what, and with which versions.
+
+    `changed` is that of `RunStart`.
+    """
 
     def write(event: Event) -> None:
         if isinstance(event, Started):
@@ -124,6 +129,7 @@ def starts_logger(file: Path) -> Listener:
                 parent=None if event.parent is None else str(event.parent),
                 data=event.data,
                 parent_weights=None if event.parent is None else recorded_weights(event.parent),
+                changed=changed,
             )
             torn = file.is_file() and not file.read_bytes().endswith(b"\n")  # by a full disk
             with _appending(file) as append:
