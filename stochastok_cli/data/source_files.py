@@ -1,21 +1,17 @@
 """The files of a source of text: which of a folder are read, and how many of each type are not."""
 
-import bz2
 import codecs
-import gzip
 import hashlib
-import io
 import json
-import lzma
 import os
 import stat
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
-from typing import Any, BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from stochastok_cli.data.arrow_datasets import SAVED_METADATA, saved_files
+from stochastok_cli.data.compressed_files import COMPRESSIONS, DAMAGE, decompressed
 from stochastok_cli.data.formats import holds_ids
 from stochastok_cli.errors import UserError, count_of, short_name
 from stochastok_cli.manifest import file_checksum
@@ -36,25 +32,9 @@ WARC_SUFFIXES = (".wet", ".warc")
 SUFFIXES = (*TEXT_SUFFIXES, *TABLES, *WARC_SUFFIXES)
 # Not README.md and dataset_infos.json, nor .warc, which seldom holds text.
 IN_FOLDERS = (".txt", *(suffix for suffix in TABLES if suffix != ".json"), ".wet")
-DAMAGE = (EOFError, lzma.LZMAError, zlib.error, OSError)
-"""What the decompressors raise for a damaged file; an OSError without a number is one of theirs."""
 
 _HEAD = 2**16  # bytes of a file of an unknown type that tell whether it holds text
 _WHOLE_FILES = "--documents file reads text files of any type, each as one document"
-
-
-def _open_zstd(raw: BinaryIO, mode: str) -> Any:
-    import pyarrow
-
-    return pyarrow.CompressedInputStream(raw, "zstd")
-
-
-_OPENERS: dict[str, Callable[[Any, Any], Any]] = {
-    ".gz": gzip.open,
-    ".bz2": bz2.open,
-    ".xz": lzma.open,
-    ".zst": _open_zstd,
-}
 
 
 class SourceFiles(NamedTuple):
@@ -101,7 +81,7 @@ def find_files(path: Path, documents: str = "paragraph", errors: str = "strict")
         if special := special_type(path):
             raise UserError(f"{path} is a {special}", fix=READ_TWICE)
         if not _is_read(path, SUFFIXES, documents, errors):
-            known = f"{', '.join(SUFFIXES)}, or one compressed as {', '.join(_OPENERS)}"
+            known = f"{', '.join(SUFFIXES)}, or one compressed as {', '.join(COMPRESSIONS)}"
             if documents == "file":
                 raise UserError(f"{path} holds no UTF-8 text", fix=f"give {known}")
             if path.suffix in (".idx", ".ds"):
@@ -179,7 +159,7 @@ def converted_by(encoding: str) -> str:
 
 def file_format(file: Path) -> str:
     """The lower-case suffix of a file, without that of its compression; empty where it has none."""
-    return Path(file.stem).suffix.lower() if file.suffix.lower() in _OPENERS else file.suffix.lower()
+    return Path(file.stem).suffix.lower() if file.suffix.lower() in COMPRESSIONS else file.suffix.lower()
 
 
 def has_columns(file: Path, documents: str) -> bool:
@@ -188,17 +168,11 @@ def has_columns(file: Path, documents: str) -> bool:
     return kind in TABLES and not (documents == "file" and kind in CSV_SUFFIXES)
 
 
-def decompressed(raw: BinaryIO, file: Path) -> BinaryIO:
-    """The content of an open file, decompressed as its name says."""
-    opener = _OPENERS.get(file.suffix.lower())
-    return io.BufferedReader(opener(raw, "rb"), 1 << 20) if opener else raw
-
-
 def dataset_name(path: Path) -> str:
     """The name of a dataset made from a file or folder: its own name, or that of the link, without known suffixes."""
     name = os.path.basename(os.path.abspath(path))
     for suffix in path.suffixes[::-1]:
-        if suffix.lower() not in SUFFIXES and suffix.lower() not in _OPENERS:
+        if suffix.lower() not in SUFFIXES and suffix.lower() not in COMPRESSIONS:
             break
         name = name.removesuffix(suffix)
     return name

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from stochastok_cli.data.bad_documents import BadDocument, Location
-from stochastok_cli.data.source_files import DAMAGE, converted_by, decompressed, encoding_of
+from stochastok_cli.data.compressed_files import DAMAGE, decompressed
+from stochastok_cli.data.source_files import converted_by, encoding_of
 from stochastok_cli.errors import FAILED, UserError
 
 LONGEST_DOCUMENT = 2**30  # bytes of a line, characters of a document; a small compressed file may hold far more
@@ -26,8 +27,8 @@ def open_decompressed(file: Path, name: str) -> Iterator[tuple[BinaryIO, BinaryI
     Damage to a compressed file while the context is open is one UserError, which names `name`.
     """
     with open(file, "rb", buffering=1 << 20) as raw:
-        stream = decompressed(raw, file)
         try:
+            stream = decompressed(raw, file)
             yield stream, raw  # `stream` may close `raw` when nothing refers to it
         except DAMAGE as error:
             if isinstance(error, OSError) and error.errno is not None:
