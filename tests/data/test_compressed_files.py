@@ -27,6 +27,9 @@ WRITERS = {
     ".txt": lambda texts: "".join(f"{text}\n\n" for text in texts),
     ".jsonl": lambda texts: "".join(json.dumps({"text": text}) + "\n" for text in texts),
     ".csv": lambda texts: "".join(f"{text}\n" for text in texts),
+    ".wet": lambda texts: "".join(
+        f"WARC/1.0\r\nWARC-Type: conversion\r\nContent-Length: {len(text)}\r\n\r\n{text}\r\n\r\n" for text in texts
+    ),
 }
 PARTS = [[f"text {part} {i}" for i in range(40)] for part in "abc"]
 TEXTS = [text for part in PARTS for text in part]
