@@ -13,7 +13,7 @@ from stochastok_cli.cli import candidates, executor_options, options, progress
 from stochastok_cli.cli.app import subcommand
 from stochastok_cli.cli.streams import escaped
 from stochastok_cli.data.folders import DATA_DIR
-from stochastok_cli.errors import Notice, UserError
+from stochastok_cli.errors import Notice, UserError, count_of
 from stochastok_cli.tokenization.methods import (
     METHODS,
     p_among,
@@ -329,7 +329,8 @@ def expand(
             )
         if executor_options.print_submitted(made, as_json):
             return
-        growth = (made.manifest.splits["train"].tokens or 0) / max(corpus.num_tokens["train"], 1)
+        tokens = sum(split.tokens or 0 for split in made.manifest.splits.values())
+        growth = tokens / max(sum(corpus.num_tokens.values()), 1)
         progress.note(f"{options.summary(made)} ({growth:.3f} times the tokens)")
     if push:
         options.push_corpus(made.path, None if pull else repo, hf_username, private)
@@ -414,7 +415,7 @@ def _print_tokenizations(tokenizations: "list[LabeledTokenization]", as_json: bo
 def _row_as_json(row: "Diversity") -> dict[str, Any]:
     """A row of the report; with --match-growth also the growth that was asked for, and whether there is a p for it."""
     match = row.match
-    figures = {name: value for name, value in asdict(row).items() if name != "match"}
+    figures = {name: value for name, value in asdict(row).items() if name not in ("match", "words")}
     if match is None:
         return figures
     return {**figures, "target_growth": match.target, "mean_growth": match.growth, "target_met": match.is_met}
@@ -426,7 +427,6 @@ def _print_report(rows: "list[Diversity]", sample: str, as_json: bool) -> None:
         print(json.dumps([_row_as_json(row) for row in rows]))
         return
     from stochastok_cli.cli.text_table import print_table, print_title
-    from stochastok_cli.tokenization.statistics import COMMON_WORDS
 
     headings = ("method", "p", "growth", "touched", "seen", "possible", "bits each", "bits/id", "Rényi", "MATTR")
     cells = [
@@ -444,7 +444,8 @@ def _print_report(rows: "list[Diversity]", sample: str, as_json: bool) -> None:
         )
         for row in rows
     ]
-    print_title(f"{sample}; seen, possible, bits each: segmentations of {COMMON_WORDS} common words")
+    words = count_of(rows[0].words, "common word")
+    print_title(f"{sample}; seen, possible, bits each: segmentations of {words}")
     entries = [
         (method, [pair for pair in zip(headings[1:], values, strict=True) if pair[1]]) for method, *values in cells
     ]

@@ -36,6 +36,7 @@ class Diversity:
         token_entropy: bits per token of the expanded ids, see `token_entropy`.
         renyi_efficiency: that of the expanded ids, see `renyi_efficiency`.
         mattr: that of the expanded ids, see `mattr`.
+        words: how many common words there are, at most COMMON_WORDS.
         match: how p was found, where it was found by a growth.
     """
 
@@ -49,6 +50,7 @@ class Diversity:
     token_entropy: float
     renyi_efficiency: float
     mattr: float
+    words: int
     match: GrowthMatch | None = None
 
 
@@ -91,6 +93,7 @@ def diversity(expand: StochasTok, ids: np.ndarray, lengths: np.ndarray) -> Diver
         token_entropy=token_entropy(out),
         renyi_efficiency=renyi_efficiency(out),
         mattr=mattr(out),
+        words=len(words),
     )
 
 
@@ -108,8 +111,9 @@ def token_entropy(ids: np.ndarray) -> float:
 def renyi_efficiency(ids: np.ndarray, alpha: float = RENYI_ALPHA) -> float:
     """The Rényi entropy of the frequencies of ids, over the logarithm of the number of distinct ids.
 
-    H = log(sum of f^alpha) / (1 - alpha). Zouhar et al. 2023 (ACL 2023.acl-long.284), with alpha = 2.5; as TkTkT
-    computes it, which divides by the types that occur. 0 where there are fewer than two types.
+    H = log(sum of f^alpha) / (1 - alpha). Zouhar et al. 2023 (ACL 2023.acl-long.284), with alpha = 2.5. Their package
+    tokenization-scorer and TkTkT divide by the types that occur, as here, and not by the size of the vocabulary. 0
+    where there are fewer than two types.
 
     >>> renyi_efficiency(np.array([3, 5, 5, 3]))
     1.0

@@ -5,9 +5,11 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from stochastok_cli.cli.app import NAMES_OR_PATHS, app, main, register_subcommands
+from stochastok_cli.data.memmap import SPLITS
 from stochastok_cli.errors import USAGE
 
 register_subcommands()
@@ -193,3 +195,23 @@ def test_a_growth_that_is_missed_is_in_the_json_of_the_report(run, tmp_path):
     row = json.loads(out)[0]
     assert (code, row["target_growth"], row["mean_growth"], row["target_met"]) == (0, 1.2, row["growth"], False)
     assert "match" not in row and f"the nearest, p = {row['p']}, makes them {row['growth']:.3f} times as long" in err
+
+
+def test_what_the_report_and_the_note_of_an_expansion_count(run, tmp_path):
+    (tmp_path / "text.txt").write_text("where there is nothing there\n\nwhich is something\n")
+    assert run("tokenize", "text.txt", "--tokenizer", "sample2k", "--val-fraction", "0.5", "--quiet")[0] == 0
+    tokens = {split: np.fromfile(f"data/data_as_memmaps/text-tokenized/{split}.bin", "<u2").size for split in SPLITS}
+    title = " ".join(run("expand", "text-tokenized", "--report")[1].partition("\n")[0].split())
+    common = int(title.split(" of ")[-1].split()[0])
+    assert title.endswith(f"segmentations of {common} common word{'s' * (common != 1)}") and common < 5
+    _, out, err = run("expand", "text-tokenized", "-p", "1", "--seed", "1", "--json")
+    made = {split: counts["tokens"] for split, counts in json.loads(out)["splits"].items()}
+    growth = {split: f"{made[split] / tokens[split]:.3f}" for split in SPLITS}
+    both = f"{sum(made.values()) / sum(tokens.values()):.3f}"
+    assert f"({both} times the tokens)" in err and both not in growth.values()
+
+
+def test_the_list_of_methods_says_once_that_a_rule_is_fixed(run):
+    out = run("expand", "--method", "help")[1]
+    rules = [line for line in out.splitlines() if "fixed rule" in line]
+    assert len(rules) >= 4 and all(line.count("a fixed rule") == 1 for line in rules)

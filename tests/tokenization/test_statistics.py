@@ -137,6 +137,19 @@ def test_a_growth_below_one(documents):
         match_growth(GPT2, method, 0.1, letters, np.array([len(letters)]))
 
 
+@pytest.mark.parametrize(
+    ("tokens", "expected"),
+    [
+        ("pick @@ed pick @@l @@ed pick @@les", 0.8031528501359657),
+        ("pick @@e @@d pick @@l @@e @@d pick @@l @@e @@s", 0.9105681923824472),
+    ],
+)
+def test_renyi_efficiency_is_that_of_tokenization_scorer(tokens, expected):
+    """The examples of its README, which are of alpha 3: it divides by the types that occur."""
+    ids = np.unique(tokens.split(), return_inverse=True)[1]
+    assert renyi_efficiency(ids, alpha=3) == pytest.approx(expected, rel=1e-9)
+
+
 def test_figures_of_ids_counted_by_hand():
     # Frequencies 1/2, 1/4, 1/4: at alpha 2, H = -log(1/4 + 1/16 + 1/16).
     assert renyi_efficiency(np.array([7, 7, 8, 9]), alpha=2) == pytest.approx(np.log(8 / 3) / np.log(3))

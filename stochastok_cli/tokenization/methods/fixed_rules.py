@@ -170,7 +170,7 @@ def bind_digits(method: Method, text: str) -> Method:
 register_method(
     Method(
         name="character",
-        description="each token replaced by its characters, a fixed rule without a p",
+        description="each token replaced by its characters",
         p_meaning="none: a fixed rule",
         source="arXiv 2506.19004",
         expand=characters,
@@ -182,7 +182,7 @@ register_method(
     Method(
         name="digits",
         description="digits one by one (digits:single) or in groups from the right or the left (digits:right3, "
-        "digits:left3), a fixed rule without a p",
+        "digits:left3)",
         p_meaning="none: a fixed rule",
         source="arXiv 2506.19004",
         expand=group,

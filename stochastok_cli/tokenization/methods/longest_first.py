@@ -53,7 +53,7 @@ def require(vocabulary: "Vocabulary") -> None:
 register_method(
     Method(
         name="longest-first",
-        description="pretokens cut from the left into the longest entries, a fixed rule without a p",
+        description="pretokens cut from the left into the longest entries",
         p_meaning="none: a fixed rule",
         source="Uzan et al. 2024 (arXiv 2403.01289), longest prefix",
         expand=expand,

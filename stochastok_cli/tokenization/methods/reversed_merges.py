@@ -41,7 +41,7 @@ def require(vocabulary: "Vocabulary") -> None:
 register_method(
     Method(
         name="reversed-merges",
-        description="byte-pair encoding again with the merges learned last first, a fixed rule without a p",
+        description="byte-pair encoding again with the merges learned last first",
         p_meaning="none: a fixed rule",
         source="byte-pair encoding (arXiv 1508.07909) in reverse",
         expand=expand,
