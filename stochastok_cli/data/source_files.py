@@ -6,7 +6,7 @@ import json
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
@@ -89,6 +89,7 @@ def find_files(path: Path, documents: str = "paragraph", errors: str = "strict")
             raise UserError(f"{path}: files of this type are not known", fix=f"give {known}; {_WHOLE_FILES}")
         return SourceFiles(path, [path], {}, "")
     files: list[Path] = []
+    broken: list[Path] = []
     unread: Counter[str] = Counter()
     for file, is_part in _walk(path):
         special = special_type(file)
@@ -96,8 +97,10 @@ def find_files(path: Path, documents: str = "paragraph", errors: str = "strict")
             files.append(file)
         else:
             unread[special or file_type(file)] += 1
-    hint = "" if documents == "file" else f"; {_WHOLE_FILES}"
-    note = unread_note(str(path), unread, hint)
+            broken += [file] if special == _BROKEN_LINK else []
+    hint = "" if documents == "file" or unread.keys() <= {_BROKEN_LINK} else f"; {_WHOLE_FILES}"
+    empty = [file for file in files if not file.stat().st_size]
+    note = unread_note(str(path), unread, hint, _named(path, broken), _named(path, empty))
     if not files and holds_ids(path):
         raise UserError(f"{path} holds ids, no text", fix="give it to stochastok expand")
     if not files and (path / SAVED_METADATA[0]).is_file():
@@ -107,10 +110,20 @@ def find_files(path: Path, documents: str = "paragraph", errors: str = "strict")
     return SourceFiles(path, sorted(files), _by_frequency(unread), note)
 
 
+_BROKEN_LINK = "broken link"
+_PLURALS = {  # of what `special_type` says
+    _BROKEN_LINK: "broken links",
+    "link to a folder": "links to folders",
+    "pipe": "pipes",
+    "socket": "sockets",
+    "device": "devices",
+}
+
+
 def special_type(file: Path) -> str | None:
     """What a path is, if it is no regular file that can be read."""
     if not file.exists():
-        return "broken link"
+        return _BROKEN_LINK
     mode = file.stat().st_mode
     for is_type, name in (
         (stat.S_ISDIR, "link to a folder"),
@@ -227,13 +240,39 @@ def visible_files(folder: Path) -> Iterator[Path]:
 
 
 def count_types(files: Iterable[PurePath]) -> dict[str, int]:
-    """How many of some files there are of each type, the most frequent first."""
-    return _by_frequency(Counter(short_name(file_type(file)) for file in files))
+    """How many of some files there are of each type, the most frequent first. Broken links on this disk are a type."""
+
+    def kind(file: PurePath) -> str:
+        return _BROKEN_LINK if isinstance(file, Path) and not file.exists() else short_name(file_type(file))
+
+    return _by_frequency(Counter(map(kind, files)))
 
 
-def unread_note(where: str, unread: Mapping[str, int], hint: str = "") -> str:
-    """A line for people on files that are not read, by their types; empty if there are none."""
-    return f"not read in {where}: {_counts(unread)}{hint}" if unread else ""
+def unread_note(where: str, unread: Mapping[str, int], hint: str = "", broken: str = "", empty: str = "") -> str:
+    """A line for people on files that are not read, by their types, and on those without content.
+
+    What may be data that were lost comes first, by name: the target of a broken link may be on a disk that is not
+    mounted, or not be fetched yet.
+
+    Args:
+        where: the folder or repository.
+        unread: how many files of each type are not read.
+        hint: what to do about them.
+        broken: the names of the broken links among them.
+        empty: the names of files that are read and are empty.
+
+    Returns:
+        The line; empty if there is nothing to say.
+    """
+    lines = [f"not read in {where}: {_counts(unread, broken)}"] if unread else []
+    lines += [f"{'' if unread else f'in {where}, '}empty: {empty}"] if empty else []
+    return "; ".join(lines) + (hint if unread else "")
+
+
+def _named(folder: Path, files: Sequence[Path], shown: int = 3) -> str:
+    """The names of the first files of a folder: `a.txt, b/c.txt and 7 more`; "" for none."""
+    names = ", ".join(short_name(os.path.relpath(file, folder)) for file in sorted(files)[:shown])
+    return names + (f" and {len(files) - shown:,} more" if len(files) > shown else "")
 
 
 def file_type(file: PurePath) -> str:
@@ -246,14 +285,20 @@ def _by_frequency(unread: Mapping[str, int]) -> dict[str, int]:
     return dict(sorted(unread.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _counts(unread: Mapping[str, int], shown: int = 6) -> str:
-    """`3 files: 2 .py, 1 .md`"""
-    kinds = [*_by_frequency(unread).items()]
-    parts = [f"{count:,} {name}" for name, count in kinds[:shown]]
+def _counts(unread: Mapping[str, int], broken: str, shown: int = 6) -> str:
+    """`4 files: 1 broken link (lost.txt), 2 .py, 1 .md`"""
+    kinds = sorted(_by_frequency(unread).items(), key=lambda item: item[0] != _BROKEN_LINK)
+    parts = [_count_of_type(count, name) for name, count in kinds[:shown]]
+    if _BROKEN_LINK in unread and broken:
+        parts[0] += f" ({broken})"
     if rest := sum(count for _, count in kinds[shown:]):
         parts.append(f"{rest:,} of other types")
     total = sum(unread.values())
     return f"{count_of(total, 'file')}: {', '.join(parts)}"
+
+
+def _count_of_type(count: int, name: str) -> str:
+    return count_of(count, name, _PLURALS[name]) if name in _PLURALS else f"{count:,} {name}"
 
 
 def _hash(text: str) -> str:

@@ -97,9 +97,33 @@ def test_what_is_not_read_is_counted(project):
         "without a suffix": 1,
     }
     assert listed.note == (
-        f"not read in {project}: 13 files: 4 .py, 1 .c, 1 .json, 1 .jsonl.zip, 1 .md, 1 .png, 4 of other types; "
+        f"not read in {project}: 13 files: 1 broken link (lost), 4 .py, 1 .c, 1 .json, 1 .jsonl.zip, 1 .md, "
+        "4 of other types; "
         "--documents file reads text files of any type, each as one document"
     )
+
+
+def test_what_may_be_lost_data_is_named_first(tmp_path):
+    """Beside more common types, which would leave it among "others"."""
+    (tmp_path / "read.txt").write_text("text")
+    assert find_files(tmp_path).note == ""
+    (tmp_path / "b.txt").touch()
+    assert find_files(tmp_path).note == f"in {tmp_path}, empty: b.txt"
+    (tmp_path / "deep").mkdir()
+    for name in ("a.txt", "deep/b.txt", "c.jsonl", "d.txt"):
+        (tmp_path / name).symlink_to(tmp_path / "not mounted" / name)
+    assert find_files(tmp_path).note == (
+        f"not read in {tmp_path}: 4 files: 4 broken links (a.txt, c.jsonl, d.txt and 1 more); empty: b.txt"
+    )
+    for i, suffix in enumerate((".c", ".h", ".py", ".md", ".png", ".pdf", ".log")):
+        for number in range(6 + i):
+            (tmp_path / f"{number}{suffix}").touch()
+    for name in ("x", "y"):
+        (tmp_path / name).symlink_to(tmp_path / "deep")
+    listed = find_files(tmp_path, "file")
+    assert "4 broken links (a.txt, c.jsonl, d.txt and 1 more)" in listed.note and "2 links to folders" in listed.note
+    assert listed.unread == {"broken link": 4, "link to a folder": 2}
+    assert ": 69 files: 4 broken links (a.txt, c" in find_files(tmp_path).note
 
 
 def test_one_file_as_one_document(project):
@@ -140,11 +164,11 @@ def test_the_note_comes_before_the_work_and_the_manifest_keeps_it(project, tmp_p
         app.main()
     notes = capfd.readouterr().err.splitlines()
     assert notes[0] == f"note: {find_files(project).note}"
-    with pytest.warns(Notice, match="not read in .*13 files: 4 .py"):
+    with pytest.warns(Notice, match="not read in .*13 files: 1 broken link .lost., 4 .py"):
         made = tokenize(project, tokenizer="sample2k", data_dir=tmp_path)
     assert not made.created
     assert made.manifest.made_from.unread == find_files(project).unread
-    with pytest.warns(Notice, match="7 files: 1 .c"):
+    with pytest.warns(Notice, match="7 files: 1 broken link .lost., 1 .c"):
         whole = tokenize(project, tokenizer="sample2k", data_dir=tmp_path, documents="file", name="whole")
     assert sum(split.documents for split in whole.manifest.splits.values()) == 8
     with pytest.raises(UserError, match="documents .there 'file', now not given"), pytest.warns(Notice):
