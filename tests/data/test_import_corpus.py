@@ -291,6 +291,19 @@ def test_damaged_and_refused_tokenized_files(tmp_path):
     refuse("can't hold that")
     file.with_name("00000.ds.loss").unlink()
     ends = np.fromfile(index, "<u8")
+    metadata = file.with_name("00000.ds.metadata")
+    for recorded in (ends[-1] + 1, 0):
+        metadata.write_text(f"gpt2|2\n{recorded}\n{recorded} T")
+        refuse(f"00000.ds is damaged: it holds {ends[-1]} ids, and 00000.ds.metadata counts {recorded}")
+    metadata.write_text(f"gpt2|2\n{ends[-1]}\n{ends[-1]} T")
+    content = file.read_bytes()
+    for part in (file, index):
+        part.write_bytes(b"")
+    with pytest.raises(
+        UserError, match=f"00000.ds is damaged: it holds 0 ids, and 00000.ds.metadata counts {ends[-1]}"
+    ):
+        import_corpus(tmp_path, name="folder", tokenizer="sample2k", data_dir=tmp_path)
+    file.write_bytes(content)
     for wrong in (ends[:-1], ends[::-1], np.append(ends, ends[-1] * 3)):
         wrong.tofile(index)
         refuse("is damaged")
@@ -426,6 +439,23 @@ def write_mds(folder):
 
 
 WRITERS = {"arrow": lambda folder: save(folder, input_ids=DOCUMENTS), "litdata": write_chunks, "mds": write_mds}
+
+
+@pytest.mark.parametrize("format", ["litdata", "mds"])
+def test_a_damaged_index_is_named(tmp_path, format):
+    """Whatever is left of it, the files beside it tell the format."""
+    folder = WRITERS[format](tmp_path / "train")
+    index = folder / "index.json"
+    content = index.read_bytes()
+    for wrong in (b"", content[:6], bytes(len(content)), b"{}", b"[]", content[1:]):
+        index.write_bytes(wrong)
+        for named in (folder, tmp_path):
+            with pytest.raises(UserError, match="index.json is damaged: ") as caught:
+                open_corpus(str(named), "sample2k", data_dir=tmp_path / "data")
+            assert caught.value.exit_code == FAILED
+    index.unlink()
+    with pytest.raises(UserError, match="there is no file .*index.json, which lists the files of ids beside it"):
+        open_corpus(str(folder), "sample2k", data_dir=tmp_path / "data")
 
 
 @pytest.mark.parametrize("format", WRITERS)

@@ -10,13 +10,14 @@ functions.
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from stochastok_cli.errors import FAILED, UserError, did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np
 
+T = TypeVar("T")
 
 IGNORED = -100
 """The label of an id without a loss, as in PyTorch's cross entropy."""
@@ -156,6 +157,28 @@ def require_format(name: str) -> Format:
 def damaged(file: Path, what: str) -> UserError:
     """The error for a file of a stored dataset that can't be right."""
     return UserError(f"{file} is damaged: {what}", exit_code=FAILED)
+
+
+def has_index(folder: Path, key: str, shards: str) -> bool:
+    """Whether a folder has an `index.json` of a format, or files of the format whose index is damaged or missing.
+
+    Args:
+        folder: the folder.
+        key: a key of the index that other formats don't have.
+        shards: the pattern of the names of the files that the index names.
+    """
+    index = folder / "index.json"
+    return (index.is_file() and f'"{key}"'.encode() in index.read_bytes()) or any(folder.glob(shards))
+
+
+def read_index(folder: Path, kind: type[T]) -> T:
+    """The content of the `index.json` of a folder. Raises UserError if it is missing or damaged."""
+    from stochastok_cli.json_files import read_json
+
+    index = folder / "index.json"
+    if not index.is_file():
+        raise UserError(f"there is no file {index}, which lists the files of ids beside it", exit_code=FAILED)
+    return read_json(index, kind)
 
 
 def require_named_files(index: Path, files: Iterable[Path]) -> None:

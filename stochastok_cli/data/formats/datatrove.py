@@ -4,6 +4,7 @@
 `<name>.ds.loss`, for questions and conversations, a byte for each id: 1 where it has a loss.
 """
 
+import re
 from pathlib import Path
 
 from stochastok_cli.data.formats.base import (
@@ -76,8 +77,17 @@ def _read_file(file: Path) -> StoredBatch:
     width = size // total if total else 2
     if index_size % 8 or (np.diff(ends, prepend=0) < 0).any() or width not in widths or size != total * width:
         raise damaged(file, f"it has {size:,} bytes, and its index {total:,} ids of two or four bytes each")
+    if (recorded := _recorded_tokens(file)) not in (None, total):
+        raise damaged(file, f"it holds {total:,} ids, and {file.name}.metadata counts {recorded:,}")
     ids = np.memmap(file, widths[width], "r") if total else np.empty(0, widths[2])
     return StoredBatch(ids, np.diff(ends, prepend=0))
+
+
+def _recorded_tokens(file: Path) -> int | None:
+    """How many ids the second line of `NAME.ds.metadata` counts; None where the file is missing or says nothing."""
+    metadata = file.with_name(f"{file.name}.metadata")
+    lines = metadata.read_bytes().split(b"\n") if metadata.is_file() else []
+    return int(lines[1]) if len(lines) > 1 and re.fullmatch(rb"[0-9]{1,18}\r?", lines[1]) else None
 
 
 register_format(

@@ -14,6 +14,8 @@ from stochastok_cli.data.formats.base import (
     StoredBatch,
     StoredDocuments,
     damaged,
+    has_index,
+    read_index,
     register_format,
     require_named_files,
     uint16_or_int32,
@@ -66,19 +68,17 @@ def _write(folder: Path, splits: list[SplitDocuments], tokenizer: str) -> None:
 
 
 def _find(path: Path) -> Path | None:
-    """A folder with an `index.json` of chunks."""
-    index = path / "index.json"
-    return path if index.is_file() and b'"chunks"' in index.read_bytes() else None
+    """A folder with an `index.json` of chunks, or with chunks."""
+    return path if has_index(path, "chunks", "chunk-*-*.bin") else None
 
 
 def _read(folder: Path) -> StoredDocuments:
     import numpy as np
 
     from stochastok_cli.artifacts import path_inside
-    from stochastok_cli.json_files import read_json
 
     index = folder / "index.json"
-    content = read_json(index, _Index)
+    content = read_index(folder, _Index)
     config = content["config"]
     if config.get("compression") or config.get("encryption"):
         raise UserError(f"{folder} is compressed or encrypted", fix="write its chunks without, to read them here")

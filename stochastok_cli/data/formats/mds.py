@@ -17,6 +17,8 @@ from stochastok_cli.data.formats.base import (
     StoredBatch,
     StoredDocuments,
     damaged,
+    has_index,
+    read_index,
     register_format,
     require_named_files,
     uint16_or_int32,
@@ -152,17 +154,15 @@ def _encoded(values: "np.ndarray") -> bytes:
 
 
 def _find(path: Path) -> Path | None:
-    """A folder with an `index.json` of shards."""
-    index = path / "index.json"
-    return path if index.is_file() and b'"shards"' in index.read_bytes() else None
+    """A folder with an `index.json` of shards, or with shards."""
+    return path if has_index(path, "shards", "shard.*.mds*") else None
 
 
 def _read(folder: Path) -> StoredDocuments:
     from stochastok_cli.artifacts import path_inside
-    from stochastok_cli.json_files import read_json
 
     index = folder / "index.json"
-    entries = read_json(index, _Index)["shards"]
+    entries = read_index(folder, _Index)["shards"]
     files = [path_inside(folder, shard["raw_data"]["basename"]) for shard in entries]
     for file, shard in zip(files, entries, strict=True):
         if shard["format"] != "mds":
