@@ -45,6 +45,14 @@ def datasets(ctx: typer.Context, incomplete: str) -> list[str]:
     return _names(memmap_dir(_folder(ctx, "data_dir", "data")))
 
 
+def corpora(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The folders of documents in the data directory, without those of questions, conversations and completions."""
+    from stochastok_cli.data.folders import holds_documents, memmap_dir
+
+    folder = memmap_dir(_folder(ctx, "data_dir", "data"))
+    return [name for name in _names(folder) if holds_documents(folder / name)]
+
+
 def runs(ctx: typer.Context, incomplete: str) -> list[str]:
     """The runs in the folder of all runs; for one that is named already, its checkpoints, too."""
     return _runs_in(_folder(ctx, "checkpoint_dir", "checkpoints"), incomplete)
@@ -91,7 +99,7 @@ def benchmarks(ctx: typer.Context, incomplete: str) -> list[str]:
     """What an evaluator scores, after a comma one more."""
     evaluator = _given(ctx).get("evaluator")
     if str(evaluator) == "bits_per_byte":
-        names = datasets(ctx, incomplete)
+        names = corpora(ctx, incomplete)
     else:
         names = _questions(ctx, generated=str(evaluator) == "generation")
     return _one_more(names, incomplete)

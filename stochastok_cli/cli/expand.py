@@ -72,7 +72,7 @@ def expand(
             help="A tokenized dataset: a folder under data_as_memmaps or its path, a folder that `export` made, or "
             "with --tokenizer the ids of another program: PREFIX.idx of Megatron-LM, NAME.ds of datatrove, a folder of "
             "mds, of litdata or of a saved dataset with input_ids.",
-            autocompletion=candidates.datasets,
+            autocompletion=candidates.corpora,
         ),
     ] = None,
     expand_prop: Annotated[

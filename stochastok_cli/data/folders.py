@@ -4,11 +4,17 @@ import os
 from pathlib import Path
 
 from stochastok_cli.artifacts import expand_home
-from stochastok_cli.errors import did_you_mean
-from stochastok_cli.manifest import MANIFEST
+from stochastok_cli.errors import UserError, did_you_mean
+from stochastok_cli.manifest import MANIFEST, read_manifest
 
 DATA_DIR = "data"
 """The data directory where none is given."""
+
+SHAPES = "shapes.json"
+"""The file that every folder of questions with answers has, and no other."""
+
+INSTRUCTION = "instruction"
+"""The kind of the manifest of conversations, and of prompts with completions."""
 
 
 def memmap_dir(data_dir: Path) -> Path:
@@ -64,6 +70,18 @@ def short_dataset_name(dataset: str) -> str:
 def holds_ids(folder: Path) -> bool:
     """Whether a folder is a dataset of ids, with a manifest or without."""
     return folder.is_dir() and ((folder / MANIFEST).is_file() or next(folder.glob("*.bin"), None) is not None)
+
+
+def holds_documents(folder: Path) -> bool:
+    """Whether a folder of ids holds documents: no questions, conversations or completions, which training and `export`
+    take. True where no manifest can be read."""
+    if (folder / SHAPES).is_file():
+        return False
+    try:
+        manifest = read_manifest(folder)
+    except UserError:  # whoever opens the folder says what is wrong with it
+        return True
+    return manifest is None or manifest.kind != INSTRUCTION
 
 
 def _with_name(path: Path) -> Path:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stochastok_cli.data.folders import INSTRUCTION
 from stochastok_cli.data.memmap import Corpus, MemmapDataset, Tokenizer, resolve_vocabulary
 from stochastok_cli.data.sft_dataset import SHAPES, SFTDataset
 from stochastok_cli.errors import FAILED, UserError
@@ -22,7 +23,7 @@ from stochastok_cli.tokenization.loaders import split_options
 from stochastok_cli.tokenization.tokenizer_json import read_tokenizer_json
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
-KIND = "instruction"
+KIND = INSTRUCTION
 """The kind of the manifest."""
 
 TOKENIZER = "tokenizer"

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stochastok_cli.artifacts import write_json
+from stochastok_cli.data.folders import SHAPES as SHAPES
 from stochastok_cli.data.memmap import SPLITS, MemmapDataset
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.json_files import read_json
@@ -22,7 +23,6 @@ from stochastok_cli.manifest import SplitInfo
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
-SHAPES = "shapes.json"
 _OFFSETS = np.dtype("<u2")
 LONGEST_ROW = 2**16 - 1  # ids; an offset must fit its type
 

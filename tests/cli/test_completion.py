@@ -24,6 +24,7 @@ TREE = (
     "data/data_as_memmaps/.langgame.tmp",
     "data/data_as_datasets/short",
     "other/data_as_memmaps/elsewhere",
+    "other/data_as_memmaps/talk",
     "checkpoints/first/step_20",
     "checkpoints/first/step_100",
     "checkpoints/group/second/step_1",
@@ -39,6 +40,9 @@ def folders(tmp_path, monkeypatch) -> Path:
     (tmp_path / "configured.yaml").write_text("general: {paths: {data_dir: other}}\n")
     manifest = {"format": 1, "kind": "dataset", "recipe": "langgame"}
     (tmp_path / "data/data_as_datasets/short/manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "data/data_as_memmaps/langgame/shapes.json").touch()
+    for name, kind in (("other/data_as_memmaps/talk", "instruction"), (TREE[0], "tokenized")):
+        (tmp_path / name / "manifest.json").write_text(json.dumps({"format": 1, "kind": kind}))
     records = ({"iteration": i, "train/loss": 2.0, "train/learning_rate": 0.1} for i in range(2000))
     text = "".join(json.dumps(record) + "\n" for record in records)
     (tmp_path / "elsewhere/third/metrics.jsonl").write_text(text + '{"iteration": 3, "mcq/a/accuracy": 1}\n{"iter')
@@ -79,7 +83,8 @@ OPTIMIZER = [f"{key.path}=" for key in config_reference() if key.path.startswith
     [
         ("exp", ["expand", "export"]),
         ("make-l", ["make-langgame"]),
-        ("expand ", DATASETS),
+        ("expand ", DATASETS[:2]),
+        ("export ", DATASETS),
         ("expand c", DATASETS[:2]),
         ("expand --data-dir other ", ["elsewhere"]),
         ("expand --data-dir ~/other ", ["elsewhere"]),
@@ -98,7 +103,8 @@ OPTIMIZER = [f"{key.path}=" for key in config_reference() if key.path.startswith
         ("eval --evaluator mc", ["mcq"]),
         ("eval --evaluator mcq --benchmarks wino", ["winograd"]),
         ("eval --evaluator mcq --benchmarks arc,short", ["arc,short-train", "arc,short-val"]),
-        ("eval --evaluator bits_per_byte --benchmarks lang", ["langgame"]),
+        ("eval --evaluator bits_per_byte --benchmarks ", DATASETS[:2]),
+        ("eval --evaluator bits_per_byte --benchmarks lang", []),
         ("eval --evaluator generation --benchmarks addi", ["addition-train", "addition-val"]),
         ("eval --evaluator generation --benchmarks cute-sem,short-v", ["cute-sem,short-val"]),
         ("eval --tokenization grampa", ["grampa:", "grampa:0.1"]),
@@ -130,7 +136,7 @@ OPTIMIZER = [f"{key.path}=" for key in config_reference() if key.path.startswith
         ("train trainer.optimizer.l", ["trainer.optimizer.lr=", "trainer.optimizer.lr=0.0006"]),
         ("train trainer.dataset.name=", DATASETS),
         ("train trainer.dataset.name=corpus-tokenized-", DATASETS[1:2]),
-        ("train general.paths.data_dir=other trainer.dataset.name=", ["elsewhere"]),
+        ("train general.paths.data_dir=other trainer.dataset.name=", ["elsewhere", "talk"]),
         ("train --config configured.yaml trainer.dataset.name=e", ["elsewhere"]),
         ("train --config nothing trainer.dataset.name=l", ["langgame"]),
         ("train trainer.checkpoint_name=f", ["first"]),
@@ -169,7 +175,7 @@ def test_all_methods_and_subcommands(complete):
 def test_names_that_bash_would_cut_are_escaped_and_others_left_out(complete, folders):
     for name in ("my data", "a$b[c]", "bell\a"):
         (folders / "data/data_as_memmaps" / name).mkdir()
-    assert complete("stochastok expand ") == ["a\\$b\\[c\\]", *DATASETS, "my\\ data"]
+    assert complete("stochastok export ") == ["a\\$b\\[c\\]", *DATASETS, "my\\ data"]
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
@@ -189,7 +195,7 @@ def test_what_stands_in_the_line_then_is_the_name(monkeypatch, capfd, folders, q
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("expand lang", ["langgame"]),
+        ("export lang", ["langgame"]),
         ("train trainer.dataset.name=l", ["trainer.dataset.name=langgame"]),
         ("train trainer.optimizer.lr", ["trainer.optimizer.lr=", "trainer.optimizer.lr=0.0006"]),
         ("eval --evaluator mcq --benchmarks arc,wino", ["arc,winograd"]),
@@ -200,7 +206,7 @@ def test_what_zsh_is_told(complete, line, expected):
     assert "\n".join(complete(f"stochastok {line}", "zsh")) == f"_arguments '*: :(({quoted}))'"
 
 
-@pytest.mark.parametrize(("line", "code"), [("expand lang", 0), ("expand nothing", 1)])
+@pytest.mark.parametrize(("line", "code"), [("export lang", 0), ("export nothing", 1)])
 def test_fish_asks_whether_there_is_something(complete, monkeypatch, line, code):
     monkeypatch.setenv("_TYPER_COMPLETE_FISH_ACTION", "is-args")
     monkeypatch.setenv("_TYPER_COMPLETE_ARGS", f"stochastok {line}")
