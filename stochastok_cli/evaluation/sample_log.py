@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -66,8 +67,10 @@ class SampleLog:
                 )
             target = file.resolve()  # a link stays
             target.parent.mkdir(parents=True, exist_ok=True)
+            _remove_leftovers(target)
             temporary = target.with_name(f".{target.name}.{os.getpid()}.partial")  # several may write at a time
             stream = open(temporary, "w", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
+            _lock(stream.fileno())
         except OSError as error:
             raise UserError(f"--log-samples {file}: {error.strerror}", exit_code=FAILED) from None
         self._target, self._temporary, self._stream = target, temporary, stream
@@ -102,6 +105,28 @@ class SampleLog:
                     self._stream.write(json.dumps(line, ensure_ascii=False) + "\n")
         except OSError as problem:
             self.problem = SamplesNotWritten(self.file, problem)
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Removes what killed processes have left beside a file: what no process here, or on another machine, writes."""
+    for name in os.listdir(target.parent):
+        if not (match := re.fullmatch(rf"\.{re.escape(target.name)}\.(\d+)\.partial", name)):
+            continue
+        with suppress(OSError), open(target.with_name(name), "rb") as leftover:
+            if not os.path.isdir(f"/proc/{match[1]}") and _lock(leftover.fileno()):
+                target.with_name(name).unlink()
+
+
+def _lock(descriptor: int) -> bool:
+    """Whether an open file can be locked until it is closed, also for other machines: no other process has, and it is
+    possible here."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        return False
+    return True
 
 
 def sample_rows(answers: Answers, vocabulary: Vocabulary, texts: dict[int, str]) -> Iterator[dict[str, Any]]:

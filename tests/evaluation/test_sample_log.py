@@ -1,7 +1,10 @@
 """The file of `--log-samples`: every answer in every tokenization, and never half a file."""
 
+import fcntl
 import json
 import os
+import subprocess
+import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -116,6 +119,22 @@ def test_a_file_is_complete_or_absent(ask, checkpoint, langgame_folder, vocabula
     assert fail() == ["broken", "samples.jsonl"] and file.read_bytes() == before
     _, again = ask(file, {**MCQ, "num_samples": 3})
     assert (len(rows), len(again)) == (6, 3)
+
+
+def test_what_a_killed_process_has_left_is_removed(ask, tmp_path):
+    file = tmp_path / "samples.jsonl"
+    killed = subprocess.Popen([sys.executable, "-c", "pass"])
+    killed.wait()
+    running, other = f".{file.name}.{os.getppid()}.partial", f".other.jsonl.{killed.pid}.partial"
+    for name in (f".{file.name}.{killed.pid}.partial", running, other):
+        (tmp_path / name).touch()
+    ask(file, MCQ)
+    assert sorted(os.listdir(tmp_path)) == sorted([file.name, running, other])
+    locked = tmp_path / f".{file.name}.{killed.pid}.partial"  # as by a process on another machine
+    with open(locked, "w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        ask(file, MCQ)
+        assert locked.exists()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
