@@ -122,7 +122,7 @@ def code_span(text: str) -> str:
 
 def to_html(table: Table) -> str:
     """The table as an HTML element without its titles, intervals in small print."""
-    head = "".join(f"<th>{html.escape(column.heading)}</th>" for column in table.columns)
+    head = "".join(f"<th{_html_class(column)}>{html.escape(column.heading)}</th>" for column in table.columns)
     make_row = _html_text_row if table.is_text else _html_row
     body = "".join(f"<tr>{make_row(table, row)}</tr>" for row in table.rows)
     notes = "".join(f'<p class="note">{html.escape(note)}</p>' for note in table.notes)
@@ -163,8 +163,11 @@ def _html_cell(column: Column, cell: Cell) -> str:
     """A cell with the heading of its column, which a narrow page shows beside it."""
     interval = f"<small>{html.escape(cell.interval)}</small>" if cell.interval else ""
     text = " ".join(filter(None, (_breakable(cell.value) if column.is_name else html.escape(cell.value), interval)))
-    kind = ' class="name"' if column.is_name else ""
-    return f'<td{kind} data-column="{html.escape(column.heading)}">{text}</td>'
+    return f'<td{_html_class(column)} data-column="{html.escape(column.heading)}">{text}</td>'
+
+
+def _html_class(column: Column) -> str:
+    return ' class="name"' if column.is_name else ""
 
 
 def to_csv(results: Sequence[EvalResult]) -> str:

@@ -93,7 +93,7 @@ def _overview(runs: Sequence[ReportedRun]) -> Iterator[Table]:
             label,
             summary.dataset or MISSING,
             _expansion(summary),
-            f"{summary.iteration:,}",
+            summary.shown_iterations,
             *(MISSING if value is None else f"{value:.4f}" for value in latest),
             MISSING if best is None else f"{best.value:.4f}",
             summary.shown_state,
@@ -104,7 +104,8 @@ def _overview(runs: Sequence[ReportedRun]) -> Iterator[Table]:
         notes.append(
             "The runs have different datasets: bits per byte compare those of the same text, losses of the same tokens."
         )
-    columns = [Column(heading, wrap=not i, is_name=heading == "dataset") for i, heading in enumerate(headings)]
+    of_text = ("dataset", "method and p", "state")
+    columns = [Column(heading, wrap=not i, is_name=heading in of_text) for i, heading in enumerate(headings)]
     yield Table("Overview", "", columns, rows, notes)
 
 

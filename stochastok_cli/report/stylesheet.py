@@ -37,6 +37,7 @@ th { border-bottom: 1.5px solid var(--text); vertical-align: bottom; font-weight
   max-width: 11rem; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; white-space: normal; overflow-wrap: anywhere;
   min-width: 7rem; }
+th.name, td.name { text-align: left; }
 td.name { white-space: normal; overflow-wrap: anywhere; min-width: 7rem; }
 td small { display: block; color: var(--soft); font-size: .8rem; }
 table.text th { max-width: none; }

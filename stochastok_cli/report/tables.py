@@ -46,7 +46,7 @@ class Column:
         narrow: The heading on the terminal, in several short lines; `heading` where it is "".
         wrap: Whether the terminal may break the column's text into lines.
         show_intervals: Whether the terminal shows the intervals of the column's cells.
-        is_name: Whether the cells hold names, which a page may break into lines.
+        is_name: Whether the cells hold names or other text, which a page aligns left and may break into lines.
     """
 
     heading: str

@@ -13,6 +13,7 @@ from stochastok_cli.evaluation.answers import Answers
 from stochastok_cli.evaluation.base import EvalResult
 from stochastok_cli.report.plots import COLORS
 from stochastok_cli.report.questions import counts_text, kind_text, question_examples
+from stochastok_cli.report.rendering import to_html
 from stochastok_cli.report.run_card import ROWS, run_tables
 from stochastok_cli.report.runs import ReportedRun, labels_of_curves, read_reported_run
 from stochastok_cli.report.training_plots import curve_names, series_of, smooth, training_plots
@@ -146,6 +147,11 @@ def test_where_five_runs_differ(tmp_path):
         ("What differs", 4),
         ("What differs", 1),
     ]
+    overview = {column.heading: cell.value for column, cell in zip(tables[0].columns, tables[0].rows[0], strict=True)}
+    assert overview["iteration"] == runs[0].summary.shown_iterations and " of " in overview["iteration"]
+    assert '<th class="name">state</th>' in to_html(tables[0]) and '<td class="name" data-column="state">' in to_html(
+        tables[0]
+    )
     rows = [[str(cell) for cell in row] for table in tables[3:] for row in table.rows]
     assert rows == [["general.seed", "0", "1", "2", "2"], ["general.seed", "0"]]
     *others, equal = run_tables([runs[2]] * 5)
