@@ -80,7 +80,10 @@ def _note_on(metric: Metric) -> str:
     if metric.name == "truncated":
         lost = "did not fit the context window and lost"
         questions = count_of(int(metric.value), f"question {lost} its", f"questions {lost} their")
-        return f"{metric.benchmark}: {questions} beginning"
+        if not metric.part:
+            return f"{metric.benchmark}: {questions} beginning"
+        counted = "" if metric.part == "transfer" else ", each question counted in each sample"
+        return f"{metric.benchmark}, {tokenization_text(metric.part)}: {questions} beginning{counted}"
     if metric.name == "effective_sample_size":
         from stochastok_cli.evaluation.marginal import LEAST_EFFECTIVE_SAMPLES
 

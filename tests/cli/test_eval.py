@@ -161,6 +161,20 @@ def test_truncated_questions_are_noted_on_stderr_and_counted(run_eval, place, tm
     assert json.loads(out)["metrics"]["mcq/langgame-val/truncated"] == 1
     assert "langgame-val: 1 question did not fit the context window and lost its beginning" in err
     assert run_eval(*arguments, "--quiet")[2] == ""
+    _, out, err = run_eval(*arguments[:-1], "--tokenization", "uniform:0.5", "--samples", "2")
+    lost = "2 questions did not fit the context window and lost their beginning, each question counted in each sample"
+    assert f"langgame-val, uniform:0.5: {lost}\n" in err
+    assert "truncated: how many lost the beginning" in out and "each question is counted in each sample" in out
+    code, _, err = run_eval(*arguments[:-1], "--tokenization", "canonical")
+    assert code == USAGE and "the canonical tokenization has no P, and is always evaluated; drop it" in err
+
+
+def test_searched_tokenizations_are_explained(run_eval):
+    _, out, _ = run_eval(
+        "other", "pretraining-text", *LANGGAME, "--num-samples", "2", "--adversarial", "4", "--transfer"
+    )
+    assert "\nadversarial: each question in the most harmful tokenization" in out
+    assert "\ntransfer: each question in the tokenization that the search found for the first checkpoint" in out
 
 
 def test_addition(run_eval):

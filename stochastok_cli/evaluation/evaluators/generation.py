@@ -44,7 +44,8 @@ class Generation(QuestionEvaluator):
     meanings: ClassVar[Mapping[str, str]] = {
         "exact_match": "the answer equals the right one, white space around it aside",
         "prefix_match": "the answer begins with the right one",
-        "truncated": "how many lost the beginning of their prompt, which did not fit the context window",
+        "truncated": "how many lost the beginning of their prompt, which did not fit the context window; of other "
+        "tokenizations, each question is counted in each sample",
         "worst_case": "right in every one of the other tokenizations",
         "any_case": "right in at least one of the other tokenizations",
         "worst_sample": "share of right answers in the one tokenization on which the model is worst",

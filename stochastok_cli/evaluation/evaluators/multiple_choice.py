@@ -44,7 +44,8 @@ class MultipleChoice(QuestionEvaluator):
         "num_options": "mean number of options of a question",
         "normalized_accuracy": "accuracy on the scale where chance is 0 and perfect is 1",
         "normalized_path_confidence": "path confidence on the scale where chance is 0 and perfect is 1",
-        "truncated": "how many lost the beginning of their prefix, which did not fit the context window",
+        "truncated": "how many lost the beginning of their prefix, which did not fit the context window; of other "
+        "tokenizations, each question is counted in each sample",
         "worst_case": "right in every one of the other tokenizations",
         "any_case": "right in at least one of the other tokenizations",
         "worst_sample": "accuracy in the one tokenization on which the model is worst",
@@ -53,6 +54,11 @@ class MultipleChoice(QuestionEvaluator):
         "splits": "mean number of splits that made a right answer wrong",
         "replacements": "mean number of replacements that made a right answer wrong",
         "passes": "mean number of forward passes spent on a question",
+    }
+    part_meanings: ClassVar[Mapping[str, str]] = {
+        **QuestionEvaluator.part_meanings,
+        "adversarial": "each question in the most harmful tokenization that a search finds for the model itself",
+        "transfer": "each question in the tokenization that the search found for the first checkpoint",
     }
     directions: ClassVar[Mapping[str, Direction | None]] = {
         "accuracy": "higher",
