@@ -82,8 +82,8 @@ def _note_on(metric: Metric) -> str:
         questions = count_of(int(metric.value), f"question {lost} its", f"questions {lost} their")
         if not metric.part:
             return f"{metric.benchmark}: {questions} beginning"
-        counted = "" if metric.part == "transfer" else ", each question counted in each sample"
-        return f"{metric.benchmark}, {tokenization_text(metric.part)}: {questions} beginning{counted}"
+        over_samples = "" if metric.part == "transfer" else ", each question counted in each sample"
+        return f"{metric.benchmark}, {tokenization_text(metric.part)}: {questions} beginning{over_samples}"
     if metric.name == "effective_sample_size":
         from stochastok_cli.evaluation.marginal import LEAST_EFFECTIVE_SAMPLES
 

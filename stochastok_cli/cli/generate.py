@@ -1,5 +1,6 @@
 """`stochastok generate`: text that a checkpoint writes after a prompt, one as it is sampled."""
 
+import contextlib
 import json
 import re
 import sys
@@ -12,7 +13,8 @@ from stochastok_cli.cli import candidates, options, progress
 from stochastok_cli.cli.app import subcommand
 from stochastok_cli.cli.eval import Device, Dtype, DtypeOption
 from stochastok_cli.cli.streams import escaped
-from stochastok_cli.evaluation.base import BATCH_TOKENS
+from stochastok_cli.errors import UserError
+from stochastok_cli.evaluation.base import BATCH_TOKENS, CANONICAL, MOST_SAMPLES
 
 if TYPE_CHECKING:
     from stochastok_cli.evaluation.generated_texts import GeneratedText, SamplePrompt
@@ -51,7 +53,13 @@ def generate(
         ),
     ] = None,
     samples: Annotated[
-        int, typer.Option("--samples", min=1, help="How many texts in each tokenization; one where all would be equal.")
+        int,
+        typer.Option(
+            "--samples",
+            min=1,
+            max=MOST_SAMPLES,
+            help="How many texts in each tokenization; one where all would be equal.",
+        ),
     ] = 1,
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="The most tokens of a text.")] = 128,
     temperature: Annotated[
@@ -92,57 +100,82 @@ def generate(
     One text is shown as it is written, several are decoded together and shown as they are complete.
     """
     options.require_checkpoints([checkpoint], checkpoint_dir)
-    from stochastok_cli.evaluation.generated_texts import CANONICAL
     from stochastok_cli.evaluation.generated_texts import generate as generate_texts
     from stochastok_cli.evaluation.sampling import Sampling
     from stochastok_cli.models.checkpoint_reader import iteration_of
 
     Sampling(temperature, top_k, top_p).check()
     text = options.read_stdin("prompt", "give a PROMPT") if prompt in (None, "-") else prompt or ""
+    _require_utf8(text)
     tokenizations = tokenization or [CANONICAL]
     labeled = samples > 1 or tokenizations != [CANONICAL]
+
+    line = _Line()
 
     def on_prompt(one: "SamplePrompt") -> None:
         if as_json:
             return
         if labeled:
             tokens = "|".join(map(escaped, one.tokens))
-            _write(f"{one.tokenization}, sample {one.sample + 1} of {one.samples}: {tokens}\n")
+            line.write(f"{one.tokenization}, sample {one.sample + 1} of {one.samples}: {tokens}\n")
         if not chat:
-            _write(text)
+            line.write(text)
 
     def on_result(result: "GeneratedText") -> None:
         if as_json:
             made_by = {"checkpoint": result.checkpoint, "iteration": iteration_of(Path(result.checkpoint))}
             print(json.dumps({"schema": 1, **made_by, "prompt": text, **result.to_json()}), flush=True)
             return
-        _write("\n\n" if labeled else "\n")
+        line.write("\n\n" if labeled else "\n")
         if result.finish_reason == "window":
             progress.note("the text ends here because the context window is full")
 
-    generate_texts(
-        checkpoint,
-        text,
-        tokenizations=tokenizations,
-        samples=samples,
-        seed=seed,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        chat=chat,
-        checkpoint_dir=checkpoint_dir,
-        device=device.value,
-        dtype=dtype.value,
-        batch_tokens=batch_tokens,
-        on_prompt=on_prompt,
-        on_text=(lambda part: None) if as_json else _write,
-        on_result=on_result,
-    )
+    try:
+        generate_texts(
+            checkpoint,
+            text,
+            tokenizations=tokenizations,
+            samples=samples,
+            seed=seed,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            chat=chat,
+            checkpoint_dir=checkpoint_dir,
+            device=device.value,
+            dtype=dtype.value,
+            batch_tokens=batch_tokens,
+            on_prompt=on_prompt,
+            on_text=(lambda part: None) if as_json else line.write,
+            on_result=on_result,
+        )
+    except BaseException:
+        if line.is_open:  # an error stands on a line of its own
+            with contextlib.suppress(OSError):
+                line.write("\n")
+        raise
 
 
-def _write(text: str) -> None:
-    """Writes a part of a text at once; in a terminal with control characters as escapes, which it would obey."""
-    if sys.stdout.isatty():
-        text = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda match: repr(match[0])[1:-1], text)
-    print(text, end="", flush=True)
+def _require_utf8(prompt: str) -> None:
+    try:
+        prompt.encode("utf-8")
+    except UnicodeEncodeError as error:  # Python reads such bytes of an argument as lone surrogates
+        raise UserError(f"the prompt is not UTF-8 (character {error.start + 1})", fix="convert it") from None
+
+
+class _Line:
+    """What is written to stdout at once; in a terminal with control characters as escapes, which it would obey.
+
+    Attributes:
+        is_open: Whether the last line has no end yet.
+    """
+
+    is_open = False
+
+    def write(self, text: str) -> None:
+        """Writes a part of a text."""
+        self.is_open = not text.endswith("\n") if text else self.is_open
+        if sys.stdout.isatty():
+            text = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda match: repr(match[0])[1:-1], text)
+        print(text, end="", flush=True)

@@ -208,7 +208,7 @@ def read_stdin(what: str, fix: str) -> str:
     if sys.stdin.isatty():
         progress.note(f"the {what} is read from this terminal; end it with Ctrl-D")
     try:
-        text = sys.stdin.buffer.read().decode("utf-8")
+        text = sys.stdin.buffer.read().decode("utf-8").removeprefix("\ufeff")  # a byte order mark, which is no text
     except UnicodeDecodeError as error:
         raise UserError(f"the {what} on stdin is not UTF-8 (byte {error.start})", exit_code=FAILED) from None
     return text.removesuffix("\n").removesuffix("\r")

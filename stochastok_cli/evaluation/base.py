@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 BATCH_TOKENS = 16384
 """Tokens, padding included, that go through the model at once: about 2 GB for the shipped configuration on a GPU."""
 
+CANONICAL = "canonical"
+"""What `--tokenization` calls the tokenization that a tokenizer itself gives a text."""
+MOST_SAMPLES = 100_000
+"""Texts that `generate` samples in each tokenization; prompts and results are kept in memory."""
+
 # ------------------------------------------------------------------------------------------------ results
 
 

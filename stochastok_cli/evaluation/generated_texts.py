@@ -10,8 +10,8 @@ from typing import Any, Literal
 from numpy.random import Generator
 from torch import Tensor
 
-from stochastok_cli.errors import FAILED, Notice, UserError
-from stochastok_cli.evaluation.base import BATCH_TOKENS
+from stochastok_cli.errors import FAILED, Notice, UserError, did_you_mean, short_name
+from stochastok_cli.evaluation.base import BATCH_TOKENS, CANONICAL, MOST_SAMPLES
 from stochastok_cli.evaluation.generation import decode
 from stochastok_cli.evaluation.prompts import EncodedPrompt, PromptEncoder
 from stochastok_cli.evaluation.robustness import Tokenization, parse_tokenization
@@ -23,11 +23,9 @@ from stochastok_cli.models.model_sources import open_model
 from stochastok_cli.random_streams import stream
 from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.loaders import load_vocabulary
-from stochastok_cli.tokenization.methods import require_method
+from stochastok_cli.tokenization.methods import METHODS, require_method
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
-CANONICAL = "canonical"
-MOST_SAMPLES = 100_000  # in each tokenization; prompts and results are kept in memory
 FinishReason = Literal["stop", "length", "window"]
 
 
@@ -148,6 +146,12 @@ def generate(
     if samples > MOST_SAMPLES:
         raise UserError(f"--samples {samples:,} is too many", fix=f"give at most {MOST_SAMPLES:,}, and another --seed")
     _require_different(methods, samples, temperature)
+    if temperature == 0:
+        of_draws = {"--top-k": top_k is not None, "--top-p": top_p is not None}
+        of_draws["--seed"] = seed != 0 and not any(map(_is_random, methods))
+        if unused := [option for option, is_given in of_draws.items() if is_given]:
+            text = f"--temperature 0 takes the likeliest token, so {' and '.join(unused)} changes nothing"
+            warnings.warn(text if len(unused) == 1 else text.replace("changes", "change"), Notice, stacklevel=2)
     torch_device = choose_device(device)
     source = find_model(str(checkpoint), Path(checkpoint_dir), dtype)
     vocabulary = load_vocabulary(source.folder)
@@ -283,7 +287,14 @@ class _Sampler:
 
 
 def _parse(name: str) -> Tokenization:
-    return Tokenization(CANONICAL, None, 1) if name == CANONICAL else parse_tokenization(name, 1)
+    if name == CANONICAL:
+        return Tokenization(CANONICAL, None, 1)
+    method, known = name.partition(":")[0], [CANONICAL, *METHODS]
+    if method not in known:
+        raise UserError(
+            f"unknown method {short_name(method)!r}{did_you_mean(method, known)}", fix=f"give {', '.join(known)}"
+        )
+    return parse_tokenization(name, 1)
 
 
 def _without_repetitions(names: Sequence[str]) -> list[Tokenization]:

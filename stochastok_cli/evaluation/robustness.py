@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from stochastok_cli.errors import UserError
+from stochastok_cli.errors import UserError, short_name
 from stochastok_cli.evaluation.answers import Answers
-from stochastok_cli.evaluation.base import Curve, EvaluatorOutput, Metric
+from stochastok_cli.evaluation.base import CANONICAL, Curve, EvaluatorOutput, Metric
 from stochastok_cli.evaluation.changed_answers import WrongAnswer, changed_answers
 from stochastok_cli.evaluation.chosen_answers import chosen_answers
 from stochastok_cli.evaluation.encoding import EncodedBenchmark, EncodedQuestion
@@ -62,6 +62,12 @@ def parse_tokenization(text: str, samples: int | None = None) -> Tokenization:
     >>> parse_tokenization("uniform:0.5")
     Tokenization(method='uniform', p=0.5, samples=8)
     """
+    if text.partition(":")[0] == CANONICAL:
+        raise UserError(
+            f"--tokenization {short_name(text)}: the canonical tokenization has no P"
+            + (", and is always evaluated" if text == CANONICAL else ""),
+            fix="drop it" if text == CANONICAL else f"give {CANONICAL} alone, or the METHOD:P of another one",
+        )
     method, _, after = text.rpartition(":")
     try:
         p = float(after)

@@ -65,6 +65,32 @@ def test_the_same_seed_gives_the_same_text(run):
     assert run("ours", PROMPT, "--max-new-tokens", "9", "--seed", "1")[1] != first[1]
 
 
+def test_a_byte_order_mark_is_no_text(run):
+    arguments = ("ours", "--max-new-tokens", "3", "--json")
+    assert run(*arguments, stdin=b"\xef\xbb\xbfThe") == run(*arguments, stdin=b"The")
+
+
+@pytest.mark.parametrize(
+    ("options", "note"),
+    [
+        (("--top-k", "5"), "so --top-k changes nothing"),
+        (("--top-p", "0.5", "--seed", "3"), "so --top-p and --seed change nothing"),
+        (("--seed", "3", "--tokenization", "uniform:0.5"), ""),
+    ],
+)
+def test_options_without_effect_are_noted(options, note, run):
+    code, _, err = run("ours", PROMPT, "--max-new-tokens", "2", "--temperature", "0", *options)
+    assert code == 0 and err == (note and f"note: --temperature 0 takes the likeliest token, {note}\n")
+
+
+def test_an_error_stands_on_a_line_of_its_own(run, monkeypatch):
+    drawn = iter([20])
+    monkeypatch.setattr(Sampling, "draw", lambda *_: [next(drawn, None)])
+    code, out, err = run("ours", PROMPT)
+    text = load_vocabulary("sample2k").decode([20])
+    assert (code, out) == (1, f"{PROMPT}{text}\n") and err.startswith("error: ")
+
+
 def test_several_tokenizations_and_samples_side_by_side(run):
     names = ("canonical", "uniform:1.0", "grampa:temperature=5:0.5")
     tokenizations = [word for name in names for word in ("--tokenization", name)]
@@ -325,7 +351,12 @@ def test_a_chat_template_of_the_content_alone(place, tmp_path):
         (["ours", "x", "--top-p", "0"], "--top-p 0 is not possible", 2),
         (["ours", "x", "--top-k", "0"], "--top-k 0 is not possible", 2),
         (["ours", "x", "--temperature", "0", "--samples", "2"], "every sample the same", 2),
-        (["ours", "x", "--samples", "100001"], "--samples 100,001 is too many; give at most 100,000", 2),
+        (["ours", "x", "--samples", "100001"], "'--samples': Input should be less than or equal to 100000", 2),
+        (["ours", "x", "--samples", f"{10**23}"], "'--samples': Input should be less than or equal to 100000", 2),
+        (["ours", "x", "--tokenization", "canonical:0.5"], "canonical:0.5: the canonical tokenization has no P", 2),
+        (["ours", "x", "--tokenization", "nothing:1"], "unknown method 'nothing'; give canonical, stochastok", 2),
+        (["ours", "x", "--tokenization", "canonica"], "did you mean 'canonical'?", 2),
+        (["ours", "a\udcff"], "the prompt is not UTF-8 (character 2); convert it", 2),
         (["ours"], "is not UTF-8 (byte 1)", 1),
         (["", "x"], "the name of the checkpoint is empty", 2),
     ],

@@ -19,8 +19,8 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from stochastok_cli.errors import UserError, short_repr
+from stochastok_cli.evaluation.base import CANONICAL
 from stochastok_cli.evaluation.evaluators.lm_eval import parse_parts
-from stochastok_cli.evaluation.generated_texts import CANONICAL
 from stochastok_cli.evaluation.robustness import Tokenization, parse_tokenization
 from stochastok_cli.random_streams import derive_key
 from stochastok_cli.tokenization.expansion import StochasTok
