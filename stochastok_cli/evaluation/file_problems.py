@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from stochastok_cli.data.compressed_files import COMPRESSIONS
 from stochastok_cli.data.source_files import converted_by, encoding_of
-from stochastok_cli.errors import short_json, short_repr, shorten
+from stochastok_cli.data.text_files import open_decompressed
+from stochastok_cli.errors import UserError, short_json, short_repr, shorten
 
 _JSON_LINES = (".jsonl", ".ndjson")
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -24,10 +26,12 @@ class _InvalidValue(ValueError):
 def lost_data(file: Path) -> str:
     """What of a file would be lost without an error: "" for nothing.
 
-    That is a column whose name occurs twice, text with a lone surrogate, for which the reader splits rows, and bytes
-    that are not UTF-8, which some readers pass on.
+    That is a column whose name occurs twice, text with a lone surrogate, for which the reader splits rows, bytes that
+    are not UTF-8, which some readers pass on, and what follows the damage in a compressed file.
     """
     suffix = file.suffix.lower()
+    if suffix in COMPRESSIONS:
+        return _damage(file)
     if suffix in (*_JSON_LINES, *_DELIMITERS, ".json") and (problem := _not_utf8(file)):
         return problem
     if suffix in _DELIMITERS:
@@ -68,6 +72,17 @@ def _fault(text: str) -> str:
         _parse(text)
     except (ValueError, RecursionError) as error:
         return shorten(str(error).removesuffix("."))
+    return ""
+
+
+def _damage(file: Path) -> str:
+    """What is wrong with a compressed file; "" where it can be read to its end."""
+    try:
+        with open_decompressed(file, "it") as (content, _):
+            while content.read(2**20):
+                pass
+    except UserError as error:
+        return str(error)
     return ""
 
 

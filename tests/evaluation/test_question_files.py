@@ -1,6 +1,9 @@
 """Files of questions under any name, and with any columns."""
 
+import bz2
+import gzip
 import json
+import lzma
 import shutil
 import warnings
 from pathlib import Path
@@ -8,7 +11,7 @@ from pathlib import Path
 import datasets
 import pytest
 
-from stochastok_cli.errors import Notice, UserError
+from stochastok_cli.errors import FAILED, Notice, UserError
 from stochastok_cli.evaluation.benchmarks import load_benchmark
 from stochastok_cli.evaluation.generation_benchmarks import load_generation_benchmark
 from stochastok_cli.evaluation.question_files import read_path, read_source
@@ -162,6 +165,19 @@ def test_what_can_not_be_read_is_named_with_its_line(name, content, message, tmp
     with pytest.raises(UserError) as raised:
         read_path("questions", tmp_path / name, "train")
     assert str(raised.value).startswith(f"questions: {tmp_path / name} can't be read: {message}")
+
+
+@pytest.mark.parametrize(("suffix", "compress"), [("bz2", bz2.compress), ("xz", lzma.compress), ("gz", gzip.compress)])
+def test_a_damaged_compressed_file_of_a_folder_is_an_error(suffix, compress, tmp_path):
+    """The readers of `datasets` pass silently over what follows the damage."""
+    first, second = compress(b'{"x": 1}\n'), compress(b'{"x": 2}\n')
+    file = tmp_path / f"train.jsonl.{suffix}"
+    file.write_bytes(first + second)
+    assert read_path("questions", tmp_path, "train")["x"][:] == [1, 2]
+    file.write_bytes(first + bytes(len(second)) + second)
+    with pytest.raises(UserError, match="can't be read: it is damaged or cut short: ") as raised:
+        read_path("questions", tmp_path, "train")
+    assert raised.value.exit_code == FAILED
 
 
 @pytest.mark.parametrize("only", ["train", "test"])
