@@ -16,7 +16,7 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 
 from stochastok_cli.artifacts import Artifact, expand_home, tasks_folder, validate_folder_name
-from stochastok_cli.data.folders import DATA_DIR, find_dataset, folder_of_result
+from stochastok_cli.data.folders import DATA_DIR, find_dataset, folder_of_result, require_kind
 from stochastok_cli.data.formats import FORMATS
 from stochastok_cli.data.import_corpus import END_OF_TEXT_ADDED, find_stored, import_corpus
 from stochastok_cli.data.instruction_dataset import is_instruction_dataset
@@ -191,6 +191,8 @@ def expand(
         return manifest
 
     kept = None if expand_split else tasks_folder(final)
+    if not force:
+        require_kind(final, "expanded", "--out-name")
     made = create_from_source(final, options, source.name, source, build, progress=progress, force=force, kept=kept)
     _note_copy(made, source, stochastok)
     return made

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from stochastok_cli.artifacts import expand_home
-from stochastok_cli.errors import UserError, did_you_mean
+from stochastok_cli.errors import UserError, did_you_mean, short_name
 from stochastok_cli.manifest import MANIFEST, read_manifest
 
 DATA_DIR = "data"
@@ -15,6 +15,14 @@ SHAPES = "shapes.json"
 
 INSTRUCTION = "instruction"
 """The kind of the manifest of conversations, and of prompts with completions."""
+
+_KINDS = {
+    "tokenized": "a tokenized dataset",
+    "expanded": "an expanded dataset",
+    "addition": "additions",
+    INSTRUCTION: "conversations or completions",
+    "exported": "an export",
+}
 
 
 def memmap_dir(data_dir: Path) -> Path:
@@ -56,6 +64,22 @@ def folder_of_result(corpus: Path, data_dir: str | Path | None) -> Path:
         return beside
     folder = memmap_dir(Path(data_dir))
     return beside if Path(os.path.abspath(beside)).is_relative_to(os.path.abspath(folder)) else folder
+
+
+def require_kind(final: Path, kind: str, name_option: str = "--name") -> None:
+    """Raises UserError if another kind of dataset is there: it is no earlier result of the same command, so nobody is
+    told to make it again.
+
+    Args:
+        final: the folder that a command makes.
+        kind: the kind of the manifest that it will have.
+        name_option: the option by which users choose another name.
+    """
+    manifest = read_manifest(final) if final.is_dir() else None
+    if manifest is None or manifest.kind in (None, kind):
+        return
+    there, here = (_KINDS.get(str(name), f"questions of {short_name(str(name))}") for name in (manifest.kind, kind))
+    raise UserError(f"{final} exists and holds {there}, not {here}", fix=f"give another name ({name_option})")
 
 
 def short_dataset_name(dataset: str) -> str:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stochastok_cli.artifacts import Artifact, validate_folder_name
+from stochastok_cli.data.folders import require_kind
 from stochastok_cli.data.formats import FORMATS, Format, StoredDocuments
 from stochastok_cli.data.memmap import (
     SPLITS,
@@ -160,6 +161,8 @@ def import_corpus(
         return dataclasses.replace(manifest, extra={END_OF_TEXT_ADDED: added} if added else {})
 
     files = _StoredFiles(index, [file for part in documents.values() for file in part.files])
+    if not force:
+        require_kind(final, "tokenized")
     return create_from_source(final, options, str(index), files, build, progress=progress, force=force)
 
 

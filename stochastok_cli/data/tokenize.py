@@ -15,6 +15,7 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 
 from stochastok_cli.artifacts import Artifact, tasks_folder, validate_folder_name
+from stochastok_cli.data.folders import require_kind
 from stochastok_cli.data.memmap import (
     Tokenizer,
     available_cpus,
@@ -146,6 +147,8 @@ def tokenize(
         return dataclasses.replace(manifest, unknown_tokens=unknown or None, **left_out.manifest_entries())
 
     kept = None if encode else tasks_folder(final)
+    if not force:
+        require_kind(final, "tokenized")
     made = create_from_source(final, options, str(source), texts, build, progress=progress, force=force, kept=kept)
     if left_out.total():  # none for a folder that was there already
         warnings.warn(f"{count_of(left_out.total(), 'document')} left out: {left_out.describe()}", Notice, stacklevel=2)

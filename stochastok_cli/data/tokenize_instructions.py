@@ -17,6 +17,7 @@ from stochastok_cli.artifacts import Artifact, validate_folder_name
 from stochastok_cli.data.bad_documents import LeftOut, Location
 from stochastok_cli.data.chat_template import Example, Unusable
 from stochastok_cli.data.example_encoders import ExampleEncoder, make_encoder
+from stochastok_cli.data.folders import require_kind
 from stochastok_cli.data.instruction_dataset import ENDS, KIND, TOKENIZER
 from stochastok_cli.data.memmap import available_cpus, corpus_manifest, memmap_dir
 from stochastok_cli.data.reading import TextSource
@@ -152,6 +153,8 @@ def tokenize_instructions(
             **counts.left_out().manifest_entries(),
         )
 
+    if not force:
+        require_kind(final, KIND)
     made = create_from_source(final, options, str(source), rows, build, progress=progress, force=force)
     for text in counts.notices():  # none for a folder that was there already
         warnings.warn(text, Notice, stacklevel=2)

@@ -284,3 +284,21 @@ def test_a_place_where_nothing_can_be_written(corpus):
     ) as error:
         expand(corpus, p=1.0, data_dir="/sys/data")  # the kernel makes no folder there, not even for root
     assert error.value.exit_code == FAILED
+
+
+def test_a_name_of_another_kind_of_dataset(corpus, tmp_path):
+    """It is no earlier result, so `--force` is not offered; given, it replaces the folder all the same."""
+    made = make_langgame("sample2k", tmp_path, train_size=20, val_size=5)
+    there = rf"{made.path} exists and holds questions of langgame, not an expanded dataset; give another name"
+    with pytest.raises(UserError, match=there + r" \(--out-name\)$"):
+        expand(corpus, p=1.0, out_name="langgame", data_dir=tmp_path)
+    folder = tmp_path / "data_as_memmaps" / "mine"
+    made.path.rename(tmp_path / "data_as_memmaps" / "texts-tokenized")
+    (tmp_path / "texts.txt").write_text("one\n\ntwo\n")
+    with pytest.raises(UserError, match=r"holds questions of langgame, not a tokenized dataset; .* \(--name\)$"):
+        tokenize(tmp_path / "texts.txt", tokenizer="sample2k", data_dir=tmp_path, val_fraction=0.5)
+    expand(corpus, p=1.0, out_name=folder.name, data_dir=tmp_path)
+    with pytest.raises(UserError, match=r"mine exists and holds an expanded dataset, not questions of langgame"):
+        make_langgame("sample2k", tmp_path, name="mine", train_size=20, val_size=5)
+    assert not (tmp_path / "data_as_datasets" / "mine").exists()
+    expand(corpus, p=1.0, out_name="texts-tokenized", data_dir=tmp_path, force=True)

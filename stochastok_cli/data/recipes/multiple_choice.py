@@ -10,6 +10,7 @@ import numpy as np
 
 from stochastok_cli.artifacts import Artifact, create_artifact
 from stochastok_cli.data.arrow_datasets import write_dataset
+from stochastok_cli.data.folders import require_kind
 from stochastok_cli.data.memmap import corpus_manifest, dataset_dir, memmap_dir
 from stochastok_cli.data.recipes.base import validate_dataset_name
 from stochastok_cli.data.sft_dataset import Examples, write_sft_dataset
@@ -125,6 +126,8 @@ def write_questions(
         )
 
     validate_dataset_name(name, recipe or name)
+    if not force:
+        require_kind(memmap_dir(data_dir) / name, recipe or name)
     named_recipe = None if recipe == name else recipe
     create_artifact(dataset_dir(data_dir) / name, options, build_texts, force=force)
     options = {**options, "tokenizer": vocabulary.fingerprint}
