@@ -4,6 +4,7 @@ A subcommand's file is imported when the application starts, so it imports torch
 its function: `stochastok --help` stays fast.
 """
 
+import atexit
 import contextlib
 import errno
 import functools
@@ -184,6 +185,8 @@ def main() -> None:
         progress.note(str(error))
         code = STOPPED_WITH_CHECKPOINT
     except (KeyboardInterrupt, typer.Abort):
+        if is_program:
+            interruption.end_at_once()  # a further Ctrl-C comes too late to be raised
         code = _interrupted()
     except streams.NoReader:
         code = NO_READER
@@ -213,7 +216,7 @@ def main() -> None:
         code = code or NO_READER
     elif lost is not None and code == 0:
         code = _failed(describe_os_error(lost), FAILED, lost)
-    _leave(code)
+    _leave(code, is_program)
 
 
 def _require_address_space() -> None:
@@ -277,12 +280,18 @@ def _show_warning(
         show(message, category, *args, **kwargs)
 
 
-def _leave(code: int) -> NoReturn:
+def _leave(code: int, is_program: bool) -> NoReturn:
     """Ends the process.
 
     A rank of several skips the interpreter's shutdown: a thread of its process group that still frees a tensor then
-    would abort the process (SIGABRT). All files are closed before.
+    would abort the process (SIGABRT). So does a program that was interrupted: where Ctrl-C has hit code run by exec(),
+    as in an import of PyTorch's, the interpreter ends itself by SIGINT, whatever the code is. All files are closed
+    before.
     """
+    if is_program and code == INTERRUPTED:
+        atexit._run_exitfuncs()
+        sys.stderr.flush()
+        os._exit(code)
     if "RANK" in os.environ:
         sys.stderr.flush()
         os._exit(code)

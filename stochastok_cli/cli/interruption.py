@@ -1,5 +1,7 @@
 """Ctrl-C while the command line starts and while it ends, when nothing catches a KeyboardInterrupt.
 
+SIGUSR1, with which SLURM announces the end of a job, is treated in the same way.
+
 This module imports as little as possible: whatever is imported before it can still be interrupted with a traceback.
 """
 
@@ -14,6 +16,8 @@ def end_at_once() -> None:
     """Ctrl-C ends this process from now on, with one line. Nothing is changed where it is ignored (`nohup`)."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end)
+        if hasattr(signal, "SIGUSR1"):  # not on Windows
+            signal.signal(signal.SIGUSR1, _end)
 
 
 def raise_keyboard_interrupt() -> bool:
@@ -21,6 +25,8 @@ def raise_keyboard_interrupt() -> bool:
     if signal.getsignal(signal.SIGINT) is not _end:
         return False
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, signal.default_int_handler)
     return True
 
 

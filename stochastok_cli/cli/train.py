@@ -94,8 +94,8 @@ def train(
     and step_<N>/ checkpoints that Hugging Face transformers opens. A run that is
     complete is left alone. Uses every visible GPU, or the CPU.
 
-    SIGINT (Ctrl-C), SIGTERM and SIGUSR1 make it finish the iteration, save and
-    exit with code 75: run the same command again to go on.
+    SIGINT (Ctrl-C), SIGTERM, SIGUSR1 and SIGHUP make it finish the iteration, save
+    and exit with code 75: run the same command again to go on.
 
     --push uploads the last checkpoint without the optimizer's state, and a card
     with configuration and metrics; of a run that is complete already, too.

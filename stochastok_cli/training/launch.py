@@ -22,8 +22,8 @@ from stochastok_cli.errors import (
     UserError,
 )
 from stochastok_cli.training.distributed import is_distributed
+from stochastok_cli.training.signals import stopping_signals
 
-SIGNALS = "SIGTERM,SIGINT,SIGUSR1"  # forwarded to the processes; see signals.py
 SHUTDOWN_SECONDS = 600  # for finishing an iteration and saving after a signal
 _LAUNCHER = "STOCHASTOK_LAUNCHER"  # environment variable: the id of the launching process
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
@@ -66,7 +66,7 @@ def launcher_options(processes: int, parser: argparse.ArgumentParser) -> list[st
     """
     options = {
         "--nproc-per-node": str(processes),
-        "--signals-to-handle": SIGNALS,
+        "--signals-to-handle": ",".join(number.name for number in stopping_signals()),  # passed on to the processes
         "--shutdown-timeout": str(SHUTDOWN_SECONDS),
     }
     known = parser.format_help()

@@ -6,7 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # SLURM sends SIGUSR1 before it preempts a job
+
+def stopping_signals() -> list[signal.Signals]:
+    """The signals that stop training. SLURM sends SIGUSR1 before it preempts a job, and a terminal SIGHUP when it is
+    closed, unless that is ignored: under `nohup`, training goes on."""
+    hangs_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, *([signal.SIGHUP] if hangs_up else [])]
 
 
 class StopRequest:
@@ -34,7 +39,7 @@ def stop_signals() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {number: signal.signal(number, request.handle) for number in STOPPING}
+    before = {number: signal.signal(number, request.handle) for number in stopping_signals()}
     try:
         yield request
     finally:

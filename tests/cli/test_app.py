@@ -185,14 +185,15 @@ def test_interrupted_with_nothing_saved(tmp_path):
     assert run_python("-m", "stochastok_cli", *arguments, cwd=tmp_path).returncode == 0
 
 
-def test_interrupted_while_it_is_imported():
-    code = """
+@pytest.mark.parametrize("number", ["SIGINT", "SIGUSR1"])
+def test_interrupted_while_it_is_imported(number):
+    code = f"""
 import os, signal, sys
 
 class Interrupt:
     def find_spec(self, name, path=None, target=None):
         if name == "typer":
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.{number})
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 sys.meta_path.insert(0, Interrupt())
@@ -202,6 +203,27 @@ main()
 """
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "error: interrupted\n")
+
+
+def test_interrupted_in_code_run_by_exec_and_once_more_while_it_ends():
+    """Where an exec() is interrupted, as in an import of PyTorch's, the interpreter would end itself by SIGINT."""
+    code = """
+import os, signal, sys
+
+def check(arguments=None):
+    exec("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+from stochastok_cli.cli import app, interruption
+
+interruption.end_at_once()
+app._require_address_space = check
+app._interrupted, said = (lambda: os.kill(os.getpid(), signal.SIGINT) if sys.argv[1:] else said()), app._interrupted
+app.main()
+"""
+    for arguments in ([], ["twice"]):
+        ended = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+        assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "error: interrupted\n")
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
