@@ -230,7 +230,7 @@ def _expansion(run: "RunSummary") -> str:
     """Method and p; "" for canonical data."""
     if run.method is None:
         return "" if run.is_expansion_known or run.config is None else "unknown"
-    return run.method if run.p is None else f"{run.method} {run.p:g}"
+    return run.method if run.p is None else f"{run.method} {run.p:g}{' to 0' if run.p_schedule else ''}"
 
 
 def _short(checkpoint: str) -> str:

@@ -46,6 +46,9 @@ def hub_status(timeout: float = 5.0) -> HubStatus:
         return HubStatus(endpoint, bool(constants.HF_HUB_OFFLINE), None, False, None, problem)
     if constants.HF_HUB_OFFLINE:
         return HubStatus(endpoint, True, None, has_token, None, "")
+    if not re.match(r"(?i)https?://[^/]", endpoint):
+        problem = f"HF_ENDPOINT is no address that begins with https:// or http:// ({endpoint})"
+        return HubStatus(endpoint, False, False, has_token, None, problem)
     try:
         reachable, user, problem = _ask(timeout, has_token)
     except Exception as error:  # an HTTP library's; its message may hold the header with the token

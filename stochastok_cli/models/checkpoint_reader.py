@@ -244,11 +244,26 @@ def resolve_checkpoint(name: str, checkpoint_dir: Path) -> Path:
         return folder
     latest, state = latest_progress(folder)
     if latest is None or state is None:
-        raise UserError(f"{folder} holds no complete checkpoint", fix="name a folder with config.json, or a run")
+        raise _without_checkpoint(folder)
     for incomplete in incomplete_checkpoints(folder, after=state.iteration):
         # All have one place in the code, so that a command which looks twice says it once.
         warnings.warn(incomplete_note(incomplete), Notice, stacklevel=1)
     return latest
+
+
+def _without_checkpoint(folder: Path) -> UserError:
+    """The error for a folder that is no model and has no complete checkpoint."""
+    if incomplete := incomplete_checkpoints(folder):
+        return UserError(
+            f"{folder} holds no complete checkpoint: {incomplete[-1].name} is incomplete",
+            fix="bring its files back, or name another run or checkpoint",
+        )
+    if (folder / "config.yaml").is_file():
+        return UserError(
+            f"the run {folder} has no checkpoint yet",
+            fix="train it until it saves one (trainer.training.checkpoint_interval), or name another run or checkpoint",
+        )
+    return UserError(f"{folder} holds no complete checkpoint", fix="name a folder with config.json, or a run")
 
 
 def run_names(folder: Path, depth: int = DEEPEST) -> Iterator[str]:

@@ -267,9 +267,7 @@ def _expansion(summary: RunSummary) -> str:
         return "none" if summary.is_expansion_known else MISSING
     if summary.p is None:
         return summary.method
-    dataset = None if summary.config is None else summary.config.trainer.dataset
-    falls = dataset is not None and dataset.expand_prop > 0 and dataset.expand_schedule != "constant"
-    schedule = f" to 0, {dataset.expand_schedule}" if dataset is not None and falls else ""
+    schedule = f" to 0, {summary.p_schedule}" if summary.p_schedule else ""
     return f"{summary.method}, p = {summary.p:g}{schedule}"
 
 

@@ -37,6 +37,7 @@ from stochastok_cli.training.loggers.jsonl import (
 )
 from stochastok_cli.training.same_run import differing_values, require_same_config, require_same_decay
 from stochastok_cli.training.schedules import next_checkpoint
+from stochastok_cli.training.write_failures import explain_write_failure
 
 CONFIG, METRICS, STARTS, LOG = "config.yaml", "metrics.jsonl", "starts.jsonl", "train.log"
 
@@ -218,16 +219,17 @@ def _is_locked(lock_file: Path) -> bool:
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Holds the lock of a run's folder. Raises UserError (exit code 1) if another process holds it."""
+    """Holds the lock of a run's folder. Raises UserError (exit code 1) if another process holds it, or it can't be
+    written."""
     lock_file = _lock_file(folder)
-    lock_file.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(lock_file)
-    try:
+    with explain_write_failure(lock_file.parent), suppress(filelock.Timeout):  # which is an OSError, too
+        lock_file.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=PROBE_SECONDS, poll_interval=0.02)
-    except filelock.Timeout:
+    if not lock.is_locked:
         raise UserError(
             f"another process is training in {folder}", fix="wait for it, or give another --run-name", exit_code=FAILED
-        ) from None
+        )
     try:
         yield
     finally:

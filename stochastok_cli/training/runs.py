@@ -103,6 +103,13 @@ class RunSummary:
         return None if self.config is None else short_dataset_name(self.config.trainer.dataset.name)
 
     @property
+    def p_schedule(self) -> str:
+        """How p falls to 0 over the run: linear or cosine; "" where it doesn't."""
+        dataset = None if self.config is None else self.config.trainer.dataset
+        falls = dataset is not None and dataset.expand_prop > 0 and dataset.expand_schedule != "constant"
+        return dataset.expand_schedule if dataset is not None and falls else ""
+
+    @property
     def parent(self) -> str | None:
         """The checkpoint that it started from, as its configuration names it."""
         return None if self.config is None else self.config.checkpoint_name

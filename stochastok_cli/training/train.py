@@ -17,6 +17,7 @@ from stochastok_cli.training.loggers.jsonl import (
     jsonl_logger,
     log_file_logger,
     read_metrics,
+    remove_damaged_starts,
     starts_logger,
 )
 from stochastok_cli.training.run_dir import RunProgress
@@ -66,7 +67,7 @@ def train(
 
     Raises:
         UserError: Something that the user can correct; nothing has been written unless training had begun.
-        StoppedBySignal: After SIGINT, SIGTERM or SIGUSR1, once a checkpoint is saved.
+        StoppedBySignal: After SIGINT, SIGTERM, SIGUSR1 or SIGHUP, once a checkpoint is saved.
         KeyboardInterrupt: A signal came when there was nothing to save.
     """
     with stop_signals() as stop, distributed_context(config.general.device) as world, ExitStack() as stack:
@@ -107,14 +108,15 @@ def _prepare_folder(run: Run, *, force: bool) -> list[str]:
     recorded = [] if progress.checkpoint else read_metrics(folder / run_dir.METRICS)
     lost_metrics = run_dir.lost_metrics(folder, progress)
     with explain_write_failure(folder):
-        unreadable = run_dir.start_or_resume(folder, run.config, progress)
+        removed = {
+            run_dir.METRICS: run_dir.start_or_resume(folder, run.config, progress),
+            run_dir.STARTS: remove_damaged_starts(folder / run_dir.STARTS),
+        }
     notes = [incomplete_note(torn) for torn in incomplete_checkpoints(folder)]
     if progress.config_problem:
         notes.append(f"{progress.config_problem}; it is taken from the checkpoint and written anew")
     notes += [lost_metrics] if lost_metrics else []
-    if unreadable:
-        lines = count_of(unreadable, "damaged line")
-        notes.append(f"removed {lines} of {folder / run_dir.METRICS}")
+    notes += [f"removed {count_of(n, 'damaged line')} of {folder / name}" for name, n in removed.items() if n]
     notes += [f"the run that was in {folder} is now in {renamed}"] if renamed else []
     if recorded:
         reached = max(record["iteration"] for record in recorded)

@@ -1,10 +1,13 @@
 """What is said where a file of a run can't be written."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from stochastok_cli.errors import FAILED, NO_SPACE, UserError
+
+_NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 
 
 @contextmanager
@@ -14,4 +17,6 @@ def explain_write_failure(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         fix = "make room and run the same command again" if error.errno in NO_SPACE else ""
+        if error.errno in _NOT_WRITABLE:
+            fix = "set general.paths.checkpoint_dir to a folder that can be written"
         raise UserError(f"{path} can't be written: {error.strerror or error}", fix=fix, exit_code=FAILED) from None

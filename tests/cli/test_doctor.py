@@ -87,6 +87,9 @@ def test_no_hub_within_the_timeout_and_none_in_offline_mode(run, hub_server, mon
     shown = json.loads(out)
     assert code == 0 and shown["hub"]["endpoint"] == "http://127.0.0.1:9" and shown["hub"]["reachable"] is False
     assert "secret" not in out
+    monkeypatch.setattr(constants, "ENDPOINT", "notaurl")
+    (note,) = json.loads(run("--json")[1])["notes"]
+    assert note.startswith("HF_ENDPOINT is no address that begins with https:// or http:// (notaurl)")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     hub_server.requests.clear()
     shown = json.loads(run("--json")[1])

@@ -183,8 +183,13 @@ def test_names_that_mean_a_checkpoint(saved, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="no checkpoint 'new/step_5'; new has none yet"):
         locate_checkpoint("new/step_5", Path("checkpoints"))
     (runs / "empty").mkdir()
-    with pytest.raises(UserError, match="empty holds no complete checkpoint"):
+    with pytest.raises(UserError, match="empty holds no complete checkpoint; name a folder with config.json"):
         resolve_checkpoint("empty", runs)
+    with pytest.raises(UserError, match="the run .*new has no checkpoint yet; train it until it saves one"):
+        resolve_checkpoint("new", runs)
+    (runs / "new" / "step_2").mkdir()
+    with pytest.raises(UserError, match="new holds no complete checkpoint: step_2 is incomplete; bring its files back"):
+        resolve_checkpoint("new", runs)
 
 
 @pytest.mark.parametrize("name", ["optimizer.safetensors", "model.safetensors", "config.json"])

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from stochastok_cli.errors import Notice, UserError
 from stochastok_cli.models.intact_checkpoints import find_local_checkpoint
 from stochastok_cli.training import checkpoint_cleanup
 from stochastok_cli.training.locate import locate_run
+from stochastok_cli.training.run_dir import run_lock
 from stochastok_cli.training.runs import read_run
 from stochastok_cli.training.train import train
+from stochastok_cli.training.write_failures import explain_write_failure
 from tests.training.runs import tensors
 
 
@@ -71,6 +74,28 @@ def test_a_torn_last_record_of_a_run_that_nobody_trains_is_noted(configured):
     notes.clear()
     train(configured("trainer.training.max_iters=5"), run_name="a", listeners=[notes.append])
     assert f"removed 1 damaged line of {file}" in [getattr(note, "text", "") for note in notes]
+
+
+def test_damaged_lines_of_starts_are_removed_when_the_run_goes_on(configured):
+    run = train(configured("trainer.training.max_iters=1"), run_name="a")
+    file = run.folder / "starts.jsonl"
+    whole = file.read_text()
+    file.write_text('{"time": "2026\n' + whole + '{"time"')
+    notes = []
+    train(configured("trainer.training.max_iters=2"), run_name="a", listeners=[notes.append])
+    assert f"removed 2 damaged lines of {file}" in [getattr(note, "text", "") for note in notes]
+    assert file.read_text().startswith(whole) and len(file.read_text().splitlines()) == 2
+    assert read_run(run.folder, run.folder.parent).problems == []
+
+
+def test_a_folder_that_can_not_be_written_is_named_with_the_key(tmp_path):
+    (tmp_path / "file").touch()
+    named = f"{tmp_path / 'file' / 'runs'} can't be written: Not a directory; set general.paths.checkpoint_dir"
+    with pytest.raises(UserError, match=re.escape(named)), run_lock(tmp_path / "file" / "runs" / "a"):
+        pass
+    named = "runs can't be written: Read-only file system; set general.paths.checkpoint_dir"
+    with pytest.raises(UserError, match=named), explain_write_failure(tmp_path / "runs"):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
 
 def damage(file: Path) -> None:

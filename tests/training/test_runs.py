@@ -179,6 +179,13 @@ def test_the_iteration_of_the_checkpoint_is_shown_where_a_killed_run_was_further
         assert "saved 8" not in out
 
 
+def test_a_p_that_falls_is_shown_so(tmp_path, capsys):
+    options = ("trainer.dataset.expand_prop=0.3", "trainer.dataset.expand_schedule=linear")
+    write_run(tmp_path / "a", *options, done=8)
+    _print_runs(find_runs(tmp_path), "train/loss")
+    assert "stochastok 0.3 to 0" in capsys.readouterr().out
+
+
 def test_what_is_no_run_is_ignored(tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.yaml").write_text("a: 1\n")

@@ -140,13 +140,24 @@ def starts_logger(file: Path, changed: dict[str, tuple[Any, Any]]) -> Listener:
 
 def read_starts(file: Path) -> tuple[list[RunStart], int]:
     """The starts of a run, first one first, and how many lines of the file are none. No file has no starts."""
-    starts, damaged = [], 0
-    for line in file.read_bytes().splitlines() if file.exists() else ():
-        try:
-            starts.append(checked(parse_json(line, ""), RunStart, ""))
-        except UserError:
-            damaged += 1
-    return starts, damaged
+    starts = [_parse_start(line) for line in (file.read_bytes().splitlines() if file.exists() else ())]
+    return [start for start in starts if start is not None], starts.count(None)
+
+
+def remove_damaged_starts(file: Path) -> int:
+    """Removes the lines of a `starts.jsonl` that are no starts, and returns how many there were."""
+    damaged = read_starts(file)[1]
+    if damaged:
+        lines = file.read_bytes().splitlines()
+        write_atomically(file, b"".join(line + b"\n" for line in lines if _parse_start(line) is not None))
+    return damaged
+
+
+def _parse_start(line: bytes) -> RunStart | None:
+    try:
+        return checked(parse_json(line, ""), RunStart, "")
+    except UserError:
+        return None
 
 
 def beginning(starts: Sequence[RunStart]) -> RunStart | None:
