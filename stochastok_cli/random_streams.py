@@ -12,8 +12,6 @@ import hashlib
 
 import numpy as np
 
-from stochastok_cli.errors import UserError
-
 CORPUS_SEED = 489
 
 # SplitMix64: the increment of the state from one output to the next, and the constants of the output function.
@@ -39,14 +37,13 @@ def stream(seed: int, purpose: str, *index: int) -> np.random.Generator:
 def corpus_permutation(documents: int, seed: int = CORPUS_SEED) -> np.ndarray:
     """The permutation by which `datasets.train_test_split` divides a corpus into validation and training documents.
 
+    A negative seed is hashed, for NumPy's generators take none.
+
     Returns:
         int64 array `[documents]`.
-
-    Raises:
-        UserError: for a negative seed.
     """
     if seed < 0:
-        raise UserError(f"the seed of the corpus split is {seed}", fix="give one that is not negative")
+        seed = derive_key(seed, "corpus split")
     return np.random.default_rng(seed).permutation(documents)
 
 

@@ -126,9 +126,13 @@ def tokenize(
         n = len(lengths)
         fix = "blank lines separate the documents of text files, unless --documents file makes each file one; "
         fix = fix if texts.has_paragraphs else ""
+        is_limited = limit is not None and n >= limit  # the source may hold more
+        fix = "raise --limit; " if is_limited else fix
         details = f" ({left_out.total():,} left out: {left_out.describe()})" if left_out.total() else ""
         what = (
-            f"{source} holds {count_of(n, 'document')}{details}"
+            f"--limit {limit} reads {count_of(n, 'document')} of {source}{details}"
+            if is_limited
+            else f"{source} holds {count_of(n, 'document')}{details}"
             if n or details
             else f"{source} is empty: it has no documents"
         )
@@ -172,7 +176,7 @@ def corpus_split(n: int, val_fraction: float, seed: int, what: str, fix: str = "
         fix: what it says to do, besides another fraction.
 
     Raises:
-        UserError: there are too few documents, or the seed is negative.
+        UserError: there are too few documents.
     """
     val = require_split(n, val_fraction, what, fix)
     order = corpus_permutation(n, seed)

@@ -139,7 +139,12 @@ def tokenize_instructions(
         what = f"{source} holds {count_of(len(lengths), 'example')}{details}"
         if not len(lengths) and not details:
             what = f"{source} is empty: it has no rows"
-        chosen = corpus_split(len(lengths), val_fraction, seed, what)
+        fix = ""
+        if limit is not None and counts.num_examples >= limit:  # the source may hold more
+            rows_read = count_of(limit, "row")
+            what = f"--limit {limit} reads {rows_read} of {source}, which {_make(limit, len(lengths))}{details}"
+            fix = "raise --limit; "
+        chosen = corpus_split(len(lengths), val_fraction, seed, what, fix)
         splits = {
             name: _write_split(folder, name, lengths, which, vocabulary, progress) for name, which in chosen.items()
         }
@@ -172,13 +177,13 @@ class _Counts:
 
     def __init__(self, max_length: int | None, long_examples: LongExamples, unread: LeftOut):
         self.max_length, self.long_examples = max_length, long_examples
-        self._num_examples = self.truncated = 0
+        self.num_examples = self.truncated = 0
         self._unread, self._unusable = unread, LeftOut()
 
     def kept(self, examples: Iterable[tuple[Example | Unusable, Location]]) -> Iterator[Example]:
         """The examples that are not left out, each at most `max_length` ids long."""
         for example, where in examples:
-            self._num_examples += 1
+            self.num_examples += 1
             result = self._shortened(example) if isinstance(example, Example) else example
             if isinstance(result, Example):
                 yield result
@@ -204,12 +209,16 @@ class _Counts:
         """What users must know."""
         texts = []
         left_out = self.left_out()
-        rows = count_of(self._num_examples + self._unread.total(), "row")
+        rows = count_of(self.num_examples + self._unread.total(), "row")
         if left_out.total():
             texts.append(f"{left_out.total():,} of {rows} {_be(left_out.total())} left out: {left_out.describe()}")
         if self.truncated:
             texts.append(f"{self.truncated:,} of {rows} {_be(self.truncated)} truncated to {self.max_length:,} ids")
         return texts
+
+
+def _make(num_rows: int, num_examples: int) -> str:
+    return f"{'makes' if num_rows == 1 else 'make'} {count_of(num_examples, 'example')}"
 
 
 def _be(number: int) -> str:

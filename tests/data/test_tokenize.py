@@ -366,10 +366,23 @@ def test_a_byte_order_mark_is_no_text(tmp_path):
         assert sorted(documents(corpus, "train") + documents(corpus, "val")) == ["one", "two"]
 
 
-def test_a_negative_seed_is_refused(tmp_path):
+def test_a_limit_that_leaves_too_few_documents_is_named(tmp_path):
     (tmp_path / "c.jsonl").write_bytes(jsonl(TEXTS))
-    with pytest.raises(UserError, match="not negative"):
-        tokenize(tmp_path / "c.jsonl", tmp_path, seed=-1)
+    message = "^--limit 1 reads 1 document of .*c.jsonl, too few for .*; raise --limit; --val-fraction sets"
+    with pytest.raises(UserError, match=message):
+        tokenize(tmp_path / "c.jsonl", tmp_path, limit=1)
+    (tmp_path / "one.jsonl").write_bytes(jsonl(TEXTS[:1]))
+    with pytest.raises(UserError, match="^.*one.jsonl holds 1 document, too few"):
+        tokenize(tmp_path / "one.jsonl", tmp_path, limit=2)
+
+
+def test_a_negative_seed_is_one_of_its_own(tmp_path):
+    """As in the other commands; NumPy's generators take none."""
+    (tmp_path / "c.jsonl").write_bytes(jsonl(TEXTS))
+    made = [tokenize(tmp_path / "c.jsonl", tmp_path, name=f"c{seed}", seed=seed).path for seed in (-1, -2, 1)]
+    assert len({(folder / "train.bin").read_bytes() for folder in made}) == 3
+    again = tokenize(tmp_path / "c.jsonl", tmp_path, name="again", seed=-1).path
+    assert (again / "train.bin").read_bytes() == (made[0] / "train.bin").read_bytes()
 
 
 def test_an_error_does_not_wait_for_the_checksum_of_the_source(tmp_path, monkeypatch):

@@ -70,6 +70,15 @@ def read(folder, split):
     return list(zip(np.split(dataset.ids(split), ends), np.split(dataset.loss_mask(split), ends), strict=True))
 
 
+def test_a_limit_that_leaves_too_few_examples_is_named(tmp_path):
+    (tmp_path / "c.jsonl").write_text('{"p": "a", "c": "b"}\n' * 3)
+    message = "^--limit 1 reads 1 row of .*c.jsonl, which makes 1 example, too few for .*; raise --limit; "
+    with pytest.raises(UserError, match=message):
+        tokenize_instructions(
+            tmp_path / "c.jsonl", prompt_column="p", completion_column="c", data_dir=tmp_path, num_proc=1, limit=1
+        )
+
+
 def test_prompts_and_completions(tmp_path):
     made = make_pairs(tmp_path, pairs(PAIRS), val_fraction=0.1)
     assert made.path == tmp_path / "data" / "data_as_memmaps" / "pairs"
