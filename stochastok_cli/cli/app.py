@@ -190,20 +190,14 @@ def main() -> None:
         code = _interrupted()
     except streams.NoReader:
         code = NO_READER
-    except OSError as error:
-        code = _failed(describe_os_error(error), USAGE if error.errno == errno.ENAMETOOLONG else FAILED, error)
+    except Exception as error:
+        code = _interrupted() if interruption.is_cause(error) else _failure(error)
     except SystemExit as error:
         code = error.code
         if isinstance(error.__context__, streams.NoReader):  # how the option parser reports it
             code = NO_READER
         elif isinstance(error.__context__, BrokenPipeError):
             code = _failed(describe_os_error(error.__context__), FAILED, error)
-    except Exception as error:
-        if hasattr(error, "format_message"):  # a usage error of the option parser; no message where help was shown
-            message = _usage_message(error.format_message())
-            code = _failed(f"{message} (see --help)", USAGE, error) if message else USAGE
-        else:
-            code = _failed(_describe_unexpected(error), FAILED, error)
     except BaseException as error:
         if not is_rust_panic(error):
             raise
@@ -217,6 +211,16 @@ def main() -> None:
     elif lost is not None and code == 0:
         code = _failed(describe_os_error(lost), FAILED, lost)
     _leave(code, is_program)
+
+
+def _failure(error: Exception) -> int:
+    """Says what an exception of no kind of ours is, and returns the exit code for it."""
+    if isinstance(error, OSError):
+        return _failed(describe_os_error(error), USAGE if error.errno == errno.ENAMETOOLONG else FAILED, error)
+    if hasattr(error, "format_message"):  # a usage error of the option parser; no message where help was shown
+        message = _usage_message(error.format_message())
+        return _failed(f"{message} (see --help)", USAGE, error) if message else USAGE
+    return _failed(_describe_unexpected(error), FAILED, error)
 
 
 def _require_address_space() -> None:

@@ -30,6 +30,20 @@ def raise_keyboard_interrupt() -> bool:
     return True
 
 
+def is_cause(error: BaseException) -> bool:
+    """Whether an interruption led to an exception, as where Python wraps what ends the creation of a class."""
+    links: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while links:
+        link = links.pop()
+        if isinstance(link, KeyboardInterrupt):
+            return True
+        if link is not None and id(link) not in seen:
+            seen.add(id(link))
+            links += [link.__cause__, link.__context__]
+    return False
+
+
 def _end(number: int, frame: Any) -> None:
     try:
         if "RANK" not in os.environ:  # the launcher of several processes says it

@@ -4,6 +4,7 @@ A stream may be closed, its reader may be gone, and its encoding may lack charac
 command, and where only messages are lost the command goes on.
 """
 
+import codecs
 import io
 import os
 import re
@@ -11,6 +12,16 @@ import sys
 from typing import TextIO
 
 from stochastok_cli.errors import shorten
+
+
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    """What `backslashreplace` writes, but `\\u00e9` for é: `\\xe9` is how a byte that is no character is shown."""
+    assert isinstance(error, UnicodeEncodeError)
+    characters = error.object[error.start : error.end]
+    return "".join(f"\\U{ord(c):08x}" if ord(c) > 0xFFFF else f"\\u{ord(c):04x}" for c in characters), error.end
+
+
+codecs.register_error("stochastok_escape", _escape)
 
 
 def prepare_streams() -> None:
@@ -33,7 +44,7 @@ def prepare_streams() -> None:
 
 def _text_stream(before: TextIO | None, file: io.FileIO, *, line_buffering: bool) -> io.TextIOWrapper:
     encoding = before.encoding if before is not None else "utf-8"
-    return io.TextIOWrapper(io.BufferedWriter(file), encoding, "backslashreplace", line_buffering=line_buffering)
+    return io.TextIOWrapper(io.BufferedWriter(file), encoding, "stochastok_escape", line_buffering=line_buffering)
 
 
 def printable(text: str, most: int = 4000) -> str:

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -221,6 +222,12 @@ def _named(name: str, shown: str, end_of_text: str | None) -> Vocabulary:
     return _tiktoken_vocabulary(name, shown, end_of_text)
 
 
+def _reason(error: Exception) -> str:
+    """Why a download has failed: what `urllib3` says inside of an error of `requests`, without its objects."""
+    reason = getattr(error.args[0], "reason", None) if error.args else None
+    return first_line(error) if reason is None else re.sub(r"^[^:]*(0x[0-9a-f]+>|\)): ", "", first_line(reason))
+
+
 @functools.cache
 def _tiktoken_vocabulary(name: str, shown: str, end_of_text: str | None) -> Vocabulary:
     import tiktoken
@@ -236,7 +243,7 @@ def _tiktoken_vocabulary(name: str, shown: str, end_of_text: str | None) -> Voca
         encoding = tiktoken.get_encoding(name)
     except Exception as error:  # tiktoken passes on whatever its download or its cache raises
         raise UserError(
-            f"tiktoken could not fetch {name}: {first_line(error)}",
+            f"tiktoken could not fetch {name}: {_reason(error)}",
             fix="it needs the network once, or TIKTOKEN_CACHE_DIR pointing at a copy",
             exit_code=FAILED,
         ) from None

@@ -89,7 +89,7 @@ def test_completions_without_a_reader_are_no_error(without_reader):
 def test_characters_that_an_encoding_lacks_are_escaped():
     code = f"{MESSAGES} print('é日'); print('é日', file=sys.stderr)"
     done = run("-c", code, PYTHONIOENCODING="ascii")
-    assert (done.stdout, done.stderr) == ("\\xe9\\u65e5\n", "\\xe9\\u65e5\n")
+    assert (done.stdout, done.stderr) == ("\\u00e9\\u65e5\n", "\\u00e9\\u65e5\n")
 
 
 def test_a_token_stays_in_its_line(monkeypatch, capsys):

@@ -9,14 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
 import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from urllib3.connection import HTTPSConnection
+from urllib3.connectionpool import HTTPSConnectionPool
+from urllib3.exceptions import MaxRetryError, NewConnectionError
 
 from stochastok_cli.errors import UserError
 from stochastok_cli.tokenization.encoders import TiktokenEncoder
 from stochastok_cli.tokenization.expansion import StochasTok
-from stochastok_cli.tokenization.loaders import load_vocabulary, vocabulary_from_ranks
+from stochastok_cli.tokenization.loaders import _reason, load_vocabulary, vocabulary_from_ranks
 from stochastok_cli.tokenization.merges import merges_from_ranks, read_merges, read_merges_as_ranks
 from stochastok_cli.tokenization.samples import sample_tokenizations
 from stochastok_cli.tokenization.vocabulary import END_OF_TEXT
@@ -31,6 +35,16 @@ def vocabulary(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved")
     load_vocabulary("gpt2").save_tokenizer(folder)
     return load_vocabulary(folder)
+
+
+def test_why_an_encoding_could_not_be_fetched_is_said_whole():
+    """In the words of the innermost library, which `requests` puts into hundreds of characters."""
+    refused = NewConnectionError(
+        HTTPSConnection("example.org"), "Failed to resolve 'example.org' ([Errno -3] temporary)"
+    )
+    error = requests.ConnectionError(MaxRetryError(HTTPSConnectionPool("example.org"), "/" + "x" * 300, refused))
+    assert _reason(error) == "Failed to resolve 'example.org' ([Errno -3] temporary)"
+    assert _reason(ValueError("a line\nanother")) == "a line"
 
 
 def test_the_bundled_merges_are_gpt2s():
