@@ -140,7 +140,7 @@ def note_samples(file: Path, results: Sequence[EvalResult]) -> None:
             "compared with one text"
         )
     count = sum(len(answers.questions) for result in results for answers in result.answers)
-    progress.note(f"samples: {file} ({count:,} answers)")
+    progress.note(f"samples: {file} ({count_of(count, 'answer')})")
 
 
 def compare(results: Sequence[EvalResult]) -> "list[PairedComparison]":

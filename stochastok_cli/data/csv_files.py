@@ -10,7 +10,7 @@ from stochastok_cli.data.bad_documents import BadDocument, Location, encodable
 from stochastok_cli.data.source_files import converted_by
 from stochastok_cli.data.table_rows import Row, require_column
 from stochastok_cli.data.text_files import OnBad
-from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.errors import FAILED, UserError, count_of
 
 
 def csv_rows(
@@ -139,7 +139,7 @@ def _bad_shape(fields: Sequence[str], width: int, lines: _CsvLines, place: Locat
         what = f"longer than {text_files.LONGEST_DOCUMENT:,} characters"
         return BadDocument(place, what, text_files.TOO_LONG)
     if len(fields) != width:
-        what = f"{len(fields)} values, and the first row names {width} columns"
+        what = f"{count_of(len(fields), 'value')}, and the first row names {count_of(width, 'column')}"
         return BadDocument(place, what, "another number of values than of columns", fix=_QUOTES)
     return None
 

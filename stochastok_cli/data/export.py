@@ -20,7 +20,7 @@ from stochastok_cli.data.memmap import (
 )
 from stochastok_cli.data.sft_dataset import SFTDataset, SFTExamples
 from stochastok_cli.data.source_artifacts import create_from_source
-from stochastok_cli.errors import FAILED, Notice, UserError, did_you_mean, first_line
+from stochastok_cli.errors import FAILED, Notice, UserError, count_of, did_you_mean, first_line
 from stochastok_cli.manifest import Manifest, NewerFormatError, SplitInfo, TokenizerInfo, read_manifest
 from stochastok_cli.progress import ProgressCallback, no_progress
 
@@ -213,9 +213,10 @@ class _Split:
         recorded = self.source.manifest.splits.get(self.name) if self.source.manifest else None
         if self._tokens != self.total or (recorded and recorded.documents != self._documents):
             reason = "its documents are not separated by the end-of-text id" if isinstance(self.source, Corpus) else ""
+            read = f"{count_of(self._documents, 'document')} with {count_of(self._tokens, 'id')}"
             raise UserError(
-                f"{self._documents:,} documents with {self._tokens:,} ids were read from {self.name} of "
-                f"{self.source.name}, and it holds {recorded.documents if recorded else 0:,} with {self.total:,}",
+                f"{read} were read from {self.name} of {self.source.name}, and it holds "
+                f"{recorded.documents if recorded else 0:,} with {self.total:,}",
                 fix=reason,
                 exit_code=FAILED,
             )

@@ -215,7 +215,8 @@ def _write_split(
                 progress(f"import {split}", read, documents.num_documents)
     if read != documents.num_documents:
         raise UserError(
-            f"{read:,} documents were read from {index}, and its index counts {documents.num_documents:,}",
+            f"{count_of(read, 'document was', 'documents were')} read from {index}, and its index counts "
+            f"{documents.num_documents:,}",
             exit_code=FAILED,
         )
     return SplitInfo(read, tokens), added

@@ -19,7 +19,7 @@ from stochastok_cli.data.folders import dataset_dir as dataset_dir
 from stochastok_cli.data.folders import memmap_dir as memmap_dir
 from stochastok_cli.data.folders import similar_dataset
 from stochastok_cli.data.source_files import SourceFiles
-from stochastok_cli.errors import FAILED, Notice, UserError
+from stochastok_cli.errors import FAILED, Notice, UserError, count_of
 from stochastok_cli.manifest import Manifest, SourceInfo, SplitInfo, TokenizerInfo, read_manifest, same_tokenizer
 from stochastok_cli.tokenization.loaders import load_vocabulary
 from stochastok_cli.tokenization.vocabulary import Vocabulary
@@ -250,8 +250,8 @@ def require_counts(folder: Path, manifest: Manifest) -> None:
         seen = count_split(folder, split, np.dtype(manifest.dtype), manifest.end_of_text)
         if (seen.documents, seen.tokens) != (recorded.documents, recorded.tokens):
             raise UserError(
-                f"{split} holds {seen.documents:,} documents with {seen.tokens:,} ids, and {recorded.documents:,} "
-                f"documents with {recorded.tokens or 0:,} ids were counted",
+                f"{split} holds {count_of(seen.documents, 'document')} with {count_of(seen.tokens or 0, 'id')}, and "
+                f"{count_of(recorded.documents, 'document')} with {count_of(recorded.tokens or 0, 'id')} were counted",
                 fix="make the folder again (--force)",
                 exit_code=FAILED,
             )

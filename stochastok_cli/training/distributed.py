@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from stochastok_cli.errors import FAILED, StoppedBySignal, UserError, first_line, shorten
+from stochastok_cli.errors import FAILED, StoppedBySignal, UserError, count_of, first_line, shorten
 
 T = TypeVar("T")
 
@@ -131,7 +131,9 @@ def choose_device(wanted: str, local_rank: int = 0) -> torch.device:
     if not torch.cuda.is_available():
         raise UserError("general.device is cuda, and torch finds no CUDA device here", fix="set general.device=auto")
     if local_rank >= torch.cuda.device_count():
-        raise UserError(f"there are {torch.cuda.device_count()} GPUs here, too few for local rank {local_rank}")
+        raise UserError(
+            f"this machine has {count_of(torch.cuda.device_count(), 'GPU')}, too few for local rank {local_rank}"
+        )
     return torch.device("cuda", local_rank)
 
 

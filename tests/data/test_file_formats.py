@@ -72,7 +72,7 @@ def test_separated_values(tmp_path, name, delimiter):
 @pytest.mark.parametrize(
     ("content", "message", "left"),
     [
-        (b"id,text\n1,a\n2\n3,c\n", "line 3: 1 values, and the first row names 2 columns; text with", ["a", "c"]),
+        (b"id,text\n1,a\n2\n3,c\n", "line 3: 1 value, and the first row names 2 columns; text with", ["a", "c"]),
         (b"id,text\n1,a,b\n3,c\n", "line 2: 3 values, and the first row names 2 columns", ["c"]),
         (b'id,text\n1,a\n3,"c\n\xe9"\n4,"d\ne"\n', "line 3: its bytes are not UTF-8", ["a", "d\ne"]),
         (b"id,text\n1,caf\xe9\n3,c\n", "line 2: its bytes are not UTF-8; convert", ["c"]),

@@ -12,7 +12,7 @@ import numpy as np
 from stochastok_cli.data.recipes.cute_tasks import NUM_OPTIONS, TASKS, options
 from stochastok_cli.data.recipes.edit_distances import EditDistances
 from stochastok_cli.data.recipes.multiple_choice import MultipleChoiceQuestion, QuestionGenerator
-from stochastok_cli.errors import UserError
+from stochastok_cli.errors import UserError, count_of
 from stochastok_cli.random_streams import derive_key, stream
 
 NEAREST = 10  # `orth`: the right candidate is one of so many words nearest to the word
@@ -82,7 +82,6 @@ def split_words(words: list[str], *, disjoint_seed: int | None) -> dict[str, lis
         distances = EditDistances(chosen)
         comparable = (w for w in chosen if np.ptp(np.sort(distances.to(w))[1:]) > 0)
         if len(chosen) < max(NUM_OPTIONS, 3) or not any(swappable) or not any(comparable):
-            raise UserError(
-                f"no questions of every task can be made of {len(chosen)} words ({split})", fix="give more varied words"
-            )
+            words_of_split = f"{count_of(len(chosen), 'word')} ({split})"
+            raise UserError(f"no questions of every task can be made of {words_of_split}", fix="give more varied words")
     return splits

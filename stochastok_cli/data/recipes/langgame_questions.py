@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stochastok_cli.errors import UserError
+from stochastok_cli.errors import UserError, count_of
 
 LONGEST_ANSWER, LONGEST_OTHERS = 7, 4  # letters: the answer has at least, the others at most
 SHORTEST_ANSWER, SHORTEST_OTHERS = 3, 6  # letters: the answer has at most, the others at least
@@ -245,8 +245,9 @@ def case_table(
             and allowed(case.predicate.text, words[case.answer])
         ]
         if not possible:
+            these = f"{'this' if len(words) == 1 else 'these'} {count_of(len(words), 'word')}"
             raise UserError(
-                f"no question {kind.title!r} can be made of these {len(words):,} words with {num_options} options"
+                f"no question {kind.title!r} can be made of {these} with {num_options} options"
                 + (f": {kind.rule}" if kind.rule else ""),
                 fix="give more varied words, fewer options or another range of substrings",
             )

@@ -162,6 +162,9 @@ def test_too_few_words(tmp_path):
     file.write_text("abc\nabd\nab\nabe\n")  # each as far from any other
     with pytest.raises(UserError, match="no questions of every task can be made of 4 words"):
         make(SAMPLE, tmp_path, words=file)
+    file.write_text("abc\n")
+    with pytest.raises(UserError, match=r"can be made of 1 word \(train\)"):
+        make(SAMPLE, tmp_path, words=file)
     file.write_text("ab\ncde\nabcd\n½\n")
     with pytest.raises(UserError, match="line 4: '½', which is not one word of letters"):
         make(SAMPLE, tmp_path, words=file)
