@@ -159,16 +159,16 @@ def damaged(file: Path, what: str) -> UserError:
     return UserError(f"{file} is damaged: {what}", exit_code=FAILED)
 
 
-def has_index(folder: Path, key: str, shards: str) -> bool:
+def has_index(folder: Path, key: str, pattern: str) -> bool:
     """Whether a folder has an `index.json` of a format, or files of the format whose index is damaged or missing.
 
     Args:
         folder: the folder.
         key: a key of the index that other formats don't have.
-        shards: the pattern of the names of the files that the index names.
+        pattern: what matches the names of the files that the index names.
     """
     index = folder / "index.json"
-    return (index.is_file() and f'"{key}"'.encode() in index.read_bytes()) or any(folder.glob(shards))
+    return (index.is_file() and f'"{key}"'.encode() in index.read_bytes()) or any(folder.glob(pattern))
 
 
 def read_index(folder: Path, kind: type[T]) -> T:
