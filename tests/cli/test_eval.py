@@ -351,7 +351,9 @@ def test_a_report_is_there_also_where_stdout_is_closed(place, more):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
-@pytest.mark.parametrize("more", [(), ("--json",), ("--paired",), ("--report", "of-lost-samples")])
+@pytest.mark.parametrize(
+    "more", [(), ("--json",), pytest.param(("--report", "of-lost-samples"), marks=pytest.mark.slow)]
+)
 def test_results_are_printed_where_the_samples_can_not_be_written(more, run_eval, place):
     partial = place / f".lost.jsonl.{os.getpid()}.partial"
     partial.symlink_to("/dev/full")

@@ -35,7 +35,13 @@ def result(label: str, seed: int) -> EvalResult:
     return EvalResult(label, label, 5, metrics, curves)
 
 
-@pytest.mark.parametrize("names", [(NAME, f"{NAME}0.1"), (f"a{'-long_name' * 15}", f"b{'-long_name' * 15}", "W" * 70)])
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param((NAME, f"{NAME}0.1"), marks=pytest.mark.slow),
+        (f"a{'-long_name' * 15}", f"b{'-long_name' * 15}", "W" * 70),
+    ],
+)
 def test_no_text_is_cut_or_runs_into_another(names):
     results = [result(name, seed) for seed, name in enumerate(names)]
     records = [{"iteration": i, f"mcq/{name}/accuracy": 0.5} for i in (1, 2) for name in names]
