@@ -202,9 +202,7 @@ def test_what_the_report_and_the_note_of_an_expansion_count(run, tmp_path):
     (tmp_path / "text.txt").write_text("where there is nothing there\n\nwhich is something\n")
     assert run("tokenize", "text.txt", "--tokenizer", "sample2k", "--val-fraction", "0.5", "--quiet")[0] == 0
     tokens = {split: np.fromfile(f"data/data_as_memmaps/text-tokenized/{split}.bin", "<u2").size for split in SPLITS}
-    report = " ".join(
-        run("expand", "text-tokenized", "--report")[1].split()
-    )  # lines are broken at the terminal's width
+    report = " ".join(run("expand", "text-tokenized", "--report")[1].split())  # whatever the width
     common = re.search(r"segmentations of (\d+) common (words?) ", report)
     assert common and int(common[1]) < 5 and (common[2] == "word") == (common[1] == "1")
     _, out, err = run("expand", "text-tokenized", "-p", "1", "--seed", "1", "--json")
