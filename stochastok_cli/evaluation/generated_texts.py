@@ -289,6 +289,11 @@ class _Sampler:
 def _parse(name: str) -> Tokenization:
     if name == CANONICAL:
         return Tokenization(CANONICAL, None, 1)
+    if name.startswith(f"{CANONICAL}:"):
+        raise UserError(
+            f"--tokenization {short_name(name)}: the canonical tokenization has no P",
+            fix=f"give {CANONICAL} alone, or the METHOD:P of another one",
+        )
     method, known = name.partition(":")[0], [CANONICAL, *METHODS]
     if method not in known:
         raise UserError(

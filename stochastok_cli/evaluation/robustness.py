@@ -64,9 +64,8 @@ def parse_tokenization(text: str, samples: int | None = None) -> Tokenization:
     """
     if text.partition(":")[0] == CANONICAL:
         raise UserError(
-            f"--tokenization {short_name(text)}: the canonical tokenization has no P"
-            + (", and is always evaluated" if text == CANONICAL else ""),
-            fix="drop it" if text == CANONICAL else f"give {CANONICAL} alone, or the METHOD:P of another one",
+            f"--tokenization {short_name(text)}: the canonical tokenization has no P, and is always evaluated",
+            fix="drop it" if text == CANONICAL else "drop it, or give the METHOD:P of another one",
         )
     method, _, after = text.rpartition(":")
     try:

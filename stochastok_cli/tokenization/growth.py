@@ -42,13 +42,18 @@ class GrowthMatch(NamedTuple):
         Args:
             method: the method.
             growth: that of the expansion which is shown, one of several.
+
+        >>> GrowthMatch(0.0067, 1.00094, 1.001, False).note("uniform-k", 1.00094).partition("the nearest, ")[2]
+        'p = 0.0067, makes them 1.00094 times as long'
         """
         differs = abs(growth - self.growth) > _NOTED_OF_ONE_DRAW * abs(self.target - 1) + 1e-9
-        of_draw = f" on average, and {growth:.3f} times with this seed" if differs else ""
+        # Of a growth near 1, as many decimals as show what documents gain with three digits.
+        decimals = 3 if self.target == 1 else max(3, 2 - math.floor(math.log10(abs(self.target - 1)) + 1e-9))
+        of_draw = f" on average, and {growth:.{decimals}f} times with this seed" if differs else ""
         if not self.is_met:
             return (
                 f"no p of {method} makes these documents {self.target:g} times as long: the nearest, p = {self.p!r}, "
-                f"makes them {self.growth:.3f} times as long{of_draw}"
+                f"makes them {self.growth:.{decimals}f} times as long{of_draw}"
             )
         if differs:
             return f"{method} with p = {self.p!r} makes these documents {self.target:g} times as long{of_draw}"

@@ -118,7 +118,15 @@ def read_progress(folder: Path, config: Config) -> RunProgress:
             )
         return RunProgress()
     require_same_decay(state.iteration, before, config)
-    return RunProgress(checkpoint, state, problem, differing_values(before.to_dict(), config.to_dict()))
+    changed = differing_values(before.to_dict(), config.to_dict())
+    changed = {key: values for key, values in changed.items() if not _is_one_path(key, *values)}
+    return RunProgress(checkpoint, state, problem, changed)
+
+
+def _is_one_path(key: str, first: Any, second: Any) -> bool:
+    """Whether a key has two spellings of one path."""
+    is_path = key.startswith("general.paths.") and isinstance(first, str) and isinstance(second, str)
+    return is_path and Path(first).resolve() == Path(second).resolve()
 
 
 def _is_leftover(file: Path) -> bool:

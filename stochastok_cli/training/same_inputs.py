@@ -43,10 +43,9 @@ def compare_inputs(folder: Path, config: Config, progress: RunProgress, parent: 
     if parent is None:
         return [*notes, f"{start.parent}, which {folder} started from, is not there any more"]
     if replaced := _replaced(parent, start):
-        raise UserError(
-            f"{folder} is complete, and {replaced}",
-            fix=f"name the checkpoint that it started from (trainer.checkpoint_name), {SET_ASIDE}",
-        )
+        is_there = recorded_weights(_at_start(parent, start)) is not None
+        others = "name the checkpoint that it started from (trainer.checkpoint_name), " if is_there else ""
+        raise UserError(f"{folder} is complete, and {replaced}", fix=others + SET_ASIDE)
     if _has_started_from(parent, start):
         return notes
     return [*notes, f"{folder} started from {start.parent}, which can't be compared with {parent}"]
@@ -88,5 +87,5 @@ def _replaced(parent: Path, start: RunStart) -> str:
         return f"{at_start} has other weights now than those that it started from"
     begun = beginning(read_starts(parent.parent / STARTS)[0]) if STEP.fullmatch(parent.name) else None
     if begun is not None and begun.time > start.time:  # both in UTC, in one format
-        return f"{parent.parent}, which it started from, has been trained anew since"
+        return f"{parent.parent}, which it started from, has been trained anew since, and those weights are gone"
     return ""

@@ -18,5 +18,5 @@ def explain_write_failure(path: Path) -> Iterator[None]:
     except OSError as error:
         fix = "make room and run the same command again" if error.errno in NO_SPACE else ""
         if error.errno in _NOT_WRITABLE:
-            fix = "set general.paths.checkpoint_dir to a folder that can be written"
+            fix = "make it writable; or, for a new run, set general.paths.checkpoint_dir to a folder that is"
         raise UserError(f"{path} can't be written: {error.strerror or error}", fix=fix, exit_code=FAILED) from None

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -293,6 +294,14 @@ def test_what_was_changed_in_a_run_that_goes_on_is_recorded_and_unlike_losses_do
     assert (
         "changed from here on: trainer.training.max_iters (there 3, now 4)\n" in (run.folder / "train.log").read_text()
     )
+
+
+def test_another_spelling_of_a_path_is_no_change(configured):
+    folder = configured().general.paths.checkpoint_dir
+    run = train(configured("trainer.training.max_iters=1"), run_name="a")
+    spelled = f"general.paths.checkpoint_dir={Path(folder) / '..' / Path(folder).name}"
+    train(configured("trainer.training.max_iters=2", spelled), run_name="a")
+    assert read_starts(run.folder / "starts.jsonl")[0][1].changed == {"trainer.training.max_iters": (1, 2)}
 
 
 def test_a_run_without_its_first_checkpoint_begins_again_and_says_so(configured):

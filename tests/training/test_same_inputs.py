@@ -106,6 +106,7 @@ def test_a_parent_trained_anew_with_another_length_is_told_from_one_that_has_gon
     starts.write_text(json.dumps(dataclasses.asdict(anew)) + "\n")
     message = refusal(lambda: train(configured(FROM_PARENT, ONE), run_name="child"))
     assert f"{child.folder} is complete, and {parent}, which it started from, has been trained anew since" in message
+    assert "those weights are gone" in message and "name the checkpoint" not in message
 
 
 def test_a_run_that_begins_again_without_a_checkpoint_has_the_parent_of_that_time(configured):
