@@ -118,8 +118,9 @@ def runs(
             print(json.dumps(run.to_json(), allow_nan=False))
     else:
         _print_runs(summaries, metric or DEFAULT_METRIC)
-    if metric is not None and (text := _dataset_note(summaries, metric)):
-        progress.note(f"note: {text}")
+    if metric is not None:
+        for text in filter(None, (_dataset_note(summaries, metric), _windows_note(summaries, metric))):
+            progress.note(f"note: {text}")
     for run in summaries:
         for problem in run.problems:
             progress.note(f"note: {problem}")
@@ -155,6 +156,25 @@ def _dataset_note(summaries: "list[RunSummary]", metric: str) -> str:
     shown = names if len(names) <= 4 else [*names[:3], f"{len(names) - 3} others"]
     same = "text, in whatever tokenization" if metric.endswith("bits_per_byte") else "tokens"
     return f"the runs have different datasets ({', '.join(shown)}): {metric} compares only runs on the same {same}"
+
+
+def _windows_note(summaries: "list[RunSummary]", metric: str) -> str:
+    """Where validations of the runs were of different sizes; "" where they were not."""
+    if not metric.startswith("validation"):
+        return ""
+    configs = [run.config for run in summaries if run.config is not None and run.best_of(metric) is not None]
+    sizes = {config.trainer.training.eval_iters * config.trainer.training.batch_size for config in configs}
+    sizes |= {
+        eval_iters * run.config.trainer.training.batch_size
+        for run in summaries
+        if run.config is not None and run.best_of(metric) is not None
+        for start in run.starts
+        for eval_iters in start.changed.get("trainer.training.eval_iters", ())
+    }
+    if len(sizes) < 2:
+        return ""
+    listed = ", ".join(f"{size:,}" for size in sorted(sizes))
+    return f"the runs were validated on different numbers of windows ({listed}): {metric} differs by that, too"
 
 
 def _write_report(report: Path, labeled: "list[tuple[RunSummary, str]]") -> None:

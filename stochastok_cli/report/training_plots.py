@@ -37,7 +37,7 @@ SMOOTHING = 0.02
 BINS = 300
 """The parts of the axis in which noise is drawn by its extremes."""
 LEAST_SMOOTHED = 20
-"""A curve of fewer points is not smoothed."""
+"""Curves of fewer points are not smoothed, unless another one of the plot has so many."""
 LEAST_KEPT = 5
 """How many points of a curve must stay where its first ones are left out."""
 Y_LABELS = {
@@ -118,17 +118,18 @@ def _training_plot(name: str, runs: Sequence[ReportedRun], x_axis: XAxis, *, on_
     margins = {"left": 0.165, "right": 0.74 if paper else 0.98, "bottom": 0.17, "top": 0.9} if on_page else None
     axes = new_axes(name, width=WIDTH, height=HEIGHT, margins=margins)
     unit = _time_unit(runs) if x_axis == "time" else 1.0
-    captions, notes, smoothed, num_lost, num_drawn = [], [], False, 0, 0
-    for k, run, run_label in zip(places(runs), runs, labels_of_curves(runs), strict=True):
-        series = series_of(run, name, x_axis)
+    captions, notes, num_lost, num_drawn = [], [], 0, 0
+    all_series = [series_of(run, name, x_axis) for run in runs]
+    longest = max((len(series.y) for series in all_series if series is not None), default=0)
+    smoothed = name in SMOOTHED and longest >= LEAST_SMOOTHED  # all curves, so that none looks noisier than another
+    for k, series, run_label in zip(places(runs), all_series, labels_of_curves(runs), strict=True):
         if series is None:
             continue
         x, y = series.x / unit, series.y
         num_drawn += 1
         num_lost += int(np.isnan(y).sum())
         label = legend_label(run_label)
-        if name in SMOOTHED and len(y) >= LEAST_SMOOTHED:
-            smoothed = True
+        if smoothed:
             axes.plot(*envelope(x, y), color=color(k), linewidth=0.6, alpha=0.5 / len(runs) ** 0.5, zorder=1.8)
             axes.plot(x, smooth(y), color=color(k), linestyle=line_style(k), linewidth=1.7, label=label)
         else:
@@ -146,7 +147,10 @@ def _training_plot(name: str, runs: Sequence[ReportedRun], x_axis: XAxis, *, on_
     if kind == "loss" or (kind == BITS_PER_BYTE and of_dataset and has_different_datasets(runs)):
         notes.append(ON_UNITS)
     if smoothed:
-        notes.append(f"Thin lines: as logged; thick ones: smoothed by a Gaussian of {SMOOTHING:.0%} of the records.")
+        notes.append(
+            f"Thin lines: as logged; thick ones: smoothed by a Gaussian of {SMOOTHING:.0%} of the records, "
+            "of one record at least."
+        )
     if x_axis == "time":
         notes.append("The time is that of training, without evaluating and saving, by the logged tokens a second.")
     if num_lost:
@@ -181,7 +185,8 @@ def series_of(run: ReportedRun, name: str, x_axis: XAxis) -> Series | None:
 
 
 def smooth(values: np.ndarray) -> np.ndarray:
-    """Values `[n]` smoothed by a Gaussian of SMOOTHING of their number; it is cut at the ends, and passes over NaN.
+    """Values `[n]` smoothed by a Gaussian whose standard deviation is SMOOTHING of their number, or 1. It is cut at the
+    ends, and passes over NaN.
 
     >>> smooth(np.array([1.0, 1.0, np.nan, 1.0])).tolist()
     [1.0, 1.0, nan, 1.0]

@@ -28,7 +28,8 @@ class StartingPoint(NamedTuple):
         hyperparameters: What the architecture builds the model from.
         folder: The checkpoint that model section, companion files and weights come from: the run's own where it has
             one, or its parent; with `trainer.lora`, the base model. None for fresh weights.
-        notes: One for each value of the model section that `folder` has replaced.
+        notes: One for each value of the model section that `folder` has replaced, and one on questions that fresh
+            weights are trained on.
     """
 
     config: Config
@@ -54,6 +55,8 @@ def resolve_starting_point(config: Config, located: LocatedRun, *, with_weights:
     """
     if config.checkpoint_name is None:
         config, notes = take_vocab_size_of_data(config)
+        if config.trainer.dataset.is_instruction and located.checkpoint is None:
+            notes = [*notes, "the model starts from new weights: trainer.checkpoint_name is not set"]
         return StartingPoint(config, model_specs()[DEFAULT_MODEL_TYPE], config.model, None, notes)
     has_adapters = config.trainer.lora.rank > 0
     folder = located.checkpoint or located.parent

@@ -90,10 +90,10 @@ def test_damaged_lines_of_starts_are_removed_when_the_run_goes_on(configured):
 
 def test_a_folder_that_can_not_be_written_is_named_with_the_key(tmp_path):
     (tmp_path / "file").touch()
-    named = f"{tmp_path / 'file' / 'runs'} can't be written: Not a directory; set general.paths.checkpoint_dir"
+    named = f"{tmp_path / 'file' / 'runs'} can't be written: Not a directory; make it writable; or, for a new run, "
     with pytest.raises(UserError, match=re.escape(named)), run_lock(tmp_path / "file" / "runs" / "a"):
         pass
-    named = "runs can't be written: Read-only file system; set general.paths.checkpoint_dir"
+    named = "runs can't be written: Read-only file system; make it writable; or, for a new run, set "
     with pytest.raises(UserError, match=named), explain_write_failure(tmp_path / "runs"):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import get_args
 
@@ -409,3 +410,16 @@ def test_wrong_use_is_one_line(tmp_path, monkeypatch, arguments, message):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"error: {message}")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_note_where_runs_that_are_ranked_were_validated_on_other_windows(tmp_path):
+    for name, batches in (("a", 2), ("b", 2), ("c", 4)):
+        options = ("trainer.training.batch_size=3", f"trainer.training.eval_iters={batches}")
+        write_run(tmp_path / name, *options, records=RECORDS)
+    shown = run_stochastok("runs", tmp_path, "--metric", "validation/bits_per_byte", "--json")
+    note = (
+        "the runs were validated on different numbers of windows (6, 12): validation/bits_per_byte differs by that, too"
+    )
+    assert shown.stderr == f"note: {note}\n"
+    shutil.rmtree(tmp_path / "c")
+    assert not run_stochastok("runs", tmp_path, "--metric", "validation/bits_per_byte", "--json").stderr
