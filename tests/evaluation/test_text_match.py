@@ -1,7 +1,7 @@
 """Normalizations of answers, held to the metric of lm-evaluation-harness."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from stochastok_cli.errors import UserError
@@ -15,6 +15,8 @@ REGEXES = st.lists(st.sampled_from([",", r"\$", "(?s).*#", r"\.$", "[aA]+", "^b"
 @settings(max_examples=400, deadline=None)
 @given(TEXTS, TEXTS, st.booleans(), st.booleans(), st.booleans(), REGEXES)
 def test_texts_are_equal_when_lm_eval_says_so(answer, right, case, punctuation, numbers, regexes):
+    # The harness lowers letters in NumPy arrays of a fixed width, which cut off what becomes longer, as İ does.
+    assume(not case or "İ" not in answer + right)
     metrics = pytest.importorskip("lm_eval.api.metrics", reason="the extra lm-eval is not installed")
     expected = metrics.exact_match_hf_evaluate(
         [answer],
