@@ -12,7 +12,7 @@ Writes OUT.md, OUT.svg (with matplotlib, the extra `report`) and OUT.jsonl, the 
 import argparse
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -59,9 +59,7 @@ def main() -> None:
     parser.add_argument("--paper", metavar="FIGURE", help="the figure of the paper whose values stand beside")
     parser.add_argument("groups", nargs="+", metavar="NAME:RUN,RUN,…")
     arguments = parser.parse_args()
-    groups = {name: runs.split(",") for name, _, runs in (group.partition(":") for group in arguments.groups)}
-    if len(groups) < len(arguments.groups):
-        parser.error("two groups have one name")
+    groups = parse_groups(parser, arguments.groups)
     if not arguments.metrics and not arguments.curves:
         parser.error("--metric or --curve is missing")
     if arguments.paper and arguments.paper not in {figure.source for figure in FIGURES}:
@@ -74,14 +72,28 @@ def main() -> None:
         figure = arguments.paper and paper_figure(key, arguments.paper)
         paper = {name: value for name, value in (figure.values if figure else ()) if name in groups}
         results.append(Result(key, curves, paper, plotted, key in arguments.curves))
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     text = "\n\n".join([arguments.title, *(section(result, arguments.x) for result in results)]) + "\n"
-    Path(f"{arguments.out}.md").write_text(text, encoding="utf-8")
-    rows = [json.dumps(row, ensure_ascii=False) for result in results for row in raw_values(result, arguments.x)]
-    Path(f"{arguments.out}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    rows = (row for result in results for row in raw_values(result, arguments.x))
+    write_results(arguments.out, text, rows, lambda: plot(results, arguments))
+
+
+def parse_groups(parser: argparse.ArgumentParser, groups: Sequence[str]) -> dict[str, list[str]]:
+    """The runs of each NAME:RUN,RUN,… by its name."""
+    named = {name: runs.split(",") for name, _, runs in (group.partition(":") for group in groups)}
+    if len(named) < len(groups):
+        parser.error("two groups have one name")
+    return named
+
+
+def write_results(out: Path, text: str, rows: Iterable[dict], plot: Callable[[], None]) -> None:
+    """Writes OUT.md and OUT.jsonl, prints the text, and calls `plot`, which writes OUT.svg."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    Path(f"{out}.md").write_text(text, encoding="utf-8")
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    Path(f"{out}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(text)
     try:
-        plot(results, arguments)
+        plot()
     except ImportError:
         print("no plot: it needs matplotlib (pip install 'stochastok[report]')")
 

@@ -10,10 +10,9 @@ evaluating and saving. Writes OUT.md, OUT.jsonl, the raw values, and OUT.svg (wi
 """
 
 import argparse
-import json
 from pathlib import Path
 
-from summarize import Curve, Result, draw_curves, interval
+from summarize import Curve, Result, draw_curves, interval, parse_groups, raw_values, write_results
 
 from stochastok_cli.report.runs import read_reported_run
 
@@ -27,23 +26,11 @@ def main() -> None:
     parser.add_argument("--title", required=True)
     parser.add_argument("groups", nargs="+", metavar="NAME:RUN,RUN,…")
     arguments = parser.parse_args()
-    named = {name: runs.split(",") for name, _, runs in (group.partition(":") for group in arguments.groups)}
+    named = parse_groups(parser, arguments.groups)
     groups = {name: {run: loss_by_seconds(arguments.folder, run) for run in runs} for name, runs in named.items()}
+    result = Result(LOSS, groups, {}, curves=True, by_x=False)
     text = f"{arguments.title}\n\n{table(groups)}\n"
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    Path(f"{arguments.out}.md").write_text(text, encoding="utf-8")
-    rows = [
-        json.dumps({"group": name, "run": run, "seconds": seconds, LOSS: loss})
-        for name, runs in groups.items()
-        for run, curve in runs.items()
-        for seconds, loss in curve.items()
-    ]
-    Path(f"{arguments.out}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    print(text)
-    try:
-        plot(groups, arguments)
-    except ImportError:
-        print("no plot: it needs matplotlib (pip install 'stochastok[report]')")
+    write_results(arguments.out, text, raw_values(result, "seconds"), lambda: plot(result, arguments))
 
 
 def loss_by_seconds(folder: Path, run: str) -> Curve:
@@ -85,7 +72,7 @@ def last(curve: Curve) -> float:
     return curve[max(curve)]
 
 
-def plot(groups: dict[str, dict[str, Curve]], arguments: argparse.Namespace) -> None:
+def plot(result: Result, arguments: argparse.Namespace) -> None:
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -94,8 +81,10 @@ def plot(groups: dict[str, dict[str, Curve]], arguments: argparse.Namespace) -> 
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.5, 4.8), layout="constrained")
         axes = figure.subplots()
-        draw_curves(axes, Result(LOSS, groups, {}, curves=True, by_x=False))
-        losses = [loss for runs in groups.values() for curve in runs.values() for loss in list(curve.values())[1:]]
+        draw_curves(axes, result)
+        losses = [
+            loss for runs in result.groups.values() for curve in runs.values() for loss in list(curve.values())[1:]
+        ]
         if losses:  # the loss of random weights would take most of the height
             axes.set_ylim(min(losses) - 0.05, max(losses) + 0.05)
         axes.set_xlabel("seconds of training")

@@ -1,6 +1,7 @@
 """`stochastok runs`: the runs under a folder, and where the configurations of two differ."""
 
 import gc
+import itertools
 import json
 import time
 from enum import StrEnum
@@ -162,15 +163,12 @@ def _windows_note(summaries: "list[RunSummary]", metric: str) -> str:
     """Where validations of the runs were of different sizes; "" where they were not."""
     if not metric.startswith("validation"):
         return ""
-    configs = [run.config for run in summaries if run.config is not None and run.best_of(metric) is not None]
-    sizes = {config.trainer.training.eval_iters * config.trainer.training.batch_size for config in configs}
-    sizes |= {
-        eval_iters * run.config.trainer.training.batch_size
-        for run in summaries
-        if run.config is not None and run.best_of(metric) is not None
-        for start in run.starts
-        for eval_iters in start.changed.get("trainer.training.eval_iters", ())
-    }
+    sizes: set[int] = set()
+    for run in summaries:
+        if run.config is not None and run.best_of(metric) is not None:
+            training = run.config.trainer.training
+            earlier = (start.changed.get("trainer.training.eval_iters", ()) for start in run.starts)
+            sizes |= {n * training.batch_size for n in (training.eval_iters, *itertools.chain(*earlier))}
     if len(sizes) < 2:
         return ""
     listed = ", ".join(f"{size:,}" for size in sorted(sizes))
