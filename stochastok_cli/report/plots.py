@@ -31,6 +31,8 @@ LABEL = 40
 """Average letters of a line of a label beside or below the axes."""
 STYLE: Any = {
     "font.size": 10,
+    "axes.titlesize": TITLE_SIZE,
+    "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
