@@ -127,11 +127,14 @@ def train(
         options.print_line(_show_config(config, configuration, sources, run_name, force, as_json))
         return
 
+    from stochastok_cli.data.folders import find_dataset, require_dataset_folder
     from stochastok_cli.training.locate import locate_run
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Notice)  # training gives it, on one rank
         located = locate_run(configuration, run_name, force=force)
+    if located.checkpoint is None:
+        require_dataset_folder(find_dataset(configuration.trainer.dataset.name, configuration.general.paths.data_dir))
     # These import torch, which takes seconds: what is refused so far is refused before.
     from stochastok_cli.training.distributed import is_main_process
     from stochastok_cli.training.launch import launch, processes_to_start, record_exit_code

@@ -117,3 +117,12 @@ def similar_dataset(folder: Path) -> str:
     """For a dataset that is not there: the suggestion of the one beside it with the most similar name, if any is."""
     siblings = [other.name for other in folder.parent.glob("*") if other.is_dir() and not other.name.startswith(".")]
     return did_you_mean(folder.name, siblings)
+
+
+def require_dataset_folder(folder: Path) -> None:
+    """Raises UserError if there is no folder for a dataset."""
+    if not folder.is_dir():
+        raise UserError(
+            f"there is no dataset {folder.name!r} in {folder.parent}{similar_dataset(folder)}",
+            fix="make it first (stochastok tokenize, expand, make-langgame or make-addition), or give --data-dir",
+        )

@@ -17,7 +17,7 @@ import numpy as np
 from stochastok_cli.artifacts import find_damage
 from stochastok_cli.data.folders import dataset_dir as dataset_dir
 from stochastok_cli.data.folders import memmap_dir as memmap_dir
-from stochastok_cli.data.folders import similar_dataset
+from stochastok_cli.data.folders import require_dataset_folder
 from stochastok_cli.data.source_files import SourceFiles
 from stochastok_cli.errors import FAILED, Notice, UserError, count_of
 from stochastok_cli.manifest import Manifest, SourceInfo, SplitInfo, TokenizerInfo, read_manifest, same_tokenizer
@@ -70,11 +70,7 @@ class MemmapDataset:
     """
 
     def __init__(self, folder: Path, tokenizer: Tokenizer | None = None):
-        if not folder.is_dir():
-            raise UserError(
-                f"there is no dataset {folder.name!r} in {folder.parent}{similar_dataset(folder)}",
-                fix="make it first (stochastok tokenize, expand, make-langgame or make-addition), or give --data-dir",
-            )
+        require_dataset_folder(folder)
         self.path = folder
         self.name = folder.name
         self.manifest = read_manifest(folder)

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from preloaded_python import run_python, run_stochastok
+from preloaded_python import run_python
 
 from stochastok_cli.config import load_config_and_sources
 from stochastok_cli.data.memmap import memmap_dir
@@ -277,8 +277,10 @@ def test_a_full_disk_leaves_the_checkpoint_before(configured, config_file, tmp_p
     assert train(configured(), run_name="a").checkpoint.name == "step_8"
 
 
-def test_the_command_prints_one_line(config_file, tmp_path):
-    done = run_stochastok("train", "--config", config_file, "--data-dir", tmp_path / "nowhere")
+def test_the_command_prints_one_line_before_it_imports_torch(config_file, tmp_path):
+    main = "import sys; sys.argv[0] = 'stochastok'; from stochastok_cli.cli.app import main; main()"
+    without_torch = "import sys; sys.modules['torch'] = None; " + main
+    done = run_python("-c", without_torch, "train", "--config", config_file, "--data-dir", tmp_path / "nowhere")
     assert (done.returncode, done.stdout) == (USAGE, "")
     assert done.stderr.startswith("error: there is no dataset 'sample-tokenized' in ")
     assert len(done.stderr.splitlines()) == 1
