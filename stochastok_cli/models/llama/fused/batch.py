@@ -22,6 +22,17 @@ class Batch:
             self.inputs[part], self.targets[part], self.token_weights[part], segment_start, self.dropout_keys[part]
         )
 
+    def clone(self) -> "Batch":
+        segment_start = None if self.segment_start is None else self.segment_start.clone()
+        return Batch(
+            self.inputs.clone(), self.targets.clone(), self.token_weights.clone(), segment_start,
+            self.dropout_keys.clone(),
+        )  # fmt: skip
+
+    def tensors(self) -> list[Tensor]:
+        """All tensors, without `segment_start` where there is none."""
+        return [tensor for tensor in vars(self).values() if tensor is not None]
+
 
 @dataclass(frozen=True)
 class LossTokens:

@@ -7,7 +7,6 @@ backward pass, which is a fifth faster than 8. That is for rows of 512 entries: 
 which its registers hold. (16 rows of 2,048 entries would be 6 KB of each thread in memory.)
 """
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -19,6 +18,7 @@ ROWS = 8  # of ROW_WIDTH entries
 BACKWARD_ROWS = 16
 ROW_WIDTH = 512
 NUM_PARTIAL_SUMS = 528  # programs of the backward kernel, four for each multiprocessor of an H100
+SUMMED_ROWS, SUMMED_COLUMNS = 128, 16  # of the tile in which a program adds up the partial sums of some columns
 
 
 def rows_of_program(block: int, rows: int) -> int:
@@ -132,6 +132,18 @@ def _residual_norm_backward(
     tl.store(partial_ptr + program * width + column, gain_grad, mask=column < width)
 
 
+@triton.jit(do_not_specialize=["row_count"])
+def _add_column_sums(partial_ptr, out_ptr, row_count, width: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr):
+    column = tl.program_id(0) * columns + tl.arange(0, columns)
+    total = tl.zeros([rows, columns], tl.float32)
+    for row_start in range(0, row_count, rows):
+        row = row_start + tl.arange(0, rows)
+        mask = (row < row_count)[:, None] & (column < width)[None, :]
+        total += tl.load(partial_ptr + row[:, None] * width + column[None, :], mask=mask, other=0.0)
+    before = tl.load(out_ptr + column, mask=column < width, other=0.0)
+    tl.store(out_ptr + column, before + tl.sum(total, 0), mask=column < width)
+
+
 def residual_norm_backward(
     grad: Tensor, x: Tensor, rstd: Tensor, gain: Tensor, residual_grad: Tensor | None, dx: Tensor, gain_grad: Tensor,
     partial: Tensor, *, dy: Tensor | None = None, dropout_keys: Tensor | None = None, stream: int = 0,
@@ -160,4 +172,6 @@ def residual_norm_backward(
         block, rows_of_program(block, BACKWARD_ROWS), drop_threshold(dropout), 1 / (1 - dropout),
         residual_grad is not None, dy is not None, num_warps=4,
     )  # fmt: skip
-    gain_grad.add_(torch.sum(partial, 0))
+    _add_column_sums[(triton.cdiv(width, SUMMED_COLUMNS),)](
+        partial, gain_grad, len(partial), width, SUMMED_ROWS, SUMMED_COLUMNS, num_warps=4
+    )

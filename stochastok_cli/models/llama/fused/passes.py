@@ -1,6 +1,6 @@
 """The forward and backward passes of a `Llama` as sequences of kernels. Shapes as in `fused.step`."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -75,10 +75,11 @@ def _layer_forward(
     gate_up_swiglu(layer.ffn_normed, weights[block.ffn.gate_up.weight], layer.gate_up, layer.ffn_hidden)
 
 
-def backward(
-    network: Network, buffers: Buffers, batch: Batch, dropout: float, on_gradients_ready: Callable[[int], None]
-) -> None:
-    """From `buffers.normed_grad` back to the embedding; adds to all gradients but that of the head's weight."""
+def backward(network: Network, buffers: Buffers, batch: Batch, dropout: float) -> Iterator[int]:
+    """From `buffers.normed_grad` back to the embedding; adds to all gradients but that of the head's weight.
+
+    Yields the number of each layer, from the last, when nothing more is added to its gradients.
+    """
     model, partial, b = network.model, network.partial, buffers
     residual_norm_backward(
         b.normed_grad, b.residual, b.rstd, model.norm.weight, None, b.residual_grad, grad_of(model.norm.weight), partial
@@ -89,7 +90,7 @@ def backward(
             norm(layer.residual, network.blocks[i].attention_norm.weight, layer.normed, layer.rstd)
             _layer_forward(network, i, layer, b.sublayer_out, batch, dropout)
         _layer_backward(network, i, b, batch, dropout)
-        on_gradients_ready(i)
+        yield i
     embed_backward(
         batch.inputs.view(-1), b.residual_grad, batch.dropout_keys, dropout, batch.inputs.shape[1],
         grad_of(model.embedding.weight),

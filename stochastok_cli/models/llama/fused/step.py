@@ -5,10 +5,13 @@ key/value heads of width h. Activations, their gradients and the residual stream
 norms, losses and gradients of weights are float32. Autograd is not used: each layer stores what its gradient needs in
 buffers that are allocated once, 135 KB for each token at the shipped sizes. Where these have no room, a layer stores
 its input alone, and the backward pass computes the rest again: dropout masks are functions of keys, and come out equal.
+
+On a GPU, the kernels of a step are recorded as CUDA graphs at the first call of a shape and launched from them later.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -26,9 +29,25 @@ from stochastok_cli.models.llama.fused.buffers import (
 )
 from stochastok_cli.models.llama.fused.head import VOCAB_ALIGNMENT, FusedHead, head_losses
 from stochastok_cli.models.llama.fused.norm import NUM_PARTIAL_SUMS
+from stochastok_cli.models.llama.fused.recording import Recording
 from stochastok_cli.models.llama.model import Llama
 
 MAX_HEAD_ROWS = 122_880  # tokens whose logits are held at once: 12.4 GB at the shipped sizes
+
+
+@dataclass(frozen=True)
+class RecordedStep:
+    """The recorded kernels of a step, and the tensors that they read and write besides weights, gradients and buffers.
+
+    Attributes:
+        kernels: From the copies of the weights to the last gradient.
+        batch: What they compute on. To be overwritten before they are launched.
+        loss: The loss, overwritten by each launch.
+    """
+
+    kernels: Recording
+    batch: Batch
+    loss: Tensor
 
 
 class LlamaFusedStep:
@@ -71,6 +90,8 @@ class LlamaFusedStep:
         self._head: FusedHead | None = None
         self._planned: dict[tuple[int, int], memory.MicroBatches] = {}
         self._buffers: dict[tuple[int, int], Buffers] = {}
+        self._recorded: dict[Hashable, RecordedStep] = {}
+        self._gradients: dict[Tensor, Tensor] = {}
         padding = -self.config.vocab_size % VOCAB_ALIGNMENT
         weights: dict[Tensor, Tensor] = {}
         for parameter in self.parameters:
@@ -110,22 +131,58 @@ class LlamaFusedStep:
             The loss, a float32 scalar on the device.
         """
         batch = self._prepare(ids, token_weights, segment_start, dropout_keys.view(torch.int64))
-        for parameter in self.parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
+        self._make_gradients()
         windows, length = batch.inputs.shape
         plan = self._micro_batches(windows, length)
-        self.windows_at_once, self.recomputes_activations, size = plan.size, plan.recompute, plan.size
-        losses = []
+        self.windows_at_once, self.recomputes_activations = plan.size, plan.recompute
+        gradients = tuple(passes.grad_of(parameter).data_ptr() for parameter in self.parameters)
+        shape = windows, length, segment_start is not None, gradients
+        if (recorded := self._recorded.get(shape)) is not None:
+            torch._foreach_copy_(recorded.batch.tensors(), batch.tensors())
+            recorded.kernels.launch(on_gradients_ready)
+            return recorded.loss.clone()
+        losses: list[Tensor] = []
+        for layer in self._launch(batch, plan, num_loss_tokens, losses):
+            on_gradients_ready(layer)
+        has_fixed_shapes = num_loss_tokens is None or num_loss_tokens >= windows * length
+        if self.device.type == "cuda" and has_fixed_shapes:
+            self._recorded = {shape: self._record(batch, plan)}
+        return losses[0]
+
+    def _launch(
+        self, batch: Batch, plan: memory.MicroBatches, num_loss_tokens: int | None, losses: list[Tensor]
+    ) -> Iterator[int]:
+        """Launches the kernels of a step. Yields each layer when its gradients are complete; appends the loss."""
+        torch._foreach_copy_(*self._copies)
+        (windows, length), size = batch.inputs.shape, plan.size
+        parts = []
         for first in range(0, windows, size):
             micro_batch = batch.windows(slice(first, first + size))
             buffers = self._buffers_for(len(micro_batch.inputs), length, plan.recompute)
             passes.forward(self.network, buffers, micro_batch, self.dropout)
-            losses.append(self._head_loss_and_gradients(buffers, micro_batch, num_loss_tokens, plan.max_head_rows))
-            is_last = first + size >= windows
-            on_ready = on_gradients_ready if is_last else lambda block: None
-            passes.backward(self.network, buffers, micro_batch, self.dropout, on_ready)
-        return torch.stack(losses).sum()
+            parts.append(self._head_loss_and_gradients(buffers, micro_batch, num_loss_tokens, plan.max_head_rows))
+            for layer in passes.backward(self.network, buffers, micro_batch, self.dropout):
+                if first + size >= windows:
+                    yield layer
+        losses.append(torch.stack(parts).sum())
+
+    def _record(self, batch: Batch, plan: memory.MicroBatches) -> RecordedStep:
+        """Records the kernels of a step that has just run on a batch of the same shape."""
+        own = batch.clone()
+        losses: list[Tensor] = []
+        kernels = Recording(self._launch(own, plan, None, losses))
+        return RecordedStep(kernels, own, losses[0])
+
+    def _make_gradients(self) -> None:
+        """Sets gradients that are None to 0. They are the same tensors each time: recorded kernels add to them."""
+        missing = [parameter for parameter in self.parameters if parameter.grad is None]
+        if not missing:
+            return
+        for parameter in missing:
+            if parameter not in self._gradients:
+                self._gradients[parameter] = torch.empty_like(parameter)
+            parameter.grad = self._gradients[parameter]
+        torch._foreach_zero_([self._gradients[parameter] for parameter in missing])
 
     @torch.no_grad()
     def loss(
@@ -139,6 +196,7 @@ class LlamaFusedStep:
         """
         dropout_keys = torch.zeros(len(ids), dtype=torch.int64, device=self.device)
         batch = self._prepare(ids, token_weights, segment_start, dropout_keys)
+        torch._foreach_copy_(*self._copies)
         windows, length = batch.inputs.shape
         size = self._forward_size(windows, length)
         largest = self._forward_activations(size, length)
@@ -155,10 +213,9 @@ class LlamaFusedStep:
         return torch.stack(losses).sum()
 
     def _prepare(self, ids: Tensor, token_weights: Tensor, segment_start: Tensor | None, dropout_keys: Tensor) -> Batch:
-        """Checks the shapes, brings tensors to the types of the kernels, and copies the weights for them."""
+        """Checks the shapes and brings tensors to the types of the kernels."""
         windows, length = token_weights.shape
         assert ids.shape == (windows, length + 1) and length % 64 == 0 and length <= self.config.context_window
-        torch._foreach_copy_(*self._copies)
         return Batch(
             inputs=ids[:, :-1].to(torch.int32).contiguous(),
             targets=ids[:, 1:].to(torch.int32).contiguous(),
@@ -173,8 +230,7 @@ class LlamaFusedStep:
             size, recompute = min(self.micro_batch_size or windows, windows), self.activation_checkpointing
             plan = memory.MicroBatches(size, recompute, self.max_head_rows)
             if self.micro_batch_size is None and self.device.type == "cuda":
-                self._buffers.clear()  # what calls of other sizes hold is free
-                self._head = None
+                self._free_buffers()  # what calls of other sizes hold is free
                 plan = memory.choose_micro_batches(
                     self.config, windows, length, free_memory(self.device), self.max_head_rows, recompute=recompute
                 )
@@ -206,14 +262,18 @@ class LlamaFusedStep:
             # Buffers of another shape are freed first. A call's last micro-batch, if it is smaller, gets views.
             larger = next((b for (w, t), b in self._buffers.items() if t == length and w > windows), None)
             if larger is None:
-                self._buffers.clear()
-                self._head = None
+                self._free_buffers()
                 self._buffers[windows, length] = allocate(
                     self.config, windows, length, self.dtype, self.device, recompute=recompute
                 )
             else:
                 self._buffers[windows, length] = slice_windows(larger, windows, length)
         return self._buffers[windows, length]
+
+    def _free_buffers(self) -> None:
+        self._buffers.clear()
+        self._head = None
+        self._recorded.clear()
 
     def _head_loss_and_gradients(
         self, buffers: Buffers, batch: Batch, num_loss_tokens: int | None, max_head_rows: int
@@ -235,6 +295,7 @@ class LlamaFusedStep:
         """A head with buffers for so many tokens at once, or for more."""
         if self._head is None or self._head.chunk_rows < needed:
             self._head = None  # frees it before the larger one is allocated
+            self._recorded.clear()
             vocab_size, width = self.model.head.weight.shape
             self._head = FusedHead(vocab_size, width, needed, self.dtype, self.device, fp8=self.fp8_logits)
         return self._head

@@ -152,6 +152,45 @@ def test_gradients_are_added_to_those_of_the_parameters(device, dtype, tolerance
     assert relative_error(flat, 2 * once) < tolerance
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("packed", [False, True], ids=["causal", "packed"])
+@pytest.mark.parametrize("micro_batch_size", [None, 1])
+def test_recorded_kernels_compute_what_launched_ones_do(packed, micro_batch_size):
+    """From the second call of a shape on: of other windows, masks and weights, between losses and other shapes."""
+    device = torch.device("cuda")
+    model = _model(fused_config(layers=3), device)
+    step = _step(model, 0.1, torch.bfloat16, micro_batch_size=micro_batch_size)
+    step.loss_and_gradients(*_batch(model.config, device, packed))
+    (recorded,) = step._recorded.values()
+    for i in range(3):
+        ids, token_weights, segment_start, keys = _batch(model.config, device, packed)
+        batch = ids.roll(i + 1, 0), token_weights, segment_start, keys + i
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(1.01)
+        model.zero_grad()
+        fresh = _step(model, 0.1, torch.bfloat16, micro_batch_size=micro_batch_size)
+        expected, gradients = fresh.loss_and_gradients(*batch), gradients_of(model)
+        model.zero_grad()
+        reported = []
+        loss = step.loss_and_gradients(*batch, on_gradients_ready=reported.append)
+        assert list(step._recorded.values()) == [recorded] and reported == [2, 1, 0]
+        assert torch.equal(loss, expected)
+        for name, gradient in gradients_of(model).items():
+            if name == "embedding.weight":  # a sum of atomic additions, in any order
+                assert relative_error(gradient, gradients[name]) < 1e-5
+            else:
+                assert torch.equal(gradient, gradients[name]), name
+        assert relative_error(step.loss(*batch[:3]), fresh.loss(*batch[:3])) < 1e-6
+        again = step.loss_and_gradients(*batch)  # adds to the gradients
+        assert torch.equal(again, loss)
+        _assert_close((loss, gradients_of(model)), (loss, {name: 2 * g for name, g in gradients.items()}), 1e-5)
+
+    one = step.loss_and_gradients(*(None if part is None else part[:1] for part in batch))
+    assert list(step._recorded.values()) != [recorded] and one < loss
+    assert torch.equal(step.loss_and_gradients(*batch), loss)
+
+
 @pytest.mark.slow
 def test_blocks_are_reported_when_their_gradients_are_complete(device, dtype):
     model = _model(fused_config(layers=3), device)
