@@ -82,11 +82,10 @@ def plot(result: Result, arguments: argparse.Namespace) -> None:
         figure = Figure(figsize=(7.5, 4.8), layout="constrained")
         axes = figure.subplots()
         draw_curves(axes, result)
-        losses = [
-            loss for runs in result.groups.values() for curve in runs.values() for loss in list(curve.values())[1:]
-        ]
-        if losses:  # the loss of random weights would take most of the height
-            axes.set_ylim(min(losses) - 0.05, max(losses) + 0.05)
+        # The losses of the first tenth of a run would take most of the height.
+        curves = [curve for runs in result.groups.values() for curve in runs.values()]
+        losses = [loss for curve in curves for at, loss in curve.items() if at >= max(curve) / 10]
+        axes.set_ylim(min(losses) - 0.05, max(losses) + 0.05)
         axes.set_xlabel("seconds of training")
         figure.suptitle(arguments.title, x=0.02, ha="left", fontsize=12)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", fontsize=9, ncols=2)
