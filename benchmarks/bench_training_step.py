@@ -3,6 +3,7 @@
     python benchmarks/bench_training_step.py                  # all; the fused ones on packed instruction data too
     python benchmarks/bench_training_step.py --profile        # where the fused step's time goes as well
     python benchmarks/bench_training_step.py --only fused model.context_window=2048 …      # another configuration
+    python benchmarks/bench_training_step.py --only fused,launched trainer.training.gradient_accumulation_steps=1
 
 An iteration is 480 windows of 512 tokens, forward and backward pass with dropout 0.1, clipping and AdamW. Token ids
 follow Zipf's law and are already on the device; instruction data are examples of 30 to 60 tokens packed end to end,
@@ -17,7 +18,7 @@ import argparse
 import itertools
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +35,7 @@ WINDOWS, LENGTH, VOCAB = 480, 512, 50257  # those of the overrides, where there 
 BETAS, EPS, DECAY, CLIP = (0.9, 0.95), 1e-8, 0.1, 1.0
 OURS: dict[str, dict[str, Any]] = {
     "fused": {"kernels": "fused"},
+    "launched": {"kernels": "fused", "recorded": False},
     "instruction": {"kernels": "fused", "packed": True},
     "fp8": {"kernels": "fused", "fp8": True},
     "reference": {"kernels": "reference"},
@@ -115,9 +117,12 @@ def report(name: str, measured: tuple[float, float, float], dense: bool = True) 
 # ------------------------------------------------------------------------------------------------ our own step
 
 
-def ours(kernels: str, *, packed: bool = False, fp8: bool = False) -> Callable[[], Tensor]:
-    """An iteration of `stochastok train`, without the drawing of windows."""
+def ours(kernels: str, *, packed: bool = False, fp8: bool = False, recorded: bool = True) -> Callable[[], Tensor]:
+    """An iteration of `stochastok train`, without the drawing of windows. `recorded=False`: with kernels that are
+    launched one by one."""
     from stochastok_cli.data.samplers import Batch
+    from stochastok_cli.models.llama.fused.step import LlamaFusedStep
+    from stochastok_cli.training.backends import FusedBackend
     from stochastok_cli.training.distributed import DistributedContext
     from stochastok_cli.training.trainer import TrainingStep
 
@@ -127,6 +132,9 @@ def ours(kernels: str, *, packed: bool = False, fp8: bool = False) -> Callable[[
     step = TrainingStep(
         Llama(config.model, config.trainer.dropout_scheduler.dropout).cuda(), config, world, fused=kernels == "fused"
     )
+    if kernels == "fused" and not recorded:
+        fused_step = cast(FusedBackend, step.backend).step
+        cast(LlamaFusedStep, fused_step).records_kernels = False
     ids = zipf_ids(WINDOWS, LENGTH + 1)
     if packed:
         segment_start, token_weights = instruction_data()
@@ -267,21 +275,24 @@ def print_profile(iterate: Callable[[], object], rows: int = 32) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--iterations", type=int, default=50)
-    parser.add_argument("--only", choices=["baseline", *OURS])
+    parser.add_argument("--only", default="", metavar="ROW,ROW", help=f"of baseline, {', '.join(OURS)}")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument(
         "overrides", nargs="*", help="of the configuration, for `--only fused` and the other rows of ours"
     )
     options = parser.parse_args()
+    rows = options.only.split(",") if options.only else ["baseline", *OURS]
+    if unknown := set(rows) - {"baseline", *OURS}:
+        parser.error(f"--only: there is no row {', '.join(sorted(unknown))}")
     if options.overrides:
-        if options.only in (None, "baseline"):
+        if "baseline" in rows:
             parser.error("the baseline has one configuration: overrides go with --only, for another row")
         set_configuration(options.overrides)
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
 
     speed = {}
     for kind, how in OURS.items():
-        if options.only in (None, kind):
+        if kind in rows:
             iterate = ours(**how)
             iterations = options.iterations if how["kernels"] == "fused" else options.iterations // 2
             speed[kind] = report(kind, measure(iterate, iterations), dense=not how.get("packed"))
@@ -289,7 +300,7 @@ def main() -> None:
                 print_profile(iterate)
             del iterate
             torch.cuda.empty_cache()
-    if options.only in (None, "baseline"):
+    if "baseline" in rows:
         base = report("baseline", measure(baseline(), options.iterations // 2))
         for kind, tokens in speed.items():
             print(f"{kind}: {tokens / base:.2f} x the baseline on pretraining data")

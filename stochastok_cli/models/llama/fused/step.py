@@ -67,7 +67,13 @@ class LlamaFusedStep:
         activation_checkpointing: Whether the backward pass computes activations again in any case. Otherwise it does so
             where few or no windows have room: see `memory.choose_micro_batches`.
         dtype: The type of activations. Tests on a CPU use float32.
+
+    Attributes:
+        records_kernels: Whether a GPU gets the kernels of a step as CUDA graphs, recorded at the first call of a shape.
+            May be changed between calls, to compare the two.
     """
+
+    records_kernels: bool
 
     def __init__(
         self,
@@ -86,6 +92,7 @@ class LlamaFusedStep:
         self.fp8_logits, self.activation_checkpointing, self.dtype = fp8_logits, activation_checkpointing, dtype
         self.parameters = list(model.parameters())
         self.device = self.parameters[0].device
+        self.records_kernels = self.device.type == "cuda"
         self.windows_at_once, self.recomputes_activations = 0, activation_checkpointing  # in the last call
         self._head: FusedHead | None = None
         self._planned: dict[tuple[int, int], memory.MicroBatches] = {}
@@ -137,7 +144,7 @@ class LlamaFusedStep:
         self.windows_at_once, self.recomputes_activations = plan.size, plan.recompute
         gradients = tuple(passes.grad_of(parameter).data_ptr() for parameter in self.parameters)
         shape = windows, length, segment_start is not None, gradients
-        if (recorded := self._recorded.get(shape)) is not None:
+        if self.records_kernels and (recorded := self._recorded.get(shape)) is not None:
             torch._foreach_copy_(recorded.batch.tensors(), batch.tensors())
             recorded.kernels.launch(on_gradients_ready)
             return recorded.loss.clone()
@@ -145,7 +152,7 @@ class LlamaFusedStep:
         for layer in self._launch(batch, plan, num_loss_tokens, losses):
             on_gradients_ready(layer)
         has_fixed_shapes = num_loss_tokens is None or num_loss_tokens >= windows * length
-        if self.device.type == "cuda" and has_fixed_shapes:
+        if self.records_kernels and has_fixed_shapes:
             self._recorded = {shape: self._record(batch, plan)}
         return losses[0]
 
