@@ -133,7 +133,8 @@ def train(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Notice)  # training gives it, on one rank
         located = locate_run(configuration, run_name, force=force)
-    if located.checkpoint is None:
+    is_from_hub = configuration.checkpoint_name is not None and located.parent is None  # or has a mistyped path
+    if located.checkpoint is None and not is_from_hub:
         require_dataset_folder(find_dataset(configuration.trainer.dataset.name, configuration.general.paths.data_dir))
     # These import torch, which takes seconds: what is refused so far is refused before.
     from stochastok_cli.training.distributed import is_main_process
