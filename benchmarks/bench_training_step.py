@@ -35,7 +35,7 @@ WINDOWS, LENGTH, VOCAB = 480, 512, 50257  # those of the overrides, where there 
 BETAS, EPS, DECAY, CLIP = (0.9, 0.95), 1e-8, 0.1, 1.0
 OURS: dict[str, dict[str, Any]] = {
     "fused": {"kernels": "fused"},
-    "launched": {"kernels": "fused", "recorded": False},
+    "launched": {"kernels": "fused", "cuda_graphs": False},
     "instruction": {"kernels": "fused", "packed": True},
     "fp8": {"kernels": "fused", "fp8": True},
     "reference": {"kernels": "reference"},
@@ -117,9 +117,9 @@ def report(name: str, measured: tuple[float, float, float], dense: bool = True) 
 # ------------------------------------------------------------------------------------------------ our own step
 
 
-def ours(kernels: str, *, packed: bool = False, fp8: bool = False, recorded: bool = True) -> Callable[[], Tensor]:
-    """An iteration of `stochastok train`, without the drawing of windows. `recorded=False`: with kernels that are
-    launched one by one."""
+def ours(kernels: str, *, packed: bool = False, fp8: bool = False, cuda_graphs: bool = True) -> Callable[[], Tensor]:
+    """An iteration of `stochastok train`, without the drawing of windows. Without
+    `cuda_graphs`, each kernel is launched by itself."""
     from stochastok_cli.data.samplers import Batch
     from stochastok_cli.models.llama.fused.step import LlamaFusedStep
     from stochastok_cli.training.backends import FusedBackend
@@ -132,9 +132,9 @@ def ours(kernels: str, *, packed: bool = False, fp8: bool = False, recorded: boo
     step = TrainingStep(
         Llama(config.model, config.trainer.dropout_scheduler.dropout).cuda(), config, world, fused=kernels == "fused"
     )
-    if kernels == "fused" and not recorded:
+    if kernels == "fused" and not cuda_graphs:
         fused_step = cast(FusedBackend, step.backend).step
-        cast(LlamaFusedStep, fused_step).records_kernels = False
+        cast(LlamaFusedStep, fused_step).uses_cuda_graphs = False
     ids = zipf_ids(WINDOWS, LENGTH + 1)
     if packed:
         segment_start, token_weights = instruction_data()

@@ -144,8 +144,9 @@ def eval(
         require_report_folder(report)
     if log_samples is not None:
         options.refuse_stdout("--log-samples", log_samples)
-    from stochastok_cli.training.distributed import distributed_context, is_distributed, is_main_process
+    from stochastok_cli.training.distributed import distributed_context
     from stochastok_cli.training.launch import launch, record_exit_code
+    from stochastok_cli.training.process_rank import is_distributed, is_main_process
 
     _require_devices(device.value, devices)
     if devices > 1 and not is_distributed():

@@ -129,15 +129,16 @@ def train(
 
     from stochastok_cli.data.folders import find_dataset, require_dataset_folder
     from stochastok_cli.training.locate import locate_run
+    from stochastok_cli.training.process_rank import errors_of_rank_0, is_main_process
 
-    with warnings.catch_warnings():
+    with errors_of_rank_0(), warnings.catch_warnings():
         warnings.simplefilter("ignore", Notice)  # training gives it, on one rank
         located = locate_run(configuration, run_name, force=force)
-    is_from_hub = configuration.checkpoint_name is not None and located.parent is None  # or has a mistyped path
-    if located.checkpoint is None and not is_from_hub:
-        require_dataset_folder(find_dataset(configuration.trainer.dataset.name, configuration.general.paths.data_dir))
+        is_from_hub = configuration.checkpoint_name is not None and located.parent is None  # or has a mistyped path
+        if located.checkpoint is None and not is_from_hub:
+            paths = configuration.general.paths
+            require_dataset_folder(find_dataset(configuration.trainer.dataset.name, paths.data_dir))
     # These import torch, which takes seconds: what is refused so far is refused before.
-    from stochastok_cli.training.distributed import is_main_process
     from stochastok_cli.training.launch import launch, processes_to_start, record_exit_code
 
     processes = processes_to_start(configuration.general.device)

@@ -117,7 +117,7 @@ class _WholeModel:
 
 
 class SingleRank(_WholeModel):
-    """One rank. An iteration's first backward pass sets the gradients, so nothing sets them to 0 and adds to them."""
+    """One rank. Autograd's first backward pass of an iteration sets the gradients, so nothing sets them to 0 first."""
 
     loss: Tensor
 

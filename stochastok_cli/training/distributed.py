@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from stochastok_cli.errors import FAILED, StoppedBySignal, UserError, count_of, first_line, shorten
+from stochastok_cli.training.process_rank import is_distributed
 
 T = TypeVar("T")
 
@@ -112,16 +113,6 @@ def _report_lost_ranks() -> Iterator[None]:
             fix="if it said nothing it was killed, perhaps for memory; the same command goes on from the checkpoint",
             exit_code=FAILED,
         ) from error
-
-
-def is_distributed() -> bool:
-    """Whether this process is one of several that torchrun or srun started."""
-    return "RANK" in os.environ or int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1
-
-
-def is_main_process() -> bool:
-    """Whether this process is rank 0, or the only one."""
-    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0))) == 0 if is_distributed() else True
 
 
 def choose_device(wanted: str, local_rank: int = 0) -> torch.device:

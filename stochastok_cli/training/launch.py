@@ -21,7 +21,7 @@ from stochastok_cli.errors import (
     StoppedBySignal,
     UserError,
 )
-from stochastok_cli.training.distributed import is_distributed
+from stochastok_cli.training.process_rank import is_distributed
 from stochastok_cli.training.signals import stopping_signals
 
 SHUTDOWN_SECONDS = 600  # for finishing an iteration and saving after a signal

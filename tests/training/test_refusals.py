@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from preloaded_python import run_python
+from preloaded_python import run_python, run_stochastok
 
 from stochastok_cli.config import load_config_and_sources
 from stochastok_cli.data.memmap import memmap_dir
@@ -284,6 +284,13 @@ def test_the_command_prints_one_line_before_it_imports_torch(config_file, tmp_pa
     assert (done.returncode, done.stdout) == (USAGE, "")
     assert done.stderr.startswith("error: there is no dataset 'sample-tokenized' in ")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_one_of_several_ranks_says_what_all_of_them_find(config_file, tmp_path):
+    ranks = [{"RANK": str(rank), "WORLD_SIZE": "2"} for rank in range(2)]
+    ended = [run_stochastok("train", "--config", config_file, "--data-dir", tmp_path, **rank) for rank in ranks]
+    assert [done.returncode for done in ended] == [USAGE, USAGE]
+    assert [done.stderr.count("error: there is no dataset") for done in ended] == [1, 0]
 
 
 def test_the_size_of_the_vocabulary_is_that_of_the_data(configured, config_file, data_dir):

@@ -51,8 +51,10 @@ def forward_bytes(config: ModelConfig, length: int) -> int:
 
 
 def head_bytes(config: ModelConfig, rows: int) -> int:
-    """Bytes of the head's buffers for `rows` tokens at once: exponentials of logits, hidden states, and gradients."""
-    return rows * (config.vocab_size + config.hidden_dim) * 2 + config.vocab_size * config.hidden_dim * 4
+    """Bytes of the head's buffers for `rows` tokens at once: exponentials of logits, their sums over each tile of the
+    vocabulary, hidden states, and gradients."""
+    sums = rows * 4 * math.ceil(config.vocab_size / VOCAB_ALIGNMENT)
+    return rows * (config.vocab_size + config.hidden_dim) * 2 + sums + config.vocab_size * config.hidden_dim * 4
 
 
 def choose_micro_batches(

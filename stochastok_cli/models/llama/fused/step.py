@@ -6,16 +6,17 @@ norms, losses and gradients of weights are float32. Autograd is not used: each l
 buffers that are allocated once, 135 KB for each token at the shipped sizes. Where these have no room, a layer stores
 its input alone, and the backward pass computes the rest again: dropout masks are functions of keys, and come out equal.
 
-On a GPU, the kernels of a step are recorded as CUDA graphs at the first call of a shape and launched from them later.
+On a GPU, the kernels of a step are captured as CUDA graphs after the first call and replayed by the following ones.
 """
 
 import math
+import warnings
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from stochastok_cli.errors import Notice
 from stochastok_cli.models.llama.fused import memory, passes
 from stochastok_cli.models.llama.fused.batch import Batch, select_loss_tokens
 from stochastok_cli.models.llama.fused.buffers import (
@@ -27,31 +28,19 @@ from stochastok_cli.models.llama.fused.buffers import (
     free_memory,
     slice_windows,
 )
+from stochastok_cli.models.llama.fused.cuda_graphs import CapturedKernels, CapturedStep
 from stochastok_cli.models.llama.fused.head import VOCAB_ALIGNMENT, FusedHead, head_losses
 from stochastok_cli.models.llama.fused.norm import NUM_PARTIAL_SUMS
-from stochastok_cli.models.llama.fused.recording import Recording
 from stochastok_cli.models.llama.model import Llama
 
 MAX_HEAD_ROWS = 122_880  # tokens whose logits are held at once: 12.4 GB at the shipped sizes
-
-
-@dataclass(frozen=True)
-class RecordedStep:
-    """The recorded kernels of a step, and the tensors that they read and write besides weights, gradients and buffers.
-
-    Attributes:
-        kernels: From the copies of the weights to the last gradient.
-        batch: What they compute on. To be overwritten before they are launched.
-        loss: The loss, overwritten by each launch.
-    """
-
-    kernels: Recording
-    batch: Batch
-    loss: Tensor
+MAX_CAPTURED_MICRO_BATCHES = 4  # of more, each keeps the GPU busy for long, and the graphs would be large
 
 
 class LlamaFusedStep:
     """Loss and gradients of a model, whose parameters it reads and to whose `.grad` it adds, both float32.
+
+    Where `.grad` is None, it becomes a tensor that belongs to the step: a later call that finds None overwrites it.
 
     Dropout acts where that of the model's own modules does, with masks that depend on a key for each window. So the
     results are those of any other division of the windows into calls and micro-batches, up to the order of float32
@@ -69,11 +58,11 @@ class LlamaFusedStep:
         dtype: The type of activations. Tests on a CPU use float32.
 
     Attributes:
-        records_kernels: Whether a GPU gets the kernels of a step as CUDA graphs, recorded at the first call of a shape.
-            May be changed between calls, to compare the two.
+        uses_cuda_graphs: Whether the kernels of a step are captured and replayed. May be changed between calls, to
+            compare the two.
     """
 
-    records_kernels: bool
+    uses_cuda_graphs: bool
 
     def __init__(
         self,
@@ -92,12 +81,13 @@ class LlamaFusedStep:
         self.fp8_logits, self.activation_checkpointing, self.dtype = fp8_logits, activation_checkpointing, dtype
         self.parameters = list(model.parameters())
         self.device = self.parameters[0].device
-        self.records_kernels = self.device.type == "cuda"
+        self.uses_cuda_graphs = self.device.type == "cuda"
         self.windows_at_once, self.recomputes_activations = 0, activation_checkpointing  # in the last call
         self._head: FusedHead | None = None
         self._planned: dict[tuple[int, int], memory.MicroBatches] = {}
         self._buffers: dict[tuple[int, int], Buffers] = {}
-        self._recorded: dict[Hashable, RecordedStep] = {}
+        self._captured: CapturedStep | None = None
+        self._last_key: Hashable = None  # of the last call that was not a replay
         self._gradients: dict[Tensor, Tensor] = {}
         padding = -self.config.vocab_size % VOCAB_ALIGNMENT
         weights: dict[Tensor, Tensor] = {}
@@ -122,7 +112,9 @@ class LlamaFusedStep:
         num_loss_tokens: int | None = None,
         on_gradients_ready: Callable[[int], None] = lambda block: None,
     ) -> Tensor:
-        """Computes `sum(token_weights * nll)` and adds its gradients. The host does not wait for the device.
+        """Computes `sum(token_weights * nll)` and adds its gradients.
+
+        The host does not wait for the device but in a call whose kernels are captured.
 
         Args:
             ids: int `[B, T + 1]`.
@@ -142,24 +134,27 @@ class LlamaFusedStep:
         windows, length = batch.inputs.shape
         plan = self._micro_batches(windows, length)
         self.windows_at_once, self.recomputes_activations = plan.size, plan.recompute
-        gradients = tuple(passes.grad_of(parameter).data_ptr() for parameter in self.parameters)
-        shape = windows, length, segment_start is not None, gradients
-        if self.records_kernels and (recorded := self._recorded.get(shape)) is not None:
-            torch._foreach_copy_(recorded.batch.tensors(), batch.tensors())
-            recorded.kernels.launch(on_gradients_ready)
-            return recorded.loss.clone()
-        losses: list[Tensor] = []
-        for layer in self._launch(batch, plan, num_loss_tokens, losses):
+        addresses = tuple(t.data_ptr() for p in self.parameters for t in (p, passes.grad_of(p)))
+        key = windows, length, segment_start is not None, self.dropout, addresses
+        if self.uses_cuda_graphs and self._captured is not None and self._captured.key == key:
+            torch._foreach_copy_(self._captured.batch.tensors(), batch.tensors())
+            self._captured.kernels.replay(on_gradients_ready)
+            return self._captured.loss.clone()
+        loss = torch.empty((), device=self.device)
+        for layer in self._launch(batch, plan, num_loss_tokens, loss):
             on_gradients_ready(layer)
         has_fixed_shapes = num_loss_tokens is None or num_loss_tokens >= windows * length
-        if self.records_kernels and has_fixed_shapes:
-            self._recorded = {shape: self._record(batch, plan)}
-        return losses[0]
+        is_short = windows <= MAX_CAPTURED_MICRO_BATCHES * plan.size
+        # Calls of several kinds in turn are not captured again and again.
+        if self.uses_cuda_graphs and has_fixed_shapes and is_short and self._last_key in (None, key):
+            self._capture(key, batch, plan)
+        self._last_key = key
+        return loss
 
     def _launch(
-        self, batch: Batch, plan: memory.MicroBatches, num_loss_tokens: int | None, losses: list[Tensor]
+        self, batch: Batch, plan: memory.MicroBatches, num_loss_tokens: int | None, loss: Tensor
     ) -> Iterator[int]:
-        """Launches the kernels of a step. Yields each layer when its gradients are complete; appends the loss."""
+        """Launches the kernels of a step. Yields each layer when its gradients are complete; overwrites the loss."""
         torch._foreach_copy_(*self._copies)
         (windows, length), size = batch.inputs.shape, plan.size
         parts = []
@@ -171,17 +166,27 @@ class LlamaFusedStep:
             for layer in passes.backward(self.network, buffers, micro_batch, self.dropout):
                 if first + size >= windows:
                     yield layer
-        losses.append(torch.stack(parts).sum())
+        loss.copy_(torch.stack(parts).sum())
 
-    def _record(self, batch: Batch, plan: memory.MicroBatches) -> RecordedStep:
-        """Records the kernels of a step that has just run on a batch of the same shape."""
-        own = batch.clone()
-        losses: list[Tensor] = []
-        kernels = Recording(self._launch(own, plan, None, losses))
-        return RecordedStep(kernels, own, losses[0])
+    def _capture(self, key: Hashable, batch: Batch, plan: memory.MicroBatches) -> None:
+        """Captures the kernels of a step that has just run on a batch of the same shape, if there is memory for it."""
+        self._captured = None  # frees the memory of another one
+        try:
+            own, loss = batch.clone(), torch.empty((), device=self.device)
+            kernels = CapturedKernels(self._launch(own, plan, None, loss))
+        except RuntimeError as error:  # OutOfMemoryError is one, and so is what CUDA itself raises
+            if "out of memory" not in str(error):
+                raise
+            self.uses_cuda_graphs = False
+            text = (
+                "the GPU has no memory for CUDA graphs, so each kernel is launched by itself: few windows take longer"
+            )
+            warnings.warn(text, Notice, stacklevel=2)
+        else:
+            self._captured = CapturedStep(key, kernels, own, loss)
 
     def _make_gradients(self) -> None:
-        """Sets gradients that are None to 0. They are the same tensors each time: recorded kernels add to them."""
+        """Sets gradients that are None to 0. They are the same tensors each time: captured kernels add to them."""
         missing = [parameter for parameter in self.parameters if parameter.grad is None]
         if not missing:
             return
@@ -280,7 +285,7 @@ class LlamaFusedStep:
     def _free_buffers(self) -> None:
         self._buffers.clear()
         self._head = None
-        self._recorded.clear()
+        self._captured = None
 
     def _head_loss_and_gradients(
         self, buffers: Buffers, batch: Batch, num_loss_tokens: int | None, max_head_rows: int
@@ -302,7 +307,7 @@ class LlamaFusedStep:
         """A head with buffers for so many tokens at once, or for more."""
         if self._head is None or self._head.chunk_rows < needed:
             self._head = None  # frees it before the larger one is allocated
-            self._recorded.clear()
+            self._captured = None
             vocab_size, width = self.model.head.weight.shape
             self._head = FusedHead(vocab_size, width, needed, self.dtype, self.device, fp8=self.fp8_logits)
         return self._head
