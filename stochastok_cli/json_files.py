@@ -1,7 +1,7 @@
-"""JSON files, read and checked against the type that their content must have.
+"""JSON files: read and checked against the type that their content must have, and written.
 
-Their content comes from outside: from a disk that has failed, an editor, a repository on the Hub. Whatever is wrong
-with it is a `UserError` in one line that names the file and the field.
+The content that is read comes from outside: from a disk that has failed, an editor, a repository on the Hub. Whatever
+is wrong with it is a `UserError` in one line that names the file and the field.
 """
 
 import json
@@ -85,3 +85,13 @@ def _is_too_deep(value: Any) -> bool:
 
 def _children(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
     return value.values() if isinstance(value, dict) else value
+
+
+def json_bytes(content: Any) -> bytes:
+    """Indented JSON in UTF-8 with a newline at the end. Bytes of paths that are not UTF-8 are escaped (`\\udcff`)."""
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+
+
+def write_json(file: Path, content: Any) -> None:
+    """Writes a file of `json_bytes`."""
+    file.write_bytes(json_bytes(content))

@@ -23,7 +23,6 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from stochastok_cli import __version__, panics
-from stochastok_cli.artifacts import expand_home
 from stochastok_cli.cli import candidates, completion, help_layout, interruption, progress, streams
 from stochastok_cli.cli.os_errors import describe_os_error
 from stochastok_cli.errors import (
@@ -41,6 +40,7 @@ from stochastok_cli.errors import (
     one_line,
     short_repr,
 )
+from stochastok_cli.paths import expand_home
 from stochastok_cli.quiet_libraries import ENVIRONMENT
 
 HELP = (

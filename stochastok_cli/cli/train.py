@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stochastok_cli.artifacts import command_line, validate_folder_name
+from stochastok_cli.artifacts import command_line
 from stochastok_cli.cli import candidates, options, progress
 from stochastok_cli.cli.app import subcommand
 from stochastok_cli.errors import Notice, UserError
+from stochastok_cli.paths import validate_folder_name
 
 if TYPE_CHECKING:
     from stochastok_cli.config import Config, Source

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from stochastok_cli.artifacts import expand_home
 from stochastok_cli.config.overrides import apply_overrides
 from stochastok_cli.config.schema import TEXT_OPTIONS, Config
 from stochastok_cli.config.sources import Source, find_sources
 from stochastok_cli.config.validation import Check, find_invalid_values
 from stochastok_cli.config.yaml_reader import PlainScalar, parse_yaml, plain_values
 from stochastok_cli.errors import UserError, did_you_mean, short_repr
+from stochastok_cli.paths import expand_home
 
 MOST_PROBLEMS = 20  # of a configuration that an error lists
 Origin = Callable[[str], str]

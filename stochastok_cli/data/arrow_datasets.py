@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import numpy as np
 
-from stochastok_cli.artifacts import path_inside
 from stochastok_cli.errors import FAILED, UserError, short_name
 from stochastok_cli.json_files import read_json
 from stochastok_cli.manifest import SplitInfo
+from stochastok_cli.paths import path_inside
 from stochastok_cli.quiet_libraries import quiet
 
 if TYPE_CHECKING:

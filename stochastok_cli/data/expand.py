@@ -15,7 +15,7 @@ from typing import BinaryIO, TypeVar
 
 import numpy as np
 
-from stochastok_cli.artifacts import Artifact, expand_home, tasks_folder, validate_folder_name
+from stochastok_cli.artifacts import Artifact, tasks_folder
 from stochastok_cli.data.folders import DATA_DIR, find_dataset, folder_of_result, require_kind
 from stochastok_cli.data.formats import FORMATS
 from stochastok_cli.data.import_corpus import END_OF_TEXT_ADDED, find_stored, import_corpus
@@ -34,6 +34,7 @@ from stochastok_cli.data.sft_dataset import SHAPES
 from stochastok_cli.data.source_artifacts import create_from_source
 from stochastok_cli.errors import FAILED, Notice, UserError
 from stochastok_cli.manifest import Manifest, NewerFormatError, SplitInfo, read_manifest
+from stochastok_cli.paths import expand_home, validate_folder_name
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.methods import expansion_label

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stochastok_cli.artifacts import Artifact, validate_folder_name
+from stochastok_cli.artifacts import Artifact
 from stochastok_cli.data.folders import find_dataset
 from stochastok_cli.data.formats import DocumentBatch, Format, SplitDocuments, require_format
 from stochastok_cli.data.instruction_dataset import InstructionDataset, MaskedExamples, open_dataset
@@ -22,6 +22,7 @@ from stochastok_cli.data.sft_dataset import SFTDataset, SFTExamples
 from stochastok_cli.data.source_artifacts import create_from_source
 from stochastok_cli.errors import FAILED, Notice, UserError, count_of, did_you_mean, first_line
 from stochastok_cli.manifest import Manifest, NewerFormatError, SplitInfo, TokenizerInfo, read_manifest
+from stochastok_cli.paths import validate_folder_name
 from stochastok_cli.progress import ProgressCallback, no_progress
 
 KIND = "exported"

@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
-from stochastok_cli.artifacts import expand_home
 from stochastok_cli.errors import UserError, did_you_mean, short_name
 from stochastok_cli.manifest import MANIFEST, read_manifest
+from stochastok_cli.paths import expand_home
 
 DATA_DIR = "data"
 """The data directory where none is given."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stochastok_cli import hub
-from stochastok_cli.artifacts import Artifact, create_artifact, find_damage, remove_leftovers, validate_folder_name
+from stochastok_cli.artifacts import Artifact, create_artifact, find_damage, remove_leftovers
 from stochastok_cli.data.memmap import (
     SPLITS,
     Corpus,
@@ -25,6 +25,7 @@ from stochastok_cli.data.resumable_download import PartialDownload
 from stochastok_cli.data.source_files import count_types, unread_note
 from stochastok_cli.errors import FAILED, Notice, UserError
 from stochastok_cli.manifest import Manifest, SourceInfo, SplitInfo, read_manifest
+from stochastok_cli.paths import validate_folder_name
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stochastok_cli.artifacts import Artifact, validate_folder_name
+from stochastok_cli.artifacts import Artifact
 from stochastok_cli.data.folders import require_kind
 from stochastok_cli.data.formats import FORMATS, Format, StoredDocuments
 from stochastok_cli.data.memmap import (
@@ -26,6 +26,7 @@ from stochastok_cli.data.source_files import SourceFiles
 from stochastok_cli.data.tokenize import tokenized_name
 from stochastok_cli.errors import FAILED, Notice, UserError, count_of
 from stochastok_cli.manifest import Manifest, NewerFormatError, SourceInfo, SplitInfo, read_manifest
+from stochastok_cli.paths import validate_folder_name
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from stochastok_cli.artifacts import write_atomically
+from stochastok_cli.atomic_writes import write_atomically
 from stochastok_cli.data.memmap import SPLITS
 from stochastok_cli.errors import UserError
 from stochastok_cli.json_files import read_json

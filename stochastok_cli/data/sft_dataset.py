@@ -14,11 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stochastok_cli.artifacts import write_json
 from stochastok_cli.data.folders import SHAPES as SHAPES
 from stochastok_cli.data.memmap import SPLITS, MemmapDataset
 from stochastok_cli.errors import FAILED, UserError
-from stochastok_cli.json_files import read_json
+from stochastok_cli.json_files import read_json, write_json
 from stochastok_cli.manifest import SplitInfo
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.tokenization.vocabulary import Vocabulary

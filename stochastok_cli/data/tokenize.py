@@ -14,7 +14,7 @@ from typing import BinaryIO, TypeVar
 
 import numpy as np
 
-from stochastok_cli.artifacts import Artifact, tasks_folder, validate_folder_name
+from stochastok_cli.artifacts import Artifact, tasks_folder
 from stochastok_cli.data.folders import require_kind
 from stochastok_cli.data.memmap import (
     Tokenizer,
@@ -29,6 +29,7 @@ from stochastok_cli.data.source_artifacts import create_from_source
 from stochastok_cli.data.text_sources import open_source
 from stochastok_cli.errors import FAILED, Notice, UserError, count_of
 from stochastok_cli.manifest import Manifest, SplitInfo
+from stochastok_cli.paths import validate_folder_name
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.random_streams import CORPUS_SEED, corpus_permutation
 from stochastok_cli.tokenization.vocabulary import Vocabulary

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from stochastok_cli.artifacts import Artifact, validate_folder_name
+from stochastok_cli.artifacts import Artifact
 from stochastok_cli.data.bad_documents import LeftOut, Location
 from stochastok_cli.data.chat_template import Example, Unusable
 from stochastok_cli.data.example_encoders import ExampleEncoder, make_encoder
@@ -27,6 +27,7 @@ from stochastok_cli.data.text_sources import open_rows
 from stochastok_cli.data.tokenize import copy_documents, corpus_split, read_ahead, require_fraction
 from stochastok_cli.errors import Notice, UserError, count_of
 from stochastok_cli.manifest import Manifest, SplitInfo
+from stochastok_cli.paths import validate_folder_name
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.random_streams import CORPUS_SEED
 from stochastok_cli.tokenization.loaders import is_tokenizer_json, load_vocabulary, tokenizer_file, tokenizer_path

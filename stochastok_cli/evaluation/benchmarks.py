@@ -16,7 +16,6 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stochastok_cli.artifacts import expand_home
 from stochastok_cli.data.folders import dataset_dir
 from stochastok_cli.data.recipes.base import RECIPES
 from stochastok_cli.data.recipes.cute_tasks import TASKS
@@ -24,6 +23,7 @@ from stochastok_cli.errors import Notice, UserError, did_you_mean, short_json, s
 from stochastok_cli.evaluation.base import benchmark_name
 from stochastok_cli.evaluation.cute import COLUMNS, cute_question, read_cute
 from stochastok_cli.manifest import read_manifest
+from stochastok_cli.paths import expand_home
 
 if TYPE_CHECKING:
     import datasets

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from stochastok_cli.artifacts import expand_home
 from stochastok_cli.data.folders import dataset_dir
 from stochastok_cli.data.recipes.addition import ADDITION
 from stochastok_cli.errors import UserError, did_you_mean
@@ -25,6 +24,7 @@ from stochastok_cli.evaluation.benchmarks import (
 from stochastok_cli.evaluation.cute import find_inputs
 from stochastok_cli.evaluation.text_match import Normalization
 from stochastok_cli.manifest import read_manifest
+from stochastok_cli.paths import expand_home
 
 Pool = Callable[[], Sequence["GenerationQuestion"]]
 """Reads the questions that examples are drawn from."""

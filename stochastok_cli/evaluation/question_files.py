@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stochastok_cli import hub
-from stochastok_cli.artifacts import expand_home
 from stochastok_cli.data.source_files import count_types, special_type, unread_note, visible_files
 from stochastok_cli.errors import FAILED, Notice, UserError, did_you_mean, similar_path
 from stochastok_cli.evaluation.file_problems import UnreadableFile, invalid_line, is_empty, lost_data
 from stochastok_cli.evaluation.mixed_columns import read_all_columns
 from stochastok_cli.literal_paths import LiteralPath, literal_path
+from stochastok_cli.paths import expand_home
 from stochastok_cli.quiet_libraries import quiet
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from stochastok_cli.artifacts import nearest_existing_path
 from stochastok_cli.errors import FAILED, NO_SPACE, UserError
 from stochastok_cli.evaluation.answers import Answers
 from stochastok_cli.evaluation.base import EvalResult, finite_or_none
+from stochastok_cli.paths import nearest_existing_path
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 SCHEMA = 1

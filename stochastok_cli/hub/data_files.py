@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stochastok_cli.artifacts import path_inside, write_atomically
+from stochastok_cli.atomic_writes import write_atomically
 from stochastok_cli.errors import FAILED, UserError, one_line
 from stochastok_cli.hub.client import retry
 from stochastok_cli.json_files import read_json
 from stochastok_cli.manifest import MANIFEST, file_checksum
+from stochastok_cli.paths import path_inside
 
 DESCRIPTIONS = ("README.md", "dataset_infos.json", MANIFEST)
 """Files at the top of a repository that describe its dataset."""

@@ -6,11 +6,11 @@ import tempfile
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from stochastok_cli.artifacts import path_inside
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.hub.client import hub_errors, require_listing, retry
 from stochastok_cli.hub.temporary import temporary_folder
 from stochastok_cli.json_files import parse_json
+from stochastok_cli.paths import path_inside
 from stochastok_cli.progress import ProgressCallback, no_progress
 
 _TEMPLATES = ("chat_template.jinja", "chat_template.json")

@@ -11,13 +11,13 @@ from http.client import PRECONDITION_FAILED
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from stochastok_cli.artifacts import json_bytes
 from stochastok_cli.errors import UserError, one_line
 from stochastok_cli.hub import cards
 from stochastok_cli.hub.card_update import update_card
 from stochastok_cli.hub.client import hub_errors, require_listing, require_token, retry
 from stochastok_cli.hub.parquet_files import Documents, write_shards
 from stochastok_cli.hub.temporary import temporary_folder
+from stochastok_cli.json_files import json_bytes
 from stochastok_cli.manifest import MANIFEST, Manifest
 from stochastok_cli.progress import ProgressCallback, no_progress
 

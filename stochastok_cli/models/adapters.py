@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from stochastok_cli import hub
-from stochastok_cli.artifacts import write_json
 from stochastok_cli.config import LoraConfig
 from stochastok_cli.errors import FAILED, UserError, cannot_import, first_line, one_line
+from stochastok_cli.json_files import write_json
 from stochastok_cli.manifest import file_checksum
 from stochastok_cli.models.checkpoint_reader import is_run
 from stochastok_cli.models.weight_files import (

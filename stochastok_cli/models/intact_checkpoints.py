@@ -5,7 +5,6 @@
 
 from pathlib import Path
 
-from stochastok_cli.artifacts import path_inside
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.manifest import file_checksum
 from stochastok_cli.models.checkpoint_reader import (
@@ -17,6 +16,7 @@ from stochastok_cli.models.checkpoint_reader import (
     locate_checkpoint,
     recorded_files,
 )
+from stochastok_cli.paths import path_inside
 
 
 def find_local_checkpoint(name: str, checkpoint_dir: Path) -> Path | None:

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError, safe_open
 
 from stochastok_cli import json_files
-from stochastok_cli.artifacts import path_inside
 from stochastok_cli.errors import FAILED, UserError, first_line
+from stochastok_cli.paths import path_inside
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"

@@ -4,9 +4,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from stochastok_cli.artifacts import create_artifact, nearest_existing_path, require_creatable
+from stochastok_cli.artifacts import create_artifact, require_creatable
 from stochastok_cli.errors import UserError, short_name
 from stochastok_cli.manifest import MANIFEST, Manifest, file_checksum, read_manifest
+from stochastok_cli.paths import nearest_existing_path
 
 KIND = "report"
 """The kind in the manifest of a report."""

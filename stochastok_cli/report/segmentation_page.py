@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stochastok_cli.artifacts import nearest_existing_path, write_atomically
+from stochastok_cli.atomic_writes import write_atomically
 from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.paths import nearest_existing_path
 from stochastok_cli.report.segmentation_tables import page_data
 from stochastok_cli.tokenization.samples import note_lost_text
 from stochastok_cli.tokenization.vocabulary import Vocabulary

@@ -16,8 +16,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from stochastok_cli.artifacts import json_bytes, rename_into_place, write_atomically
+from stochastok_cli.atomic_writes import rename_into_place, write_atomically
 from stochastok_cli.errors import FAILED, Notice, UserError
+from stochastok_cli.json_files import json_bytes
 from stochastok_cli.manifest import FileInfo, file_checksum
 from stochastok_cli.models.base import CausalLM, spec_of, unwrap
 from stochastok_cli.models.checkpoint_reader import STATE, TrainingState, latest_checkpoint, recorded_files

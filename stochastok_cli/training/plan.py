@@ -14,12 +14,12 @@ from pathlib import Path
 
 import torch
 
-from stochastok_cli.artifacts import nearest_existing_path
 from stochastok_cli.config import Config, TrainingConfig
 from stochastok_cli.data.samplers import WindowSampler
 from stochastok_cli.evaluation.base import LoadedEvaluator
 from stochastok_cli.evaluation.run import run_evaluators
 from stochastok_cli.evaluation.scoring import LM
+from stochastok_cli.paths import nearest_existing_path
 from stochastok_cli.tokenization.methods import require_method
 from stochastok_cli.training import flops, schedules, setup
 from stochastok_cli.training.data import Data

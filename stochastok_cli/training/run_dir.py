@@ -16,11 +16,12 @@ from typing import Any
 
 import filelock
 
-from stochastok_cli.artifacts import nearest_existing_path, validate_folder_name, write_atomically
+from stochastok_cli.atomic_writes import write_atomically
 from stochastok_cli.config import Config, config_from_dict, config_from_file
 from stochastok_cli.data.folders import short_dataset_name
 from stochastok_cli.errors import FAILED, UserError, one_line
 from stochastok_cli.models.checkpoint_reader import TrainingState, incomplete_checkpoints, latest_progress
+from stochastok_cli.paths import nearest_existing_path, validate_folder_name
 from stochastok_cli.training.checkpoint_cleanup import (
     leftovers,
     obsolete_checkpoints,

@@ -162,9 +162,9 @@ def test_a_method_that_is_named_twice_is_used_once():
 def test_interrupted_with_nothing_saved(tmp_path):
     """The signal comes when all files are written and none is at its place: the process waits for it there."""
     code = (
-        "import signal; from stochastok_cli import artifacts; from stochastok_cli.cli.app import main\n"
+        "import signal; from stochastok_cli import atomic_writes; from stochastok_cli.cli.app import main\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
-        "artifacts._sync = lambda folder: (print('waiting', flush=True), signal.pause())\n"
+        "atomic_writes._sync = lambda folder: (print('waiting', flush=True), signal.pause())\n"
         "main()"
     )
     arguments = ["tokenize", "sample", "--tokenizer", "sample2k", "--quiet"]

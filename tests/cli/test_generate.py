@@ -11,11 +11,11 @@ import torch
 import transformers
 
 import stochastok_cli.cli.generate  # noqa: F401 (registers the subcommand)
-from stochastok_cli.artifacts import json_bytes
 from stochastok_cli.cli.app import main
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.generated_texts import generate, sample_documents
 from stochastok_cli.evaluation.sampling import Sampling
+from stochastok_cli.json_files import json_bytes
 from stochastok_cli.models.llama.state_dict import save_model
 from stochastok_cli.models.model_sources import locate_model, open_model
 from stochastok_cli.tokenization.loaders import load_vocabulary

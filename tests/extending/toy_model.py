@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from stochastok_cli.artifacts import write_json
 from stochastok_cli.errors import UserError
+from stochastok_cli.json_files import write_json
 from stochastok_cli.models.base import CausalLM, KeyValueCache, ModelSpec, register_model, unwrap
 from stochastok_cli.models.weight_files import CONFIG, WEIGHTS, read_json
 from stochastok_cli.tokenization.vocabulary import Vocabulary

@@ -11,11 +11,11 @@ from typing import get_args
 import pytest
 from preloaded_python import run_python, run_stochastok
 
-from stochastok_cli.artifacts import json_bytes
 from stochastok_cli.cli import runs as cli
 from stochastok_cli.cli.runs import _best_first, _dataset_note, _print_runs
 from stochastok_cli.config import load_config
 from stochastok_cli.errors import Notice, UserError
+from stochastok_cli.json_files import json_bytes
 from stochastok_cli.manifest import read_manifest
 from stochastok_cli.report.runs import read_reported_run
 from stochastok_cli.training.loggers.jsonl import RunStart

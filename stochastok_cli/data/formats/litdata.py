@@ -75,7 +75,7 @@ def _find(path: Path) -> Path | None:
 def _read(folder: Path) -> StoredDocuments:
     import numpy as np
 
-    from stochastok_cli.artifacts import path_inside
+    from stochastok_cli.paths import path_inside
 
     index = folder / "index.json"
     content = read_index(folder, _Index)

@@ -159,7 +159,7 @@ def _find(path: Path) -> Path | None:
 
 
 def _read(folder: Path) -> StoredDocuments:
-    from stochastok_cli.artifacts import path_inside
+    from stochastok_cli.paths import path_inside
 
     index = folder / "index.json"
     entries = read_index(folder, _Index)["shards"]

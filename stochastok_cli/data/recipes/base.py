@@ -27,9 +27,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from stochastok_cli.artifacts import Artifact, create_artifact, find_damage, remove_leftovers, validate_folder_name
+from stochastok_cli.artifacts import Artifact, create_artifact, find_damage, remove_leftovers
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.manifest import MANIFEST, HubSource, Manifest, NewerFormatError, file_checksum, read_manifest
+from stochastok_cli.paths import validate_folder_name
 from stochastok_cli.progress import ProgressCallback, no_progress
 
 if TYPE_CHECKING:

@@ -111,11 +111,11 @@ def load_addition(
     """
     import datasets
 
-    from stochastok_cli.artifacts import validate_folder_name
     from stochastok_cli.data.memmap import SPLITS, dataset_dir
     from stochastok_cli.data.recipes.addition_tokenizations import FORMS
     from stochastok_cli.evaluation.question_files import read_path, require_columns
     from stochastok_cli.manifest import read_manifest, same_tokenizer
+    from stochastok_cli.paths import validate_folder_name
 
     folder = dataset_dir(data_dir) / validate_folder_name(name)
     if not folder.is_dir():

@@ -23,7 +23,7 @@ from datatrove.executor.slurm import SlurmPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 from datatrove.utils.logging import logger
 
-from stochastok_cli.artifacts import write_atomically
+from stochastok_cli.atomic_writes import write_atomically
 from stochastok_cli.data.memmap import available_cpus
 from stochastok_cli.errors import FAILED, UserError, cannot_import, first_line
 from stochastok_cli.progress import ProgressCallback, no_progress

@@ -11,7 +11,7 @@ from typing import Any
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
-from stochastok_cli.artifacts import Artifact, validate_folder_name
+from stochastok_cli.artifacts import Artifact
 from stochastok_cli.data.file_readers import require_text
 from stochastok_cli.data.memmap import Tokenizer, memmap_dir, resolve_vocabulary
 from stochastok_cli.data.source_artifacts import create_from_source
@@ -32,6 +32,7 @@ from stochastok_cli.integrations.datatrove.executors import Stage, Tasks
 from stochastok_cli.integrations.datatrove.launch import Pipeline, Submitted
 from stochastok_cli.integrations.datatrove.parts import work_folder
 from stochastok_cli.manifest import Manifest
+from stochastok_cli.paths import validate_folder_name
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.random_streams import CORPUS_SEED
 from stochastok_cli.tokenization.expansion import StochasTok

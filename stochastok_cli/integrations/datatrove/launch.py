@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from datatrove.pipeline.base import PipelineStep
 
 from stochastok_cli import __version__
-from stochastok_cli.artifacts import Artifact, json_bytes, write_atomically
+from stochastok_cli.artifacts import Artifact
+from stochastok_cli.atomic_writes import write_atomically
 from stochastok_cli.errors import FAILED, INTERRUPTED, USAGE, UserError, count_of
 from stochastok_cli.integrations.datatrove.executors import (
     Stage,
@@ -20,6 +21,7 @@ from stochastok_cli.integrations.datatrove.executors import (
     submit_stages,
 )
 from stochastok_cli.integrations.datatrove.parts import work_folder
+from stochastok_cli.json_files import json_bytes
 from stochastok_cli.progress import ProgressCallback
 
 

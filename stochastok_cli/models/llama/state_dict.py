@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from stochastok_cli.artifacts import write_json
 from stochastok_cli.config import ModelConfig
 from stochastok_cli.errors import UserError
+from stochastok_cli.json_files import write_json
 from stochastok_cli.models.base import unwrap
 from stochastok_cli.models.llama.model import Llama
 from stochastok_cli.models.llama_config import config_json

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from stochastok_cli import __version__
-from stochastok_cli.artifacts import write_atomically
+from stochastok_cli.atomic_writes import write_atomically
 from stochastok_cli.config import Config
 from stochastok_cli.errors import UserError
 from stochastok_cli.json_files import checked, parse_json

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlparse
 
-from stochastok_cli.artifacts import write_atomically
+from stochastok_cli.atomic_writes import write_atomically
 from stochastok_cli.config import Config
 from stochastok_cli.training.events import Evaluated, Event, Listener, Logged, Note, metrics_of
 
