@@ -1,33 +1,19 @@
 """`stochastok expand`: from a tokenized dataset to an expanded one, or a look at what expansion does."""
 
 import functools
-import json
 import warnings
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from stochastok_cli.cli import candidates, executor_options, options, progress
 from stochastok_cli.cli.app import subcommand
-from stochastok_cli.cli.streams import escaped
+from stochastok_cli.cli.expand_methods import choose_methods, list_methods, with_affixes
+from stochastok_cli.cli.expand_output import print_page, print_report, print_tokenizations
 from stochastok_cli.data.folders import DATA_DIR
-from stochastok_cli.errors import Notice, UserError, count_of
-from stochastok_cli.tokenization.methods import (
-    METHODS,
-    p_among,
-    require_method,
-    split_methods,
-    usable_methods,
-    with_values,
-)
-from stochastok_cli.tokenization.methods.patok import listed_affixes, spell_affixes
-
-if TYPE_CHECKING:
-    from stochastok_cli.tokenization.samples import LabeledTokenization
-    from stochastok_cli.tokenization.statistics import Diversity
-    from stochastok_cli.tokenization.vocabulary import Vocabulary
+from stochastok_cli.errors import Notice, UserError
+from stochastok_cli.tokenization.methods import METHODS, p_among, require_method, split_methods
 
 _SAMPLE_TOKENS = 1_000_000
 _P_HELP = (
@@ -38,29 +24,6 @@ _METHOD_HELP = (
     f"One of {', '.join(METHODS)}; `--method help` describes them, and docs/methods.md in full. With --text and "
     "--report also several, separated by commas, or all."
 )
-
-
-def _list_methods(as_json: bool) -> None:
-    """Prints every method of the registry with its description and the meaning of p."""
-    listed = [
-        {
-            "method": method.name,
-            "description": method.help,
-            "p": method.p_meaning if method.takes_p else None,
-            "example": method.example or method.name,
-        }
-        for method in METHODS.values()
-    ]
-    if as_json:
-        print(json.dumps(listed))
-        return
-    from stochastok_cli.cli.text_table import print_paragraph
-
-    for entry in listed:
-        p = "a fixed rule without p" if entry["p"] is None else f"p: {entry['p']}"
-        example = "" if entry["example"] == entry["method"] else f"; for example {entry['example']}"
-        print(entry["method"])
-        print_paragraph(f"{entry['description']}; {p}{example}", indent=4)
 
 
 @subcommand
@@ -185,7 +148,7 @@ def expand(
     Prints the path of the finished folder. One that exists already, made with the same options, is left alone.
     """
     if method == "help":
-        _list_methods(as_json)
+        list_methods(as_json)
         return
     expansion: dict[str, Any] = {"seed": seed, "max_splits": max_splits, "keep": keep}
     making: dict[str, Any] = {"pull": pull, "push": push, "out_name": out_name, "force": force}
@@ -206,7 +169,7 @@ def expand(
     if pull:
         options.require_effect(expand, "beside --pull", num_proc=num_proc, **expansion)
     affixes = {"prefixes": prefixes, "suffixes": suffixes, "infixes": infixes}
-    method = _with_affixes(method, {name: value for name, value in affixes.items() if value is not None})
+    method = with_affixes(method, {name: value for name, value in affixes.items() if value is not None})
     options.check_hub_options(expand, pull=pull, push=push, repo=repo, hf_username=hf_username, private=private)
     in_tasks = executor_options.tasks_of(
         expand,
@@ -238,18 +201,18 @@ def expand(
         from stochastok_cli.tokenization.samples import sample_tokenizations
 
         vocabulary = load_vocabulary(tokenizer or "gpt2")
-        chosen_methods = _chosen_methods(method, vocabulary)
+        chosen_methods = choose_methods(method, vocabulary)
         if html is not None:
             from stochastok_cli.report.segmentation_page import segmentation_page, write_page
 
             page = segmentation_page(text, chosen_methods, vocabulary, p=expand_prop, samples=samples, **expansion)
-            _print_page(html, write_page(html, page, force=force), as_json)
+            print_page(html, write_page(html, page, force=force), as_json)
             return
         expansions = [
             StochasTok(vocabulary, p_among(chosen, chosen_methods, expand_prop), chosen, **expansion)
             for chosen in chosen_methods
         ]
-        _print_tokenizations(sample_tokenizations(text, expansions, samples), as_json)
+        print_tokenizations(sample_tokenizations(text, expansions, samples), as_json)
         return
     if match_growth is not None and not report:
         raise UserError("--match-growth goes with --report", fix="add it, then expand with the p that it finds")
@@ -270,7 +233,7 @@ def expand(
         _, stop, lengths = next(batches, (0, 0, None))
         if lengths is None:
             raise UserError(f"{corpus.name} has no tokens to look at")
-        ids, chosen_methods = corpus.ids("train")[:stop], _chosen_methods(method, corpus.vocabulary)
+        ids, chosen_methods = corpus.ids("train")[:stop], choose_methods(method, corpus.vocabulary)
         fixed = [chosen for chosen in chosen_methods if not require_method(chosen).takes_p]
         if match_growth is not None and fixed:
             text = f"fixed rules have no p, so --match-growth does not change them: {', '.join(fixed)}"
@@ -278,7 +241,7 @@ def expand(
         rows = compare_methods(
             corpus.vocabulary, chosen_methods, ids, lengths, p=expand_prop, growth=match_growth, **expansion
         )
-        _print_report(rows, f"{len(ids):,} tokens of {corpus.name}", as_json)
+        print_report(rows, f"{len(ids):,} tokens of {corpus.name}", as_json)
         return
     if method == "all" or len(split_methods(method)) > 1:
         raise UserError(
@@ -335,118 +298,3 @@ def expand(
     if push:
         options.push_corpus(made.path, None if pull else repo, hf_username, private)
     options.print_result(made, as_json)
-
-
-def _with_affixes(option: str, lists: dict[str, str]) -> str:
-    """The methods that `--method` names, with lists of affixes as arguments of those that take them.
-
-    Raises:
-        UserError: no method takes a list, or one is given twice.
-    """
-    if not lists:
-        return option
-    flags = ", ".join(f"--{name}" for name in lists)
-    if option == "all":
-        raise UserError(f"{flags} goes with methods that are named, not with all", fix="give --method patok,uniform")
-    methods = split_methods(option)
-    given = {name: spell_affixes(listed_affixes(value)) for name, value in lists.items()}
-    takes = [i for i, method in enumerate(methods) if {*lists} <= {a.name for a in require_method(method).arguments}]
-    if not takes:
-        raise UserError(f"{flags} would have no effect with --method {option}", fix="add --method patok")
-    for i in takes:
-        method = require_method(methods[i])
-        if twice := [name for name in lists if method.values[name]]:
-            raise UserError(f"--{twice[0]} and {methods[i]} both give {twice[0]}", fix="drop one or the other")
-        methods[i] = with_values(method, {**method.values, **given}).name
-    return ",".join(methods)
-
-
-def _chosen_methods(option: str, vocabulary: "Vocabulary") -> list[str]:
-    """The methods that `--method` names, each once: one, several with commas, or all that the vocabulary allows."""
-    if option != "all":
-        chosen = split_methods(option)
-        if "all" in chosen:
-            raise UserError("all stands for every method, and is not one of several", fix="give --method all alone")
-        names = [require_method(method).name for method in chosen]
-        if repeated := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
-            warnings.warn(f"given more than once, and used once: --method {', '.join(repeated)}", Notice, stacklevel=2)
-        return list(dict.fromkeys(names))
-    allowed = []
-    for method in usable_methods():
-        try:
-            require_method(method).check_vocabulary(vocabulary)
-            allowed.append(method)
-        except UserError as error:
-            warnings.warn(f"{method} is left out: {error}", Notice, stacklevel=2)
-    return allowed
-
-
-def _print_page(file: Path, written: bool, as_json: bool) -> None:
-    """Prints the path of a page, or one JSON object."""
-    if as_json:
-        print(json.dumps({"path": str(file), "made": written}))
-        return
-    progress.note(f"made {file}, which any browser opens" if written else f"already there, the same: {file}")
-    options.print_line(file)
-
-
-def _print_tokenizations(tokenizations: "list[LabeledTokenization]", as_json: bool) -> None:
-    """A line for each tokenization, with each token on a background color of its own, or with bars between tokens."""
-    if as_json:
-        print(json.dumps([tokenization._asdict() for tokenization in tokenizations]))
-        return
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(highlight=False, soft_wrap=True)
-    # A terminal of 8 or 16 colors shows these as one, and others show none.
-    has_color = console.color_system in ("256", "truecolor") and not console.no_color
-    backgrounds = ("on #c8e6c9", "on #bbdefb", "on #ffe0b2", "on #e1bee7", "on #fff9c4")
-    width = max(len(label) for label, _, _ in tokenizations)
-    for label, ids, tokens in tokenizations:
-        line = Text(f"{label:<{width}} {len(ids):>3} tokens  ", style="dim")
-        for i, token in enumerate(tokens):
-            separator = "" if has_color or i == 0 else "|"
-            style = f"black {backgrounds[i % len(backgrounds)]}" if has_color else ""
-            line.append(separator + escaped(token), style=style)
-        console.print(line)
-
-
-def _row_as_json(row: "Diversity") -> dict[str, Any]:
-    """A row of the report; with --match-growth also the growth that was asked for, and whether there is a p for it."""
-    match = row.match
-    figures = {name: value for name, value in asdict(row).items() if name not in ("match", "words")}
-    if match is None:
-        return figures
-    return {**figures, "target_growth": match.target, "mean_growth": match.growth, "target_met": match.is_met}
-
-
-def _print_report(rows: "list[Diversity]", sample: str, as_json: bool) -> None:
-    """A table with a row for each method."""
-    if as_json:
-        print(json.dumps([_row_as_json(row) for row in rows]))
-        return
-    from stochastok_cli.cli.text_table import print_table, print_title
-
-    headings = ("method", "p", "growth", "touched", "seen", "possible", "bits each", "bits/id", "Rényi", "MATTR")
-    cells = [
-        (
-            row.method,
-            "" if row.p is None else repr(row.p).removesuffix(".0"),
-            f"{row.growth:.3f}",
-            f"{row.touched:.1%}",
-            f"{row.segmentations:.1f}",
-            f"{row.possible:.1f}",
-            f"{row.entropy:.2f}",
-            f"{row.token_entropy:.2f}",
-            f"{row.renyi_efficiency:.3f}",
-            f"{row.mattr:.3f}",
-        )
-        for row in rows
-    ]
-    words = count_of(rows[0].words, "common word")
-    print_title(f"{sample}; seen, possible, bits each: segmentations of {words}")
-    entries = [
-        (method, [pair for pair in zip(headings[1:], values, strict=True) if pair[1]]) for method, *values in cells
-    ]
-    print_table(headings, cells, entries, numbers=True)
