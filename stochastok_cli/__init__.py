@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from stochastok_cli.data.tokenize import tokenize as tokenize
     from stochastok_cli.data.tokenize_instructions import tokenize_instructions as tokenize_instructions
     from stochastok_cli.errors import UserError as UserError
-    from stochastok_cli.evaluation.base import EvalResult as EvalResult
-    from stochastok_cli.evaluation.base import Metric as Metric
     from stochastok_cli.evaluation.generated_texts import generate as generate
+    from stochastok_cli.evaluation.results import EvalResult as EvalResult
+    from stochastok_cli.evaluation.results import Metric as Metric
     from stochastok_cli.evaluation.run import evaluate as evaluate
     from stochastok_cli.manifest import Manifest as Manifest
     from stochastok_cli.tokenization.expansion import StochasTok as StochasTok
@@ -44,10 +44,10 @@ if TYPE_CHECKING:
 # The public names, and the module that each one is loaded from when it is first used.
 _MODULES = {
     "Artifact": "stochastok_cli.artifacts",
-    "EvalResult": "stochastok_cli.evaluation.base",
+    "EvalResult": "stochastok_cli.evaluation.results",
     "FORMATS": "stochastok_cli.data.formats",
     "Manifest": "stochastok_cli.manifest",
-    "Metric": "stochastok_cli.evaluation.base",
+    "Metric": "stochastok_cli.evaluation.results",
     "RECIPES": "stochastok_cli.data.recipes.base",
     "StochasTok": "stochastok_cli.tokenization.expansion",
     "TrainResult": "stochastok_cli.training.train",

@@ -29,6 +29,7 @@ WITH_EXAMPLES = {
     "evaluation.comparison",
     "evaluation.encoding",
     "evaluation.metrics",
+    "evaluation.results",
     "evaluation.robustness",
     "evaluation.run",
     "hub.client",

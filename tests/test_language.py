@@ -21,7 +21,7 @@ MODULES = {
     "question_folders",
     "examples",
     "feed",
-    "findings",  # evaluation/base.py
+    "findings",  # evaluation/results.py
     "rows",
     "leakage",  # contamination
     "causal_model",  # models/huggingface.py

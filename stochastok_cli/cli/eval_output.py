@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from stochastok_cli.cli import progress
 from stochastok_cli.errors import count_of
-from stochastok_cli.evaluation.base import EvalResult, Metric
+from stochastok_cli.evaluation.results import EvalResult, Metric
 from stochastok_cli.tokenization.methods import tokenization_text
 from stochastok_cli.training.run_dir import METRICS
 

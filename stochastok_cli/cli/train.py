@@ -250,7 +250,7 @@ def _plan(config: "Config", run_name: str | None, force: bool, as_json: bool) ->
 
 
 def _as_json(result: "TrainResult") -> str:
-    from stochastok_cli.evaluation.base import finite_or_none
+    from stochastok_cli.evaluation.results import finite_or_none
 
     return json.dumps(
         {

@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from stochastok_cli.evaluation.base import Curve, EvaluatorOutput, Metric
+from stochastok_cli.evaluation.base import EvaluatorOutput
 from stochastok_cli.evaluation.changed_answers import WrongAnswer, changed_answers
 from stochastok_cli.evaluation.chosen_answers import chosen_answers
 from stochastok_cli.evaluation.encoding import EncodedBenchmark, EncodedQuestion
 from stochastok_cli.evaluation.metrics import chance, is_correct, margins
 from stochastok_cli.evaluation.neighbors import Replacement, TextGraph, TokenFinder
+from stochastok_cli.evaluation.results import Curve, Metric
 from stochastok_cli.evaluation.scoring import LM
 from stochastok_cli.evaluation.statistics import mean_interval
 from stochastok_cli.random_streams import stream

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from stochastok_cli.evaluation.base import metric_group
+from stochastok_cli.evaluation.results import metric_group
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,7 +6,7 @@ from typing import Any
 
 from stochastok_cli.config import flatten
 from stochastok_cli.errors import UserError
-from stochastok_cli.evaluation.base import EvalResult, finite_interval, finite_or_none
+from stochastok_cli.evaluation.results import EvalResult, finite_interval, finite_or_none
 from stochastok_cli.evaluation.statistics import Difference, Spread, paired_difference, spread
 
 

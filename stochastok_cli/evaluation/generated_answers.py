@@ -9,10 +9,11 @@ import numpy as np
 
 from stochastok_cli.errors import Notice, UserError
 from stochastok_cli.evaluation.answers import Answers, ChangedAnswers
-from stochastok_cli.evaluation.base import EvaluatorOutput, Metric
+from stochastok_cli.evaluation.base import EvaluatorOutput
 from stochastok_cli.evaluation.changed_answers import ChangedText, with_examples
 from stochastok_cli.evaluation.generation_benchmarks import GenerationBenchmark, GenerationQuestion
 from stochastok_cli.evaluation.prompts import EncodedPrompt, PromptEncoder
+from stochastok_cli.evaluation.results import Metric
 from stochastok_cli.evaluation.robustness import Tokenization, robustness_metrics
 from stochastok_cli.evaluation.scoring import LM
 from stochastok_cli.evaluation.text_match import MATCHES, Normalization

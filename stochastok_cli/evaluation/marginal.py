@@ -24,9 +24,10 @@ from typing import NamedTuple
 import numpy as np
 
 from stochastok_cli.errors import UserError
-from stochastok_cli.evaluation.base import EvaluatorOutput, Metric
+from stochastok_cli.evaluation.base import EvaluatorOutput
 from stochastok_cli.evaluation.likelihood import Pair
 from stochastok_cli.evaluation.metrics import bits_per_byte
+from stochastok_cli.evaluation.results import Metric
 from stochastok_cli.evaluation.robustness import Tokenization
 from stochastok_cli.evaluation.scoring import LM
 from stochastok_cli.evaluation.statistics import CONFIDENCE_Z

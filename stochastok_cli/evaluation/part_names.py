@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from stochastok_cli.errors import UserError, short_repr
-from stochastok_cli.evaluation.base import metric_group
+from stochastok_cli.evaluation.results import metric_group
 
 
 def require_distinct_parts(benchmark: str, kinds: Iterable[str], others: Iterable[str]) -> None:

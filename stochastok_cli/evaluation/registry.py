@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from stochastok_cli.errors import UserError, did_you_mean, short_repr
-from stochastok_cli.evaluation.base import Evaluator, Metric, benchmark_name
+from stochastok_cli.evaluation.base import Evaluator, benchmark_name
 from stochastok_cli.evaluation.evaluators import EVALUATORS
+from stochastok_cli.evaluation.results import Metric
 
 if TYPE_CHECKING:
     from stochastok_cli.config import Config, EvaluatorConfig

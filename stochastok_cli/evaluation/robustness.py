@@ -12,11 +12,12 @@ import numpy as np
 
 from stochastok_cli.errors import UserError, short_name
 from stochastok_cli.evaluation.answers import Answers
-from stochastok_cli.evaluation.base import CANONICAL, Curve, EvaluatorOutput, Metric
+from stochastok_cli.evaluation.base import CANONICAL, EvaluatorOutput
 from stochastok_cli.evaluation.changed_answers import WrongAnswer, changed_answers
 from stochastok_cli.evaluation.chosen_answers import chosen_answers
 from stochastok_cli.evaluation.encoding import EncodedBenchmark, EncodedQuestion
 from stochastok_cli.evaluation.metrics import chance, is_correct
+from stochastok_cli.evaluation.results import Curve, Metric
 from stochastok_cli.evaluation.scoring import LM
 from stochastok_cli.evaluation.statistics import ratio_interval
 from stochastok_cli.evaluation.tokenization_notes import note_unchanged

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from stochastok_cli.config import EvaluatorConfig
 from stochastok_cli.errors import UserError, did_you_mean
-from stochastok_cli.evaluation.base import BATCH_TOKENS, EvalResult, Evaluator, EvaluatorOutput, LoadedEvaluator
+from stochastok_cli.evaluation.base import BATCH_TOKENS, Evaluator, EvaluatorOutput, LoadedEvaluator
 from stochastok_cli.evaluation.benchmarks import benchmark_specs
 from stochastok_cli.evaluation.registry import EVALUATORS, make_evaluator, options_of
+from stochastok_cli.evaluation.results import EvalResult
 from stochastok_cli.models.checkpoint_reader import iteration_of
 from stochastok_cli.models.intact_checkpoints import find_local_checkpoint
 from stochastok_cli.progress import ProgressCallback, no_progress

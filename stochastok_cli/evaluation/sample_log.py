@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from stochastok_cli.errors import FAILED, NO_SPACE, UserError
 from stochastok_cli.evaluation.answers import Answers
-from stochastok_cli.evaluation.base import EvalResult, finite_or_none
+from stochastok_cli.evaluation.results import EvalResult, finite_or_none
 from stochastok_cli.paths import nearest_existing_path
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 

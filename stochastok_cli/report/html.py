@@ -15,8 +15,8 @@ from itertools import groupby
 from pathlib import Path
 
 from stochastok_cli import __version__
-from stochastok_cli.evaluation.base import EvalResult
 from stochastok_cli.evaluation.comparison import Aggregate, PairedComparison
+from stochastok_cli.evaluation.results import EvalResult
 from stochastok_cli.report.markdown import to_document
 from stochastok_cli.report.page import to_page
 from stochastok_cli.report.page_svg import page_svg

@@ -7,7 +7,7 @@ import math
 from typing import NamedTuple
 
 from stochastok_cli.data.recipes.addition_tokenizations import FORMS
-from stochastok_cli.evaluation.base import Metric
+from stochastok_cli.evaluation.results import Metric
 
 
 class PaperValue(NamedTuple):

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from stochastok_cli.evaluation.answers import Answers
-from stochastok_cli.evaluation.base import EvalResult
+from stochastok_cli.evaluation.results import EvalResult
 from stochastok_cli.random_streams import stream
 from stochastok_cli.tokenization.methods import tokenization_text
 

@@ -12,7 +12,7 @@ from rich.console import Console, Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from stochastok_cli.evaluation.base import EvalResult
+from stochastok_cli.evaluation.results import EvalResult
 from stochastok_cli.report.tables import Cell, Column, Table
 
 _MARKDOWN = re.compile(r"[\\`*$~|]|(?<!\w)_|_(?!\w)|\[(?=[^\]]*\]\()|^(?=[#>+-]+ )")

@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from stochastok_cli.evaluation.base import Curve, EvalResult, Evaluator, Metric
+from stochastok_cli.evaluation.base import Evaluator
 from stochastok_cli.evaluation.comparison import PairedComparison
 from stochastok_cli.evaluation.evaluators import EVALUATORS
+from stochastok_cli.evaluation.results import Curve, EvalResult, Metric
 from stochastok_cli.report.plot_text import literal, rows_of_labels
 from stochastok_cli.report.plots import (
     COLORS,

@@ -8,7 +8,7 @@ from typing import Any
 from stochastok_cli.config import Config
 from stochastok_cli.data.folders import find_dataset, short_dataset_name
 from stochastok_cli.errors import count_of
-from stochastok_cli.evaluation.base import EvalResult
+from stochastok_cli.evaluation.results import EvalResult
 from stochastok_cli.report.runs import ReportedRun, has_different_datasets
 from stochastok_cli.report.tables import MISSING, Cell, Column, Table
 from stochastok_cli.training.events import format_duration

@@ -4,9 +4,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from stochastok_cli.evaluation.base import EvalResult, Metric
 from stochastok_cli.evaluation.comparison import Aggregate, PairedComparison
 from stochastok_cli.evaluation.evaluators import EVALUATORS
+from stochastok_cli.evaluation.results import EvalResult, Metric
 from stochastok_cli.tokenization.methods import tokenization_text
 
 MISSING = "–"

@@ -5,11 +5,11 @@ import transformers
 
 from stochastok_cli.config import EvaluatorConfig
 from stochastok_cli.errors import UserError
-from stochastok_cli.evaluation.base import Metric
 from stochastok_cli.evaluation.evaluators.alignment import Alignment
 from stochastok_cli.evaluation.evaluators.generation import Generation
 from stochastok_cli.evaluation.evaluators.multiple_choice import MultipleChoice
 from stochastok_cli.evaluation.registry import EVALUATORS, main_keys, make_evaluator, metric_of_key
+from stochastok_cli.evaluation.results import Metric
 from stochastok_cli.evaluation.run import as_evaluator, evaluate
 from stochastok_cli.models.llama.state_dict import save_model
 from stochastok_cli.training.events import Evaluated, describe

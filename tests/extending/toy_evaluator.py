@@ -4,15 +4,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from stochastok_cli.evaluation.base import (
-    Evaluator,
-    EvaluatorOutput,
-    LoadedEvaluator,
-    Metric,
-    metric_group,
-    option,
-    register,
-)
+from stochastok_cli.evaluation.base import Evaluator, EvaluatorOutput, LoadedEvaluator, option, register
+from stochastok_cli.evaluation.results import Metric, metric_group
 
 
 @register

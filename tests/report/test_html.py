@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from stochastok_cli.errors import FAILED, UserError
-from stochastok_cli.evaluation.base import Curve, EvalResult, Metric
 from stochastok_cli.evaluation.comparison import aggregate, compare_paired
+from stochastok_cli.evaluation.results import Curve, EvalResult, Metric
 from stochastok_cli.report import plots
 from stochastok_cli.report.html import write_report
 from stochastok_cli.report.paper_values import paper_figure

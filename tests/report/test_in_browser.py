@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from stochastok_cli.evaluation.answers import Answers, ChangedAnswer, ChangedAnswers, ShownToken
-from stochastok_cli.evaluation.base import EvalResult, Metric
 from stochastok_cli.evaluation.comparison import compare_paired
 from stochastok_cli.evaluation.generated_texts import GeneratedText, SamplePrompt
+from stochastok_cli.evaluation.results import EvalResult, Metric
 from stochastok_cli.report.html import write_report
 from stochastok_cli.report.runs import read_reported_run
 from tests.training.test_runs import write_run

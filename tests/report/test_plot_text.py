@@ -7,8 +7,8 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
-from stochastok_cli.evaluation.base import Curve, EvalResult, Metric
 from stochastok_cli.evaluation.comparison import compare_paired
+from stochastok_cli.evaluation.results import Curve, EvalResult, Metric
 from stochastok_cli.report.plot_text import literal, text_width
 from stochastok_cli.report.plots import plot_style
 from stochastok_cli.report.result_plots import paired_plots, result_plots

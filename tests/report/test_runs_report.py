@@ -10,7 +10,7 @@ import pytest
 import stochastok_cli.cli.runs  # noqa: F401 (registers the subcommand)
 from stochastok_cli.cli.app import main
 from stochastok_cli.evaluation.answers import Answers
-from stochastok_cli.evaluation.base import EvalResult
+from stochastok_cli.evaluation.results import EvalResult
 from stochastok_cli.report.plots import COLORS
 from stochastok_cli.report.questions import counts_text, kind_text, question_examples
 from stochastok_cli.report.rendering import to_html

@@ -9,10 +9,10 @@ import pytest
 from rich.console import Console
 
 from stochastok_cli.evaluation.answers import ChangedAnswers
-from stochastok_cli.evaluation.base import EvalResult, Metric
 from stochastok_cli.evaluation.comparison import aggregate, compare_paired
 from stochastok_cli.evaluation.evaluators import EVALUATORS
 from stochastok_cli.evaluation.metrics import multiple_choice_metrics
+from stochastok_cli.evaluation.results import EvalResult, Metric
 from stochastok_cli.report.rendering import to_html, to_markdown, to_rich
 from stochastok_cli.report.sections import ChangedExamples
 from stochastok_cli.report.tables import Cell, Column, Table, aggregate_table, paired_table, tables_of

@@ -11,17 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from stochastok_cli.errors import UserError
-from stochastok_cli.evaluation.base import (
-    Curve,
-    Direction,
-    Evaluator,
-    EvaluatorOutput,
-    LoadedEvaluator,
-    Metric,
-    metric_group,
-    option,
-    register,
-)
+from stochastok_cli.evaluation.base import Direction, Evaluator, EvaluatorOutput, LoadedEvaluator, option, register
+from stochastok_cli.evaluation.results import Curve, Metric, metric_group
 
 if TYPE_CHECKING:
     from stochastok_cli.data.word_list import WordList

@@ -13,12 +13,11 @@ from stochastok_cli.evaluation.base import (
     Evaluator,
     EvaluatorOutput,
     LoadedEvaluator,
-    Metric,
     duplicates,
-    metric_group,
     option,
     register,
 )
+from stochastok_cli.evaluation.results import Metric, metric_group
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,15 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from stochastok_cli.errors import UserError, did_you_mean
-from stochastok_cli.evaluation.base import (
-    Direction,
-    EvaluatorOutput,
-    LoadedEvaluator,
-    metric_group,
-    option,
-    register,
-)
+from stochastok_cli.evaluation.base import Direction, EvaluatorOutput, LoadedEvaluator, option, register
 from stochastok_cli.evaluation.question_evaluator import DIRECTIONS_IN_OTHER_TOKENIZATIONS, QuestionEvaluator
+from stochastok_cli.evaluation.results import metric_group
 from stochastok_cli.evaluation.text_match import MATCHES
 
 if TYPE_CHECKING:

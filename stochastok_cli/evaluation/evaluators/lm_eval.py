@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from stochastok_cli.errors import UserError, did_you_mean
-from stochastok_cli.evaluation.base import Evaluator, EvaluatorOutput, LoadedEvaluator, metric_group, option, register
+from stochastok_cli.evaluation.base import Evaluator, EvaluatorOutput, LoadedEvaluator, option, register
+from stochastok_cli.evaluation.results import metric_group
 
 if TYPE_CHECKING:
     from stochastok_cli.evaluation.harness.tasks import HarnessTasks

@@ -9,16 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from stochastok_cli.errors import UserError
 from stochastok_cli.evaluation.answers import Answers
-from stochastok_cli.evaluation.base import (
-    Direction,
-    Evaluator,
-    EvaluatorOutput,
-    LoadedEvaluator,
-    Metric,
-    metric_group,
-    option,
-    register,
-)
+from stochastok_cli.evaluation.base import Direction, Evaluator, EvaluatorOutput, LoadedEvaluator, option, register
+from stochastok_cli.evaluation.results import Metric, metric_group
 
 if TYPE_CHECKING:
     from stochastok_cli.evaluation.scoring import LM

@@ -7,16 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from stochastok_cli.errors import UserError
-from stochastok_cli.evaluation.base import (
-    Direction,
-    EvaluatorOutput,
-    LoadedEvaluator,
-    Metric,
-    metric_group,
-    option,
-    register,
-)
+from stochastok_cli.evaluation.base import Direction, EvaluatorOutput, LoadedEvaluator, option, register
 from stochastok_cli.evaluation.question_evaluator import DIRECTIONS_IN_OTHER_TOKENIZATIONS, QuestionEvaluator
+from stochastok_cli.evaluation.results import Metric, metric_group
 
 if TYPE_CHECKING:
     from stochastok_cli.evaluation.encoding import EncodedBenchmark

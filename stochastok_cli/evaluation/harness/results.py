@@ -9,8 +9,8 @@ import numpy as np
 
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.evaluation.answers import Answers
-from stochastok_cli.evaluation.base import Metric
 from stochastok_cli.evaluation.harness.answers import EVALUATOR, answers_of
+from stochastok_cli.evaluation.results import Metric
 
 _STDERR = "_stderr"
 

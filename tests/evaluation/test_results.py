@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from stochastok_cli.cli.train import _as_json
-from stochastok_cli.evaluation.base import Curve, EvalResult, Metric
 from stochastok_cli.evaluation.comparison import aggregate, compare_paired
+from stochastok_cli.evaluation.results import Curve, EvalResult, Metric
 from stochastok_cli.evaluation.statistics import mean_interval
 from stochastok_cli.training.train import TrainResult
 
