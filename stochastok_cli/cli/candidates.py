@@ -67,7 +67,7 @@ def metrics(ctx: typer.Context, incomplete: str) -> list[str]:
     """The metrics with a best value that the latest records of runs have."""
     from stochastok_cli.models.checkpoint_reader import run_names
     from stochastok_cli.training.loggers.jsonl import parse_records
-    from stochastok_cli.training.runs import lower_is_better
+    from stochastok_cli.training.run_summary import lower_is_better
 
     folder = _folder(ctx, "folder", "checkpoints")
     names: set[str] = set()

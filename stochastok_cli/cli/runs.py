@@ -17,11 +17,11 @@ from stochastok_cli.cli.text_table import Entry, print_table
 from stochastok_cli.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
-    from stochastok_cli.training.runs import RunSummary
+    from stochastok_cli.training.run_summary import RunSummary
 
 
 class State(StrEnum):
-    """The states of a run, as `stochastok_cli.training.runs` has them."""
+    """The states of a run, as `stochastok_cli.training.run_summary` has them."""
 
     RUNNING = "running"
     STOPPED = "stopped"
@@ -129,7 +129,7 @@ def runs(
 
 def _best_first(summaries: "list[RunSummary]", metric: str) -> "list[RunSummary]":
     """The runs by a metric, those without it last. Raises UserError if none has a best value of it."""
-    from stochastok_cli.training.runs import lower_is_better
+    from stochastok_cli.training.run_summary import lower_is_better
 
     best = {run.folder: best.value for run in summaries if (best := run.best_of(metric)) is not None}
     lower = lower_is_better(metric)

@@ -13,7 +13,7 @@ from stochastok_cli.report.runs import ReportedRun, has_different_datasets
 from stochastok_cli.report.tables import MISSING, Cell, Column, Table
 from stochastok_cli.training.events import format_duration
 from stochastok_cli.training.run_data import manifest_or_none
-from stochastok_cli.training.runs import RunSummary
+from stochastok_cli.training.run_summary import RunSummary
 from stochastok_cli.training.same_run import differing_values
 from stochastok_cli.training.schedules import learning_rate
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stochastok_cli.training.loggers.jsonl import RunStart
-from stochastok_cli.training.runs import RunSummary, read_run
+from stochastok_cli.training.run_summary import RunSummary
+from stochastok_cli.training.runs import read_run
 from stochastok_cli.training.throughput import tokens_per_iteration
 
 XAxis = Literal["iteration", "tokens", "time"]

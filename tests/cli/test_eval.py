@@ -27,7 +27,7 @@ from stochastok_cli.tokenization.loaders import load_vocabulary
 from stochastok_cli.training.checkpoint_writer import TrainingState, save_checkpoint
 from stochastok_cli.training.data_parallel import Replicated
 from stochastok_cli.training.distributed import DistributedContext
-from stochastok_cli.training.runs import lower_is_better
+from stochastok_cli.training.run_summary import lower_is_better
 from tests.evaluation.test_bits_per_byte import flat_ids, save
 from tests.models.small_models import sharp_model, small_config
 

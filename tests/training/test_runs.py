@@ -20,7 +20,8 @@ from stochastok_cli.manifest import read_manifest
 from stochastok_cli.report.runs import read_reported_run
 from stochastok_cli.training.loggers.jsonl import RunStart
 from stochastok_cli.training.run_dir import is_running, run_lock
-from stochastok_cli.training.runs import State, find_run, find_runs
+from stochastok_cli.training.run_summary import State
+from stochastok_cli.training.runs import find_run, find_runs
 from stochastok_cli.training.train import train
 
 RECORDS = [
