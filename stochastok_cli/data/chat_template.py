@@ -33,6 +33,7 @@ Messages = Sequence[dict[str, Any]]
 """A conversation as `transformers` takes it: a role and a content for each message."""
 
 _ASSISTANT = "assistant"
+_NO_TEMPLATE = "name the tokenizer of a chat model, or put a chat_template.jinja beside its tokenizer.json"
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _PRIVATE_CHARACTERS = range(0xF0000, 0xFFFFE)
 _PROBE = "\ue000"  # a content that is found again in the text, another private character
@@ -78,6 +79,7 @@ class ChatTemplate:
     Args:
         tokenizer: the path of a folder with a tokenizer and its chat template, or its name on the Hub.
         vocabulary: the vocabulary of the tokenizer.
+        fix: what to do where there is no chat template, for the error.
 
     Attributes:
         source: the text of the template.
@@ -86,19 +88,19 @@ class ChatTemplate:
         UserError: `transformers` is not installed or can't open the tokenizer, or there is no chat template.
     """
 
-    def __init__(self, tokenizer: str | Path, vocabulary: Vocabulary):
+    def __init__(self, tokenizer: str | Path, vocabulary: Vocabulary, *, fix: str = _NO_TEMPLATE):
         import tokenizers
 
         self.vocabulary = vocabulary
-        self._tokenizer = _open(tokenizer)
+        self._tokenizer = _open(tokenizer, fix)
         if not self._tokenizer.chat_template:
-            raise UserError(f"{tokenizer} has no chat template", fix=_NO_TEMPLATE)
+            raise UserError(f"{tokenizer} has no chat template", fix=fix)
         try:
             self.source: str = self._tokenizer.get_chat_template()
         except ValueError as error:  # of several, none is the default
-            raise UserError(f"{tokenizer} has no usable chat template: {first_line(error)}", fix=_NO_TEMPLATE) from None
+            raise UserError(f"{tokenizer} has no usable chat template: {first_line(error)}", fix=fix) from None
         if not self.source.strip():
-            raise UserError(f"the chat template of {tokenizer} is empty", fix=_NO_TEMPLATE)
+            raise UserError(f"the chat template of {tokenizer} is empty", fix=fix)
         self._marks_generation = _GENERATION.search(self.source) is not None
         content = vocabulary.tokenizer_json()
         with reading_errors(tokenizer):
@@ -348,14 +350,13 @@ def _template_errors() -> Iterator[None]:
 
 
 _INSTALL = "pip install 'stochastok[hf]'"
-_NO_TEMPLATE = "name the tokenizer of a chat model, or put a chat_template.jinja beside its tokenizer.json"
 
 
-def _open(tokenizer: str | Path) -> Any:
+def _open(tokenizer: str | Path, fix: str) -> Any:
     """The tokenizer as `transformers` opens it."""
     path = tokenizer_path(tokenizer)
     if path is None:
-        raise UserError(f"the tokenizer {str(tokenizer)!r} has no chat template", fix=_NO_TEMPLATE)
+        raise UserError(f"the tokenizer {str(tokenizer)!r} has no chat template", fix=fix)
     try:
         from transformers import AutoTokenizer
     except ImportError as error:

@@ -14,6 +14,10 @@ from stochastok_cli.tokenization.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from stochastok_cli.data.chat_template import ChatTemplate
 
+_NO_TEMPLATE = (
+    "drop --chat, or give a checkpoint with a chat template (a chat_template.jinja beside its tokenizer.json)"
+)
+
 
 class EncodedPrompt(NamedTuple):
     """A prompt as ids.
@@ -66,8 +70,8 @@ class PromptEncoder:
         from stochastok_cli.data.chat_template import ChatTemplate
 
         if self.folder is None:
-            raise UserError("--chat needs a checkpoint with a chat template")
-        return ChatTemplate(self.folder, self.vocabulary)
+            raise UserError("--chat needs a checkpoint with a chat template", fix=_NO_TEMPLATE)
+        return ChatTemplate(self.folder, self.vocabulary, fix=_NO_TEMPLATE)
 
     def encode(self, prompt: str, answer_begins: str = "") -> EncodedPrompt:
         """The canonical ids of a prompt. An empty one begins a document, after end-of-text.

@@ -312,7 +312,7 @@ def test_numbers_of_any_size_are_refused_in_a_line(sampling, option):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (" ", "is empty; name the tokenizer of a chat model"),
+        (" ", "is empty; drop --chat, or give a checkpoint with a chat template"),
         ("{# nothing #}", "--chat: the chat template renders nothing for what a user says"),
         ("{% if messages[0].role == 'system' %}{{ messages[0].content }}{% endif %}", "template renders nothing"),
         ("<|im_start|>user<|im_end|>", "--chat: the chat template leaves out what a user says"),
@@ -339,7 +339,7 @@ def test_a_chat_template_of_the_content_alone(place, tmp_path):
         (["bare", "x"], "tokenizer.json does not exist", 2),
         (
             ["ours", "x", "--chat"],
-            "error: checkpoints/ours has no chat template; name the tokenizer of a chat model",
+            "error: checkpoints/ours has no chat template; drop --chat, or give a checkpoint with a chat template",
             2,
         ),
         (["gpt2", " ", "--chat"], "the prompt is empty", 2),
