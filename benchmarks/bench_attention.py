@@ -75,21 +75,28 @@ def milliseconds(run: Callable[[], object]) -> dict[str, float]:
     }
 
 
-def candidates(kernel: str, options: argparse.Namespace) -> Iterator[Tile]:
-    """Tiles that make up the window and have room in shared memory."""
-    for rows, other, warps, stages, registers in itertools.product(
-        (64, 128), (32, 64, 128), (4, 8), (1, 2, 3), (None, 128)
+def candidates(kernel: str, options: argparse.Namespace) -> Iterator[tuple[int, Tile]]:
+    """Heads of a tile, and tiles, that make up the window and have room in shared memory."""
+    group = options.heads // options.kv_heads
+    for heads, block_q, block_k, warps, stages, registers, unrolled in itertools.product(
+        (1, 2, 4), (16, 32, 64, 128), (32, 64, 128), (4, 8), (2, 3), (None, 96, 128, 168), (1, 2, 4)
     ):
-        if other > rows or options.length % rows:
-            continue
+        tile, rows = Tile(block_q, block_k, warps, stages, registers, unrolled), heads * block_q
+        sums = 2 * block_k * options.head_dim if kernel == "dkdv" else rows * options.head_dim
         if kernel == "dkdv":
-            tile = Tile(other, rows, warps, stages, registers)
-            size = tiles.dkdv_shared_memory(tile, options.head_dim, 1)
+            rows, size = block_k, tiles.dkdv_shared_memory(tile, options.head_dim, heads * unrolled)
         else:
-            tile = Tile(rows, other, warps, stages, registers)
-            size = getattr(tiles, f"{kernel}_shared_memory")(tile, options.head_dim)
-        if size <= tiles.SHARED_MEMORY:
-            yield tile
+            size = getattr(tiles, f"{kernel}_shared_memory")(tile, options.head_dim, heads)
+        scores = (1 if kernel == "forward" else 2) * heads * block_q * block_k
+        limits = (
+            options.length % max(block_q, block_k) == group % (heads * unrolled) == 0,
+            unrolled == 1 or kernel == "dkdv",
+            rows in (64, 128, 256) and rows >= 16 * warps,
+            size <= tiles.SHARED_MEMORY,
+            (sums + scores) / (32 * warps) <= min(220, registers or 255),
+        )
+        if all(limits):
+            yield heads, tile
 
 
 def report(name: str, time: float, options: argparse.Namespace, note: str = "") -> None:
@@ -108,21 +115,24 @@ def main() -> None:
     run = make_pass(options)
     expected = [result.clone() for result in run()]
     for name, time in milliseconds(run).items():
-        report(name, time, options, str(KERNELS[name][1][options.head_dim]))
+        heads, tile = tiles.choose(
+            KERNELS[name][1][options.head_dim], options.length, options.heads // options.kv_heads
+        )
+        report(name, time, options, f"{heads} x {tile}")
     if options.kernel is None:
         return
     table, found = KERNELS[options.kernel][1], []
-    for tile in candidates(options.kernel, options):
-        table[options.head_dim] = tile
+    for heads, tile in candidates(options.kernel, options):
+        table[options.head_dim] = {heads: tile}
         try:
             time = milliseconds(run)[options.kernel]
         except (OutOfResources, PTXASError) as error:
-            print(f"{tile}: {type(error).__name__}")
+            print(f"{heads} x {tile}: {type(error).__name__}")
             continue
         errors = [
             ((a.float() - e.float()).norm() / e.float().norm()).item() for a, e in zip(run(), expected, strict=True)
         ]
-        found.append((time, f"{tile}" + ("" if max(errors) < 1e-2 else f"  WRONG: {max(errors):.1e}")))
+        found.append((time, f"{heads} x {tile}" + ("" if max(errors) < 1e-2 else f"  WRONG: {max(errors):.1e}")))
         report(options.kernel, *found[-1][:1], options, found[-1][1])
     print("fastest:")
     for time, note in sorted(found)[:5]:

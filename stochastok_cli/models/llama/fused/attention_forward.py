@@ -4,15 +4,16 @@ The algorithm is that of FlashAttention-2 (Dao 2023): a program takes a block of
 keeps a running maximum and sum of the softmax. B windows of T positions, H query heads, G key/value heads of width h.
 `qkv` is `[B T, (H + 2 G) h]` after `rotary.rotate_`, which scales queries by log2(e) / sqrt(h).
 
-`attention_tiles` chooses the tiles. Programs start with the last queries, whose rows are the longest.
+`attention_tiles` chooses the tiles, whose rows are queries of one or several heads of a group. Programs start with the
+last queries, whose rows are the longest.
 """
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from stochastok_cli.models.llama.fused.attention_tiles import FORWARD, fit_window, launch_options
-from stochastok_cli.models.llama.fused.dropout import drop_threshold, keep_mask
+from stochastok_cli.models.llama.fused.attention_tiles import FORWARD, choose, launch_options
+from stochastok_cli.models.llama.fused.dropout import drop, drop_threshold
 
 
 @triton.jit
@@ -42,7 +43,7 @@ def _attend_block(
     rescale = tl.math.exp2(row_max - new_max)
     row_sum = row_sum * rescale + tl.sum(p, 1)
     if threshold > 0:
-        p = tl.where(keep_mask(query_hash, tl.load(key_hash_ptr + key).to(tl.uint32), threshold), p, 0.0)
+        p = drop(p, query_hash, tl.load(key_hash_ptr + key).to(tl.uint32), threshold)
     out = tl.dot(p.to(v.dtype), v, out * rescale[:, None])
     return new_max, row_sum, out
 
@@ -50,33 +51,34 @@ def _attend_block(
 @triton.jit
 def _attention_forward(
     qkv_ptr, out_ptr, lse_ptr, query_hash_ptr, key_hash_ptr, segment_start_ptr, length: tl.constexpr,
-    heads: tl.constexpr, kv_heads: tl.constexpr, head_dim: tl.constexpr, block_q: tl.constexpr, block_k: tl.constexpr,
-    threshold: tl.constexpr, scale: tl.constexpr, packed: tl.constexpr,
+    heads: tl.constexpr, kv_heads: tl.constexpr, head_dim: tl.constexpr, num_heads: tl.constexpr,
+    block_q: tl.constexpr, block_k: tl.constexpr, threshold: tl.constexpr, scale: tl.constexpr, packed: tl.constexpr,
 ):  # fmt: skip
     stride: tl.constexpr = (heads + 2 * kv_heads) * head_dim
     query_start = (length // block_q - 1 - tl.program_id(0)) * block_q
-    head, window = tl.program_id(1), tl.program_id(2)
-    kv_head = head // (heads // kv_heads)
-    query, d = query_start + tl.arange(0, block_q), tl.arange(0, head_dim)
+    first_head, window = tl.program_id(1) * num_heads, tl.program_id(2)
+    kv_head = first_head // (heads // kv_heads)
+    row, d = tl.arange(0, num_heads * block_q), tl.arange(0, head_dim)
+    head, query = first_head + row // block_q, query_start + row % block_q
     base = qkv_ptr + window.to(tl.int64) * length * stride
-    q = tl.load(base + query[:, None] * stride + head * head_dim + d[None, :])
+    q = tl.load(base + (query * stride + head * head_dim)[:, None] + d[None, :])
     k_ptr = base + (heads + kv_head) * head_dim
     v_ptr = k_ptr + kv_heads * head_dim
     key_hash_ptr += (window * kv_heads + kv_head) * length
-    row = (window * heads + head) * length + query
+    row_offset = (window * heads + head) * length + query
     query_hash = query.to(tl.uint32)
     if threshold > 0:
-        query_hash = tl.load(query_hash_ptr + row).to(tl.uint32)
-    row_max = tl.full([block_q], -1e30, tl.float32)
-    row_sum = tl.zeros([block_q], tl.float32)
-    out = tl.zeros([block_q, head_dim], tl.float32)
+        query_hash = tl.load(query_hash_ptr + row_offset).to(tl.uint32)
+    row_max = tl.full([num_heads * block_q], -1e30, tl.float32)
+    row_sum = tl.zeros([num_heads * block_q], tl.float32)
+    out = tl.zeros([num_heads * block_q, head_dim], tl.float32)
     segment_start = query
-    masked_start = query_start
+    masked_start = query_start // block_k * block_k
     if packed:  # blocks before the first segment are skipped, and the others are all masked: there are few
         segment_start = tl.load(segment_start_ptr + window * length + query)
         masked_start = tl.min(segment_start, 0) // block_k * block_k
     else:
-        for key_start in range(0, query_start, block_k):
+        for key_start in range(0, masked_start, block_k):
             row_max, row_sum, out = _attend_block(
                 q, row_max, row_sum, out, query, segment_start, query_hash, key_start, k_ptr, v_ptr, key_hash_ptr,
                 stride, head_dim, block_k, threshold, False, packed,
@@ -87,9 +89,9 @@ def _attention_forward(
             head_dim, block_k, threshold, True, packed,
         )  # fmt: skip
     out = out * (scale / row_sum)[:, None]
-    out_offset = (window.to(tl.int64) * length + query)[:, None] * (heads * head_dim) + head * head_dim + d[None, :]
-    tl.store(out_ptr + out_offset, out.to(out_ptr.dtype.element_ty))
-    tl.store(lse_ptr + row, row_max + tl.math.log2(row_sum))
+    out_offset = (window.to(tl.int64) * length + query) * (heads * head_dim) + head * head_dim
+    tl.store(out_ptr + out_offset[:, None] + d[None, :], out.to(out_ptr.dtype.element_ty))
+    tl.store(lse_ptr + row_offset, row_max + tl.math.log2(row_sum))
 
 
 def attention_forward(
@@ -109,9 +111,9 @@ def attention_forward(
     """
     windows, heads, length = query_hash.shape
     head_dim = out.shape[1] // heads
-    tile = fit_window(FORWARD[head_dim], length)
-    _attention_forward[(length // tile.block_q, heads, windows)](
-        qkv, out, lse, query_hash, key_hash, segment_start, length, heads, key_hash.shape[1], head_dim,
+    num_heads, tile = choose(FORWARD[head_dim], length, heads // key_hash.shape[1])
+    _attention_forward[(length // tile.block_q, heads // num_heads, windows)](
+        qkv, out, lse, query_hash, key_hash, segment_start, length, heads, key_hash.shape[1], head_dim, num_heads,
         threshold=drop_threshold(dropout), scale=1 / (1 - dropout), packed=segment_start is not None,
         **launch_options(tile),
     )  # fmt: skip

@@ -1,25 +1,16 @@
-"""The tiles of the attention kernels, by the width h of the heads: what there is to tune on a GPU.
+"""The tiles of the attention kernels: what there is to tune on a GPU.
+
+`FORWARD`, `DQ` and `DKDV` have tiles by the width h of the heads and by how many query heads of a group a tile takes.
+Heads that share keys and values are rows of one product (columns for dk and dv), so that keys and values are loaded
+once for all of them: a group of 4 heads loads a quarter of what 4 heads alone do. `choose` takes the tile with most
+heads that the group allows.
 
 A tile must leave room in the registers of a multiprocessor (64 K of 32 bits; at most 255 a thread) and in its shared
-memory, of which a program can have 227 KiB. Sums are float32 in registers: a `rows x h` sum takes `rows h / (32 warps)`
-registers of each thread. Operands are 16-bit numbers in shared memory; a loop over blocks holds those of `num_stages`
-blocks at once, so that the next ones are loaded while one is computed. `*_shared_memory` adds them up, in KiB:
+memory, of which a program can have 227 KiB. Sums are float32 in registers. Operands are 16-bit numbers in shared
+memory; a loop over blocks holds those of `num_stages` blocks at once, so that the next ones are loaded while one is
+computed. `*_shared_memory` adds them up.
 
-    h      forward                 dq                        dk and dv, for groups of 4 heads
-    32     4 + 2 x 8  =  20        8 + 3 x 4   =  20         8 + 2 x 4 x 4   =  40
-    64     8 + 2 x 16 =  40        16 + 3 x 8  =  40         16 + 2 x 4 x 8  =  80
-    128    32 + 3 x 32 = 128       64 + 2 x 32 = 128         64 + 2 x 4 x 16 = 192
-
-At h = 32 the matrix products are so small that exponentials and hashes take most of the time, and more resident
-programs are better than larger tiles. Hence the limits on registers: with them 5 (forward), 6 (dq) and 4 (dk and dv)
-programs of 4 warps share a multiprocessor. These tiles were measured on an H100.
-
-At h = 128 the products take most of the time, and a tile of 64 rows would load the operands of the other side twice as
-often as one of 128. So tiles have 128 rows of the side whose sums are held: queries in the forward pass and for dq,
-keys for dk and dv. 8 warps hold 16 rows each, and the weights pass from one product to the next in registers. Sums take
-64 registers of a thread in the forward pass and for dq, and 128 for dk and dv; scores and their gradient take 32 or 16
-each. One program fills a multiprocessor. Compiled (Triton 3.9), they take 170 registers in the forward pass, 189 for
-dq and all 255 for dk and dv, with no more than 24 bytes of a thread in memory. Their speed has not been measured.
+The tiles are the fastest of those that `benchmarks/bench_attention.py --try` measures, on an H200 with dropout.
 """
 
 import math
@@ -36,11 +27,13 @@ class Tile:
     """The sizes of one kernel's tile.
 
     Attributes:
-        block_q: Queries.
+        block_q: Queries of each head.
         block_k: Keys.
         num_warps: Warps of a program.
         num_stages: Blocks of the inner loop whose operands are in shared memory at once.
         max_registers: Registers of a thread; None: the compiler decides.
+        unrolled: For dk and dv, how many products, each of the tile's heads, a step of the loop has at most. The
+            overhead of a step is paid once for all of them.
     """
 
     block_q: int
@@ -48,24 +41,43 @@ class Tile:
     num_warps: int
     num_stages: int
     max_registers: int | None = None
+    unrolled: int = 1
 
 
-# In the forward pass and for dq a program takes a block of queries, and `block_k` divides `block_q`. For dk and dv it
-# takes a block of keys, and `block_q` divides `block_k`.
-FORWARD = {32: Tile(64, 64, 4, 2, 96), 64: Tile(64, 64, 4, 2), 128: Tile(128, 64, 8, 3)}
-DQ = {32: Tile(64, 32, 4, 3, 80), 64: Tile(64, 32, 4, 3), 128: Tile(128, 64, 8, 2)}
-DKDV = {32: Tile(32, 64, 4, 2, 128), 64: Tile(32, 64, 4, 2), 128: Tile(32, 128, 8, 2)}
+TilesOfHeads = dict[int, Tile]
+"""Tiles by the number of query heads in each."""
+
+# In the forward pass and for dq a program takes a block of queries, for dk and dv a block of keys, which `block_q`
+# divides.
+FORWARD: dict[int, TilesOfHeads] = {
+    32: {1: Tile(64, 64, 4, 2, 96), 4: Tile(32, 32, 4, 3)},
+    64: {1: Tile(64, 64, 4, 2, 128), 2: Tile(32, 64, 4, 2, 128)},
+    128: {1: Tile(64, 32, 4, 3), 2: Tile(128, 64, 8, 3)},
+}
+DQ: dict[int, TilesOfHeads] = {
+    32: {1: Tile(128, 32, 4, 3, 128)},
+    64: {1: Tile(64, 64, 4, 2, 128)},
+    128: {1: Tile(64, 64, 4, 2), 2: Tile(32, 64, 4, 2)},
+}
+DKDV: dict[int, TilesOfHeads] = {
+    32: {1: Tile(32, 64, 4, 2, 128, unrolled=4)},
+    64: {1: Tile(32, 64, 4, 3), 2: Tile(16, 64, 4, 3, unrolled=2)},
+    128: {1: Tile(32, 64, 4, 3), 2: Tile(32, 64, 4, 2)},
+}
 
 HEAD_DIMS = tuple(FORWARD)
 LENGTH_MULTIPLE = 64
 """Windows are a multiple of so many tokens: those of the smallest tiles."""
 
 
-def fit_window(tile: Tile, length: int) -> Tile:
-    """The tile, or one of half the rows and half the warps where whole tiles don't make up a window of `length`."""
+def choose(tiles: TilesOfHeads, length: int, group: int) -> tuple[int, Tile]:
+    """The heads of a tile, and the tile, for windows of `length` and groups of `group` heads. A tile has fewer rows and
+    warps where whole ones don't make up a window."""
+    heads = max(n for n in tiles if group % n == 0)
+    tile = tiles[heads]
     block_q, block_k = math.gcd(tile.block_q, length), math.gcd(tile.block_k, length)
-    warps = tile.num_warps * max(block_q, block_k) // max(tile.block_q, tile.block_k)
-    return replace(tile, block_q=block_q, block_k=block_k, num_warps=warps)
+    warps = tile.num_warps * max(heads * block_q, block_k) // max(heads * tile.block_q, tile.block_k)
+    return heads, replace(tile, block_q=block_q, block_k=block_k, num_warps=max(4, warps))
 
 
 def launch_options(tile: Tile) -> dict[str, Any]:
@@ -76,16 +88,18 @@ def launch_options(tile: Tile) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def forward_shared_memory(tile: Tile, head_dim: int) -> int:
+def forward_shared_memory(tile: Tile, head_dim: int, heads: int) -> int:
     """Bytes: the queries, and the keys with their hashes and values of each stage."""
-    keys = tile.num_stages * tile.block_k * (OPERAND_BYTES * 2 * head_dim + 4)
-    return OPERAND_BYTES * head_dim * tile.block_q + keys
+    return _rows_shared_memory(tile, head_dim, OPERAND_BYTES * head_dim * heads * tile.block_q)
 
 
-def dq_shared_memory(tile: Tile, head_dim: int) -> int:
+def dq_shared_memory(tile: Tile, head_dim: int, heads: int) -> int:
     """Bytes: queries and the gradients of outputs, and the keys with their hashes and values of each stage."""
-    keys = tile.num_stages * tile.block_k * (OPERAND_BYTES * 2 * head_dim + 4)
-    return OPERAND_BYTES * head_dim * 2 * tile.block_q + keys
+    return _rows_shared_memory(tile, head_dim, OPERAND_BYTES * head_dim * 2 * heads * tile.block_q)
+
+
+def _rows_shared_memory(tile: Tile, head_dim: int, rows: int) -> int:
+    return rows + tile.num_stages * tile.block_k * (OPERAND_BYTES * 2 * head_dim + 4)
 
 
 def dkdv_shared_memory(tile: Tile, head_dim: int, heads: int) -> int:
@@ -95,7 +109,8 @@ def dkdv_shared_memory(tile: Tile, head_dim: int, heads: int) -> int:
     return operands + tile.num_stages * heads * 3 * 4 * tile.block_q
 
 
-def heads_at_once(tile: Tile, head_dim: int, group: int) -> int:
-    """How many query heads of a group the kernel of dk and dv takes in each step: the most that have room."""
-    divisors = (n for n in range(group, 0, -1) if group % n == 0)
-    return next((n for n in divisors if dkdv_shared_memory(tile, head_dim, n) <= SHARED_MEMORY), 1)
+def heads_of_step(tile: Tile, head_dim: int, heads: int, group: int) -> int:
+    """How many query heads of a group the kernel of dk and dv takes in each step: as many products of `heads` heads as
+    the tile allows and have room in shared memory."""
+    candidates = (heads * n for n in range(tile.unrolled, 0, -1) if group % (heads * n) == 0)
+    return next((n for n in candidates if dkdv_shared_memory(tile, head_dim, n) <= SHARED_MEMORY), heads)

@@ -15,9 +15,13 @@ for four elements, in loops that are already bound by arithmetic.
 The masks do not depend on how windows are divided into micro-batches, nor on the rank that computes them.
 """
 
+import os
+
 import triton
 import triton.language as tl
 from torch import Tensor
+
+_INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
 EMBEDDING_STREAM = 0
 """The stream of row hashes of the embedding's mask. For every mask, column hashes have the stream that follows."""
@@ -60,6 +64,33 @@ def odd_hash(dropout_key, stream, index):
 def keep_mask(row_hash, column_hash, threshold: tl.constexpr):
     """Which elements are kept, bool `[R, C]`, from the hashes of rows `[R]` and columns `[C]`."""
     return row_hash[:, None] * column_hash[None, :] >= threshold
+
+
+@triton.jit
+def drop(x, row_hash, column_hash, threshold: tl.constexpr):
+    """Float32 `x` `[R, C]` where it is kept, else 0, from the hashes of rows `[R]` and columns `[C]`.
+
+    The instructions are written out, because the compiler would move the selection behind a conversion of `x` to 16
+    bits, where it takes two instructions, or make all comparisons first and pack their results into bits: up to 2.4
+    more instructions an element, of some 12. Triton's interpreter has no assembler.
+    """
+    if _INTERPRETED:
+        return tl.where(keep_mask(row_hash, column_hash, threshold), x, 0.0)
+    limit = tl.full([1, 1], threshold, tl.uint32)
+    return tl.inline_asm_elementwise(
+        """{
+            .reg .b32 product;
+            .reg .pred kept;
+            mul.lo.u32 product, $2, $3;
+            setp.ge.u32 kept, product, $4;
+            selp.f32 $0, $1, 0f00000000, kept;
+        }""",
+        "=f,f,r,r,r",
+        [x, row_hash[:, None], column_hash[None, :], limit],
+        dtype=tl.float32,
+        is_pure=True,
+        pack=1,
+    )
 
 
 @triton.jit(do_not_specialize=["stream"])

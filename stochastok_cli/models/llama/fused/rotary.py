@@ -55,14 +55,14 @@ def rotate_(qkv: Tensor, rotation: Tensor, heads: int, kv_heads: int, length: in
 
 
 @triton.jit
-def store_inverse_rotated(x, cos_ptr, sin_ptr, position, out_ptr, stride: tl.constexpr, head_dim: tl.constexpr):
-    """Rotates float32 `x` `[R, h]` back by `position` `[R]`; stores row r at `out_ptr + position[r] * stride`."""
+def store_inverse_rotated(x, cos_ptr, sin_ptr, position, out_ptr, offset, head_dim: tl.constexpr):
+    """Rotates float32 `x` `[R, h]` back by `position` `[R]`; stores row r at `out_ptr + offset[r]`."""
     half: tl.constexpr = head_dim // 2
     first, second = tl.split(tl.permute(tl.reshape(x, (x.shape[0], 2, half)), (0, 2, 1)))
     i = tl.arange(0, half)
     angle = position[:, None] * head_dim + i[None, :]
     cos, sin = tl.load(cos_ptr + angle), tl.load(sin_ptr + angle)
-    first_ptr = out_ptr + position[:, None] * stride + i[None, :]
+    first_ptr = out_ptr + offset[:, None] + i[None, :]
     dtype = out_ptr.dtype.element_ty
     tl.store(first_ptr, (first * cos + second * sin).to(dtype))
     tl.store(first_ptr + half, (second * cos - first * sin).to(dtype))

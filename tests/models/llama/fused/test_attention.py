@@ -24,8 +24,12 @@ def _reference(qkv, rotation, segment_start, mask, length, head_dim, heads, kv_h
         (0.2, 32, 192, HEADS, KV_HEADS),
         (0.1, 64, 128, HEADS, KV_HEADS),
         (0.1, 128, 256, 2, 1),
-        # No whole number of tiles of 128 tokens; a group of more heads than shared memory has room for.
+        # Tiles of several heads, and groups of which some heads are left for another step.
+        (0.2, 32, 128, 4, 1),
+        pytest.param(0.1, 64, 64, 6, 1, marks=pytest.mark.slow),
+        # No whole number of tiles of 128 tokens.
         pytest.param(0.0, 128, 192, 2, 2, marks=pytest.mark.slow),
+        pytest.param(0.0, 128, 192, 2, 1, marks=pytest.mark.slow),
         pytest.param(0.2, 128, 128, 8, 1, marks=pytest.mark.slow),
     ],
 )
