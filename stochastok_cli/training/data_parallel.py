@@ -147,13 +147,19 @@ class SingleRank(_WholeModel):
         return norm_of([parameter.grad for parameter in self.parameters if parameter.grad is not None])
 
 
+BUCKET_BYTES = 2**25
+"""Of complete gradients, whose sum over the ranks is worth a start: at each one ranks wait for the slowest, and while
+they do, NCCL's kernel holds a sixth of a GPU."""
+_LOSS_ELEMENTS = 64  # in the flat buffer, so that gradients begin at a multiple of 128 bytes
+
+
 class Replicated(_WholeModel):
     """The whole model on every rank, with gradients summed over the ranks (as in DistributedDataParallel).
 
-    Every parameter's `.grad` is a view of one flat buffer. Its last element is the loss, which has a tensor of its own
-    where the buffer is not float32. So one kernel each sets an iteration's gradients to 0 and measures their norm. The
-    buffer is summed over the ranks in a few large pieces: that of a block while the backward pass continues, and the
-    rest at the end.
+    Every parameter's `.grad` is a view of one flat buffer. It begins with the loss, which has a tensor of its own where
+    the buffer is not float32; the gradients of blocks come last. So one kernel each sets an iteration's gradients to 0
+    and measures their norm. The buffer is summed over the ranks in a few large pieces: some blocks together while the
+    backward pass continues, and the rest at the end.
     """
 
     flat: Tensor
@@ -162,18 +168,20 @@ class Replicated(_WholeModel):
 
     def __init__(self, world: DistributedContext) -> None:
         self.world = world
-        self._reducing: dict[int, Callable[[], None]] = {}  # by block: a function that waits until its sum is complete
+        self._complete: list[slice] = []  # the blocks whose sum has not been started
+        self._started: list[tuple[slice, Callable[[], None]]] = []  # parts, and functions that wait until they are sums
 
     def prepare(self, model: CausalLM) -> CausalLM:
         self.model = model
         self.world.broadcast_(model.parameters())
-        parameters = model.trained_parameters()
-        size, dtype = sum(parameter.numel() for parameter in parameters) + 1, parameters[0].dtype
-        self.flat = torch.zeros(size, dtype=dtype, device=parameters[0].device)
-        self.gradient, self.loss = self.flat[:-1], self.flat[-1]
+        in_blocks = {parameter for block in model.blocks for parameter in block.parameters()}
+        parameters = sorted(model.trained_parameters(), key=in_blocks.__contains__)  # otherwise in their order
+        size, dtype = sum(parameter.numel() for parameter in parameters), parameters[0].dtype
+        self.flat = torch.zeros(_LOSS_ELEMENTS + size, dtype=dtype, device=parameters[0].device)
+        self.loss, self.gradient = self.flat[0], self.flat[_LOSS_ELEMENTS:]
         if dtype != torch.float32:
             self.loss = torch.zeros((), device=parameters[0].device)
-        ranges, start = {}, 0
+        ranges, start = {}, _LOSS_ELEMENTS
         for parameter in parameters:
             end = start + parameter.numel()
             parameter.grad = self.flat[start:end].view_as(parameter)
@@ -188,20 +196,25 @@ class Replicated(_WholeModel):
             self.loss.zero_()
 
     def on_gradients_ready(self, block: int) -> None:
-        if self._blocks[block].stop:
-            self._reducing[block] = self.world.all_reduce_async(self.flat[self._blocks[block]])
+        self._complete.append(self._blocks[block])
+        if sum(part.stop - part.start for part in self._complete) * self.flat.element_size() < BUCKET_BYTES:
+            return
+        for part in _joined(self._complete):
+            self._started.append((part, self.world.all_reduce_async(self.flat[part])))
+        self._complete.clear()
 
     def reduce_gradients(self) -> None:
         end = 0
-        for block in sorted(self._reducing):  # the parts between blocks that are being reduced already
-            self.world.all_reduce_(self.flat[end : self._blocks[block].start])
-            end = self._blocks[block].stop
+        for part, _ in sorted(self._started, key=lambda started: started[0].start):
+            self.world.all_reduce_(self.flat[end : part.start])  # what lies between parts
+            end = part.stop
         self.world.all_reduce_(self.flat[end:])
         if self.loss.dtype != self.flat.dtype:
             self.world.all_reduce_(self.loss)
-        for wait in self._reducing.values():
+        for _, wait in self._started:
             wait()
-        self._reducing.clear()
+        self._started.clear()
+        self._complete.clear()
 
     def gradient_norm(self) -> Tensor:
         return torch.linalg.vector_norm(self.gradient, dtype=torch.float32)
@@ -216,3 +229,14 @@ def _range_of(block: nn.Module, ranges: dict[nn.Parameter, tuple[int, int]]) -> 
     """The part of the flat buffer that holds a block's gradients, whose parameters follow one another."""
     own = [ranges[parameter] for parameter in block.parameters() if parameter in ranges]
     return slice(min((start for start, _ in own), default=0), max((end for _, end in own), default=0))
+
+
+def _joined(parts: list[slice]) -> list[slice]:
+    """The same elements in as few slices as possible, in their order. `parts` do not overlap."""
+    joined: list[slice] = []
+    for part in sorted(parts, key=lambda part: part.start):
+        if joined and joined[-1].stop == part.start:
+            joined[-1] = slice(joined[-1].start, part.stop)
+        elif part.stop > part.start:
+            joined.append(part)
+    return joined

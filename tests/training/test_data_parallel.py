@@ -58,7 +58,14 @@ def test_two_micro_batches_and_an_update_equal_those_of_torch(model, kind, max_n
 def test_the_flat_buffer_holds_every_gradient(model):
     parallel = prepared(Replicated, model)
     backward(model)
-    assert torch.equal(parallel.gradient, torch.cat([p.grad.flatten() for p in model.parameters()]))
+    assert sum(p.grad.numel() for p in model.parameters()) == len(parallel.gradient)
+    parallel.gradient.copy_(torch.arange(len(parallel.gradient)))
+    places = torch.cat([p.grad.flatten() for p in model.parameters()]).long()
+    assert places.bincount().eq(1).all()
+    first_of_blocks = min(int(p.grad.min()) for p in model.layers.parameters())
+    assert first_of_blocks == sum(p.numel() for p in model.parameters()) - sum(
+        p.numel() for p in model.layers.parameters()
+    )
 
 
 @pytest.mark.parametrize("kind", [SingleRank, Replicated])
@@ -89,6 +96,7 @@ import torch
 from stochastok_cli.config import config_from_dict
 from stochastok_cli.models.llama.model import Llama
 from stochastok_cli.training.distributed import distributed_context
+from stochastok_cli.training import data_parallel
 from stochastok_cli.training.data_parallel import Replicated
 
 model = {"core_model": {"num_layers": 3, "ffn": {"ffn_dim": 32}, "attn": {"num_heads": 2, "group_size": 2}}}
@@ -100,12 +108,22 @@ with distributed_context("cpu") as world:
     torch.manual_seed(0)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), Llama(config.model).parameters(), strict=True))
     expected = torch.arange(len(parallel.flat), dtype=torch.float32)
-    for complete in ([2, 1, 0], [], [1], [2, 0]):
-        parallel.flat.copy_(expected * (world.rank + 1))
-        for block in complete:
-            parallel.on_gradients_ready(block)
-        parallel.reduce_gradients()
-        assert torch.equal(parallel.flat, expected * 3), complete
+    of_block = parallel._blocks[0].stop - parallel._blocks[0].start
+    starts = []
+    start = world.all_reduce_async
+    count = lambda tensor: starts.append(len(tensor)) or start(tensor)
+    object.__setattr__(world, "all_reduce_async", count)
+    for blocks, sums in ((1, [1, 1, 1]), (2, [2]), (3, [3]), (4, [])):
+        data_parallel.BUCKET_BYTES = blocks * of_block * 4
+        for complete in ([2, 1, 0], [], [1], [2, 0], [0, 2]):
+            parallel.flat.copy_(expected * (world.rank + 1))
+            starts.clear()
+            for block in complete:
+                parallel.on_gradients_ready(block)
+            if complete == [2, 1, 0]:
+                assert starts == [n * of_block for n in sums], (blocks, starts)
+            parallel.reduce_gradients()
+            assert torch.equal(parallel.flat, expected * 3), (blocks, complete)
 """
 
 
