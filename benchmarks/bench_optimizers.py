@@ -3,7 +3,7 @@
     python benchmarks/bench_optimizers.py                  # on the GPU; without one, on a CPU
     python benchmarks/bench_optimizers.py --config speedrun --rounds 20
 
-All sides train copies of one model with the same random gradients, clipped and with the check for gradients that are
+`muon, launched` is without CUDA graphs. All sides train copies of one model with the same random gradients, clipped and with the check for gradients that are
 not finite. They take turns in one process: a round has `--steps` steps of each side, in another order each time. Times
 are medians over rounds of the milliseconds of a step, without the first round. `host` is the time in which the process
 launches the work of a step, which training spends while the GPU is still busy; on a CPU it is the step itself. Kernels
@@ -22,15 +22,18 @@ import torch
 
 from stochastok_cli.config import Config, OptimizerConfig, load_config
 from stochastok_cli.models.llama.model import Llama
+from stochastok_cli.training.muon import MuonWithAuxAdamW
 from stochastok_cli.training.optimizers import clip_or_skip_update, make_optimizer, muon_weights
 
 Step = Callable[[], object]
 
 
-def ours(config: Config, optimizer: OptimizerConfig, device: torch.device) -> Step:
-    """A step of `stochastok train`."""
+def ours(config: Config, optimizer: OptimizerConfig, device: torch.device, *, cuda_graphs: bool = True) -> Step:
+    """A step of `stochastok train`. Without `cuda_graphs`, each kernel of Muon is launched by itself."""
     model = _model_with_gradients(config, device)
     updates = make_optimizer(model, optimizer)
+    if isinstance(updates, MuonWithAuxAdamW):
+        updates.uses_cuda_graphs = cuda_graphs
     norm, skip = torch.tensor(4.0, device=device), torch.tensor(False, device=device)
 
     def step() -> None:
@@ -94,9 +97,11 @@ def main() -> None:
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     config = load_config(options.config)
     optimizer = config.trainer.optimizer
+    muon = dataclasses.replace(optimizer, name="muon")
     sides = {
         "adamw": ours(config, dataclasses.replace(optimizer, name="adamw"), device),
-        "muon": ours(config, dataclasses.replace(optimizer, name="muon"), device),
+        "muon": ours(config, muon, device),
+        "muon, launched": ours(config, muon, device, cuda_graphs=False),
         "torch.optim.Muon": of_torch(config, optimizer, device),
     }
     parameters = Llama(config.model).num_parameters()

@@ -59,6 +59,15 @@ class DistributedContext:
 
         return wait
 
+    def all_gather(self, tensor: Tensor) -> Tensor:
+        """The tensors of all ranks, one after another along the first dimension. They must have one shape and type."""
+        if self.world_size == 1:
+            return tensor
+        gathered = tensor.new_empty((self.world_size * len(tensor), *tensor.shape[1:]))
+        with _report_lost_ranks():  # as bytes, since not every backend has every type
+            dist.all_gather_into_tensor(gathered.view(torch.uint8), tensor.contiguous().view(torch.uint8))
+        return gathered
+
     def broadcast_(self, tensors: Iterable[Tensor]) -> None:
         """Copies the values of rank 0 into the tensors of all ranks."""
         if self.world_size > 1:

@@ -9,13 +9,15 @@ fused AdamW can skip it.
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from stochastok_cli.models.cuda_graphs import CapturedKernels, is_out_of_memory
 from stochastok_cli.models.linear_weights import LinearWeight
+from stochastok_cli.training.distributed import DistributedContext
 
 MOST_ELEMENTS = 2**25
 """Of the matrices that are updated together: an update takes a few copies of them, and more are not faster."""
@@ -25,8 +27,9 @@ _EPS = 1e-7  # of torch.optim.Muon
 class MuonWithAuxAdamW(torch.optim.Optimizer):
     """Muon for some weights and AdamW for others, as one optimizer whose groups are those of both.
 
-    Every rank computes the whole update. Ranks have equal gradients and launch the same kernels, so their weights stay
-    equal bit for bit.
+    Every rank orthogonalizes its share of the matrices of each shape, and they exchange the results; all the rest each
+    rank computes for all weights. Ranks have equal gradients and launch the same kernels, so their weights stay equal
+    bit for bit.
 
     Args:
         adamw: The fused AdamW of all other weights.
@@ -35,18 +38,30 @@ class MuonWithAuxAdamW(torch.optim.Optimizer):
             would share one budget of directions, and the factor for their shape would be that of a taller matrix.
         options: The options of the group of Muon: `lr`, `weight_decay`, `momentum`, `nesterov`, `ns_coefficients`,
             `ns_steps` and `adjust_lr_fn` of `torch.optim.Muon`, and whatever else a group should have.
+        world: The ranks that share the work; None: this process alone.
+
+    Attributes:
+        uses_cuda_graphs: Whether the iteration of Newton and Schulz is captured and replayed on a GPU. May be changed
+            between steps, to compare the two.
     """
 
     grad_scale: Tensor | None = None
     found_inf: Tensor | None = None
+    uses_cuda_graphs = True
 
     def __init__(
-        self, adamw: torch.optim.AdamW, weights: Mapping[Tensor, LinearWeight], options: Mapping[str, Any]
+        self,
+        adamw: torch.optim.AdamW,
+        weights: Mapping[Tensor, LinearWeight],
+        options: Mapping[str, Any],
+        world: DistributedContext | None = None,
     ) -> None:
-        self.adamw, self.weights = adamw, weights
+        self.adamw, self.weights, self.world = adamw, weights, world
         self.muon_group: dict[str, Any] = {"params": list(weights), **options}
         super().__init__([*adamw.param_groups, self.muon_group], {})  # the dictionaries themselves, not copies
         self.state = adamw.state
+        self._captured: _CapturedIteration | None = None
+        self._steps = 0
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -64,10 +79,43 @@ class MuonWithAuxAdamW(torch.optim.Optimizer):
             tensors = weight, weight.grad, self.momentum_buffer(weight)
             for matrix in itertools.starmap(_Matrix, zip(*map(self.weights[weight].matrices, tensors), strict=True)):
                 by_shape[matrix.weight.shape, weight.dtype].append(matrix)
+        stacks = []
         for matrices in by_shape.values():
             size = max(1, MOST_ELEMENTS // matrices[0].weight.numel())
-            for start in range(0, len(matrices), size):
-                _update(matrices[start : start + size], group, self.grad_scale, skip)
+            stacks += [matrices[start : start + size] for start in range(0, len(matrices), size)]
+        are_few = sum(weight.numel() for weight in weights) <= MOST_ELEMENTS
+        for together in [stacks] if are_few else [[stack] for stack in stacks]:
+            updates = [_updated_momenta(stack, group, self.grad_scale, skip) for stack in together]
+            for stack, direction in zip(together, self._orthogonalize(updates, capture=are_few), strict=True):
+                _move(stack, direction, group, skip)
+        self._steps += 1
+
+    def _orthogonalize(self, updates: list[Tensor], *, capture: bool) -> list[Tensor]:
+        """Orthogonalizes stacks of matrices, this rank some of each and the other ranks the rest."""
+        world, group = self.world, self.muon_group
+        shares = updates if world is None else [_share(update, world.rank, world.world_size) for update in updates]
+        arguments = group["ns_coefficients"], group["ns_steps"]
+        if self.uses_cuda_graphs and capture and self._steps and shares[0].is_cuda:  # the first step loads the kernels
+            directions = self._replay(shares, *arguments)
+        else:
+            directions = [newton_schulz(share, *arguments) for share in shares]
+        if world is None:
+            return directions
+        gathered = map(world.all_gather, directions)
+        return [direction[: len(update)] for direction, update in zip(gathered, updates, strict=True)]
+
+    def _replay(self, shares: list[Tensor], coefficients: Sequence[float], steps: int) -> list[Tensor]:
+        key = tuple(share.shape for share in shares), tuple(coefficients), steps
+        if self._captured is None or self._captured.key != key:
+            self._captured = None
+            try:
+                self._captured = _CapturedIteration(key, shares, coefficients, steps)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                self.uses_cuda_graphs = False
+                return [newton_schulz(share, coefficients, steps) for share in shares]
+        return self._captured(shares)
 
     def momentum_buffer(self, weight: Tensor) -> Tensor:
         """The momentum of a weight of Muon; zeros before its first update."""
@@ -75,6 +123,26 @@ class MuonWithAuxAdamW(torch.optim.Optimizer):
         if not state:
             state["momentum_buffer"] = torch.zeros_like(weight)
         return state["momentum_buffer"]
+
+
+class _CapturedIteration:
+    """`newton_schulz` of stacks of some shapes, as one CUDA graph."""
+
+    def __init__(self, key: Hashable, matrices: list[Tensor], coefficients: Sequence[float], steps: int) -> None:
+        self.key = key
+        self.matrices = [torch.empty_like(stack, dtype=torch.bfloat16) for stack in matrices]
+        self.directions: list[Tensor] = []
+
+        def launch() -> Iterator[int]:
+            self.directions += [newton_schulz(stack, coefficients, steps) for stack in self.matrices]
+            yield from ()
+
+        self.kernels = CapturedKernels(launch())
+
+    def __call__(self, matrices: list[Tensor]) -> list[Tensor]:
+        torch._foreach_copy_(self.matrices, matrices)
+        self.kernels.replay(lambda part: None)
+        return self.directions
 
 
 class _Matrix(NamedTuple):
@@ -85,16 +153,21 @@ class _Matrix(NamedTuple):
     momentum: Tensor
 
 
-def _update(matrices: Sequence[_Matrix], group: Mapping[str, Any], scale: Tensor | None, skip: Tensor) -> None:
-    """Updates matrices of one shape and type, and their momenta, without the weight decay.
+def _updated_momenta(
+    matrices: Sequence[_Matrix], group: Mapping[str, Any], scale: Tensor | None, skip: Tensor
+) -> Tensor:
+    """Adds the gradients of matrices of one shape and type to their momenta.
 
     Args:
         matrices: The matrices. Their gradients stay as they are.
         group: The options of Muon.
         scale: What gradients are divided by, a float32 scalar; None is 1.
         skip: A float32 scalar. Nothing changes where it is 1, whatever the gradients are.
+
+    Returns:
+        `[N, A, B]`, what is to be orthogonalized.
     """
-    weights, gradients, momenta = map(list, zip(*matrices, strict=True))
+    _, gradients, momenta = map(list, zip(*matrices, strict=True))
     momentum = group["momentum"]
     average, gradient = torch.stack(momenta), torch.stack(gradients)
     if scale is not None:
@@ -103,12 +176,23 @@ def _update(matrices: Sequence[_Matrix], group: Mapping[str, Any], scale: Tensor
     gradient = torch.where(skip.bool(), average, gradient)
     average.lerp_(gradient, 1 - momentum)
     torch._foreach_copy_(momenta, average.unbind())
-    update = gradient.lerp_(average, momentum) if group["nesterov"] else average
-    direction = newton_schulz(update, group["ns_coefficients"], group["ns_steps"])
-    direction = direction.to(torch.float32, memory_format=torch.contiguous_format)  # as weights are: one kernel for all
-    rows, columns = weights[0].shape
+    return gradient.lerp_(average, momentum) if group["nesterov"] else average
+
+
+def _move(matrices: Sequence[_Matrix], direction: Tensor, group: Mapping[str, Any], skip: Tensor) -> None:
+    """Moves matrices of one shape against `direction` `[N, A, B]`, where `skip` is not 1."""
+    rows, columns = matrices[0].weight.shape
     step = group["lr"] * _shape_factor(rows, columns, group["adjust_lr_fn"])
-    torch._foreach_add_(weights, direction.mul_(-step * (1 - skip)).unbind())
+    # As weights are, in type and layout: one kernel for all.
+    direction = direction.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+    torch._foreach_add_([matrix.weight for matrix in matrices], direction.mul_(-step * (1 - skip)).unbind())
+
+
+def _share(stack: Tensor, rank: int, ranks: int) -> Tensor:
+    """A rank's part of a stack `[N, A, B]`: as many matrices on all ranks, zeros where there are not enough."""
+    count = -(-len(stack) // ranks)
+    part = stack[rank * count : (rank + 1) * count]
+    return nn.functional.pad(part, (0, 0, 0, 0, 0, count - len(part)))
 
 
 def newton_schulz(matrices: Tensor, coefficients: Sequence[float], steps: int) -> Tensor:

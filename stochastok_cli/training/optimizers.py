@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from stochastok_cli.config import OptimizerConfig
 from stochastok_cli.models.base import CausalLM
 from stochastok_cli.models.linear_weights import LinearWeight
+from stochastok_cli.training.distributed import DistributedContext
 from stochastok_cli.training.muon import MuonWithAuxAdamW
 
 ADAM_EPS = 1e-8
@@ -13,12 +14,15 @@ MASTER_WEIGHT = ".master_weight"
 """The end of the name of a float32 weight that a checkpoint's model has in another type."""
 
 
-def make_optimizer(model: CausalLM, config: OptimizerConfig) -> torch.optim.Optimizer:
+def make_optimizer(
+    model: CausalLM, config: OptimizerConfig, world: DistributedContext | None = None
+) -> torch.optim.Optimizer:
     """AdamW with weight decay on every tensor of two or more dimensions, the embedding included; with
     `trainer.optimizer.name=muon`, Muon for the matrices of the layers instead.
 
     The learning rate of a group is `lr_scale` times the scheduled one. The fused implementation of AdamW is used on
-    every device because it can skip an update there: see `clip_or_skip_update`.
+    every device because it can skip an update there: see `clip_or_skip_update`. Ranks that have equal gradients, all
+    of `world` (None: this process alone), share the work of Muon.
     """
     matrices = muon_weights(model) if config.name == "muon" else {}
     parameters = [parameter for parameter in model.trained_parameters() if parameter not in matrices]
@@ -39,7 +43,7 @@ def make_optimizer(model: CausalLM, config: OptimizerConfig) -> torch.optim.Opti
         "ns_steps": config.ns_steps,
         "adjust_lr_fn": config.adjust_lr_fn,
     }
-    return MuonWithAuxAdamW(adamw, matrices, options)
+    return MuonWithAuxAdamW(adamw, matrices, options, world)
 
 
 def muon_weights(model: CausalLM) -> dict[Tensor, LinearWeight]:

@@ -81,7 +81,7 @@ class TrainingStep:
         self.backend: Backend = (
             FusedBackend(self.model, config) if fused else EagerBackend(self.model, config, world.device)
         )
-        self.optimizer = make_optimizer(self.model, config.trainer.optimizer)
+        self.optimizer = make_optimizer(self.model, config.trainer.optimizer, world)
         if fused:  # its kernels take the memory that is free before the first update, which would make the moments
             optimizer_tensors(self.model, self.optimizer)
         self.micro_batches = self.backend.micro_batches(windows_of_rank(config.trainer.training, world))

@@ -174,13 +174,13 @@ def test_a_step_on_a_gpu_is_that_of_a_cpu_and_never_waits(model):
     on_gpu.load_state_dict(model.state_dict())
     optimizers = [make_optimizer(each, OptimizerConfig(name="muon")) for each in (model, on_gpu)]
     norms = torch.tensor(2.0), torch.tensor(2.0, device="cuda")
-    for iteration in range(3):
+    for iteration in range(4):  # the second one captures CUDA graphs
         for here, there in zip(model.parameters(), on_gpu.parameters(), strict=True):
             here.grad = torch.randn_like(here)
             there.grad = here.grad.cuda()
         for optimizer, norm in zip(optimizers, norms, strict=True):
             skip = torch.zeros_like(norm, dtype=torch.bool)
-            torch.cuda.set_sync_debug_mode("error" if iteration and norm.is_cuda else "default")
+            torch.cuda.set_sync_debug_mode("error" if iteration > 1 and norm.is_cuda else "default")
             try:
                 clip_or_skip_update(optimizer, norm, 0.5, skip=skip)
                 optimizer.step()
@@ -188,6 +188,49 @@ def test_a_step_on_a_gpu_is_that_of_a_cpu_and_never_waits(model):
                 torch.cuda.set_sync_debug_mode("default")
     for here, there in zip(model.parameters(), on_gpu.parameters(), strict=True):
         torch.testing.assert_close(here, there.cpu(), rtol=1e-3, atol=2e-3)
+
+
+SHARED = """
+import torch
+from torch import nn
+from stochastok_cli.config import OptimizerConfig
+from stochastok_cli.models.linear_weights import LinearWeight
+from stochastok_cli.training.distributed import distributed_context
+from stochastok_cli.training.muon import MuonWithAuxAdamW
+from tests.training.test_muon import options
+
+SHAPES = [(24, 16), (24, 16), (24, 16), (16, 16), (8, 16)]  # of one shape are three, and one
+with distributed_context("cpu") as world:
+    torch.manual_seed(0)
+    shared = [nn.Parameter(torch.randn(shape)) for shape in SHAPES]
+    alone = [nn.Parameter(weight.detach().clone()) for weight in shared]
+    made = [
+        MuonWithAuxAdamW(
+            torch.optim.AdamW([nn.Parameter(torch.zeros(1))], fused=True),
+            {weight: LinearWeight((len(weight),)) for weight in weights},
+            options(),
+            ranks,
+        )
+        for weights, ranks in ((shared, world), (alone, None))
+    ]
+    for _ in range(3):
+        for one, other in zip(shared, alone, strict=True):
+            one.grad = torch.randn_like(one)
+            other.grad = one.grad.clone()
+        for optimizer in made:
+            optimizer.step()
+    for one, other in zip(shared, alone, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=2e-4)
+        first = one.detach().clone()
+        world.broadcast_([first])
+        assert torch.equal(first, one)
+    print("equal")
+"""
+
+
+@pytest.mark.slow
+def test_ranks_share_the_work_and_have_equal_weights(tmp_path):
+    assert run_on_two_ranks(tmp_path, SHARED).count("equal") == 2
 
 
 def test_a_step_with_the_learning_rate_zero_changes_no_weight(model):

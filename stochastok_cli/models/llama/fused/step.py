@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from stochastok_cli.errors import Notice
+from stochastok_cli.models.cuda_graphs import CapturedKernels, is_out_of_memory
 from stochastok_cli.models.llama.fused import memory, passes
 from stochastok_cli.models.llama.fused.batch import Batch, select_loss_tokens
 from stochastok_cli.models.llama.fused.buffers import (
@@ -28,7 +29,7 @@ from stochastok_cli.models.llama.fused.buffers import (
     free_memory,
     slice_windows,
 )
-from stochastok_cli.models.llama.fused.cuda_graphs import CapturedKernels, CapturedStep
+from stochastok_cli.models.llama.fused.captured_step import CapturedStep
 from stochastok_cli.models.llama.fused.head import VOCAB_ALIGNMENT, FusedHead, head_losses
 from stochastok_cli.models.llama.fused.norm import NUM_PARTIAL_SUMS
 from stochastok_cli.models.llama.model import Llama
@@ -174,8 +175,8 @@ class LlamaFusedStep:
         try:
             own, loss = batch.clone(), torch.empty((), device=self.device)
             kernels = CapturedKernels(self._launch(own, plan, None, loss))
-        except RuntimeError as error:  # OutOfMemoryError is one, and so is what CUDA itself raises
-            if "out of memory" not in str(error):
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
                 raise
             self.uses_cuda_graphs = False
             text = (
