@@ -3,12 +3,12 @@
     python benchmarks/bench_optimizers.py                  # on the GPU; without one, on a CPU
     python benchmarks/bench_optimizers.py --config speedrun --rounds 20
 
-`muon, launched` is without CUDA graphs. All sides train copies of one model with the same random gradients, clipped and with the check for gradients that are
-not finite. They take turns in one process: a round has `--steps` steps of each side, in another order each time. Times
-are medians over rounds of the milliseconds of a step, without the first round. `host` is the time in which the process
-launches the work of a step, which training spends while the GPU is still busy; on a CPU it is the step itself. Kernels
-are those that the profiler counts on the GPU. `torch.optim.Muon` has no clipping, no skipping, and takes a weight that
-holds several projections as one matrix, so it does less.
+All sides train copies of one model with the same random gradients, clipped and with the check for gradients that are
+not finite; `muon, launched` without CUDA graphs. They take turns in one process: a round has `--steps` steps of each
+side, in another order each time. Times are medians over rounds of the milliseconds of a step, without the first round.
+`host` is the time in which the process launches the work of a step, which training spends while the GPU is still busy;
+on a CPU it is the step itself. Kernels are those that the profiler counts on the GPU. `torch.optim.Muon` has no
+clipping, no skipping, and takes a weight that holds several projections as one matrix, so it does less.
 """
 
 import argparse
