@@ -55,14 +55,14 @@ FORWARD: dict[int, TilesOfHeads] = {
     128: {1: Tile(64, 32, 4, 3), 2: Tile(128, 64, 8, 3)},
 }
 DQ: dict[int, TilesOfHeads] = {
-    32: {1: Tile(128, 32, 4, 3, 128)},
+    32: {1: Tile(128, 32, 4, 3, 128), 2: Tile(64, 32, 4, 3, 128), 4: Tile(32, 32, 4, 3, 128)},
     64: {1: Tile(64, 64, 4, 2, 128)},
     128: {1: Tile(64, 64, 4, 2), 2: Tile(32, 64, 4, 2)},
 }
 DKDV: dict[int, TilesOfHeads] = {
     32: {1: Tile(32, 64, 4, 2, 128, unrolled=4)},
     64: {1: Tile(32, 64, 4, 3), 2: Tile(16, 64, 4, 3, unrolled=2)},
-    128: {1: Tile(32, 64, 4, 3), 2: Tile(32, 64, 4, 2)},
+    128: {1: Tile(64, 64, 4, 2), 2: Tile(32, 64, 4, 2)},
 }
 
 HEAD_DIMS = tuple(FORWARD)
