@@ -210,6 +210,27 @@ def test_a_script_that_is_killed_ends_what_it_started(script, tmp_path):
     assert not list(tmp_path.glob("tmp.*"))
 
 
+def test_a_run_may_take_several_gpus(tmp_path):
+    work = "work() { echo $1 $2 $CUDA_VISIBLE_DEVICES; sleep 1; }"
+    (tmp_path / "script.sh").write_text(f"source {SCRIPTS / 'settings.sh'}\n{work}\nover_seeds work a b\n")
+
+    def run(**variables):
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "0,1,3,4,6", **variables}
+        command = ["bash", "script.sh", "--scale", "tiny", "--seeds", "2"]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+    lines = sorted(line.split() for line in run(GPUS_PER_RUN="2").stdout.splitlines())
+    assert [line[:2] for line in lines] == [[kind, seed] for kind in "ab" for seed in "01"]
+    assert sorted(gpus for *_, gpus in lines) == ["0,1", "0,1", "3,4", "3,4"]
+    for variables, message in (
+        ({"GPUS_PER_RUN": "6"}, "there are too few GPUs for GPUS_PER_RUN=6"),
+        ({"GPUS_PER_RUN": "2", "JOBS_PER_GPU": "2"}, "JOBS_PER_GPU=2 and GPUS_PER_RUN=2 exclude each other"),
+        ({"GPUS_PER_RUN": "0"}, "GPUS_PER_RUN=0 is no number of GPUs"),
+    ):
+        failed = run(**variables)
+        assert failed.returncode == 2 and message in failed.stderr and len(failed.stderr.splitlines()) == 1
+
+
 def test_a_step_that_fails_ends_the_script(out, tmp_path):
     finished = run_script("fig03.sh", tmp_path, "--corpus", str(tmp_path / "none.txt"))
     assert finished.returncode != 0

@@ -8,7 +8,8 @@
 #   --out FOLDER               data, runs and results (default: reproduce-SCALE)
 #
 # Every step is idempotent: a script that was stopped goes on where it was, and scripts with the same options share their
-# pretrained models. Runs are spread over all GPUs (or those of CUDA_VISIBLE_DEVICES), JOBS_PER_GPU (default: 1) at a time on each.
+# pretrained models. Runs are spread over all GPUs (or those of CUDA_VISIBLE_DEVICES), JOBS_PER_GPU (default: 1) at a time on each,
+# or one at a time on each GPUS_PER_RUN of them.
 #
 # A KIND of training text is `canonical`, or METHOD-P for text that is expanded as it is drawn, such as stochastok-0.1.
 scale=small seeds=3 corpus="" out=""
@@ -33,6 +34,9 @@ done
 [[ $seeds =~ ^[1-9][0-9]*$ ]] || usage "--seeds $seeds is no number of runs"
 jobs_per_gpu=${JOBS_PER_GPU:-1}
 [[ $jobs_per_gpu =~ ^[1-9][0-9]*$ ]] || usage "JOBS_PER_GPU=$jobs_per_gpu is no number of runs"
+gpus_per_run=${GPUS_PER_RUN:-1}
+[[ $gpus_per_run =~ ^[1-9][0-9]*$ ]] || usage "GPUS_PER_RUN=$gpus_per_run is no number of GPUs"
+[[ $gpus_per_run -eq 1 || $jobs_per_gpu -eq 1 ]] || usage "JOBS_PER_GPU=$jobs_per_gpu and GPUS_PER_RUN=$gpus_per_run exclude each other"
 out=${out:-reproduce-$scale}
 figure=${script%.sh}
 code=$(dirname "${BASH_SOURCE[0]}")
@@ -193,19 +197,26 @@ evaluate_unless_kept() {
     echo "$made_of" >"$file.made-of"
 }
 
-# over_seeds FUNCTION KIND…: calls FUNCTION KIND SEED for every kind and seed, on all GPUs.
+# over_seeds FUNCTION KIND…: calls FUNCTION KIND SEED for every kind and seed, on all GPUs. A training takes all that it sees.
 over_seeds() {
-    local gpus=() workers=() worker kind seed jobs=() claims failed=0
+    local gpus=() sets=() i workers=() worker kind seed jobs=() claims failed=0
     for ((seed = 0; seed < seeds; seed++)); do
         for kind in "${@:2}"; do jobs+=("$kind $seed"); done
     done
     IFS=, read -ra gpus <<<"${CUDA_VISIBLE_DEVICES:-$(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null | paste -sd, -)}"
     [[ ${#gpus[@]} -gt 0 ]] || gpus=("")
+    if [[ $gpus_per_run -gt 1 ]]; then
+        [[ ${#gpus[@]} -ge $gpus_per_run ]] || usage "there are too few GPUs for GPUS_PER_RUN=$gpus_per_run"
+        for ((i = 0; i + gpus_per_run <= ${#gpus[@]}; i += gpus_per_run)); do
+            sets+=("$(IFS=, && echo "${gpus[*]:i:gpus_per_run}")")
+        done
+        gpus=("${sets[@]}")
+    fi
     claims=$(mktemp -d)
     for ((worker = 0; worker < ${#gpus[@]} * jobs_per_gpu; worker++)); do
         (
             trap - INT # jobs in the background of a script would ignore Ctrl-C
-            [[ ${#gpus[@]} -eq 1 ]] || export CUDA_VISIBLE_DEVICES=${gpus[worker % ${#gpus[@]}]}
+            [[ ${#gpus[@]} -eq 1 && $gpus_per_run -eq 1 ]] || export CUDA_VISIBLE_DEVICES=${gpus[worker % ${#gpus[@]}]}
             for job in "${jobs[@]}"; do
                 mkdir "$claims/${job// /,}" 2>/dev/null || continue # another worker has it
                 set +e # bash ignores it inside of a command that is followed by ||

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Time to a loss: the configuration `speedrun` against the shipped `pretraining`, and whether StochasTok's effect is the same in
 # both (LangGame after tuning). The time is that of training, without evaluating and saving, so here each pretraining has its GPU
-# for itself, whatever JOBS_PER_GPU says. KINDS names some of the four kinds of runs below, to make no others. The options are in
+# for itself, whatever JOBS_PER_GPU says, or with GPUS_PER_RUN=4 four GPUs. KINDS names some of the four kinds of runs below, to make no others. The options are in
 # settings.sh.
 set -euo pipefail
 source "$(dirname "$0")/settings.sh"
@@ -16,7 +16,7 @@ pretrain_with() {
 }
 tune_after() { tune "langgame-from-$1-$2" "time-of-$1-$2" langgame "$2"; }
 (jobs_per_gpu=1 && over_seeds pretrain_with "${kinds[@]}")
-over_seeds tune_after "${kinds[@]}"
+(gpus_per_run=1 && over_seeds tune_after "${kinds[@]}")
 time_groups=()
 for kind in "${kinds[@]}"; do time_groups+=("$kind:$(runs_of time-of "$kind")"); done
 python "$code/time_to_loss.py" --from "$runs" --out "$results/$figure-time" \
