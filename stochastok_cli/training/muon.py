@@ -6,10 +6,12 @@ for each matrix; here matrices of one shape are updated together, and an update 
 fused AdamW can skip it.
 """
 
+import importlib.util
 import itertools
 import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -27,7 +29,7 @@ _EPS = 1e-7  # of torch.optim.Muon
 class MuonWithAuxAdamW(torch.optim.Optimizer):
     """Muon for some weights and AdamW for others, as one optimizer whose groups are those of both.
 
-    Every rank orthogonalizes its share of the matrices of each shape, and they exchange the results; all the rest each
+    Every rank orthogonalizes its part of the matrices of each shape, and they exchange the results; all the rest each
     rank computes for all weights. Ranks have equal gradients and launch the same kernels, so their weights stay equal
     bit for bit.
 
@@ -73,7 +75,6 @@ class MuonWithAuxAdamW(torch.optim.Optimizer):
         if not weights:
             return
         skip = torch.zeros((), device=weights[0].device) if self.found_inf is None else self.found_inf
-        torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"] * (1 - skip))
         by_shape: dict[Any, list[_Matrix]] = defaultdict(list)
         for weight in weights:
             tensors = weight, weight.grad, self.momentum_buffer(weight)
@@ -85,37 +86,39 @@ class MuonWithAuxAdamW(torch.optim.Optimizer):
             stacks += [matrices[start : start + size] for start in range(0, len(matrices), size)]
         are_few = sum(weight.numel() for weight in weights) <= MOST_ELEMENTS
         for together in [stacks] if are_few else [[stack] for stack in stacks]:
-            updates = [_updated_momenta(stack, group, self.grad_scale, skip) for stack in together]
+            updates = [add_to_momenta(stack, group, self.grad_scale, skip) for stack in together]
             for stack, direction in zip(together, self._orthogonalize(updates, capture=are_few), strict=True):
-                _move(stack, direction, group, skip)
+                move(stack, direction, group, skip)
         self._steps += 1
 
     def _orthogonalize(self, updates: list[Tensor], *, capture: bool) -> list[Tensor]:
         """Orthogonalizes stacks of matrices, this rank some of each and the other ranks the rest."""
         world, group = self.world, self.muon_group
-        shares = updates if world is None else [_share(update, world.rank, world.world_size) for update in updates]
+        parts = (
+            updates if world is None else [_part_of_rank(update, world.rank, world.world_size) for update in updates]
+        )
         arguments = group["ns_coefficients"], group["ns_steps"]
-        if self.uses_cuda_graphs and capture and self._steps and shares[0].is_cuda:  # the first step loads the kernels
-            directions = self._replay(shares, *arguments)
+        if self.uses_cuda_graphs and capture and self._steps and parts[0].is_cuda:  # the first step loads the kernels
+            directions = self._replay(parts, *arguments)
         else:
-            directions = [newton_schulz(share, *arguments) for share in shares]
+            directions = [newton_schulz(part, *arguments) for part in parts]
         if world is None:
             return directions
         gathered = map(world.all_gather, directions)
         return [direction[: len(update)] for direction, update in zip(gathered, updates, strict=True)]
 
-    def _replay(self, shares: list[Tensor], coefficients: Sequence[float], steps: int) -> list[Tensor]:
-        key = tuple(share.shape for share in shares), tuple(coefficients), steps
+    def _replay(self, parts: list[Tensor], coefficients: Sequence[float], steps: int) -> list[Tensor]:
+        key = tuple(part.shape for part in parts), tuple(coefficients), steps
         if self._captured is None or self._captured.key != key:
             self._captured = None
             try:
-                self._captured = _CapturedIteration(key, shares, coefficients, steps)
+                self._captured = _CapturedIteration(key, parts, coefficients, steps)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
                 self.uses_cuda_graphs = False
-                return [newton_schulz(share, coefficients, steps) for share in shares]
-        return self._captured(shares)
+                return [newton_schulz(part, coefficients, steps) for part in parts]
+        return self._captured(parts)
 
     def momentum_buffer(self, weight: Tensor) -> Tensor:
         """The momentum of a weight of Muon; zeros before its first update."""
@@ -153,9 +156,7 @@ class _Matrix(NamedTuple):
     momentum: Tensor
 
 
-def _updated_momenta(
-    matrices: Sequence[_Matrix], group: Mapping[str, Any], scale: Tensor | None, skip: Tensor
-) -> Tensor:
+def add_to_momenta(matrices: Sequence[_Matrix], group: Mapping[str, Any], scale: Tensor | None, skip: Tensor) -> Tensor:
     """Adds the gradients of matrices of one shape and type to their momenta.
 
     Args:
@@ -165,10 +166,14 @@ def _updated_momenta(
         skip: A float32 scalar. Nothing changes where it is 1, whatever the gradients are.
 
     Returns:
-        `[N, A, B]`, what is to be orthogonalized.
+        bfloat16 `[N, A, B]`, what is to be orthogonalized.
     """
     _, gradients, momenta = map(list, zip(*matrices, strict=True))
     momentum = group["momentum"]
+    if kernels := _kernels_for(matrices):
+        out = torch.empty((len(matrices), *gradients[0].shape), dtype=torch.bfloat16, device=skip.device)
+        kernels.add_to_momenta(gradients, momenta, out, group, scale, skip)
+        return out
     average, gradient = torch.stack(momenta), torch.stack(gradients)
     if scale is not None:
         gradient /= scale
@@ -176,19 +181,35 @@ def _updated_momenta(
     gradient = torch.where(skip.bool(), average, gradient)
     average.lerp_(gradient, 1 - momentum)
     torch._foreach_copy_(momenta, average.unbind())
-    return gradient.lerp_(average, momentum) if group["nesterov"] else average
+    return (gradient.lerp_(average, momentum) if group["nesterov"] else average).bfloat16()
 
 
-def _move(matrices: Sequence[_Matrix], direction: Tensor, group: Mapping[str, Any], skip: Tensor) -> None:
-    """Moves matrices of one shape against `direction` `[N, A, B]`, where `skip` is not 1."""
-    rows, columns = matrices[0].weight.shape
+def move(matrices: Sequence[_Matrix], direction: Tensor, group: Mapping[str, Any], skip: Tensor) -> None:
+    """Makes matrices of one shape smaller by the weight decay, and moves them against `direction` `[N, A, B]`; does
+    nothing where `skip` is 1."""
+    weights = [matrix.weight for matrix in matrices]
+    decay = group["lr"] * group["weight_decay"]
+    rows, columns = weights[0].shape
     step = group["lr"] * _shape_factor(rows, columns, group["adjust_lr_fn"])
+    if kernels := _kernels_for(matrices):
+        kernels.move(weights, direction.contiguous(), decay, step, skip)
+        return
+    torch._foreach_mul_(weights, 1 - decay * (1 - skip))
     # As weights are, in type and layout: one kernel for all.
     direction = direction.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
-    torch._foreach_add_([matrix.weight for matrix in matrices], direction.mul_(-step * (1 - skip)).unbind())
+    torch._foreach_add_(weights, direction.mul_(-step * (1 - skip)).unbind())
 
 
-def _share(stack: Tensor, rank: int, ranks: int) -> Tensor:
+def _kernels_for(matrices: Sequence[_Matrix]) -> ModuleType | None:
+    """The module of Triton kernels, if there is Triton and they can take these matrices."""
+    if not matrices[0].weight.is_cuda or importlib.util.find_spec("triton") is None:
+        return None
+    from stochastok_cli.training import muon_kernels
+
+    return muon_kernels if muon_kernels.can_take(matrices) else None
+
+
+def _part_of_rank(stack: Tensor, rank: int, ranks: int) -> Tensor:
     """A rank's part of a stack `[N, A, B]`: as many matrices on all ranks, zeros where there are not enough."""
     count = -(-len(stack) // ranks)
     part = stack[rank * count : (rank + 1) * count]
