@@ -147,7 +147,7 @@ class SingleRank(_WholeModel):
         return norm_of([parameter.grad for parameter in self.parameters if parameter.grad is not None])
 
 
-BUCKET_BYTES = 2**25
+BUCKET_BYTES = 2**26
 """Of complete gradients, whose sum over the ranks is worth a start: at each one ranks wait for the slowest, and while
 they do, NCCL's kernel holds a sixth of a GPU."""
 _LOSS_ELEMENTS = 64  # in the flat buffer, so that gradients begin at a multiple of 128 bytes
