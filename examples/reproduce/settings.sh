@@ -76,7 +76,7 @@ case $scale in
         # The same windows of validation text for both.
         read -ra shipped_brief <<<"$(iterations 3000) trainer.training.eval_interval=100"
         shipped_settings=(--config pretraining "${shipped_brief[@]}" trainer.training.eval_iters=50)
-        speedrun_settings=(--config speedrun trainer.training.eval_interval=200 trainer.training.eval_iters=200)
+        speedrun_settings=(--config speedrun)
         read -ra large_brief <<<"$(iterations 1000)"
         large_settings=("${pretrain_settings[@]}" "${large_brief[@]}" trainer.training.batch_size=10 trainer.training.gradient_accumulation_steps=12
             trainer.optimizer.lr=1e-3 trainer.optimizer.min_lr=1e-4

@@ -5,8 +5,9 @@
 
 Each group is `NAME:RUN,RUN,…`, its runs in the order of their seeds. The reference of a group is the first one whose
 name has the same part after the first hyphen (above, the first group for both). The loss to reach is, seed by seed, the
-last validation loss of the reference. The time is that of the first evaluation at which the loss is as low, without
-evaluating and saving. Writes OUT.md, OUT.jsonl, the raw values, and OUT.svg (with matplotlib, the extra `report`).
+last validation loss of the reference; a reference of one run is that of all seeds. The time is that of the first
+evaluation at which the loss is as low, without evaluating and saving. Writes OUT.md, OUT.jsonl, the raw values, and
+OUT.svg (with matplotlib, the extra `report`).
 """
 
 import argparse
@@ -52,9 +53,12 @@ def table(groups: dict[str, dict[str, Curve]]) -> str:
     ]
     for name, runs in groups.items():
         reference = next(other for other in groups if other.partition("-")[2] == name.partition("-")[2])
+        targets = list(groups[reference].values())
+        if len(targets) == 1:
+            targets *= len(runs)
         reached = [
             next((at for at, loss in curve.items() if loss <= last(target)), None)
-            for curve, target in zip(runs.values(), groups[reference].values(), strict=True)
+            for curve, target in zip(runs.values(), targets, strict=True)
         ]
         cells = [name, ", ".join(f"{last(curve):.3f}" for curve in runs.values())]
         cells.append(", ".join(f"{max(curve):.0f}" for curve in runs.values()))
@@ -62,8 +66,7 @@ def table(groups: dict[str, dict[str, Curve]]) -> str:
         if name == reference or None in reached:
             cells.append("")
         else:
-            ends = [max(target) for target in groups[reference].values()]
-            cells.append(interval([at / end for at, end in zip(reached, ends, strict=True)]))
+            cells.append(interval([at / max(target) for at, target in zip(reached, targets, strict=True)]))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -28,9 +28,9 @@ from stochastok_cli.training.schedules import (
         ("pretraining", 30000, 9.617e-5),  # the published runs end here, above min_lr
         ("pretraining", 35000, 6e-5),
         ("pretraining", 90000, 6e-5),
-        ("speedrun", 50, 3e-3),
-        ("speedrun", 1365, 6e-3),
-        ("speedrun", 4550, 1.2e-4),
+        ("speedrun", 50, 4e-3),
+        ("speedrun", 420, 8e-3),
+        ("speedrun", 1400, 1.6e-4),
         ("instruction_tuning", 250, 5e-5),
         ("instruction_tuning", 3000, 1.603e-5),
     ],
