@@ -148,8 +148,8 @@ class SingleRank(_WholeModel):
 
 
 BUCKET_BYTES = 2**26
-"""Of complete gradients, whose sum over the ranks is started before the others are complete. Smaller sums would be more,
-and at each of them ranks wait for the slowest, while NCCL's kernel takes multiprocessors from the backward pass."""
+"""Of complete gradients, whose sum over the ranks is started before the others are complete. Smaller ones would be
+more. At each of them ranks wait for the slowest, and NCCL's kernel takes multiprocessors from the backward pass."""
 _LOSS_ELEMENTS = 64  # in the flat buffer, so that gradients begin at a multiple of 128 bytes
 
 
