@@ -17,6 +17,7 @@ from stochastok_cli.config.yaml_reader import PlainScalar, parse_yaml, plain_val
 from stochastok_cli.errors import UserError, did_you_mean, short_repr
 from stochastok_cli.paths import expand_home
 
+MOST_SUGGESTED = 3  # keys in the message about one that is not there
 MOST_PROBLEMS = 20  # of a configuration that an error lists
 Origin = Callable[[str], str]
 """From a dotted key to where its value comes from, for error messages."""
@@ -172,14 +173,22 @@ def _parse_section(section: Any, tree: Any, prefix: str, origin: Origin, problem
         elif key not in hints:
             nearest = ""
             if len(problems) < MOST_PROBLEMS:
-                known = [f"{prefix}.{name}" if prefix else name for name in hints] + [*_keys(Config)]
-                nearest = did_you_mean(path, known)
+                nearest = _similar_keys(path, [f"{prefix}.{name}" if prefix else name for name in hints])
             problems.append(f"unknown key {short_repr(path)} ({origin(path)}){nearest}")
         else:
             converted = _convert(hints[key], value, path, origin, problems)
             is_path = key in _paths_of(section) and isinstance(converted, str)  # anything else is one of the problems
             values[key] = expand_home(converted) if is_path else converted
     return section(**values)
+
+
+def _similar_keys(path: str, siblings: list[str]) -> str:
+    """The suggestion for a key that is not there: the keys of which it is the end, or else the most similar one."""
+    known = [*_keys(Config)]
+    complete = [key for key in known if key.endswith(f".{path}")]
+    if 0 < len(complete) <= MOST_SUGGESTED:
+        return f"; did you mean {' or '.join(map(repr, complete))}?"
+    return did_you_mean(path, siblings + known)
 
 
 @functools.cache

@@ -235,11 +235,11 @@ def resolve_checkpoint(name: str, checkpoint_dir: Path) -> Path:
         models = (f.name for f in checkpoint_dir.glob("*") if _is_model(f) and not f.name.startswith("."))
         known = sorted({*run_names(checkpoint_dir), *models})
         more = f" and {len(known) - MOST_LISTED:,} more" if len(known) > MOST_LISTED else ""
-        paths = [*known, *(str(checkpoint_dir / run) for run in known)]
-        raise UserError(
-            f"no checkpoint {name!r}: neither a folder nor a run in {checkpoint_dir}{did_you_mean(name, paths)}",
-            fix=f"there are {', '.join(known[:MOST_LISTED])}{more}" if known else "there are none yet",
-        )
+        similar = did_you_mean(name, [*known, *(str(checkpoint_dir / run) for run in known)])
+        fix = f"there are {', '.join(known[:MOST_LISTED])}{more}" if known else "there are none yet"
+        if not similar and "/" not in name:
+            fix += "; the name of a model on the Hub has two parts, as in openai-community/gpt2"
+        raise UserError(f"no checkpoint {name!r}: neither a folder nor a run in {checkpoint_dir}{similar}", fix=fix)
     if _is_model(folder):
         return folder
     latest, state = latest_progress(folder)

@@ -164,6 +164,10 @@ def test_names_that_mean_a_checkpoint(saved, tmp_path, monkeypatch):
     assert resolve_checkpoint(str(foreign), runs) == foreign
     assert (run_of(saved / "step_4"), run_of(foreign)) == ("a", "llama")
     assert (iteration_of(saved / "step_4"), iteration_of(foreign)) == (4, None)
+    with pytest.raises(
+        UserError, match="no checkpoint 'gpt2': .*; the name of a model on the Hub has two parts, as in "
+    ):
+        resolve_checkpoint("gpt2", saved.parents[1])
     with pytest.raises(UserError, match=r"no checkpoint 'b': .*did you mean 'a'|there are a"):
         resolve_checkpoint("b", runs)
     for name in ("a/step_5", str(saved / "step_5")):
