@@ -92,6 +92,7 @@ def candidates(kernel: str, options: argparse.Namespace) -> Iterator[tuple[int, 
             options.length % max(block_q, block_k) == group % (heads * unrolled) == 0,
             unrolled == 1 or kernel == "dkdv",
             rows in (64, 128, 256) and rows >= 16 * warps,
+            kernel != "dkdv" or block_k % block_q == 0,
             size <= tiles.SHARED_MEMORY,
             (sums + scores) / (32 * warps) <= min(220, registers or 255),
         )

@@ -172,6 +172,12 @@ def test_the_time_to_a_loss_is_that_of_the_first_evaluation_as_low(finished, out
         "| fast-x | 3.000, 3.000 | 20, 20 | 10, 20 | 0.750 [-2.427, 3.927] |",
         "| bad-x | 4.100, 4.000 | 20, 20 | not reached, 20 |  |",
     ]
+    # A reference of one run is that of all seeds.
+    subprocess.run([*command, "--", "slow-x:slow-1", "fast-x:fast-0,fast-1"], check=True, capture_output=True)
+    assert (tmp_path / "t.md").read_text().splitlines()[4:] == [
+        "| slow-x | 4.400 | 20 | 20 |  |",
+        "| fast-x | 3.000, 3.000 | 20, 20 | 10, 20 | 0.750 [-2.427, 3.927] |",
+    ]
 
 
 def test_completions_of_two_models_stand_side_by_side(finished, out):
@@ -221,7 +227,7 @@ def test_a_run_may_take_several_gpus(tmp_path):
 
     lines = sorted(line.split() for line in run(GPUS_PER_RUN="2").stdout.splitlines())
     assert [line[:2] for line in lines] == [[kind, seed] for kind in "ab" for seed in "01"]
-    assert sorted(gpus for *_, gpus in lines) == ["0,1", "0,1", "3,4", "3,4"]
+    assert {gpus for *_, gpus in lines} == {"0,1", "3,4"}
     for variables, message in (
         ({"GPUS_PER_RUN": "6"}, "there are too few GPUs for GPUS_PER_RUN=6"),
         ({"GPUS_PER_RUN": "2", "JOBS_PER_GPU": "2"}, "JOBS_PER_GPU=2 and GPUS_PER_RUN=2 exclude each other"),

@@ -36,6 +36,8 @@ jobs_per_gpu=${JOBS_PER_GPU:-1}
 [[ $jobs_per_gpu =~ ^[1-9][0-9]*$ ]] || usage "JOBS_PER_GPU=$jobs_per_gpu is no number of runs"
 gpus_per_run=${GPUS_PER_RUN:-1}
 [[ $gpus_per_run =~ ^[1-9][0-9]*$ ]] || usage "GPUS_PER_RUN=$gpus_per_run is no number of GPUs"
+IFS=, read -ra visible_gpus <<<"${CUDA_VISIBLE_DEVICES:-$(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null | paste -sd, -)}"
+[[ $gpus_per_run -eq 1 || ${#visible_gpus[@]} -ge $gpus_per_run ]] || usage "there are too few GPUs for GPUS_PER_RUN=$gpus_per_run"
 [[ $gpus_per_run -eq 1 || $jobs_per_gpu -eq 1 ]] || usage "JOBS_PER_GPU=$jobs_per_gpu and GPUS_PER_RUN=$gpus_per_run exclude each other"
 out=${out:-reproduce-$scale}
 figure=${script%.sh}
@@ -199,14 +201,12 @@ evaluate_unless_kept() {
 
 # over_seeds FUNCTION KIND…: calls FUNCTION KIND SEED for every kind and seed, on all GPUs. A training takes all that it sees.
 over_seeds() {
-    local gpus=() sets=() i workers=() worker kind seed jobs=() claims failed=0
+    local gpus=("") sets=() i workers=() worker kind seed jobs=() claims failed=0
     for ((seed = 0; seed < seeds; seed++)); do
         for kind in "${@:2}"; do jobs+=("$kind $seed"); done
     done
-    IFS=, read -ra gpus <<<"${CUDA_VISIBLE_DEVICES:-$(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null | paste -sd, -)}"
-    [[ ${#gpus[@]} -gt 0 ]] || gpus=("")
+    [[ ${#visible_gpus[@]} -eq 0 ]] || gpus=("${visible_gpus[@]}")
     if [[ $gpus_per_run -gt 1 ]]; then
-        [[ ${#gpus[@]} -ge $gpus_per_run ]] || usage "there are too few GPUs for GPUS_PER_RUN=$gpus_per_run"
         for ((i = 0; i + gpus_per_run <= ${#gpus[@]}; i += gpus_per_run)); do
             sets+=("$(IFS=, && echo "${gpus[*]:i:gpus_per_run}")")
         done

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Time to a loss: the configuration `speedrun` against the shipped `pretraining`, and whether StochasTok's effect is the same in
 # both (LangGame after tuning). The time is that of training, without evaluating and saving, so here each pretraining has its GPU
-# for itself, whatever JOBS_PER_GPU says, or with GPUS_PER_RUN=4 four GPUs. KINDS names some of the four kinds of runs below, to make no others. The options are in
-# settings.sh.
+# for itself, whatever JOBS_PER_GPU says, or with GPUS_PER_RUN=4 four GPUs. KINDS names some of the four kinds of runs below, to make
+# no others. The options are in settings.sh.
 set -euo pipefail
 source "$(dirname "$0")/settings.sh"
 read -ra kinds <<<"${KINDS:-pretraining-canonical speedrun-canonical pretraining-stochastok-0.1 speedrun-stochastok-0.1}"

@@ -1,7 +1,7 @@
 """A sequence of kernels as CUDA graphs, so that the host launches hundreds of them by a few calls.
 
 A fused step of the shipped model has some 350 kernels, which keep the host busy for 13 ms when Python launches each by
-itself; a step of Muon has some 190, which take 4 ms.
+itself.
 """
 
 import functools
@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import torch
+
+NO_MEMORY_NOTE = "the GPU has no memory for CUDA graphs, so each kernel is launched by itself: few windows take longer"
 
 
 class CapturedKernels:

@@ -9,6 +9,7 @@ fused AdamW can skip it.
 import importlib.util
 import itertools
 import math
+import warnings
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from types import ModuleType
@@ -17,12 +18,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stochastok_cli.models.cuda_graphs import CapturedKernels, is_out_of_memory
+from stochastok_cli.errors import Notice
+from stochastok_cli.models.cuda_graphs import NO_MEMORY_NOTE, CapturedKernels, is_out_of_memory
 from stochastok_cli.models.linear_weights import LinearWeight
 from stochastok_cli.training.distributed import DistributedContext
 
 MOST_ELEMENTS = 2**25
-"""Of the matrices that are updated together: an update takes a few copies of them, and more are not faster."""
+"""Of the matrices that are updated together, if they are more than one for each rank: an update takes a few copies of
+them, and more are not faster. The graph of more would hold too much memory."""
+LEAST_CAPABILITY = (8, 0)  # of the GPUs for which Triton's kernels are used
 _EPS = 1e-7  # of torch.optim.Muon
 
 
@@ -43,8 +47,8 @@ class MuonWithAuxAdamW(torch.optim.Optimizer):
         world: The ranks that share the work; None: this process alone.
 
     Attributes:
-        uses_cuda_graphs: Whether the iteration of Newton and Schulz is captured and replayed on a GPU. May be changed
-            between steps, to compare the two.
+        uses_cuda_graphs: Whether the iteration of Newton and Schulz is captured and replayed on a GPU, unless the
+            matrices have more than `MOST_ELEMENTS`. May be changed between steps, to compare the two.
     """
 
     grad_scale: Tensor | None = None
@@ -82,7 +86,7 @@ class MuonWithAuxAdamW(torch.optim.Optimizer):
                 by_shape[matrix.weight.shape, weight.dtype].append(matrix)
         stacks = []
         for matrices in by_shape.values():
-            size = max(1, MOST_ELEMENTS // matrices[0].weight.numel())
+            size = stack_size(matrices[0].weight.numel(), 1 if self.world is None else self.world.world_size)
             stacks += [matrices[start : start + size] for start in range(0, len(matrices), size)]
         are_few = sum(weight.numel() for weight in weights) <= MOST_ELEMENTS
         for together in [stacks] if are_few else [[stack] for stack in stacks]:
@@ -94,9 +98,9 @@ class MuonWithAuxAdamW(torch.optim.Optimizer):
     def _orthogonalize(self, updates: list[Tensor], *, capture: bool) -> list[Tensor]:
         """Orthogonalizes stacks of matrices, this rank some of each and the other ranks the rest."""
         world, group = self.world, self.muon_group
-        parts = (
-            updates if world is None else [_part_of_rank(update, world.rank, world.world_size) for update in updates]
-        )
+        parts = updates
+        if world is not None and world.world_size > 1:
+            parts = [_part_of_rank(update, world.rank, world.world_size) for update in updates]
         arguments = group["ns_coefficients"], group["ns_steps"]
         if self.uses_cuda_graphs and capture and self._steps and parts[0].is_cuda:  # the first step loads the kernels
             directions = self._replay(parts, *arguments)
@@ -117,6 +121,7 @@ class MuonWithAuxAdamW(torch.optim.Optimizer):
                 if not is_out_of_memory(error):
                     raise
                 self.uses_cuda_graphs = False
+                warnings.warn(NO_MEMORY_NOTE, Notice, stacklevel=2)
                 return [newton_schulz(part, coefficients, steps) for part in parts]
         return self._captured(parts)
 
@@ -201,12 +206,20 @@ def move(matrices: Sequence[_Matrix], direction: Tensor, group: Mapping[str, Any
 
 
 def _kernels_for(matrices: Sequence[_Matrix]) -> ModuleType | None:
-    """The module of Triton kernels, if there is Triton and they can take these matrices."""
-    if not matrices[0].weight.is_cuda or importlib.util.find_spec("triton") is None:
+    """The module of Triton kernels, if there is Triton for this device and they can take these matrices."""
+    device = matrices[0].weight.device
+    if device.type != "cuda" or importlib.util.find_spec("triton") is None:
+        return None
+    if torch.cuda.get_device_capability(device) < LEAST_CAPABILITY:
         return None
     from stochastok_cli.training import muon_kernels
 
     return muon_kernels if muon_kernels.can_take(matrices) else None
+
+
+def stack_size(numel: int, ranks: int) -> int:
+    """How many matrices of `numel` entries are updated together: a multiple of the ranks, which share them."""
+    return max(1, MOST_ELEMENTS // numel // ranks) * ranks
 
 
 def _part_of_rank(stack: Tensor, rank: int, ranks: int) -> Tensor:

@@ -190,6 +190,11 @@ def test_a_step_on_a_gpu_is_that_of_a_cpu_and_never_waits(model):
         torch.testing.assert_close(here, there.cpu(), rtol=1e-3, atol=2e-3)
 
 
+@pytest.mark.parametrize(("numel", "ranks", "size"), [(2**20, 1, 32), (2**20, 8, 32), (2**20, 5, 30), (2**26, 8, 8)])
+def test_matrices_that_are_updated_together_are_a_multiple_of_the_ranks(numel, ranks, size):
+    assert muon.stack_size(numel, ranks) == size
+
+
 SHARED = """
 import torch
 from torch import nn

@@ -10,7 +10,8 @@ memory, of which a program can have 227 KiB. Sums are float32 in registers. Oper
 memory; a loop over blocks holds those of `num_stages` blocks at once, so that the next ones are loaded while one is
 computed. `*_shared_memory` adds them up.
 
-The tiles are the fastest of those that `benchmarks/bench_attention.py --try` measures, on an H200 with dropout.
+The tiles were the fastest on an H200 with dropout (docs/results.md); `benchmarks/bench_attention.py --try` looks for
+faster ones.
 """
 
 import math

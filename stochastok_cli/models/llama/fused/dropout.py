@@ -15,13 +15,11 @@ for four elements, in loops that are already bound by arithmetic.
 The masks do not depend on how windows are divided into micro-batches, nor on the rank that computes them.
 """
 
-import os
-
 import triton
 import triton.language as tl
 from torch import Tensor
 
-_INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
+_INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
 EMBEDDING_STREAM = 0
 """The stream of row hashes of the embedding's mask. For every mask, column hashes have the stream that follows."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from stochastok_cli.errors import Notice
-from stochastok_cli.models.cuda_graphs import CapturedKernels, is_out_of_memory
+from stochastok_cli.models.cuda_graphs import NO_MEMORY_NOTE, CapturedKernels, is_out_of_memory
 from stochastok_cli.models.llama.fused import memory, passes
 from stochastok_cli.models.llama.fused.batch import Batch, select_loss_tokens
 from stochastok_cli.models.llama.fused.buffers import (
@@ -179,10 +179,7 @@ class LlamaFusedStep:
             if not is_out_of_memory(error):
                 raise
             self.uses_cuda_graphs = False
-            text = (
-                "the GPU has no memory for CUDA graphs, so each kernel is launched by itself: few windows take longer"
-            )
-            warnings.warn(text, Notice, stacklevel=2)
+            warnings.warn(NO_MEMORY_NOTE, Notice, stacklevel=2)
         else:
             self._captured = CapturedStep(key, kernels, own, loss)
 
