@@ -38,7 +38,9 @@ def test_gpt2_has_as_many_splits_as_the_paper_counts():
     assert int((np.diff(table.first) > 0).sum()) == 50_000
 
 
-@pytest.mark.parametrize("name", ["sample2k", "gpt2", "cl100k_base", "o200k_base"])
+@pytest.mark.parametrize(
+    "name", ["sample2k", "gpt2", "cl100k_base", pytest.param("o200k_base", marks=pytest.mark.slow)]
+)
 def test_every_split_is_one_and_none_is_missing(name):
     vocabulary = load_vocabulary(name)
     table = split_table(vocabulary)

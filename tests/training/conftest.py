@@ -93,3 +93,9 @@ COMMAND = [sys.executable, "-m", "stochastok_cli", "train"]
 
 def with_model(config: Config, **changes) -> Config:
     return dataclasses.replace(config, model=dataclasses.replace(config.model, **changes))
+
+
+@pytest.fixture(autouse=True)
+def _plans_measure_an_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans in this process are made at once: they measure one iteration instead of some seconds of them."""
+    monkeypatch.setattr("stochastok_cli.training.plan.SECONDS", 0.0)

@@ -104,8 +104,7 @@ def test_adapters_are_float32_and_the_merged_model_has_the_type_of_its_base(conf
 
 
 @pytest.mark.parametrize("options", [[BFLOAT16], [ROUNDED], [BFLOAT16, ROUNDED]])
-def test_the_plan_knows_the_size(configured, options, monkeypatch):
-    monkeypatch.setattr("stochastok_cli.training.plan.SECONDS", 0.0)
+def test_the_plan_knows_the_size(configured, options):
     planned = plan(configured(*options, "trainer.training.max_iters=1"))
     checkpoint = train(configured(*options, "trainer.training.max_iters=1")).checkpoint
     stored = sum(tensor.nbytes for file in checkpoint.glob("*.safetensors") for tensor in load_file(file).values())

@@ -113,8 +113,7 @@ def test_a_run_of_our_own_architecture_has_adapters_of_the_layers_that_others_kn
 
 
 @pytest.mark.parametrize("merge", ["false", "true"])
-def test_the_plan_counts_what_is_trained(configured, pretrained, merge, monkeypatch):
-    monkeypatch.setattr("stochastok_cli.training.plan.SECONDS", 0.0)
+def test_the_plan_counts_what_is_trained(configured, pretrained, merge):
     options = lora(pretrained, "trainer.training.max_iters=1", f"trainer.lora.merge={merge}")
     planned, whole = plan(configured(*options)), plan(configured(options[0]))
     files = train(configured(*options)).checkpoint.rglob("*.safetensors")

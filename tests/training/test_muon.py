@@ -319,8 +319,7 @@ def test_projections_of_transformers_are_told_apart():
     }
 
 
-def test_the_plan_counts_one_moment(configured, monkeypatch):
-    monkeypatch.setattr("stochastok_cli.training.plan.SECONDS", 0.0)
+def test_the_plan_counts_one_moment(configured):
     config = configured(MUON, "trainer.training.max_iters=1")
     checkpoint = train(config, run_name="one").checkpoint
     stored = sum(tensor.nbytes for file in checkpoint.glob("*.safetensors") for tensor in load_file(file).values())
