@@ -81,11 +81,12 @@ def candidates(kernel: str, options: argparse.Namespace) -> Iterator[tuple[int, 
     for heads, block_q, block_k, warps, stages, registers, unrolled in itertools.product(
         (1, 2, 4), (16, 32, 64, 128), (32, 64, 128), (4, 8), (2, 3), (None, 96, 128, 168), (1, 2, 4)
     ):
-        tile, rows = Tile(block_q, block_k, warps, stages, registers, unrolled), heads * block_q
-        sums = 2 * block_k * options.head_dim if kernel == "dkdv" else rows * options.head_dim
+        tile = Tile(block_q, block_k, warps, stages, registers, unrolled)
         if kernel == "dkdv":
-            rows, size = block_k, tiles.dkdv_shared_memory(tile, options.head_dim, heads * unrolled)
+            rows, sums = block_k, 2 * block_k * options.head_dim
+            size = tiles.dkdv_shared_memory(tile, options.head_dim, heads * unrolled)
         else:
+            rows, sums = heads * block_q, heads * block_q * options.head_dim
             size = getattr(tiles, f"{kernel}_shared_memory")(tile, options.head_dim, heads)
         scores = (1 if kernel == "forward" else 2) * heads * block_q * block_k
         limits = (

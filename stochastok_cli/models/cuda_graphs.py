@@ -5,12 +5,16 @@ itself.
 """
 
 import functools
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import TypeVar
 
 import torch
 
-NO_MEMORY_NOTE = "the GPU has no memory for CUDA graphs, so each kernel is launched by itself: few windows take longer"
+from stochastok_cli.errors import Notice
+
+T = TypeVar("T")
 
 
 class CapturedKernels:
@@ -21,7 +25,7 @@ class CapturedKernels:
             must not wait for the GPU. No kernel runs while it is captured.
 
     Raises:
-        RuntimeError: For instance if the GPU has no memory for it; see `is_out_of_memory`.
+        RuntimeError: For instance if the GPU has no memory for it; see `unless_out_of_memory`.
     """
 
     def __init__(self, launch: Iterator[int]) -> None:
@@ -58,6 +62,13 @@ def _capture_stream(device: int) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a capture failed for lack of memory: with torch's OutOfMemoryError, or with an error of CUDA itself."""
-    return "out of memory" in str(error)
+def unless_out_of_memory(capture: Callable[[], T]) -> T | None:
+    """What `capture` returns, or None, with a `Notice`, where the GPU has no memory for it."""
+    try:
+        return capture()
+    except RuntimeError as error:  # OutOfMemoryError is one, and so is what CUDA itself raises
+        if "out of memory" not in str(error):
+            raise
+    text = "the GPU has no memory for CUDA graphs, so each kernel is launched by itself: few windows take longer"
+    warnings.warn(text, Notice, stacklevel=3)
+    return None

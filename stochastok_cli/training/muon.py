@@ -9,7 +9,6 @@ fused AdamW can skip it.
 import importlib.util
 import itertools
 import math
-import warnings
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from types import ModuleType
@@ -18,8 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stochastok_cli.errors import Notice
-from stochastok_cli.models.cuda_graphs import NO_MEMORY_NOTE, CapturedKernels, is_out_of_memory
+from stochastok_cli.models.cuda_graphs import CapturedKernels, unless_out_of_memory
 from stochastok_cli.models.linear_weights import LinearWeight
 from stochastok_cli.training.distributed import DistributedContext
 
@@ -97,33 +95,25 @@ class MuonWithAuxAdamW(torch.optim.Optimizer):
 
     def _orthogonalize(self, updates: list[Tensor], *, capture: bool) -> list[Tensor]:
         """Orthogonalizes stacks of matrices, this rank some of each and the other ranks the rest."""
-        world, group = self.world, self.muon_group
-        parts = updates
-        if world is not None and world.world_size > 1:
-            parts = [_part_of_rank(update, world.rank, world.world_size) for update in updates]
-        arguments = group["ns_coefficients"], group["ns_steps"]
-        if self.uses_cuda_graphs and capture and self._steps and parts[0].is_cuda:  # the first step loads the kernels
-            directions = self._replay(parts, *arguments)
-        else:
-            directions = [newton_schulz(part, *arguments) for part in parts]
-        if world is None:
-            return directions
-        gathered = map(world.all_gather, directions)
+        world = self.world
+        if world is None or world.world_size == 1:
+            return self._newton_schulz(updates, capture=capture)
+        parts = [_part_of_rank(update, world.rank, world.world_size) for update in updates]
+        gathered = map(world.all_gather, self._newton_schulz(parts, capture=capture))
         return [direction[: len(update)] for direction, update in zip(gathered, updates, strict=True)]
 
-    def _replay(self, parts: list[Tensor], coefficients: Sequence[float], steps: int) -> list[Tensor]:
-        key = tuple(part.shape for part in parts), tuple(coefficients), steps
-        if self._captured is None or self._captured.key != key:
-            self._captured = None
-            try:
-                self._captured = _CapturedIteration(key, parts, coefficients, steps)
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                self.uses_cuda_graphs = False
-                warnings.warn(NO_MEMORY_NOTE, Notice, stacklevel=2)
-                return [newton_schulz(part, coefficients, steps) for part in parts]
-        return self._captured(parts)
+    def _newton_schulz(self, stacks: list[Tensor], *, capture: bool) -> list[Tensor]:
+        """`newton_schulz` of stacks of matrices, by a CUDA graph if it may be captured and there is memory for it."""
+        arguments = self.muon_group["ns_coefficients"], self.muon_group["ns_steps"]
+        if self.uses_cuda_graphs and capture and self._steps and stacks[0].is_cuda:  # the first step loads the kernels
+            key = tuple(stack.shape for stack in stacks), *arguments
+            if self._captured is None or self._captured.key != key:
+                self._captured = None  # frees the memory of another one
+                self._captured = unless_out_of_memory(lambda: _CapturedIteration(key, stacks, *arguments))
+                self.uses_cuda_graphs = self._captured is not None
+            if self._captured is not None:
+                return self._captured(stacks)
+        return [newton_schulz(stack, *arguments) for stack in stacks]
 
     def momentum_buffer(self, weight: Tensor) -> Tensor:
         """The momentum of a weight of Muon; zeros before its first update."""

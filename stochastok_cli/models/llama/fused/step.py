@@ -10,14 +10,12 @@ On a GPU, the kernels of a step are captured as CUDA graphs after the first call
 """
 
 import math
-import warnings
 from collections.abc import Callable, Hashable, Iterator
 
 import torch
 from torch import Tensor
 
-from stochastok_cli.errors import Notice
-from stochastok_cli.models.cuda_graphs import NO_MEMORY_NOTE, CapturedKernels, is_out_of_memory
+from stochastok_cli.models.cuda_graphs import CapturedKernels, unless_out_of_memory
 from stochastok_cli.models.llama.fused import memory, passes
 from stochastok_cli.models.llama.fused.batch import Batch, select_loss_tokens
 from stochastok_cli.models.llama.fused.buffers import (
@@ -172,16 +170,13 @@ class LlamaFusedStep:
     def _capture(self, key: Hashable, batch: Batch, plan: memory.MicroBatches) -> None:
         """Captures the kernels of a step that has just run on a batch of the same shape, if there is memory for it."""
         self._captured = None  # frees the memory of another one
-        try:
+
+        def capture() -> CapturedStep:
             own, loss = batch.clone(), torch.empty((), device=self.device)
-            kernels = CapturedKernels(self._launch(own, plan, None, loss))
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            self.uses_cuda_graphs = False
-            warnings.warn(NO_MEMORY_NOTE, Notice, stacklevel=2)
-        else:
-            self._captured = CapturedStep(key, kernels, own, loss)
+            return CapturedStep(key, CapturedKernels(self._launch(own, plan, None, loss)), own, loss)
+
+        self._captured = unless_out_of_memory(capture)
+        self.uses_cuda_graphs = self._captured is not None
 
     def _make_gradients(self) -> None:
         """Sets gradients that are None to 0. They are the same tensors each time: captured kernels add to them."""
