@@ -191,7 +191,7 @@ def attention_backward(
         rotation: float32 `[2, T, h]`.
         dropout: The probability with which attention weights were dropped.
         delta: Written by the first kernel for the second, float32 `[B, H, T]`.
-        dqkv: Written, `[B T, (H + 2 G) h]`: the gradient of `qkv` before `rotary.rotate_`.
+        dqkv: Written, `[B T, (H + 2 G) h]`: the gradient of `qkv` before the rotation.
     """
     windows, heads, length = query_hash.shape
     kv_heads, head_dim, keep_prob = key_hash.shape[1], out.shape[1] // heads, 1 - dropout

@@ -2,7 +2,7 @@
 
 The algorithm is that of FlashAttention-2 (Dao 2023): a program takes a block of queries, goes over blocks of keys and
 keeps a running maximum and sum of the softmax. B windows of T positions, H query heads, G key/value heads of width h.
-`qkv` is `[B T, (H + 2 G) h]` after `rotary.rotate_`, which scales queries by log2(e) / sqrt(h).
+`qkv` is `[B T, (H + 2 G) h]` from `rotary.rotated_qkv`, which scales queries by log2(e) / sqrt(h).
 
 `attention_tiles` chooses the tiles, whose rows are queries of one or several heads of a group. Programs start with the
 last queries, whose rows are the longest.

@@ -57,7 +57,6 @@ class Buffers(Activations):
     attention_out_grad: Tensor  # [N, D]
     qkv_grad: Tensor  # [N, (H + 2 G) h]
     delta: Tensor  # [B, H, T] float32
-    ffn_hidden_grad: Tensor  # [N, F]
     gate_up_grad: Tensor  # [N, 2 F]
     recompute: bool
 
@@ -83,7 +82,7 @@ def allocate(
         layers=[first, *following], residual=make.matrix(width), normed=make.matrix(width), rstd=make.rows_of_float(),
         sublayer_out=make.matrix(width), residual_grad=make.matrix(width), ffn_residual_grad=make.matrix(width),
         normed_grad=make.matrix(width), attention_out_grad=make.matrix(width), qkv_grad=make.matrix(qkv),
-        delta=make.by_head(make.heads), ffn_hidden_grad=make.matrix(ffn), gate_up_grad=make.matrix(2 * ffn),
+        delta=make.by_head(make.heads), gate_up_grad=make.matrix(2 * ffn),
         recompute=recompute,
     )  # fmt: skip
 

@@ -25,28 +25,16 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from triton.tools.tensor_descriptor import TensorDescriptor
 
+from stochastok_cli.models.llama.fused.exp_logits import ScaledMatrix, exp_logits
 from stochastok_cli.models.llama.fused.matmul import add_matmul_
 from stochastok_cli.models.llama.fused.norm import ROWS, rows_of_program
-from stochastok_cli.models.llama.fused.swiglu import grouped_tile
+from stochastok_cli.models.llama.fused.pingpong import BLOCK_N
 
-LOG2_E = tl.constexpr(math.log2(math.e))
 LN_2 = tl.constexpr(math.log(2))
-MAX_SHIFTED_LOGIT = tl.constexpr(64 * math.log2(math.e))  # for exp2
-
-# A tile has 128 x 256 logits and a depth of 64. With 8 warps the accumulator takes half of the registers, and four
-# stages of operands (192 KiB) fill shared memory. There is one program a multiprocessor, so the loads of the next tile
-# start during the epilogue of this one (flattened loops). The epilogue is done in two halves, because a whole float32
-# tile does not fit beside the stages. 32 row tiles go over the vocabulary together: their rows (4 MiB) stay in the L2
-# cache while the weight streams by.
-TILE = {"block_m": 128, "block_n": 256, "block_k": 64, "group": 32}
-FP8_TILE = {**TILE, "block_k": 128}  # as many bytes
 FP8_MAX = tl.constexpr(448.0)
-VOCAB_ALIGNMENT = TILE["block_n"]
-
-ScaledMatrix = tuple[Tensor, Tensor | None]
-"""A matrix, and the scales of its rows if it is one of 8-bit floats."""
+VOCAB_ALIGNMENT = BLOCK_N.value
+"""The vocabulary is padded to a multiple of it."""
 
 
 @triton.jit(do_not_specialize=["row_count"])
@@ -75,49 +63,6 @@ def _target_logits(
         logit *= tl.load(hidden_scale_ptr + row, mask=row < row_count, other=0.0)
         logit *= tl.load(weight_scale_ptr + target, mask=row < row_count, other=0.0)
     tl.store(out_ptr + row, logit, mask=row < row_count)
-
-
-@triton.jit
-def _shifted_exp(logits, target_logit, target, num_columns):
-    """exp(logits - target's) `[R, C]`, but 0 at column `target` `[R]` and at all columns from `num_columns`."""
-    width: tl.constexpr = logits.shape[1]
-    e = tl.math.exp2(tl.minimum(logits * LOG2_E - (target_logit * LOG2_E)[:, None], MAX_SHIFTED_LOGIT))
-    has_target = tl.max(((target >= 0) & (target < width)).to(tl.int32), 0)
-    if (has_target > 0) | (num_columns < width):  # few tiles have a target or padding
-        column = tl.arange(0, width)
-        e = tl.where((column[None, :] == target[:, None]) | (column[None, :] >= num_columns), 0.0, e)
-    return e
-
-
-@triton.jit(do_not_specialize=["row_count"])
-def _exp_logits(
-    hidden_desc, weight_desc, exp_desc, hidden_scale_ptr, weight_scale_ptr, target_ptr, target_logit_ptr, partial_ptr,
-    row_count, vocab_size: tl.constexpr, padded_vocab_size: tl.constexpr, depth: tl.constexpr, block_m: tl.constexpr,
-    block_n: tl.constexpr, block_k: tl.constexpr, group: tl.constexpr,
-):  # fmt: skip
-    half: tl.constexpr = block_n // 2
-    row_tiles, column_tiles = tl.cdiv(row_count, block_m), padded_vocab_size // block_n
-    for t in tl.range(tl.program_id(0), row_tiles * column_tiles, tl.num_programs(0), flatten=True):
-        m, n = grouped_tile(t, row_tiles, column_tiles, group)
-        logits = tl.zeros([block_m, block_n], tl.float32)
-        for k in range(0, depth, block_k):
-            logits = tl.dot(hidden_desc.load([m * block_m, k]), weight_desc.load([n * block_n, k]).T, logits)
-        row = m * block_m + tl.arange(0, block_m)
-        if hidden_scale_ptr is not None:
-            logits *= tl.load(hidden_scale_ptr + row, mask=row < row_count, other=0.0)[:, None]
-            logits *= tl.load(weight_scale_ptr + n * block_n + tl.arange(0, block_n))[None, :]
-        target_logit = tl.load(target_logit_ptr + row, mask=row < row_count, other=0.0)
-        target = tl.load(target_ptr + row, mask=row < row_count, other=0) - n * block_n
-        num_columns = vocab_size - n * block_n
-        left, right = tl.split(tl.permute(tl.reshape(logits, (block_m, 2, half)), (0, 2, 1)))
-        left = _shifted_exp(left, target_logit, target, num_columns)
-        if exp_desc is not None:
-            exp_desc.store([m * block_m, n * block_n], left.to(exp_desc.dtype))
-        left_sum = tl.sum(left, 1)
-        right = _shifted_exp(right, target_logit, target - half, num_columns - half)
-        if exp_desc is not None:
-            exp_desc.store([m * block_m, n * block_n + half], right.to(exp_desc.dtype))
-        tl.store(partial_ptr + n.to(tl.int64) * row_count + row, left_sum + tl.sum(right, 1), mask=row < row_count)
 
 
 @triton.jit(do_not_specialize=["row_count"])
@@ -261,23 +206,13 @@ def _exp_logits_and_sums(
         float32 `[tiles, M]`.
     """
     (left, left_scale), (right, right_scale) = hidden, weight
-    (rows, width), padded_vocab_size, device = left.shape, len(right), left.device
-    tile = TILE if left_scale is None else FP8_TILE
-    tiles = padded_vocab_size // tile["block_n"]
-    target_logit, partial = torch.empty(rows, device=device), torch.empty(tiles, rows, device=device)
+    (rows, width), device = left.shape, left.device
+    target_logit = torch.empty(rows, device=device)
     block, of_program, grid = _whole_rows(rows, width)
     _target_logits[grid](
         left, right, left_scale, right_scale, targets, target_logit, rows, width, block, of_program, num_warps=4
     )  # fmt: skip
-    programs = 1 if device.type == "cpu" else torch.cuda.get_device_properties(device).multi_processor_count
-    _exp_logits[(min(programs, triton.cdiv(rows, tile["block_m"]) * tiles),)](
-        TensorDescriptor.from_tensor(left, [tile["block_m"], tile["block_k"]]),
-        TensorDescriptor.from_tensor(right, [tile["block_n"], tile["block_k"]]),
-        None if exp is None else TensorDescriptor.from_tensor(exp, [tile["block_m"], tile["block_n"] // 2]),
-        left_scale, right_scale, targets, target_logit, partial, rows, vocab_size, padded_vocab_size, width, **tile,
-        num_warps=8, num_stages=4,
-    )  # fmt: skip
-    return partial
+    return exp_logits(hidden, weight, targets, target_logit, vocab_size, exp)
 
 
 def _rows_to_fp8(x: Tensor) -> tuple[Tensor, Tensor]:

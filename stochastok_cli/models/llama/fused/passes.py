@@ -14,7 +14,7 @@ from stochastok_cli.models.llama.fused.dropout import attention_hashes, output_s
 from stochastok_cli.models.llama.fused.embedding import embed, embed_backward
 from stochastok_cli.models.llama.fused.matmul import add_matmul_
 from stochastok_cli.models.llama.fused.norm import norm, residual_norm, residual_norm_backward
-from stochastok_cli.models.llama.fused.rotary import rotate_
+from stochastok_cli.models.llama.fused.rotary import rotated_qkv
 from stochastok_cli.models.llama.fused.swiglu import gate_up_swiglu, swiglu_backward
 from stochastok_cli.models.llama.model import Block, Llama
 
@@ -60,8 +60,8 @@ def _layer_forward(
     model, weights, block = network.model, network.weights, network.blocks[i]
     length, keys = batch.inputs.shape[1], batch.dropout_keys
     heads, kv_heads = model.config.core_model.attn.num_heads, model.config.kv_heads
-    torch.mm(layer.normed, weights[block.attention.qkv.weight].T, out=layer.qkv)
-    rotate_(layer.qkv, model.rotation, heads, kv_heads, length)
+    qkv_weight = weights[block.attention.qkv.weight]
+    rotated_qkv(layer.normed, qkv_weight, model.rotation, heads, kv_heads, length, layer.qkv)
     if dropout > 0:
         attention_hashes(keys, i, layer.query_hash, layer.key_hash)
     attention_forward(
@@ -105,8 +105,7 @@ def _layer_backward(network: Network, i: int, buffers: Buffers, batch: Batch, dr
     output, qkv = block.attention.output.weight, block.attention.qkv.weight
 
     add_matmul_(grad_of(down), b.residual_grad.T, layer.ffn_hidden)
-    torch.mm(b.residual_grad, weights[down], out=b.ffn_hidden_grad)
-    swiglu_backward(layer.gate_up, b.ffn_hidden_grad, b.gate_up_grad)
+    swiglu_backward(b.residual_grad, weights[down], layer.gate_up, b.gate_up_grad)
     add_matmul_(grad_of(gate_up), b.gate_up_grad.T, layer.ffn_normed)
     torch.mm(b.gate_up_grad, weights[gate_up], out=b.normed_grad)
     residual_norm_backward(

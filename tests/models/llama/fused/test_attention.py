@@ -16,6 +16,15 @@ def _reference(qkv, rotation, segment_start, mask, length, head_dim, heads, kv_h
     return out.transpose(1, 2).reshape(WINDOWS * length, -1)
 
 
+def _rotated(qkv, rotation, heads, kv_heads, length):
+    """`qkv` as the kernels of attention take it."""
+    from stochastok_cli.models.llama.fused.rotary import rotated_qkv
+
+    identity, out = torch.eye(qkv.shape[1], dtype=qkv.dtype, device=qkv.device), torch.full_like(qkv, torch.nan)
+    rotated_qkv(qkv.detach(), identity, rotation, heads, kv_heads, length, out)
+    return out
+
+
 @pytest.mark.parametrize("packed", [False, True], ids=["causal", "packed"])
 @pytest.mark.parametrize(
     ("dropout", "head_dim", "length", "heads", "kv_heads"),
@@ -37,7 +46,6 @@ def test_attention_and_its_gradient(packed, dropout, head_dim, length, heads, kv
     from stochastok_cli.models.llama.fused.attention_backward import attention_backward
     from stochastok_cli.models.llama.fused.attention_forward import attention_forward
     from stochastok_cli.models.llama.fused.dropout import attention_hashes
-    from stochastok_cli.models.llama.fused.rotary import rotate_
 
     generator = torch.Generator().manual_seed(0)
     width = heads * head_dim
@@ -52,8 +60,7 @@ def test_attention_and_its_gradient(packed, dropout, head_dim, length, heads, kv
     expected = _reference(wide, rotation, segment_start, mask, length, head_dim, heads, kv_heads)
     expected.backward(grad.float())
 
-    rotated = qkv.clone()
-    rotate_(rotated, rotation, heads, kv_heads, length)
+    rotated = _rotated(qkv, rotation, heads, kv_heads, length)
     query_hash = torch.empty(WINDOWS, heads, length, dtype=torch.int32, device=device)
     key_hash = torch.empty(WINDOWS, kv_heads, length, dtype=torch.int32, device=device)
     attention_hashes(keys, LAYER, query_hash, key_hash)
@@ -69,15 +76,20 @@ def test_attention_and_its_gradient(packed, dropout, head_dim, length, heads, kv
         assert relative_error(actual, expected_part) < tolerance, name
 
 
-def test_rotation_equals_the_reference_with_the_softmax_scale_in_the_queries(device, dtype, tolerance):
-    from stochastok_cli.models.llama.fused.rotary import LOG2_E, rotate_
+@pytest.mark.parametrize(("head_dim", "heads", "kv_heads"), [(32, HEADS, KV_HEADS), (64, 3, 1), (128, 2, 1)])
+def test_projection_and_rotation_with_the_softmax_scale_in_the_queries(
+    head_dim, heads, kv_heads, device, dtype, tolerance
+):
+    from stochastok_cli.models.llama.fused.rotary import LOG2_E, rotated_qkv
 
-    length, head_dim = 64, 32
-    qkv = torch.randn(length, (HEADS + 2 * KV_HEADS) * head_dim, generator=torch.Generator().manual_seed(0))
-    qkv = qkv.to(device, dtype)
+    length, width, parts = 192, 128, heads + 2 * kv_heads
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(WINDOWS * length, width, generator=generator).to(device, dtype)
+    weight = (torch.randn(parts * head_dim, width, generator=generator) / width**0.5).to(device, dtype)
     rotation = rotary_table(head_dim, length).to(device)
-    expected = rotate(qkv.float().view(1, length, -1, head_dim).transpose(1, 2), rotation).transpose(1, 2)[0].clone()
-    expected[:, :HEADS] *= LOG2_E / head_dim**0.5
-    expected[:, HEADS + KV_HEADS :] = qkv.float().view(length, -1, head_dim)[:, HEADS + KV_HEADS :]
-    rotate_(qkv, rotation, HEADS, KV_HEADS, length)
-    assert relative_error(qkv, expected.flatten(1)) < tolerance
+    expected = (x.float() @ weight.float().T).view(WINDOWS, length, parts, head_dim).transpose(1, 2)
+    expected[:, : heads + kv_heads] = rotate(expected[:, : heads + kv_heads], rotation)
+    expected[:, :heads] *= LOG2_E / head_dim**0.5
+    qkv = torch.full((WINDOWS * length, parts * head_dim), torch.nan, dtype=dtype, device=device)
+    rotated_qkv(x, weight, rotation, heads, kv_heads, length, qkv)
+    assert relative_error(qkv, expected.transpose(1, 2).reshape_as(qkv)) < tolerance
