@@ -57,7 +57,7 @@ FORWARD: dict[int, TilesOfHeads] = {
 }
 DQ: dict[int, TilesOfHeads] = {
     32: {1: Tile(128, 32, 4, 3, 128), 2: Tile(64, 32, 4, 3, 128), 4: Tile(32, 32, 4, 3, 128)},
-    64: {1: Tile(64, 64, 4, 2, 128)},
+    64: {1: Tile(64, 64, 4, 2, 128), 2: Tile(32, 64, 4, 2, 128)},
     128: {1: Tile(64, 64, 4, 2), 2: Tile(32, 64, 4, 2)},
 }
 DKDV: dict[int, TilesOfHeads] = {

@@ -14,12 +14,12 @@ from stochastok_cli.models.llama.fused.pingpong import (
     BLOCK_M,
     BLOCK_N,
     COLUMN_LAYOUT,
-    COMPUTING_WARPS,
     HALF,
     LAUNCH_OPTIONS,
     LOG2_E,
-    REGISTERS,
     ROW_LAYOUT,
+    WORKER_REGISTERS,
+    WORKER_WARPS,
     allocate,
     grid,
     load_operands,
@@ -111,8 +111,8 @@ def _exp_logits(
             )),
             (load_operands, (hidden_desc, weight_desc, ring, order, steps)),
         ],
-        COMPUTING_WARPS,
-        REGISTERS,
+        WORKER_WARPS,
+        WORKER_REGISTERS,
     )  # fmt: skip
 
 

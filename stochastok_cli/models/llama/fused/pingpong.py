@@ -3,7 +3,7 @@
 A program has a warp that loads operands and two groups of four warps that compute. Each group computes whole tiles, in
 turn: while one multiplies, the other does what follows the product (its epilogue) and stores the result. CUTLASS calls
 this schedule "ping-pong" (`KernelTmaWarpSpecializedPingpong`). In a kernel whose warps all work on one tile, the tensor
-cores stand still during each epilogue, which for a depth of 512 is a quarter of the time.
+cores stand still during each epilogue.
 
 There is one program a multiprocessor. Operands go through a ring of stages in shared memory. A kernel consists of
 `make_ring`, `load_operands` for the loading warp, and a function of its own for the two groups, which calls `multiply`
@@ -29,6 +29,10 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
+# Triton 3.8 renamed the two, and 3.9 removed the first names.
+async_load = tma.async_load if hasattr(tma, "async_load") else tma.async_copy_global_to_shared
+async_store = tma.async_store if hasattr(tma, "async_store") else tma.async_copy_shared_to_global
+
 BLOCK_M, BLOCK_N = gl.constexpr(128), gl.constexpr(128)
 """Rows and columns of a tile, whose float32 sums are in 128 registers of each thread of a group."""
 HALF = gl.constexpr(64)
@@ -41,11 +45,12 @@ HALF_LAYOUT = gl.constexpr(gl.NVMMADistributedLayout(version=[3, 0], warps_per_c
 ROW_LAYOUT = gl.constexpr(gl.SliceLayout(1, HALF_LAYOUT.value))
 COLUMN_LAYOUT = gl.constexpr(gl.SliceLayout(0, HALF_LAYOUT.value))
 
-COMPUTING_WARPS = gl.constexpr(
-    [4, 1]
-)  # of the second group, and of the one that loads; the first group is the kernel's
-REGISTERS = gl.constexpr([232, 24])  # of their threads; what is left is the first group's
-LAUNCH_OPTIONS = {"num_warps": 4, "maxnreg": 168}  # 168 registers for each of 12 warps, of which 3 load nothing
+# Warps of the second group, and the one that loads, with the registers of their threads. The first group is the
+# kernel's own 4 warps. Registers are given out for 12 warps, 168 a thread: a group of fewer than 4 warps counts as 4, and
+# the first group has what the others leave.
+WORKER_WARPS = gl.constexpr([4, 1])
+WORKER_REGISTERS = gl.constexpr([232, 24])
+LAUNCH_OPTIONS = {"num_warps": 4, "maxnreg": 168}
 
 
 @gluon.jit
@@ -108,14 +113,14 @@ def load_operands(a_desc, b_desc, ring, order, steps: gl.constexpr):
         for k in range(steps):
             mbarrier.wait(free.index(stage), phase)
             mbarrier.expect(loaded.index(stage), stage_bytes)
-            tma.async_copy_global_to_shared(a_desc, [m * BLOCK_M, k * depth], loaded.index(stage), a.index(stage))
+            async_load(a_desc, [m * BLOCK_M, k * depth], loaded.index(stage), a.index(stage))
             if len(b_desc.block_shape) == 3:
                 coordinates = [0, n * HALF, k * depth]
             elif b_desc.block_shape[1] == depth:
                 coordinates = [n * BLOCK_N, k * depth]
             else:
                 coordinates = [k * depth, n * BLOCK_N]
-            tma.async_copy_global_to_shared(b_desc, coordinates, loaded.index(stage), b.index(stage))
+            async_load(b_desc, coordinates, loaded.index(stage), b.index(stage))
             stage, phase = _following(stage, phase, a.shape[0])
 
 
@@ -178,7 +183,7 @@ def store(x, buffer, desc, row, column):
     tma.store_wait(0)
     buffer.store(x.to(desc.dtype))
     fence_async_shared()
-    tma.async_copy_shared_to_global(desc, [row, column], buffer)
+    async_store(desc, [row, column], buffer)
 
 
 def operand(matrix: Tensor) -> TensorDescriptor:

@@ -18,11 +18,11 @@ from triton.experimental.gluon.language.nvidia.hopper import tma
 from stochastok_cli.models.llama.fused.pingpong import (
     BLOCK_M,
     BLOCK_N,
-    COMPUTING_WARPS,
     HALF,
     HALF_LAYOUT,
     LAUNCH_OPTIONS,
-    REGISTERS,
+    WORKER_REGISTERS,
+    WORKER_WARPS,
     allocate,
     grid,
     load_operands,
@@ -138,8 +138,8 @@ def _rotated_qkv(
             ),
             (load_operands, (x_desc, weight_desc, ring, order, steps)),
         ],
-        COMPUTING_WARPS,
-        REGISTERS,
+        WORKER_WARPS,
+        WORKER_REGISTERS,
     )
 
 

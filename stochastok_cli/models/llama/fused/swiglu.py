@@ -17,12 +17,14 @@ from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared,
 from stochastok_cli.models.llama.fused.pingpong import (
     BLOCK_M,
     BLOCK_N,
-    COMPUTING_WARPS,
     HALF,
     LAUNCH_OPTIONS,
     LOG2_E,
-    REGISTERS,
+    WORKER_REGISTERS,
+    WORKER_WARPS,
     allocate,
+    async_load,
+    async_store,
     grid,
     halves,
     in_blocks,
@@ -100,8 +102,8 @@ def _gate_up_swiglu(
             (_apply_swiglu, (gate_desc, up_desc, hidden_desc, ring, buffers, order, steps, 1)),
             (load_operands, (x_desc, weight_desc, ring, order, steps)),
         ],
-        COMPUTING_WARPS,
-        REGISTERS,
+        WORKER_WARPS,
+        WORKER_REGISTERS,
     )
 
 
@@ -136,8 +138,8 @@ def _load_part(gate_desc, up_desc, slots, slot, tile, part: gl.constexpr):
     m, n = tile
     mbarrier.expect(loaded.index(slot), 2 * BLOCK_M * width * gate_desc.dtype.primitive_bitwidth // 8)
     coordinates = [m * BLOCK_M, n * BLOCK_N + part * width]
-    tma.async_copy_global_to_shared(gate_desc, coordinates, loaded.index(slot), gates.index(slot))
-    tma.async_copy_global_to_shared(up_desc, coordinates, loaded.index(slot), ups.index(slot))
+    async_load(gate_desc, coordinates, loaded.index(slot), gates.index(slot))
+    async_load(up_desc, coordinates, loaded.index(slot), ups.index(slot))
 
 
 @gluon.jit
@@ -154,8 +156,8 @@ def _store_part(grad, gate_grad_desc, up_grad_desc, slots, slot, phase, tile, pa
     ups.index(slot).store((grad * silu).to(up_grad_desc.dtype))
     fence_async_shared()
     coordinates = [m * BLOCK_M, n * BLOCK_N + part * grad.shape[1]]
-    tma.async_copy_shared_to_global(gate_grad_desc, coordinates, gates.index(slot))
-    tma.async_copy_shared_to_global(up_grad_desc, coordinates, ups.index(slot))
+    async_store(gate_grad_desc, coordinates, gates.index(slot))
+    async_store(up_grad_desc, coordinates, ups.index(slot))
     tma.store_wait(0)
 
 
@@ -211,8 +213,8 @@ def _swiglu_backward(
             ),
             (load_operands, (grad_desc, weight_desc, ring, order, steps)),
         ],
-        COMPUTING_WARPS,
-        REGISTERS,
+        WORKER_WARPS,
+        WORKER_REGISTERS,
     )
 
 
