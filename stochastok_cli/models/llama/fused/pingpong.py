@@ -46,8 +46,8 @@ ROW_LAYOUT = gl.constexpr(gl.SliceLayout(1, HALF_LAYOUT.value))
 COLUMN_LAYOUT = gl.constexpr(gl.SliceLayout(0, HALF_LAYOUT.value))
 
 # Warps of the second group, and the one that loads, with the registers of their threads. The first group is the
-# kernel's own 4 warps. Registers are given out for 12 warps, 168 a thread: a group of fewer than 4 warps counts as 4, and
-# the first group has what the others leave.
+# kernel's own 4 warps. Registers are given out for 12 warps, 168 a thread: the warp that loads counts as 4, and the
+# first group has what the others leave.
 WORKER_WARPS = gl.constexpr([4, 1])
 WORKER_REGISTERS = gl.constexpr([232, 24])
 LAUNCH_OPTIONS = {"num_warps": 4, "maxnreg": 168}
