@@ -39,7 +39,8 @@ def doctor(
             _print_section(name, entries)
         for note in diagnosis.notes:
             print(f"note: {note}")
-        print("\n".join(f"broken: {problem}" for problem in diagnosis.problems) or "Nothing is broken.")
+        nothing = "Nothing is broken that every command needs." if diagnosis.notes else "Nothing is broken."
+        print("\n".join(f"broken: {problem}" for problem in diagnosis.problems) or nothing)
     progress.note(BUG_REPORT)
     if diagnosis.problems:
         raise typer.Exit(FAILED)

@@ -129,6 +129,8 @@ def generate(
         line.write("\n\n" if labeled else "\n")
         if result.finish_reason == "window":
             progress.note("the text ends here because the context window is full")
+        elif not result.text and result.finish_reason == "stop":
+            progress.note("the model wrote nothing: its first token ends the text")
 
     try:
         generate_texts(

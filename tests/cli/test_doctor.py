@@ -112,6 +112,7 @@ def test_folders_that_can_not_be_made_are_named(run, tmp_path, monkeypatch):
         "note: /proc/none can't be made; give another --data-dir",
         f"note: {tmp_path / 'link/below'} can't be made; give another --checkpoint-dir",
     ]
+    assert out.endswith("Nothing is broken that every command needs.\n")
     assert "/proc/none, can't be made\n" in out and f"{tmp_path / 'file'}, no folder\n" in out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]
 

@@ -216,6 +216,14 @@ def test_ids_that_end_a_text(place, monkeypatch, end):
     assert result.text == load_vocabulary(folder).decode([20, 21])
 
 
+def test_a_text_that_ends_at_once_is_explained(run, monkeypatch):
+    end = load_vocabulary("sample2k").end_of_text
+    monkeypatch.setattr(Sampling, "draw", lambda *_: [end])
+    code, out, err = run("ours", PROMPT)
+    assert (code, out) == (0, f"{PROMPT}\n") and "the model wrote nothing" in err
+    assert "wrote nothing" not in run("ours", PROMPT, "--json")[2] + run("ours", PROMPT, "--quiet")[2]
+
+
 def test_characters_of_several_tokens_are_streamed_whole(place, monkeypatch):
     vocabulary = load_vocabulary("sample2k")
     ids = vocabulary.encode("日本!")
