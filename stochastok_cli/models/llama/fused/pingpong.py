@@ -70,7 +70,7 @@ def tile_of_program(t, order):
     row_tiles, column_tiles, group = order
     index = gl.program_id(0) + t * gl.num_programs(0)
     first = index // (group * column_tiles) * group
-    size = gl.minimum(row_tiles - first, group)
+    size = gl.maximum(gl.minimum(row_tiles - first, group), 1)  # 1 for tiles after the last, which nobody computes
     rest = index % (group * column_tiles)
     return first + rest % size, rest // size
 
@@ -84,6 +84,7 @@ def allocate(desc, count: gl.constexpr):
 @gluon.jit
 def make_ring(a_desc, b_desc, stages: gl.constexpr):
     """The stages, and their barriers: when a stage is loaded, when it can be overwritten, and whose turn it is."""
+    gl.static_assert(stages > 1, "a stage is free when the next one is loaded")
     a, b = allocate(a_desc, stages), allocate(b_desc, stages)
     loaded = gl.allocate_shared_memory(gl.int64, [stages, 1], mbarrier.MBarrierLayout())
     free = gl.allocate_shared_memory(gl.int64, [stages, 1], mbarrier.MBarrierLayout())

@@ -166,7 +166,8 @@ def _apply_swiglu_backward(
     gate_desc, up_desc, gate_grad_desc, up_grad_desc, ring, slots, order, steps: gl.constexpr, which: gl.constexpr
 ):  # fmt: skip
     own: gl.constexpr = slots[0].shape[0] // 2  # slots of each group
-    parts: gl.constexpr = BLOCK_N // gate_desc.block_shape[1]  # of a tile, at least as many
+    parts: gl.constexpr = BLOCK_N // gate_desc.block_shape[1]  # of a tile
+    gl.static_assert(own <= parts, "a slot is loaded for a part of this tile or the next")
     tiles = tiles_of_program(order)
     tile = tile_of_program(which, order)
     if which < tiles:

@@ -1,5 +1,7 @@
 """The fused kernels run on a GPU if there is a suitable one, else in the interpreter of Triton, in float32.
 
+The interpreter can't run the products of `fused.pingpong`: on a CPU, torch computes the same in their place.
+
 Triton reads at its first import whether to interpret: `tests/conftest.py` sets the variable if there is no GPU. Without
 Triton, or if it was imported earlier, every test of this folder is skipped with the reason.
 """

@@ -76,20 +76,29 @@ def test_attention_and_its_gradient(packed, dropout, head_dim, length, heads, kv
         assert relative_error(actual, expected_part) < tolerance, name
 
 
-@pytest.mark.parametrize(("head_dim", "heads", "kv_heads"), [(32, HEADS, KV_HEADS), (64, 3, 1), (128, 2, 1)])
+@pytest.mark.parametrize(
+    ("head_dim", "heads", "kv_heads", "windows"),
+    [
+        (32, HEADS, KV_HEADS, 2),
+        (64, 3, 1, 2),
+        (128, 2, 1, 2),
+        # Several tiles a program.
+        *(pytest.param(head_dim, 3, 1, 128, marks=pytest.mark.gpu) for head_dim in (32, 64, 128)),
+    ],
+)
 def test_projection_and_rotation_with_the_softmax_scale_in_the_queries(
-    head_dim, heads, kv_heads, device, dtype, tolerance
+    head_dim, heads, kv_heads, windows, device, dtype, tolerance
 ):
     from stochastok_cli.models.llama.fused.rotary import LOG2_E, rotated_qkv
 
     length, width, parts = 192, 128, heads + 2 * kv_heads
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(WINDOWS * length, width, generator=generator).to(device, dtype)
+    x = torch.randn(windows * length, width, generator=generator).to(device, dtype)
     weight = (torch.randn(parts * head_dim, width, generator=generator) / width**0.5).to(device, dtype)
     rotation = rotary_table(head_dim, length).to(device)
-    expected = (x.float() @ weight.float().T).view(WINDOWS, length, parts, head_dim).transpose(1, 2)
+    expected = (x.float() @ weight.float().T).view(windows, length, parts, head_dim).transpose(1, 2)
     expected[:, : heads + kv_heads] = rotate(expected[:, : heads + kv_heads], rotation)
     expected[:, :heads] *= LOG2_E / head_dim**0.5
-    qkv = torch.full((WINDOWS * length, parts * head_dim), torch.nan, dtype=dtype, device=device)
+    qkv = torch.full((windows * length, parts * head_dim), torch.nan, dtype=dtype, device=device)
     rotated_qkv(x, weight, rotation, heads, kv_heads, length, qkv)
     assert relative_error(qkv, expected.transpose(1, 2).reshape_as(qkv)) < tolerance

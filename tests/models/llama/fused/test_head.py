@@ -12,10 +12,11 @@ VOCAB, WIDTH = 300, 128
 def _run(hidden, weight, targets, token_weights, chunk_rows, **options):
     from stochastok_cli.models.llama.fused.head import FusedHead
 
-    head = FusedHead(VOCAB, WIDTH, chunk_rows, hidden.dtype, hidden.device, **options)
-    padded = torch.zeros(head.padded_vocab_size, WIDTH, dtype=weight.dtype, device=weight.device)
-    padded[:VOCAB] = weight
-    grad, weight_grad = torch.full_like(hidden, torch.nan), torch.zeros(VOCAB, WIDTH, device=hidden.device)
+    vocab, width = weight.shape
+    head = FusedHead(vocab, width, chunk_rows, hidden.dtype, hidden.device, **options)
+    padded = torch.zeros(head.padded_vocab_size, width, dtype=weight.dtype, device=weight.device)
+    padded[:vocab] = weight
+    grad, weight_grad = torch.full_like(hidden, torch.nan), torch.zeros(vocab, width, device=hidden.device)
     losses = head(hidden, padded, targets.int(), token_weights, grad, weight_grad)
     return losses.sum(), grad, weight_grad
 
@@ -27,11 +28,11 @@ def _expected(hidden, weight, targets, token_weights):
     return loss.detach(), hidden.grad, weight.grad
 
 
-def _case(rows, device, dtype, sharpness):
+def _case(rows, device, dtype, sharpness, vocab=VOCAB, width=WIDTH):
     generator = torch.Generator().manual_seed(0)
-    hidden = (sharpness * torch.randn(rows, WIDTH, generator=generator)).to(device, dtype)
-    weight = (torch.randn(VOCAB, WIDTH, generator=generator) / WIDTH**0.5).to(device, dtype)
-    targets = torch.randint(VOCAB, (rows,), generator=generator).to(device)
+    hidden = (sharpness * torch.randn(rows, width, generator=generator)).to(device, dtype)
+    weight = (torch.randn(vocab, width, generator=generator) / width**0.5).to(device, dtype)
+    targets = torch.randint(vocab, (rows,), generator=generator).to(device)
     token_weights = (torch.rand(rows, generator=generator) * (torch.arange(rows) % 3 > 0)).to(device)
     return hidden, weight, targets, token_weights
 
@@ -42,6 +43,25 @@ def test_loss_and_gradients(rows, chunk_rows, sharpness, device, dtype, toleranc
     case = _case(rows, device, dtype, sharpness)
     for actual, expected in zip(_run(*case, chunk_rows), _expected(*case), strict=True):
         assert relative_error(actual, expected) < tolerance
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("width", [128, 192])
+def test_several_tiles_a_program(width, device, dtype, tolerance):
+    """More row tiles than go over the vocabulary together; a width of 192 has half a step of 8-bit floats."""
+    from stochastok_cli.models.llama.fused.head import head_losses
+
+    case = _case(4300, device, dtype, 1.0, vocab=1000, width=width)
+    hidden, weight, targets, token_weights = case
+    expected = _expected(*case)
+    for actual, expected_part in zip(_run(*case, 4300), expected, strict=True):
+        assert relative_error(actual, expected_part) < tolerance
+    losses = head_losses(hidden, F.pad(weight, (0, 0, 0, 24)), targets.int(), token_weights, 1000)
+    assert relative_error(losses.sum(), expected[0]) < tolerance
+    loss, *gradients = _run(*case, 4300, fp8=True)
+    assert relative_error(loss, expected[0]) < tolerance
+    for actual, expected_part in zip(gradients, expected[1:], strict=True):
+        assert relative_error(actual, expected_part) < 0.05
 
 
 def test_small_losses_and_gradients_of_probable_tokens_are_exact(device, dtype, tolerance):

@@ -17,6 +17,9 @@ def _random(generator, device, dtype, *shape):
         (4096, 512, 1320),  # several tiles a program
         (256, 576, 320),  # deep enough for smaller parts of tiles
         (256, 1088, 192),  # deep enough for another order of tiles
+        # Several tiles a program, of both kinds.
+        pytest.param(4200, 576, 1320, marks=pytest.mark.gpu),
+        pytest.param(4200, 1088, 1320, marks=pytest.mark.gpu),
     ],
 )
 def test_products_swiglu_and_its_gradient(rows, depth, width, device, dtype, tolerance):
