@@ -59,7 +59,7 @@ def test_several_tiles_a_program(width, device, dtype, tolerance):
     losses = head_losses(hidden, F.pad(weight, (0, 0, 0, 24)), targets.int(), token_weights, 1000)
     assert relative_error(losses.sum(), expected[0]) < tolerance
     loss, *gradients = _run(*case, 4300, fp8=True)
-    assert relative_error(loss, expected[0]) < tolerance
+    assert relative_error(loss, expected[0]) < 0.01
     for actual, expected_part in zip(gradients, expected[1:], strict=True):
         assert relative_error(actual, expected_part) < 0.05
 
