@@ -1,14 +1,18 @@
 """Whether the fused kernels can train a model on a device. Doesn't import them, so that it can always be asked."""
 
+import importlib.metadata
 import importlib.util
 
 import torch
+from packaging.version import Version
 
 from stochastok_cli.config import ModelConfig
 from stochastok_cli.models.llama.fused.attention_tiles import HEAD_DIMS, LENGTH_MULTIPLE
 
 HIDDEN_DIM_MULTIPLE = 64  # the depth of a tile of the matrix products
 MAX_HIDDEN_DIM = 4096  # a program holds whole rows of hidden states
+TRITON_VERSION = Version("3.6")
+"""The first in which Gluon has what `fused.pingpong` needs."""
 
 
 def unsupported(config: ModelConfig, device: torch.device) -> str | None:
@@ -25,7 +29,18 @@ def unsupported_device(device: torch.device) -> str | None:
         return f"their tiles are made for compute capability 9 (H100, H200), and this GPU has {major}.{minor}"
     if importlib.util.find_spec("triton") is None:
         return "the package `triton` is not installed"
+    version = _triton_version()
+    if version is not None and version < TRITON_VERSION:
+        return f"they need triton {TRITON_VERSION}, and {version} is installed"
     return None
+
+
+def _triton_version() -> Version | None:
+    """None where Triton is part of a package of another name, as with nightly builds of PyTorch."""
+    try:
+        return Version(importlib.metadata.version("triton"))
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def unsupported_shape(config: ModelConfig) -> str | None:
