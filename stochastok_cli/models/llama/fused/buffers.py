@@ -82,8 +82,7 @@ def allocate(
         layers=[first, *following], residual=make.matrix(width), normed=make.matrix(width), rstd=make.rows_of_float(),
         sublayer_out=make.matrix(width), residual_grad=make.matrix(width), ffn_residual_grad=make.matrix(width),
         normed_grad=make.matrix(width), attention_out_grad=make.matrix(width), qkv_grad=make.matrix(qkv),
-        delta=make.by_head(make.heads), gate_up_grad=make.matrix(2 * ffn),
-        recompute=recompute,
+        delta=make.by_head(make.heads), gate_up_grad=make.matrix(2 * ffn), recompute=recompute,
     )  # fmt: skip
 
 

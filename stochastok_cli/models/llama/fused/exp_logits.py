@@ -35,9 +35,7 @@ from stochastok_cli.models.llama.fused.pingpong import (
 
 MAX_SHIFTED_LOGIT = gl.constexpr(64.0)
 STAGES = 6  # that leave room for half a tile of results for each group
-GROUP = (
-    32  # row tiles that go over the vocabulary together: their rows stay in the L2 cache while the weight streams by
-)
+GROUP = 32  # row tiles that go over the vocabulary together: their rows stay in the L2 cache
 
 ScaledMatrix = tuple[Tensor, Tensor | None]
 """A matrix, and the scales of its rows if it is one of 8-bit floats."""

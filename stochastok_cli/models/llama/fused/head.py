@@ -193,18 +193,7 @@ def head_losses(hidden: Tensor, weight: Tensor, targets: Tensor, token_weights: 
 def _exp_logits_and_sums(
     hidden: ScaledMatrix, weight: ScaledMatrix, targets: Tensor, vocab_size: int, exp: Tensor | None
 ) -> Tensor:
-    """The sums of E over each tile of the vocabulary.
-
-    Args:
-        hidden: `[M, D]`.
-        weight: `[padded V, D]`; both have scales, or neither does.
-        targets: int32 `[M]`.
-        vocab_size: V.
-        exp: Written, `[M, padded V]`: E. None: it is not needed.
-
-    Returns:
-        float32 `[tiles, M]`.
-    """
+    """`exp_logits`, arguments and result as there, with the target logits, which it needs first."""
     (left, left_scale), (right, right_scale) = hidden, weight
     (rows, width), device = left.shape, left.device
     target_logit = torch.empty(rows, device=device)

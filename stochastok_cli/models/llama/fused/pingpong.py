@@ -41,7 +41,16 @@ LOG2_E = gl.constexpr(math.log2(math.e))
 DEPTH_BYTES = 128
 """Bytes of a row in a stage: 64 numbers of 16 bits, or 128 of 8."""
 
-HALF_LAYOUT = gl.constexpr(gl.NVMMADistributedLayout(version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, 64, 16]))
+
+@gluon.constexpr_function
+def product_layout(columns, operand_bits=16):
+    """How the threads of a group hold a product `[BLOCK_M, columns]` of operands of so many bits."""
+    return gl.NVMMADistributedLayout(
+        version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, columns, 256 // operand_bits]
+    )
+
+
+HALF_LAYOUT = gl.constexpr(product_layout(HALF.value))
 ROW_LAYOUT = gl.constexpr(gl.SliceLayout(1, HALF_LAYOUT.value))
 COLUMN_LAYOUT = gl.constexpr(gl.SliceLayout(0, HALF_LAYOUT.value))
 
@@ -147,9 +156,7 @@ def multiply(ring, t, which: gl.constexpr, steps: gl.constexpr):
     a, b, loaded, free, turn = ring
     stages: gl.constexpr = a.shape[0]
     depth: gl.constexpr = a.shape[2]
-    layout: gl.constexpr = gl.NVMMADistributedLayout(
-        version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, BLOCK_N, 256 // a.dtype.primitive_bitwidth]
-    )
+    layout: gl.constexpr = product_layout(BLOCK_N, a.dtype.primitive_bitwidth)
     acc = gl.zeros([BLOCK_M, BLOCK_N], gl.float32, layout)
     stage, phase = t * steps % stages, (t * steps // stages) & 1
     mbarrier.wait(turn.index(which), ((t // 2) & 1) ^ (1 - which))
@@ -173,7 +180,7 @@ def multiply(ring, t, which: gl.constexpr, steps: gl.constexpr):
 def halves(x):
     """The left and the right half of a tile, or of a half, in the layouts of products of that width."""
     width: gl.constexpr = x.shape[1] // 2
-    layout: gl.constexpr = gl.NVMMADistributedLayout(version=[3, 0], warps_per_cta=[4, 1], instr_shape=[16, width, 16])
+    layout: gl.constexpr = product_layout(width)
     left, right = x.reshape([x.shape[0], 2, width]).permute((0, 2, 1)).split()
     return gl.convert_layout(left, layout), gl.convert_layout(right, layout)
 

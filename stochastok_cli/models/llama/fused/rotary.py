@@ -15,6 +15,7 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import tma
 
+from stochastok_cli.models.llama.attention import rotate
 from stochastok_cli.models.llama.fused.pingpong import (
     BLOCK_M,
     BLOCK_N,
@@ -100,8 +101,8 @@ def _apply_rotation(
             store(left, buffer, qkv_desc, row, column)
             store(right, buffer, qkv_desc, row, column + HALF)
         else:
-            pattern = _split_pairs(gl.zeros([BLOCK_M, HALF], gl.float32, HALF_LAYOUT), head_dim)[0]
-            layout: gl.constexpr = pattern.type.layout
+            unused = _split_pairs(gl.zeros([BLOCK_M, HALF], gl.float32, HALF_LAYOUT), head_dim)[0]
+            layout: gl.constexpr = unused.type.layout  # that of the pairs below
             # Both halves have the same angles, which arrive while this group waits for its turn and multiplies.
             cos, sin = _load_angles(cos_ptr, sin_ptr, row, length, head_dim, pairs, layout)
             products = multiply(ring, t, which, steps)
@@ -163,11 +164,9 @@ def rotated_qkv(
     q_scale = LOG2_E / math.sqrt(head_dim)
     if x.device.type == "cpu":
         torch.mm(x, weight.T, out=qkv)
-        rotated = qkv.view(-1, length, heads + 2 * kv_heads, head_dim)[:, :, : heads + kv_heads]
-        cos, sin = rotation[:, :length, None]
-        first, second = rotated.float().chunk(2, dim=-1)
-        rotated.copy_(rotated * cos + torch.cat((-second, first), dim=-1) * sin)
-        rotated[:, :, :heads] *= q_scale
+        by_head = qkv.view(-1, length, heads + 2 * kv_heads, head_dim).transpose(1, 2)
+        by_head[:, : heads + kv_heads] = rotate(by_head[:, : heads + kv_heads], rotation[:, :length])
+        by_head[:, :heads] *= q_scale
         return
     _rotated_qkv[grid(len(x), len(weight), x.device)](
         operand(x), operand(weight), result(qkv), rotation[0], rotation[1], q_scale, len(x), num_steps(x), length,
