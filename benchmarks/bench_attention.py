@@ -49,11 +49,12 @@ def make_pass(options: argparse.Namespace) -> Callable[[], tuple[Tensor, Tensor]
     attention_hashes(torch.arange(windows, device="cuda"), 0, query_hash, key_hash)
     lse, delta = torch.empty(2, windows, heads, length, device="cuda")
     rotation, dqkv = rotary_table(head_dim, length).cuda(), torch.empty_like(qkv)
+    rstd = torch.ones(windows * length, device="cuda")
 
     def run() -> tuple[Tensor, Tensor]:
         attention_forward(qkv, None, query_hash, key_hash, options.dropout, out, lse)
         attention_backward(
-            qkv, out, grad, lse, None, query_hash, key_hash, rotation, options.dropout, delta, dqkv
+            qkv, out, grad, lse, None, query_hash, key_hash, rstd, rotation, options.dropout, delta, dqkv
         )  # fmt: skip
         return out, dqkv
 

@@ -1,4 +1,5 @@
-"""The gradient of `attention_forward`, in two kernels that together write the gradient of the unrotated `qkv`.
+"""The gradient of `attention_forward`, in two kernels that together write the gradient of the unrotated `qkv`, with
+rows multiplied by numbers that `fused.norm` explains.
 
 With weights p (before dropout), dropout mask m, gradient `grad` of the output o, and keep probability r:
 
@@ -45,8 +46,8 @@ def _add_key_block(
 
 @triton.jit
 def _attention_backward_dq(
-    qkv_ptr, out_ptr, grad_ptr, lse_ptr, delta_ptr, query_hash_ptr, key_hash_ptr, segment_start_ptr, dqkv_ptr, cos_ptr,
-    sin_ptr, length: tl.constexpr, heads: tl.constexpr, kv_heads: tl.constexpr, head_dim: tl.constexpr,
+    qkv_ptr, out_ptr, grad_ptr, lse_ptr, delta_ptr, query_hash_ptr, key_hash_ptr, segment_start_ptr, rstd_ptr, dqkv_ptr,
+    cos_ptr, sin_ptr, length: tl.constexpr, heads: tl.constexpr, kv_heads: tl.constexpr, head_dim: tl.constexpr,
     num_heads: tl.constexpr, block_q: tl.constexpr, block_k: tl.constexpr, threshold: tl.constexpr,
     keep_prob: tl.constexpr, dq_scale: tl.constexpr, packed: tl.constexpr,
 ):  # fmt: skip
@@ -89,7 +90,8 @@ def _attention_backward_dq(
             head_dim, block_k, threshold, True, packed,
         )  # fmt: skip
     out_offset = query * stride + head * head_dim
-    store_inverse_rotated(dq * dq_scale, cos_ptr, sin_ptr, query, dqkv_ptr + window_row * stride, out_offset, head_dim)
+    dq *= (tl.load(rstd_ptr + window_row + query) * dq_scale)[:, None]
+    store_inverse_rotated(dq, cos_ptr, sin_ptr, query, dqkv_ptr + window_row * stride, out_offset, head_dim)
 
 
 @triton.jit
@@ -126,9 +128,9 @@ def _add_query_block(
 
 @triton.jit
 def _attention_backward_dkdv(
-    qkv_ptr, grad_ptr, lse_ptr, delta_ptr, query_hash_ptr, key_hash_ptr, segment_start_ptr, dqkv_ptr, cos_ptr, sin_ptr,
-    length: tl.constexpr, heads: tl.constexpr, kv_heads: tl.constexpr, head_dim: tl.constexpr, block_q: tl.constexpr,
-    block_k: tl.constexpr, stages: tl.constexpr, threshold: tl.constexpr, dk_scale: tl.constexpr,
+    qkv_ptr, grad_ptr, lse_ptr, delta_ptr, query_hash_ptr, key_hash_ptr, segment_start_ptr, rstd_ptr, dqkv_ptr, cos_ptr,
+    sin_ptr, length: tl.constexpr, heads: tl.constexpr, kv_heads: tl.constexpr, head_dim: tl.constexpr,
+    block_q: tl.constexpr, block_k: tl.constexpr, stages: tl.constexpr, threshold: tl.constexpr, dk_scale: tl.constexpr,
     dv_scale: tl.constexpr, packed: tl.constexpr, length_block: tl.constexpr, heads_of_step: tl.constexpr,
     num_heads: tl.constexpr,
 ):  # fmt: skip
@@ -168,16 +170,17 @@ def _attention_backward_dkdv(
                     block_q, threshold, False, packed,
                 )  # fmt: skip
     out = dqkv_ptr + window_row * stride + (heads + kv_head) * head_dim
-    store_inverse_rotated(dk * dk_scale, cos_ptr, sin_ptr, key, out, key * stride, head_dim)
+    rstd = tl.load(rstd_ptr + window_row + key)[:, None]
+    store_inverse_rotated(dk * (rstd * dk_scale), cos_ptr, sin_ptr, key, out, key * stride, head_dim)
     dv_ptr = out + kv_heads * head_dim + key[:, None] * stride + d[None, :]
-    tl.store(dv_ptr, (dv * dv_scale).to(dqkv_ptr.dtype.element_ty))
+    tl.store(dv_ptr, (dv * (rstd * dv_scale)).to(dqkv_ptr.dtype.element_ty))
 
 
 def attention_backward(
     qkv: Tensor, out: Tensor, grad: Tensor, lse: Tensor, segment_start: Tensor | None, query_hash: Tensor,
-    key_hash: Tensor, rotation: Tensor, dropout: float, delta: Tensor, dqkv: Tensor,
+    key_hash: Tensor, rstd: Tensor, rotation: Tensor, dropout: float, delta: Tensor, dqkv: Tensor,
 ) -> None:  # fmt: skip
-    """The gradient of attention and of the rotation before it.
+    """The gradient of attention and of the rotation before it, times `rstd`.
 
     Args:
         qkv: `[B T, (H + 2 G) h]`, as in the forward pass; so are `out`, `lse`, `segment_start`, `query_hash`,
@@ -188,10 +191,11 @@ def attention_backward(
         segment_start: int32 `[B, T]`, or None.
         query_hash: int32 `[B, H, T]`.
         key_hash: int32 `[B, G, T]`.
+        rstd: float32 `[B T]`, which multiplies the rows.
         rotation: float32 `[2, T, h]`.
         dropout: The probability with which attention weights were dropped.
         delta: Written by the first kernel for the second, float32 `[B, H, T]`.
-        dqkv: Written, `[B T, (H + 2 G) h]`: the gradient of `qkv` before the rotation.
+        dqkv: Written, `[B T, (H + 2 G) h]`: `rstd` times the gradient of `qkv` before the rotation.
     """
     windows, heads, length = query_hash.shape
     kv_heads, head_dim, keep_prob = key_hash.shape[1], out.shape[1] // heads, 1 - dropout
@@ -199,13 +203,13 @@ def attention_backward(
     group = heads // kv_heads
     num_heads, tile = choose(DQ[head_dim], length, group)
     _attention_backward_dq[(length // tile.block_q, heads // num_heads, windows)](
-        qkv, out, grad, lse, delta, query_hash, key_hash, segment_start, dqkv, rotation[0], rotation[1], length, heads,
-        kv_heads, head_dim, num_heads, threshold=threshold, keep_prob=keep_prob,
+        qkv, out, grad, lse, delta, query_hash, key_hash, segment_start, rstd, dqkv, rotation[0], rotation[1], length,
+        heads, kv_heads, head_dim, num_heads, threshold=threshold, keep_prob=keep_prob,
         dq_scale=1 / (keep_prob * math.sqrt(head_dim)), packed=packed, **launch_options(tile),
     )  # fmt: skip
     num_heads, tile = choose(DKDV[head_dim], length, group)
     _attention_backward_dkdv[(length // tile.block_k, kv_heads, windows)](
-        qkv, grad, lse, delta, query_hash, key_hash, segment_start, dqkv, rotation[0], rotation[1], length, heads,
+        qkv, grad, lse, delta, query_hash, key_hash, segment_start, rstd, dqkv, rotation[0], rotation[1], length, heads,
         kv_heads, head_dim, tile.block_q, tile.block_k, tile.num_stages, threshold=threshold,
         dk_scale=math.log(2) / keep_prob, dv_scale=1 / keep_prob, packed=packed,
         length_block=triton.next_power_of_2(length), num_heads=num_heads,

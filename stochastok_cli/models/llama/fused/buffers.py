@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from stochastok_cli.config import ModelConfig
+from stochastok_cli.models.llama.fused.residual import square_sum_parts
 
 
 @dataclass
@@ -18,15 +19,13 @@ class LayerActivations:
     """What the forward pass of a layer stores for its backward pass."""
 
     residual: Tensor  # [N, D] the residual stream before the layer
-    normed: Tensor  # [N, D]
-    rstd: Tensor  # [N] float32
+    rstd: Tensor  # [N] float32, 1 / RMS of its rows
     qkv: Tensor  # [N, (H + 2 G) h] rotated
     query_hash: Tensor  # [B, H, T] int32, of the dropout masks
     key_hash: Tensor  # [B, G, T] int32
     lse: Tensor  # [B, H, T] float32
     attention_out: Tensor  # [N, D]
     ffn_residual: Tensor  # [N, D] the residual stream between attention and feed-forward
-    ffn_normed: Tensor  # [N, D]
     ffn_rstd: Tensor  # [N] float32
     gate_up: Tensor  # [N, 2 F]
     ffn_hidden: Tensor  # [N, F]
@@ -40,20 +39,21 @@ class Activations:
     residual: Tensor  # [N, D] after the last layer
     normed: Tensor  # [N, D]
     rstd: Tensor  # [N] float32
-    sublayer_out: Tensor  # [N, D] what attention or feed-forward adds to the residual stream; later its gradient
+    square_sums: Tensor  # [N, P] float32, of P parts of the rows of the residual stream
 
 
 @dataclass
 class Buffers(Activations):
     """The activations of a micro-batch, which the backward pass needs, and the gradients of one layer.
 
-    With `recompute`, layers have only their `residual` each. They share the rest, which holds the activations of one
-    layer, and which the backward pass computes again for every layer from its `residual`.
+    With `recompute`, layers have only their `residual` and its `rstd` each. They share the rest, which holds the
+    activations of one layer, and which the backward pass computes again for every layer from these.
     """
 
     residual_grad: Tensor  # [N, D] of the residual stream after a layer
     ffn_residual_grad: Tensor  # [N, D] of the residual stream between attention and feed-forward
     normed_grad: Tensor  # [N, D]
+    projected_grad: Tensor  # [N, D] of what attention adds to the residual stream
     attention_out_grad: Tensor  # [N, D]
     qkv_grad: Tensor  # [N, (H + 2 G) h]
     delta: Tensor  # [B, H, T] float32
@@ -77,12 +77,16 @@ def allocate(
     make = _Maker(config, windows, length, dtype, device)
     width, ffn, qkv = make.width, make.ffn, make.qkv
     first, others = make.layer(), range(config.core_model.num_layers - 1)
-    following = [replace(first, residual=make.matrix(width)) if recompute else make.layer() for _ in others]
+    following = [
+        replace(first, residual=make.matrix(width), rstd=make.rows_of_float()) if recompute else make.layer()
+        for _ in others
+    ]
     return Buffers(
         layers=[first, *following], residual=make.matrix(width), normed=make.matrix(width), rstd=make.rows_of_float(),
-        sublayer_out=make.matrix(width), residual_grad=make.matrix(width), ffn_residual_grad=make.matrix(width),
-        normed_grad=make.matrix(width), attention_out_grad=make.matrix(width), qkv_grad=make.matrix(qkv),
-        delta=make.by_head(make.heads), gate_up_grad=make.matrix(2 * ffn), recompute=recompute,
+        square_sums=make.square_sums(), residual_grad=make.matrix(width), ffn_residual_grad=make.matrix(width),
+        normed_grad=make.matrix(width), projected_grad=make.matrix(width), attention_out_grad=make.matrix(width),
+        qkv_grad=make.matrix(qkv), delta=make.by_head(make.heads), gate_up_grad=make.matrix(2 * ffn),
+        recompute=recompute,
     )  # fmt: skip
 
 
@@ -91,16 +95,16 @@ def allocate_one_layer(
 ) -> Activations:
     """Buffers for a forward pass alone, arguments as of `allocate`: every layer overwrites those of the one before."""
     make = _Maker(config, windows, length, dtype, device)
-    return _in_turn(make.layer(), make.matrix(make.width), config.core_model.num_layers)
+    layer = make.layer()
+    layers = [layer] * config.core_model.num_layers
+    return Activations(layers, layer.residual, make.matrix(make.width), layer.rstd, make.square_sums())
 
 
 def borrow_one_layer(buffers: Buffers) -> Activations:
     """The same in the buffers of a first layer, whose activations are lost."""
-    return _in_turn(buffers.layers[0], buffers.sublayer_out, len(buffers.layers))
-
-
-def _in_turn(layer: LayerActivations, sublayer_out: Tensor, num_layers: int) -> Activations:
-    return Activations([layer] * num_layers, layer.residual, layer.normed, layer.rstd, sublayer_out)
+    layer = buffers.layers[0]
+    layers = [layer] * len(buffers.layers)
+    return Activations(layers, layer.residual, buffers.normed, layer.rstd, buffers.square_sums)
 
 
 class _Maker:
@@ -120,16 +124,19 @@ class _Maker:
     def rows_of_float(self) -> Tensor:
         return torch.empty(self.windows * self.length, device=self.device)
 
+    def square_sums(self) -> Tensor:
+        parts = square_sum_parts(self.width)
+        return torch.empty(self.windows * self.length, parts, device=self.device)
+
     def by_head(self, heads: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(self.windows, heads, self.length, dtype=dtype, device=self.device)
 
     def layer(self) -> LayerActivations:
         width = self.width
         return LayerActivations(
-            residual=self.matrix(width), normed=self.matrix(width), rstd=self.rows_of_float(),
-            qkv=self.matrix(self.qkv), query_hash=self.by_head(self.heads, torch.int32),
-            key_hash=self.by_head(self.kv_heads, torch.int32), lse=self.by_head(self.heads),
-            attention_out=self.matrix(width), ffn_residual=self.matrix(width), ffn_normed=self.matrix(width),
+            residual=self.matrix(width), rstd=self.rows_of_float(), qkv=self.matrix(self.qkv),
+            query_hash=self.by_head(self.heads, torch.int32), key_hash=self.by_head(self.kv_heads, torch.int32),
+            lse=self.by_head(self.heads), attention_out=self.matrix(width), ffn_residual=self.matrix(width),
             ffn_rstd=self.rows_of_float(), gate_up=self.matrix(2 * self.ffn), ffn_hidden=self.matrix(self.ffn),
         )  # fmt: skip
 

@@ -15,6 +15,8 @@ for four elements, in loops that are already bound by arithmetic.
 The masks do not depend on how windows are divided into micro-batches, nor on the rank that computes them.
 """
 
+import numpy as np
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -89,6 +91,20 @@ def drop(x, row_hash, column_hash, threshold: tl.constexpr):
         is_pure=True,
         pack=1,
     )
+
+
+def residual_mask_on_cpu(dropout_keys: Tensor, stream: int, length: int, width: int, threshold: int) -> Tensor:
+    """What `keep_mask` is for whole windows of hidden states: bool `[B T, D]`, from keys int64 `[B]`."""
+    keys = dropout_keys.numpy().view(np.uint64)[:, None]
+
+    def odd_hash(stream: int, size: int) -> np.ndarray:
+        mixed = lowbias32.fn
+        low = mixed(keys.astype(np.uint32) + mixed(np.array([stream], np.uint32)))
+        high = mixed((keys >> np.uint64(32)).astype(np.uint32) + low)
+        return mixed(mixed(np.arange(size, dtype=np.uint32) + low) ^ high) | np.uint32(1)
+
+    product = odd_hash(stream, length)[:, :, None] * odd_hash(stream + 1, width)[:, None, :]
+    return torch.from_numpy(product >= threshold).flatten(0, 1)
 
 
 @triton.jit(do_not_specialize=["stream"])

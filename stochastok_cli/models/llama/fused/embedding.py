@@ -1,19 +1,18 @@
-"""The embedding with its dropout and the first RMSNorm, and the gradient of the embedding."""
+"""The embedding with its dropout, and its gradient."""
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from stochastok_cli.models.llama.fused.dropout import EMBEDDING_STREAM, drop_threshold, keep_mask, odd_hash
-from stochastok_cli.models.llama.fused.norm import ROWS, normalize_rows, rows_of_program
+from stochastok_cli.models.llama.fused.norm import ROWS, rows_of_program, rstd_of_rows
 from stochastok_cli.models.llama_config import NORM_EPS
 
 
 @triton.jit
 def _embed(
-    ids_ptr, weight_ptr, gain_ptr, dropout_keys_ptr, x_ptr, normed_ptr, rstd_ptr, stream, length: tl.constexpr,
-    width: tl.constexpr, block: tl.constexpr, rows: tl.constexpr, threshold: tl.constexpr, scale: tl.constexpr,
-    eps: tl.constexpr,
+    ids_ptr, weight_ptr, dropout_keys_ptr, x_ptr, rstd_ptr, stream, length: tl.constexpr, width: tl.constexpr,
+    block: tl.constexpr, rows: tl.constexpr, threshold: tl.constexpr, scale: tl.constexpr, eps: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0) * rows + tl.arange(0, rows)
     column = tl.arange(0, block)
@@ -26,31 +25,28 @@ def _embed(
         x = tl.where(keep_mask(row_hash, column_hash, threshold), x * scale, 0.0)
     rounded = x.to(x_ptr.dtype.element_ty)
     tl.store(x_ptr + row.to(tl.int64)[:, None] * width + column[None, :], rounded, mask=mask)
-    normalize_rows(rounded.to(tl.float32), gain_ptr, row, normed_ptr, rstd_ptr, width, block, eps)
+    tl.store(rstd_ptr + row, rstd_of_rows(rounded.to(tl.float32), width, eps))
 
 
 def embed(
-    ids: Tensor, weight: Tensor, gain: Tensor, dropout_keys: Tensor, dropout: float, length: int, x: Tensor,
-    normed: Tensor, rstd: Tensor,
-) -> None:  # fmt: skip
-    """`x = dropout(weight[ids])` and `normed = RMSNorm(x) * gain`.
+    ids: Tensor, weight: Tensor, dropout_keys: Tensor, dropout: float, length: int, x: Tensor, rstd: Tensor
+) -> None:
+    """`x = dropout(weight[ids])`, and 1 / RMS of its rows.
 
     Args:
         ids: int32 `[N]`.
         weight: `[V, D]`.
-        gain: float32 `[D]`, the weight of the norm.
         dropout_keys: int64 `[N / length]`, the keys of the windows.
         dropout: The probability with which elements are dropped.
         length: Tokens of a window.
         x: Written, `[N, D]`.
-        normed: Written, `[N, D]`.
-        rstd: Written for the backward pass, float32 `[N]`: 1 / RMS of the rows of `x`.
+        rstd: Written, float32 `[N]`.
     """
     width, block = weight.shape[1], triton.next_power_of_2(weight.shape[1])
     rows = rows_of_program(block, ROWS)
     _embed[(len(ids) // rows,)](
-        ids, weight, gain, dropout_keys, x, normed, rstd, EMBEDDING_STREAM, length, width,
-        block, rows, drop_threshold(dropout), 1 / (1 - dropout), NORM_EPS, num_warps=4,
+        ids, weight, dropout_keys, x, rstd, EMBEDDING_STREAM, length, width, block, rows, drop_threshold(dropout),
+        1 / (1 - dropout), NORM_EPS, num_warps=4,
     )  # fmt: skip
 
 

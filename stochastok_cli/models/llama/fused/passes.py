@@ -13,7 +13,15 @@ from stochastok_cli.models.llama.fused.buffers import Activations, Buffers, Laye
 from stochastok_cli.models.llama.fused.dropout import attention_hashes, output_stream
 from stochastok_cli.models.llama.fused.embedding import embed, embed_backward
 from stochastok_cli.models.llama.fused.matmul import add_matmul_
-from stochastok_cli.models.llama.fused.norm import norm, residual_norm, residual_norm_backward
+from stochastok_cli.models.llama.fused.norm import (
+    add_projection_gradients,
+    copy_scaled_weight,
+    norm,
+    norm_backward,
+    rstd_of_square_sums,
+    scaled_norm_backward,
+)
+from stochastok_cli.models.llama.fused.residual import add_projection
 from stochastok_cli.models.llama.fused.rotary import rotated_qkv
 from stochastok_cli.models.llama.fused.swiglu import gate_up_swiglu, swiglu_backward
 from stochastok_cli.models.llama.model import Block, Llama
@@ -21,15 +29,39 @@ from stochastok_cli.models.llama.model import Block, Llama
 
 @dataclass(frozen=True)
 class Network:
-    """A model, and what the kernels need of it besides."""
+    """A model, and what the kernels need of it besides.
+
+    Attributes:
+        model: The model.
+        weights: For each matrix, a copy of the type that the products take. Those of the projections after a norm are
+            multiplied by the norm's weight.
+        product: float32, as large as the largest of these projections: overwritten by `add_projection_gradients`.
+        partial: float32 `[P, D]`, overwritten by the gradients of the norms.
+    """
 
     model: Llama
-    weights: dict[Tensor, Tensor]  # for each matrix, a copy of the type that the products take
-    partial: Tensor  # float32 [P, D], overwritten by the gradients of the norms
+    weights: dict[Tensor, Tensor]
+    product: Tensor
+    partial: Tensor
 
     @property
     def blocks(self) -> list[Block]:
         return list(self.model.layers)  # type: ignore[arg-type]
+
+    def copy_weights(self) -> None:
+        """Brings the copies to the values of the parameters."""
+        after_norms = {
+            projection.weight: norm.weight
+            for block in self.blocks
+            for projection, norm in (
+                (block.attention.qkv, block.attention_norm),
+                (block.ffn.gate_up, block.ffn_norm),
+            )
+        }
+        others = [weight for weight in self.weights if weight not in after_norms]
+        torch._foreach_copy_([self.weights[weight][: len(weight)] for weight in others], others)
+        for weight, gain in after_norms.items():
+            copy_scaled_weight(weight, gain, self.weights[weight])
 
 
 def forward(network: Network, activations: Activations, batch: Batch, dropout: float) -> None:
@@ -37,42 +69,41 @@ def forward(network: Network, activations: Activations, batch: Batch, dropout: f
     model, weights, blocks, b = network.model, network.weights, network.blocks, activations
     length, keys, ids = batch.inputs.shape[1], batch.dropout_keys, batch.inputs.view(-1)
     first = b.layers[0]
-    embed(
-        ids, weights[model.embedding.weight], blocks[0].attention_norm.weight, keys, dropout, length, first.residual,
-        first.normed, first.rstd,
-    )  # fmt: skip
+    embed(ids, weights[model.embedding.weight], keys, dropout, length, first.residual, first.rstd)
     for i, layer in enumerate(b.layers):
-        _layer_forward(network, i, layer, b.sublayer_out, batch, dropout)
-        torch.mm(layer.ffn_hidden, weights[blocks[i].ffn.down.weight].T, out=b.sublayer_out)
-        is_last = i + 1 == len(blocks)
-        following = b if is_last else b.layers[i + 1]
-        gain = model.norm.weight if is_last else blocks[i + 1].attention_norm.weight
-        residual_norm(
-            layer.ffn_residual, b.sublayer_out, gain, keys, 0, 0.0, length, following.residual, following.normed,
-            following.rstd,
+        _layer_forward(network, i, layer, b.square_sums, batch, dropout)
+        following = b if i + 1 == len(blocks) else b.layers[i + 1]
+        add_projection(
+            layer.ffn_hidden, weights[blocks[i].ffn.down.weight], layer.ffn_residual, keys, 0, 0.0, length,
+            following.residual, b.square_sums,
         )  # fmt: skip
+        if following is not b:
+            rstd_of_square_sums(b.square_sums, model.config.hidden_dim, following.rstd)
+    norm(b.residual, model.norm.weight, b.normed, b.rstd)
 
 
 def _layer_forward(
-    network: Network, i: int, layer: LayerActivations, sublayer_out: Tensor, batch: Batch, dropout: float
+    network: Network, i: int, layer: LayerActivations, square_sums: Tensor, batch: Batch, dropout: float
 ) -> None:
-    """Computes layer `i` from its `residual`, `normed` and `rstd` to its `ffn_hidden`; overwrites `sublayer_out`."""
+    """Computes layer `i` from its `residual` and `rstd` to its `ffn_hidden`; overwrites `square_sums`."""
     model, weights, block = network.model, network.weights, network.blocks[i]
     length, keys = batch.inputs.shape[1], batch.dropout_keys
     heads, kv_heads = model.config.core_model.attn.num_heads, model.config.kv_heads
     qkv_weight = weights[block.attention.qkv.weight]
-    rotated_qkv(layer.normed, qkv_weight, model.rotation, heads, kv_heads, length, layer.qkv)
+    rotated_qkv(layer.residual, qkv_weight, layer.rstd, model.rotation, heads, kv_heads, length, layer.qkv)
     if dropout > 0:
         attention_hashes(keys, i, layer.query_hash, layer.key_hash)
     attention_forward(
         layer.qkv, batch.segment_start, layer.query_hash, layer.key_hash, dropout, layer.attention_out, layer.lse
     )
-    torch.mm(layer.attention_out, weights[block.attention.output.weight].T, out=sublayer_out)
-    residual_norm(
-        layer.residual, sublayer_out, block.ffn_norm.weight, keys, output_stream(i), dropout, length,
-        layer.ffn_residual, layer.ffn_normed, layer.ffn_rstd,
+    add_projection(
+        layer.attention_out, weights[block.attention.output.weight], layer.residual, keys, output_stream(i), dropout,
+        length, layer.ffn_residual, square_sums,
     )  # fmt: skip
-    gate_up_swiglu(layer.ffn_normed, weights[block.ffn.gate_up.weight], layer.gate_up, layer.ffn_hidden)
+    rstd_of_square_sums(square_sums, model.config.hidden_dim, layer.ffn_rstd)
+    gate_up_swiglu(
+        layer.ffn_residual, weights[block.ffn.gate_up.weight], layer.ffn_rstd, layer.gate_up, layer.ffn_hidden
+    )
 
 
 def backward(network: Network, buffers: Buffers, batch: Batch, dropout: float) -> Iterator[int]:
@@ -80,15 +111,14 @@ def backward(network: Network, buffers: Buffers, batch: Batch, dropout: float) -
 
     Yields the number of each layer, from the last, when nothing more is added to its gradients.
     """
-    model, partial, b = network.model, network.partial, buffers
-    residual_norm_backward(
-        b.normed_grad, b.residual, b.rstd, model.norm.weight, None, b.residual_grad, grad_of(model.norm.weight), partial
-    )
+    model, b = network.model, buffers
+    norm_backward(
+        b.normed_grad, b.residual, b.rstd, model.norm.weight, b.residual_grad, grad_of(model.norm.weight),
+        network.partial,
+    )  # fmt: skip
     for i in reversed(range(len(b.layers))):
         if b.recompute and i + 1 < len(b.layers):  # the last layer's activations are still there
-            layer = b.layers[i]
-            norm(layer.residual, network.blocks[i].attention_norm.weight, layer.normed, layer.rstd)
-            _layer_forward(network, i, layer, b.sublayer_out, batch, dropout)
+            _layer_forward(network, i, b.layers[i], b.square_sums, batch, dropout)
         _layer_backward(network, i, b, batch, dropout)
         yield i
     embed_backward(
@@ -99,32 +129,35 @@ def backward(network: Network, buffers: Buffers, batch: Batch, dropout: float) -
 
 def _layer_backward(network: Network, i: int, buffers: Buffers, batch: Batch, dropout: float) -> None:
     """Replaces `residual_grad`, the gradient of what layer `i` computes, by that of its input."""
-    model, weights, partial, b = network.model, network.weights, network.partial, buffers
+    model, weights, b = network.model, network.weights, buffers
     layer, block = b.layers[i], network.blocks[i]
     down, gate_up = block.ffn.down.weight, block.ffn.gate_up.weight
     output, qkv = block.attention.output.weight, block.attention.qkv.weight
 
     add_matmul_(grad_of(down), b.residual_grad.T, layer.ffn_hidden)
-    swiglu_backward(b.residual_grad, weights[down], layer.gate_up, b.gate_up_grad)
-    add_matmul_(grad_of(gate_up), b.gate_up_grad.T, layer.ffn_normed)
+    swiglu_backward(b.residual_grad, weights[down], layer.gate_up, layer.ffn_rstd, b.gate_up_grad)
+    _add_projection_gradients(network, b.gate_up_grad, layer.ffn_residual, gate_up, block.ffn_norm.weight)
     torch.mm(b.gate_up_grad, weights[gate_up], out=b.normed_grad)
-    residual_norm_backward(
-        b.normed_grad, layer.ffn_residual, layer.ffn_rstd, block.ffn_norm.weight, b.residual_grad,
-        b.ffn_residual_grad, grad_of(block.ffn_norm.weight), partial, dy=b.sublayer_out,
+    scaled_norm_backward(
+        b.normed_grad, layer.ffn_residual, layer.ffn_rstd, b.residual_grad, b.ffn_residual_grad, dy=b.projected_grad,
         dropout_keys=batch.dropout_keys, stream=output_stream(i), dropout=dropout, length=batch.inputs.shape[1],
     )  # fmt: skip
 
-    add_matmul_(grad_of(output), b.sublayer_out.T, layer.attention_out)
-    torch.mm(b.sublayer_out, weights[output], out=b.attention_out_grad)
+    add_matmul_(grad_of(output), b.projected_grad.T, layer.attention_out)
+    torch.mm(b.projected_grad, weights[output], out=b.attention_out_grad)
     attention_backward(
         layer.qkv, layer.attention_out, b.attention_out_grad, layer.lse, batch.segment_start, layer.query_hash,
-        layer.key_hash, model.rotation, dropout, b.delta, b.qkv_grad,
+        layer.key_hash, layer.rstd, model.rotation, dropout, b.delta, b.qkv_grad,
     )  # fmt: skip
-    add_matmul_(grad_of(qkv), b.qkv_grad.T, layer.normed)
+    _add_projection_gradients(network, b.qkv_grad, layer.residual, qkv, block.attention_norm.weight)
     torch.mm(b.qkv_grad, weights[qkv], out=b.normed_grad)
-    residual_norm_backward(
-        b.normed_grad, layer.residual, layer.rstd, block.attention_norm.weight, b.ffn_residual_grad,
-        b.residual_grad, grad_of(block.attention_norm.weight), partial,
+    scaled_norm_backward(b.normed_grad, layer.residual, layer.rstd, b.ffn_residual_grad, b.residual_grad)
+
+
+def _add_projection_gradients(network: Network, grad: Tensor, x: Tensor, weight: Tensor, gain: Tensor) -> None:
+    """Adds the gradients of a projection's weight and of the norm's before it."""
+    add_projection_gradients(
+        grad, x, weight, gain, grad_of(weight), grad_of(gain), network.product, network.partial
     )  # fmt: skip
 
 

@@ -186,6 +186,13 @@ def halves(x):
 
 
 @gluon.jit
+def load_of_rows(ptr, m, row_count, layout: gl.constexpr = HALF_LAYOUT):
+    """The numbers of the rows of the `m`-th row tile, as threads hold the rows of a part of a tile in this layout."""
+    row = m * BLOCK_M + gl.arange(0, BLOCK_M, layout=gl.SliceLayout(1, layout))
+    return gl.load(ptr + row, mask=row < row_count, other=0.0)
+
+
+@gluon.jit
 def store(x, buffer, desc, row, column):
     """Starts to store half a tile by way of `buffer` in shared memory, once what was there before is stored."""
     tma.store_wait(0)

@@ -26,6 +26,7 @@ from stochastok_cli.models.llama.fused.pingpong import (
     WORKER_WARPS,
     allocate,
     grid,
+    load_of_rows,
     load_operands,
     make_ring,
     multiply,
@@ -83,16 +84,19 @@ def _rotate(
 
 @gluon.jit
 def _apply_rotation(
-    qkv_desc, cos_ptr, sin_ptr, q_scale, ring, buffers, order, steps: gl.constexpr, length: gl.constexpr,
-    heads: gl.constexpr, rotated_heads: gl.constexpr, head_dim: gl.constexpr, which: gl.constexpr,
+    qkv_desc, rstd_ptr, cos_ptr, sin_ptr, q_scale, row_count, ring, buffers, order, steps: gl.constexpr,
+    length: gl.constexpr, heads: gl.constexpr, rotated_heads: gl.constexpr, head_dim: gl.constexpr,
+    which: gl.constexpr,
 ):  # fmt: skip
     buffer = buffers.index(which)
     pairs: gl.constexpr = head_dim // 2
     for t in range(which, tiles_of_program(order), 2):
         m, n = tile_of_program(t, order)
         row, column = m * BLOCK_M, n * BLOCK_N
+        rstd = load_of_rows(rstd_ptr, m, row_count)[:, None]
         if head_dim == BLOCK_N:  # the halves of a head are those of the tile
             left, right = multiply(ring, t, which, steps)
+            left, right = left * rstd, right * rstd
             if column < rotated_heads * head_dim:
                 cos, sin = _load_angles(cos_ptr, sin_ptr, row, length, head_dim, pairs, HALF_LAYOUT)
                 left, right = _rotate(
@@ -107,7 +111,7 @@ def _apply_rotation(
             cos, sin = _load_angles(cos_ptr, sin_ptr, row, length, head_dim, pairs, layout)
             products = multiply(ring, t, which, steps)
             for half in gl.static_range(2):
-                x = products[half]
+                x = products[half] * rstd
                 first_column = column + half * HALF
                 if first_column < rotated_heads * head_dim:
                     first, second = _split_pairs(x, head_dim)
@@ -121,39 +125,41 @@ def _apply_rotation(
 
 @gluon.jit(do_not_specialize=["row_count"])
 def _rotated_qkv(
-    x_desc, weight_desc, qkv_desc, cos_ptr, sin_ptr, q_scale, row_count, steps: gl.constexpr, length: gl.constexpr,
-    heads: gl.constexpr, kv_heads: gl.constexpr, head_dim: gl.constexpr, group: gl.constexpr, stages: gl.constexpr,
+    x_desc, weight_desc, qkv_desc, rstd_ptr, cos_ptr, sin_ptr, q_scale, row_count, steps: gl.constexpr,
+    length: gl.constexpr, heads: gl.constexpr, kv_heads: gl.constexpr, head_dim: gl.constexpr, group: gl.constexpr,
+    stages: gl.constexpr,
 ):  # fmt: skip
     order = gl.cdiv(row_count, BLOCK_M), gl.cdiv((heads + 2 * kv_heads) * head_dim, BLOCK_N), group
     rotated: gl.constexpr = heads + kv_heads
     ring, buffers = make_ring(x_desc, weight_desc, stages), allocate(qkv_desc, 2)
     gl.warp_specialize(
         [
-            (
-                _apply_rotation,
-                (qkv_desc, cos_ptr, sin_ptr, q_scale, ring, buffers, order, steps, length, heads, rotated, head_dim, 0),
-            ),
-            (
-                _apply_rotation,
-                (qkv_desc, cos_ptr, sin_ptr, q_scale, ring, buffers, order, steps, length, heads, rotated, head_dim, 1),
-            ),
+            (_apply_rotation, (
+                qkv_desc, rstd_ptr, cos_ptr, sin_ptr, q_scale, row_count, ring, buffers, order, steps, length, heads,
+                rotated, head_dim, 0,
+            )),
+            (_apply_rotation, (
+                qkv_desc, rstd_ptr, cos_ptr, sin_ptr, q_scale, row_count, ring, buffers, order, steps, length, heads,
+                rotated, head_dim, 1,
+            )),
             (load_operands, (x_desc, weight_desc, ring, order, steps)),
         ],
         WORKER_WARPS,
         WORKER_REGISTERS,
-    )
+    )  # fmt: skip
 
 
 def rotated_qkv(
-    x: Tensor, weight: Tensor, rotation: Tensor, heads: int, kv_heads: int, length: int, qkv: Tensor
+    x: Tensor, weight: Tensor, rstd: Tensor, rotation: Tensor, heads: int, kv_heads: int, length: int, qkv: Tensor
 ) -> None:
-    """Queries, keys and values, with queries and keys rotated by their positions.
+    """Queries, keys and values, `rstd x weightᵀ`, with queries and keys rotated by their positions.
 
     Queries are scaled by log2(e) / sqrt(h) besides: softmax is then exp2 of q·k.
 
     Args:
-        x: `[N, D]`.
-        weight: `[(H + 2 G) h, D]`.
+        x: `[N, D]`, the residual stream.
+        weight: `[(H + 2 G) h, D]`, times the norm's.
+        rstd: float32 `[N]`: 1 / RMS of the rows of `x`. See `fused.norm`.
         rotation: float32 `[2, T, h]`, cosines and sines, from `rotary_table`.
         heads: H, query heads.
         kv_heads: G, key/value heads.
@@ -163,14 +169,14 @@ def rotated_qkv(
     head_dim = rotation.shape[2]
     q_scale = LOG2_E / math.sqrt(head_dim)
     if x.device.type == "cpu":
-        torch.mm(x, weight.T, out=qkv)
+        torch.mul(x @ weight.T, rstd[:, None], out=qkv)
         by_head = qkv.view(-1, length, heads + 2 * kv_heads, head_dim).transpose(1, 2)
         by_head[:, : heads + kv_heads] = rotate(by_head[:, : heads + kv_heads], rotation[:, :length])
         by_head[:, :heads] *= q_scale
         return
     _rotated_qkv[grid(len(x), len(weight), x.device)](
-        operand(x), operand(weight), result(qkv), rotation[0], rotation[1], q_scale, len(x), num_steps(x), length,
-        heads, kv_heads, head_dim, GROUP, STAGES, **LAUNCH_OPTIONS,
+        operand(x), operand(weight), result(qkv), rstd, rotation[0], rotation[1], q_scale, len(x), num_steps(x),
+        length, heads, kv_heads, head_dim, GROUP, STAGES, **LAUNCH_OPTIONS,
     )  # fmt: skip
 
 

@@ -94,11 +94,13 @@ class LlamaFusedStep:
             if parameter.dim() > 1:
                 rows = parameter.shape[0] + (padding if parameter is model.head.weight else 0)
                 weights[parameter] = torch.zeros(rows, parameter.shape[1], dtype=dtype, device=self.device)
-        matrices = list(weights)
-        self._copies = [weights[p][: len(p)] for p in matrices], matrices
+        width = self.config.hidden_dim
         programs = NUM_PARTIAL_SUMS if self.device.type == "cuda" else 2
-        partial = torch.empty(programs, self.config.hidden_dim, device=self.device)
-        self.network = passes.Network(model, weights, partial)
+        partial = torch.empty(programs, width, device=self.device)
+        qkv_columns = (self.config.core_model.attn.num_heads + 2 * self.config.kv_heads) * self.config.head_dim
+        columns = max(2 * self.config.core_model.ffn.ffn_dim, qkv_columns)
+        product = torch.empty(columns, width, device=self.device)
+        self.network = passes.Network(model, weights, product, partial)
 
     @torch.no_grad()
     def loss_and_gradients(
@@ -154,7 +156,7 @@ class LlamaFusedStep:
         self, batch: Batch, plan: memory.MicroBatches, num_loss_tokens: int | None, loss: Tensor
     ) -> Iterator[int]:
         """Launches the kernels of a step. Yields each layer when its gradients are complete; overwrites the loss."""
-        torch._foreach_copy_(*self._copies)
+        self.network.copy_weights()
         (windows, length), size = batch.inputs.shape, plan.size
         parts = []
         for first in range(0, windows, size):
@@ -201,7 +203,7 @@ class LlamaFusedStep:
         """
         dropout_keys = torch.zeros(len(ids), dtype=torch.int64, device=self.device)
         batch = self._prepare(ids, token_weights, segment_start, dropout_keys)
-        torch._foreach_copy_(*self._copies)
+        self.network.copy_weights()
         windows, length = batch.inputs.shape
         size = self._forward_size(windows, length)
         largest = self._forward_activations(size, length)

@@ -28,6 +28,7 @@ from stochastok_cli.models.llama.fused.pingpong import (
     grid,
     halves,
     in_blocks,
+    load_of_rows,
     load_operands,
     make_ring,
     multiply,
@@ -76,12 +77,15 @@ def _sigmoid(x):
 
 @gluon.jit
 def _apply_swiglu(
-    gate_desc, up_desc, hidden_desc, ring, buffers, order, steps: gl.constexpr, which: gl.constexpr
+    gate_desc, up_desc, hidden_desc, rstd_ptr, row_count, ring, buffers, order, steps: gl.constexpr,
+    which: gl.constexpr,
 ):  # fmt: skip
     buffer = buffers.index(which)
     for t in range(which, tiles_of_program(order), 2):
         m, n = tile_of_program(t, order)
+        rstd = load_of_rows(rstd_ptr, m, row_count)[:, None]
         gate, up = multiply(ring, t, which, steps)
+        gate, up = gate * rstd, up * rstd
         store(gate, buffer, gate_desc, m * BLOCK_M, n * HALF)
         hidden = gate * _sigmoid(gate) * up
         store(up, buffer, up_desc, m * BLOCK_M, n * HALF)
@@ -91,42 +95,47 @@ def _apply_swiglu(
 
 @gluon.jit(do_not_specialize=["row_count"])
 def _gate_up_swiglu(
-    x_desc, weight_desc, gate_desc, up_desc, hidden_desc, row_count, steps: gl.constexpr, width: gl.constexpr,
-    group: gl.constexpr, stages: gl.constexpr,
+    x_desc, weight_desc, gate_desc, up_desc, hidden_desc, rstd_ptr, row_count, steps: gl.constexpr,
+    width: gl.constexpr, group: gl.constexpr, stages: gl.constexpr,
 ):  # fmt: skip
     order = gl.cdiv(row_count, BLOCK_M), gl.cdiv(width, HALF), group
     ring, buffers = make_ring(x_desc, weight_desc, stages), allocate(hidden_desc, 2)
     gl.warp_specialize(
         [
-            (_apply_swiglu, (gate_desc, up_desc, hidden_desc, ring, buffers, order, steps, 0)),
-            (_apply_swiglu, (gate_desc, up_desc, hidden_desc, ring, buffers, order, steps, 1)),
+            (_apply_swiglu, (
+                gate_desc, up_desc, hidden_desc, rstd_ptr, row_count, ring, buffers, order, steps, 0
+            )),
+            (_apply_swiglu, (
+                gate_desc, up_desc, hidden_desc, rstd_ptr, row_count, ring, buffers, order, steps, 1
+            )),
             (load_operands, (x_desc, weight_desc, ring, order, steps)),
         ],
         WORKER_WARPS,
         WORKER_REGISTERS,
-    )
+    )  # fmt: skip
 
 
-def gate_up_swiglu(x: Tensor, weight: Tensor, gate_up: Tensor, hidden: Tensor) -> None:
-    """`gate_up = x weightᵀ` and `hidden = silu(gate) * up`.
+def gate_up_swiglu(x: Tensor, weight: Tensor, rstd: Tensor, gate_up: Tensor, hidden: Tensor) -> None:
+    """`gate_up = rstd x weightᵀ` and `hidden = silu(gate) * up`.
 
     Args:
-        x: `[N, D]`.
-        weight: `[2 F, D]`.
+        x: `[N, D]`, the residual stream.
+        weight: `[2 F, D]`, times the norm's.
+        rstd: float32 `[N]`: 1 / RMS of the rows of `x`. See `fused.norm`.
         gate_up: Written, `[N, 2 F]`.
         hidden: Written, `[N, F]`.
     """
     (rows, depth), width = x.shape, hidden.shape[1]
     if x.device.type == "cpu":
-        torch.mm(x, weight.T, out=gate_up)
+        torch.mul(x @ weight.T, rstd[:, None], out=gate_up)
         gate, up = gate_up.chunk(2, 1)
         torch.mul(F.silu(gate), up, out=hidden)
         return
     x_desc, half = operand(x), HALF.value
     weight_desc = in_blocks(weight.view(2, width, depth), 2, half, x_desc.block_shape[1])
     _gate_up_swiglu[grid(rows, 2 * width, x.device)](
-        x_desc, weight_desc, result(gate_up[:, :width]), result(gate_up[:, width:]), result(hidden), rows, num_steps(x),
-        width, GROUP, STAGES, **LAUNCH_OPTIONS,
+        x_desc, weight_desc, result(gate_up[:, :width]), result(gate_up[:, width:]), result(hidden), rstd, rows,
+        num_steps(x), width, GROUP, STAGES, **LAUNCH_OPTIONS,
     )  # fmt: skip
 
 
@@ -143,11 +152,14 @@ def _load_part(gate_desc, up_desc, slots, slot, tile, part: gl.constexpr):
 
 
 @gluon.jit
-def _store_part(grad, gate_grad_desc, up_grad_desc, slots, slot, phase, tile, part: gl.constexpr):
+def _store_part(
+    grad, gate_grad_desc, up_grad_desc, rstd_ptr, row_count, slots, slot, phase, tile, part: gl.constexpr
+):  # fmt: skip
     """Replaces gate and up in shared memory by their gradients, and stores these."""
     gates, ups, loaded = slots
     m, n = tile
     layout: gl.constexpr = grad.type.layout
+    grad *= load_of_rows(rstd_ptr, m, row_count, layout)[:, None]
     mbarrier.wait(loaded.index(slot), phase)
     gate, up = gates.index(slot).load(layout).to(gl.float32), ups.index(slot).load(layout).to(gl.float32)
     sigmoid = _sigmoid(gate)
@@ -163,7 +175,8 @@ def _store_part(grad, gate_grad_desc, up_grad_desc, slots, slot, phase, tile, pa
 
 @gluon.jit
 def _apply_swiglu_backward(
-    gate_desc, up_desc, gate_grad_desc, up_grad_desc, ring, slots, order, steps: gl.constexpr, which: gl.constexpr
+    gate_desc, up_desc, gate_grad_desc, up_grad_desc, rstd_ptr, row_count, ring, slots, order, steps: gl.constexpr,
+    which: gl.constexpr,
 ):  # fmt: skip
     own: gl.constexpr = slots[0].shape[0] // 2  # slots of each group
     parts: gl.constexpr = BLOCK_N // gate_desc.block_shape[1]  # of a tile
@@ -182,7 +195,7 @@ def _apply_swiglu_backward(
             index = t // 2 * parts + part  # of all parts of this group
             slot = which * own + index % own
             phase = (index // own) & 1
-            _store_part(grads[part], gate_grad_desc, up_grad_desc, slots, slot, phase, tile, part)
+            _store_part(grads[part], gate_grad_desc, up_grad_desc, rstd_ptr, row_count, slots, slot, phase, tile, part)
             if part + own < parts:
                 _load_part(gate_desc, up_desc, slots, slot, tile, part + own)
             elif t + 2 < tiles:  # is loaded while this group waits for its turn and multiplies
@@ -192,7 +205,7 @@ def _apply_swiglu_backward(
 
 @gluon.jit(do_not_specialize=["row_count"])
 def _swiglu_backward(
-    grad_desc, weight_desc, gate_desc, up_desc, gate_grad_desc, up_grad_desc, row_count, steps: gl.constexpr,
+    grad_desc, weight_desc, gate_desc, up_desc, gate_grad_desc, up_grad_desc, rstd_ptr, row_count, steps: gl.constexpr,
     width: gl.constexpr, group: gl.constexpr, stages: gl.constexpr, num_slots: gl.constexpr,
 ):  # fmt: skip
     order = gl.cdiv(row_count, BLOCK_M), gl.cdiv(width, BLOCK_N), group
@@ -204,33 +217,32 @@ def _swiglu_backward(
     slots = allocate(gate_desc, num_slots), allocate(up_desc, num_slots), loaded
     gl.warp_specialize(
         [
-            (
-                _apply_swiglu_backward,
-                (gate_desc, up_desc, gate_grad_desc, up_grad_desc, ring, slots, order, steps, 0),
-            ),
-            (
-                _apply_swiglu_backward,
-                (gate_desc, up_desc, gate_grad_desc, up_grad_desc, ring, slots, order, steps, 1),
-            ),
+            (_apply_swiglu_backward, (
+                gate_desc, up_desc, gate_grad_desc, up_grad_desc, rstd_ptr, row_count, ring, slots, order, steps, 0
+            )),
+            (_apply_swiglu_backward, (
+                gate_desc, up_desc, gate_grad_desc, up_grad_desc, rstd_ptr, row_count, ring, slots, order, steps, 1
+            )),
             (load_operands, (grad_desc, weight_desc, ring, order, steps)),
         ],
         WORKER_WARPS,
         WORKER_REGISTERS,
-    )
+    )  # fmt: skip
 
 
-def swiglu_backward(grad: Tensor, weight: Tensor, gate_up: Tensor, gate_up_grad: Tensor) -> None:
-    """The gradient of gate and up, through SwiGLU and the down projection.
+def swiglu_backward(grad: Tensor, weight: Tensor, gate_up: Tensor, rstd: Tensor, gate_up_grad: Tensor) -> None:
+    """The gradient of gate and up, through SwiGLU and the down projection, times `rstd`.
 
     Args:
         grad: `[N, D]`, the gradient of the layer's output.
         weight: `[D, F]`, of the down projection.
-        gate_up: `[N, 2 F]`, from `gate_up_swiglu`.
+        gate_up: `[N, 2 F]`, from `gate_up_swiglu`, as is `rstd`.
+        rstd: float32 `[N]`.
         gate_up_grad: Written, `[N, 2 F]`.
     """
     rows, width = len(grad), weight.shape[1]
     if grad.device.type == "cpu":
-        (gate, up), hidden_grad = gate_up.chunk(2, 1), grad @ weight
+        (gate, up), hidden_grad = gate_up.chunk(2, 1), grad @ weight * rstd[:, None]
         sigmoid = torch.sigmoid(gate)
         gate_up_grad[:, :width] = hidden_grad * up * sigmoid * (1 + gate * (1 - sigmoid))
         gate_up_grad[:, width:] = hidden_grad * gate * sigmoid
@@ -240,6 +252,6 @@ def swiglu_backward(grad: Tensor, weight: Tensor, gate_up: Tensor, gate_up_grad:
     options = backward_options(grad.shape[1])
     parts = [result(x, options.columns) for m in (gate_up, gate_up_grad) for x in (m[:, :width], m[:, width:])]
     _swiglu_backward[grid(rows, width, grad.device)](
-        grad_desc, weight_desc, *parts, rows, num_steps(grad), width, options.group, options.stages, options.slots,
-        **LAUNCH_OPTIONS,
+        grad_desc, weight_desc, *parts, rstd, rows, num_steps(grad), width, options.group, options.stages,
+        options.slots, **LAUNCH_OPTIONS,
     )  # fmt: skip

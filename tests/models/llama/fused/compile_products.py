@@ -11,7 +11,7 @@ from triton.compiler import compile as compile_kernel
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon._runtime import GluonASTSource
 
-from stochastok_cli.models.llama.fused import exp_logits, rotary, swiglu
+from stochastok_cli.models.llama.fused import exp_logits, residual, rotary, swiglu
 from stochastok_cli.models.llama.fused.pingpong import LAUNCH_OPTIONS
 
 DTYPES = {"bf16": gl.bfloat16, "fp8e4nv": gl.float8e4nv}
@@ -53,11 +53,13 @@ def exp_logits_kernels() -> dict[str, int]:
 def swiglu_kernels(depth: int, width: int) -> dict[str, int]:
     forward = {"x_desc": blocks(128, 64), "weight_desc": blocks(2, 64, 64), "row_count": "i32"}
     forward |= dict.fromkeys(("gate_desc", "up_desc", "hidden_desc"), blocks(128, 64))
+    forward |= {"rstd_ptr": "*fp32"}
     constants = {"steps": depth // 64, "width": width}
     options = swiglu.backward_options(depth)
     backward = {"grad_desc": blocks(128, 64), "weight_desc": blocks(64, 128), "row_count": "i32"}
     parts = "gate_desc", "up_desc", "gate_grad_desc", "up_grad_desc"
     backward |= dict.fromkeys(parts, blocks(128, options.columns))
+    backward |= {"rstd_ptr": "*fp32"}
     chosen = {"group": options.group, "stages": options.stages, "num_slots": options.slots}
     return {
         f"gate and up, {depth}": shared_memory(
@@ -69,14 +71,24 @@ def swiglu_kernels(depth: int, width: int) -> dict[str, int]:
 
 def rotation_kernel(head_dim: int, heads: int, kv_heads: int) -> dict[str, int]:
     types = dict.fromkeys(("x_desc", "weight_desc", "qkv_desc"), blocks(128, 64))
-    types |= {"cos_ptr": "*fp32", "sin_ptr": "*fp32", "q_scale": "fp32", "row_count": "i32"}
+    types |= {"rstd_ptr": "*fp32", "cos_ptr": "*fp32", "sin_ptr": "*fp32", "q_scale": "fp32", "row_count": "i32"}
     constants = {"steps": 8, "length": 512, "heads": heads, "kv_heads": kv_heads, "head_dim": head_dim}
     constants |= {"group": rotary.GROUP, "stages": rotary.STAGES}
     return {f"queries, keys and values, {head_dim}": shared_memory(rotary._rotated_qkv, types, constants)}
+
+
+def residual_kernel(length: int) -> dict[str, int]:
+    types = dict.fromkeys(("x_desc", "weight_desc", "residual_desc", "total_desc"), blocks(128, 64))
+    types |= {"square_sums_ptr": "*fp32", "dropout_keys_ptr": "*i64", "stream": "i32", "row_count": "i32"}
+    constants = {"steps": 8, "length": length, "column_tiles": 4, "threshold": 2**32 // 10, "scale": 1 / 0.9}
+    constants |= {"group": residual.GROUP, "stages": residual.STAGES}
+    return {f"addition to the residual stream, {length}": shared_memory(residual._add_projection, types, constants)}
 
 
 if __name__ == "__main__":
     compiled = exp_logits_kernels() | swiglu_kernels(512, 1320) | swiglu_kernels(2048, 8192)
     for sizes in ((32, 16, 4), (64, 12, 12), (128, 6, 6)):
         compiled |= rotation_kernel(*sizes)
+    for length in (512, 192):
+        compiled |= residual_kernel(length)
     print(json.dumps(compiled))

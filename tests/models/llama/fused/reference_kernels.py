@@ -119,7 +119,7 @@ def packed_rows(windows: int, length: int, device: torch.device, seed: int = 0) 
 
 
 def reference_gradients(model, ids, token_weights, segment_start, keys, dropout, rounded=False):
-    """Loss and gradients in float32, or with the products in bfloat16."""
+    """Loss and gradients in the model's type, or with the products in bfloat16."""
     with torch.autocast(ids.device.type, torch.bfloat16, enabled=rounded):
         if dropout:
             hidden = hidden_states(model, ids[:, :-1], segment_start, keys, dropout)

@@ -21,7 +21,8 @@ def _rotated(qkv, rotation, heads, kv_heads, length):
     from stochastok_cli.models.llama.fused.rotary import rotated_qkv
 
     identity, out = torch.eye(qkv.shape[1], dtype=qkv.dtype, device=qkv.device), torch.full_like(qkv, torch.nan)
-    rotated_qkv(qkv.detach(), identity, rotation, heads, kv_heads, length, out)
+    ones = torch.ones(len(qkv), device=qkv.device)
+    rotated_qkv(qkv.detach(), identity, ones, rotation, heads, kv_heads, length, out)
     return out
 
 
@@ -69,10 +70,12 @@ def test_attention_and_its_gradient(packed, dropout, head_dim, length, heads, kv
     attention_forward(rotated, segment_start, query_hash, key_hash, dropout, out, lse)
     assert relative_error(out, expected) < tolerance
 
-    dqkv = torch.full_like(qkv, torch.nan)
-    attention_backward(rotated, out, grad, lse, segment_start, query_hash, key_hash, rotation, dropout, delta, dqkv)
-    parts = [heads * head_dim, kv_heads * head_dim, kv_heads * head_dim]
-    for name, actual, expected_part in zip("qkv", dqkv.split(parts, 1), wide.grad.split(parts, 1), strict=True):
+    dqkv, rstd = torch.full_like(qkv, torch.nan), torch.rand(len(qkv), generator=generator).to(device) + 0.5
+    attention_backward(
+        rotated, out, grad, lse, segment_start, query_hash, key_hash, rstd, rotation, dropout, delta, dqkv
+    )
+    parts, scaled = [heads * head_dim, kv_heads * head_dim, kv_heads * head_dim], wide.grad * rstd[:, None]
+    for name, actual, expected_part in zip("qkv", dqkv.split(parts, 1), scaled.split(parts, 1), strict=True):
         assert relative_error(actual, expected_part) < tolerance, name
 
 
@@ -96,9 +99,10 @@ def test_projection_and_rotation_with_the_softmax_scale_in_the_queries(
     x = torch.randn(windows * length, width, generator=generator).to(device, dtype)
     weight = (torch.randn(parts * head_dim, width, generator=generator) / width**0.5).to(device, dtype)
     rotation = rotary_table(head_dim, length).to(device)
-    expected = (x.float() @ weight.float().T).view(windows, length, parts, head_dim).transpose(1, 2)
+    rstd = torch.rand(windows * length, generator=generator).to(device) + 0.5
+    expected = (x.float() @ weight.float().T * rstd[:, None]).view(windows, length, parts, head_dim).transpose(1, 2)
     expected[:, : heads + kv_heads] = rotate(expected[:, : heads + kv_heads], rotation)
     expected[:, :heads] *= LOG2_E / head_dim**0.5
     qkv = torch.full((windows * length, parts * head_dim), torch.nan, dtype=dtype, device=device)
-    rotated_qkv(x, weight, rotation, heads, kv_heads, length, qkv)
+    rotated_qkv(x, weight, rstd, rotation, heads, kv_heads, length, qkv)
     assert relative_error(qkv, expected.transpose(1, 2).reshape_as(qkv)) < tolerance

@@ -32,7 +32,8 @@ def test_activations_are_computed_again_where_micro_batches_would_be_small():
 
     stored, again = (memory.window_bytes(CONFIG, LENGTH, recompute=recompute) for recompute in (False, True))
     layer = memory.window_bytes(fused_config(layers=1), LENGTH)
-    assert again == layer + 5 * LENGTH * CONFIG.hidden_dim * 2  # the input of every further layer
+    # The input of every further layer, and 1 / RMS of its rows.
+    assert again == layer + 5 * LENGTH * (CONFIG.hidden_dim * 2 + 4)
     head = memory.head_bytes(CONFIG, HEAD_ROWS)
 
     assert _choose(1000, 1000 * stored + head) == (1000, False)

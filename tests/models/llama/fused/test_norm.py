@@ -11,79 +11,87 @@ ROWS = WINDOWS * LENGTH
 
 @pytest.fixture(params=[192, 1100], ids=["narrow", "wide"])
 def case(request, device, dtype):
-    """x, y, gain, keys, and a gradient for each of the two results."""
+    """x, gain, and two gradients."""
     generator, width = torch.Generator().manual_seed(0), request.param
-    x, y, normed_grad, total_grad = torch.randn(4, ROWS, width, generator=generator).to(device, dtype)
+    x, grad, residual_grad = torch.randn(3, ROWS, width, generator=generator).to(device, dtype)
     gain = torch.rand(width, generator=generator).to(device) + 0.5
-    return x, y, gain, random_keys(WINDOWS, device), normed_grad, total_grad
+    return x, gain, grad, residual_grad
 
 
-def _forward(x, y, gain, keys, dropout):
-    from stochastok_cli.models.llama.fused.norm import residual_norm
-
-    total, normed = torch.empty_like(x), torch.empty_like(x)
-    rstd = torch.empty(ROWS, device=x.device)
-    residual_norm(x, y, gain, keys, STREAM, dropout, LENGTH, total, normed, rstd)
-    return total, normed, rstd
+def _rstd(x):
+    return (x.float().square().mean(1) + NORM_EPS).rsqrt()
 
 
-def _mask(keys, dropout, width):
-    return residual_mask(keys, STREAM, LENGTH, width, dropout).view(ROWS, width)
+def test_the_last_norm_and_its_gradient(case, tolerance):
+    from stochastok_cli.models.llama.fused.norm import norm, norm_backward
 
+    x, gain, grad, _ = case
+    normed, rstd = torch.empty_like(x), torch.empty(ROWS, device=x.device)
+    norm(x, gain, normed, rstd)
+    wide, wide_gain = x.float().requires_grad_(), gain.clone().requires_grad_()
+    expected = F.rms_norm(wide, (x.shape[1],), wide_gain, NORM_EPS)
+    assert relative_error(normed, expected) < tolerance
+    assert relative_error(rstd, _rstd(x)) < 1e-5
 
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_forward(case, dropout, tolerance):
-    x, y, gain, keys, _, _ = case
-    total, normed, rstd = _forward(x, y, gain, keys, dropout)
-    expected = x.float() + y.float() * _mask(keys, dropout, x.shape[1])
-    assert relative_error(total, expected) < tolerance
-    assert relative_error(normed, F.rms_norm(expected, (x.shape[1],), gain, NORM_EPS)) < tolerance
-    assert relative_error(rstd, (expected.square().mean(1) + NORM_EPS).rsqrt()) < tolerance
-
-
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_backward(case, dropout, tolerance):
-    from stochastok_cli.models.llama.fused.norm import residual_norm_backward
-
-    x, y, gain, keys, normed_grad, total_grad = case
-    total, _, rstd = _forward(x, y, gain, keys, dropout)
-    dx, dy = torch.empty_like(x), torch.empty_like(x)
-    gain_grad, partial = torch.ones_like(gain), torch.empty(3, x.shape[1], device=x.device)
-    residual_norm_backward(
-        normed_grad, total, rstd, gain, total_grad, dx, gain_grad, partial, dy=dy, dropout_keys=keys, stream=STREAM,
-        dropout=dropout, length=LENGTH,
-    )  # fmt: skip
-
-    wide, gain = total.float().requires_grad_(), gain.clone().requires_grad_()
-    normed = F.rms_norm(wide, (x.shape[1],), gain, NORM_EPS)
-    torch.autograd.backward((normed, wide.clone()), (normed_grad.float(), total_grad.float()))
+    expected.backward(grad.float())
+    dx, gain_grad = torch.full_like(x, torch.nan), torch.ones_like(gain)
+    norm_backward(grad, x, rstd, gain, dx, gain_grad, torch.empty(3, x.shape[1], device=x.device))
     assert relative_error(dx, wide.grad) < tolerance
-    assert relative_error(dy, wide.grad * _mask(keys, dropout, x.shape[1])) < tolerance
-    assert relative_error(gain_grad - 1, gain.grad) < tolerance
+    assert relative_error(gain_grad - 1, wide_gain.grad) < tolerance
 
 
-def test_backward_without_a_residual_gradient(case, tolerance):
-    from stochastok_cli.models.llama.fused.norm import residual_norm_backward
-
-    x, y, gain, keys, normed_grad, _ = case
-    total, _, rstd = _forward(x, y, gain, keys, 0.0)
-    dx, gain_grad = torch.empty_like(x), torch.zeros_like(gain)
-    residual_norm_backward(
-        normed_grad, total, rstd, gain, None, dx, gain_grad, torch.empty(2, x.shape[1], device=x.device)
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_a_projection_of_rows_that_are_not_normalized_has_the_gradients_of_one_that_are(case, dropout, tolerance):
+    """With the gradient of the result times `rstd`, as kernels store it."""
+    from stochastok_cli.models.llama.fused.norm import (
+        add_projection_gradients,
+        copy_scaled_weight,
+        scaled_norm_backward,
     )
-    wide = total.float().requires_grad_()
-    F.rms_norm(wide, (x.shape[1],), gain, NORM_EPS).backward(normed_grad.float())
+
+    x, gain, _, residual_grad = case
+    width, columns, keys = x.shape[1], 37 * 8, random_keys(WINDOWS, x.device)
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.randn(columns, width, generator=generator).to(x.device) / width**0.5
+    result_grad = torch.randn(ROWS, columns, generator=generator).to(x.device)
+    wide, wide_gain, wide_weight = (t.detach().float().clone().requires_grad_() for t in (x, gain, weight))
+    projected = F.rms_norm(wide, (width,), wide_gain, NORM_EPS) @ wide_weight.T
+    torch.autograd.backward((projected, wide.clone()), (result_grad, residual_grad.float()))
+
+    rstd = _rstd(x)
+    scaled_grad = (result_grad * rstd[:, None]).to(x.dtype)
+    weight_grad, gain_grad = torch.ones_like(weight), torch.ones_like(gain)
+    product = torch.full((columns + 8, width), torch.nan, device=x.device)
+    partial = torch.full((3, width), torch.nan, device=x.device)
+    add_projection_gradients(scaled_grad, x, weight, gain, weight_grad, gain_grad, product, partial)
+    assert relative_error(weight_grad - 1, wide_weight.grad) < tolerance
+    assert relative_error(gain_grad - 1, wide_gain.grad) < tolerance
+
+    scaled_weight = torch.full_like(weight, torch.nan, dtype=x.dtype)
+    copy_scaled_weight(weight, gain, scaled_weight)
+    assert torch.equal(scaled_weight, (weight * gain).to(x.dtype))
+    grad = scaled_grad @ scaled_weight
+    dx, dy = torch.full_like(x, torch.nan), torch.full_like(x, torch.nan)
+    scaled_norm_backward(
+        grad, x, rstd, residual_grad, dx, dy=dy, dropout_keys=keys, stream=STREAM, dropout=dropout, length=LENGTH
+    )
+    mask = residual_mask(keys, STREAM, LENGTH, width, dropout).view(ROWS, width)
     assert relative_error(dx, wide.grad) < tolerance
+    assert relative_error(dy, wide.grad * mask) < tolerance
+
+    in_place = residual_grad.clone()
+    scaled_norm_backward(grad, x, rstd, in_place, in_place)
+    assert torch.equal(in_place, dx)
 
 
-def test_the_norm_alone_has_the_same_bits(case):
-    from stochastok_cli.models.llama.fused.norm import norm
+def test_the_rms_of_rows_follows_from_sums_of_the_squares_of_their_parts(device):
+    from stochastok_cli.models.llama.fused.norm import rstd_of_square_sums
 
-    x, y, gain, keys, _, _ = case
-    total, normed, rstd = _forward(x, y, gain, keys, 0.3)
-    again, rstd_again = torch.empty_like(normed), torch.empty_like(rstd)
-    norm(total, gain, again, rstd_again)
-    assert torch.equal(again, normed) and torch.equal(rstd_again, rstd)
+    x = torch.randn(600, 300, generator=torch.Generator().manual_seed(0)).to(device)
+    square_sums = torch.stack([part.square().sum(1) for part in x.split(128, 1)], 1)
+    rstd = torch.full((600,), torch.nan, device=device)
+    rstd_of_square_sums(square_sums, 300, rstd)
+    assert relative_error(rstd, _rstd(x)) < 1e-6
 
 
 def test_programs_take_fewer_of_wide_rows():

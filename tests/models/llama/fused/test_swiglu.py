@@ -30,8 +30,9 @@ def test_products_swiglu_and_its_gradient(rows, depth, width, device, dtype, tol
     weight = _random(generator, device, dtype, 2 * width, depth) / depth**0.5
     gate_up = torch.full((rows, 2 * width), torch.nan, dtype=dtype, device=device)
     act = torch.full((rows, width), torch.nan, dtype=dtype, device=device)
-    gate_up_swiglu(x, weight, gate_up, act)
-    expected = x.float() @ weight.float().T
+    rstd = torch.rand(rows, generator=generator).to(device) + 0.5
+    gate_up_swiglu(x, weight, rstd, gate_up, act)
+    expected = x.float() @ weight.float().T * rstd[:, None]
     assert relative_error(gate_up, expected) < tolerance
     gate, up = expected.chunk(2, dim=1)
     assert relative_error(act, F.silu(gate) * up) < tolerance
@@ -42,5 +43,5 @@ def test_products_swiglu_and_its_gradient(rows, depth, width, device, dtype, tol
     gate, up = wide.chunk(2, dim=1)
     ((F.silu(gate) * up) @ down.float().T).backward(grad.float())
     gate_up_grad = torch.full_like(gate_up, torch.nan)
-    swiglu_backward(grad, down, gate_up, gate_up_grad)
-    assert relative_error(gate_up_grad, wide.grad) < tolerance
+    swiglu_backward(grad, down, gate_up, rstd, gate_up_grad)
+    assert relative_error(gate_up_grad, wide.grad * rstd[:, None]) < tolerance
