@@ -27,6 +27,7 @@ from stochastok_cli.tokenization.vocabulary import Vocabulary
 from stochastok_cli.training.background_writer import BackgroundWriter
 from stochastok_cli.training.checkpoint_cleanup import delete_obsolete
 from stochastok_cli.training.data_parallel import Parallel
+from stochastok_cli.training.lost_ranks import finish_first
 
 
 def save_checkpoint(
@@ -80,7 +81,7 @@ def save_checkpoint(
             ) from None
 
     def write() -> None:
-        with explain_failure():
+        with explain_failure(), finish_first():
             write_optimizer_state()
             saved = _rounded(weights, names, dtype) if rounds else weights
             spec_of(model).save(model, temporary, vocabulary, saved)

@@ -5,7 +5,6 @@ variables that torchrun or srun sets.
 """
 
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from stochastok_cli.errors import FAILED, StoppedBySignal, UserError, count_of, first_line, shorten
+from stochastok_cli.errors import FAILED, StoppedBySignal, UserError, count_of
+from stochastok_cli.training.lost_ranks import RankWatcher, report_lost_ranks
 from stochastok_cli.training.process_rank import is_distributed
 
 T = TypeVar("T")
@@ -50,11 +50,11 @@ class DistributedContext:
         """
         if self.world_size == 1 or not tensor.numel():
             return lambda: None
-        with _report_lost_ranks():
+        with report_lost_ranks():
             work = dist.all_reduce(tensor, async_op=True)
 
         def wait() -> None:
-            with _report_lost_ranks():
+            with report_lost_ranks():
                 work.wait()
 
         return wait
@@ -64,14 +64,14 @@ class DistributedContext:
         if self.world_size == 1:
             return tensor
         gathered = tensor.new_empty((self.world_size * len(tensor), *tensor.shape[1:]))
-        with _report_lost_ranks():  # as bytes, since not every backend has every type
+        with report_lost_ranks():  # as bytes, since not every backend has every type
             dist.all_gather_into_tensor(gathered.view(torch.uint8), tensor.contiguous().view(torch.uint8))
         return gathered
 
     def broadcast_(self, tensors: Iterable[Tensor]) -> None:
         """Copies the values of rank 0 into the tensors of all ranks."""
         if self.world_size > 1:
-            with torch.no_grad(), _report_lost_ranks():
+            with torch.no_grad(), report_lost_ranks():
                 for tensor in tensors:
                     dist.broadcast(tensor, src=0)
 
@@ -80,7 +80,7 @@ class DistributedContext:
         if self.world_size == 1:
             return flag
         votes = torch.tensor([int(flag)])
-        with _report_lost_ranks():
+        with report_lost_ranks():
             dist.all_reduce(votes)
         return bool(votes.item())
 
@@ -88,7 +88,7 @@ class DistributedContext:
         """Calls a function on rank 0 only, while the others wait, and returns its result on every rank."""
         result = [function() if self.is_main else None]
         if self.world_size > 1:
-            with _report_lost_ranks():
+            with report_lost_ranks():
                 dist.broadcast_object_list(result, src=0, device=torch.device("cpu"))
         return result[0]  # type: ignore[return-value]
 
@@ -97,7 +97,7 @@ class DistributedContext:
         if self.world_size == 1:
             return [item]
         items: list[Any] = [None] * self.world_size
-        with _report_lost_ranks():
+        with report_lost_ranks():
             dist.all_gather_object(items, item)
         return items
 
@@ -105,23 +105,6 @@ class DistributedContext:
         """Waits until the device has finished all work, as before a clock is read."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-
-
-@contextmanager
-def _report_lost_ranks() -> Iterator[None]:
-    """Around collective operations, which fail with a RuntimeError when another rank has ended."""
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        # "[where in torch] What happened. What it may mean …"
-        reason = re.sub(r"^\[[^]]*\] *", "", first_line(error)).split(". ")[0]
-        raise UserError(
-            f"another process of this run has died ({shorten(reason, 120)})",
-            fix="if it said nothing it was killed, perhaps for memory; the same command goes on from the checkpoint",
-            exit_code=FAILED,
-        ) from error
 
 
 def choose_device(wanted: str, local_rank: int = 0) -> torch.device:
@@ -147,7 +130,7 @@ def distributed_context(device: str) -> Iterator[DistributedContext]:
     """The context of this process, with a process group until the block ends where there are several.
 
     When ranks fail, only the first failure is raised as it is. The other ranks exit silently, because their errors are
-    mostly consequences of the first.
+    mostly consequences of the first. When a rank dies, the others end, whatever they wait for.
     """
     if not is_distributed():
         yield DistributedContext(rank=0, world_size=1, device=choose_device(device))
@@ -160,8 +143,10 @@ def distributed_context(device: str) -> Iterator[DistributedContext]:
             torch.cuda.set_device(chosen)
         backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=dist.PrefixStore("world", store), rank=rank, world_size=world_size)
+        watcher = RankWatcher(lambda: _is_first_to_fail(store))
         yield DistributedContext(rank=rank, world_size=world_size, device=chosen)
     except StoppedBySignal:  # all ranks raise it together
+        watcher.close()
         dist.destroy_process_group()
         raise
     except (Exception, KeyboardInterrupt):
@@ -169,6 +154,7 @@ def distributed_context(device: str) -> Iterator[DistributedContext]:
             raise SystemExit(FAILED) from None
         raise
     else:
+        watcher.close()
         dist.destroy_process_group()
 
 

@@ -80,9 +80,14 @@ def record_exit_code() -> Iterator[None]:
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
-        if EXIT_CODE_FILE in os.environ and Path(os.environ[EXIT_CODE_FILE]).parent.is_dir():
-            Path(os.environ[EXIT_CODE_FILE]).write_text(str(_exit_code(error)), encoding="utf-8")
+        leave_exit_code(_exit_code(error))
         raise
+
+
+def leave_exit_code(code: int) -> None:
+    """Passes an exit code to the launching process, if there is one."""
+    if EXIT_CODE_FILE in os.environ and Path(os.environ[EXIT_CODE_FILE]).parent.is_dir():
+        Path(os.environ[EXIT_CODE_FILE]).write_text(str(code), encoding="utf-8")
 
 
 def _end_with_launcher() -> None:
