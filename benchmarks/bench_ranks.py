@@ -6,6 +6,9 @@
 Runs `stochastok train` as torchrun starts it, with the configuration's own batch, and reads what the runs have logged:
 tokens a second is the median of the logs but for the first two, efficiency is that over ranks times the first line's,
 and losses are compared log by log with the first line's. Everything is written to a temporary folder.
+
+On GPUs, each of them also trains by itself, all at once: cards of one host differ, and ranks wait for the slowest. So
+the last column is the efficiency against as many cards as slow as the slowest.
 """
 
 import argparse
@@ -18,6 +21,8 @@ import time
 from pathlib import Path
 from statistics import median
 
+import torch
+
 from stochastok_cli.training.loggers.jsonl import read_metrics
 
 
@@ -27,7 +32,7 @@ class Runs:
     def __init__(self, folder: Path, options: argparse.Namespace) -> None:
         self.folder, self.options = folder, options
 
-    def start(self, name: str, ranks: int, iterations: int) -> subprocess.Popen[str]:
+    def start(self, name: str, ranks: int, iterations: int, gpu: int | None = None) -> subprocess.Popen[str]:
         every = max(self.options.iterations // 20, 1)
         command = [
             sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks),
@@ -36,10 +41,16 @@ class Runs:
             f"trainer.training.log_interval={every}", "trainer.training.eval_interval=1000000",
             "trainer.training.eval_iters=8", "trainer.eval=[]", *self.options.overrides,
         ]  # fmt: skip
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        visible = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)}
+        return subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, **visible}
+        )
 
     def run(self, name: str, ranks: int, iterations: int) -> None:
-        process = self.start(name, ranks, iterations)
+        self.finish(name, self.start(name, ranks, iterations))
+
+    @staticmethod
+    def finish(name: str, process: subprocess.Popen[str]) -> None:
         _, error = process.communicate()
         if process.returncode:
             sys.exit(f"{name} failed with {process.returncode}:\n{error}")
@@ -54,17 +65,33 @@ class Runs:
         losses, others = self.logged(name, "train/loss"), self.logged(other, "train/loss")
         return max(abs(losses[i] - others[i]) / others[i] for i in losses.keys() & others.keys())
 
+    def speed(self, name: str) -> float:
+        """Tokens a second."""
+        return median(list(self.logged(name, "train/tokens_per_second").values())[2:])
+
+
+def cards_alone(runs: Runs, count: int) -> list[float]:
+    """Tokens a second of each card by itself, while the others train too."""
+    started = {f"card-{gpu}": runs.start(f"card-{gpu}", 1, runs.options.iterations, gpu) for gpu in range(count)}
+    for name, process in started.items():
+        runs.finish(name, process)
+    return [runs.speed(name) for name in started]
+
 
 def scaling(runs: Runs, ranks: list[int]) -> None:
-    print("ranks      tokens/s  efficiency  largest difference of the loss")
+    alone = cards_alone(runs, min(max(ranks), torch.cuda.device_count())) if max(ranks) > 1 else []
+    if alone:
+        print(f"each card alone, tokens/s: {', '.join(f'{speed:,.0f}' for speed in alone)}")
+    print("ranks      tokens/s  efficiency  largest difference of the loss  against the slowest card")
     first = None
     for n in ranks:
         runs.run(f"ranks-{n}", n, runs.options.iterations)
-        speed = median(list(runs.logged(f"ranks-{n}", "train/tokens_per_second").values())[2:])
+        speed = runs.speed(f"ranks-{n}")
         first = first or (n, speed)
         efficiency = speed / n / (first[1] / first[0])
         difference = runs.largest_difference(f"ranks-{n}", f"ranks-{ranks[0]}")
-        print(f"{n:5} {speed:13,.0f} {efficiency:11.3f} {difference:11.1e}", flush=True)
+        slowest = f"{speed / n / min(alone[:n]):12.3f}" if alone else ""
+        print(f"{n:5} {speed:13,.0f} {efficiency:11.3f} {difference:11.1e}{slowest:>33}", flush=True)
 
 
 def resuming(runs: Runs, few: int, many: int) -> None:

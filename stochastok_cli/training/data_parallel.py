@@ -147,9 +147,10 @@ class SingleRank(_WholeModel):
         return norm_of([parameter.grad for parameter in self.parameters if parameter.grad is not None])
 
 
-BUCKET_BYTES = 2**26
+BUCKET_BYTES = 2**28
 """Of complete gradients, whose sum over the ranks is started before the others are complete. Smaller ones would be
-more. At each of them ranks wait for the slowest, and NCCL's kernel takes multiprocessors from the backward pass."""
+more. At each of them ranks wait for the slowest, and NCCL's kernel takes multiprocessors from the backward pass, whose
+products have one program for each: what starts later then takes twice as long."""
 _LOSS_ELEMENTS = 64  # in the flat buffer, so that gradients begin at a multiple of 128 bytes
 
 

@@ -5,7 +5,7 @@ The loop reports what happens as events (see `events`) and prints nothing.
 
 import dataclasses
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import NamedTuple
@@ -48,11 +48,13 @@ class StepMetrics(NamedTuple):
         loss: Nats per token, the mean over the windows of all ranks.
         gradient_norm: Before clipping.
         bits_per_byte: The loss over the bytes of the text that has a loss; None where it is not known.
+        first_bad: The first iteration so far (from 0) whose loss or gradient was not finite; None where all were.
     """
 
     loss: float
     gradient_norm: float
     bits_per_byte: float | None
+    first_bad: int | None
 
 
 class TrainingStep:
@@ -122,20 +124,44 @@ class TrainingStep:
         self.parallel.zero_grad()
         self.world.synchronize()
 
-    def metrics(self) -> StepMetrics:
-        """The metrics of the last iteration. Waits for the device. All ranks must call it."""
+    def start_reading_metrics(self) -> Callable[[], StepMetrics]:
+        """Starts to copy the metrics of the last iteration to the host. All ranks must call it.
+
+        Returns:
+            A function that waits until they are there. What the device was given since goes on meanwhile.
+        """
         num_bytes = self.num_bytes.clone()
         self.world.all_reduce_(num_bytes)
-        loss, norm = torch.stack([self.parallel.loss, self.gradient_norm]).tolist()
-        total = num_bytes.item()
+        scalars = self.parallel.loss, self.gradient_norm, num_bytes, self.first_bad
+        values = _start_copy_to_host(torch.stack([scalar.double() for scalar in scalars]))
         windows = windows_per_iteration(self.config.trainer.training)
-        bits = bits_per_byte(loss * windows, total) if total else None
-        return StepMetrics(loss, norm, bits)
 
-    def first_bad_iteration(self) -> int | None:
-        """The first iteration (from 0) whose loss or gradient was not finite. Waits for the device."""
-        first = int(self.first_bad.item())
-        return first if first >= 0 else None
+        def wait() -> StepMetrics:
+            loss, norm, total, first_bad = values()
+            bits = bits_per_byte(loss * windows, total) if total else None
+            return StepMetrics(loss, norm, bits, int(first_bad) if first_bad >= 0 else None)
+
+        return wait
+
+    def metrics(self) -> StepMetrics:
+        """The metrics of the last iteration. Waits for the device. All ranks must call it."""
+        return self.start_reading_metrics()()
+
+
+def _start_copy_to_host(values: Tensor) -> Callable[[], list[float]]:
+    """Starts a copy of a vector; the result waits for its end."""
+    if values.device.type != "cuda":
+        return values.tolist
+    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    host.copy_(values, non_blocking=True)
+    copied = torch.cuda.Event()
+    copied.record()
+
+    def wait() -> list[float]:
+        copied.synchronize()
+        return host.tolist()
+
+    return wait
 
 
 def windows_of_rank(training: TrainingConfig, world: DistributedContext) -> np.ndarray:
@@ -151,7 +177,12 @@ def explain_lack_of_memory(backend: Backend, training: TrainingConfig) -> Abstra
 
 
 class Trainer:
-    """A run from the moment when its folder is locked to its last checkpoint. It writes nothing before `train`."""
+    """A run from the moment when its folder is locked to its last checkpoint. It writes nothing before `train`.
+
+    Attributes:
+        logs_later: Whether metrics are logged when the device has been given the next iteration, or an evaluation or a
+            checkpoint is due. So the device does not wait for the host, which waits for the metrics.
+    """
 
     emit: Listener
 
@@ -173,6 +204,8 @@ class Trainer:
         self.metrics: dict[str, float] = {}  # of the last evaluation
         self.background = BackgroundWriter() if self.training.async_save else None
         self._being_written: events.Saved | None = None
+        self.logs_later = self.world.device.type == "cuda"
+        self._pending_log: Callable[[], None] | None = None
 
     def train(self, emit: Listener) -> Path:
         """Trains to the end and returns the last checkpoint. `emit` is called with every event."""
@@ -210,15 +243,20 @@ class Trainer:
         training = self.training
         if self.background is not None and self.background.has_ended:
             self._collect()
+        if self._pending_log is not None:  # of the iteration before: the device has had the next one since
+            self._pending_log()
         if schedules.log_is_due(done, training):
-            self._log(done)
+            self._pending_log = self._start_log(done)
         stopping = self._is_stopping()
         evaluation_due, loss = schedules.evaluation_is_due(done, training), None
+        saving = stopping or schedules.checkpoint_is_due(done, training)
+        if self._pending_log is not None and (evaluation_due or saving or not self.logs_later):
+            self._pending_log()
         pending = evaluation_due and stopping  # a signal leaves no time for it
         if evaluation_due and not stopping:
             loss = self._evaluate(done)
             stopping = self._is_stopping()
-        if stopping or schedules.checkpoint_is_due(done, training):
+        if stopping or saving:
             self._save(done, pending, loss, is_last=stopping or done == training.max_iters)
         if stopping and (pending or done < training.max_iters):
             signal = self.stop.signal or "a signal to another rank"
@@ -274,9 +312,19 @@ class Trainer:
                     )
                 )
 
-    def _log(self, done: int) -> None:
-        self._require_finite()
-        metrics = self.step.metrics()
+    def _start_log(self, done: int) -> Callable[[], None]:
+        """Starts to read the metrics after `done` iterations. The result logs them, once they are there."""
+        read = self.step.start_reading_metrics()
+
+        def log() -> None:
+            self._pending_log = None
+            metrics = read()
+            self._require_finite(metrics.first_bad)
+            self._emit_logged(done, metrics)
+
+        return log
+
+    def _emit_logged(self, done: int, metrics: StepMetrics) -> None:
         training, optimizer, dataset = self.training, self.config.trainer.optimizer, self.config.trainer.dataset
         scheduled = dataset.expand_schedule != "constant"
         tokens_per_second = tokens_per_iteration(self.config) * self.timer.iterations_per_second(done)
@@ -314,7 +362,7 @@ class Trainer:
 
     def _save(self, done: int, evaluation_pending: bool, validation_loss: float | None, *, is_last: bool) -> None:
         """Saves a checkpoint, or starts to. One is written at a time, and the last one before training ends."""
-        self._require_finite()
+        self._require_finite(self.step.metrics().first_bad)
         data = self.inputs.data
         state = TrainingState(done, evaluation_pending, validation_loss, data.identity, self.config.to_dict())
         began = time.monotonic()
@@ -355,8 +403,8 @@ class Trainer:
         except Exception as error:
             self.emit(events.Note(str(error)))
 
-    def _require_finite(self) -> None:
-        bad = self.step.first_bad_iteration()
+    def _require_finite(self, bad: int | None) -> None:
+        """Raises a UserError if there is an iteration whose loss or gradient was not finite."""
         if bad is not None:
             muon = self.config.trainer.optimizer.name == "muon"
             rates = "trainer.optimizer.lr" + (" or trainer.optimizer.muon_lr," if muon else "")

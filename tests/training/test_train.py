@@ -23,7 +23,7 @@ from stochastok_cli.evaluation.evaluators.bits_per_byte import count_bytes
 from stochastok_cli.models.base import load_model
 from stochastok_cli.models.llama.model import Llama
 from stochastok_cli.tokenization.loaders import load_vocabulary
-from stochastok_cli.training import events
+from stochastok_cli.training import events, trainer
 from stochastok_cli.training.backends import EagerBackend, sum_of_window_losses
 from stochastok_cli.training.data import open_data
 from stochastok_cli.training.distributed import DistributedContext
@@ -151,7 +151,7 @@ def test_one_step_is_what_a_plain_loop_does(configured):
             group["lr"] = rate
         plain.step()
         bits = loss.item() * ids[:, 1:].numel() / math.log(2) / count_bytes(ids[:, 1:].numpy().ravel(), data.vocabulary)
-        assert step.metrics() == pytest.approx((loss.item(), norm.item(), bits), rel=1e-5)
+        assert step.metrics()[:3] == pytest.approx((loss.item(), norm.item(), bits), rel=1e-5)
     for ours, expected in zip(model.parameters(), plain_model.parameters(), strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
 
@@ -179,10 +179,10 @@ def test_from_the_first_bad_number_on_nothing_is_applied(configured):
     step(0, batches(0, False))
     step(1, batches(1, False))
     before = [p.clone() for p in step.model.parameters()]
-    assert step.first_bad_iteration() is None
+    assert step.metrics().first_bad is None
     step(2, batches(2, True))
     step(3, batches(3, False))
-    assert step.first_bad_iteration() == 2
+    assert step.metrics().first_bad == 2
     assert all(torch.equal(a, b) for a, b in zip(before, step.model.parameters(), strict=True))
 
 
@@ -203,6 +203,34 @@ def test_a_run_that_diverges_stops_at_the_next_log_and_keeps_the_last_good_check
     assert steps(tmp_path / "runs" / "a") == ["step_1"]
     weights = load_file(tmp_path / "runs" / "a" / "step_1" / "model.safetensors")
     assert all(torch.isfinite(tensor).all() for tensor in weights.values())
+
+
+def test_metrics_may_be_logged_after_the_next_iteration_was_launched(configured, monkeypatch):
+    """As on a GPU, and with the same lines in the same order."""
+    overrides = "trainer.training.log_interval=1", "trainer.training.eval_interval=3"
+    expected = metrics(train(configured(*overrides), run_name="at once").folder)
+    seen, make, step = [], trainer.Trainer.__init__, trainer.TrainingStep.__call__
+
+    def make_one_that_logs_later(self, *arguments):
+        make(self, *arguments)
+        self.logs_later = True
+
+    def seen_step(self, iteration, batches):
+        seen.append(("step", iteration + 1))
+        step(self, iteration, batches)
+
+    def listen(event):
+        if isinstance(event, events.Logged | events.Evaluated | events.Saved):
+            seen.append((type(event).__name__, event.iteration))
+
+    monkeypatch.setattr(trainer.Trainer, "__init__", make_one_that_logs_later)
+    monkeypatch.setattr(trainer.TrainingStep, "__call__", seen_step)
+    assert metrics(train(configured(*overrides), run_name="later", listeners=[listen]).folder) == expected
+    assert seen[1:14] == [  # the first is the evaluation before training
+        ("step", 1), ("step", 2), ("Logged", 1), ("step", 3), ("Logged", 2), ("Logged", 3), ("Evaluated", 3),
+        ("step", 4), ("Logged", 4), ("Saved", 4), ("step", 5), ("step", 6), ("Logged", 5),
+    ]  # fmt: skip
+    assert seen[-4:] == [("Logged", 7), ("Logged", 8), ("Evaluated", 8), ("Saved", 8)]
 
 
 def test_validation_takes_the_same_windows_each_time_however_they_are_divided(configured):
