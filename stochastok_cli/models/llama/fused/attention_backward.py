@@ -10,7 +10,7 @@ queries (dq). The other goes over the queries for a block of keys (dk, dv), and 
 in each step: unrolled, the overhead of a step is paid once for all of them. It goes over the queries again for the
 heads that are left. It works on transposed scores, so that nothing passes through shared memory to be transposed. The
 scores are computed twice, which costs less than atomic additions of dq in global memory. `attention_tiles` chooses the
-tiles.
+tiles. Where examples are not packed and heads are narrow, a GPU has another kernel for dk and dv: `attention_dkdv`.
 """
 
 import math
@@ -19,6 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from stochastok_cli.models.llama.fused import attention_dkdv
 from stochastok_cli.models.llama.fused.attention_forward import attention_mask
 from stochastok_cli.models.llama.fused.attention_tiles import DKDV, DQ, choose, heads_of_step, launch_options
 from stochastok_cli.models.llama.fused.dropout import drop, drop_threshold
@@ -207,6 +208,9 @@ def attention_backward(
         heads, kv_heads, head_dim, num_heads, threshold=threshold, keep_prob=keep_prob,
         dq_scale=1 / (keep_prob * math.sqrt(head_dim)), packed=packed, **launch_options(tile),
     )  # fmt: skip
+    if qkv.device.type == "cuda" and segment_start is None and head_dim in attention_dkdv.HEAD_DIMS:
+        attention_dkdv.attention_dkdv(qkv, grad, lse, delta, query_hash, key_hash, rstd, rotation, dropout, dqkv)
+        return
     num_heads, tile = choose(DKDV[head_dim], length, group)
     _attention_backward_dkdv[(length // tile.block_k, kv_heads, windows)](
         qkv, grad, lse, delta, query_hash, key_hash, segment_start, rstd, dqkv, rotation[0], rotation[1], length, heads,

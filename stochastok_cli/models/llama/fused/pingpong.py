@@ -131,11 +131,11 @@ def load_operands(a_desc, b_desc, ring, order, steps: gl.constexpr):
             else:
                 coordinates = [k * depth, n * BLOCK_N]
             async_load(b_desc, coordinates, loaded.index(stage), b.index(stage))
-            stage, phase = _following(stage, phase, a.shape[0])
+            stage, phase = following_stage(stage, phase, a.shape[0])
 
 
 @gluon.jit
-def _following(stage, phase, stages: gl.constexpr):
+def following_stage(stage, phase, stages: gl.constexpr):
     """The stage after this one, and its phase, which changes with each turn of the ring."""
     is_last = stage == stages - 1
     return gl.where(is_last, 0, stage + 1), gl.where(is_last, phase ^ 1, phase)
@@ -169,7 +169,7 @@ def multiply(ring, t, which: gl.constexpr, steps: gl.constexpr):
         acc = warpgroup_mma(a.index(stage), right, acc, use_acc=k > 0, is_async=True)
         acc = warpgroup_mma_wait(1, deps=[acc])  # the step before is done, so its stage is free
         mbarrier.arrive(free.index(_before(stage, stages)), pred=k > 0)
-        stage, phase = _following(stage, phase, stages)
+        stage, phase = following_stage(stage, phase, stages)
     mbarrier.arrive(turn.index(1 - which))
     acc = warpgroup_mma_wait(0, deps=[acc])
     mbarrier.arrive(free.index(_before(stage, stages)))

@@ -11,7 +11,7 @@ from triton.compiler import compile as compile_kernel
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon._runtime import GluonASTSource
 
-from stochastok_cli.models.llama.fused import exp_logits, residual, rotary, swiglu
+from stochastok_cli.models.llama.fused import attention_dkdv, exp_logits, residual, rotary, swiglu
 from stochastok_cli.models.llama.fused.pingpong import LAUNCH_OPTIONS
 
 DTYPES = {"bf16": gl.bfloat16, "fp8e4nv": gl.float8e4nv}
@@ -85,10 +85,26 @@ def residual_kernel(length: int) -> dict[str, int]:
     return {f"addition to the residual stream, {length}": shared_memory(residual._add_projection, types, constants)}
 
 
+def dkdv_kernel(head_dim: int, heads: int, kv_heads: int) -> dict[str, int]:
+    layout = gl.NVMMASharedLayout(swizzle_byte_width=0, element_bitwidth=32, rank=2)
+    types = dict.fromkeys(("qkv_desc", "grad_desc"), blocks(64, head_dim))
+    types |= {f"{name}_desc": f"tensordesc<fp32[1, 64],{layout!r}>" for name in ("lse", "delta")}
+    types |= {"hash_desc": f"tensordesc<i32[1, 64],{layout!r}>", "key_hash_ptr": "*i32", "dqkv_ptr": "*bf16"}
+    types |= dict.fromkeys(("rstd_ptr", "cos_ptr", "sin_ptr"), "*fp32") | dict.fromkeys(
+        ("dk_scale", "dv_scale"), "fp32"
+    )
+    constants = {"length": 512, "heads": heads, "kv_heads": kv_heads, "head_dim": head_dim, "threshold": 2**32 // 10}
+    constants |= {"stages": attention_dkdv.STAGES}
+    kernel = attention_dkdv._attention_dkdv
+    return {f"gradients of keys and values, {head_dim}": shared_memory(kernel, types, constants)}
+
+
 if __name__ == "__main__":
     compiled = exp_logits_kernels() | swiglu_kernels(512, 1320) | swiglu_kernels(2048, 8192)
     for sizes in ((32, 16, 4), (64, 12, 12), (128, 6, 6)):
         compiled |= rotation_kernel(*sizes)
+    for sizes in ((32, 16, 4), (64, 12, 12)):
+        compiled |= dkdv_kernel(*sizes)
     for length in (512, 192):
         compiled |= residual_kernel(length)
     print(json.dumps(compiled))
