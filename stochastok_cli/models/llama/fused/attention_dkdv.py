@@ -77,7 +77,7 @@ def _load(
 
 @gluon.jit
 def _drop(x, key_hash, query_hash, threshold: gl.constexpr):
-    """`dropout.drop`, with the hashes `[R, 1]` and `[1, C]`."""
+    """`dropout.drop` in Gluon, with the hashes of keys `[R, 1]` and of queries `[1, C]`."""
     limit = gl.full([1, 1], threshold, gl.uint32, x.type.layout)
     return gl.inline_asm_elementwise(
         """{
