@@ -56,7 +56,7 @@ def _lost(error: RuntimeError) -> UserError:
 
 
 class RankWatcher:
-    """A thread that ends this process `GRACE_SECONDS` after another process of the run has died.
+    """A thread that ends this process `GRACE_SECONDS` after another process of the run has died, if there are others.
 
     It waits for a message of the next rank, which comes when that one closes its own watcher. Where the connection ends
     without one, it passes that on to the rank before, which waits for this one.
@@ -70,12 +70,14 @@ class RankWatcher:
         self._group = dist.new_group(backend="gloo", timeout=timedelta(days=365))
         self._rank, self._ranks = dist.get_rank(), dist.get_world_size()
         self._thread = threading.Thread(target=self._watch, name="rank watcher", daemon=True)
-        self._thread.start()
+        if self._ranks > 1:  # torchrun may start a single one
+            self._thread.start()
 
     def close(self) -> None:
         """Waits until all ranks have come here. Afterwards they may end."""
-        self._tell(_ALL_IS_WELL)
-        self._thread.join()
+        if self._ranks > 1:
+            self._tell(_ALL_IS_WELL)
+            self._thread.join()
 
     def _tell(self, message: int) -> None:
         with suppress(RuntimeError):  # the rank before has ended, and the one before that finds out as this one does
