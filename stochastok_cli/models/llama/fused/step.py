@@ -3,7 +3,7 @@
 B windows of T tokens, N = B T, D the width of hidden states, F that of the feed-forward layers, H query heads and G
 key/value heads of width h. Activations, their gradients and the residual stream are bfloat16; sums, statistics of
 norms, losses and gradients of weights are float32. Autograd is not used: each layer stores what its gradient needs in
-buffers that are allocated once, 132 KB for each token at the shipped sizes. Where these have no room, a layer stores
+buffers that are allocated once, 113 KB for each token at the shipped sizes. Where these have no room, a layer stores
 its input alone, and the backward pass computes the rest again: dropout masks are functions of keys, and come out equal.
 
 On a GPU, the kernels of a step are captured as CUDA graphs after the first call and replayed by the following ones.
