@@ -41,7 +41,8 @@ class Runs:
             f"trainer.training.log_interval={every}", "trainer.training.eval_interval=1000000",
             "trainer.training.eval_iters=8", "trainer.eval=[]", *self.options.overrides,
         ]  # fmt: skip
-        visible = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)}
+        gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        visible = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpus[gpu] if gpus != [""] else str(gpu)}
         return subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, **visible}
         )

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from stochastok_cli.errors import FAILED, StoppedBySignal, UserError, count_of
-from stochastok_cli.training.lost_ranks import RankWatcher, report_lost_ranks
+from stochastok_cli.training.lost_ranks import RankWatcher, end_by_itself, report_lost_ranks
 from stochastok_cli.training.process_rank import is_distributed
 
 T = TypeVar("T")
@@ -145,16 +145,17 @@ def distributed_context(device: str) -> Iterator[DistributedContext]:
         dist.init_process_group(backend, store=dist.PrefixStore("world", store), rank=rank, world_size=world_size)
         watcher = RankWatcher(lambda: _is_first_to_fail(store))
         yield DistributedContext(rank=rank, world_size=world_size, device=chosen)
+        watcher.close()
     except StoppedBySignal:  # all ranks raise it together
         watcher.close()
         dist.destroy_process_group()
         raise
     except (Exception, KeyboardInterrupt):
+        end_by_itself()
         if not _is_first_to_fail(store):
             raise SystemExit(FAILED) from None
         raise
     else:
-        watcher.close()
         dist.destroy_process_group()
 
 

@@ -21,10 +21,13 @@ from stochastok_cli.errors import FAILED, UserError, first_line, shorten
 from stochastok_cli.training.launch import leave_exit_code
 
 GRACE_SECONDS = 2.0
-"""For the main thread to find out by itself, and to end as after any error."""
+"""For the main thread to find out by itself, and to start to end as after any error."""
+STORE_SECONDS = 5.0
+"""For the store to say whether another rank has failed before. The main thread may be waiting for it, too."""
 _ALL_IS_WELL, _A_RANK_IS_LOST = 0, 1
 
 _writing = threading.RLock()
+_ending = threading.Event()
 
 
 @contextmanager
@@ -32,6 +35,11 @@ def finish_first() -> Iterator[None]:
     """A block that a process finishes before it ends because another one has died, as a checkpoint is written."""
     with _writing:
         yield
+
+
+def end_by_itself() -> None:
+    """From now on, this process ends by an error of its own: its loggers are closed first, however long that takes."""
+    _ending.set()
 
 
 @contextmanager
@@ -56,46 +64,69 @@ def _lost(error: RuntimeError) -> UserError:
 
 
 class RankWatcher:
-    """A thread that ends this process `GRACE_SECONDS` after another process of the run has died, if there are others.
+    """A thread that ends this process soon after another process of the run has died, if there are others.
 
-    It waits for a message of the next rank, which comes when that one closes its own watcher. Where the connection ends
-    without one, it passes that on to the rank before, which waits for this one.
+    It waits for a message of the next rank, which comes when all ranks have closed their watchers. Where the connection
+    ends without one, it passes that on to the rank before, which waits for this one. Then it ends the process, unless
+    the main thread is about to: `GRACE_SECONDS` later, or after what has to be finished first.
 
     Args:
         is_first_to_fail: Whether this rank is the first that fails. It alone prints an error.
     """
 
     def __init__(self, is_first_to_fail: Callable[[], bool]) -> None:
+        _ending.clear()
         self._is_first_to_fail = is_first_to_fail
-        self._group = dist.new_group(backend="gloo", timeout=timedelta(days=365))
         self._rank, self._ranks = dist.get_rank(), dist.get_world_size()
+        if self._ranks == 1:  # torchrun may start a single one
+            return
+        self._ring, self._all = (dist.new_group(backend="gloo", timeout=timedelta(days=365)) for _ in range(2))
         self._thread = threading.Thread(target=self._watch, name="rank watcher", daemon=True)
-        if self._ranks > 1:  # torchrun may start a single one
-            self._thread.start()
+        self._thread.start()
 
     def close(self) -> None:
         """Waits until all ranks have come here. Afterwards they may end."""
         if self._ranks > 1:
-            self._tell(_ALL_IS_WELL)
+            with report_lost_ranks():
+                dist.all_reduce(torch.zeros(1), group=self._all)
+                self._send(_ALL_IS_WELL).wait()
             self._thread.join()
 
-    def _tell(self, message: int) -> None:
-        with suppress(RuntimeError):  # the rank before has ended, and the one before that finds out as this one does
-            dist.send(torch.tensor([message]), dst=(self._rank - 1) % self._ranks, group=self._group)
+    def _send(self, message: int) -> dist.Work:
+        self._message = torch.tensor([message])  # is kept until it is sent
+        work = dist.isend(self._message, dst=(self._rank - 1) % self._ranks, group=self._ring)
+        assert work is not None
+        return work
 
     def _watch(self) -> None:
         message = torch.tensor([_A_RANK_IS_LOST])
         error = RuntimeError("its connection was closed")
         try:
-            dist.recv(message, src=(self._rank + 1) % self._ranks, group=self._group)
+            dist.recv(message, src=(self._rank + 1) % self._ranks, group=self._ring)
         except RuntimeError as raised:
             error = raised
         if message.item() == _ALL_IS_WELL:
             return
-        self._tell(_A_RANK_IS_LOST)
-        time.sleep(GRACE_SECONDS)
-        with finish_first():
-            if self._is_first_to_fail():
-                leave_exit_code(FAILED)
-                print(f"error: {_lost(error)}", file=sys.stderr, flush=True)
-            os._exit(FAILED)
+        with suppress(RuntimeError):  # the rank before has ended, and the one before that finds out as this one does
+            self._send(_A_RANK_IS_LOST)
+        is_first = self._ask_whether_first_after(GRACE_SECONDS)
+        while not _ending.is_set():
+            if _writing.acquire(blocking=False):
+                if is_first:
+                    leave_exit_code(FAILED)
+                    print(f"error: {_lost(error)}", file=sys.stderr, flush=True)
+                os._exit(FAILED)
+            with finish_first():
+                pass
+            time.sleep(GRACE_SECONDS)  # what was written may be reported
+
+    def _ask_whether_first_after(self, seconds: float) -> bool:
+        """Whether this rank is the first that fails, asked after some seconds if the process is not about to end."""
+        time.sleep(seconds)
+        if _ending.is_set():
+            return False
+        answers: list[bool] = []
+        asking = threading.Thread(target=lambda: answers.append(self._is_first_to_fail()), daemon=True)
+        asking.start()
+        asking.join(STORE_SECONDS)
+        return answers == [True] or not answers

@@ -6,7 +6,7 @@ The loop reports what happens as events (see `events`) and prints nothing.
 import dataclasses
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +32,7 @@ from stochastok_cli.training.distributed import DistributedContext, device_name
 from stochastok_cli.training.events import Listener
 from stochastok_cli.training.flops import peak_memory, utilization
 from stochastok_cli.training.loggers.profiler import profiler
+from stochastok_cli.training.lost_ranks import end_by_itself
 from stochastok_cli.training.optimizers import clip_or_skip_update, make_optimizer, optimizer_tensors
 from stochastok_cli.training.prefetch import prefetch
 from stochastok_cli.training.setup import Run, RunInputs, load_weights_from
@@ -213,6 +214,8 @@ class Trainer:
         try:
             return self._train()
         except BaseException:
+            end_by_itself()
+            self._log_after_failure()
             self._collect_after_failure()
             raise
 
@@ -395,6 +398,12 @@ class Trainer:
             saved, self._being_written = self._being_written, None
             self.checkpoint = saved.folder
             self.emit(dataclasses.replace(saved, background_seconds=seconds))
+
+    def _log_after_failure(self) -> None:
+        """Logs the last iteration that was done, except among several ranks, where its metrics may never be there."""
+        if self._pending_log is not None and self.world.world_size == 1:
+            with suppress(Exception):  # another error is on its way
+                self._pending_log()
 
     def _collect_after_failure(self) -> None:
         """Waits for the checkpoint that is being written when training ends early. Another error is on its way."""

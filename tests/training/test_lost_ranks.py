@@ -6,28 +6,42 @@ import time
 
 import pytest
 
-SCRIPT = """
+SCRIPT = r"""
 import os, pathlib, signal, sys, time
+import torch
 from stochastok_cli.training.distributed import distributed_context
-from stochastok_cli.training.lost_ranks import finish_first
+from stochastok_cli.training.lost_ranks import end_by_itself, finish_first
 
 what, folder = sys.argv[1], pathlib.Path(sys.argv[2])
 signal.signal(signal.SIGTERM, lambda number, frame: None)  # reaches no thread that waits for a GPU
 with distributed_context("cpu") as world:
     world.any(False)
-    if what != "ends well" and world.rank == 1:
+    if what not in ("ends well", "fails") and world.rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "waits for its GPU":
         time.sleep(300)
+    if what == "waits for the store":
+        torch.distributed.distributed_c10d._get_default_store().get("what a rank that was killed would have set")
+    if what == "fails":
+        end_by_itself()
+        try:
+            raise ValueError("this is an error of every rank")
+        finally:
+            time.sleep(5 if world.rank == 0 else 0)  # as a logger takes to close
+            os.write(1, b"the end of rank %d\n" % world.rank)
     if what == "writes" and world.rank == 0:
         with finish_first():
-            time.sleep(6)
+            time.sleep(4)
             (folder / "written").touch()
-            time.sleep(0.2)
+        time.sleep(1)
+        (folder / "reported").touch()
     if what == "writes":
         time.sleep(300)
-    time.sleep(world.rank)  # no rank ends before the others have come to the end
-print(f"the end of rank {world.rank}", flush=True)
+    if world.rank == world.world_size - 1:
+        time.sleep(3)
+        (folder / "last").touch()
+assert (folder / "last").exists()  # no rank ends before the others have come to the end
+os.write(1, b"the end of rank %d\n" % world.rank)
 """
 
 
@@ -43,9 +57,9 @@ def _run(what, ranks, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", [2, 3])
-def test_ranks_that_wait_for_a_gpu_end_with_one_error(ranks, tmp_path):
-    code, lines, seconds = _run("waits for its GPU", ranks, tmp_path)
+@pytest.mark.parametrize(("what", "ranks"), [("waits for its GPU", 3), ("waits for the store", 2)])
+def test_ranks_that_wait_for_good_end_with_one_error(what, ranks, tmp_path):
+    code, lines, seconds = _run(what, ranks, tmp_path)
     assert code == 1 and seconds < 29  # torchrun kills after 30 seconds
     (line,) = lines
     assert "another process of this run has died" in line
@@ -56,7 +70,13 @@ def test_ranks_that_wait_for_a_gpu_end_with_one_error(ranks, tmp_path):
 def test_what_is_being_written_is_finished_first(tmp_path):
     code, lines, _ = _run("writes", 2, tmp_path)
     assert code == 1 and len(lines) == 1
-    assert (tmp_path / "written").exists()
+    assert (tmp_path / "written").exists() and (tmp_path / "reported").exists()
+
+
+@pytest.mark.slow
+def test_a_rank_that_fails_has_time_to_end(tmp_path):
+    code, lines, _ = _run("fails", 2, tmp_path)
+    assert code == 1 and lines == ["the end of rank 0", "the end of rank 1"]
 
 
 @pytest.mark.slow

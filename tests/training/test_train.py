@@ -233,6 +233,26 @@ def test_metrics_may_be_logged_after_the_next_iteration_was_launched(configured,
     assert seen[-4:] == [("Logged", 7), ("Logged", 8), ("Evaluated", 8), ("Saved", 8)]
 
 
+def test_the_last_iteration_before_a_failure_is_logged(configured, monkeypatch, tmp_path):
+    make, step = trainer.Trainer.__init__, trainer.TrainingStep.__call__
+
+    def make_one_that_logs_later(self, *arguments):
+        make(self, *arguments)
+        self.logs_later = True
+
+    def fail_in_the_third(self, iteration, batches):
+        if iteration == 2:
+            raise RuntimeError("this is a failure")
+        step(self, iteration, batches)
+
+    monkeypatch.setattr(trainer.Trainer, "__init__", make_one_that_logs_later)
+    monkeypatch.setattr(trainer.TrainingStep, "__call__", fail_in_the_third)
+    with pytest.raises(RuntimeError, match="this is a failure"):
+        train(configured("trainer.training.log_interval=1"), run_name="a")
+    lines = metrics(tmp_path / "runs" / "a")
+    assert [line["iteration"] for line in lines if "train/loss" in line] == [1, 2]
+
+
 def test_validation_takes_the_same_windows_each_time_however_they_are_divided(configured):
     def validate(world, *overrides):
         config = configured(*overrides)
