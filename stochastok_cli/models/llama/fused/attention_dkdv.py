@@ -21,7 +21,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-from stochastok_cli.models.llama.fused.dropout import drop_threshold
+from stochastok_cli.models.llama.fused.dropout import DROP_ASSEMBLY, drop_threshold
 from stochastok_cli.models.llama.fused.pingpong import (
     LAUNCH_OPTIONS,
     WORKER_REGISTERS,
@@ -80,13 +80,7 @@ def _drop(x, key_hash, query_hash, threshold: gl.constexpr):
     """`dropout.drop` in Gluon, with the hashes of keys `[R, 1]` and of queries `[1, C]`."""
     limit = gl.full([1, 1], threshold, gl.uint32, x.type.layout)
     return gl.inline_asm_elementwise(
-        """{
-            .reg .b32 product;
-            .reg .pred kept;
-            mul.lo.u32 product, $2, $3;
-            setp.ge.u32 kept, product, $4;
-            selp.f32 $0, $1, 0f00000000, kept;
-        }""",
+        DROP_ASSEMBLY,
         "=f,f,r,r,r",
         [x, key_hash, query_hash, limit],
         dtype=gl.float32,

@@ -23,6 +23,15 @@ from torch import Tensor
 
 _INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
+DROP_ASSEMBLY = tl.constexpr("""{
+    .reg .b32 product;
+    .reg .pred kept;
+    mul.lo.u32 product, $2, $3;
+    setp.ge.u32 kept, product, $4;
+    selp.f32 $0, $1, 0f00000000, kept;
+}""")
+"""An element `$1`, or 0 where the product of its hashes `$2` and `$3` is below the threshold `$4`."""
+
 EMBEDDING_STREAM = 0
 """The stream of row hashes of the embedding's mask. For every mask, column hashes have the stream that follows."""
 
@@ -78,13 +87,7 @@ def drop(x, row_hash, column_hash, threshold: tl.constexpr):
         return tl.where(keep_mask(row_hash, column_hash, threshold), x, 0.0)
     limit = tl.full([1, 1], threshold, tl.uint32)
     return tl.inline_asm_elementwise(
-        """{
-            .reg .b32 product;
-            .reg .pred kept;
-            mul.lo.u32 product, $2, $3;
-            setp.ge.u32 kept, product, $4;
-            selp.f32 $0, $1, 0f00000000, kept;
-        }""",
+        DROP_ASSEMBLY,
         "=f,f,r,r,r",
         [x, row_hash[:, None], column_hash[None, :], limit],
         dtype=tl.float32,
