@@ -109,24 +109,24 @@ class RankWatcher:
             return
         with suppress(RuntimeError):  # the rank before has ended, and the one before that finds out as this one does
             self._send(_A_RANK_IS_LOST)
-        is_first = self._ask_whether_first_after(GRACE_SECONDS)
+        time.sleep(GRACE_SECONDS)
         while not _ending.is_set():
             if _writing.acquire(blocking=False):
-                if is_first:
-                    leave_exit_code(FAILED)
-                    print(f"error: {_lost(error)}", file=sys.stderr, flush=True)
-                os._exit(FAILED)
+                self._end(error)
+                return
             with finish_first():
                 pass
             time.sleep(GRACE_SECONDS)  # what was written may be reported
 
-    def _ask_whether_first_after(self, seconds: float) -> bool:
-        """Whether this rank is the first that fails, asked after some seconds if the process is not about to end."""
-        time.sleep(seconds)
-        if _ending.is_set():
-            return False
+    def _end(self, error: RuntimeError) -> None:
+        """Ends the process, unless the main thread has begun to; says why if no other rank has failed before."""
         answers: list[bool] = []
         asking = threading.Thread(target=lambda: answers.append(self._is_first_to_fail()), daemon=True)
         asking.start()
         asking.join(STORE_SECONDS)
-        return answers == [True] or not answers
+        if answers == [True] or not answers:
+            leave_exit_code(FAILED)
+            print(f"error: {_lost(error)}", file=sys.stderr, flush=True)
+        if not _ending.is_set():
+            os._exit(FAILED)
+        _writing.release()
