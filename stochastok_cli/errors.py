@@ -8,6 +8,7 @@ Exit codes, which stay the same in later versions:
     130  interrupted with nothing saved
 """
 
+import contextlib
 import errno
 import os
 from collections.abc import Iterable
@@ -27,6 +28,13 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 EXIT_CODE_FILE = "STOCHASTOK_EXIT_CODE_FILE"
 """The environment variable with the file in which one of several processes leaves its exit code for their launcher."""
+
+
+def leave_exit_code(code: int) -> None:
+    """Passes an exit code to the launching process, if there is one that has not ended."""
+    if EXIT_CODE_FILE in os.environ:
+        with contextlib.suppress(OSError), open(os.environ[EXIT_CODE_FILE], "w", encoding="utf-8") as file:
+            file.write(str(code))
 
 
 class UserError(Exception):

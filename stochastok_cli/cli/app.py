@@ -5,7 +5,6 @@ its function: `stochastok --help` stays fast.
 """
 
 import atexit
-import contextlib
 import errno
 import functools
 import importlib
@@ -37,6 +36,7 @@ from stochastok_cli.errors import (
     did_you_mean,
     first_line,
     is_rust_panic,
+    leave_exit_code,
     one_line,
     short_repr,
 )
@@ -309,8 +309,7 @@ def _interrupt(number: int, frame: Any) -> None:
 def _interrupted() -> int:
     """Says so, except in one of several processes: their launcher does."""
     if EXIT_CODE_FILE in os.environ and "RANK" in os.environ:
-        with contextlib.suppress(OSError):  # the launcher may have ended
-            Path(os.environ[EXIT_CODE_FILE]).write_text(str(INTERRUPTED), encoding="utf-8")
+        leave_exit_code(INTERRUPTED)
         return INTERRUPTED
     return _failed("interrupted", INTERRUPTED)
 

@@ -20,6 +20,7 @@ from stochastok_cli.errors import (
     STOPPED_WITH_CHECKPOINT,
     StoppedBySignal,
     UserError,
+    leave_exit_code,
 )
 from stochastok_cli.training.process_rank import is_distributed
 from stochastok_cli.training.signals import stopping_signals
@@ -82,12 +83,6 @@ def record_exit_code() -> Iterator[None]:
     except (Exception, KeyboardInterrupt) as error:
         leave_exit_code(_exit_code(error))
         raise
-
-
-def leave_exit_code(code: int) -> None:
-    """Passes an exit code to the launching process, if there is one."""
-    if EXIT_CODE_FILE in os.environ and Path(os.environ[EXIT_CODE_FILE]).parent.is_dir():
-        Path(os.environ[EXIT_CODE_FILE]).write_text(str(code), encoding="utf-8")
 
 
 def _end_with_launcher() -> None:

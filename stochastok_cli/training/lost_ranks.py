@@ -17,8 +17,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from stochastok_cli.errors import FAILED, UserError, first_line, shorten
-from stochastok_cli.training.launch import leave_exit_code
+from stochastok_cli.errors import FAILED, UserError, first_line, leave_exit_code, shorten
 
 GRACE_SECONDS = 2.0
 """For the main thread to find out by itself, and to start to end as after any error."""

@@ -205,15 +205,22 @@ def test_a_run_that_diverges_stops_at_the_next_log_and_keeps_the_last_good_check
     assert all(torch.isfinite(tensor).all() for tensor in weights.values())
 
 
-def test_metrics_may_be_logged_after_the_next_iteration_was_launched(configured, monkeypatch):
-    """As on a GPU, and with the same lines in the same order."""
-    overrides = "trainer.training.log_interval=1", "trainer.training.eval_interval=3"
-    expected = metrics(train(configured(*overrides), run_name="at once").folder)
-    seen, make, step = [], trainer.Trainer.__init__, trainer.TrainingStep.__call__
+def _log_later(monkeypatch):
+    """Runs that start from now on log as they do on a GPU."""
+    make = trainer.Trainer.__init__
 
     def make_one_that_logs_later(self, *arguments):
         make(self, *arguments)
         self.logs_later = True
+
+    monkeypatch.setattr(trainer.Trainer, "__init__", make_one_that_logs_later)
+
+
+def test_metrics_may_be_logged_after_the_next_iteration_was_launched(configured, monkeypatch):
+    """As on a GPU, and with the same lines in the same order."""
+    overrides = "trainer.training.log_interval=1", "trainer.training.eval_interval=3"
+    expected = metrics(train(configured(*overrides), run_name="at once").folder)
+    seen, step = [], trainer.TrainingStep.__call__
 
     def seen_step(self, iteration, batches):
         seen.append(("step", iteration + 1))
@@ -223,7 +230,7 @@ def test_metrics_may_be_logged_after_the_next_iteration_was_launched(configured,
         if isinstance(event, events.Logged | events.Evaluated | events.Saved):
             seen.append((type(event).__name__, event.iteration))
 
-    monkeypatch.setattr(trainer.Trainer, "__init__", make_one_that_logs_later)
+    _log_later(monkeypatch)
     monkeypatch.setattr(trainer.TrainingStep, "__call__", seen_step)
     assert metrics(train(configured(*overrides), run_name="later", listeners=[listen]).folder) == expected
     assert seen[1:14] == [  # the first is the evaluation before training
@@ -234,18 +241,14 @@ def test_metrics_may_be_logged_after_the_next_iteration_was_launched(configured,
 
 
 def test_the_last_iteration_before_a_failure_is_logged(configured, monkeypatch, tmp_path):
-    make, step = trainer.Trainer.__init__, trainer.TrainingStep.__call__
-
-    def make_one_that_logs_later(self, *arguments):
-        make(self, *arguments)
-        self.logs_later = True
+    step = trainer.TrainingStep.__call__
 
     def fail_in_the_third(self, iteration, batches):
         if iteration == 2:
             raise RuntimeError("this is a failure")
         step(self, iteration, batches)
 
-    monkeypatch.setattr(trainer.Trainer, "__init__", make_one_that_logs_later)
+    _log_later(monkeypatch)
     monkeypatch.setattr(trainer.TrainingStep, "__call__", fail_in_the_third)
     with pytest.raises(RuntimeError, match="this is a failure"):
         train(configured("trainer.training.log_interval=1"), run_name="a")

@@ -95,16 +95,16 @@ def allocate_one_layer(
 ) -> Activations:
     """Buffers for a forward pass alone, arguments as of `allocate`: every layer overwrites those of the one before."""
     make = _Maker(config, windows, length, dtype, device)
-    layer = make.layer()
-    layers = [layer] * config.core_model.num_layers
-    return Activations(layers, layer.residual, make.matrix(make.width), layer.rstd, make.square_sums())
+    return _in_turn(make.layer(), config.core_model.num_layers, make.matrix(make.width), make.square_sums())
 
 
 def borrow_one_layer(buffers: Buffers) -> Activations:
     """The same in the buffers of a first layer, whose activations are lost."""
-    layer = buffers.layers[0]
-    layers = [layer] * len(buffers.layers)
-    return Activations(layers, layer.residual, buffers.normed, layer.rstd, buffers.square_sums)
+    return _in_turn(buffers.layers[0], len(buffers.layers), buffers.normed, buffers.square_sums)
+
+
+def _in_turn(layer: LayerActivations, num_layers: int, normed: Tensor, square_sums: Tensor) -> Activations:
+    return Activations([layer] * num_layers, layer.residual, normed, layer.rstd, square_sums)
 
 
 class _Maker:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -48,20 +49,28 @@ class Network:
     def blocks(self) -> list[Block]:
         return list(self.model.layers)  # type: ignore[arg-type]
 
+    @cached_property
+    def _others(self) -> tuple[list[Tensor], list[Tensor]]:
+        """The copies of the matrices that do not follow a norm, and these."""
+        after_norms = projections_after_norms(self.model)
+        others = [weight for weight in self.weights if weight not in after_norms]
+        return [self.weights[weight][: len(weight)] for weight in others], others
+
     def copy_weights(self) -> None:
         """Brings the copies to the values of the parameters."""
-        after_norms = {
-            projection.weight: norm.weight
-            for block in self.blocks
-            for projection, norm in (
-                (block.attention.qkv, block.attention_norm),
-                (block.ffn.gate_up, block.ffn_norm),
-            )
-        }
-        others = [weight for weight in self.weights if weight not in after_norms]
-        torch._foreach_copy_([self.weights[weight][: len(weight)] for weight in others], others)
-        for weight, gain in after_norms.items():
+        torch._foreach_copy_(*self._others)
+        for weight, gain in projections_after_norms(self.model).items():
             copy_scaled_weight(weight, gain, self.weights[weight])
+
+
+def projections_after_norms(model: Llama) -> dict[Tensor, Tensor]:
+    """The weights of the projections that follow a norm, and the norms' weights."""
+    weights: dict[Tensor, Tensor] = {}
+    for block in model.layers:
+        assert isinstance(block, Block)
+        weights[block.attention.qkv.weight] = block.attention_norm.weight
+        weights[block.ffn.gate_up.weight] = block.ffn_norm.weight
+    return weights
 
 
 def forward(network: Network, activations: Activations, batch: Batch, dropout: float) -> None:

@@ -97,9 +97,8 @@ class LlamaFusedStep:
         width = self.config.hidden_dim
         programs = NUM_PARTIAL_SUMS if self.device.type == "cuda" else 2
         partial = torch.empty(programs, width, device=self.device)
-        qkv_columns = (self.config.core_model.attn.num_heads + 2 * self.config.kv_heads) * self.config.head_dim
-        columns = max(2 * self.config.core_model.ffn.ffn_dim, qkv_columns)
-        product = torch.empty(columns, width, device=self.device)
+        largest = max(map(len, passes.projections_after_norms(model)))
+        product = torch.empty(largest, width, device=self.device)
         self.network = passes.Network(model, weights, product, partial)
 
     @torch.no_grad()
