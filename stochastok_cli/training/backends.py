@@ -55,7 +55,7 @@ class Backend(Protocol):
     def recomputes_activations(self) -> bool: ...
 
     def micro_batches(self, windows: np.ndarray) -> list[np.ndarray]:
-        """Divides a rank's windows of an iteration into the batches that `forward_backward` takes.
+        """Divides a rank's windows of an iteration into the batches that `forward_backward` and `loss` take.
 
         Args:
             windows: int64 `[accumulation steps of this rank, batch_size]`, indices of windows.
@@ -107,6 +107,11 @@ def uses_fused(spec: ModelSpec, hyperparameters: ArchitectureConfig, config: Con
             fix="set it to false",
         )
     return fused
+
+
+def indices_of_windows(batches: np.ndarray, batch_size: int) -> np.ndarray:
+    """The indices of the windows of batches that are counted from 0, int64 `[number of batches, batch_size]`."""
+    return batches[:, None] * batch_size + np.arange(batch_size)
 
 
 def windows_per_iteration(training: TrainingConfig) -> int:

@@ -25,7 +25,14 @@ from stochastok_cli.models.base import CausalLM, explain_out_of_memory
 from stochastok_cli.models.checkpoint_reader import TrainingState
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 from stochastok_cli.training import events, schedules
-from stochastok_cli.training.backends import MODEL_TOO_LARGE, Backend, EagerBackend, FusedBackend, windows_per_iteration
+from stochastok_cli.training.backends import (
+    MODEL_TOO_LARGE,
+    Backend,
+    EagerBackend,
+    FusedBackend,
+    indices_of_windows,
+    windows_per_iteration,
+)
 from stochastok_cli.training.background_writer import BackgroundWriter
 from stochastok_cli.training.checkpoint_writer import amend_state, save_checkpoint
 from stochastok_cli.training.distributed import DistributedContext, device_name
@@ -168,7 +175,7 @@ def _start_copy_to_host(values: Tensor) -> Callable[[], list[float]]:
 def windows_of_rank(training: TrainingConfig, world: DistributedContext) -> np.ndarray:
     """The indices of a rank's windows in each iteration, int64 `[accumulation steps of the rank, batch_size]`."""
     steps = np.array(world.indices_of_rank(training.gradient_accumulation_steps))
-    return steps[:, None] * training.batch_size + np.arange(training.batch_size)
+    return indices_of_windows(steps, training.batch_size)
 
 
 def explain_lack_of_memory(backend: Backend, training: TrainingConfig) -> AbstractContextManager[None]:

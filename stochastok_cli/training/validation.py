@@ -13,7 +13,7 @@ from stochastok_cli.data.samplers import Sampler
 from stochastok_cli.evaluation.metrics import bits_per_byte
 from stochastok_cli.models.base import CausalLM
 from stochastok_cli.tokenization.vocabulary import Vocabulary
-from stochastok_cli.training.backends import Backend
+from stochastok_cli.training.backends import Backend, indices_of_windows
 from stochastok_cli.training.data import Data
 from stochastok_cli.training.distributed import DistributedContext
 from stochastok_cli.training.prefetch import prefetch
@@ -61,16 +61,16 @@ class Validation:
     def __call__(self, model: CausalLM, backend: Backend) -> dict[str, float]:
         """Returns loss (nats, the mean over windows), perplexity and bits per byte."""
         world, batch_size = self.world, self.training.batch_size
-        batches = list(world.indices_of_rank(self.training.eval_iters))
-        # Every rank makes the same number of forward passes, which sharded models need. Extra ones are not counted.
-        passes = math.ceil(self.training.eval_iters / world.world_size)
-        padded = batches + [0] * (passes - len(batches))
-        keys = ((0, np.arange(batch * batch_size, (batch + 1) * batch_size)) for batch in padded)
+        batches = np.array(world.indices_of_rank(self.training.eval_iters), dtype=np.int64)
+        counted = self._divide(batches, backend)
+        # Sharded models need as many forward passes on every rank. Their backend takes a batch at a time.
+        is_short = len(batches) < math.ceil(self.training.eval_iters / world.world_size)
+        passes = counted + (self._divide(np.zeros(1, dtype=np.int64), backend) if is_short else [])
         totals = torch.zeros(2, dtype=torch.float64, device=world.device)  # nats, `weighted_bytes`
         model.eval()
-        for i, batch in enumerate(prefetch(self.sampler, keys, world.device)):
+        for i, batch in enumerate(prefetch(self.sampler, ((0, index) for index in passes), world.device)):
             loss = backend.loss(batch)
-            if i < len(batches):
+            if i < len(counted):
                 totals[0] += loss
                 totals[1] += batch.weighted_bytes(self.text_widths)
         model.train()
@@ -84,3 +84,11 @@ class Validation:
         if num_bytes:
             metrics[f"{self.name}/bits_per_byte"] = bits_per_byte(nats, num_bytes)
         return metrics
+
+    def _divide(self, batches: np.ndarray, backend: Backend) -> list[np.ndarray]:
+        """The indices of the windows of each forward pass: as many windows as a training iteration of this rank takes
+        at once."""
+        windows = indices_of_windows(batches, self.training.batch_size)
+        of_iteration = math.ceil(self.training.gradient_accumulation_steps / self.world.world_size)
+        parts = (windows[first : first + of_iteration] for first in range(0, len(windows), of_iteration))
+        return [index for part in parts for index in backend.micro_batches(part)]

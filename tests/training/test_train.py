@@ -271,6 +271,25 @@ def test_validation_takes_the_same_windows_each_time_however_they_are_divided(co
     assert divided == pytest.approx(first, rel=1e-6)
 
 
+def test_a_validation_takes_as_many_windows_at_once_as_an_iteration(configured):
+    """The fused kernels take all windows of an iteration together, and so those of as many batches of a validation."""
+
+    class WholeIterations(EagerBackend):
+        def micro_batches(self, windows):
+            return [windows.ravel()]
+
+    config = configured("trainer.training.eval_iters=6", "trainer.training.gradient_accumulation_steps=4")
+    data = open_data(config)
+    model = Llama(config.model)
+    validation = Validation(data.val, config.trainer.training, ALONE, data.vocabulary)
+    backend, sizes = WholeIterations(model, config, ALONE.device), []
+    compute = backend.loss
+    backend.loss = lambda batch: sizes.append(len(batch.ids)) or compute(batch)
+    together = validation(model, backend)
+    assert sizes == [4 * config.trainer.training.batch_size, 2 * config.trainer.training.batch_size]
+    assert together == pytest.approx(validation(model, EagerBackend(model, config, ALONE.device)), rel=1e-6)
+
+
 def test_bits_per_byte_count_the_bytes_of_the_predicted_ids(configured, vocabulary):
     config = configured()
     data = open_data(config)

@@ -13,7 +13,7 @@ from stochastok_cli.models.llama.fused.head import VOCAB_ALIGNMENT
 
 HEAD_ROWS_MULTIPLE = 4096  # the head's buffers grow by so many tokens
 USABLE = 0.95  # of the free memory; the rest is for small tensors and fragmentation
-FORWARD_TOKENS = 32_768  # of a forward pass alone at once: more are not faster
+FORWARD_TOKENS = 65_536  # of a forward pass alone at once: with half as many, launching its kernels takes as long
 ENOUGH_TOKENS = 8192  # of a micro-batch: products of fewer rows leave a part of the GPU idle
 RECOMPUTE_HEAD_ROWS = 16_384  # tokens whose logits are held at once where activations are computed again
 
@@ -85,20 +85,17 @@ def choose_micro_batches(
         """The most windows that have room at once."""
         return next((n for n in range(windows, 0, -1) if needed(n, again, head) <= USABLE * free), 0)
 
-    def in_equal_parts(size: int) -> int:
-        return math.ceil(windows / math.ceil(windows / size))
-
     stored = 0 if recompute else most(False, max_head_rows)
     if stored * length >= min(ENOUGH_TOKENS, windows * length):
-        return MicroBatches(in_equal_parts(stored), False, max_head_rows)
+        return MicroBatches(in_equal_parts(windows, stored), False, max_head_rows)
     head = min(max_head_rows, RECOMPUTE_HEAD_ROWS)
     recomputed = most(True, head)
     if stored and stored >= recomputed:
-        return MicroBatches(in_equal_parts(stored), False, max_head_rows)
+        return MicroBatches(in_equal_parts(windows, stored), False, max_head_rows)
     least = needed(1, True, head)
     if least > free:
         raise _out_of_memory(f"training on one window of {length:,} tokens", least, free)
-    return MicroBatches(in_equal_parts(max(recomputed, 1)), True, head)
+    return MicroBatches(in_equal_parts(windows, max(recomputed, 1)), True, head)
 
 
 def choose_forward_size(config: ModelConfig, windows: int, length: int, free: float) -> int:
@@ -109,8 +106,17 @@ def choose_forward_size(config: ModelConfig, windows: int, length: int, free: fl
     least = forward_bytes(config, length)
     if least > free:
         raise _out_of_memory(f"the loss of one window of {length:,} tokens", least, free)
-    most = int(min(FORWARD_TOKENS // length, USABLE * free / least))
-    return math.ceil(windows / math.ceil(windows / max(most, 1)))
+    return forward_size(windows, length, USABLE * free / least)
+
+
+def forward_size(windows: int, length: int, room: float) -> int:
+    """How many of `windows` windows of `length` tokens go through a forward pass at once, where `room` have room."""
+    return in_equal_parts(windows, max(int(min(FORWARD_TOKENS // length, room)), 1))
+
+
+def in_equal_parts(windows: int, most: int) -> int:
+    """The size of equal parts of `windows` windows, of `most` at most. The last one may be smaller."""
+    return math.ceil(windows / math.ceil(windows / most))
 
 
 def _out_of_memory(what: str, needed: int, free: float) -> UserError:

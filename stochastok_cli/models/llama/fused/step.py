@@ -244,12 +244,12 @@ class LlamaFusedStep:
         return self._planned[windows, length]
 
     def _forward_size(self, windows: int, length: int) -> int:
-        """How many of a call's windows go through a forward pass at once: as many as the buffers of training take, or
-        else as many as have room."""
+        """How many of a call's windows go through a forward pass at once: no more than the buffers of training take,
+        or, where there are none, than have room."""
         if self.micro_batch_size is not None:
             return min(windows, self.micro_batch_size)
         if (held := self._windows_held(length)) > 0:
-            return min(windows, held)
+            return memory.forward_size(windows, length, held)
         free = free_memory(self.device) if self.device.type == "cuda" else math.inf
         return memory.choose_forward_size(self.config, windows, length, free)
 

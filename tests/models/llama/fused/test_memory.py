@@ -92,4 +92,4 @@ def test_a_forward_pass_takes_as_many_windows_as_have_room():
     assert forward < memory.window_bytes(CONFIG, LENGTH) / 4
     for free, size in [(forward, 1), (30 * forward, 26), (math.inf, 102)]:
         assert memory.choose_forward_size(CONFIG, 102, LENGTH, free / memory.USABLE) == size
-    assert memory.choose_forward_size(CONFIG, 1100, LENGTH, math.inf) == 367  # 512 windows have 32,768 tokens
+    assert memory.choose_forward_size(CONFIG, 2200, LENGTH, math.inf) == 734  # 1,024 windows have 65,536 tokens
