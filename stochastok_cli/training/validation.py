@@ -62,15 +62,15 @@ class Validation:
         """Returns loss (nats, the mean over windows), perplexity and bits per byte."""
         world, batch_size = self.world, self.training.batch_size
         batches = np.array(world.indices_of_rank(self.training.eval_iters), dtype=np.int64)
-        counted = self._divide(batches, backend)
+        own = self._divide(batches, backend)
         # Sharded models need as many forward passes on every rank. Their backend takes a batch at a time.
         is_short = len(batches) < math.ceil(self.training.eval_iters / world.world_size)
-        passes = counted + (self._divide(np.zeros(1, dtype=np.int64), backend) if is_short else [])
+        passes = own + (self._divide(np.zeros(1, dtype=np.int64), backend) if is_short else [])
         totals = torch.zeros(2, dtype=torch.float64, device=world.device)  # nats, `weighted_bytes`
         model.eval()
         for i, batch in enumerate(prefetch(self.sampler, ((0, index) for index in passes), world.device)):
             loss = backend.loss(batch)
-            if i < len(counted):
+            if i < len(own):
                 totals[0] += loss
                 totals[1] += batch.weighted_bytes(self.text_widths)
         model.train()

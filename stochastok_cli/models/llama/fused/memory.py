@@ -109,9 +109,9 @@ def choose_forward_size(config: ModelConfig, windows: int, length: int, free: fl
     return forward_size(windows, length, USABLE * free / least)
 
 
-def forward_size(windows: int, length: int, room: float) -> int:
-    """How many of `windows` windows of `length` tokens go through a forward pass at once, where `room` have room."""
-    return in_equal_parts(windows, max(int(min(FORWARD_TOKENS // length, room)), 1))
+def forward_size(windows: int, length: int, limit: float) -> int:
+    """How many of `windows` windows of `length` tokens go through a forward pass at once, where `limit` have room."""
+    return in_equal_parts(windows, max(int(min(FORWARD_TOKENS // length, limit)), 1))
 
 
 def in_equal_parts(windows: int, most: int) -> int:
