@@ -18,18 +18,22 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from stochastok_cli.artifacts import Artifact as Artifact
     from stochastok_cli.config import load_config as load_config
+    from stochastok_cli.config import load_config_and_sources as load_config_and_sources
     from stochastok_cli.data.expand import expand as expand
     from stochastok_cli.data.export import export as export
     from stochastok_cli.data.formats import FORMATS as FORMATS
+    from stochastok_cli.data.formats.base import Format as Format
     from stochastok_cli.data.hub_datasets import pull_corpus as pull_corpus
     from stochastok_cli.data.hub_datasets import push_corpus as push_corpus
     from stochastok_cli.data.recipes.addition import make_addition as make_addition
     from stochastok_cli.data.recipes.base import RECIPES as RECIPES
+    from stochastok_cli.data.recipes.base import Recipe as Recipe
     from stochastok_cli.data.recipes.cute import make_cute as make_cute
     from stochastok_cli.data.recipes.langgame import make_langgame as make_langgame
     from stochastok_cli.data.tokenize import tokenize as tokenize
     from stochastok_cli.data.tokenize_instructions import tokenize_instructions as tokenize_instructions
     from stochastok_cli.errors import UserError as UserError
+    from stochastok_cli.evaluation.generated_texts import GeneratedText as GeneratedText
     from stochastok_cli.evaluation.generated_texts import generate as generate
     from stochastok_cli.evaluation.results import EvalResult as EvalResult
     from stochastok_cli.evaluation.results import Metric as Metric
@@ -46,9 +50,12 @@ _MODULES = {
     "Artifact": "stochastok_cli.artifacts",
     "EvalResult": "stochastok_cli.evaluation.results",
     "FORMATS": "stochastok_cli.data.formats",
+    "Format": "stochastok_cli.data.formats.base",
+    "GeneratedText": "stochastok_cli.evaluation.generated_texts",
     "Manifest": "stochastok_cli.manifest",
     "Metric": "stochastok_cli.evaluation.results",
     "RECIPES": "stochastok_cli.data.recipes.base",
+    "Recipe": "stochastok_cli.data.recipes.base",
     "StochasTok": "stochastok_cli.tokenization.expansion",
     "TrainResult": "stochastok_cli.training.train",
     "UserError": "stochastok_cli.errors",
@@ -58,6 +65,7 @@ _MODULES = {
     "export": "stochastok_cli.data.export",
     "generate": "stochastok_cli.evaluation.generated_texts",
     "load_config": "stochastok_cli.config",
+    "load_config_and_sources": "stochastok_cli.config",
     "load_vocabulary": "stochastok_cli.tokenization.loaders",
     "make_addition": "stochastok_cli.data.recipes.addition",
     "make_cute": "stochastok_cli.data.recipes.cute",
@@ -73,8 +81,11 @@ __all__ = [
     "RECIPES",
     "Artifact",
     "EvalResult",
+    "Format",
+    "GeneratedText",
     "Manifest",
     "Metric",
+    "Recipe",
     "StochasTok",
     "TrainResult",
     "UserError",
@@ -84,6 +95,7 @@ __all__ = [
     "export",
     "generate",
     "load_config",
+    "load_config_and_sources",
     "load_vocabulary",
     "make_addition",
     "make_cute",

@@ -1,5 +1,6 @@
 """The code blocks of the README and of the documentation pages: commands exist, and what can run here runs."""
 
+import importlib
 import os
 import re
 import shlex
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import typer
 
+import stochastok_cli
 from stochastok_cli.cli.app import app, register_subcommands
 
 ROOT = Path(__file__).parent.parent
@@ -56,6 +58,35 @@ def test_no_relative_link_leads_nowhere_in_a_clone(page):
     targets = re.findall(r"\]\(<?([^)#>\s]+)", prose)
     relative = [target for target in targets if not re.match(r"[a-z]+:", target)]
     assert [target for target in relative if not (page.parent / target).exists()] == []
+
+
+@pytest.mark.slow
+def test_no_link_leads_nowhere_on_the_built_pages(tmp_path):
+    """Here pages and figures can be missing that are there in a clone."""
+    pytest.importorskip("mkdocs", reason="needs the extra `docs`")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"})
+    pages = sorted(tmp_path.rglob("index.html"))
+    assert len(pages) > 10
+    dead = []
+    for page in pages:
+        for target in re.findall(r'(?:href|src)="([^"#?]+)', page.read_text(encoding="utf-8")):
+            if not re.match(r"[a-z]+:|//", target) and not (page.parent / target).exists():
+                dead.append(f"{page.relative_to(tmp_path)}: {target}")
+    assert dead == []
+
+
+def test_names_of_the_api_page_can_be_imported_as_it_says():
+    names, integrations = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8").split("## Integrations")
+    integrations, errors = integrations.split("## Errors")
+    public = re.findall(r"^::: (\S+)", names + errors, flags=re.M)
+    assert len(public) > 20
+    for path in public:
+        module, _, name = path.rpartition(".")
+        assert getattr(stochastok_cli, name) is getattr(importlib.import_module(module), name)
+    assert {path.rpartition(".")[2] for path in public} | {"FORMATS", "RECIPES"} == set(stochastok_cli.__all__)
+    for path in re.findall(r"^::: (\S+)", integrations, flags=re.M):
+        assert (ROOT / Path(*path.split(".")[:-1])).with_suffix(".py").exists()
 
 
 def test_the_table_of_extras_has_all_of_them():

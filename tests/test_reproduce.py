@@ -178,6 +178,17 @@ def test_the_time_to_a_loss_is_that_of_the_first_evaluation_as_low(finished, out
         "| slow-x | 4.400 | 20 | 20 |  |",
         "| fast-x | 3.000, 3.000 | 20, 20 | 10, 20 | 0.750 [-2.427, 3.927] |",
     ]
+    assert {"slow-x (1 run)", "fast-x (mean of 2)"} < set(texts_of(tmp_path / "t.svg"))
+
+    # Runs that were evaluated at other seconds have no mean, though all of them begin at second 0.
+    metrics = tmp_path / "fast-1" / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().replace(str(tokens), str(3 * tokens)))
+    subprocess.run([*command, "--", "slow-x:slow-1", "fast-x:fast-0,fast-1"], check=True, capture_output=True)
+    assert {"slow-x (1 run)", "fast-x (2 runs)"} < set(texts_of(tmp_path / "t.svg"))
+
+
+def texts_of(svg: Path) -> list[str]:
+    return re.findall(r"<!-- (.*) -->", svg.read_text())  # matplotlib draws text as paths
 
 
 def test_completions_of_two_models_stand_side_by_side(finished, out):

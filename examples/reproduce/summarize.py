@@ -222,16 +222,19 @@ def plot(results: Sequence[Result], arguments: argparse.Namespace) -> None:
 
 
 def draw_curves(axes: "Axes", result: Result) -> None:
-    """A thin line for each run, a thick one for the mean of a group, a dotted one for what the paper reports."""
+    """A line for each run, a dotted one for what the paper reports. Where runs of a group were evaluated at the same
+    iterations, not at the same seconds, they are thin beside a thick one for their mean."""
     from stochastok_cli.report.plots import COLORS
 
     for i, (name, runs) in enumerate(result.groups.items()):
         color = COLORS[i % len(COLORS)]
         shared = sorted(set.intersection(*(set(values) for values in runs.values())))
+        has_mean = len(runs) > 1 and len(shared) > 1  # all are evaluated at second 0
         for j, values in enumerate(runs.values()):
-            label = None if shared or j else f"{name} ({len(runs)} runs)"
-            axes.plot(list(values), list(values.values()), color=color, linewidth=0.7, alpha=0.6, label=label)
-        if shared:
+            label = None if has_mean or j else f"{name} ({len(runs)} {'runs' if len(runs) > 1 else 'run'})"
+            width, alpha = (0.7, 0.6) if has_mean else (1.2, 0.9)
+            axes.plot(list(values), list(values.values()), color=color, linewidth=width, alpha=alpha, label=label)
+        if has_mean:
             means = [math.fsum(values[at] for values in runs.values()) / len(runs) for at in shared]
             axes.plot(shared, means, color=color, linewidth=2, label=f"{name} (mean of {len(runs)})")
         if name in result.paper:

@@ -97,7 +97,12 @@ def expand(
     infixes: Annotated[str | None, typer.Option("--infixes", metavar="LIST", help="Infixes that patok knows.")] = None,
     max_splits: Annotated[
         int | None,
-        typer.Option("--max-splits", min=0, help="Most splits in one document.", show_default="no limit"),
+        typer.Option(
+            "--max-splits",
+            min=0,
+            help="Most splits in one document (stochastok, stochastok-uni, uniform-k, patok).",
+            show_default="no limit",
+        ),
     ] = None,
     out_name: Annotated[
         str | None, typer.Option("--out-name", help="Name of the result.", show_default="NAME-<method><p>")

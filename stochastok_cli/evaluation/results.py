@@ -31,7 +31,7 @@ class Metric:
     """One number that an evaluator computes for a model.
 
     Attributes:
-        evaluator: Name of the evaluator: "mcq", "math_generation", "bits_per_byte", "alignment".
+        evaluator: Name of the evaluator, as in `--evaluator`: "mcq", "math_generation" …
         benchmark: What was scored: "langgame-val", a split of addition, a folder, a tokenization of words.
         part: "" for the whole benchmark; else a kind of question ("starts_with"), another tokenization
             ("stochastok0.1", "adversarial"), a form of an addition question ("base"), or a layer ("layer_3").

@@ -23,8 +23,9 @@ class StochasTok:
     Args:
         vocabulary: the vocabulary of the ids.
         p: the expansion proportion: attempted splits per token (`stochastok`, `stochastok-uni`; the paper, Section
-            3), splits per token (`uniform-k`), or a probability (`uniform`, `bpe-dropout`). p = 0 returns the ids
-            unchanged, except by `bpe-dropout`, which then returns canonical ids. 0.1 if None; a fixed rule takes none.
+            3), splits per token (`uniform-k`), or a probability that the definition of the method says. p = 0 returns
+            the ids unchanged, except by methods that tokenize anew (`bpe-dropout`, `maxmatch-dropout`) or merge
+            (`patok`, and a `mix` with any of these). 0.1 if None; a fixed rule takes none.
         method: a registered method (`stochastok_cli.tokenization.methods`), with its arguments, if it has any, as
             `NAME:KEY=VALUE,…`. `stochastok` is from the paper (arXiv
             2506.01687); `stochastok-uni`, `uniform-k` and `uniform` are from the follow-up (arXiv 2604.16037);

@@ -301,10 +301,11 @@ def describe_questions(made: Artifact, *, remedy: str = "") -> list[str]:
     rows, offsets = dataset.rows("train"), dataset.offsets("train")
     first = dataset.vocabulary.decode(rows[0][: offsets[0, 2]].tolist())
     notes = [f"the longest row has {rows.shape[1]} ids", f"for example: {first}"]
-    if repeated := made.manifest.val_in_train:
+    repeated = made.manifest.val_in_train
+    if repeated is not None:
         count = dataset.num_rows["val"]
         text = f"{repeated:,} of {count:,} validation questions are also in training"
-        notes.insert(0, f"{text}; {remedy}" if remedy else text)
+        notes.insert(0, f"{text}; {remedy}" if repeated and remedy else text)
     return notes
 
 
