@@ -31,6 +31,7 @@ from stochastok_cli.integrations.datatrove.document_steps import (
 from stochastok_cli.integrations.datatrove.executors import Stage, Tasks
 from stochastok_cli.integrations.datatrove.launch import Pipeline, Submitted
 from stochastok_cli.integrations.datatrove.parts import work_folder
+from stochastok_cli.integrations.datatrove.step_descriptions import describe_step
 from stochastok_cli.manifest import Manifest
 from stochastok_cli.paths import validate_folder_name
 from stochastok_cli.progress import ProgressCallback, no_progress
@@ -57,7 +58,8 @@ def make_corpus(
     Neither the number of tasks nor, where documents have ids of their own, the order of the source changes the result.
 
     Args:
-        steps: the steps, which give documents with a text.
+        steps: the steps, which give documents with a text. The corpus is refused or made again where they, or the local
+            files that they read, are no longer what they were.
         tasks: where the tasks run, and how many there are.
         name: the name of the corpus, a folder under `<data_dir>/data_as_memmaps`.
         tokenizer: name or path of a tokenizer, or its vocabulary.
@@ -94,7 +96,7 @@ def make_corpus(
             Stage("number", [NumberDocuments(saved, tasks.tasks)], tasks=1),
             Stage("expand", [read, ExpandDocuments(expand), SaveDocuments(expanded, vocabulary)]),
         ]
-    options: dict[str, Any] = {"key": key, "steps": [_describe_step(step) for step in steps]}
+    options: dict[str, Any] = {"key": key, "steps": [describe_step(step) for step in steps]}
     if expand is not None:
         kept = hashlib.sha256(json.dumps(sorted(expand.kept)).encode()).hexdigest()[:32] if expand.kept else None
         options |= {
@@ -127,16 +129,6 @@ def _run_and_finish(
         pipeline.run(stages, finish, plan, finish.final, progress)
 
     return pipeline.make(lambda: finish.make(run_tasks, progress))
-
-
-def _describe_step(step: Any) -> str:
-    """A step's class and options. Functions are named, so that the same pipeline has the same description again."""
-    values = {name: value for name, value in vars(step).items() if name != "stats"} if hasattr(step, "__dict__") else {}
-    return f"{type(step).__name__} {json.dumps(values, sort_keys=True, default=_describe_value)}"
-
-
-def _describe_value(value: Any) -> str:
-    return getattr(value, "__qualname__", None) or getattr(value, "path", None) or type(value).__qualname__
 
 
 def tokenize_rows(
