@@ -128,7 +128,7 @@ def _make_sampler(
         source.ids(split),
         length,
         seed=seed,
-        vocab_size=config.model.vocab_size,
+        vocab_size=source.vocabulary.size,
         purpose=split,
         expand=expand,
         p_schedule=p_schedule,

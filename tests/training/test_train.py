@@ -6,7 +6,9 @@ import json
 import math
 import os
 import re
+import shutil
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -269,6 +271,15 @@ def test_validation_takes_the_same_windows_each_time_however_they_are_divided(co
     assert first == second
     divided, _ = validate(ALONE, "trainer.training.eval_iters=2", "trainer.training.batch_size=9")
     assert divided == pytest.approx(first, rel=1e-6)
+
+
+def test_an_id_that_the_tokenizer_has_not_is_refused_also_where_the_model_has_it(configured, data_dir, tmp_path):
+    """Models of other programs are padded to a multiple of 64 entries, and the tokenizer knows no text for the last."""
+    folder = Path(shutil.copytree(data_dir / "data_as_memmaps" / "sample-tokenized", tmp_path / "other"))
+    np.memmap(folder / "train.bin", "<u2", "r+")[::2] = 2100
+    config = configured(f"trainer.dataset.name={folder}", "trainer.checkpoint_name=padded", "model.vocab_size=2112")
+    with pytest.raises(UserError, match="the train split holds the id 2100, and the vocabulary ends at 2047"):
+        open_data(config).train.batch(0, np.arange(3))
 
 
 def test_a_validation_takes_as_many_windows_at_once_as_an_iteration(configured):
