@@ -139,9 +139,7 @@ class SingleRank(_WholeModel):
         pass
 
     def reduce_gradients(self) -> None:
-        for parameter in self.parameters:
-            if parameter.grad is None:  # it had no part in the loss; weight decay acts on it on any number of ranks
-                parameter.grad = torch.zeros_like(parameter)
+        set_missing_gradients(self.parameters)
 
     def gradient_norm(self) -> Tensor:
         return norm_of([parameter.grad for parameter in self.parameters if parameter.grad is not None])
@@ -219,6 +217,14 @@ class Replicated(_WholeModel):
 
     def gradient_norm(self) -> Tensor:
         return torch.linalg.vector_norm(self.gradient, dtype=torch.float32)
+
+
+def set_missing_gradients(parameters: list[nn.Parameter]) -> None:
+    """Sets gradients that are None to 0: those of parameters that had no part in the loss. So weight decay acts on them
+    in every way to train."""
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
 
 
 def norm_of(gradients: list[Tensor]) -> Tensor:

@@ -8,14 +8,14 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from stochastok_cli.errors import FAILED, StoppedBySignal, UserError, count_of
-from stochastok_cli.training.lost_ranks import RankWatcher, end_by_itself, report_lost_ranks
+from stochastok_cli.training.lost_ranks import RankWatcher, end_by_itself, lost_rank, report_lost_ranks
 from stochastok_cli.training.process_rank import is_distributed
 
 T = TypeVar("T")
@@ -137,6 +137,7 @@ def distributed_context(device: str) -> Iterator[DistributedContext]:
         return
     _export_srun_variables()
     store, rank, world_size = next(iter(dist.rendezvous("env://")))
+    watcher: RankWatcher | None = None
     try:
         chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", 0)))
         if chosen.type == "cuda":
@@ -147,13 +148,18 @@ def distributed_context(device: str) -> Iterator[DistributedContext]:
         yield DistributedContext(rank=rank, world_size=world_size, device=chosen)
         watcher.close()
     except StoppedBySignal:  # all ranks raise it together
+        assert watcher is not None
         watcher.close()
         dist.destroy_process_group()
         raise
-    except (Exception, KeyboardInterrupt):
+    except (Exception, KeyboardInterrupt) as error:
         end_by_itself()
+        # Operations inside of torch, as those of FSDP, raise their own errors where another rank has ended.
+        is_caused_by_loss = isinstance(error, RuntimeError) and watcher is not None and watcher.sees_a_loss()
         if not _is_first_to_fail(store):
             raise SystemExit(FAILED) from None
+        if is_caused_by_loss:
+            raise lost_rank(cast(RuntimeError, error)) from error
         raise
     else:
         dist.destroy_process_group()

@@ -21,6 +21,8 @@ from stochastok_cli.errors import FAILED, UserError, first_line, leave_exit_code
 
 GRACE_SECONDS = 2.0
 """For the main thread to find out by itself, and to start to end as after any error."""
+LOSS_SECONDS = 1.0
+"""Between an error of the main thread that another rank's end has caused and the end of the connection to that rank."""
 STORE_SECONDS = 5.0
 """For the store to say whether another rank has failed before. The main thread may be waiting for it, too."""
 _ALL_IS_WELL, _A_RANK_IS_LOST = 0, 1
@@ -49,10 +51,11 @@ def report_lost_ranks() -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        raise _lost(error) from error
+        raise lost_rank(error) from error
 
 
-def _lost(error: RuntimeError) -> UserError:
+def lost_rank(error: RuntimeError) -> UserError:
+    """The error for the user where a collective operation has failed because another rank has ended."""
     # "[where in torch] What happened. What it may mean …"
     reason = re.sub(r"^\[[^]]*\] *", "", first_line(error)).split(". ")[0]
     return UserError(
@@ -75,13 +78,17 @@ class RankWatcher:
 
     def __init__(self, is_first_to_fail: Callable[[], bool]) -> None:
         _ending.clear()
-        self._is_first_to_fail = is_first_to_fail
+        self._is_first_to_fail, self._loss_seen = is_first_to_fail, threading.Event()
         self._rank, self._ranks = dist.get_rank(), dist.get_world_size()
         if self._ranks == 1:  # torchrun may start a single one
             return
         self._ring, self._all = (dist.new_group(backend="gloo", timeout=timedelta(days=365)) for _ in range(2))
         self._thread = threading.Thread(target=self._watch, name="rank watcher", daemon=True)
         self._thread.start()
+
+    def sees_a_loss(self) -> bool:
+        """Whether another rank has ended, which an error of the main thread may come from."""
+        return self._ranks > 1 and self._loss_seen.wait(LOSS_SECONDS)
 
     def close(self) -> None:
         """Waits until all ranks have come here. Afterwards they may end."""
@@ -106,6 +113,7 @@ class RankWatcher:
             error = raised
         if message.item() == _ALL_IS_WELL:
             return
+        self._loss_seen.set()
         with suppress(RuntimeError):  # the rank before has ended, and the one before that finds out as this one does
             self._send(_A_RANK_IS_LOST)
         time.sleep(GRACE_SECONDS)
@@ -125,7 +133,7 @@ class RankWatcher:
         asking.join(STORE_SECONDS)
         if answers == [True] or not answers:
             leave_exit_code(FAILED)
-            print(f"error: {_lost(error)}", file=sys.stderr, flush=True)
+            print(f"error: {lost_rank(error)}", file=sys.stderr, flush=True)
         if not _ending.is_set():
             os._exit(FAILED)
         _writing.release()

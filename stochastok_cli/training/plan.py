@@ -28,11 +28,12 @@ from stochastok_cli.training.prefetch import prefetch
 from stochastok_cli.training.setup import Run, RunInputs
 from stochastok_cli.training.sharded import Sharded
 from stochastok_cli.training.throughput import tokens_per_iteration
-from stochastok_cli.training.trainer import TrainingStep, explain_lack_of_memory
+from stochastok_cli.training.trainer import TrainingStep, explain_lack_of_memory, windows_of_rank
 from stochastok_cli.training.validation import validations
 
 SECONDS = 5.0  # how long iterations are measured, at least one
-VALIDATION_BATCHES = 4, 16  # sizes of the measured validations, in batches per rank
+VALIDATION_BATCHES = 4, 16  # sizes of the measured validations, in batches per rank, at least
+VALIDATION_PASSES = 2, 6  # the same in forward passes, at least; the fused kernels take several batches in one
 QUESTIONS = 50, 200  # sizes of the measured evaluations, in questions of each benchmark
 
 
@@ -234,7 +235,10 @@ def _measure_evaluation(step: TrainingStep, config: Config, inputs: RunInputs, w
         all_of_them = validations(data, smaller, world)
         return _timed(lambda: [validation(step.model, step.backend) for validation in all_of_them], world)
 
-    seconds = _extrapolated(validate, tuple(n * world.world_size for n in VALIDATION_BATCHES), training.eval_iters)
+    of_iteration = windows_of_rank(training, world)
+    of_pass = len(of_iteration) // len(step.backend.micro_batches(of_iteration))
+    sizes = (max(n, passes * of_pass) for n, passes in zip(VALIDATION_BATCHES, VALIDATION_PASSES, strict=True))
+    seconds = _extrapolated(validate, tuple(n * world.world_size for n in sizes), training.eval_iters)
     samples = {n: _with_fewer_questions(config, data, n) for n in QUESTIONS}
     lm = LM(step.model, data.vocabulary, ranks=world)
     for i, evaluator in enumerate(evaluators):

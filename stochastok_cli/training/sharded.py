@@ -21,7 +21,14 @@ from stochastok_cli.config import Config
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.models.base import CausalLM
 from stochastok_cli.models.checkpoint_reader import OPTIMIZER
-from stochastok_cli.training.data_parallel import CopyTensors, Parallel, Replicated, SingleRank, norm_of
+from stochastok_cli.training.data_parallel import (
+    CopyTensors,
+    Parallel,
+    Replicated,
+    SingleRank,
+    norm_of,
+    set_missing_gradients,
+)
 from stochastok_cli.training.distributed import DistributedContext
 from stochastok_cli.training.optimizer_state import (
     has_master_weights,
@@ -91,6 +98,7 @@ class Sharded:
 
     def reduce_gradients(self) -> None:
         self.world.all_reduce_(self.loss)
+        set_missing_gradients(self.model.trained_parameters())
 
     def gradient_norm(self) -> Tensor:
         square = norm_of([_local(p.grad) for p in self.model.parameters() if p.grad is not None]).square()

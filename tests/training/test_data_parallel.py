@@ -132,6 +132,37 @@ def test_gradients_are_summed_once_whichever_blocks_are_reduced_early(tmp_path):
     run_on_two_ranks(tmp_path, SUM_IN_PIECES)
 
 
+UNUSED_WEIGHT = """
+import torch
+from stochastok_cli.config import OptimizerConfig, config_from_dict
+from stochastok_cli.models.llama.model import Llama
+from stochastok_cli.training.distributed import distributed_context
+from stochastok_cli.training.optimizers import clip_or_skip_update, make_optimizer
+from stochastok_cli.training.sharded import Sharded
+
+model = {"core_model": {"num_layers": 1, "ffn": {"ffn_dim": 32}, "attn": {"num_heads": 2, "group_size": 2}}}
+config = config_from_dict({"model": {**model, "hidden_dim": 16, "vocab_size": 300}}, "test")
+with distributed_context("cpu") as world:
+    model = Llama(config.model)
+    model.layers[0].unused = torch.nn.Parameter(torch.ones(4, 4))
+    parallel = Sharded(world)
+    model = parallel.prepare(model)
+    optimizer = make_optimizer(model, OptimizerConfig(lr=0.1, weight_decay=0.5), world)
+    parallel.zero_grad()
+    model.logits(model(torch.arange(12).view(2, 6))).square().mean().backward()
+    parallel.reduce_gradients()
+    clip_or_skip_update(optimizer, parallel.gradient_norm(), 1.0, skip=torch.tensor(False))
+    optimizer.step()
+    unused = model.layers[0].unused.full_tensor()
+    torch.testing.assert_close(unused, torch.full((4, 4), 0.95))
+"""
+
+
+@pytest.mark.slow
+def test_weight_decay_acts_on_such_a_weight_where_the_model_is_sharded(tmp_path):
+    run_on_two_ranks(tmp_path, UNUSED_WEIGHT)
+
+
 VALIDATE = """
 import sys
 import torch

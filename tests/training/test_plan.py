@@ -10,7 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stochastok_cli.cli.plan_output import plan_table
 from stochastok_cli.models.llama.model import Llama
-from stochastok_cli.training import events
+from stochastok_cli.training import events, trainer
+from stochastok_cli.training import plan as plan_module
+from stochastok_cli.training.backends import EagerBackend
 from stochastok_cli.training.background_writer import HostBuffers
 from stochastok_cli.training.plan import plan
 from stochastok_cli.training.train import train
@@ -39,6 +41,27 @@ def test_the_run_is_as_planned(configured, tmp_path):
     assert planned.memory < planned.memory_total
     assert (planned.windows_at_once, planned.recomputes_activations) == (3, False)
     assert "3 windows at once\n" in plan_table(planned)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 32])
+def test_evaluations_are_planned_where_a_forward_pass_takes_several_batches(configured, monkeypatch, steps):
+    """As with the fused kernels, which take the windows of an iteration together."""
+
+    class WholeIterations(EagerBackend):
+        def micro_batches(self, windows):
+            return [windows.ravel()]
+
+        def loss(self, batch):
+            nonlocal now
+            now += 1  # second for each forward pass, whatever its size
+            return batch.token_weights.sum()
+
+    now = 0.0
+    monkeypatch.setattr(trainer, "EagerBackend", WholeIterations)
+    monkeypatch.setattr(plan_module.time, "monotonic", lambda: now)
+    monkeypatch.setattr(plan_module, "_measure_iterations", lambda *of: (0.0, 1.0))
+    options = f"trainer.training.gradient_accumulation_steps={steps}", "trainer.training.eval_iters=640"
+    assert plan(configured(*options)).seconds_per_evaluation == 640 / steps
 
 
 def test_recomputed_activations_are_part_of_the_plan(configured):

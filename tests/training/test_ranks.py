@@ -206,8 +206,10 @@ def test_a_signal_to_the_launcher_stops_all_ranks_with_a_checkpoint(config_file,
 
 
 @pytest.mark.slow
-def test_a_rank_that_dies_takes_the_others_down(config_file, tmp_path):
-    process = launched(config_file, 2, "--run-name", "two", "trainer.training.max_iters=100000")
+@pytest.mark.parametrize("parallel", ["replicate", "shard"])
+def test_a_rank_that_dies_takes_the_others_down(config_file, tmp_path, parallel):
+    options = "trainer.training.max_iters=100000", f"trainer.parallel={parallel}"
+    process = launched(config_file, 2, "--run-name", "two", *options)
     folder = tmp_path / "runs" / "two"
     while not (folder / "train.log").exists() or "  loss " not in (folder / "train.log").read_text():
         assert process.poll() is None
