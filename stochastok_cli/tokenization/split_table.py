@@ -69,6 +69,12 @@ def split_table(
     return SplitTable(np.cumsum(counts, dtype=np.int32), np.array(left, np.int32), np.array(right, np.int32))
 
 
+def has_splits(vocabulary: Vocabulary) -> bool:
+    """Whether any token can be split. For nearly all vocabularies one of the first tokens says so."""
+    ids_of, whole = ids_by_bytes(vocabulary), vocabulary.never_split
+    return any(_splits(piece, ids_of)[0] for token, piece in enumerate(vocabulary.pieces) if token not in whole)
+
+
 def ids_by_bytes(vocabulary: Vocabulary, only: frozenset[int] | None = None) -> dict[bytes, list[int]]:
     """The ids of the tokens with the same bytes, of those that can be parts of others.
 

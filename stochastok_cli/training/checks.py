@@ -61,7 +61,7 @@ def check_inputs(config: Config, progress: RunProgress, parent: Path | None) -> 
 
     Returns:
         A note on each folder that evaluators read and that is not there, no error: like the dataset itself it can be
-        made after a configuration is looked at.
+        made after a configuration is looked at. Notes on the dataset, if it is there.
 
     Raises:
         UserError: The packages of loggers, the expansion, the evaluators, or a dataset that is there do not fit.
@@ -83,7 +83,7 @@ def check_inputs(config: Config, progress: RunProgress, parent: Path | None) -> 
     run_dir.require_same_data(progress, data.identity)
     if parent is not None:
         require_same_vocabulary(parent, data.vocabulary)
-    return notes
+    return notes + data.notes
 
 
 def resolve_expand_prop(dataset: DatasetConfig) -> float | None:

@@ -19,6 +19,8 @@ from stochastok_cli.errors import UserError
 from stochastok_cli.random_streams import derive_key
 from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.loaders import load_vocabulary
+from stochastok_cli.tokenization.methods import require_method
+from stochastok_cli.tokenization.split_table import has_splits
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 from stochastok_cli.training.checks import expansion_error, resolve_expand_prop
 from stochastok_cli.training.schedules import expand_prop
@@ -37,6 +39,7 @@ class Data:
         identity: Name and fingerprint, as a checkpoint records them.
         expansion: `method` and `p` by which the dataset was made, None for canonical ids; empty where the dataset has
             no manifest, which would say it.
+        notes: What the user should know.
     """
 
     train: Sampler
@@ -45,6 +48,7 @@ class Data:
     vocabulary: Vocabulary
     identity: dict[str, Any]
     expansion: dict[str, Any]
+    notes: list[str]
 
 
 def open_data(config: Config) -> Data:
@@ -80,7 +84,17 @@ def open_data(config: Config) -> Data:
         vocabulary=vocabulary,
         identity={"name": source.name, "fingerprint": source.fingerprint},
         expansion=dict(zip(("method", "p"), source.manifest.expansion, strict=True)) if source.manifest else {},
+        notes=_notes_on_expansion(config, vocabulary) if expands else [],
     )
+
+
+def _notes_on_expansion(config: Config, vocabulary: Vocabulary) -> list[str]:
+    """Says where the expansion of training windows can't change them."""
+    dataset = config.trainer.dataset
+    if not require_method(dataset.expand_method).keeps_token_boundaries or has_splits(vocabulary):
+        return []
+    expansion = f"the expansion of training windows by {dataset.expand_method}"
+    return [f"{expansion} splits nothing: the tokenizer {vocabulary.name!r} has no smaller tokens for any token"]
 
 
 def require_same_vocabulary(checkpoint: Path, vocabulary: Vocabulary) -> None:

@@ -174,7 +174,7 @@ def _measure(run: Run, inputs: RunInputs) -> Plan:
         evaluations=schedules.count_due(training.eval_interval, first_due, training.max_iters),
         seconds_per_evaluation=seconds_per_evaluation,
         expansion=_expansion(config, start),
-        notes=run.notes,
+        notes=run.notes + inputs.data.notes,
     )
 
 

@@ -85,7 +85,7 @@ def train(
         trainer = Trainer(run, inputs, stop)  # the last that may refuse: nothing has been written so far
         notes = world.broadcast_from_rank_0(lambda: _prepare_folder(run, force=force))
         emit = _all_listeners(run, listeners, stack) if world.is_main else _no_listener
-        for note in [*run.notes, *notes, *run.input_notes]:
+        for note in [*run.notes, *inputs.data.notes, *notes, *run.input_notes]:
             emit(Note(note))
         checkpoint = trainer.train(emit)
         max_iters = run.config.trainer.training.max_iters

@@ -48,6 +48,9 @@ def test_words_that_can_not_be_cut(vocabulary):
         tokenize_words(WordList(["river"], "x"), vocabulary, Tokenization("uniform", 0.0, 3), None, 48)
     with pytest.raises(UserError, match=r"digits:right3 cuts none of the 1 words in another way; take another method"):
         tokenize_words(WordList(["river"], "x"), vocabulary, Tokenization("digits:right3", None, 3), None, 48)
+    reason = "the tokenizer 'sample2k' has no smaller tokens for any of them"
+    with pytest.raises(UserError, match=f"uniform:1.0 cuts none of the 1 words in another way: {reason}"):
+        tokenize_words(WordList(["Ω"], "x"), vocabulary, Tokenization("uniform", 1.0, 3), None, 48)
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 16384])

@@ -14,12 +14,17 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
 
 import stochastok_cli
 from stochastok_cli.config import load_config
 from stochastok_cli.data.memmap import Corpus, memmap_dir
 from stochastok_cli.data.recipes.addition import make_addition
 from stochastok_cli.data.samplers import Batch
+from stochastok_cli.data.tokenize import tokenize
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.evaluation.evaluators.bits_per_byte import count_bytes
 from stochastok_cli.models.base import load_model
@@ -280,6 +285,25 @@ def test_an_id_that_the_tokenizer_has_not_is_refused_also_where_the_model_has_it
     config = configured(f"trainer.dataset.name={folder}", "trainer.checkpoint_name=padded", "model.vocab_size=2112")
     with pytest.raises(UserError, match="the train split holds the id 2100, and the vocabulary ends at 2047"):
         open_data(config).train.batch(0, np.arange(3))
+
+
+def test_an_expansion_that_can_split_nothing_is_noted(configured, tmp_path):
+    entries = {character: i for i, character in enumerate(sorted(ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(BPE({**entries, "<|endoftext|>": len(entries)}, []))
+    tokenizer.pre_tokenizer, tokenizer.decoder = ByteLevel(add_prefix_space=False), ByteLevelDecoder()
+    tokenizer.add_special_tokens(["<|endoftext|>"])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    tokenize("sample", tokenizer=str(tmp_path / "tokenizer.json"), data_dir=tmp_path, limit=100)
+    options = f"general.paths.data_dir={tmp_path}", "model.vocab_size=257", "trainer.training.max_iters=1"
+    for p, method, is_noted in ((0, "stochastok", False), (0.2, "stochastok", True), (0.2, "uniform", True)):
+        expansion = f"trainer.dataset.expand_prop={p}", f"trainer.dataset.expand_method={method}"
+        seen = []
+        train(configured(*options, *expansion), run_name=f"{method}-{p}", listeners=[seen.append])
+        notes = [event.text for event in seen if isinstance(event, events.Note)]
+        assert any(f"by {method} splits nothing: the tokenizer" in note for note in notes) is is_noted
+        assert ("splits nothing" in (tmp_path / "runs" / f"{method}-{p}" / "train.log").read_text()) is is_noted
+    config = configured("trainer.dataset.expand_prop=0.2")  # with the tokenizer of the sample
+    assert open_data(config).notes == []
 
 
 def test_a_validation_takes_as_many_windows_at_once_as_an_iteration(configured):

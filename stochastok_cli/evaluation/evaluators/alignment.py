@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from stochastok_cli.evaluation.robustness import Tokenization
     from stochastok_cli.evaluation.scoring import LM
     from stochastok_cli.progress import ProgressCallback
+    from stochastok_cli.tokenization.expansion import StochasTok
     from stochastok_cli.tokenization.vocabulary import Vocabulary
 
 DEFAULT_TOKENIZATION = "uniform:1.0"
@@ -130,9 +131,10 @@ def tokenize_words(
     ]
     if not words.words:
         raise UserError(f"{words.name} holds no words", fix="one word a line")
-    kept, tokenizations = [], []
+    kept, tokenizations, plain = [], [], []
     for index in stream(0, "alignment/words").permutation(len(words.words)).tolist():
         canonical = vocabulary.encode(f" {words.words[index]}")
+        plain.append(canonical)
         drawn = [tuple(canonical), *(tuple(expand(canonical, index).tolist()) for expand in expanders)]
         most = context_window - len(begin)
         distinct = [[*begin, *ids] for ids in dict.fromkeys(drawn) if len(ids) <= most]
@@ -142,9 +144,23 @@ def tokenize_words(
         if len(kept) == num_words:
             break
     if not kept:
-        fix = "take another method" if tokenization.p is None else "give a larger p"
-        raise UserError(f"{tokenization.text} cuts none of the {len(words.words):,} words in another way", fix=fix)
+        reason = _why_nothing_is_cut(expanders[0], plain)
+        raise UserError(f"{tokenization.text} cuts none of the {len(words.words):,} words in another way{reason}")
     return TokenizedWords(kept, tokenizations)
+
+
+def _why_nothing_is_cut(expand: "StochasTok", words: list[list[int]]) -> str:
+    """What goes after "… cuts none of the words in another way". `words` are their canonical ids."""
+    import numpy as np
+
+    from stochastok_cli.tokenization.unsplit import why_nothing_is_split
+
+    method = expand.definition
+    if method.keeps_token_boundaries:
+        used, longest = np.unique(np.concatenate(words)), max(map(len, words))
+        if reason := why_nothing_is_split(expand, used, longest):
+            return reason
+    return "; give a larger p" if method.takes_p and expand.p < method.max_p else "; take another method"
 
 
 def evaluate_alignment(lm: "LM", words: TokenizedWords, benchmark: str) -> EvaluatorOutput:
