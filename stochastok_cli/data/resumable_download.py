@@ -79,8 +79,11 @@ class PartialDownload:
             try:
                 for ids, documents in ids_from(counts["documents"]):
                     out.write(np.ascontiguousarray(ids, self._dtype).data)
-                    counts["documents"] += documents
-                    counts["tokens"] += len(ids)
+                    counts = {
+                        "documents": counts["documents"] + documents,
+                        "tokens": counts["tokens"] + len(ids),
+                    }
+                    self._counts[split] = counts  # both at once: an interrupt may come between any two statements
                     if time.monotonic() - saved >= SAVE_SECONDS:
                         self._save(out)
                         saved = time.monotonic()

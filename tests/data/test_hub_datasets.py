@@ -1,9 +1,11 @@
 """Pulled corpora are what was pushed, or nothing; nothing of a pull that was killed stays behind."""
 
 import io
+import itertools
 import json
 import os
 import re
+import sys
 
 import hypothesis.strategies as st
 import numpy as np
@@ -189,3 +191,61 @@ def test_a_damaged_progress_file_starts_the_download_again(tmp_path_factory, con
 
     assert download.write("train", ids_from) == SplitInfo(starts[0] + 1, (folder / "train.bin").stat().st_size // 2)
     assert starts == [0] or re.search(rb'"documents": [0-9]', content)
+
+
+# ------------------------------------------------------------------------------------------------ interrupts
+
+
+BATCHES = [np.array([1, 2, 3], np.uint16), np.array([4], np.uint16), np.array([5, 6], np.uint16)]
+DOCUMENTS = [2, 1, 1]
+
+
+def batches_from(row: int):
+    """The batches from a document on, which must be the first one of a batch."""
+    first = np.cumsum([0, *DOCUMENTS]).tolist().index(row)
+    yield from zip(BATCHES[first:], DOCUMENTS[first:], strict=True)
+
+
+def interrupted_download(folder, instruction: int) -> bool:
+    """Whether an interrupt comes at this instruction of `PartialDownload.write`, or the download is done before."""
+    download = PartialDownload(folder)
+    download.open({"repo": "a/b"}, np.dtype("uint16"), folder.with_name("x"))
+    left = instruction
+
+    def trace(frame, event, _):
+        nonlocal left
+        if frame.f_code is not PartialDownload.write.__code__:
+            return None
+        frame.f_trace_opcodes = True
+        left -= event == "opcode"
+        if event == "opcode" and left == 0:
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        download.write("train", batches_from)
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+def test_a_download_goes_on_wherever_it_was_interrupted(tmp_path, monkeypatch):
+    """What is recorded are whole batches, their documents with their ids."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    boundaries = [*zip(np.cumsum([0, *DOCUMENTS]), np.cumsum([0, *map(len, BATCHES)]), strict=True)]
+    for instruction in itertools.count(1):
+        folder = tmp_path / f".{instruction}.pull"
+        if not interrupted_download(folder, instruction):
+            break
+        if (folder / "progress.json").exists():
+            recorded = json.loads((folder / "progress.json").read_text())["splits"]["train"]
+            assert (recorded["documents"], recorded["tokens"]) in boundaries
+        download = PartialDownload(folder)
+        download.open({"repo": "a/b"}, np.dtype("uint16"), folder.with_name("x"))
+        assert download.write("train", batches_from) == SplitInfo(4, 6)
+        assert np.fromfile(folder / "train.bin", np.uint16).tolist() == [1, 2, 3, 4, 5, 6]
+    assert instruction > 100
