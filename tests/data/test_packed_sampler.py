@@ -232,6 +232,38 @@ def test_only_some_parts_are_expanded_and_losses_follow(method, p, where):
     assert changed == {"all": {False, True}, "prompt": {False}, "completion": {True}}[where]
 
 
+@pytest.mark.parametrize(("method", "p"), METHODS)
+def test_every_example_of_a_window_has_a_loss_on_the_text_that_has_one_without_expansion(method, p):
+    """Examples that end with a loss, one after another: the next prompt has none."""
+    conversations = [TURNS[:2], TURNS, [(" between", False), (" something understanding", True)]]
+    examples = [[(VOCABULARY.encode(text), loss) for text, loss in turns] for turns in conversations]
+    expand = StochasTok(VOCABULARY, p, method, seed=2, round_budget="randomly")
+    batch = masked(examples, 400, expand=expand).batch(0, np.arange(6))
+    for ids, segment_start, weights in zip(batch.ids, batch.segment_start, batch.token_weights, strict=True):
+        starts = np.unique(segment_start)
+        assert len(starts) > 3
+        in_loss = np.concatenate([[False], weights > 0])
+        for start, end in itertools.pairwise(starts):  # all but the last, which is cut
+            turns = turns_of(ids[start:end], in_loss[start:end])
+            assert [(VOCABULARY.decode(part), loss) for part, loss in turns] in conversations
+
+
+@pytest.mark.parametrize(("method", "p"), [("stochastok", 0.5), ("bpe-dropout", 0.2)])  # whole examples, and in parts
+def test_no_two_examples_are_expanded_by_the_same_random_numbers(method, p):
+    """Neither in one window, nor in the next one, nor in the next iteration; a part of one is no other part again."""
+    text = VOCABULARY.encode(2 * TEXT)
+    expand = StochasTok(VOCABULARY, p, method, round_budget="randomly")
+    source = masked([[(text, False), (text, True), (text, False), (text, True)]], 1000, expand=expand)
+    parts = []
+    for iteration in range(2):
+        batch = source.batch(iteration, np.arange(4))
+        for ids, segment_start, weights in zip(batch.ids, batch.segment_start, batch.token_weights, strict=True):
+            in_loss = np.concatenate([[False], weights > 0])
+            for start, end in itertools.pairwise(np.unique(segment_start)):
+                parts += [part.tobytes() for part, _ in turns_of(ids[start:end], in_loss[start:end])]
+    assert len(set(parts)) == len(parts) > 100
+
+
 def test_examples_that_become_too_short_for_their_window_come_again():
     """Examples of one length, of which as many are drawn as fill the window without an expansion."""
     letters = [VOCABULARY.pieces.index(bytes([byte])) for byte in b" understanding between something"]

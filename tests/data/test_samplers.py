@@ -58,6 +58,12 @@ def test_a_corpus_of_exactly_one_window_has_one_and_a_shorter_one_is_refused():
         windows(IDS[:16])
 
 
+def test_a_corpus_that_is_longer_by_one_id_has_two_windows():
+    first, second = IDS[:17].tolist(), IDS[1:18].tolist()
+    drawn = {tuple(row) for row in windows(IDS[:18]).batch(0, np.arange(64)).ids.tolist()}
+    assert drawn == {tuple(first), tuple(second)}
+
+
 def test_windows_are_expanded_afresh_each_time_and_reproducibly():
     text = np.array(VOCABULARY.encode("The quick brown fox jumps over the lazy dog. " * 60), dtype=np.uint16)
     expand = StochasTok(VOCABULARY, 0.5, seed=1)
@@ -73,6 +79,15 @@ def test_windows_are_expanded_afresh_each_time_and_reproducibly():
     one_place = windows(text[:65], 64, expand=expand)  # the same stretch every time, another expansion each time
     seen = {one_place.batch(i, np.arange(4)).ids[j].tobytes() for i in range(5) for j in range(4)}
     assert len(seen) == 20
+
+
+def test_no_two_windows_are_expanded_by_the_same_random_numbers():
+    """Neither in one iteration, however many windows it has, nor in the next ones."""
+    text = np.array(VOCABULARY.encode("The quick brown fox jumps over the lazy dog. " * 60)[:65], dtype=np.uint16)
+    one_place = windows(text, 64, expand=StochasTok(VOCABULARY, 0.5))
+    index = np.array([0, 1, 2, 2**8, 2**16, 2**24, 2**31, 2**32 - 2, 2**32 - 1])
+    expanded = np.concatenate([one_place.batch(iteration, index).ids for iteration in (0, 1, 2, 2**8, 2**16)])
+    assert len(np.unique(expanded, axis=0)) == len(expanded)
 
 
 def test_merging_anew_may_shorten_a_window_which_then_takes_more_of_the_corpus():
