@@ -1,5 +1,7 @@
 """Intervals against other programs' and against the truth."""
 
+import warnings
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -57,6 +59,21 @@ def test_pairs_see_a_difference_that_two_intervals_hide():
     assert rotated.difference == -result.difference and rotated.first_better == 20
 
 
+@pytest.mark.parametrize(
+    ("both", "worse", "better", "neither", "expected"),
+    [
+        (12, 4, 26, 6, (0.2548067, 0.6251933)),  # as `ci.prop.ps` of the R package statpsych has it
+        (0, 1, 3, 4, (-0.2638121, 0.6638121)),  # 2/10 and 4/10: 0.2 -+ 1.959964 * sqrt((0.6 - 0.04) / 10)
+    ],
+)
+def test_the_interval_of_paired_differences_is_that_of_bonett_and_price(both, worse, better, neither, expected):
+    first = np.repeat([1.0, 1.0, 0.0, 0.0], [both, worse, better, neither])
+    second = np.repeat([1.0, 0.0, 1.0, 0.0], [both, worse, better, neither])
+    result = paired_difference(first, second)
+    assert result.interval == pytest.approx(expected, abs=1e-7)
+    assert (result.first_better, result.second_better) == (worse, better)
+
+
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5, 8, 9, 30])
 def test_students_quantile(freedom):
     assert student_quantile(0.975, freedom) == pytest.approx(stats.t.ppf(0.975, freedom))
@@ -78,6 +95,14 @@ def test_a_share_of_answers_is_resampled_by_question():
     assert bootstrap_ratio(correct, answers) == pytest.approx(np.quantile(shares, [0.025, 0.975]), abs=0.01)
     once = random.random(80) < 0.3
     assert bootstrap_ratio(once, np.ones(80)) == bootstrap_interval(once)
+
+
+def test_questions_without_answers_leave_a_share_of_answers_its_interval():
+    """Some resamples hold no answer at all: there is no share in them."""
+    answers = np.array([2.0, 2.0] + [0.0] * 20)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert bootstrap_ratio(np.array([1.0, 2.0] + [0.0] * 20), answers) == (0.5, 1.0)
 
 
 @pytest.mark.parametrize(

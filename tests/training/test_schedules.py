@@ -111,3 +111,11 @@ def test_the_latest_and_the_best_checkpoint_stay():
     assert checkpoints_to_delete(losses, keep=1, permanent=[30, 50]) == [10, 40]
     assert checkpoints_to_delete({1: None, 2: None}, keep=1) == [1]
     assert checkpoints_to_delete({1: 2.0, 2: 2.0, 3: 3.0}, keep=1) == [2]  # of equals the earlier
+
+
+def test_a_loss_that_is_no_number_is_never_the_best():
+    nan, infinite = float("nan"), float("inf")
+    assert checkpoints_to_delete({1: 2.0, 2: nan, 3: 1.5, 4: 3.0}, keep=1) == [1, 2]
+    assert checkpoints_to_delete({1: nan, 2: 2.0, 3: 3.0}, keep=1) == [1]
+    assert checkpoints_to_delete({1: -infinite, 2: 2.0, 3: 3.0}, keep=1) == [1]
+    assert checkpoints_to_delete({1: nan, 2: infinite, 3: nan}, keep=1) == [1, 2]
