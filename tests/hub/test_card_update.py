@@ -1,6 +1,7 @@
 """A push keeps what the owner of a repository has written on its card."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
@@ -130,6 +131,29 @@ def test_an_edited_card_outlives_a_push(hub_server, tmp_path, repo_type):
     assert "\nMy words: où ça ?\n" in card and "| loss | 2.5 |" in card and "3.25" not in card
     assert header(card)["pipeline_tag"] == "other"
     assert len(re.findall(re.escape(cards.BEGIN), card)) == 1
+
+
+def test_what_the_owner_commits_during_a_push_is_not_overwritten(hub_server, tmp_path):
+    """They edit the card after it was read and before the commit arrives."""
+    (tmp_path / "file.bin").write_bytes(b"content")
+    repo = f"{USER}/overtaken"
+
+    def push(documents: int) -> hub.PushResult:
+        return hub.push_folder(repo, {"": tmp_path}, card=corpus_card(documents), retry_command="again")
+
+    push(1111)
+    stored = hub_server.dataset(repo)
+    held = hub_server.fail("POST", "/commit", hold=True)
+    with ThreadPoolExecutor(1) as pool:
+        pushed = pool.submit(push, 2222)
+        assert held.requested.wait(30)
+        edited = stored.files["README.md"] + b"\nMy words.\n"
+        stored.commit({**stored.files, "README.md": edited, "mine.txt": b"mine"})
+        held.released.set()
+        assert pushed.result(30).revision == stored.head
+    card = stored.files["README.md"].decode()
+    assert "\nMy words.\n" in card and "2,222" in card and "1,111" not in card
+    assert (stored.files["mine.txt"], stored.files["file.bin"]) == (b"mine", b"content")
 
 
 @pytest.mark.parametrize(
