@@ -54,3 +54,23 @@ def test_every_split_is_one_and_none_is_missing(name):
         expected = set() if vocabulary.is_special(token) else brute_force(vocabulary, token)
         assert set(table.of(token)) == expected
         assert len(table.of(token)) == len(expected)
+
+
+def test_tokens_of_the_same_bytes_are_parts_in_every_combination():
+    table = split_table(toy_vocabulary("a", "a", "b", "b", "ab"))
+    assert table.of(4) == [(0, 2), (0, 3), (1, 2), (1, 3)]
+
+
+def test_special_tokens_are_no_parts():
+    vocabulary = toy_vocabulary("a", "a<|endoftext|>", "a<")
+    for only in (None, frozenset({1})):
+        assert split_table(vocabulary, only=only).of(1) == []
+
+
+def test_kept_tokens_are_not_split_in_a_table_of_few_tokens_either():
+    vocabulary = toy_vocabulary("h", "u", "g", "s", "hu", "ug", "hug", "hugs")
+    hug, hugs = 6, 7
+    whole, few = (split_table(vocabulary, frozenset({hug}), only) for only in (None, frozenset({hug, hugs})))
+    assert whole.of(hugs) == few.of(hugs) == [(hug, 3)]
+    assert whole.of(hug) == few.of(hug) == []
+    assert split_table(vocabulary, frozenset({hug}), frozenset({hugs})).of(hug) == []
