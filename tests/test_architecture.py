@@ -15,6 +15,7 @@ from stochastok_cli.models.llama_config import config_json
 ROOT = Path(__file__).parent.parent / "stochastok_cli"
 ORDER = [
     "errors",
+    "argument_checks",
     "panics",
     "random_streams",
     "progress",

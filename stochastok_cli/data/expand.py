@@ -15,6 +15,15 @@ from typing import BinaryIO, TypeVar
 
 import numpy as np
 
+from stochastok_cli.argument_checks import (
+    optional,
+    path_like,
+    real_number,
+    require_each,
+    string,
+    whole_number,
+    yes_or_no,
+)
 from stochastok_cli.artifacts import Artifact, tasks_folder
 from stochastok_cli.data.folders import DATA_DIR, find_dataset, folder_of_result, require_kind
 from stochastok_cli.data.formats import FORMATS
@@ -24,9 +33,9 @@ from stochastok_cli.data.memmap import (
     SPLITS,
     Corpus,
     Tokenizer,
-    available_cpus,
     corpus_manifest,
     document_batches,
+    num_threads,
     release_pages,
     require_counts,
 )
@@ -38,6 +47,7 @@ from stochastok_cli.paths import expand_home, validate_folder_name
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.methods import expansion_label
+from stochastok_cli.tokenization.methods.base import LARGEST_INTEGER
 from stochastok_cli.tokenization.unsplit import why_nothing_is_split
 
 _BATCH_TOKENS = 500_000
@@ -156,6 +166,13 @@ def expand(
             like those of another tokenizer than gpt2, or not as many documents as the manifest of the corpus counts;
             nothing appears then.
     """
+    if not isinstance(corpus, Corpus):
+        path_like("corpus", corpus)
+    optional(path_like)("data_dir", data_dir)
+    require_each(optional(string), keep=keep, out_name=out_name)
+    yes_or_no("force", force)
+    p, seed, threads = optional(real_number)("p", p), whole_number("seed", seed), num_threads(num_proc)
+    max_splits = optional(whole_number)("max_splits", max_splits, minimum=0, maximum=LARGEST_INTEGER)
     source = corpus
     if not isinstance(source, Corpus):
         searched = DATA_DIR if data_dir is None else data_dir
@@ -171,7 +188,6 @@ def expand(
     options |= {"source": source.fingerprint, "tokenizer": source.vocabulary.fingerprint}
     for split in SPLITS:
         source.require_end_of_text(split, trusted=source.tokenizer_is_named)
-    threads = num_proc or available_cpus()
 
     def build(folder: Path, progress: ProgressCallback) -> Manifest:
         first = 0

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stochastok_cli.argument_checks import optional, path_like, require_each, string, yes_or_no
 from stochastok_cli.artifacts import Artifact
 from stochastok_cli.data.folders import find_dataset
 from stochastok_cli.data.formats import DocumentBatch, Format, SplitDocuments, require_format
@@ -64,6 +65,11 @@ def export(
         UserError: the format can't hold the dataset, its counts are not those of its manifest, a split without a
             manifest does not end with end-of-text, or `out` holds something else. Nothing appears then.
     """
+    require_each(path_like, dataset=dataset, data_dir=data_dir)
+    optional(path_like)("out", out)
+    string("format", format)
+    optional(string)("split", split)
+    yes_or_no("force", force)
     target = require_format(format)
     target.require_package()
     if split is not None and split not in SPLITS:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stochastok_cli import hub
+from stochastok_cli.argument_checks import optional, path_like, require_each, string, yes_or_no
 from stochastok_cli.artifacts import Artifact, create_artifact, find_damage, remove_leftovers
 from stochastok_cli.data.memmap import (
     SPLITS,
@@ -78,6 +79,10 @@ def pull_corpus(
     Raises:
         UserError: there is no such dataset, ids are outside the vocabulary, or the Hub refuses. No folder appears.
     """
+    path_like("data_dir", data_dir)
+    string("name", name)
+    require_each(optional(string), repo=repo, source=source, subset=subset, username=username)
+    yes_or_no("force", force)
     locations = _locations(name, repo, source, subset, username)
     final = memmap_dir(Path(data_dir)) / validate_folder_name(name)
     existing = None if force else read_manifest(final)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stochastok_cli.argument_checks import optional, whole_number
 from stochastok_cli.artifacts import find_damage
 from stochastok_cli.data.folders import dataset_dir as dataset_dir
 from stochastok_cli.data.folders import memmap_dir as memmap_dir
@@ -33,6 +34,14 @@ Tokenizer = str | Path | Vocabulary
 def available_cpus() -> int:
     """The number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def num_threads(num_proc: int | None) -> int:
+    """How many threads `num_proc` asks for: one for each processor where it is None.
+
+    Raises UserError for anything but a whole number from 1 on.
+    """
+    return optional(whole_number)("num_proc", num_proc, minimum=1) or available_cpus()
 
 
 def resolve_vocabulary(

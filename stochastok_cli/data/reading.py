@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from stochastok_cli.argument_checks import one_of
 from stochastok_cli.data.bad_documents import ON_BAD_DOCUMENT, BadDocument, LeftOut
 from stochastok_cli.data.table_rows import Row
 from stochastok_cli.data.text_files import OnBad
-from stochastok_cli.errors import UserError
 from stochastok_cli.manifest import SourceInfo
 
 _BATCH_CHARACTERS = 4_000_000
@@ -55,10 +55,8 @@ class Reading(NamedTuple):
 
     def check(self) -> None:
         """Raises UserError for a value that is not possible."""
-        require_known("--errors", self.errors, ("strict", "replace"))
-        require_known("--on-bad-document", self.on_bad_document, ON_BAD_DOCUMENT)
-        if self.limit is not None and self.limit < 1:
-            raise UserError(f"--limit is {self.limit}", fix="it must be at least 1")
+        one_of("--errors", self.errors, ("strict", "replace"))
+        one_of("--on-bad-document", self.on_bad_document, ON_BAD_DOCUMENT)
 
     def options(self) -> dict[str, Any]:
         """What decides the documents besides `errors`; nothing for the defaults, which older folders were made with."""
@@ -103,12 +101,6 @@ def parsed(rows: Iterator[tuple[Row, int]], parse: Callable[[Row], Any], on_bad:
             on_bad(error)
             continue
         yield result, position
-
-
-def require_known(option: str, value: str, known: tuple[str, ...]) -> None:
-    """Raises UserError for a value of an option that is not known."""
-    if value not in known:
-        raise UserError(f"{option} {value!r} is not known", fix=f"give {' or '.join(known)}")
 
 
 def batched(documents: Iterator[tuple[T, int]]) -> Iterator[tuple[list[T], int]]:

@@ -12,10 +12,11 @@ from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar, cast
 
+from stochastok_cli.argument_checks import one_of
 from stochastok_cli.data.arrow_datasets import saved_split
 from stochastok_cli.data.bad_documents import LeftOut, Location
 from stochastok_cli.data.file_readers import read_documents, require_text
-from stochastok_cli.data.reading import Reading, TextSource, batched, parsed, require_known
+from stochastok_cli.data.reading import Reading, TextSource, batched, parsed
 from stochastok_cli.data.source_files import (
     DOCUMENTS,
     READ_TWICE,
@@ -70,7 +71,7 @@ def open_source(
     Raises:
         UserError: the source does not exist, or its files are of an unknown type.
     """
-    require_known("--documents", documents, DOCUMENTS)
+    one_of("--documents", documents, DOCUMENTS)
     reading = Reading(errors, on_bad_document, limit)
     reading.check()
     path = _source_path(source)

@@ -14,13 +14,14 @@ from typing import BinaryIO, TypeVar
 
 import numpy as np
 
+from stochastok_cli.argument_checks import fraction, optional, path_like, require_each, string, whole_number, yes_or_no
 from stochastok_cli.artifacts import Artifact, tasks_folder
 from stochastok_cli.data.folders import require_kind
 from stochastok_cli.data.memmap import (
     Tokenizer,
-    available_cpus,
     corpus_manifest,
     memmap_dir,
+    num_threads,
     require_counts,
     resolve_vocabulary,
 )
@@ -101,7 +102,12 @@ def tokenize(
     Raises:
         UserError: the source can't be read or has too few documents, or the folder is there, made with other options.
     """
-    require_fraction(val_fraction)
+    source, data_dir = path_like("source", source), path_like("data_dir", data_dir)
+    require_each(string, text_column=text_column, split=split)
+    require_each(optional(string), name=name, subset=subset)
+    yes_or_no("force", force)
+    val_fraction, seed = validation_fraction(val_fraction), whole_number("seed", seed)
+    limit, threads = optional(whole_number)("limit", limit, minimum=1), num_threads(num_proc)
     vocabulary = resolve_vocabulary(tokenizer)
     texts = open_source(
         str(source),
@@ -116,7 +122,6 @@ def tokenize(
     left_out = texts.left_out
     final = memmap_dir(Path(data_dir)) / validate_folder_name(tokenized_name(texts.name if name is None else name))
     options = {**texts.options, "tokenizer": vocabulary.fingerprint, "val_fraction": val_fraction, "seed": seed}
-    threads = num_proc or available_cpus()
 
     def build(folder: Path, progress: ProgressCallback) -> Manifest:
         encoded = folder / ".encoded"
@@ -160,10 +165,9 @@ def tokenize(
     return made
 
 
-def require_fraction(val_fraction: float) -> None:
-    """Raises UserError for an impossible share of validation documents."""
-    if not 0 <= val_fraction < 1:
-        raise UserError(f"the share of validation documents is {val_fraction}", fix="it must be in [0, 1)")
+def validation_fraction(val_fraction: float) -> float:
+    """The share of validation documents as a number of Python. Raises UserError for an impossible one."""
+    return fraction("the share of validation documents", val_fraction)
 
 
 def corpus_split(n: int, val_fraction: float, seed: int, what: str, fix: str = "") -> dict[str, np.ndarray]:

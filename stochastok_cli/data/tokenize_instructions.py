@@ -13,19 +13,20 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from stochastok_cli.argument_checks import one_of, optional, path_like, require_each, string, whole_number, yes_or_no
 from stochastok_cli.artifacts import Artifact
 from stochastok_cli.data.bad_documents import LeftOut, Location
 from stochastok_cli.data.chat_template import Example, Unusable
 from stochastok_cli.data.example_encoders import ExampleEncoder, make_encoder
 from stochastok_cli.data.folders import require_kind
 from stochastok_cli.data.instruction_dataset import ENDS, KIND, TOKENIZER
-from stochastok_cli.data.memmap import available_cpus, corpus_manifest, memmap_dir
+from stochastok_cli.data.memmap import corpus_manifest, memmap_dir, num_threads
 from stochastok_cli.data.reading import TextSource
 from stochastok_cli.data.source_artifacts import create_from_source
 from stochastok_cli.data.table_rows import Row
 from stochastok_cli.data.text_sources import open_rows
-from stochastok_cli.data.tokenize import copy_documents, corpus_split, read_ahead, require_fraction
-from stochastok_cli.errors import Notice, UserError, count_of
+from stochastok_cli.data.tokenize import copy_documents, corpus_split, read_ahead, validation_fraction
+from stochastok_cli.errors import Notice, count_of
 from stochastok_cli.manifest import Manifest, SplitInfo
 from stochastok_cli.paths import validate_folder_name
 from stochastok_cli.progress import ProgressCallback, no_progress
@@ -108,11 +109,15 @@ def tokenize_instructions(
         UserError: the source can't be read, holds something else or has too few examples, the tokenizer has no chat
             template, or the folder is there, made with other options.
     """
-    require_fraction(val_fraction)
-    if max_length is not None and max_length < 2:
-        raise UserError(f"the largest length of an example is {max_length}", fix="it must be at least 2")
-    if long_examples not in LONG_EXAMPLES:
-        raise UserError(f"--long-examples {long_examples!r} is not known", fix=f"give {' or '.join(LONG_EXAMPLES)}")
+    source, data_dir = path_like("source", source), path_like("data_dir", data_dir)
+    string("split", split)
+    require_each(optional(string), messages_column=messages_column, prompt_column=prompt_column)
+    require_each(optional(string), completion_column=completion_column, name=name, subset=subset)
+    yes_or_no("force", force)
+    val_fraction, seed = validation_fraction(val_fraction), whole_number("seed", seed)
+    limit, threads = optional(whole_number)("limit", limit, minimum=1), num_threads(num_proc)
+    max_length = optional(whole_number)("the largest length of an example", max_length, minimum=2)
+    long_examples = one_of("--long-examples", long_examples, LONG_EXAMPLES)
     vocabulary = load_vocabulary(tokenizer)
     encoder = make_encoder(messages_column, prompt_column, completion_column, tokenizer, vocabulary, errors)
     rows = open_rows(
@@ -134,7 +139,7 @@ def tokenize_instructions(
     counts = _Counts(max_length, long_examples, rows.left_out)
 
     def build(folder: Path, progress: ProgressCallback) -> Manifest:
-        examples = counts.kept(_encoded(rows, encoder, num_proc or available_cpus(), progress))
+        examples = counts.kept(_encoded(rows, encoder, threads, progress))
         lengths, unknown = _write(examples, vocabulary, folder)
         details = f" ({'; '.join(counts.notices())})" if counts.left_out().total() else ""
         what = f"{source} holds {count_of(len(lengths), 'example')}{details}"

@@ -10,6 +10,15 @@ from typing import Any, Literal
 from numpy.random import Generator
 from torch import Tensor
 
+from stochastok_cli.argument_checks import (
+    optional,
+    path_like,
+    real_number,
+    require_each,
+    string,
+    whole_number,
+    yes_or_no,
+)
 from stochastok_cli.errors import FAILED, Notice, UserError, did_you_mean, short_name
 from stochastok_cli.evaluation.base import BATCH_TOKENS, CANONICAL, MOST_SAMPLES
 from stochastok_cli.evaluation.generation import decode
@@ -138,11 +147,18 @@ def generate(
     Raises:
         UserError: An argument or the checkpoint is not usable, or the prompt does not fit the context window.
     """
-    sampling = Sampling(temperature, top_k, top_p)
+    checkpoint, checkpoint_dir = path_like("checkpoint", checkpoint), path_like("checkpoint_dir", checkpoint_dir)
+    require_each(string, prompt=prompt, device=device, dtype=dtype)
+    seed, chat = whole_number("seed", seed), yes_or_no("chat", chat)
+    samples = whole_number("samples", samples, minimum=1)
+    max_new_tokens = whole_number("max_new_tokens", max_new_tokens, minimum=1)
+    batch_tokens = optional(whole_number)("batch_tokens", batch_tokens, minimum=1)
+    temperature = real_number("temperature", temperature)
+    sampling = Sampling(temperature, optional(whole_number)("top_k", top_k), optional(real_number)("top_p", top_p))
     sampling.check()
     methods = _without_repetitions(tokenizations)
-    if samples < 1 or max_new_tokens < 1 or not methods:
-        raise UserError("samples, max_new_tokens and the number of tokenizations must be at least 1")
+    if not methods:
+        raise UserError("there are no tokenizations", fix="give one or more")
     if samples > MOST_SAMPLES:
         raise UserError(f"--samples {samples:,} is too many", fix=f"give at most {MOST_SAMPLES:,}, and another --seed")
     _require_different(methods, samples, temperature)

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from stochastok_cli.argument_checks import optional, path_like, require_each, string, whole_number, yes_or_no
 from stochastok_cli.config import EvaluatorConfig
 from stochastok_cli.errors import UserError, did_you_mean
 from stochastok_cli.evaluation.base import BATCH_TOKENS, Evaluator, EvaluatorOutput, LoadedEvaluator
@@ -95,6 +96,14 @@ def evaluate(
         [result] = evaluate("my-run", ["langgame-val", "generation:cute"], tokenization="uniform:0.5", samples=4)
         result.values["mcq/langgame-val/uniform0.5/worst_case"]
     """
+    require_each(path_like, data_dir=data_dir, checkpoint_dir=checkpoint_dir)
+    require_each(string, device=device, dtype=dtype)
+    optional(string)("tokenization", tokenization)
+    optional(path_like)("log_samples", log_samples)
+    samples = optional(whole_number)("samples", samples)
+    num_samples = optional(whole_number)("num_samples", num_samples)
+    batch_tokens = optional(whole_number)("batch_tokens", batch_tokens, minimum=1)
+    paired, num_texts = yes_or_no("paired", paired), whole_number("num_texts", num_texts, minimum=0)
     for_texts = {"tokenization": tokenization, "samples": samples, "num_samples": num_samples}
     chosen = [as_evaluator(entry, for_texts) for entry in _as_list(evaluators)]
     models = _as_list(checkpoints)

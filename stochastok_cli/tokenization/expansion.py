@@ -7,10 +7,12 @@ from typing import Any, Literal, Self, overload
 
 import numpy as np
 
+from stochastok_cli.argument_checks import one_of, optional, string, whole_number
 from stochastok_cli.errors import UserError
 from stochastok_cli.random_streams import derive_key, random_bits
 from stochastok_cli.tokenization.loaders import vocabulary_for
 from stochastok_cli.tokenization.methods import Method, require_method
+from stochastok_cli.tokenization.methods.base import LARGEST_INTEGER
 from stochastok_cli.tokenization.methods.kernels.random import interpreted, may_interpret
 from stochastok_cli.tokenization.segmentation_lattice import SegmentationLattice, segmentation_lattice
 from stochastok_cli.tokenization.split_table import SplitTable, split_table
@@ -73,6 +75,9 @@ class StochasTok:
             )
         definition = require_method(method)
         p = definition.resolve_p(p)
+        max_splits = optional(whole_number)("max_splits", max_splits, minimum=0, maximum=LARGEST_INTEGER)
+        keep, seed = optional(string)("keep", keep), whole_number("seed", seed)
+        one_of("round_budget", round_budget, ("down", "randomly"))
         definition.check_options(max_splits, keep)
         definition.check_vocabulary(vocabulary)
         self.vocabulary = vocabulary
@@ -135,7 +140,7 @@ class StochasTok:
         Raises:
             UserError: for an impossible `p`.
         """
-        self.definition.check_p(p)
+        p = self.definition.check_p(p)
         other = object.__new__(type(self))
         vars(other).update(vars(self), p=p)
         return other

@@ -180,7 +180,7 @@ def test_the_first_documents_that_can_be_read(tmp_path, monkeypatch):
     (folder / "b.jsonl").write_bytes(b'{"text": "x"}\n{"text": "4"}\n{}\n')
     with pytest.raises(UserError, match="held another text"):
         make(folder, tmp_path, **options)
-    with pytest.raises(UserError, match="--limit is 0; it must be at least 1"):
+    with pytest.raises(UserError, match="limit is 0; it must be at least 1, or None"):
         make(folder, tmp_path, limit=0)
     with pytest.raises(UserError, match="--on-bad-document 'drop' is not known; give error or skip"):
         make(folder, tmp_path, on_bad_document="drop")

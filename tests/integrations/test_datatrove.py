@@ -418,7 +418,7 @@ def test_the_command_line(source, tmp_path, monkeypatch, capfd):
     ("options", "message"),
     [
         ({"executor": "sge"}, "--executor 'sge' is not known; give local, slurm, ray"),
-        ({"tasks": 0}, "the number of tasks is 0; give at least 1"),
+        ({"tasks": 0}, "the number of tasks is 0; it must be at least 1"),
         ({"executor": "slurm"}, "Slurm needs a partition and a time limit; give --partition and --time"),
         ({"partition": "cpu"}, "--partition, --time and --slurm-args are for --executor slurm"),
     ],

@@ -206,7 +206,7 @@ def test_lengths_that_are_not_those_of_the_ids_are_refused(method, lengths):
     ],
 )
 def test_impossible_arguments(options):
-    with pytest.raises(UserError, match="is not possible|is no vocabulary|is no name of a method"):
+    with pytest.raises(UserError, match="is not possible|it must be|is no vocabulary|is no name of a method"):
         StochasTok(**{"vocabulary": GPT2, **options})
     with pytest.raises(UserError, match="the index -1 is not possible"):
         StochasTok(GPT2)([1, 2], -1)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from stochastok_cli.argument_checks import fraction, path_like, string, whole_number, yes_or_no
 from stochastok_cli.artifacts import Artifact
 from stochastok_cli.data.recipes.base import Option, Recipe
 from stochastok_cli.errors import UserError
@@ -54,11 +55,14 @@ def make_addition(
     from stochastok_cli.data.memmap import resolve_vocabulary
     from stochastok_cli.data.recipes.addition_data import pair_codes, write_addition
 
+    path_like("data_dir", data_dir)
+    string("name", name)
+    yes_or_no("force", force)
+    seed, num_digits = whole_number("seed", seed), whole_number("--num-digits", num_digits)
     if not 1 <= num_digits <= MAX_DIGITS:
         pairs = f": that would be {9 * 10 ** (2 * num_digits - 1):,} pairs" if num_digits > MAX_DIGITS else ""
         raise UserError(f"--num-digits is {num_digits}{pairs}", fix=f"it must be from 1 to {MAX_DIGITS}")
-    if not 0 < val_fraction < 1:
-        raise UserError(f"--val-fraction is {val_fraction}", fix="it must be between 0 and 1")
+    val_fraction = fraction("--val-fraction", val_fraction, may_be_zero=False)
     codes = pair_codes(num_digits, val_fraction, seed)
     if not len(codes["train"]):
         raise UserError(f"--val-fraction {val_fraction} leaves no pair to train on", fix="give a smaller one")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from stochastok_cli.argument_checks import optional, path_like, string, whole_number, yes_or_no
 from stochastok_cli.artifacts import Artifact
 from stochastok_cli.data.recipes.base import SFT_LAYOUT, Option, Recipe, RecipeBenchmark, describe_questions
 from stochastok_cli.manifest import SourceInfo
@@ -65,11 +66,16 @@ def make_cute(
     """
     from stochastok_cli.data.memmap import resolve_vocabulary
     from stochastok_cli.data.recipes.cute_generator import Cute, split_words
-    from stochastok_cli.data.recipes.multiple_choice import require_at_least, write_questions
+    from stochastok_cli.data.recipes.multiple_choice import write_questions
     from stochastok_cli.data.word_list import read_words
 
-    require_at_least("--train-size", train_size, 1)
-    require_at_least("--val-size", val_size, 1)
+    path_like("data_dir", data_dir)
+    optional(path_like)("words", words)
+    string("name", name)
+    yes_or_no("force", force)
+    train_size = whole_number("--train-size", train_size, minimum=1)
+    val_size = whole_number("--val-size", val_size, minimum=1)
+    disjoint, seed = yes_or_no("disjoint", disjoint), whole_number("seed", seed)
     word_list = read_words(words)
     options = {
         "train_size": train_size,

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from stochastok_cli.argument_checks import optional, path_like, require_each, string, whole_number, yes_or_no
 from stochastok_cli.artifacts import Artifact
 from stochastok_cli.data.recipes.base import SFT_LAYOUT, Option, Recipe, RecipeBenchmark, describe_questions
 from stochastok_cli.errors import UserError
@@ -78,13 +79,19 @@ def make_langgame(
     """
     from stochastok_cli.data.memmap import resolve_vocabulary
     from stochastok_cli.data.recipes.langgame_generator import LangGame, case_tables
-    from stochastok_cli.data.recipes.multiple_choice import require_at_least, write_questions
+    from stochastok_cli.data.recipes.multiple_choice import write_questions
     from stochastok_cli.data.word_list import read_words
 
-    require_at_least("--train-size", train_size, 1)
-    require_at_least("--val-size", val_size, 1)
-    require_at_least("--num-options", num_options, 2)
-    require_at_least("--min-substring", min_substring, 1)
+    path_like("data_dir", data_dir)
+    optional(path_like)("words", words)
+    require_each(string, name=name, holdout=holdout)
+    yes_or_no("force", force)
+    train_size = whole_number("--train-size", train_size, minimum=1)
+    val_size = whole_number("--val-size", val_size, minimum=1)
+    num_options = whole_number("--num-options", num_options, minimum=2)
+    min_substring = whole_number("--min-substring", min_substring, minimum=1)
+    max_substring = whole_number("--max-substring", max_substring)
+    disjoint, seed = yes_or_no("disjoint", disjoint), whole_number("seed", seed)
     if max_substring < min_substring:
         raise UserError(f"--max-substring {max_substring} is less than --min-substring {min_substring}")
     if holdout not in HOLDOUTS:

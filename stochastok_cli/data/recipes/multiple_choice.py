@@ -14,7 +14,6 @@ from stochastok_cli.data.folders import require_kind
 from stochastok_cli.data.memmap import corpus_manifest, dataset_dir, memmap_dir
 from stochastok_cli.data.recipes.base import validate_dataset_name
 from stochastok_cli.data.sft_dataset import Examples, write_sft_dataset
-from stochastok_cli.errors import UserError
 from stochastok_cli.manifest import Manifest, SourceInfo
 from stochastok_cli.progress import ProgressCallback
 from stochastok_cli.tokenization.vocabulary import Vocabulary
@@ -161,9 +160,3 @@ def _rows(ids: np.ndarray, lengths: np.ndarray) -> Iterator[bytes]:
     for end in (np.cumsum(lengths) * ids.itemsize).tolist():
         yield data[begin:end]
         begin = end
-
-
-def require_at_least(flag: str, value: int, least: int) -> None:
-    """Raises UserError if the value of a command-line option is too small."""
-    if value < least:
-        raise UserError(f"{flag} is {value}", fix=f"it must be at least {least}")

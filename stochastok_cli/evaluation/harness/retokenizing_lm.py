@@ -18,6 +18,7 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
+from stochastok_cli.argument_checks import whole_number
 from stochastok_cli.errors import UserError, short_repr
 from stochastok_cli.evaluation.base import CANONICAL
 from stochastok_cli.evaluation.evaluators.lm_eval import parse_parts
@@ -85,9 +86,8 @@ class RetokenizingLM(HFLM):
         **hf: Any,
     ) -> None:
         self.parts = parse_parts(retokenize)
-        for name, value, least in (("seed", seed, None), ("sample", sample, 0), ("samples", samples, 1)):
-            if not isinstance(value, int) or isinstance(value, bool) or (least is not None and value < least):
-                raise UserError(f"{name} = {value} is not possible", fix="give a whole number from 0 on")
+        seed = whole_number("seed", seed)
+        sample, samples = whole_number("sample", sample, minimum=0), whole_number("samples", samples, minimum=1)
         if tokenization == CANONICAL and samples > 1:
             raise UserError("the canonical tokenization is one: every sample is the same", fix="drop samples")
         chosen = None if tokenization == CANONICAL else parse_tokenization(str(tokenization), samples)

@@ -16,9 +16,10 @@ import numpy as np
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
+from stochastok_cli.argument_checks import whole_number
 from stochastok_cli.artifacts import Artifact, create_artifact
 from stochastok_cli.data.memmap import Tokenizer, corpus_manifest, require_counts, resolve_vocabulary
-from stochastok_cli.data.tokenize import copy_bytes, copy_documents, cut_short, require_fraction, require_split
+from stochastok_cli.data.tokenize import copy_bytes, copy_documents, cut_short, require_split, validation_fraction
 from stochastok_cli.errors import Notice, UserError, count_of
 from stochastok_cli.integrations.datatrove.parts import PartWriter, part_files, read_arrays, remove_progress
 from stochastok_cli.manifest import Manifest, SourceInfo, SplitInfo
@@ -237,10 +238,10 @@ class FinishCorpus(PipelineStep):
         force: bool = False,
     ):
         super().__init__()
-        require_fraction(val_fraction)
         self.folder, self.tasks, self.final = Path(folder).absolute(), tasks, Path(final)
         self.directory = os.getcwd()  # `final` may be relative to it
-        self.vocabulary, self.val_fraction, self.seed = resolve_vocabulary(tokenizer), val_fraction, seed
+        self.val_fraction, self.seed = validation_fraction(val_fraction), whole_number("seed", seed)
+        self.vocabulary = resolve_vocabulary(tokenizer)
         self.options, self.source, self.force = options or {}, source, force
 
     def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Any:

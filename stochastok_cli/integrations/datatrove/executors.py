@@ -23,8 +23,9 @@ from datatrove.executor.slurm import SlurmPipelineExecutor
 from datatrove.pipeline.base import PipelineStep
 from datatrove.utils.logging import logger
 
+from stochastok_cli.argument_checks import optional, whole_number
 from stochastok_cli.atomic_writes import write_atomically
-from stochastok_cli.data.memmap import available_cpus
+from stochastok_cli.data.memmap import num_threads
 from stochastok_cli.errors import FAILED, UserError, cannot_import, first_line
 from stochastok_cli.progress import ProgressCallback, no_progress
 
@@ -57,8 +58,8 @@ class Tasks:
     def __post_init__(self) -> None:
         if self.executor not in EXECUTORS:
             raise UserError(f"--executor {self.executor!r} is not known", fix=f"give {', '.join(EXECUTORS)}")
-        if self.tasks < 1:
-            raise UserError(f"the number of tasks is {self.tasks}", fix="give at least 1")
+        whole_number("the number of tasks", self.tasks, minimum=1)
+        optional(whole_number)("num_proc", self.num_proc, minimum=1)
         if self.executor == "slurm" and not (self.partition and self.time):
             raise UserError("Slurm needs a partition and a time limit", fix="give --partition and --time")
         if self.executor != "slurm" and (self.partition or self.time or self.slurm_args):
@@ -67,13 +68,13 @@ class Tasks:
     @property
     def workers(self) -> int:
         """How many tasks run at the same time on this machine."""
-        return min(self.tasks, self.num_proc or available_cpus())
+        return min(self.tasks, num_threads(self.num_proc))
 
     @property
     def threads(self) -> int:
         """How many threads a task has."""
         if self.executor == "local":
-            return max((self.num_proc or available_cpus()) // self.workers, 1)
+            return max(num_threads(self.num_proc) // self.workers, 1)
         return self.num_proc or 1
 
 

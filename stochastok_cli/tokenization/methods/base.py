@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from stochastok_cli.argument_checks import real_number
 from stochastok_cli.errors import UserError, did_you_mean, short_name, short_repr
 
 if TYPE_CHECKING:
@@ -142,9 +143,7 @@ class Method:
             if p is not None:
                 raise UserError(f"{self.name} is a fixed rule, which has no p", fix="drop its p")
             return 1.0
-        p = DEFAULT_P if p is None else p
-        self.check_p(p)
-        return p
+        return DEFAULT_P if p is None else self.check_p(p)
 
     @property
     def p_counts_splits(self) -> bool:
@@ -156,28 +155,23 @@ class Method:
         """The largest `p` that the method takes."""
         return 1 if self.p_is_probability else MAX_P
 
-    def check_p(self, p: float) -> None:
-        """Raises UserError for a `p` that is no number or out of range."""
-        import numpy as np
-
+    def check_p(self, p: float) -> float:
+        """Returns `p` as a number of Python. Raises UserError if it is none, or out of range."""
+        p = real_number("p", p)
         shown = p if isinstance(p, float) else short_repr(p)
-        if not (isinstance(p, int | float | np.integer | np.floating) and 0 <= p < math.inf):
+        if not 0 <= p < math.inf:
             raise UserError(f"p = {shown} is not possible", fix="give a number that is not negative, such as 0.1")
         if p > MAX_P:
             fix = f"give at most {MAX_P:,}; long before, all is single bytes"
             raise UserError(f"p = {shown} is not possible", fix=fix)
         if p > self.max_p:
             raise UserError(f"p = {p} is not possible: for {self.name} it is a probability")
+        return p
 
     def check_options(self, max_splits: int | None, keep: str | None) -> None:
-        """Raises UserError for an option that the method does not take, and for an impossible `max_splits`."""
+        """Raises UserError for an option that the method does not take."""
         if max_splits is not None and "max_splits" not in self.options:
             raise UserError(f"{self.name} makes no counted splits to limit", fix="drop --max-splits")
-        if max_splits is not None and not (isinstance(max_splits, int) and 0 <= max_splits <= LARGEST_INTEGER):
-            raise UserError(
-                f"max_splits = {short_repr(max_splits)} is not possible",
-                fix="give a whole number from 0 to 2^63 - 1, or None",
-            )
         if keep is not None and "keep" not in self.options:
             raise UserError(f"{self.name} can't leave single tokens alone", fix="drop --keep")
 
