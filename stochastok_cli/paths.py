@@ -36,6 +36,11 @@ def nearest_existing_path(path: Path) -> Path:
     return next(candidate for candidate in (path, *path.absolute().parents) if candidate.exists())
 
 
+def path_with_name(path: Path) -> Path:
+    """The path itself, or an absolute one where it ends without the name of a file or folder, as `.` and `..` do."""
+    return path.resolve() if path.name in ("", "..") else path
+
+
 def expand_home(path: str | Path) -> str:
     """A path with the home folder in place of `~` or `~USER` at its beginning, which a shell leaves there where it is
     quoted or follows `=`. One of a user who is not known stays as it is."""

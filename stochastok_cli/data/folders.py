@@ -5,7 +5,7 @@ from pathlib import Path
 
 from stochastok_cli.errors import UserError, did_you_mean, short_name
 from stochastok_cli.manifest import MANIFEST, read_manifest
-from stochastok_cli.paths import expand_home
+from stochastok_cli.paths import expand_home, path_with_name
 
 DATA_DIR = "data"
 """The data directory where none is given."""
@@ -46,7 +46,7 @@ def find_dataset(dataset: str | Path, data_dir: str | Path) -> Path:
     Returns:
         The folder. Where there is no such dataset, the one that is missing: whoever opens it says so.
     """
-    path = _with_name(Path(expand_home(dataset)))
+    path = path_with_name(Path(expand_home(dataset)))
     if isinstance(dataset, Path):
         return path
     named = memmap_dir(Path(data_dir)) / path
@@ -88,7 +88,7 @@ def short_dataset_name(dataset: str) -> str:
     >>> short_dataset_name("data/data_as_memmaps/sample-tokenized/"), short_dataset_name("sample-tokenized")
     ('sample-tokenized', 'sample-tokenized')
     """
-    return _with_name(Path(expand_home(dataset))).name
+    return path_with_name(Path(expand_home(dataset))).name
 
 
 def holds_ids(folder: Path) -> bool:
@@ -106,11 +106,6 @@ def holds_documents(folder: Path) -> bool:
     except UserError:  # whoever opens the folder says what is wrong with it
         return True
     return manifest is None or manifest.kind != INSTRUCTION
-
-
-def _with_name(path: Path) -> Path:
-    """The path itself, or an absolute one where it ends without the name of a folder, as `.` does."""
-    return path.resolve() if path.name in ("", "..") else path
 
 
 def similar_dataset(folder: Path) -> str:

@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import warnings
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 
 from stochastok_cli.cli import app
 from stochastok_cli.cli.tokenize import tokenize as tokenize_command
+from stochastok_cli.data.formats import holds_ids
 from stochastok_cli.data.source_files import find_files
 from stochastok_cli.data.text_sources import open_source
 from stochastok_cli.data.tokenize import tokenize
@@ -180,6 +182,21 @@ def test_a_folder_without_text_names_what_it_has(tmp_path):
     with pytest.raises(UserError, match=r"holds no \.txt, .* file .*1 file: 1 \.py; --documents file"):
         find_files(tmp_path)
     assert names(tmp_path, "file") == ["a.py"]
+
+
+@pytest.mark.parametrize("path", [".", "..", "/"])
+def test_a_path_without_a_name_holds_no_ids(tmp_path, monkeypatch, path):
+    (tmp_path / "inner").mkdir()
+    monkeypatch.chdir(tmp_path / "inner")
+    assert not holds_ids(Path(path))
+    if path == ".":
+        (tmp_path / "inner" / "README.md").write_text("no data\n")
+        with pytest.raises(UserError, match=r"the folder \. holds no \.txt, .* file"):
+            find_files(Path(path))
+        (tmp_path / "inner.idx").touch()
+        (tmp_path / "inner.bin").touch()  # the pair that `tokenize ../inner` finds, too
+        with pytest.raises(UserError, match=r"\. holds ids, no text; give it to stochastok expand"):
+            find_files(Path(path))
 
 
 def test_files_named_themselves(tmp_path):

@@ -16,6 +16,7 @@ from stochastok_cli.data.formats.base import (
     register_format,
 )
 from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli.paths import path_with_name
 
 HEADER = b"MMIDIDX\x00\x00"
 VERSION = 1
@@ -59,7 +60,7 @@ def _find(path: Path) -> Path | None:
     """The `.idx` file of a pair: the path itself, or with the suffix that it lacks."""
     if path.suffix == ".idx":
         return path
-    index = path.with_name(f"{path.name}.idx")
+    index = Path(f"{path_with_name(path)}.idx")
     return index if index.is_file() and index.with_suffix(".bin").is_file() else None
 
 
