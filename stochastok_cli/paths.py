@@ -36,6 +36,21 @@ def nearest_existing_path(path: Path) -> Path:
     return next(candidate for candidate in (path, *path.absolute().parents) if candidate.exists())
 
 
+def require_path(path: str | Path, what: str) -> Path:
+    """A path that a user gives. An empty text is none, although `Path` takes it for the working directory.
+
+    Args:
+        path: the path.
+        what: what it is, for the error.
+
+    Raises:
+        UserError: it is empty.
+    """
+    if path == "":
+        raise UserError(f"{what} is empty", fix="give a path, such as . for the current folder")
+    return Path(path)
+
+
 def path_with_name(path: Path) -> Path:
     """The path itself, or an absolute one where it ends without the name of a file or folder, as `.` and `..` do."""
     return path.resolve() if path.name in ("", "..") else path

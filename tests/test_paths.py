@@ -2,8 +2,8 @@
 
 import pytest
 
-from stochastok_cli import paths
-from stochastok_cli.errors import FAILED, UserError
+from stochastok_cli import expand, make_langgame, paths, tokenize
+from stochastok_cli.errors import FAILED, USAGE, UserError
 
 
 @pytest.mark.parametrize(
@@ -15,6 +15,26 @@ def test_names_that_lead_elsewhere_or_are_not_printable(name):
     assert str(caught.value).isprintable()
     for good in ("corpus-tokenized-stochastok0.1", "größe 日本"):
         assert paths.validate_folder_name(good) == good
+
+
+@pytest.mark.parametrize(
+    ("call", "what"),
+    [
+        (lambda: tokenize("", tokenizer="sample2k"), "the source"),
+        (lambda: tokenize("sample", tokenizer="sample2k", data_dir=""), "data_dir"),
+        (lambda: tokenize("sample", tokenizer=""), "the name of the tokenizer"),
+        (lambda: make_langgame(train_size=4, val_size=1, tokenizer="sample2k", data_dir=""), "data_dir"),
+        (lambda: expand(""), "the name of the dataset"),
+        (lambda: expand("x", data_dir=""), "data_dir"),
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(tmp_path, monkeypatch, call, what):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("one\n\ntwo\n")
+    with pytest.raises(UserError, match=f"^{what} is empty; ") as caught:
+        call()
+    assert caught.value.exit_code == USAGE
+    assert [file.name for file in tmp_path.iterdir()] == ["text.txt"]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, get_args
 
 import typer
 
@@ -40,7 +40,7 @@ from stochastok_cli.errors import (
     one_line,
     short_repr,
 )
-from stochastok_cli.paths import expand_home
+from stochastok_cli.paths import expand_home, require_path
 from stochastok_cli.quiet_libraries import ENVIRONMENT
 
 HELP = (
@@ -84,6 +84,30 @@ app = typer.Typer(
 show_traceback = False
 
 
+class _Command(help_layout.Command):
+    """A subcommand that refuses an empty path, as where a shell variable is not set: `Path` makes the working directory
+    of it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        words = [*args]
+        rest = super().parse_args(ctx, args)
+        if self.callback is None or ctx.resilient_parsing:  # the latter for completion
+            return rest
+        as_given, *_ = self.make_parser(ctx).parse_args(args=words)
+        annotations = inspect.signature(self.callback).parameters
+        for parameter in self.params:
+            name = parameter.name or ""
+            if as_given.get(name) == "" and Path in _types(annotations[name].annotation):
+                require_path("", name.upper() if parameter.param_type_name == "argument" else parameter.opts[0])
+        return rest
+
+
+def _types(annotation: Any) -> tuple[Any, ...]:
+    """The types of a parameter's values: Path and None of `Annotated[Path | None, …]`."""
+    kind = get_args(annotation)[0]
+    return (kind, *get_args(kind))
+
+
 def subcommand(function: Callable[..., None]) -> Callable[..., None]:
     """Registers a function as a subcommand, with the options common to all of them: `--quiet` and `--debug`."""
 
@@ -109,7 +133,7 @@ def subcommand(function: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *flags])  # type: ignore[attr-defined]
     run.__annotations__ = {**function.__annotations__, **common}
     run.__doc__ = help_layout.joined_lines(function.__doc__)
-    return app.command(cls=help_layout.Command)(run)
+    return app.command(cls=_Command)(run)
 
 
 def _with_home(name: str, value: Any) -> Any:

@@ -205,7 +205,7 @@ def expand(
         from stochastok_cli.tokenization.loaders import load_vocabulary
         from stochastok_cli.tokenization.samples import sample_tokenizations
 
-        vocabulary = load_vocabulary(tokenizer or "gpt2")
+        vocabulary = load_vocabulary("gpt2" if tokenizer is None else tokenizer)
         chosen_methods = choose_methods(method, vocabulary)
         if html is not None:
             from stochastok_cli.report.segmentation_page import segmentation_page, write_page
@@ -221,8 +221,9 @@ def expand(
         return
     if match_growth is not None and not report:
         raise UserError("--match-growth goes with --report", fix="add it, then expand with the p that it finds")
-    if name is None:
-        raise UserError("nothing to expand", fix='name a folder under data_as_memmaps, or give --text "…"')
+    if not name:
+        what = "nothing to expand" if name is None else "nothing to expand: NAME is empty"
+        raise UserError(what, fix='name a folder under data_as_memmaps, or give --text "…"')
     from stochastok_cli.data import expand as data_expand
     from stochastok_cli.data.memmap import document_batches
 

@@ -9,6 +9,7 @@ import typer
 from stochastok_cli.cli import candidates, executor_options, options, progress
 from stochastok_cli.cli.app import subcommand
 from stochastok_cli.errors import UserError
+from stochastok_cli.paths import path_with_name
 
 
 @subcommand
@@ -187,15 +188,17 @@ def tokenize(
     )
     from stochastok_cli.data import tokenize as data_tokenize
     from stochastok_cli.data.hub_datasets import pull_corpus
+    from stochastok_cli.data.text_sources import require_source
     from stochastok_cli.tokenization.loaders import with_options
 
+    require_source(source)
     resolved = options.resolve_tokenizer(tokenizer, checkpoint_dir)
     if end_of_text is not None or pattern is not None:
         resolved = with_options(resolved or "gpt2", end_of_text=end_of_text, pattern=pattern)
     with progress.progress_bar() as report:
         if pull:
             made = pull_corpus(
-                data_tokenize.tokenized_name(Path(source).name if name is None else name),
+                data_tokenize.tokenized_name(path_with_name(Path(source)).name if name is None else name),
                 repo=repo,
                 source=source,
                 subset=subset,

@@ -32,7 +32,7 @@ def find_invalid_values(config: Config) -> Iterator[Problem]:
         yield "trainer.lora.rank", trainer.lora.rank, "needs a model to start from: set trainer.checkpoint_name"
     if trainer.training.async_save and trainer.lora.rank > 0 and trainer.lora.merge:
         yield "trainer.training.async_save", True, "must be false with trainer.lora.merge, which loads the base model"
-    dropout, p, name = trainer.dropout_scheduler.dropout, trainer.dataset.expand_prop, trainer.dataset.name
+    dropout, p = trainer.dropout_scheduler.dropout, trainer.dataset.expand_prop
     if not 0 <= dropout < 1:
         yield "trainer.dropout_scheduler.dropout", dropout, "must be in [0, 1)"
     if not 0 <= p < math.inf:
@@ -47,10 +47,24 @@ def find_invalid_values(config: Config) -> Iterator[Problem]:
             where,
             "must be all: there are prompts with trainer.dataset.is_instruction",
         )
-    if not name:
-        yield "trainer.dataset.name", name, "must name a dataset"
+    yield from _empty_names(config)
     if len({trainer.checkpoint_name, config.model.checkpoint_name} - {None}) > 1:
         yield "trainer.checkpoint_name", trainer.checkpoint_name, "and model.checkpoint_name differ"
+
+
+def _empty_names(config: Config) -> Iterator[Problem]:
+    """Paths and names that are empty, as where a shell variable is not set: as a path they would be the working
+    directory."""
+    paths, checkpoint = config.general.paths, "must name a checkpoint; null starts fresh"
+    for name, value, must in [
+        ("general.paths.data_dir", paths.data_dir, "must name a folder"),
+        ("general.paths.checkpoint_dir", paths.checkpoint_dir, "must name a folder"),
+        ("trainer.dataset.name", config.trainer.dataset.name, "must name a dataset"),
+        ("trainer.checkpoint_name", config.trainer.checkpoint_name, checkpoint),
+        ("model.checkpoint_name", config.model.checkpoint_name, checkpoint),
+    ]:
+        if value == "":
+            yield name, value, must
 
 
 def _model(model: ModelConfig) -> Iterator[Problem]:

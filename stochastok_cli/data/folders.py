@@ -5,7 +5,7 @@ from pathlib import Path
 
 from stochastok_cli.errors import UserError, did_you_mean, short_name
 from stochastok_cli.manifest import MANIFEST, read_manifest
-from stochastok_cli.paths import expand_home, path_with_name
+from stochastok_cli.paths import expand_home, path_with_name, require_path
 
 DATA_DIR = "data"
 """The data directory where none is given."""
@@ -25,14 +25,15 @@ _KINDS = {
 }
 
 
-def memmap_dir(data_dir: Path) -> Path:
-    """The folder of a data directory that holds the folders of `.bin` files."""
-    return data_dir / "data_as_memmaps"
+def memmap_dir(data_dir: str | Path) -> Path:
+    """The folder of a data directory that holds the folders of `.bin` files. Raises UserError for an empty name."""
+    return require_path(data_dir, "data_dir") / "data_as_memmaps"
 
 
-def dataset_dir(data_dir: Path) -> Path:
-    """The folder of a data directory that holds the saved `datasets.DatasetDict`s."""
-    return data_dir / "data_as_datasets"
+def dataset_dir(data_dir: str | Path) -> Path:
+    """The folder of a data directory that holds the saved `datasets.DatasetDict`s. Raises UserError for an empty
+    name."""
+    return require_path(data_dir, "data_dir") / "data_as_datasets"
 
 
 def find_dataset(dataset: str | Path, data_dir: str | Path) -> Path:
@@ -45,11 +46,14 @@ def find_dataset(dataset: str | Path, data_dir: str | Path) -> Path:
 
     Returns:
         The folder. Where there is no such dataset, the one that is missing: whoever opens it says so.
+
+    Raises:
+        UserError: the name or the data directory is empty.
     """
-    path = path_with_name(Path(expand_home(dataset)))
+    path = _path_of(dataset)
     if isinstance(dataset, Path):
         return path
-    named = memmap_dir(Path(data_dir)) / path
+    named = memmap_dir(data_dir) / path
     if holds_ids(named):
         return named
     is_name = len(path.parts) < 2 and not path.is_absolute()
@@ -62,7 +66,7 @@ def folder_of_result(corpus: Path, data_dir: str | Path | None) -> Path:
     beside = corpus.parent
     if data_dir is None:
         return beside
-    folder = memmap_dir(Path(data_dir))
+    folder = memmap_dir(data_dir)
     return beside if Path(os.path.abspath(beside)).is_relative_to(os.path.abspath(folder)) else folder
 
 
@@ -88,7 +92,13 @@ def short_dataset_name(dataset: str) -> str:
     >>> short_dataset_name("data/data_as_memmaps/sample-tokenized/"), short_dataset_name("sample-tokenized")
     ('sample-tokenized', 'sample-tokenized')
     """
-    return path_with_name(Path(expand_home(dataset))).name
+    return _path_of(dataset).name
+
+
+def _path_of(dataset: str | Path) -> Path:
+    if dataset == "":
+        raise UserError("the name of the dataset is empty", fix="name a folder under data_as_memmaps, or give a path")
+    return path_with_name(Path(expand_home(dataset)))
 
 
 def holds_ids(folder: Path) -> bool:

@@ -84,7 +84,7 @@ def pull_corpus(
     require_each(optional(string), repo=repo, source=source, subset=subset, username=username)
     yes_or_no("force", force)
     locations = _locations(name, repo, source, subset, username)
-    final = memmap_dir(Path(data_dir)) / validate_folder_name(name)
+    final = memmap_dir(data_dir) / validate_folder_name(name)
     existing = None if force else read_manifest(final)
     options = existing.options if existing else {}
     before = (options.get("repo"), options.get("asked"), options.get("subset"))

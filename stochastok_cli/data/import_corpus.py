@@ -132,7 +132,7 @@ def import_corpus(
     num_bytes = sum(part.num_bytes for part in documents.values())
     if not num_bytes:
         raise UserError(f"{index} holds no ids, so there is nothing to import")
-    final = memmap_dir(Path(data_dir)) / tokenized_name(validate_folder_name(stored.name if name is None else name))
+    final = memmap_dir(data_dir) / tokenized_name(validate_folder_name(stored.name if name is None else name))
     options = {"source": str(index), "source_bytes": num_bytes, "tokenizer": vocabulary.fingerprint}
 
     def build(folder: Path, progress: ProgressCallback) -> Manifest:

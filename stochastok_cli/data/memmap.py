@@ -58,7 +58,8 @@ def resolve_vocabulary(
     if isinstance(tokenizer, Vocabulary):
         vocabulary = tokenizer
     else:
-        vocabulary = load_vocabulary(tokenizer or (recorded.name if recorded else "gpt2"))
+        by_default = recorded.name if recorded else "gpt2"
+        vocabulary = load_vocabulary(by_default if tokenizer is None else tokenizer)
     if recorded and not same_tokenizer(recorded.fingerprint, vocabulary.fingerprint):
         raise UserError(
             f"{name} was made with the tokenizer {recorded.name!r}; {vocabulary.name!r} is another one",

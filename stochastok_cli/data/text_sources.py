@@ -95,8 +95,15 @@ def open_source(
     return texts._replace(has_paragraphs=documents == DOCUMENTS[0] and not all(map(_has_no_paragraphs, files.files)))
 
 
+def require_source(source: str) -> None:
+    """Raises UserError for an empty source, which as a path would be the working directory."""
+    if not source:
+        raise UserError("the source is empty", fix=f"give a file, a folder, a dataset id on the Hub, or {SAMPLE}")
+
+
 def _source_path(source: str) -> Path:
-    """Raises UserError for stdin by the name that other programs have for it."""
+    """Raises UserError for an empty source, and for stdin by the name that other programs have for it."""
+    require_source(source)
     path = Path(source)
     if source == "-" and not path.exists():
         raise UserError("- is stdin", fix=READ_TWICE)

@@ -120,7 +120,7 @@ def tokenize(
         split=split,
     )
     left_out = texts.left_out
-    final = memmap_dir(Path(data_dir)) / validate_folder_name(tokenized_name(texts.name if name is None else name))
+    final = memmap_dir(data_dir) / validate_folder_name(tokenized_name(texts.name if name is None else name))
     options = {**texts.options, "tokenizer": vocabulary.fingerprint, "val_fraction": val_fraction, "seed": seed}
 
     def build(folder: Path, progress: ProgressCallback) -> Manifest:

@@ -130,7 +130,7 @@ def tokenize_instructions(
         subset=subset,
         split=split,
     )
-    final = memmap_dir(Path(data_dir)) / validate_folder_name(rows.name if name is None else name)
+    final = memmap_dir(data_dir) / validate_folder_name(rows.name if name is None else name)
     options = {**rows.options, **encoder.options, "tokenizer": vocabulary.fingerprint}
     options |= {"val_fraction": val_fraction, "seed": seed}
     if max_length is not None:

@@ -17,6 +17,7 @@ from stochastok_cli.evaluation.registry import EVALUATORS, make_evaluator, optio
 from stochastok_cli.evaluation.results import EvalResult
 from stochastok_cli.models.checkpoint_reader import iteration_of
 from stochastok_cli.models.intact_checkpoints import find_local_checkpoint
+from stochastok_cli.paths import require_path
 from stochastok_cli.progress import ProgressCallback, no_progress
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def evaluate(
         results = _evaluate_sources(
             sources,
             chosen,
-            data_dir=Path(data_dir),
+            data_dir=require_path(data_dir, "data_dir"),
             device=torch_device,
             batch_tokens=batch_tokens,
             paired=paired,

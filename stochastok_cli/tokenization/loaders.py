@@ -55,6 +55,8 @@ def load_vocabulary(
     """
     name = with_options(name_or_path, end_of_text=end_of_text, pattern=pattern)
     base, options = split_options(name)
+    if not base:
+        raise UserError("the name of the tokenizer is empty", fix="give a name, a file or a folder")
     if len(base) > _LONGEST_NAME:
         raise UserError(f"unknown tokenizer {short_repr(base)}: no name has {len(base):,} characters")
     path = tokenizer_path(name if isinstance(name_or_path, str) else Path(name))

@@ -140,6 +140,37 @@ def test_a_tilde_that_the_shell_has_left_is_the_home_folder(run, tmp_path, monke
     assert [*tmp_path.glob("~*"), *Path().glob("~*")] == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("tokenize", "", "--tokenizer", "sample2k"), "the source is empty; give a file, a folder, a dataset id"),
+        (("tokenize", "", "--pull", "--repo", "a/b"), "the source is empty; give a file, a folder, a dataset id"),
+        (("tokenize", "", *PROMPTS[2:]), "the source is empty; give a file, a folder, a dataset id"),
+        (("tokenize", "text.txt", "--data-dir", ""), "--data-dir is empty; give a path, such as . for the current"),
+        (("tokenize", "text.txt", "--data-dir="), "--data-dir is empty; give a path, such as . for the current"),
+        (("tokenize", "text.txt", "--tokenizer", ""), "the name of the tokenizer is empty"),
+        (("expand", ""), "nothing to expand: NAME is empty; name a folder under data_as_memmaps"),
+        (("expand", "", "--pull"), "nothing to expand: NAME is empty; name a folder under data_as_memmaps"),
+        (("expand", "--text", "a", "--tokenizer", ""), "the name of the tokenizer is empty"),
+        (("export", "", "--format", "arrow"), "the name of the dataset is empty; name a folder under data_as_memmaps"),
+        (("export", "x", "--format", "arrow", "--out", ""), "--out is empty; give a path"),
+        (("make-addition", "--tokenizer", ""), "the name of the tokenizer is empty"),
+        (("make-cute", "--data-dir", ""), "--data-dir is empty; give a path"),
+        (("make-langgame", "--words", ""), "--words is empty; give a path"),
+        (("runs", ""), "FOLDER is empty; give a path"),
+        ((*TRAIN, "--data-dir", ""), "--data-dir is empty; give a path"),
+        ((*TRAIN, "general.paths.data_dir=''"), "general.paths.data_dir = '' must name a folder"),
+        ((*TRAIN, "general.paths.checkpoint_dir=''"), "general.paths.checkpoint_dir = '' must name a folder"),
+        ((*TRAIN, "trainer.checkpoint_name=''"), "trainer.checkpoint_name = '' must name a checkpoint; null starts"),
+    ],
+)
+def test_an_empty_name_is_not_the_current_folder(run, tmp_path, arguments, message):
+    code, out, err = run(*arguments)
+    assert (code, out, err.count("\n")) == (USAGE, "", 1), err
+    assert err.startswith("error: ") and message in err
+    assert [file.name for file in tmp_path.iterdir()] == ["text.txt"]
+
+
 def float_options() -> list[tuple[str, str, list[str]]]:
     """The options with a fraction: the command, the option and the names of the parameters that the command needs."""
     found = []

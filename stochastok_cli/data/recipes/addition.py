@@ -8,6 +8,7 @@ from stochastok_cli.artifacts import Artifact
 from stochastok_cli.data.recipes.base import Option, Recipe
 from stochastok_cli.errors import UserError
 from stochastok_cli.manifest import Manifest
+from stochastok_cli.paths import require_path
 from stochastok_cli.progress import ProgressCallback, no_progress
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ def make_addition(
         "seed": seed,
         "tokenizer": vocabulary.fingerprint,
     }
-    return write_addition(name, codes, options, vocabulary, Path(data_dir), recipe=NAME, force=force, progress=progress)
+    root = require_path(data_dir, "data_dir")
+    return write_addition(name, codes, options, vocabulary, root, recipe=NAME, force=force, progress=progress)
 
 
 def _memmaps(manifest: Manifest) -> list[str]:

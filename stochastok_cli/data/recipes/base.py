@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from stochastok_cli.artifacts import Artifact, create_artifact, find_damage, remove_leftovers
 from stochastok_cli.errors import FAILED, UserError
 from stochastok_cli.manifest import MANIFEST, HubSource, Manifest, NewerFormatError, file_checksum, read_manifest
-from stochastok_cli.paths import validate_folder_name
+from stochastok_cli.paths import require_path, validate_folder_name
 from stochastok_cli.progress import ProgressCallback, no_progress
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ class Recipe:
         from stochastok_cli import hub
 
         repo = hub.resolve_repo(name or self.name, repo=repo, owner=username, retry_command=retry_command)
-        root = Path(data_dir)
+        root = require_path(data_dir, "data_dir")
         texts = _require_manifest(root / self.renamed(self.texts, name), self)
         folders = self.folders(texts)
         memmaps = [folder for folder in folders if folder != self.texts]
@@ -218,7 +218,8 @@ class Recipe:
         if repo is None and username is None:
             raise UserError("--pull needs to know where from", fix="give --repo OWNER/NAME or --hf-username")
         repo, revision = hub.parse_repo_id(repo or f"{username}/{name or self.name}")
-        result = Path(data_dir) / self.renamed(self.result_folder, name)
+        root = require_path(data_dir, "data_dir")
+        result = root / self.renamed(self.result_folder, name)
         existing = None if force else read_manifest(result)
         before = existing.pulled_from if existing else None
         same = before is not None and (before.repo, before.requested) == (repo, revision)
@@ -231,7 +232,7 @@ class Recipe:
         for folder in self.folders(_manifest_on_hub(files, self.texts)):
             here = self.renamed(folder, name)
             recipe = self.name if folder == self.texts and here != folder else None
-            made = _pull_folder(files, folder, Path(data_dir) / here, source, recipe, force, progress)
+            made = _pull_folder(files, folder, root / here, source, recipe, force, progress)
         assert made is not None
         return made
 

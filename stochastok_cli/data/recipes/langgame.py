@@ -10,6 +10,7 @@ from stochastok_cli.artifacts import Artifact
 from stochastok_cli.data.recipes.base import SFT_LAYOUT, Option, Recipe, RecipeBenchmark, describe_questions
 from stochastok_cli.errors import UserError
 from stochastok_cli.manifest import SourceInfo
+from stochastok_cli.paths import require_path
 from stochastok_cli.progress import ProgressCallback, no_progress
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def make_langgame(
         recipe=NAME,
         vocabulary=resolve_vocabulary(tokenizer),
         made_from=SourceInfo(word_list.name, word_list.fingerprint),
-        data_dir=Path(data_dir),
+        data_dir=require_path(data_dir, "data_dir"),
         force=force,
         progress=progress,
     )

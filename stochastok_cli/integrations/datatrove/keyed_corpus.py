@@ -81,7 +81,7 @@ def make_corpus(
     """
     require_key(key)
     vocabulary = resolve_vocabulary(tokenizer)
-    final = memmap_dir(Path(data_dir)) / validate_folder_name(name)
+    final = memmap_dir(data_dir) / validate_folder_name(name)
     work = work_folder(final)
     saved, expanded = work / "documents", work / "parts"
     first = [*steps, TokenizeDocuments(vocabulary, tasks.threads)]
@@ -168,7 +168,7 @@ def tokenize_rows(
     read = ReadRows(source, text_column, id_column, errors, split)
     rows = read.open()
     require_local(rows, source)
-    final = memmap_dir(Path(data_dir)) / validate_folder_name(tokenized_name(rows.name if name is None else name))
+    final = memmap_dir(data_dir) / validate_folder_name(tokenized_name(rows.name if name is None else name))
     work = work_folder(final)
     finish = FinishRows(
         read,
