@@ -187,7 +187,7 @@ class StochasTok:
             UserError: for anything that is not a sequence of ids of the vocabulary.
         """
         if hasattr(ids, "__len__") and not isinstance(ids, str | Mapping) and len(ids) and np.ndim(ids[0]) == 1:
-            documents = [as_ids(document) for document in ids]
+            documents = [ids_of(self.vocabulary, document) for document in ids]
             out, lengths = self.documents(np.concatenate(documents), np.array([*map(len, documents)]), index)
             return np.split(out, np.cumsum(lengths)[:-1])
         ids = as_ids(ids)
@@ -247,7 +247,7 @@ def ids_of(vocabulary: Vocabulary, ids: Any) -> np.ndarray:
     ids = as_ids(ids)
     low, high = (int(ids.min()), int(ids.max())) if len(ids) else (0, 0)
     if low < 0 or high >= vocabulary.size:
-        raise UserError(f"the id {low if low < 0 else high} is not in the vocabulary {vocabulary.name!r}")
+        raise vocabulary.unknown_id(low if low < 0 else high)
     return np.ascontiguousarray(ids, dtype=vocabulary.dtype)
 
 

@@ -222,25 +222,74 @@ class Vocabulary:
         return np.concatenate(parts), np.array([len(part) for part in parts], np.int64)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids; bytes that are not valid UTF-8 become U+FFFD."""
+        """The text of ids; bytes that are not valid UTF-8 become U+FFFD.
+
+        Args:
+            ids: token ids, such as a list or an array.
+
+        Returns:
+            The text. Special tokens have their names in it.
+
+        Raises:
+            UserError: for an id that is not in the vocabulary, as -100, the label of an id without a loss.
+        """
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The bytes of ids; a special token has the bytes of its name."""
-        pieces = self.pieces
-        return b"".join([pieces[i] for i in ids])
+        """The bytes of ids; a special token has the bytes of its name.
+
+        Args:
+            ids: token ids, such as a list or an array.
+
+        Returns:
+            The bytes.
+
+        Raises:
+            UserError: for an id that is not in the vocabulary.
+        """
+        pieces, size = self.pieces, len(self.pieces)
+        tokens = ids.tolist() if isinstance(ids, np.ndarray) else [*ids]
+        try:
+            return b"".join([pieces[i if i >= 0 else size] for i in tokens])
+        except IndexError:
+            raise self.unknown_id(next(i for i in tokens if not 0 <= i < size)) from None
+
+    def unknown_id(self, token: int) -> UserError:
+        """The error for an id that is not in the vocabulary."""
+        return UserError(f"the id {token} is not in the vocabulary {self.name!r}")
 
     def token_text(self, token: int) -> str:
         r"""The text of one id, for people: bytes that are no characters by themselves are written as `\xe6`.
+
+        Args:
+            token: a token id.
+
+        Returns:
+            The text.
+
+        Raises:
+            UserError: for an id that is not in the vocabulary.
 
         >>> from stochastok_cli import load_vocabulary
         >>> [load_vocabulary("gpt2").token_text(i) for i in (995, 162)]
         [' world', '\\xe6']
         """
-        return self.pieces[token].decode("utf-8", errors="backslashreplace")
+        return self.token_bytes(token).decode("utf-8", errors="backslashreplace")
 
     def token_bytes(self, token: int) -> bytes:
-        """The bytes of one id; for a special token those of its name."""
+        """The bytes of one id; for a special token those of its name.
+
+        Args:
+            token: a token id.
+
+        Returns:
+            The bytes.
+
+        Raises:
+            UserError: for an id that is not in the vocabulary.
+        """
+        if not 0 <= token < len(self.pieces):
+            raise self.unknown_id(token)
         return self.pieces[token]
 
     def is_special(self, token: int) -> bool:

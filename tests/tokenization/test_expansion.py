@@ -226,6 +226,17 @@ def test_an_unknown_method_and_an_id_outside_the_vocabulary():
         StochasTok(HUGS, p=1)([0, 400])
 
 
+def test_documents_of_a_batch_may_have_different_types():
+    """Together, int64 and uint64 are no integers for NumPy, and an empty list has no type."""
+    texts = ["An example", "", " sentence"]
+    plain = [GPT2.encode(text) for text in texts]
+    mixed = [np.array(plain[0], np.int64), [], np.array(plain[2], np.uint64)]
+    expand = StochasTok(GPT2, 1)
+    assert [ids.tolist() for ids in expand(mixed)] == [expand(ids, i).tolist() for i, ids in enumerate(plain)]
+    with pytest.raises(UserError, match="^the id -100 is not in the vocabulary"):
+        expand([mixed[2], [0, -100]])
+
+
 @pytest.mark.parametrize("method", ["stochastok", "stochastok-uni", "uniform-k", "uniform", "bpe-dropout"])
 def test_tokens_that_are_to_be_left_alone(method):
     """Numbers, say: every token with a digit stays, the others are split."""

@@ -56,6 +56,21 @@ def test_the_bundled_merges_are_gpt2s():
     assert gpt2.token_bytes(995) == b" world"
 
 
+@pytest.mark.parametrize("unknown", [-100, -1, 50257, 2**70])
+def test_an_id_that_is_not_in_the_vocabulary_is_refused(unknown):
+    """A negative one is none either: the label of an id without a loss is -100."""
+    gpt2 = load_vocabulary("gpt2")
+    ids = [15496, unknown, 995]
+    calls = [lambda: gpt2.decode(ids), lambda: gpt2.decode_bytes(iter(ids)), lambda: gpt2.decode(np.array(ids))]
+    calls += [lambda: gpt2.token_text(unknown), lambda: gpt2.token_bytes(unknown)]
+    calls += [lambda: StochasTok(gpt2, 0.1)(ids)] if unknown < 2**63 else []
+    for call in calls:
+        with pytest.raises(UserError, match=f"^the id {unknown} is not in the vocabulary 'gpt2'$"):
+            call()
+    assert gpt2.decode(np.array([15496, 995], np.uint16)) == gpt2.decode(iter([15496, 995])) == "Hello world"
+    assert gpt2.decode([]) == gpt2.decode(np.array([], np.int64)) == ""
+
+
 @settings(max_examples=50, deadline=None)
 @given(text=st.text())
 def test_decoding_gives_the_text_back(vocabulary, text):
