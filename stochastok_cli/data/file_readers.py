@@ -8,7 +8,7 @@ from stochastok_cli.data.bad_documents import BadDocument, Location, encodable
 from stochastok_cli.data.reading import parsed
 from stochastok_cli.data.source_files import WARC_SUFFIXES, file_format, has_columns
 from stochastok_cli.data.table_files import read_rows
-from stochastok_cli.data.table_rows import Row
+from stochastok_cli.data.table_rows import LongInteger, Row
 from stochastok_cli.data.text_files import NOT_UTF8, OnBad, open_decompressed, read_text
 from stochastok_cli.data.warc_files import read_warc
 from stochastok_cli.errors import short_json
@@ -65,7 +65,8 @@ def require_text(value: Any, name: str, where: Location, errors: str) -> str:
         what = f"the byte {value.object[value.start]:#04x} at {value.start} of {name!r} is not UTF-8"
         raise BadDocument(where, what, NOT_UTF8, fix="convert it, or give --errors replace")
     if not isinstance(value, str):
-        held = "null" if value is None else f"a value of type {type(value).__name__}"
+        kind = int if isinstance(value, LongInteger) else type(value)
+        held = "null" if value is None else f"a value of type {kind.__name__}"
         what = f"{name!r} holds {short_json(value)}, not text"
         raise BadDocument(where, what, f"{held} in {name!r}")
     if encodable(value):

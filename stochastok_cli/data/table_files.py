@@ -12,7 +12,7 @@ from stochastok_cli.data.arrow_files import arrow_rows, parquet_rows
 from stochastok_cli.data.bad_documents import BadDocument, Location
 from stochastok_cli.data.csv_files import csv_rows
 from stochastok_cli.data.source_files import ARROW_SUFFIXES, CSV_SUFFIXES, file_format
-from stochastok_cli.data.table_rows import MOST_COLUMNS, Row, no_column
+from stochastok_cli.data.table_rows import MOST_COLUMNS, LongInteger, Row, no_column
 from stochastok_cli.data.text_files import OnBad, open_decompressed, read_lines
 from stochastok_cli.errors import FAILED, USAGE, UserError
 
@@ -69,10 +69,13 @@ def _json_rows(stream: BinaryIO, name: str, columns: Mapping[str, str], errors: 
 
 def _json_values(line: str, place: Location, columns: Mapping[str, str]) -> tuple[Any, ...]:
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        row = _loads(line)
+    except ValueError as error:
         what = f"not a JSON object ({error})"
         raise BadDocument(place, what, _NO_OBJECT, fix="expected one object a line") from None
+    except RecursionError:
+        what = "its objects or arrays are nested too deeply to be read"
+        raise BadDocument(place, what, "values nested too deeply") from None
     if not isinstance(row, dict):
         raise BadDocument(place, f"{line.strip()[:40]!r} is not a JSON object", _NO_OBJECT)
     if twice := _key_given_twice(line, columns.values()):
@@ -85,6 +88,26 @@ def _json_values(line: str, place: Location, columns: Mapping[str, str]) -> tupl
             raise BadDocument(place, what, f"no column {column!r}", fix=fix, exit_code=USAGE)
         values.append(value)
     return tuple(values)
+
+
+def _loads(line: str, **options: Any) -> Any:
+    """The value of a line, in which a number may have more digits than Python makes an integer of.
+
+    Raises ValueError where it is no JSON, and RecursionError where it is nested too deeply.
+    """
+    try:
+        return json.loads(line, **options)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:
+        return json.loads(line, parse_int=_integer, **options)
+
+
+def _integer(digits: str) -> int | LongInteger:
+    try:
+        return int(digits)
+    except ValueError:
+        return LongInteger(len(digits.lstrip("-")))
 
 
 class _Twice(dict[str, Any]):
@@ -101,7 +124,7 @@ def _key_given_twice(line: str, columns: Iterable[str]) -> str:
     keys = {key for column in columns for key in (column, *column.split("."))}
     if not any(line.count(json.dumps(key, ensure_ascii=False)) > 1 for key in keys):  # nearly all lines
         return ""
-    row = json.loads(line, object_pairs_hook=_object)
+    row = _loads(line, object_pairs_hook=_object)
     return next((column for column in columns if _is_given_twice(row, column)), "")
 
 

@@ -20,6 +20,15 @@ class Row(NamedTuple):
     values: Any
 
 
+class LongInteger(NamedTuple):
+    """The place of an integer that has more digits than Python converts; its value is not kept."""
+
+    digits: int
+
+    def __repr__(self) -> str:
+        return f"an integer of {self.digits:,} digits"
+
+
 @functools.lru_cache(maxsize=64)
 def no_column(option: str, column: str, present: tuple[str, ...]) -> tuple[str, str]:
     """What an error says about a missing column, and what to do."""

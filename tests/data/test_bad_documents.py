@@ -52,6 +52,31 @@ def read(source, **options) -> list[str]:
     return [text for texts, _ in open_source(str(source), **options).batches() for text in texts]
 
 
+def test_long_integers_and_deep_values(tmp_path, monkeypatch):
+    """Python converts no integer of more than 4,300 digits, and a text beside one is a text."""
+    monkeypatch.setattr("stochastok_cli.data.text_files.LONGEST_DOCUMENT", 200_000)
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(b'{"n": ' + b"1" * 5000 + b', "text": "one"}\n{"text": "two", "n": [-' + b"2" * 5000 + b"]}\n")
+    assert read(file, on_bad_document="error") == ["one", "two"]
+    file.write_bytes(b'{"n": ' + b"1" * 5000 + b', "text": "one", "text": "two"}\n')
+    with pytest.raises(UserError, match="line 1: the key 'text' is there twice"):
+        read(file)
+    lines = [b'{"text": ' + b"1" * 5000 + b"}", b'{"text": ' + b"[" * 100_000]
+    messages = [
+        "'text' holds an integer of 5,000 digits, not text",
+        "its objects or arrays are nested too deeply to be",
+    ]
+    for line, message in zip(lines, messages, strict=True):
+        file.write_bytes(line)
+        with pytest.raises(UserError, match=f"line 1: {message}"):
+            read(file)
+    file.write_bytes(GOOD + b"\n".join(lines))
+    with pytest.warns(Notice):
+        made = make(file, tmp_path, on_bad_document="skip")
+    assert made.manifest.left_out == {"a value of type int in 'text'": 1, "values nested too deeply": 1}
+    assert texts(made) == ["one"]
+
+
 @pytest.mark.parametrize(("line", "message", "reason", "code"), LINES)
 def test_a_bad_line_is_an_error_or_is_left_out(tmp_path, line, message, reason, code):
     file = tmp_path / "a.jsonl.gz"
