@@ -62,6 +62,28 @@ def expand_home(path: str | Path) -> str:
     return os.path.expanduser(path)
 
 
+def folder_name(name: str | None, by_default: str, option: str = "--name") -> str:
+    """The name of a folder to make: the one that is given, or else one that is taken from a source.
+
+    Args:
+        name: the name that is given; None for none.
+        by_default: the name taken from the source.
+        option: the option with which users give a name.
+
+    Returns:
+        The name.
+
+    Raises:
+        UserError: it can't be the name of a folder (see `validate_folder_name`).
+    """
+    if name is not None:
+        return validate_folder_name(name)
+    try:
+        return validate_folder_name(by_default)
+    except UserError as error:
+        raise UserError(f"the name by default: {error} ({option})") from None
+
+
 def validate_folder_name(name: str) -> str:
     """Returns the name of a folder to make.
 

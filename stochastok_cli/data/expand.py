@@ -43,7 +43,7 @@ from stochastok_cli.data.sft_dataset import SHAPES
 from stochastok_cli.data.source_artifacts import create_from_source
 from stochastok_cli.errors import FAILED, Notice, UserError
 from stochastok_cli.manifest import Manifest, NewerFormatError, SplitInfo, read_manifest
-from stochastok_cli.paths import expand_home, validate_folder_name
+from stochastok_cli.paths import expand_home, folder_name
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.tokenization.expansion import StochasTok
 from stochastok_cli.tokenization.methods import expansion_label
@@ -178,8 +178,8 @@ def expand(
         searched = DATA_DIR if data_dir is None else data_dir
         source = open_corpus(source, tokenizer, data_dir=searched, force=force, progress=progress)
     stochastok = StochasTok(source.vocabulary, p=p, method=method, seed=seed, max_splits=max_splits, keep=keep)
-    final = folder_of_result(source.path, data_dir) / validate_folder_name(
-        expanded_name(source.name, stochastok.method, p) if out_name is None else out_name
+    final = folder_of_result(source.path, data_dir) / folder_name(
+        out_name, expanded_name(source.name, stochastok.method, p), "--out-name"
     )
     if final.exists() and final.samefile(source.path):
         raise UserError(f"the result would replace its own source, {source.name}", fix="give another --out-name")

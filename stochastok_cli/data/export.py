@@ -23,7 +23,7 @@ from stochastok_cli.data.sft_dataset import SFTDataset, SFTExamples
 from stochastok_cli.data.source_artifacts import create_from_source
 from stochastok_cli.errors import FAILED, Notice, UserError, count_of, did_you_mean, first_line
 from stochastok_cli.manifest import Manifest, NewerFormatError, SplitInfo, TokenizerInfo, read_manifest
-from stochastok_cli.paths import path_with_name, require_path, validate_folder_name
+from stochastok_cli.paths import folder_name, path_with_name, require_path
 from stochastok_cli.progress import ProgressCallback, no_progress
 
 KIND = "exported"
@@ -87,8 +87,11 @@ def export(
         )
     info = _tokenizer_info(source, tokenizer)
     dtype = np.dtype(target.dtype(info.size)).newbyteorder("<")
-    default = require_path(data_dir, "data_dir") / f"data_as_{target.name}" / validate_folder_name(source.name)
-    final = default if out is None else path_with_name(require_path(out, "out"))
+    if out is None:
+        root = require_path(data_dir, "data_dir") / f"data_as_{target.name}"
+        final = root / folder_name(None, source.name, "--out")
+    else:
+        final = path_with_name(require_path(out, "out"))
     _require_replaceable(final)
     options = {"format": target.name, "dtype": dtype.name, "split": split, "source": source.fingerprint}
     if source.manifest is None:

@@ -26,7 +26,7 @@ from stochastok_cli.data.source_files import SourceFiles
 from stochastok_cli.data.tokenize import tokenized_name
 from stochastok_cli.errors import FAILED, Notice, UserError, count_of
 from stochastok_cli.manifest import Manifest, NewerFormatError, SourceInfo, SplitInfo, read_manifest
-from stochastok_cli.paths import validate_folder_name
+from stochastok_cli.paths import folder_name
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.tokenization.vocabulary import Vocabulary
 
@@ -132,7 +132,7 @@ def import_corpus(
     num_bytes = sum(part.num_bytes for part in documents.values())
     if not num_bytes:
         raise UserError(f"{index} holds no ids, so there is nothing to import")
-    final = memmap_dir(data_dir) / tokenized_name(validate_folder_name(stored.name if name is None else name))
+    final = memmap_dir(data_dir) / tokenized_name(folder_name(name, stored.name))
     options = {"source": str(index), "source_bytes": num_bytes, "tokenizer": vocabulary.fingerprint}
 
     def build(folder: Path, progress: ProgressCallback) -> Manifest:

@@ -30,7 +30,7 @@ from stochastok_cli.data.source_artifacts import create_from_source
 from stochastok_cli.data.text_sources import open_source
 from stochastok_cli.errors import FAILED, Notice, UserError, count_of
 from stochastok_cli.manifest import Manifest, SplitInfo
-from stochastok_cli.paths import validate_folder_name
+from stochastok_cli.paths import folder_name
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.random_streams import CORPUS_SEED, corpus_permutation
 from stochastok_cli.tokenization.vocabulary import Vocabulary
@@ -120,7 +120,8 @@ def tokenize(
         split=split,
     )
     left_out = texts.left_out
-    final = memmap_dir(data_dir) / validate_folder_name(tokenized_name(texts.name if name is None else name))
+    named = None if name is None else tokenized_name(name)
+    final = memmap_dir(data_dir) / folder_name(named, tokenized_name(texts.name))
     options = {**texts.options, "tokenizer": vocabulary.fingerprint, "val_fraction": val_fraction, "seed": seed}
 
     def build(folder: Path, progress: ProgressCallback) -> Manifest:

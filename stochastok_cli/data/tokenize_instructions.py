@@ -28,7 +28,7 @@ from stochastok_cli.data.text_sources import open_rows
 from stochastok_cli.data.tokenize import copy_documents, corpus_split, read_ahead, validation_fraction
 from stochastok_cli.errors import Notice, count_of
 from stochastok_cli.manifest import Manifest, SplitInfo
-from stochastok_cli.paths import validate_folder_name
+from stochastok_cli.paths import folder_name
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.random_streams import CORPUS_SEED
 from stochastok_cli.tokenization.loaders import is_tokenizer_json, load_vocabulary, tokenizer_file, tokenizer_path
@@ -130,7 +130,7 @@ def tokenize_instructions(
         subset=subset,
         split=split,
     )
-    final = memmap_dir(data_dir) / validate_folder_name(rows.name if name is None else name)
+    final = memmap_dir(data_dir) / folder_name(name, rows.name)
     options = {**rows.options, **encoder.options, "tokenizer": vocabulary.fingerprint}
     options |= {"val_fraction": val_fraction, "seed": seed}
     if max_length is not None:

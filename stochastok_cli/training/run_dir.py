@@ -21,7 +21,7 @@ from stochastok_cli.config import Config, config_from_dict, config_from_file
 from stochastok_cli.data.folders import short_dataset_name
 from stochastok_cli.errors import FAILED, UserError, one_line
 from stochastok_cli.models.checkpoint_reader import TrainingState, incomplete_checkpoints, latest_progress
-from stochastok_cli.paths import nearest_existing_path, validate_folder_name
+from stochastok_cli.paths import folder_name, nearest_existing_path
 from stochastok_cli.training.checkpoint_cleanup import (
     leftovers,
     obsolete_checkpoints,
@@ -82,12 +82,7 @@ def default_run_name(config: Config, parent: str | None) -> str:
 def run_folder(config: Config, parent: str | None, run_name: str | None) -> Path:
     """The folder of a run, by the name that is given or else by the default one. Raises UserError if it can't be a
     name."""
-    if run_name is not None:
-        return Path(config.general.paths.checkpoint_dir) / validate_folder_name(run_name)
-    try:
-        name = validate_folder_name(default_run_name(config, parent))
-    except UserError as error:
-        raise UserError(f"the run's name by default: {error}", fix="or give a --run-name") from None
+    name = folder_name(run_name, default_run_name(config, parent), "--run-name")
     return Path(config.general.paths.checkpoint_dir) / name
 
 

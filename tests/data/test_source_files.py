@@ -184,6 +184,22 @@ def test_a_folder_without_text_names_what_it_has(tmp_path):
     assert names(tmp_path, "file") == ["a.py"]
 
 
+@pytest.mark.parametrize("name", ["new\nline", "a\tb", "a\u202eb"])
+def test_a_source_whose_name_no_folder_can_have_takes_another(tmp_path, name):
+    source = tmp_path / f"{name}.jsonl"
+    source.write_text('{"text": "a", "prompt": "b"}\n' * 4)
+    options = {"tokenizer": "sample2k", "data_dir": tmp_path / "data", "val_fraction": 0.5}
+    columns = {"prompt_column": "prompt", "completion_column": "text"}
+    for make, more, folder in [(tokenize, {}, "named-tokenized"), (tokenize_instructions, columns, "named")]:
+        message = r"^the name by default: .* can't be the name of a folder; .* \(--name\)$"
+        with pytest.raises(UserError, match=message) as caught:
+            make(source, **options, **more)
+        assert str(caught.value).isprintable()
+        assert make(source, name="named", **options, **more).path.name == folder
+        with pytest.raises(UserError, match="^'b/d.*' can't be the name of a folder"):
+            make(source, name="b/d", **options, **more)
+
+
 @pytest.mark.parametrize("path", [".", "..", "/"])
 def test_a_path_without_a_name_holds_no_ids(tmp_path, monkeypatch, path):
     (tmp_path / "inner").mkdir()

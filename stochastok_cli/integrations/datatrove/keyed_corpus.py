@@ -33,7 +33,7 @@ from stochastok_cli.integrations.datatrove.launch import Pipeline, Submitted
 from stochastok_cli.integrations.datatrove.parts import work_folder
 from stochastok_cli.integrations.datatrove.step_descriptions import describe_step
 from stochastok_cli.manifest import Manifest
-from stochastok_cli.paths import validate_folder_name
+from stochastok_cli.paths import folder_name, validate_folder_name
 from stochastok_cli.progress import ProgressCallback, no_progress
 from stochastok_cli.random_streams import CORPUS_SEED
 from stochastok_cli.tokenization.expansion import StochasTok
@@ -168,7 +168,8 @@ def tokenize_rows(
     read = ReadRows(source, text_column, id_column, errors, split)
     rows = read.open()
     require_local(rows, source)
-    final = memmap_dir(data_dir) / validate_folder_name(tokenized_name(rows.name if name is None else name))
+    named = None if name is None else tokenized_name(name)
+    final = memmap_dir(data_dir) / folder_name(named, tokenized_name(rows.name))
     work = work_folder(final)
     finish = FinishRows(
         read,
