@@ -313,6 +313,21 @@ def test_a_corpus_with_other_documents_than_its_manifest_counts_is_not_expanded(
     assert not few_texts.with_name("expanded").exists()
 
 
+def test_a_folder_without_a_manifest_is_known_by_both_ends_of_its_files(tmp_path):
+    """Its validation split may be empty."""
+    ids = np.full(600_000, 50256, "<u2")  # more than 1 MiB
+    (tmp_path / "val.bin").touch()
+    fingerprints = set()
+    for changed in (None, 0, -1):
+        content = ids.copy()
+        if changed is not None:
+            content[changed] = 7
+        content.tofile(tmp_path / "train.bin")
+        fingerprints.add(Corpus(tmp_path).fingerprint)
+    assert len(fingerprints) == 3
+    Corpus(tmp_path).require_end_of_text("val")
+
+
 def test_a_place_where_nothing_can_be_written(corpus):
     with pytest.raises(
         UserError, match=r"sample.*-stochastok1.0 can't be made: .*; give another place \(--data-dir\)"

@@ -8,11 +8,12 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from stochastok_cli.config import config_from_file
+from stochastok_cli.config import config_from_file, load_config
 from stochastok_cli.errors import INTERRUPTED, STOPPED_WITH_CHECKPOINT, StoppedBySignal, UserError
 from stochastok_cli.models.checkpoint_reader import read_state
 from stochastok_cli.training import checkpoint_cleanup, run_dir
@@ -20,6 +21,7 @@ from stochastok_cli.training.events import Started
 from stochastok_cli.training.loggers.jsonl import read_starts
 from stochastok_cli.training.plan import plan
 from stochastok_cli.training.runs import read_run
+from stochastok_cli.training.same_run import require_same_decay
 from stochastok_cli.training.signals import stop_signals
 from stochastok_cli.training.train import train
 from tests.training.conftest import COMMAND
@@ -352,3 +354,14 @@ def test_a_longer_run_keeps_the_decay_that_has_begun(configured):
     train(configured(*options, "trainer.training.max_iters=5", "trainer.training.checkpoint_interval=1"), run_name="x")
     with pytest.raises(UserError, match="decays toward iteration 5 since iteration 2, and 5 are done"):
         train(configured(*options, "trainer.training.checkpoint_interval=1"), run_name="x")
+
+
+@pytest.mark.parametrize(("done", "refused"), [(7, False), (8, True)])
+def test_a_run_is_made_longer_until_its_decay_has_begun(done, refused):
+    """Iterations before it have the same rate, whatever the length of the run."""
+    options = ["trainer.optimizer.schedule=wsd", "trainer.optimizer.wsd_decay_iters=3"]
+    options += ["trainer.training.warmup_iters=1"]
+    before, now = (load_config("pretraining", [*options, f"trainer.training.max_iters={n}"]) for n in (10, 20))
+    with pytest.raises(UserError, match="since iteration 7, and 8 are done") if refused else nullcontext():
+        require_same_decay(done, before, now)
+    require_same_decay(done, before, before)
