@@ -488,7 +488,8 @@ def test_more_devices_than_gpus(run_eval, monkeypatch):
         (("other", *LANGGAME, "--paired"), "--paired needs two checkpoints or more"),
         (("other", "other", *LANGGAME, "--aggregate"), "--aggregate takes different checkpoints: other is given twice"),
         (("other", *LANGGAME, "--report", "data/data_as_memmaps/text-tokenized/val.bin"), "val.bin is a file"),
-        (("other", *LANGGAME, "--report", ""), "is the current folder"),
+        (("other", *LANGGAME, "--report", ""), "--report is empty; give a path"),
+        (("other", *LANGGAME, "--report", "."), "is the current folder"),
         (("other", *LANGGAME, "--report", "checkpoints/other"), "would replace"),
         (
             ("other", "--evaluator", "mcq", "--benchmarks", "arc", "--by-kind"),
