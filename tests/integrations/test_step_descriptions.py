@@ -81,19 +81,20 @@ def test_patterns_sets_and_objects_are_described_by_their_content():
     assert described({"a", "b"}) == described({"b", "a"}) != described({"a"})
     assert described({"a": 1}) == described({"a": 1}) != described({"a": 2})
     assert described(Words("a")) == described(Words("a")) != described(Words("b"))
-    with pytest.warns(Notice, match="an option of the type builtins.object, which is not compared"):
+    with pytest.warns(Notice, match="LambdaFilter has an option of the type builtins.object, which is not compared"):
         described(object())
 
 
 def test_a_description_is_the_same_in_every_process(tmp_path):
     """Also where a set has another order, and where the function has moved within its file."""
     code = """
-from datatrove.pipeline.filters import LambdaFilter
+from datatrove.pipeline.filters import FineWebQualityFilter, GopherRepetitionFilter, LambdaFilter
 from stochastok_cli.integrations.datatrove.step_descriptions import describe_step
 LONG = 5
 def is_long(document):
     return len(document.text) > LONG and document.text not in {"x", "yy", "zzz"}
-print(describe_step(LambdaFilter(is_long)))
+for step in (LambdaFilter(is_long), FineWebQualityFilter(), GopherRepetitionFilter()):
+    print(describe_step(step))
 """
     outputs = []
     for number, moved in enumerate(("", "# moved\n\n")):

@@ -46,6 +46,8 @@ def _describe(value: Any, inside: list[Any]) -> Any:
     match value:
         case Mapping():
             return sorted([_describe(key, inside), _describe(value[key], inside)] for key in value)
+        case tuple() if value and all(isinstance(item, str) for item in value):
+            return sorted(value)  # filters of datatrove make them of sets, whose order differs between processes
         case list() | tuple():
             return [_describe(item, inside) for item in value]
         case set() | frozenset():
@@ -68,12 +70,8 @@ def _describe(value: Any, inside: list[Any]) -> Any:
             return _name(value)
     if hasattr(value, "__dict__"):
         return [_name(type(value)), _describe(vars(value), inside)]
-    warnings.warn(
-        Notice(
-            f"a step has an option of the type {_name(type(value))}, which is not compared with that of an earlier run"
-        ),
-        stacklevel=2,
-    )
+    option = f"{type(inside[0]).__name__} has an option of the type {_name(type(value))}"
+    warnings.warn(Notice(f"{option}, which is not compared with that of an earlier run"), stacklevel=2)
     return _name(type(value))
 
 
