@@ -8,6 +8,7 @@ import sys
 import pytest
 
 pytest.importorskip("datatrove", reason="needs datatrove")
+from datatrove.data import Document
 from datatrove.pipeline.filters import LambdaFilter, RegexFilter
 from datatrove.pipeline.readers import JsonlReader
 
@@ -64,6 +65,19 @@ def test_functions_are_described_by_what_they_do(monkeypatch):
         LambdaFilter(lambda document: "b" in document.text),
     )
     assert describe_step(one) != describe_step(other)
+
+
+def test_functions_and_documents_may_stand_for_steps():
+    def first(documents, rank, world_size):
+        yield next(documents)
+
+    def last(documents, rank, world_size):
+        yield [*documents][-1]
+
+    assert describe_step(first) == describe_step(first) != describe_step(last)
+    documents = [[Document("a", "1")], [Document("a", "1")], [Document("b", "1")]]
+    one, same, other = map(describe_step, documents)
+    assert one == same != other
 
 
 def test_patterns_sets_and_objects_are_described_by_their_content():

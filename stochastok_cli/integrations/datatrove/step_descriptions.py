@@ -4,12 +4,13 @@ A corpus is made again, or refused, where a run has other steps than the one tha
 in every process, and another one for another function, pattern, option or file.
 """
 
+import dataclasses
 import hashlib
 import json
 import re
 import sysconfig
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -22,16 +23,16 @@ from stochastok_cli.errors import Notice
 _LIBRARIES = tuple({sysconfig.get_paths()[key] for key in ("stdlib", "purelib", "platlib")})
 
 
-def describe_step(step: PipelineStep) -> str:
-    """A step's class and options, and the names, sizes and times of the local files that it reads.
+def describe_step(step: PipelineStep | Callable[..., Any] | Sequence[Any]) -> str:
+    """A step's class and options, and the names, sizes and times of the local files that it reads. In place of a step a
+    pipeline may have a function or documents.
 
     Functions are described by their code and by what they refer to, those of libraries by their names alone. A warning
     names what can't be described.
     """
-    options = (
-        {name: value for name, value in vars(step).items() if name != "stats"} if hasattr(step, "__dict__") else {}
-    )
-    described = {name: _describe(value, [step]) for name, value in options.items()}
+    if not isinstance(step, PipelineStep):
+        return json.dumps(_describe(step, []), sort_keys=True)
+    described = {name: _describe(value, [step]) for name, value in vars(step).items() if name != "stats"}
     files = _listing(step)
     return f"{type(step).__name__} {json.dumps(described, sort_keys=True)}{f' files {files}' if files else ''}"
 
@@ -68,6 +69,9 @@ def _describe(value: Any, inside: list[Any]) -> Any:
             return _describe_function(value, inside)
         case type() | ModuleType() | BuiltinFunctionType():
             return _name(value)
+    if dataclasses.is_dataclass(value):  # it may have slots in place of a dictionary
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return [_name(type(value)), _describe(fields, inside)]
     if hasattr(value, "__dict__"):
         return [_name(type(value)), _describe(vars(value), inside)]
     option = f"{type(inside[0]).__name__} has an option of the type {_name(type(value))}"
