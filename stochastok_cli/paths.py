@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from stochastok_cli.argument_checks import path_like
 from stochastok_cli.errors import FAILED, UserError, short_repr
 
 MOST_NAME_BYTES = 240
@@ -44,11 +45,11 @@ def require_path(path: str | Path, what: str) -> Path:
         what: what it is, for the error.
 
     Raises:
-        UserError: it is empty.
+        UserError: it is empty, or no path.
     """
     if path == "":
         raise UserError(f"{what} is empty", fix="give a path, such as . for the current folder")
-    return Path(path)
+    return Path(path_like(what, path))
 
 
 def path_with_name(path: Path) -> Path:

@@ -97,7 +97,8 @@ def evaluate(
         [result] = evaluate("my-run", ["langgame-val", "generation:cute"], tokenization="uniform:0.5", samples=4)
         result.values["mcq/langgame-val/uniform0.5/worst_case"]
     """
-    require_each(path_like, data_dir=data_dir, checkpoint_dir=checkpoint_dir)
+    root = require_path(data_dir, "data_dir")
+    path_like("checkpoint_dir", checkpoint_dir)
     require_each(string, device=device, dtype=dtype)
     optional(string)("tokenization", tokenization)
     optional(path_like)("log_samples", log_samples)
@@ -133,7 +134,7 @@ def evaluate(
         results = _evaluate_sources(
             sources,
             chosen,
-            data_dir=require_path(data_dir, "data_dir"),
+            data_dir=root,
             device=torch_device,
             batch_tokens=batch_tokens,
             paired=paired,

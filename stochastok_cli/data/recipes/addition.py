@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from stochastok_cli.argument_checks import fraction, path_like, string, whole_number, yes_or_no
+from stochastok_cli.argument_checks import fraction, string, whole_number, yes_or_no
 from stochastok_cli.artifacts import Artifact
 from stochastok_cli.data.recipes.base import Option, Recipe
 from stochastok_cli.errors import UserError
@@ -56,7 +56,7 @@ def make_addition(
     from stochastok_cli.data.memmap import resolve_vocabulary
     from stochastok_cli.data.recipes.addition_data import pair_codes, write_addition
 
-    path_like("data_dir", data_dir)
+    root = require_path(data_dir, "data_dir")
     string("name", name)
     yes_or_no("force", force)
     seed, num_digits = whole_number("seed", seed), whole_number("--num-digits", num_digits)
@@ -74,7 +74,6 @@ def make_addition(
         "seed": seed,
         "tokenizer": vocabulary.fingerprint,
     }
-    root = require_path(data_dir, "data_dir")
     return write_addition(name, codes, options, vocabulary, root, recipe=NAME, force=force, progress=progress)
 
 

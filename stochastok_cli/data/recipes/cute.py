@@ -70,7 +70,7 @@ def make_cute(
     from stochastok_cli.data.recipes.multiple_choice import write_questions
     from stochastok_cli.data.word_list import read_words
 
-    path_like("data_dir", data_dir)
+    root = require_path(data_dir, "data_dir")
     optional(path_like)("words", words)
     string("name", name)
     yes_or_no("force", force)
@@ -93,7 +93,7 @@ def make_cute(
         recipe=NAME,
         vocabulary=resolve_vocabulary(tokenizer),
         made_from=SourceInfo(word_list.name, word_list.fingerprint),
-        data_dir=require_path(data_dir, "data_dir"),
+        data_dir=root,
         force=force,
         progress=progress,
     )

@@ -83,7 +83,7 @@ def make_langgame(
     from stochastok_cli.data.recipes.multiple_choice import write_questions
     from stochastok_cli.data.word_list import read_words
 
-    path_like("data_dir", data_dir)
+    root = require_path(data_dir, "data_dir")
     optional(path_like)("words", words)
     require_each(string, name=name, holdout=holdout)
     yes_or_no("force", force)
@@ -124,7 +124,7 @@ def make_langgame(
         recipe=NAME,
         vocabulary=resolve_vocabulary(tokenizer),
         made_from=SourceInfo(word_list.name, word_list.fingerprint),
-        data_dir=require_path(data_dir, "data_dir"),
+        data_dir=root,
         force=force,
         progress=progress,
     )
